@@ -1,0 +1,270 @@
+"""Keys and what they certify: identities, devices, prekeys; how a person reads and compares them.
+
+- An *identity* is an Ed25519 key made from 24 words. It certifies devices and can stay offline.
+- A *device* has an Ed25519 key that signs entries and an X25519 key that seals mail.
+- A *prekey* is an X25519 key of a device for one day or more, replaced often, for forward secrecy by epochs.
+- A *node* has an X25519 transport key, which is none of these.
+
+Every signed object has a domain string of its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final, Self
+
+import msgspec
+from nacl.bindings import (
+    crypto_scalarmult,
+    crypto_scalarmult_base,
+    crypto_sign,
+    crypto_sign_open,
+    crypto_sign_seed_keypair,
+)
+from nacl.exceptions import CryptoError
+
+from outlast.errors import ProtocolError, UsageError
+
+NAME_MAX_CHARS: Final = 64
+
+_DEVICE_DOMAIN: Final = b"outlast/device/1"
+_PREKEY_DOMAIN: Final = b"outlast/prekey/1"
+_CHECK_BYTES: Final = 3
+
+
+class IdentityError(ProtocolError):
+    """A key, certificate or prekey is malformed or not signed by whom it says."""
+
+
+def derive(secret: bytes, label: bytes, context: bytes = b"") -> bytes:
+    """32 bytes derived from ``secret``: HKDF-SHA-256 (RFC 5869) with an empty salt and one block of output."""
+    extracted = hmac.digest(bytes(32), secret, "sha256")
+    return hmac.digest(extracted, label + context + b"\x01", "sha256")
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """An Ed25519 key pair (RFC 8032). ``seed`` and ``public`` are 32 bytes each."""
+
+    seed: bytes
+    public: bytes
+    _secret: bytes
+
+    @classmethod
+    def from_seed(cls, seed: bytes) -> Self:
+        """The key pair of a 32-byte seed."""
+        public, secret = crypto_sign_seed_keypair(seed)
+        return cls(seed, public, secret)
+
+    def sign(self, message: bytes) -> bytes:
+        """The 64-byte signature over ``message``."""
+        return crypto_sign(message, self._secret)[:64]
+
+
+def verify(public: bytes, signature: bytes, message: bytes) -> bool:
+    """Whether ``signature`` (64 B) over ``message`` is by ``public`` (32 B); releases the GIL."""
+    try:
+        crypto_sign_open(signature + message, public)
+    except (CryptoError, ValueError, TypeError):
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class SealingKey:
+    """An X25519 key pair (RFC 7748). ``secret`` and ``public`` are 32 bytes each."""
+
+    secret: bytes
+    public: bytes
+
+    @classmethod
+    def from_secret(cls, secret: bytes) -> Self:
+        """The key pair of a 32-byte secret."""
+        return cls(secret, crypto_scalarmult_base(secret))
+
+    def exchange(self, public: bytes) -> bytes:
+        """The 32-byte shared secret with ``public``; raises IdentityError for a key of low order."""
+        try:
+            return crypto_scalarmult(self.secret, public)
+        except (CryptoError, RuntimeError, ValueError, TypeError):
+            raise IdentityError("the other side's key is not usable") from None
+
+
+class DeviceBody(msgspec.Struct, array_like=True, frozen=True):
+    """What an identity says of a device."""
+
+    identity: bytes  # 32 B
+    device: bytes  # 32 B, Ed25519
+    seal: bytes  # 32 B, X25519
+    created_day: int
+    name: str  # what the person calls themself, at most 64 characters
+
+
+class Certificate(msgspec.Struct, array_like=True, frozen=True):
+    """A device certificate: its body as signed, the identity's signature, and an older device's or ``None``."""
+
+    body: bytes
+    by_identity: bytes  # 64 B
+    by_device: bytes | None = None  # 64 B by ``cross``
+    cross: bytes | None = None  # 32 B, the older device
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A certified device as others know it."""
+
+    identity: bytes
+    device: bytes
+    seal: bytes
+    created_day: int
+    name: str
+    cross: bytes | None
+    certificate: bytes  # as encoded
+
+
+_encoder = msgspec.msgpack.Encoder()
+_certificate_decoder = msgspec.msgpack.Decoder(Certificate)
+_device_decoder = msgspec.msgpack.Decoder(DeviceBody)
+
+
+def check_name(name: str) -> str:
+    """The name a person or channel goes by, trimmed; raises UsageError when empty, too long or with control characters."""
+    name = " ".join(name.split())
+    if not name or len(name) > NAME_MAX_CHARS or not name.isprintable():
+        raise UsageError(f"a name has 1 to {NAME_MAX_CHARS} printable characters")
+    return name
+
+
+def certify(
+    identity: SigningKey, device: bytes, seal: bytes, created_day: int, name: str, cross: SigningKey | None = None
+) -> bytes:
+    """An encoded certificate by ``identity`` for a device, cross-signed by the older device ``cross`` if given."""
+    body = _encoder.encode(DeviceBody(identity.public, device, seal, created_day, check_name(name)))
+    message = _DEVICE_DOMAIN + body
+    return _encoder.encode(
+        Certificate(
+            body,
+            identity.sign(message),
+            cross.sign(message) if cross else None,
+            cross.public if cross else None,
+        )
+    )
+
+
+def read_certificate(data: bytes) -> Device:
+    """The device that an encoded certificate certifies; raises IdentityError unless form and signatures hold."""
+    try:
+        certificate = _certificate_decoder.decode(data)
+        body = _device_decoder.decode(certificate.body)
+        check_name(body.name)
+    except (msgspec.MsgspecError, UnicodeError, UsageError):
+        raise IdentityError("this is no device certificate") from None
+    message = _DEVICE_DOMAIN + certificate.body
+    if len(body.device) != 32 or len(body.seal) != 32 or not 0 <= body.created_day < 2**31:
+        raise IdentityError("this is no device certificate")
+    if not verify(body.identity, certificate.by_identity, message):
+        raise IdentityError("the device certificate is not signed by its identity")
+    cross = certificate.cross
+    if cross is not None and not verify(cross, certificate.by_device or b"", message):
+        raise IdentityError("the device certificate is not signed by the older device it names")
+    return Device(body.identity, body.device, body.seal, body.created_day, body.name, cross, data)
+
+
+def sign_prekey(device: SigningKey, prekey: bytes, day: int) -> bytes:
+    """The 64-byte signature of a device over its prekey (32 B) of ``day``."""
+    return device.sign(_PREKEY_DOMAIN + day.to_bytes(4, "big") + prekey)
+
+
+def verify_prekey(device: bytes, prekey: bytes, day: int, signature: bytes) -> bool:
+    """Whether ``signature`` is the device's over its prekey of ``day``."""
+    return 0 <= day < 2**32 and verify(device, signature, _PREKEY_DOMAIN + day.to_bytes(4, "big") + prekey)
+
+
+def _to_text(kind: bytes, public: bytes) -> str:
+    check = sha256(b"outlast/text/1/" + kind + public).digest()[:_CHECK_BYTES]
+    return base64.b32encode(public + check).decode().lower()
+
+
+def _from_text(kind: bytes, text: str, what: str) -> bytes:
+    try:
+        raw = base64.b32decode(text.strip().upper())
+    except ValueError:
+        raw = b""
+    public, check = raw[:32], raw[32:]
+    if len(raw) != 32 + _CHECK_BYTES or check != sha256(b"outlast/text/1/" + kind + public).digest()[:_CHECK_BYTES]:
+        raise UsageError(f"{text[:80]!r} is no {what}: it has 56 characters of a-z and 2-7; copy it whole")
+    return public
+
+
+def id_text(identity: bytes) -> str:
+    """An identity (32 B) as 56 characters of base32 with a checksum: the ``ID`` that people type."""
+    return _to_text(b"id", identity)
+
+
+def parse_id(text: str) -> bytes:
+    """The identity that ``id_text`` wrote; raises UsageError with what to do."""
+    return _from_text(b"id", text, "ID")
+
+
+def node_text(transport: bytes) -> str:
+    """A node's transport key (32 B) as 56 characters: the ``NODE-ID`` of ``peer add``."""
+    return _to_text(b"node", transport)
+
+
+def parse_node(text: str) -> bytes:
+    """The transport key that ``node_text`` wrote; raises UsageError with what to do."""
+    return _from_text(b"node", text, "node ID")
+
+
+def space_text(space: bytes) -> str:
+    """A space's id (32 B) as 56 characters: how a channel is named."""
+    return _to_text(b"space", space)
+
+
+def parse_space(text: str) -> bytes:
+    """The space id that ``space_text`` wrote; raises UsageError with what to do."""
+    return _from_text(b"space", text, "channel ID")
+
+
+def fingerprint_words(identity: bytes) -> list[str]:
+    """Six words (66 bits of SHA-256, BIP39's English list) by which two people compare an identity aloud."""
+    bits = int.from_bytes(sha256(b"outlast/words/1" + identity).digest()[:9], "big") >> 6
+    words = _wordlist()
+    return [words[bits >> shift & 2047] for shift in range(55, -1, -11)]
+
+
+def words_of(entropy: bytes) -> list[str]:
+    """The 24 words (BIP39) of a person's 32-byte secret."""
+    from mnemonic import Mnemonic
+
+    return str(Mnemonic("english").to_mnemonic(entropy)).split()
+
+
+def entropy_of(words: str) -> bytes:
+    """The 32-byte secret of 24 words; raises UsageError that names the first wrong word."""
+    from mnemonic import Mnemonic
+
+    known = Mnemonic("english")
+    parts = words.lower().split()
+    if len(parts) != 24:
+        raise UsageError(f"24 words are needed, {len(parts)} were given")
+    for number, word in enumerate(parts, 1):
+        if word not in known.wordlist:
+            raise UsageError(f"word {number} is not in the list; check its spelling")
+    if not known.check(" ".join(parts)):
+        raise UsageError("the words do not fit together: one is wrong or two are swapped")
+    return bytes(known.to_entropy(parts))
+
+
+def identity_key(entropy: bytes) -> SigningKey:
+    """The identity's signing key of a person's 32-byte secret."""
+    return SigningKey.from_seed(derive(entropy, b"outlast/identity/1"))
+
+
+def _wordlist() -> list[str]:
+    from mnemonic import Mnemonic
+
+    return list(Mnemonic("english").wordlist)

@@ -1,0 +1,50 @@
+"""Runs measurements and prints their rows as JSON lines; `dev.py bench [NAME]` is the way in.
+
+A file `bench_NAME.py` beside this one has one function `run`. It measures ours and its peer on the
+same work in the same run and returns rows {"work", "unit", "ours", "peer", "peer_name", "ratio",
+"bar", "holds"}; the last five are None where there is no peer or no bar. A parameter of `run`
+asks for what this machine can offer, by name; each is None when it is not there:
+
+    peer_python    str   a Python that can import LXMF and RNS (.venv-bench)
+    reference      str   the checkout of the negentropy reference that OUTLAST_NEGENTROPY names
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import os
+import sys
+from pathlib import Path
+
+# What a name on the command line stands for beyond the file bench_NAME.py.
+SETS = {"kernel": ("kernel", "setrec")}
+OFFERS = {
+    "peer_python": os.environ.get("OUTLAST_BENCH_PYTHON"),
+    "reference": os.environ.get("OUTLAST_NEGENTROPY"),
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run the measurements that were asked for, all of them without a name; 1 when a bar fails."""
+    there = sorted(
+        path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py")
+    )
+    wanted = [name for asked in arguments for name in SETS.get(asked, (asked,))] or there
+    unknown = [name for name in wanted if name not in there]
+    if unknown:
+        raise SystemExit(
+            f"No measurement is called {unknown[0]}. There are: {', '.join([*SETS, *there])}."
+        )
+    holds = True
+    for name in dict.fromkeys(wanted):
+        run = importlib.import_module(f"tests.bench.bench_{name}").run
+        for row in run(**{asked: OFFERS[asked] for asked in inspect.signature(run).parameters}):
+            print(json.dumps(row), flush=True)
+            holds = holds and row["holds"] is not False
+    return 0 if holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

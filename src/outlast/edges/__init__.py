@@ -1,0 +1,1 @@
+"""The program's borders: the command line, the local API, the pages, and the process that holds them."""

@@ -1,0 +1,397 @@
+"""Mail: how a letter travels without saying for whom. The wire is docs/spec/mail.md.
+
+An *envelope* is an ordinary entry of the one mail space in which everything is constant or random:
+who seals, who receives and what kind of letter it is stand in no field. The only handle is a *tag*
+used once, which just the two devices can compute. A *letter* is what is sealed inside; nothing
+inside is signed, so nobody can prove to others who wrote it, while the receiver knows (HPKE's Auth
+mode). The first letter to somebody who does not know the sender yet is an *introduction*: it
+travels by the secret of a contact link and brings the sender's device certificate.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+import msgspec
+
+from outlast.errors import ProtocolError
+from outlast.kernel import hpke
+from outlast.kernel.entry import (
+    DAY_MS,
+    HOUR_MS,
+    KIND_MAX_BYTES,
+    Entry,
+    Header,
+    day_of,
+    encode_header,
+    entry_id,
+    expiry_day,
+    signing_input,
+)
+from outlast.kernel.hpke import OpeningKey
+from outlast.kernel.identity import (
+    Device,
+    IdentityError,
+    SealingKey,
+    SigningKey,
+    derive,
+    read_certificate,
+)
+
+MAIL_KIND: Final = "mail"
+MAIL_PRIORITY: Final = 1
+MAIL_LIFE_DAYS: Final = 30
+PAYLOAD_CLASSES: Final = (512, 1024, 4096, 16384)
+"""The sizes a sealed payload can have, in bytes."""
+TAG_BYTES: Final = 16
+LETTER_VERSION: Final = 1
+LETTER_ID_BYTES: Final = 16
+LETTER_MAX_BYTES: Final = 15 * 1024
+"""Largest body of a letter; it fits the largest class also as an introduction."""
+CERTIFICATE_MAX_BYTES: Final = 600
+"""Largest device certificate in an introduction."""
+INTRO_TAGS: Final = 64
+"""An introduction takes its counter at random below this: its writer cannot know which are free."""
+
+_GENESIS_PAYLOAD: Final = b"outlast/mail/1"
+MAIL_GENESIS: Final = Header(
+    version=1,
+    space=bytes(32),
+    kind="genesis",
+    author=bytes(32),
+    seq=0,
+    prev=None,
+    clock=0,
+    ts_ms=0,
+    expires_day=0,
+    priority=0,
+    payload_hash=sha256(_GENESIS_PAYLOAD).digest(),
+    payload_size=len(_GENESIS_PAYLOAD),
+    tags=(),
+    stamp_nonce=0,
+)
+"""The header that names the mail space. It has no author and never travels."""
+MAIL_SPACE: Final = entry_id(encode_header(MAIL_GENESIS))
+
+_INFO: Final = b"outlast/mail/1"
+_INTRO_INFO: Final = b"outlast/mail/intro/1"
+_INTRO_PSK_ID: Final = b"outlast/intro"
+_DIRECTION_LABEL: Final = b"outlast/mail/direction/1"
+_INTRO_LABEL: Final = b"outlast/mail/intro/1"
+_INTRO_PSK_LABEL: Final = b"outlast/mail/psk/1"
+
+Rand = Callable[[int], bytes]
+"""Returns that many random bytes; ``os.urandom`` outside of tests."""
+
+
+class MailError(ProtocolError):
+    """An envelope or letter is malformed, altered, or sealed for another key."""
+
+
+class SealedLetter(
+    msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, kw_only=True
+):
+    """What is sealed in an envelope. Field order is the wire order."""
+
+    version: int = LETTER_VERSION
+    id: bytes  # 16 B, chosen by the sender; the same for all of the receiver's devices
+    kind: str
+    sent_ms: int
+    life_ms: int = 0  # how long the letter is shown; 0 = no limit
+    prekey: bytes | None = None  # 32 B, the sender's newest one if the receiver may not know it
+    prekey_day: int | None = None
+    body: bytes  # msgpack, by its kind
+
+
+class Introduction(NamedTuple):
+    """The first letter of a device that the receiver did not know; authenticated by ``device``."""
+
+    device: Device
+    prekey: bytes  # 32 B, of the sender
+    prekey_day: int
+    letter: SealedLetter
+
+
+_encoder = msgspec.msgpack.Encoder()
+_letter_decoder = msgspec.msgpack.Decoder(SealedLetter)
+
+
+def is_wellformed_envelope(header: Header) -> bool:
+    """Whether a header is as every envelope's: the admission rule of the mail space."""
+    return (
+        header.version == 1
+        and header.kind == MAIL_KIND
+        and header.space == MAIL_SPACE
+        and header.seq == 0
+        and header.prev is None
+        and header.clock == 0
+        and header.ts_ms % HOUR_MS == 0
+        and header.expires_day == expiry_day(header.ts_ms, MAIL_LIFE_DAYS * DAY_MS)
+        and header.priority == MAIL_PRIORITY
+        and header.payload_size in PAYLOAD_CLASSES
+        and len(header.tags) == 1
+        and len(header.tags[0]) == TAG_BYTES
+        and header.stamp_nonce == 0
+    )
+
+
+def direction_key(key: SealingKey, sender: Device, receiver: Device) -> bytes:
+    """The 32-byte key of the tags from ``sender`` to ``receiver``; ``key`` seals for one of them.
+
+    Raises IdentityError when the other device's seal key is of low order.
+    """
+    other = receiver if key.public == sender.seal else sender
+    return derive(key.exchange(other.seal), _DIRECTION_LABEL, _party(sender) + _party(receiver))
+
+
+def intro_key(secret: bytes, receiver: Device) -> bytes:
+    """The 32-byte key of introductions' tags; ``secret`` is the contact link's (16 to 32 B)."""
+    return derive(secret, _INTRO_LABEL, _party(receiver))
+
+
+def tag(key: bytes, day: int, counter: int) -> bytes:
+    """The tag (16 B) of the envelope number ``counter`` (u32) on ``day`` (days since 1970, UTC)."""
+    return hmac.digest(key, day.to_bytes(4, "big") + counter.to_bytes(4, "big"), "sha256")[
+        :TAG_BYTES
+    ]
+
+
+def expected_tags(
+    key: bytes, days: Iterable[int], start: int, window: int
+) -> dict[bytes, tuple[int, int]]:
+    """The tags to look up: tag -> (day, counter), on each day ``window`` counters from ``start``."""
+    return {
+        tag(key, day, counter): (day, counter)
+        for day in days
+        for counter in range(start, start + window)
+    }
+
+
+def seal_letter(
+    letter: SealedLetter,
+    *,
+    key: bytes,
+    counter: int,
+    sender: Device,
+    sender_seal: OpeningKey,
+    receiver: Device,
+    prekey: bytes,
+    now_ms: int,
+    rand: Rand,
+) -> Entry:
+    """The envelope of a letter for one device.
+
+    ``key`` is the ``direction_key``, ``counter`` the next unused one of the day of ``now_ms``,
+    ``prekey`` (32 B) the receiver's newest one. Raises MailError when the letter is malformed, its
+    body longer than LETTER_MAX_BYTES, or the prekey of low order.
+    """
+    data = _encode_letter(letter)
+    author = SigningKey.from_seed(rand(32))
+    day = day_of(now_ms)
+    room = _class_of(2 + len(data) + hpke.OVERHEAD_BYTES) - hpke.OVERHEAD_BYTES
+    payload = hpke.seal(
+        prekey,
+        _pad(data, room),
+        info=_INFO,
+        aad=_associated(sender, receiver, author.public, day),
+        ephemeral=rand(32),
+        sender=sender_seal,
+    )
+    return _envelope(author, now_ms, tag(key, day, counter), payload)
+
+
+def open_letter(
+    entry: Entry, *, prekeys: Sequence[OpeningKey], sender: Device, receiver: Device
+) -> SealedLetter:
+    """The letter in an envelope from ``sender`` to ``receiver``.
+
+    ``prekeys`` are the receiver's, newest first. The entry's signature must have been verified
+    (``admit``). Raises MailError when the payload is absent or altered, no prekey opens it, or the
+    letter is malformed.
+    """
+    payload = _payload(entry)
+    aad = _associated(sender, receiver, entry.header.author, day_of(entry.header.ts_ms))
+    for prekey in prekeys:
+        plaintext = hpke.unseal(prekey, payload, info=_INFO, aad=aad, sender=sender.seal)
+        if plaintext is not None:
+            return _decode_letter(plaintext)
+    raise MailError("the envelope opens with none of the prekeys: it is altered or its key is gone")
+
+
+def seal_introduction(
+    letter: SealedLetter,
+    *,
+    intro_secret: bytes,
+    sender: Device,
+    sender_seal: OpeningKey,
+    receiver: Device,
+    prekey: bytes,
+    now_ms: int,
+    rand: Rand,
+) -> Entry:
+    """The envelope of a first letter, by the secret and the prekey of the receiver's contact link.
+
+    The letter must carry the sender's prekey, ``intro_secret`` has 16 to 32 B. Raises MailError as
+    ``seal_letter`` does.
+    """
+    if letter.prekey is None:
+        raise MailError("an introduction must carry the sender's prekey")
+    if len(sender.certificate) > CERTIFICATE_MAX_BYTES:
+        raise MailError(f"a device certificate has at most {CERTIFICATE_MAX_BYTES} bytes")
+    data = _encode_letter(letter)
+    author = SigningKey.from_seed(rand(32))
+    day = day_of(now_ms)
+    head = len(sender.certificate).to_bytes(2, "big") + sender.certificate
+    around = len(head) + 2 * hpke.OVERHEAD_BYTES
+    inner = hpke.seal(
+        prekey,
+        _pad(data, _class_of(2 + len(data) + around) - around),
+        info=_INFO,
+        aad=_associated(sender, receiver, author.public, day),
+        ephemeral=rand(32),
+        sender=sender_seal,
+    )
+    payload = inner and hpke.seal(
+        prekey,
+        head + inner,
+        info=_INTRO_INFO,
+        aad=_associated(None, receiver, author.public, day),
+        ephemeral=rand(32),
+        psk=derive(intro_secret, _INTRO_PSK_LABEL, _party(receiver)),
+        psk_id=_INTRO_PSK_ID,
+    )
+    counter = rand(1)[0] % INTRO_TAGS
+    return _envelope(author, now_ms, tag(intro_key(intro_secret, receiver), day, counter), payload)
+
+
+def open_introduction(
+    entry: Entry, *, intro_secret: bytes, prekeys: Sequence[OpeningKey], receiver: Device
+) -> Introduction:
+    """The introduction in an envelope that a tag of ``intro_key`` found.
+
+    ``prekeys`` are the receiver's, newest first. Raises MailError as ``open_letter`` does, and when
+    the sender's certificate does not hold.
+    """
+    payload = _payload(entry)
+    day = day_of(entry.header.ts_ms)
+    aad = _associated(None, receiver, entry.header.author, day)
+    psk = derive(intro_secret, _INTRO_PSK_LABEL, _party(receiver))
+    for prekey in prekeys:
+        plaintext = hpke.unseal(
+            prekey, payload, info=_INTRO_INFO, aad=aad, psk=psk, psk_id=_INTRO_PSK_ID
+        )
+        if plaintext is not None:
+            break
+    else:
+        raise MailError(
+            "the introduction opens with none of the prekeys: it is altered or its key is gone"
+        )
+    end = 2 + int.from_bytes(plaintext[:2], "big")
+    if not 2 < end <= 2 + CERTIFICATE_MAX_BYTES:
+        raise MailError("the introduction holds no device certificate")
+    try:
+        sender = read_certificate(plaintext[2:end])
+    except IdentityError as error:
+        raise MailError(f"the introduction is not usable: {error}") from None
+    aad = _associated(sender, receiver, entry.header.author, day)
+    inner = hpke.unseal(prekey, plaintext[end:], info=_INFO, aad=aad, sender=sender.seal)
+    if inner is None:
+        raise MailError("the introduction was not written by the device that it names")
+    letter = _decode_letter(inner)
+    if letter.prekey is None or letter.prekey_day is None:
+        raise MailError("the introduction holds no prekey")
+    return Introduction(sender, letter.prekey, letter.prekey_day, letter)
+
+
+def _party(device: Device) -> bytes:
+    # The identity stands beside the device key: anybody can certify somebody else's device, and
+    # what was sealed for the one identity must not open for the other.
+    return device.identity + device.device
+
+
+def _associated(sender: Device | None, receiver: Device, author: bytes, day: int) -> bytes:
+    expires_day = day + MAIL_LIFE_DAYS + 1
+    parties = (_party(sender) if sender else b"") + _party(receiver)
+    return parties + MAIL_SPACE + author + expires_day.to_bytes(4, "big")
+
+
+def _class_of(size: int) -> int:
+    for size_class in PAYLOAD_CLASSES:
+        if size <= size_class:
+            return size_class
+    raise MailError(f"a letter holds at most {LETTER_MAX_BYTES} bytes")
+
+
+def _pad(data: bytes, size: int) -> bytes:
+    return (len(data).to_bytes(2, "big") + data).ljust(size, b"\0")
+
+
+def _envelope(author: SigningKey, now_ms: int, handle: bytes, payload: bytes | None) -> Entry:
+    if not payload:
+        raise MailError("the receiver's prekey is not usable")
+    ts_ms = now_ms - now_ms % HOUR_MS
+    header = Header(
+        version=1,
+        space=MAIL_SPACE,
+        kind=MAIL_KIND,
+        author=author.public,
+        seq=0,
+        prev=None,
+        clock=0,
+        ts_ms=ts_ms,
+        expires_day=expiry_day(ts_ms, MAIL_LIFE_DAYS * DAY_MS),
+        priority=MAIL_PRIORITY,
+        payload_hash=sha256(payload).digest(),
+        payload_size=len(payload),
+        tags=(handle,),
+        stamp_nonce=0,
+    )
+    encoded = encode_header(header)
+    return Entry(header, encoded, author.sign(signing_input(encoded)), entry_id(encoded), payload)
+
+
+def _payload(entry: Entry) -> bytes:
+    if not is_wellformed_envelope(entry.header):
+        raise MailError("this entry is no envelope")
+    if entry.payload is None:
+        raise MailError("the envelope's content has not arrived yet")
+    return entry.payload
+
+
+def _check_letter(letter: SealedLetter) -> None:
+    if letter.version != LETTER_VERSION:
+        raise MailError(f"the letter has version {letter.version}; a newer program reads it")
+    if len(letter.body) > LETTER_MAX_BYTES:
+        raise MailError(
+            f"a letter holds at most {LETTER_MAX_BYTES} bytes, this has {len(letter.body)}"
+        )
+    if len(letter.id) != LETTER_ID_BYTES or not 0 < len(letter.kind.encode()) <= KIND_MAX_BYTES:
+        raise MailError("the letter's id or kind is malformed")
+    if not (0 <= letter.sent_ms < 2**53 and 0 <= letter.life_ms < 2**53):
+        raise MailError("the letter's times are out of range")
+    if (letter.prekey is None) != (letter.prekey_day is None):
+        raise MailError("the letter's prekey and its day come together")
+    if letter.prekey is not None and (
+        len(letter.prekey) != 32 or not 0 <= (letter.prekey_day or 0) < 2**31
+    ):
+        raise MailError("the letter's prekey is malformed")
+
+
+def _encode_letter(letter: SealedLetter) -> bytes:
+    _check_letter(letter)
+    return _encoder.encode(letter)
+
+
+def _decode_letter(plaintext: bytes) -> SealedLetter:
+    end = 2 + int.from_bytes(plaintext[:2], "big")
+    if len(plaintext) < 2 or end > len(plaintext) or plaintext[end:].strip(b"\0"):
+        raise MailError("the letter's padding is malformed")
+    try:
+        letter = _letter_decoder.decode(plaintext[2:end])
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise MailError(f"the letter is malformed: {error}") from None
+    _check_letter(letter)
+    return letter

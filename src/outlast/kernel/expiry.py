@@ -1,0 +1,100 @@
+"""Expiry: what may be pruned, and what time it is, without trusting any one clock.
+
+A clock that runs ahead would delete what others still wait for. So nothing is pruned that is not
+over by the local date *and* by the median date of contacts met lately, and a clock that leapt
+stops pruning until the owner has looked at it. A clock that runs behind only keeps things longer.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from statistics import median_low
+from typing import Final, NamedTuple
+
+from outlast.kernel.entry import DAY_MS, day_of
+
+JUMP_MAX_DAYS: Final = 2
+"""A clock may move so far between two runs of pruning without being asked about."""
+
+
+class Prune(NamedTuple):
+    """Entries with 0 < ``expires_day`` < ``before_day`` may go."""
+
+    before_day: int
+
+
+class Stopped(NamedTuple):
+    """Nothing may be pruned; ``reason`` is one line that says what to do."""
+
+    reason: str
+
+
+class Now(NamedTuple):
+    """The time to go by, and one line for the owner when the clock cannot be right."""
+
+    ms: int
+    warning: str | None
+
+
+def prune_before(
+    local_day: int,
+    last_run_day: int | None,
+    claims: Sequence[int],
+    confirmed_day: int | None = None,
+) -> Prune | Stopped:
+    """The day before which entries may be pruned (days since 1970, UTC).
+
+    ``last_run_day`` is the local day of the last run, None before the first one. ``claims`` are the
+    days that verified contacts, met lately, took it to be. ``confirmed_day`` is the local day on
+    which the owner last said that the date is right: on that day and the two after it only the
+    local date counts when there is no claim, and a jump to it is no reason to stop.
+    """
+    confirmed = confirmed_day is not None and 0 <= local_day - confirmed_day <= JUMP_MAX_DAYS
+    jumped = last_run_day is not None and local_day - last_run_day > JUMP_MAX_DAYS
+    if jumped and not confirmed:
+        return Stopped(
+            f"The date moved to {_date(local_day)} since this node last cleaned up: "
+            "nothing is deleted until you confirm that it is right."
+        )
+    if claims:
+        return Prune(min(local_day, median_low(claims)))
+    if confirmed:
+        return Prune(local_day)
+    return Stopped(
+        f"No verified contact was met lately to compare the date {_date(local_day)} with: "
+        "nothing is deleted until one is, or you confirm that it is right."
+    )
+
+
+def sane_now(system_ms: int, floor_ms: int, claims: Sequence[int] = ()) -> Now:
+    """The time to go by: the system's, but never before ``floor_ms``.
+
+    ``floor_ms`` is a time that has certainly passed: of the program's making, or of the newest own
+    entry. ``claims`` are as in ``prune_before`` and only warn: others cannot set this clock.
+    """
+    if system_ms < floor_ms:
+        return Now(
+            floor_ms,
+            f"This device's clock shows {_date(day_of(system_ms))}, and it is at least "
+            f"{_date(day_of(floor_ms))}: set the clock.",
+        )
+    if claims:
+        others = median_low(claims)
+        if abs(day_of(system_ms) - others) > JUMP_MAX_DAYS:
+            return Now(
+                system_ms,
+                f"This device's clock shows {_date(day_of(system_ms))}, and your contacts' clocks "
+                f"show {_date(others)}: set the clock.",
+            )
+    return Now(system_ms, None)
+
+
+def _date(day: int) -> str:
+    """A day as people write it; days no calendar has are named by their number."""
+    try:
+        return (
+            datetime.datetime.fromtimestamp(day * DAY_MS // 1000, datetime.UTC).date().isoformat()
+        )
+    except (ValueError, OverflowError, OSError):
+        return f"day {day}"

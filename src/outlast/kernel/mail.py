@@ -162,7 +162,7 @@ def tag(key: bytes, day: int, counter: int) -> bytes:
 def expected_tags(
     key: bytes, days: Iterable[int], start: int, window: int
 ) -> dict[bytes, tuple[int, int]]:
-    """The tags to look up: tag -> (day, counter), on each day ``window`` counters from ``start``."""
+    """The tags to look up: tag -> (day, counter), ``window`` counters a day from ``start``."""
     return {
         tag(key, day, counter): (day, counter)
         for day in days

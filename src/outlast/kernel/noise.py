@@ -341,16 +341,12 @@ class Handshake:
             for token in self._law.messages[index]:
                 match token:
                     case "e":
-                        public, rest = rest[:KEY_BYTES], rest[KEY_BYTES:]
-                        if len(public) < KEY_BYTES:
-                            raise HandshakeError("the greeting was cut short: connect again")
-                        self._remote["e"] = public
-                        self._mix_ephemeral(public)
+                        self._remote["e"], rest = _cut(rest, KEY_BYTES)
+                        self._mix_ephemeral(self._remote["e"])
                     case "s":
                         # In each of the patterns a static key travels after "ee", and so sealed.
-                        end = KEY_BYTES + TAG_BYTES
-                        self._remote["s"] = state.decrypt_and_hash(rest[:end])
-                        rest = rest[end:]
+                        sealed, rest = _cut(rest, KEY_BYTES + TAG_BYTES)
+                        self._remote["s"] = state.decrypt_and_hash(sealed)
                     case "psk":
                         state.mix_key_and_hash(self._psk)
                     case "ee" | "es" | "se":
@@ -400,6 +396,13 @@ class Handshake:
         except SodiumError:  # RFC 7748 §6.1: a low-order point, the secret would be all zeros
             raise HandshakeError("the other side's key is none: do not trust it") from None
         self._state.mix_key(secret)
+
+
+def _cut(message: bytes, size: int) -> tuple[bytes, bytes]:
+    """The first ``size`` bytes and the rest; libsodium reads 32 B of a key, however short it is."""
+    if len(message) < size:
+        raise HandshakeError("the greeting was cut short: connect again")
+    return message[:size], message[size:]
 
 
 def encode_frame(message: bytes) -> bytes:
@@ -457,7 +460,6 @@ class FrameReader:
             least, most = KEY_BYTES, HANDSHAKE_MAX_BYTES
         if not least <= size <= most:
             self._refused = True
-            self._buffer = bytearray()
             raise FrameError(f"a frame of {size} B fits no message of a link: connect again")
 
 

@@ -257,6 +257,18 @@ class TestAnotherImplementation:
         with pytest.raises(HandshakeError, match="key"):
             we.read(bytes(peer.write_message()))
 
+    @pytest.mark.parametrize("size", [0, 1, 31])
+    def test_a_short_static_key_under_a_valid_seal_is_refused_before_it_is_used(
+        self, size: int
+    ) -> None:
+        peer = self.stranger(Pattern.XX, initiator=False, static=RS, known=b"", prologue=b"p")
+        peer.noise_protocol.handshake_state.s.public_bytes = bytes(size)
+        we, _ = both(Pattern.XX)
+        peer.read_message(we.write())
+        without_payload = bytes(peer.write_message())[:-16]
+        with pytest.raises(HandshakeError, match="cut short"):
+            we.read(without_payload)
+
 
 class TestHandshake:
     @given(
@@ -341,6 +353,7 @@ class TestHandshake:
                 reader.read(hostile)
         else:  # XX sends its first message in the clear: nothing is proven by it
             assert (pattern, index) == (Pattern.XX, 0)
+            assert len(hostile) >= 32
         assert not reader.done
 
     @given(patterns, payloads, payloads)
@@ -374,7 +387,7 @@ class TestHandshake:
         with pytest.raises(HandshakeError):
             b.write()
 
-    @pytest.mark.parametrize(("one", "other"), permutations(Pattern, 2))
+    @pytest.mark.parametrize(("one", "other"), list(permutations(Pattern, 2)))
     def test_two_patterns_never_meet(self, one: Pattern, other: Pattern) -> None:
         a, _ = both(one)
         _, b = both(other)

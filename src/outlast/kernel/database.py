@@ -1,0 +1,351 @@
+"""Database: one encrypted SQLite file with one writing and one reading connection; what store and vault stand on.
+
+The file is encrypted as a whole, its write-ahead log with it (SQLite3 Multiple Ciphers, ChaCha20-Poly1305 for each
+page, a raw 32-byte key). A commit is durable when ``write`` returns: write-ahead log, ``synchronous=FULL``. The writing
+connection belongs to one thread and the reading one to another; neither waits for the other.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeVar
+
+from outlast.errors import OutlastError, StorageError
+from outlast.kernel.room import Delete, Put, RowChanges, Value
+
+if TYPE_CHECKING:
+    import apsw
+
+T = TypeVar("T")
+
+KEY_BYTES: Final = 32
+_PAGE_BYTES: Final = 4096
+_WRITER_CACHE_KIB: Final = 16 * 1024
+_READER_CACHE_KIB: Final = 4 * 1024
+_CHECKPOINT_PAGES: Final = 4000
+_LOG_KEPT_BYTES: Final = 64 * 1024 * 1024
+_BUSY_MS: Final = 10_000
+_SAFE: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
+
+
+class _Table:
+    """What row changes may name of one table."""
+
+    __slots__ = ("columns", "key", "puts")
+
+    def __init__(self, columns: frozenset[str], key: tuple[str, ...]) -> None:
+        self.columns = columns
+        self.key = key
+        self.puts: dict[tuple[str, ...], str] = {}
+
+    def put(self, name: str, columns: tuple[str, ...]) -> str:
+        """The statement that writes these columns of a row; made once for each set of columns."""
+        sql = self.puts.get(columns)
+        if sql is None:
+            sql = f'INSERT INTO "{name}" ({", ".join(map(_quoted, columns))}) VALUES ({", ".join("?" * len(columns))})'
+            if self.key:
+                rest = [c for c in map(_quoted, columns) if c.strip('"') not in self.key]
+                does = f"UPDATE SET {', '.join(f'{c} = excluded.{c}' for c in rest)}" if rest else "NOTHING"
+                sql += f" ON CONFLICT ({', '.join(map(_quoted, self.key))}) DO {does}"
+            self.puts[columns] = sql
+        return sql
+
+
+class Transaction:
+    """The open transaction of the writing connection; valid only inside the function that ``write`` was given."""
+
+    __slots__ = ("_cursor", "_scope", "_tables")
+
+    def __init__(self, cursor: apsw.Cursor, scope: str, tables: dict[str, _Table]) -> None:
+        """Made by ``Database.write`` alone."""
+        self._cursor = cursor
+        self._scope = scope
+        self._tables = tables
+
+    def query(self, sql: str, args: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a statement, with what this transaction has written so far."""
+        return self._cursor.execute(sql, args).fetchall()
+
+    def execute(self, sql: str, args: Sequence[Any] = ()) -> int:
+        """Run an INSERT, UPDATE or DELETE; how many rows it touched, without those of triggers."""
+        self._cursor.execute(sql, args)
+        return self._cursor.connection.changes()
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run one statement for each row of arguments."""
+        self._cursor.executemany(sql, rows)
+
+    def apply(self, changes: RowChanges, room: str | None = None) -> None:
+        """Write row changes to the tables of a room, or with none named to those of any room.
+
+        They are called ``view_<room>_*`` in the store and ``local_<room>_*`` in a vault. ``Put`` inserts the row or
+        overwrites the one with its primary key; columns it does not name keep their value. Raises StorageError, before
+        that change is written, when a change names another table or a column the table lacks; names never reach SQL
+        unless the schema has them.
+        """
+        prefix = self.prefix(room)
+        for change in changes:
+            table = self._table(change.table, prefix)
+            names: Mapping[str, Value]
+            match change:
+                case Put(name, names):
+                    columns = tuple(names)
+                    self._check(table, name, columns, need=table.key)
+                    self._cursor.execute(table.put(name, columns), tuple(names.values()))
+                case Delete(name, names):
+                    self._check(table, name, tuple(names))
+                    where = " AND ".join(f"{_quoted(column)} IS ?" for column in names)
+                    sql = f'DELETE FROM "{name}"' + (f" WHERE {where}" if where else "")
+                    self._cursor.execute(sql, tuple(names.values()))
+
+    def prefix(self, room: str | None) -> str:
+        """What the names of a room's tables here begin with."""
+        return self._scope if room is None else f"{self._scope}{room}_"
+
+    def create(self, statements: Iterable[str], room: str) -> None:
+        """Run a room's CREATE or ALTER statements; raises StorageError when one makes or drops anything else.
+
+        Everything new must bear the room's prefix, and nothing of the others may change.
+        """
+        prefix = self.prefix(room)
+        before = self._others(prefix)
+        for statement in statements:
+            self._cursor.execute(statement)
+        if self._others(prefix) != before:
+            raise StorageError(f"a room may only make what is named {prefix}*: remove that room or update it")
+        self._tables.clear()
+
+    def drop(self, room: str) -> None:
+        """Drop every table and view of a room, with indexes and triggers."""
+        prefix = self.prefix(room)
+        rows = self.query("SELECT name, type FROM pragma_table_list WHERE schema = 'main' AND type <> 'shadow'")
+        for name, kind in rows:
+            if name.startswith(prefix):
+                self._cursor.execute(f'DROP {"VIEW" if kind == "view" else "TABLE"} IF EXISTS "{name}"')
+        self._tables.clear()
+
+    def _others(self, prefix: str) -> list[tuple[Any, ...]]:
+        # An index that SQLite makes by itself belongs to its table; sqlite_sequence comes with AUTOINCREMENT.
+        rows = self.query("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name")
+        return [
+            row
+            for row in rows
+            if not (row[1].startswith(prefix) and row[2].startswith(prefix))
+            and not (row[1].startswith("sqlite_autoindex_") and row[2].startswith(prefix))
+            and row[1] != "sqlite_sequence"
+        ]
+
+    def _table(self, name: str, prefix: str) -> _Table:
+        if not name.startswith(prefix):
+            raise StorageError(f"a room tried to write the table {name[:80]!r}, but only {prefix}* are its own")
+        table = self._tables.get(name)
+        if table is None:
+            rows = self.query("SELECT name, pk FROM pragma_table_info(?)", (name,))
+            exists = self.query("SELECT 1 FROM sqlite_schema WHERE name = ? AND type = 'table'", (name,))
+            if not rows or not exists or not _SAFE.issuperset(name):
+                raise StorageError(f"a room tried to write the table {name[:80]!r}, which does not exist")
+            key = sorted((pk, column) for column, pk in rows if pk)
+            table = _Table(frozenset(c for c, _ in rows if _SAFE.issuperset(c)), tuple(c for _, c in key))
+            self._tables[name] = table
+        return table
+
+    @staticmethod
+    def _check(table: _Table, name: str, columns: tuple[str, ...], need: tuple[str, ...] = ()) -> None:
+        if not table.columns.issuperset(columns):
+            wrong = next(column for column in columns if column not in table.columns)
+            raise StorageError(f"the table {name} has no column {str(wrong)[:80]!r}")
+        if not set(need) <= set(columns):
+            raise StorageError(f"a row for {name} must name its key: {', '.join(need)}")
+
+
+class Database:
+    """An open encrypted file. ``write`` on the writer's thread, ``query`` on the reader's."""
+
+    def __init__(self, path: Path, scope: str, writer: apsw.Connection, reader: apsw.Connection) -> None:
+        """Made by ``open`` alone."""
+        self.path = path
+        self._scope = scope
+        self._writer = writer
+        self._reader = reader
+        self._tables: dict[str, _Table] = {}
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        key: bytes,
+        *,
+        application_id: int,
+        schema: Sequence[str],
+        scope: str,
+        secure_delete: Literal["on", "fast"] = "fast",
+    ) -> Self:
+        """Open the file with its 32-byte key, or make it (mode 0600) when there is none.
+
+        ``schema`` holds one script for each version of the kernel's own tables; those the file lacks are run. Names of
+        rooms' tables begin with ``scope``. Raises
+        StorageError when the file is damaged, has another key, is of another program or of a newer version of this.
+        """
+        import apsw
+
+        if len(key) != KEY_BYTES:
+            raise ValueError(f"a key has {KEY_BYTES} bytes")
+        opened: list[apsw.Connection] = []
+        try:
+            _make(path)
+            writer = _connect(path, key, apsw.SQLITE_OPEN_READWRITE, _WRITER_CACHE_KIB)
+            opened.append(writer)
+            found, version = writer.pragma("application_id"), writer.pragma("user_version")
+            if version == 0 and found == 0 and not writer.execute("SELECT 1 FROM sqlite_schema").fetchall():
+                writer.pragma("application_id", application_id)
+            elif found != application_id:
+                raise StorageError(f"{path} is another kind of file: name the right one")
+            if version > len(schema):
+                raise StorageError(f"{path} was written by a newer Outlast: update this program")
+            writer.pragma("journal_mode", "wal")
+            writer.pragma("synchronous", "full")
+            writer.pragma("secure_delete", secure_delete)
+            writer.pragma("journal_size_limit", _LOG_KEPT_BYTES)
+            writer.wal_autocheckpoint(_CHECKPOINT_PAGES)
+            if version < len(schema):
+                with writer:
+                    for script in schema[version:]:
+                        writer.execute(script)
+                    writer.pragma("user_version", len(schema))
+            reader = _connect(path, key, apsw.SQLITE_OPEN_READONLY, _READER_CACHE_KIB)
+            opened.append(reader)
+            return cls(path, scope, writer, reader)
+        except (apsw.Error, OSError, StorageError) as error:
+            for connection in opened:
+                connection.close(True)
+            _complain(error, path)
+
+    def write(self, act: Callable[[Transaction], T]) -> T:
+        """Run ``act`` in one transaction; all of it is durable when this returns, nothing of it when it raises.
+
+        Raises StorageError when the disk is full or fails, or the file is damaged; the file stays usable for what the
+        disk then allows. Whatever ``act`` itself raises passes through after the rollback.
+        """
+        import apsw
+
+        connection = self._writer
+        try:
+            cursor = connection.cursor()
+            cursor.execute("BEGIN IMMEDIATE")
+            result = act(Transaction(cursor, self._scope, self._tables))
+            cursor.execute("COMMIT")
+        except BaseException as error:
+            # After some failures SQLite has rolled back by itself.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            self._tables.clear()
+            if isinstance(error, (apsw.Error, MemoryError)):
+                _complain(error, self.path)
+            raise
+        return result
+
+    def query(self, sql: str, args: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a SELECT on the reading connection; raises StorageError when the file is damaged."""
+        return self._select(self._reader, sql, args)
+
+    def read(self, sql: str, args: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a SELECT on the writing connection, for the writer's thread; raises like ``query``."""
+        return self._select(self._writer, sql, args)
+
+    def _select(self, connection: apsw.Connection, sql: str, args: Sequence[Any]) -> list[tuple[Any, ...]]:
+        import apsw
+
+        try:
+            return connection.execute(sql, args).fetchall()
+        except (apsw.Error, MemoryError) as error:
+            _complain(error, self.path)
+
+    def checkpoint(self) -> None:
+        """Move the write-ahead log into the file and empty it, as far as the disk allows."""
+        import apsw
+
+        try:
+            self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except (apsw.Error, MemoryError) as error:
+            _complain(error, self.path)
+
+    def close(self) -> None:
+        """Close both connections; the last commit is durable already. Closing twice is harmless."""
+        self._reader.close(True)
+        self._writer.close(True)
+
+
+def check_room_name(name: str) -> str:
+    """The name, if table prefixes made of it cannot run into those of another room; else StorageError."""
+    if not name or not name.isascii() or not name.isalnum() or name != name.lower():
+        raise StorageError(f"a room's name has only a-z and 0-9, {name[:80]!r} has not: update that room")
+    return name
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+def _make(path: Path) -> None:
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _connect(path: Path, key: bytes, flags: int, cache_kib: int) -> apsw.Connection:
+    import apsw
+
+    connection = apsw.Connection(str(path), flags=flags)
+    try:
+        connection.pragma("cipher", "chacha20")
+        connection.pragma("key", f"raw:{key.hex()}")
+        connection.set_busy_timeout(_BUSY_MS)
+        connection.pragma("temp_store", "memory")
+        connection.pragma("page_size", _PAGE_BYTES)
+        connection.pragma("cache_size", -cache_kib)
+        connection.pragma("trusted_schema", False)
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+    except BaseException:
+        connection.close(True)
+        raise
+    return connection
+
+
+def _complain(error: BaseException, path: Path) -> NoReturn:
+    """Raise what a person can act on in place of SQLite's error; programming errors pass as they are."""
+    import apsw
+
+    if isinstance(error, OutlastError):
+        raise error
+    text = None
+    if isinstance(error, apsw.FullError) or (isinstance(error, OSError) and error.errno == 28):
+        text = f"the disk that holds {path} is full: nothing acknowledged is lost; make room and try again"
+    elif isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
+        text = (
+            f"{path} is damaged, or its key belongs to another file: move it away and restore from the backup file; "
+            "bundles and other nodes bring the messages back"
+        )
+    elif isinstance(error, (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError)):
+        text = f"{path} cannot be opened or written: check that the folder is yours and the disk is there"
+    elif isinstance(error, (apsw.IOError, OSError)):
+        text = f"the disk that holds {path} refuses ({error}): nothing acknowledged is lost; make room or change it"
+    elif isinstance(error, (apsw.NoMemError, MemoryError)):
+        text = f"there is too little memory for {path}: close other programs and try again"
+    elif isinstance(error, (apsw.BusyError, apsw.LockedError)):
+        text = f"{path} is in use by another program: end that and try again"
+    if text is None:
+        raise error
+    raise StorageError(text) from error

@@ -1,0 +1,230 @@
+"""Home: the directory of one node, its files and their keys.
+
+::
+
+    lock                          held by the one process that has the home open
+    store.db                      the node's store, encrypted
+    store.key | store.keyfile     its key: wrapped under a passphrase, or bare (unattended)
+    people/<16 hex>/vault.db      a person's vault, encrypted; vault.key | vault.keyfile as above
+    api.sock                      the local API, while the node is up
+    config.toml                   optional
+
+Folders have mode 0700, files 0600. A bare key file lets the node start by itself after a power cut, and protects
+nothing when the disk is taken.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from outlast.errors import LockedError, NotFoundError, StorageError, UsageError
+from outlast.kernel import keyslot
+from outlast.kernel.database import KEY_BYTES
+
+ENVIRONMENT: Final = "OUTLAST_HOME"
+_PERSON = re.compile(r"[0-9a-f]{16}").fullmatch
+_OURS = re.compile(r"lock|people|api\.sock|config\.toml|store\.(db(-wal|-shm)?|(key|keyfile)(\.new|\.old)?)").fullmatch
+
+
+def default_path() -> Path:
+    """Where the home is when nobody says otherwise: ``OUTLAST_HOME``, else the platform's data directory."""
+    from platformdirs import user_data_path
+
+    named = os.environ.get(ENVIRONMENT)
+    return Path(named).expanduser() if named else user_data_path("outlast")
+
+
+class Home:
+    """The paths in a home and the keys of its files. An owner is a person's 16 hex digits, or None for the store."""
+
+    def __init__(self, path: Path) -> None:
+        """Name a home; nothing is read or made."""
+        self.path = path.absolute()
+
+    @property
+    def store_path(self) -> Path:
+        """The node's store."""
+        return self.path / "store.db"
+
+    @property
+    def socket_path(self) -> Path:
+        """The local API's socket."""
+        return self.path / "api.sock"
+
+    @property
+    def config_path(self) -> Path:
+        """The optional configuration."""
+        return self.path / "config.toml"
+
+    def vault_path(self, person: str) -> Path:
+        """A person's vault; raises NotFoundError for what is no person's key."""
+        return self._person_folder(person) / "vault.db"
+
+    @property
+    def unattended(self) -> bool:
+        """Whether the store opens by itself, by a bare key file."""
+        return self._keyfile(None).exists()
+
+    def exists(self) -> bool:
+        """Whether a node was made here."""
+        return self._keyfile(None).exists() or self._slot(None).exists()
+
+    def people(self) -> list[str]:
+        """The keys (16 hex digits) of the persons who live here, sorted."""
+        folder = self.path / "people"
+        if not folder.is_dir():
+            return []
+        return sorted(entry.name for entry in folder.iterdir() if _PERSON(entry.name) and self.has_key(entry.name))
+
+    def create(self) -> None:
+        """Make the folders (mode 0700); raises UsageError when a node or anything foreign is here already."""
+        if self.exists():
+            raise UsageError(f"{self.path} has a node already: use it, or name another folder by --home")
+        if self.store_path.exists():
+            raise UsageError(f"{self.path} has a store without its key: put the key back, or name another folder")
+        if self.path.is_dir():
+            foreign = sorted(entry.name for entry in self.path.iterdir() if not _OURS(entry.name))
+            if foreign:
+                raise UsageError(f"{self.path} holds {foreign[0]!r}: name an empty or a new folder by --home")
+        self._make_folder(self.path)
+        self._make_folder(self.path / "people")
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the home for this process; raises StorageError at once when another one has it.
+
+        The kernel lets go when the process ends, however it ends.
+        """
+        if not self.path.is_dir():
+            raise NotFoundError(f"there is no node in {self.path}: make one with `outlast init --name NAME`")
+        try:
+            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StorageError(f"cannot write in {self.path}: {error.strerror}; check whose folder it is") from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise StorageError(
+                    f"{self.path} is open in another Outlast: use that one, end it, or name another folder by --home"
+                ) from None
+            yield
+        finally:
+            os.close(descriptor)
+
+    def has_key(self, owner: str | None) -> bool:
+        """Whether a key of that owner is here, wrapped or bare."""
+        return self._slot(owner).exists() or self._keyfile(owner).exists()
+
+    def needs_passphrase(self, owner: str | None) -> bool:
+        """Whether that owner's key opens by a passphrase only."""
+        return not self._keyfile(owner).exists()
+
+    def new_key(self, owner: str | None, passphrase: str | None, cost: keyslot.Cost | None = None) -> bytes:
+        """A fresh random key (32 B), kept under a passphrase, or bare when there is none.
+
+        Raises UsageError when the owner has one: a second key would shut out the first one's data.
+        """
+        if self.has_key(owner):
+            raise UsageError("a key is here already: change its passphrase instead")
+        if owner is not None:
+            self._make_folder(self._person_folder(owner))
+        key = os.urandom(KEY_BYTES)
+        self.set_passphrase(owner, key, passphrase, cost)
+        return key
+
+    def set_passphrase(
+        self, owner: str | None, key: bytes, passphrase: str | None, cost: keyslot.Cost | None = None
+    ) -> None:
+        """Keep a key under a new passphrase, or bare; the old slot or bare key is overwritten and removed.
+
+        Takes about a second of computing. At a power cut either the old or the new way opens it.
+        """
+        slot, bare = self._slot(owner), self._keyfile(owner)
+        if passphrase is None:
+            keyslot.write_secret(bare, key)
+            keyslot.wipe_secret(slot)
+            return
+        salt, nonce = os.urandom(keyslot.SALT_BYTES), os.urandom(keyslot.NONCE_BYTES)
+        sealed = keyslot.seal_slot(key, passphrase, salt=salt, nonce=nonce, cost=cost or keyslot.local_cost())
+        old = slot.with_name(slot.name + ".old")
+        keyslot.wipe_secret(old)
+        if slot.exists():
+            os.link(slot, old)
+        keyslot.write_secret(slot, sealed)
+        keyslot.wipe_secret(old)
+        keyslot.wipe_secret(bare)
+
+    def open_key(self, owner: str | None, passphrase: str | None = None) -> bytes:
+        """An owner's key (32 B): from its bare file, else by the passphrase.
+
+        Raises LockedError when a passphrase is needed or wrong, NotFoundError when there is no key, StorageError when
+        its file is damaged. A wrapped key takes about a second of computing.
+        """
+        bare, slot = self._keyfile(owner), self._slot(owner)
+        try:
+            if bare.exists():
+                key = bare.read_bytes()
+                if len(key) != KEY_BYTES:
+                    raise StorageError(f"{bare} is damaged: restore from the backup file")
+                return key
+            sealed = slot.read_bytes()
+        except FileNotFoundError:
+            raise NotFoundError(f"there is no key {slot}: make a node with `outlast init`, or restore one") from None
+        except OSError as error:
+            raise StorageError(f"cannot read {error.filename}: {error.strerror}; check whose file it is") from error
+        if passphrase is None:
+            raise LockedError("a passphrase is needed: give it to unlock")
+        return keyslot.open_slot(sealed, passphrase)
+
+    def wipe(self) -> None:
+        """Destroy this home: overwrite every key, make that durable, then remove what is ours. Ask before.
+
+        Without its key an encrypted file is noise, so the keys go first and the rest may be interrupted. What flash
+        memory does with overwritten bytes is its own affair: an SSD, SD card or stick can keep the old ones where no
+        program reaches them. There a key that was wrapped is as safe as its passphrase, and a bare key file is not safe
+        until the medium is destroyed. Raises StorageError when something resists.
+        """
+        for pattern in ("store.key*", "people/*/vault.key*"):
+            for secret in sorted(self.path.glob(pattern)):
+                keyslot.wipe_secret(secret)
+        try:
+            for entry in sorted(self.path.iterdir()):
+                if not _OURS(entry.name):
+                    continue
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
+            if not any(self.path.iterdir()):
+                self.path.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StorageError(f"the keys are destroyed, but {error.filename} remains: {error.strerror}") from error
+
+    def _person_folder(self, person: str) -> Path:
+        if not _PERSON(person):
+            raise NotFoundError(f"{person[:40]!r} is nobody here")
+        return self.path / "people" / person
+
+    def _slot(self, owner: str | None) -> Path:
+        return self.path / "store.key" if owner is None else self._person_folder(owner) / "vault.key"
+
+    def _keyfile(self, owner: str | None) -> Path:
+        return self.path / "store.keyfile" if owner is None else self._person_folder(owner) / "vault.keyfile"
+
+    @staticmethod
+    def _make_folder(folder: Path) -> None:
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.chmod(0o700)
+        except OSError as error:
+            raise StorageError(f"cannot make {folder}: {error.strerror}; name another folder by --home") from error

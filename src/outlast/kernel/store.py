@@ -1,0 +1,612 @@
+"""Store: the node's SQLite file: entries, change log, public views of the rooms, peers; one writer.
+
+Every entry gets a number that grows: it is the cursor of the change that says Admitted, and the row it stands in.
+Changes about it later get numbers of their own from the same counter, which never goes back: not by expiry, not by
+``rebuild``. Rooms follow the changes by cursors; row changes and cursor are written in one transaction.
+
+Methods under "writer" belong to the one writer thread, those under "reader" to the thread of the event loop. Everything
+written is durable when the method returns. Every method raises StorageError when the disk is full, fails, or the file
+is damaged; nothing of that call is then written, and the store works on as soon as there is room.
+
+The store holds no person's private key, contact or clear text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
+
+from outlast.kernel.database import Database, Transaction, check_room_name
+from outlast.kernel.entry import Entry, decode_header, pack_header, unpack
+from outlast.kernel.room import Change, Event, Room, Value
+from outlast.kernel.space import NO_SPACE
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+APPLICATION_ID: Final = 0x4F4C5354  # "OLST"
+HELD_MAX: Final = 1000
+HELD_MAX_BYTES: Final = 4 * 1024 * 1024
+REFUSED_MAX: Final = 100_000
+_INLINE_MAX_BYTES: Final = 1024
+_SLICE: Final = 10_000
+
+_SCHEMA: Final = (
+    """
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE room (name TEXT PRIMARY KEY, version INTEGER NOT NULL, cursor INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE space (n INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, followed INTEGER NOT NULL);
+
+    -- n is the cursor of the entry's ADMITTED change. author and seq are NULL outside chains. Payloads above 1 KiB
+    -- stand in a table of their own, so that a walk over entries need not step over them.
+    CREATE TABLE entry (
+        n INTEGER PRIMARY KEY, id BLOB NOT NULL, space INTEGER NOT NULL, expires_day INTEGER NOT NULL,
+        ts_ms INTEGER NOT NULL, author BLOB, seq INTEGER, tier INTEGER NOT NULL, source BLOB,
+        header BLOB NOT NULL, signature BLOB NOT NULL, payload BLOB
+    );
+    CREATE UNIQUE INDEX entry_id ON entry (id);
+    CREATE INDEX entry_order ON entry (space, expires_day, ts_ms, id);
+    CREATE INDEX entry_chain ON entry (author, space, seq) WHERE author IS NOT NULL;
+    CREATE TABLE payload (n INTEGER PRIMARY KEY, data BLOB NOT NULL);
+    CREATE TABLE tag (tag BLOB NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (tag, n)) WITHOUT ROWID;
+    CREATE TABLE bucket (
+        space INTEGER NOT NULL, expires_day INTEGER NOT NULL, entries INTEGER NOT NULL, bytes INTEGER NOT NULL,
+        PRIMARY KEY (space, expires_day)
+    ) WITHOUT ROWID;
+
+    -- gone is the packed header of an entry that is here no more.
+    CREATE TABLE change (cursor INTEGER PRIMARY KEY AUTOINCREMENT, event INTEGER NOT NULL, n INTEGER, gone BLOB);
+    CREATE INDEX change_later ON change (n) WHERE event <> 1;
+
+    CREATE TABLE held (
+        n INTEGER PRIMARY KEY AUTOINCREMENT, digest BLOB NOT NULL UNIQUE, space BLOB NOT NULL, reason TEXT NOT NULL,
+        packed BLOB NOT NULL
+    );
+    CREATE INDEX held_space ON held (space);
+    CREATE TABLE peer (node BLOB PRIMARY KEY, host TEXT NOT NULL, port INTEGER NOT NULL);
+    CREATE TABLE refused (digest BLOB PRIMARY KEY, day INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE INDEX refused_day ON refused (day);
+    CREATE TABLE spent (
+        day INTEGER NOT NULL, neighbour BLOB NOT NULL, bytes INTEGER NOT NULL, PRIMARY KEY (day, neighbour)
+    ) WITHOUT ROWID;
+    """,
+)
+
+_PUT_ENTRY: Final = "INSERT INTO entry VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
+_ENTRY: Final = "e.header, e.signature, e.id, ifnull(e.payload, (SELECT data FROM payload WHERE n = e.n))"
+_SPACE: Final = "(SELECT n FROM space WHERE id = ?)"
+
+T = TypeVar("T")
+
+
+class Incoming(NamedTuple):
+    """An admitted entry on its way into the store."""
+
+    entry: Entry
+    tier: int = 0  # how near its author is to us; decides what goes first when room is short
+    source: bytes | None = None  # transport key (32 B) of the neighbour who brought it; None = made here
+
+
+class Peer(NamedTuple):
+    """A neighbour to connect to."""
+
+    node: bytes  # 32 B, transport key
+    host: str
+    port: int
+
+
+class Usage(NamedTuple):
+    """What is stored: bytes of headers, signatures and payloads, and the number of entries."""
+
+    bytes: int
+    entries: int
+
+
+class Store:
+    """The node's store, open. See the module for which thread calls what."""
+
+    def __init__(self, database: Database, rooms: Sequence[Room]) -> None:
+        """Made by ``open`` alone."""
+        self._database = database
+        self._rooms = {check_room_name(room.name): room for room in rooms}
+        self._spaces: dict[bytes, int] = {}
+
+    @classmethod
+    def open(cls, path: Path, key: bytes, *, rooms: Sequence[Room] = ()) -> Self:
+        """Open the store with its 32-byte key, or make it; views of another version are dropped, to be folded anew.
+
+        Raises StorageError when the file is damaged, has another key, or is of a newer version of this program.
+        """
+        database = Database.open(path, key, application_id=APPLICATION_ID, schema=_SCHEMA, scope="view_")
+        try:
+            store = cls(database, rooms)
+            database.write(store._prepare_views)
+        except BaseException:
+            database.close()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Close the file. Closing twice is harmless."""
+        self._database.close()
+
+    # ---- writer ----
+
+    def append(self, items: Sequence[Incoming]) -> list[Change]:
+        """Store admitted entries in one transaction; the changes they made, in the order of their cursors.
+
+        An id already held is skipped, unless it comes with the payload that was missing. A second entry in one place of
+        a chain (space, author, seq) is kept and adds a FORKED change. The caller has verified everything.
+        """
+        if not items:
+            return []
+
+        def act(t: Transaction) -> list[Change]:
+            fresh: dict[bytes, Incoming] = {item.entry.id: item for item in reversed(items)}
+            held = _held(t, tuple(fresh))
+            late = [fresh.pop(i).entry for i in held]
+            changes = self._insert(t, [item for item in items if fresh.get(item.entry.id) is item])
+            for entry in late:
+                if entry.payload is not None:
+                    changes += self._attach(t, entry.id, entry.payload)
+            return changes
+
+        return self._write(act)
+
+    def attach_payload(self, id: bytes, payload: bytes) -> Change | None:
+        """Add the payload of an entry that came without; None when it is not held, complete, or not its payload."""
+        changes = self._write(lambda t: self._attach(t, id, payload))
+        return changes[0] if changes else None
+
+    def drop_payload(self, id: bytes) -> Change | None:
+        """Forget an entry's payload and keep its header; None when there is nothing to drop."""
+
+        def act(t: Transaction) -> Change | None:
+            rows = t.query(f"SELECT {_ENTRY}, e.n, e.space, e.expires_day FROM entry e WHERE e.id = ?", (id,))
+            if not rows or rows[0][3] is None:
+                return None
+            header, signature, _, payload, n, space, day = rows[0]
+            t.execute("UPDATE entry SET payload = NULL WHERE n = ?", (n,))
+            t.execute("DELETE FROM payload WHERE n = ?", (n,))
+            _count(t, {(space, day): (0, -len(payload))})
+            return _log(t, Event.PAYLOAD_DROPPED, n, _entry(header, signature, id, None))
+
+        return self._write(act)
+
+    def expire(self, before_day: int, limit: int = 2000) -> int:
+        """Remove entries with 0 < expires_day < ``before_day``; at most ``limit``: call again while it removes some.
+
+        Each leaves an EXPIRED change that carries its header, until every room has folded it. What was refused or spent
+        before that day is forgotten too.
+        """
+
+        def act(t: Transaction) -> int:
+            removed = 0
+            for (space,) in t.query("SELECT n FROM space"):
+                if removed < limit:
+                    removed += self._remove(
+                        t, "space = ? AND expires_day BETWEEN 1 AND ?", (space, before_day - 1), limit - removed
+                    )
+            if not removed:
+                t.execute("DELETE FROM refused WHERE day < ?", (before_day,))
+                t.execute("DELETE FROM spent WHERE day < ?", (before_day,))
+                self._forget_gone(t)
+            return removed
+
+        return self._write(act)
+
+    def fold(self, room: str, limit: int = 1000) -> int:
+        """Fold up to ``limit`` changes into a room's view, in one transaction; how many are left: call until 0.
+
+        Whatever the room's ``fold`` raises passes through and nothing is written.
+        """
+        return self._write(lambda t: self._fold(t, self._rooms[room], limit))
+
+    def rebuild(self, room: str | None = None) -> None:
+        """Drop a room's view, or all, and fold every change anew. Cursors of the change log stay as they are."""
+        names = [room] if room is not None else list(self._rooms)
+        for name in names:
+            self._write(partial(_create_views, room=self._rooms[name]))
+            while self.fold(name):
+                pass
+
+    def hold(self, packed: bytes, reason: str, space: bytes) -> None:
+        """Keep a packed entry that cannot be judged yet; the oldest go first beyond 1000 of them or 4 MiB."""
+
+        def act(t: Transaction) -> None:
+            t.execute(
+                "INSERT INTO held (digest, space, reason, packed) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (sha256(packed).digest(), space, reason, packed),
+            )
+            t.execute(
+                "DELETE FROM held WHERE n <= ifnull((SELECT max(n) FROM (SELECT n, row_number() OVER w AS place,"
+                " sum(length(packed)) OVER w AS total FROM held WINDOW w AS (ORDER BY n DESC))"
+                " WHERE place > ? OR total > ?), 0)",
+                (HELD_MAX, HELD_MAX_BYTES),
+            )
+
+        self._write(act)
+
+    def release(self, space: bytes) -> list[bytes]:
+        """Take out what was held for a space, oldest first, to be judged again."""
+
+        def act(t: Transaction) -> list[bytes]:
+            packed = [row[0] for row in t.query("SELECT packed FROM held WHERE space = ? ORDER BY n", (space,))]
+            t.execute("DELETE FROM held WHERE space = ?", (space,))
+            return packed
+
+        return self._write(act)
+
+    def set_meta(self, name: str, value: bytes) -> None:
+        """Keep a named value of the node, or replace it."""
+        self._write(
+            lambda t: t.execute(
+                "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (name, value)
+            )
+        )
+
+    def put_peer(self, node: bytes, host: str, port: int) -> None:
+        """Remember a neighbour (transport key, 32 B), or its new address."""
+        self._write(
+            lambda t: t.execute(
+                "INSERT INTO peer VALUES (?, ?, ?)"
+                " ON CONFLICT (node) DO UPDATE SET host = excluded.host, port = excluded.port",
+                (node, host, port),
+            )
+        )
+
+    def remove_peer(self, node: bytes) -> bool:
+        """Forget a neighbour; whether there was one."""
+        return self._write(lambda t: t.execute("DELETE FROM peer WHERE node = ?", (node,))) > 0
+
+    def put_space(self, space: bytes, followed: bool = True) -> None:
+        """Follow a space, or stop following it and keep what is held of it."""
+        self._write(
+            lambda t: t.execute(
+                "INSERT INTO space (id, followed) VALUES (?, ?)"
+                " ON CONFLICT (id) DO UPDATE SET followed = excluded.followed",
+                (space, int(followed)),
+            )
+        )
+
+    def remove_space(self, space: bytes, limit: int = 2000) -> int:
+        """Stop following a space and remove its entries, at most ``limit``: call again while it removes some."""
+
+        def act(t: Transaction) -> int:
+            rows = t.query("SELECT n FROM space WHERE id = ?", (space,))
+            if not rows:
+                return 0
+            t.execute("UPDATE space SET followed = 0 WHERE n = ?", rows[0])
+            return self._remove(t, "space = ?", rows[0], limit)
+
+        return self._write(act)
+
+    def remember_refused(self, digest: bytes, day: int) -> None:
+        """Remember until ``day`` what is not to be taken again: 32 B over header, signature and payload."""
+
+        def act(t: Transaction) -> None:
+            t.execute(
+                "INSERT INTO refused VALUES (?, ?) ON CONFLICT (digest) DO UPDATE SET day = max(day, excluded.day)",
+                (digest, day),
+            )
+            if t.query("SELECT count(*) FROM refused")[0][0] > REFUSED_MAX:
+                t.execute(
+                    "DELETE FROM refused WHERE digest IN (SELECT digest FROM refused ORDER BY day LIMIT ?)",
+                    (REFUSED_MAX // 10,),
+                )
+
+        self._write(act)
+
+    def spend(self, neighbour: bytes, day: int, size_bytes: int) -> None:
+        """Charge bytes to a neighbour's share of a day."""
+        self._write(
+            lambda t: t.execute(
+                "INSERT INTO spent VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes",
+                (day, neighbour, size_bytes),
+            )
+        )
+
+    # ---- reader ----
+
+    def query(self, sql: str, args: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a SELECT."""
+        return self._database.query(sql, args)
+
+    def known(self, ids: Sequence[bytes]) -> set[bytes]:
+        """Which of these ids are held."""
+        return set(_held(self._database, tuple(ids)))
+
+    def get(self, id: bytes) -> Entry | None:
+        """The entry of that id, with its payload if it is here."""
+        rows = self._database.query(f"SELECT {_ENTRY} FROM entry e WHERE e.id = ?", (id,))
+        return _entry(*rows[0]) if rows else None
+
+    def load(self, ids: Iterable[bytes]) -> list[Entry]:
+        """The entries of these ids that are held, in the order asked for."""
+        return [entry for id in ids if (entry := self.get(id)) is not None]
+
+    def buckets(self, space: bytes) -> list[tuple[int, int]]:
+        """The non-empty buckets of a space as (expires_day, entries), by day."""
+        return self._database.query(
+            f"SELECT expires_day, entries FROM bucket WHERE space = {_SPACE} AND entries > 0", (space,)
+        )
+
+    def bucket(self, space: bytes, expires_day: int) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+        """A bucket's set, sorted by (ts, id): times in ms, shape (n,), and ids, shape (n, 32)."""
+        import numpy as np
+
+        times: list[NDArray[np.uint64]] = []
+        ids: list[bytes] = []
+        after: tuple[int, bytes] = (-1, b"")
+        while True:
+            # Slices keep the memory for rows small; each begins behind the last one in the index.
+            rows = self._database.query(
+                f"SELECT ts_ms, id FROM entry WHERE space = {_SPACE} AND expires_day = ? AND (ts_ms, id) > (?, ?)"
+                " ORDER BY ts_ms, id LIMIT ?",
+                (space, expires_day, *after, _SLICE),
+            )
+            if rows:
+                after = rows[-1]
+                times.append(np.fromiter((row[0] for row in rows), np.uint64, len(rows)))
+                ids.append(b"".join([row[1] for row in rows]))
+            if len(rows) < _SLICE:
+                break
+        joined = np.frombuffer(b"".join(ids), np.uint8).reshape(-1, 32)
+        return (np.concatenate(times) if times else np.empty(0, np.uint64)), joined
+
+    def by_tags(self, tags: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+        """The entries that bear any of these tags, as (tag, id)."""
+        import apsw
+
+        wanted = tuple(tags)
+        if not wanted:
+            return []
+        return self._database.query(
+            "SELECT t.tag, e.id FROM tag t JOIN entry e ON e.n = t.n WHERE t.tag IN carray(?) ORDER BY t.n",
+            (apsw.carray(wanted),),
+        )
+
+    def changes(self, after: int, limit: int = 1000) -> list[Change]:
+        """Up to ``limit`` changes behind a cursor, oldest first."""
+        return _changes(self._database, after, limit)
+
+    def cursor(self) -> int:
+        """The cursor of the latest change there ever was; 0 before the first."""
+        return _last_cursor(self._database)
+
+    def usage(self) -> Usage:
+        """What all entries take."""
+        return Usage(*self._database.query("SELECT ifnull(sum(bytes), 0), ifnull(sum(entries), 0) FROM bucket")[0])
+
+    def usage_of(self, space: bytes) -> Usage:
+        """What the entries of a space take."""
+        return Usage(
+            *self._database.query(
+                f"SELECT ifnull(sum(bytes), 0), ifnull(sum(entries), 0) FROM bucket WHERE space = {_SPACE}", (space,)
+            )[0]
+        )
+
+    def meta(self, name: str) -> bytes | None:
+        """A named value of the node."""
+        rows = self._database.query("SELECT value FROM meta WHERE name = ?", (name,))
+        return rows[0][0] if rows else None
+
+    def peers(self) -> list[Peer]:
+        """The neighbours to connect to."""
+        return [Peer(*row) for row in self._database.query("SELECT node, host, port FROM peer ORDER BY node")]
+
+    def spaces(self) -> list[bytes]:
+        """The spaces that are followed."""
+        return [row[0] for row in self._database.query("SELECT id FROM space WHERE followed ORDER BY n")]
+
+    def head(self, space: bytes, author: bytes) -> tuple[int, bytes] | None:
+        """The highest (seq, id) of an author's chain in a space; of a fork the branch that came first."""
+        rows = self._database.query(
+            f"SELECT seq, id FROM entry WHERE author = ? AND space = {_SPACE} ORDER BY seq DESC, n LIMIT 1",
+            (author, space),
+        )
+        return rows[0] if rows else None
+
+    def is_refused(self, digest: bytes) -> bool:
+        """Whether this was refused before (see ``remember_refused``)."""
+        return bool(self._database.query("SELECT 1 FROM refused WHERE digest = ?", (digest,)))
+
+    def spent(self, neighbour: bytes, day: int) -> int:
+        """The bytes charged to a neighbour on a day."""
+        rows = self._database.query("SELECT bytes FROM spent WHERE day = ? AND neighbour = ?", (day, neighbour))
+        return rows[0][0] if rows else 0
+
+    # ---- inside the writer's transaction ----
+
+    def _write(self, act: Callable[[Transaction], T]) -> T:
+        try:
+            return self._database.write(act)
+        except BaseException:
+            self._spaces.clear()  # a number given in the lost transaction would be wrong
+            raise
+
+    def _prepare_views(self, t: Transaction) -> None:
+        present = dict(t.query("SELECT name, version FROM room"))
+        for name in present.keys() - self._rooms.keys():
+            # It would miss changes while it is away; should it come back, it folds anew.
+            t.drop(name)
+            t.execute("DELETE FROM room WHERE name = ?", (name,))
+        for name, room in self._rooms.items():
+            if present.get(name) != room.version:
+                _create_views(t, room)
+
+    def _space(self, t: Transaction, id: bytes) -> int:
+        number = self._spaces.get(id)
+        if number is None:
+            t.execute("INSERT INTO space (id, followed) VALUES (?, 0) ON CONFLICT DO NOTHING", (id,))
+            number = self._spaces[id] = int(t.query("SELECT n FROM space WHERE id = ?", (id,))[0][0])
+        return number
+
+    def _insert(self, t: Transaction, items: Sequence[Incoming]) -> list[Change]:
+        before = n = _last_cursor(t)
+        rows: list[tuple[Any, ...]] = []
+        large: list[tuple[int, bytes]] = []
+        tags: list[tuple[bytes, int]] = []
+        counts: dict[tuple[int, int], tuple[int, int]] = {}
+        changes: list[Change] = []
+        chained = False
+        for entry, tier, source in items:
+            n += 1
+            h = entry.header
+            space = self._space(t, entry.id if h.space == NO_SPACE else h.space)
+            payload = entry.payload
+            size = len(entry.header_bytes) + len(entry.signature)
+            if payload is not None:
+                size += len(payload)
+                if len(payload) > _INLINE_MAX_BYTES:
+                    large.append((n, payload))
+                    payload = None
+            author, seq = (h.author, h.seq) if h.seq else (None, None)
+            chained = chained or author is not None
+            rows.append(
+                (
+                    n,
+                    entry.id,
+                    space,
+                    h.expires_day,
+                    h.ts_ms,
+                    author,
+                    seq,
+                    tier,
+                    source,
+                    entry.header_bytes,
+                    entry.signature,
+                    payload,
+                )
+            )
+            for tag in h.tags:
+                tags.append((tag, n))
+            bucket = (space, h.expires_day)
+            number, total = counts.get(bucket, (0, 0))
+            counts[bucket] = (number + 1, total + size)
+            changes.append(Change(n, Event.ADMITTED, entry))
+        t.executemany(_PUT_ENTRY, rows)
+        t.executemany("INSERT INTO payload VALUES (?, ?)", large)
+        t.executemany("INSERT INTO tag VALUES (?, ?)", tags)
+        t.execute("INSERT INTO change (cursor, event, n) SELECT n, 1, n FROM entry WHERE n > ?", (before,))
+        _count(t, counts)
+        if chained:
+            forks = t.query(
+                "SELECT n FROM entry e WHERE n > ? AND author IS NOT NULL AND EXISTS (SELECT 1 FROM entry o"
+                " WHERE o.author = e.author AND o.space = e.space AND o.seq = e.seq AND o.n < e.n)",
+                (before,),
+            )
+            changes += [_log(t, Event.FORKED, n, changes[n - before - 1].entry) for (n,) in forks]
+        return changes
+
+    def _attach(self, t: Transaction, id: bytes, payload: bytes) -> list[Change]:
+        rows = t.query(f"SELECT {_ENTRY}, e.n, e.space, e.expires_day FROM entry e WHERE e.id = ?", (id,))
+        if not rows or rows[0][3] is not None:
+            return []
+        header, signature, _, _, n, space, day = rows[0]
+        entry = _entry(header, signature, id, payload)
+        if sha256(payload).digest() != entry.header.payload_hash:
+            return []
+        if len(payload) > _INLINE_MAX_BYTES:
+            t.execute("INSERT INTO payload VALUES (?, ?)", (n, payload))
+        else:
+            t.execute("UPDATE entry SET payload = ? WHERE n = ?", (payload, n))
+        _count(t, {(space, day): (0, len(payload))})
+        return [_log(t, Event.PAYLOAD_ARRIVED, n, entry)]
+
+    def _remove(self, t: Transaction, where: str, args: tuple[Any, ...], limit: int) -> int:
+        rows = t.query(
+            f"SELECT {_ENTRY}, e.n, e.space, e.expires_day FROM entry e INDEXED BY entry_order WHERE {where} LIMIT ?",
+            (*args, limit),
+        )
+        counts: dict[tuple[int, int], tuple[int, int]] = {}
+        numbers, tags, gone = [], [], []
+        for header, signature, id, payload, n, space, day in rows:
+            entry = _entry(header, signature, id, None)
+            numbers.append((n,))
+            tags += [(tag, n) for tag in entry.header.tags]
+            gone.append((pack_header(entry),))
+            size = len(header) + len(signature) + len(payload or b"")
+            number, total = counts.get((space, day), (0, 0))
+            counts[space, day] = (number - 1, total - size)
+        t.executemany("DELETE FROM tag WHERE tag = ? AND n = ?", tags)
+        t.executemany("DELETE FROM payload WHERE n = ?", numbers)
+        t.executemany("DELETE FROM change WHERE cursor = ?", numbers)
+        t.executemany("DELETE FROM change WHERE n = ? AND event <> 1", numbers)
+        t.executemany("DELETE FROM entry WHERE n = ?", numbers)
+        t.executemany(f"INSERT INTO change (event, gone) VALUES ({Event.EXPIRED:d}, ?)", gone)
+        _count(t, counts)
+        return len(rows)
+
+    def _forget_gone(self, t: Transaction) -> None:
+        t.execute(
+            "DELETE FROM change WHERE n IS NULL AND event <> 1"
+            " AND cursor <= (SELECT ifnull(min(cursor), 9223372036854775807) FROM room)"
+        )
+
+    def _fold(self, t: Transaction, room: Room, limit: int) -> int:
+        cursor = t.query("SELECT cursor FROM room WHERE name = ?", (room.name,))[0][0]
+        folded = _changes(t, cursor, limit)
+        if not folded:
+            return 0
+        for change in folded:
+            t.apply(room.fold(change, t), room.name)
+        cursor = folded[-1].cursor
+        t.execute("UPDATE room SET cursor = ? WHERE name = ?", (cursor, room.name))
+        return int(t.query("SELECT ifnull(max(cursor), 0) FROM change")[0][0]) - cursor
+
+
+def _create_views(t: Transaction, room: Room) -> None:
+    t.drop(room.name)
+    t.create(room.views, room.name)
+    t.execute(
+        "INSERT INTO room VALUES (?, ?, 0) ON CONFLICT (name) DO UPDATE SET version = excluded.version, cursor = 0",
+        (room.name, room.version),
+    )
+
+
+def _entry(header: bytes, signature: bytes, id: bytes, payload: bytes | None) -> Entry:
+    return Entry(decode_header(header), header, signature, id, payload)
+
+
+def _held(rows: Database | Transaction, ids: tuple[bytes, ...]) -> list[bytes]:
+    import apsw
+
+    if not ids:
+        return []
+    return [row[0] for row in rows.query("SELECT id FROM entry WHERE id IN carray(?)", (apsw.carray(ids),))]
+
+
+def _last_cursor(rows: Database | Transaction) -> int:
+    found = rows.query("SELECT seq FROM sqlite_sequence WHERE name = 'change'")
+    return found[0][0] if found else 0
+
+
+def _log(t: Transaction, event: Event, n: int, entry: Entry) -> Change:
+    t.execute("INSERT INTO change (event, n) VALUES (?, ?)", (int(event), n))
+    return Change(_last_cursor(t), event, entry)
+
+
+def _changes(rows: Database | Transaction, after: int, limit: int) -> list[Change]:
+    found = rows.query(
+        f"SELECT c.cursor, c.event, c.gone, {_ENTRY} FROM change c LEFT JOIN entry e ON e.n = c.n"
+        " WHERE c.cursor > ? ORDER BY c.cursor LIMIT ?",
+        (after, limit),
+    )
+    return [
+        Change(cursor, Event(event), _entry(*columns) if gone is None else unpack(gone)[0])
+        for cursor, event, gone, *columns in found
+    ]
+
+
+def _count(t: Transaction, counts: Mapping[tuple[int, int], tuple[int, int]]) -> None:
+    t.executemany(
+        "INSERT INTO bucket VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
+        " SET entries = entries + excluded.entries, bytes = bytes + excluded.bytes",
+        [(*bucket, *change) for bucket, change in counts.items()],
+    )
+    t.execute("DELETE FROM bucket WHERE entries = 0")

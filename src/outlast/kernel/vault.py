@@ -1,0 +1,178 @@
+"""Vault: one person's SQLite file: keys, contacts, messages, custody; and the private rows of the rooms.
+
+Same engine as the store, opened by that person's key. ``write``, ``transaction`` and ``read`` belong to the writer
+thread, ``query`` to the thread of the event loop; what was written is durable when they return. All raise StorageError
+when the disk is full, fails, or the file is damaged, and then nothing of that call is written.
+
+Rooms keep their private rows in tables ``local_<room>_*``, made by numbered migrations that are only ever added to.
+These rows are in the backup file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar
+
+import msgspec
+
+from outlast.errors import StorageError
+from outlast.kernel.database import Database, Transaction, check_room_name
+from outlast.kernel.room import Put, Room, RowChanges, Value
+
+APPLICATION_ID: Final = 0x4F4C564C  # "OLVL"
+
+_SCHEMA: Final = (
+    """
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE contact (
+        identity BLOB PRIMARY KEY, name TEXT NOT NULL, verified_ms INTEGER, blocked INTEGER NOT NULL DEFAULT 0,
+        added_ms INTEGER NOT NULL, intro BLOB
+    );
+    CREATE TABLE device (
+        device BLOB PRIMARY KEY, identity BLOB NOT NULL, seal BLOB NOT NULL, created_day INTEGER NOT NULL,
+        certificate BLOB NOT NULL, accepted INTEGER NOT NULL DEFAULT 0, warning TEXT,
+        prekey BLOB, prekey_day INTEGER
+    );
+    CREATE INDEX device_identity ON device (identity);
+    CREATE TABLE prekey (
+        public BLOB PRIMARY KEY, secret BLOB NOT NULL, made_day INTEGER NOT NULL, superseded_day INTEGER
+    );
+    CREATE TABLE counter (
+        device BLOB NOT NULL, day INTEGER NOT NULL, direction TEXT NOT NULL, next INTEGER NOT NULL,
+        PRIMARY KEY (device, day, direction)
+    ) WITHOUT ROWID;
+    CREATE TABLE opened (entry BLOB PRIMARY KEY, expires_day INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE sent (
+        entry BLOB PRIMARY KEY, letter BLOB NOT NULL, to_identity BLOB NOT NULL, device BLOB NOT NULL,
+        expires_day INTEGER NOT NULL
+    );
+    CREATE INDEX sent_letter ON sent (letter);
+    CREATE TABLE custody (
+        letter BLOB NOT NULL, event TEXT NOT NULL, at_ms INTEGER NOT NULL, PRIMARY KEY (letter, event, at_ms)
+    ) WITHOUT ROWID;
+    CREATE TABLE seen_letter (
+        letter BLOB PRIMARY KEY, sender BLOB NOT NULL, sent_ms INTEGER NOT NULL, received_ms INTEGER,
+        expires_day INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE outbox (entry_id BLOB PRIMARY KEY, packed BLOB NOT NULL);
+    CREATE TABLE bundle_out (
+        device BLOB NOT NULL, number INTEGER NOT NULL, upto_cursor INTEGER NOT NULL, acked INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (device, number)
+    ) WITHOUT ROWID;
+    CREATE TABLE bundle_in (
+        device BLOB NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (device, number)
+    ) WITHOUT ROWID;
+    CREATE TABLE held_by (
+        device BLOB NOT NULL, entry BLOB NOT NULL, expires_day INTEGER NOT NULL, PRIMARY KEY (device, entry)
+    ) WITHOUT ROWID;
+    CREATE TABLE invite (secret BLOB PRIMARY KEY, made_day INTEGER NOT NULL, kind TEXT NOT NULL);
+    CREATE TABLE room (name TEXT PRIMARY KEY, migrated INTEGER NOT NULL) WITHOUT ROWID;
+    """,
+)
+
+T = TypeVar("T")
+
+__all__ = ["RoomRows", "TableRows", "Transaction", "Vault"]
+
+
+class TableRows(msgspec.Struct, array_like=True, frozen=True):
+    """All rows of one table."""
+
+    columns: list[str]
+    rows: list[list[Value]]
+
+
+class RoomRows(msgspec.Struct, array_like=True, frozen=True):
+    """A room's private rows, and the number of migrations that made their tables."""
+
+    migrated: int
+    tables: dict[str, TableRows]
+
+
+class Vault:
+    """A person's vault, open. See the module for which thread calls what."""
+
+    def __init__(self, database: Database, rooms: Sequence[Room]) -> None:
+        """Made by ``open`` alone."""
+        self._database = database
+        self._rooms = {check_room_name(room.name): room for room in rooms}
+
+    @classmethod
+    def open(
+        cls, path: Path, key: bytes, *, rooms: Sequence[Room] = (), restore: Mapping[str, RoomRows] | None = None
+    ) -> Self:
+        """Open the vault with its 32-byte key, or make it, and bring the rooms' tables up to date.
+
+        ``restore`` fills a new vault with the rows of a backup, through the migrations made since. Raises StorageError
+        when the file is damaged, has another key, or is of a newer version of this program or of a room.
+        """
+        database = Database.open(
+            path, key, application_id=APPLICATION_ID, schema=_SCHEMA, scope="local_", secure_delete="on"
+        )
+        try:
+            vault = cls(database, rooms)
+            database.write(lambda t: vault._migrate(t, restore or {}))
+        except BaseException:
+            database.close()
+            raise
+        return vault
+
+    def close(self) -> None:
+        """Close the file. Closing twice is harmless."""
+        self._database.close()
+
+    def write(self, act: Callable[[Transaction], T]) -> T:
+        """Run ``act`` in one transaction on the writer thread; what it raises passes through after the rollback."""
+        return self._database.write(act)
+
+    def transaction(self, changes: RowChanges, room: str | None = None) -> None:
+        """Write row changes to ``local_<room>_*``, or with no room named to any ``local_*``, all or none."""
+        self._database.write(lambda t: t.apply(changes, room))
+
+    def query(self, sql: str, args: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a SELECT."""
+        return self._database.query(sql, args)
+
+    def read(self, sql: str, args: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a SELECT, on the writer thread."""
+        return self._database.read(sql, args)
+
+    def meta(self, name: str) -> bytes | None:
+        """A named value of the person."""
+        rows = self._database.query("SELECT value FROM meta WHERE name = ?", (name,))
+        return rows[0][0] if rows else None
+
+    def room_rows(self) -> dict[str, RoomRows]:
+        """Every room's private rows, for the backup; also of rooms that are not installed now."""
+        backup: dict[str, RoomRows] = {}
+        for name, migrated in self._database.query("SELECT name, migrated FROM room ORDER BY name"):
+            tables: dict[str, TableRows] = {}
+            for (table,) in self._database.query(
+                "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND name GLOB ? || '*'"
+                " ORDER BY name",
+                (f"local_{name}_",),
+            ):
+                columns = [row[0] for row in self._database.query("SELECT name FROM pragma_table_info(?)", (table,))]
+                names = ", ".join(f'"{column}"' for column in columns)
+                rows = self._database.query(f'SELECT {names} FROM "{table}"')
+                tables[table] = TableRows(columns, [list(row) for row in rows])
+            backup[name] = RoomRows(migrated, tables)
+        return backup
+
+    def _migrate(self, t: Transaction, restore: Mapping[str, RoomRows]) -> None:
+        done = dict(t.query("SELECT name, migrated FROM room"))
+        for name, room in self._rooms.items():
+            at = done.get(name, 0)
+            rows = restore.get(name)
+            if max(at, rows.migrated if rows else 0) > len(room.migrations):
+                raise StorageError(f"these rows were written by a newer version of {name}: update this program")
+            if rows is not None:
+                if at:
+                    raise StorageError("a backup can only be restored into a new vault")
+                at = rows.migrated
+                t.create(room.migrations[:at], name)
+                for table, content in rows.tables.items():
+                    t.apply([Put(table, dict(zip(content.columns, row, strict=True))) for row in content.rows], name)
+            t.create(room.migrations[at:], name)
+            t.execute("INSERT OR REPLACE INTO room VALUES (?, ?)", (name, len(room.migrations)))

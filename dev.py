@@ -125,19 +125,20 @@ def environment(folder: Path, lock: str, *, program: bool = True) -> Path:
     is made again. Everything is fetched before the record goes: a run that fails for want of a
     network leaves a working environment as it was.
     """
-    python, record = folder / "bin" / "python", folder / "installed.json"
+    python, record, draft = (folder / name for name in ("bin/python", "installed.json", "draft"))
     wanted = {"folder": str(folder), lock: digest(lock)}
     if lock == DEV_LOCK:
         wanted[RUN_LOCK] = digest(RUN_LOCK)
     if program:
         wanted["pyproject.toml"] = digest("pyproject.toml")
     with one_at_a_time():
-        present = read_record(record) if python.exists() else {}
+        present = read_record(record) if os.access(python, os.X_OK) else {}
         if wanted.items() <= present.items():
             return python
         try:
+            folder.mkdir(exist_ok=True)
+            draft.touch()  # whoever may not write here learns it before anything is fetched
             install(folder, lock, anew=present.get("folder") != str(folder), program=program)
-            draft = record.with_suffix(".new")
             draft.write_text(json.dumps(wanted), encoding="utf-8")
             draft.replace(record)
         except subprocess.CalledProcessError as error:
@@ -147,7 +148,8 @@ def environment(folder: Path, lock: str, *, program: bool = True) -> Path:
             ) from error
         except OSError as error:
             raise SystemExit(
-                f"Cannot write {folder}: {error.strerror}. Run this as the owner of {ROOT}."
+                f"Cannot write {folder}: {error.strerror}. It takes the owner of {ROOT} and 1 GB "
+                "of free disk."
             ) from error
     return python
 

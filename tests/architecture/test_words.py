@@ -22,18 +22,10 @@ def found_elsewhere(text: str) -> list[str]:
 
 
 def test_no_file_of_the_project_names_a_registry_or_a_machine() -> None:
+    # safe.directory: the folder may belong to somebody else than who runs the suite.
+    git = ["git", "-c", "safe.directory=*"]
     listed = subprocess.run(
-        # safe.directory: the folder may belong to somebody else than who runs the suite.
-        [
-            "git",
-            "-c",
-            "safe.directory=*",
-            "ls-files",
-            "-z",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-        ],
+        [*git, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
         check=True,
         capture_output=True,

@@ -42,10 +42,12 @@ class Caller(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """How this run of the command line answers: ``json`` for programs, else lines for people."""
+    """How this run of the command line asks and answers: ``json`` for programs, else lines for people."""
 
     call: Caller
     json: bool = False
+    home: Path = Path()
+    passphrase_file: Path | None = None
 
 
 _current: ContextVar[Terminal] = ContextVar("terminal")
@@ -61,8 +63,13 @@ def using(terminal: Terminal) -> Iterator[None]:
         _current.reset(token)
 
 
+def terminal() -> Terminal:
+    """The terminal of the command that is running."""
+    return _current.get()
+
+
 def call(operation: str, /, **params: Any) -> Any:
-    """What the operation of that name answers: dicts, lists, text and numbers. Parameters that are None are left out."""
+    """What the operation of that name answers: dicts, lists, text, numbers. Parameters that are None are left out."""
     return _current.get().call(operation, {name: value for name, value in params.items() if value is not None})
 
 

@@ -1,8 +1,8 @@
 """Operations: what can be asked of a node, the same for the command line, the local API and its document.
 
 An operation has a dotted name (``contact.add``), a frozen msgspec Struct of parameters, a result type and a coroutine.
-The kernel's own stand in ``edges/api.py``; a room lists its in ``Room.api`` (``"module:OPERATIONS"``), which is imported
-when an edge first needs it. Identities, channels and letters cross this border as text, times as ``..._ms``.
+The node's own stand in ``edges/api.py``; a room lists its in ``Room.api`` (``"module:OPERATIONS"``), imported when an
+edge first needs it. Identities, channels and letters cross this border as text, times as ``..._ms``.
 """
 
 from __future__ import annotations
@@ -70,7 +70,11 @@ class Problem(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Operation(Generic[P, R]):
-    """One thing that can be asked; ``unsafe`` ones change something and are never carried out by a GET."""
+    """One thing that can be asked.
+
+    ``unsafe`` ones change something and are never carried out by a GET. Those that answer ``while_locked`` need no open
+    vault: the command line asks for no passphrase first.
+    """
 
     name: str
     params: type[P]
@@ -78,6 +82,7 @@ class Operation(Generic[P, R]):
     run: Callable[[Call[P]], Awaitable[R]]
     summary: str
     unsafe: bool = False
+    while_locked: bool = False
 
     @property
     def path(self) -> str:

@@ -1,0 +1,388 @@
+"""The node's own commands: from ``init`` to ``wipe``. Rooms bring theirs (``Room.cli``)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from outlast import __version__
+from outlast.edges.client import NotRunning, ask_running
+from outlast.edges.config import Config, parse_address, read_config
+from outlast.errors import NotFoundError, ProtocolError, UsageError
+from outlast.ui.command import (
+    ask_passphrase,
+    call,
+    confirm,
+    local_time,
+    say,
+    show,
+    size,
+    table,
+    terminal,
+)
+
+UNATTENDED: Final = (
+    "This home opens by itself, by key files in it (mode 0600): the node starts again after a power cut without you."
+    " It is not protected against seizure: whoever takes the disk can read everything on it."
+)
+EVERYWHERE: Final = (
+    "--home DIR, --json and --passphrase-file FILE may stand before or behind any command. A command asks the running"
+    " node; when none is running, it opens the home by itself."
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"outlast {__version__}")
+        raise typer.Exit
+
+
+def _everywhere(
+    _home: Annotated[
+        Path | None, typer.Option("--home", metavar="DIR", envvar="OUTLAST_HOME", help="Where the node is.")
+    ] = None,
+    _json: Annotated[bool, typer.Option("--json", help="Answer with one line of JSON.")] = False,
+    _file: Annotated[
+        Path | None,
+        typer.Option(
+            "--passphrase-file",
+            metavar="FILE",
+            envvar="OUTLAST_PASSPHRASE_FILE",
+            help="Read the passphrase from its first line.",
+        ),
+    ] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    # main.read_settings took them away, since they may stand anywhere; they are declared to be told of and completed.
+    pass
+
+
+def _group(help_: str, **more: Any) -> typer.Typer:
+    return typer.Typer(help=help_, rich_markup_mode=None, pretty_exceptions_enable=False, **more)
+
+
+app = _group(
+    "Outlast keeps people connected when a state cuts the internet.",
+    epilog=EVERYWHERE,
+    callback=_everywhere,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+_peers = _group("Other nodes that this one connects to.")
+_bundles = _group("Files that carry entries by hand, on a stick or a phone.")
+_contacts = _group("The people you know.")
+
+Who = Annotated[str, typer.Argument(metavar="WHO", help="ID, name, or the beginning of an ID.")]
+
+
+@app.command()
+def init(
+    name: Annotated[str, typer.Option(help="What others see you as.", metavar="NAME")],
+    unattended: Annotated[
+        bool, typer.Option("--unattended", help="No passphrase: opens by itself, not protected against seizure.")
+    ] = False,
+    words_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Be again the person whose 24 words stand in FILE.")
+    ] = None,
+) -> None:
+    """Make a node and a person on it."""
+    from outlast.edges import api
+
+    here = terminal()
+    if unattended and here.passphrase_file:
+        raise UsageError("choose one: --unattended, or a passphrase file")
+    words = read_words(words_file) if words_file else None
+    api.refuse_existing(here.home)
+    passphrase = None if unattended else ask_passphrase(here.passphrase_file, new=True, what="New passphrase")
+    answer = api.make_home(here.home, name, passphrase, words)
+    if unattended:
+        say(UNATTENDED)
+    elif sys.stdin.isatty():
+        say("Nobody can recover a forgotten passphrase: make a backup (`outlast backup FILE`), and keep the 24 words.")
+    show(answer, _identity_lines)
+
+
+@app.command()
+def up(
+    port: Annotated[
+        int | None, typer.Option(metavar="N", help="Port of the page on this machine; 0 picks one.")
+    ] = None,
+    listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Let other nodes connect here.")] = None,
+    lan: Annotated[
+        bool | None, typer.Option("--lan/--no-lan", help="Serve phones of this network. [default: as set on the page]")
+    ] = None,
+) -> None:
+    """Run the node and serve its page, until interrupted."""
+    from outlast.edges.daemon import run
+
+    here = terminal()
+    flags = {"port": port, "listen": listen, "lan": lan, "passphrase_file": _text(here.passphrase_file)}
+    config: Config = read_config(here.home, os.environ, flags)
+    run(here.home, config, lambda line: show(line, lambda one: [f"{one['what']}  {one['at']}"]))
+
+
+@app.command("id")
+def id_() -> None:
+    """Your ID, six words to compare aloud, and link to give away."""
+    show(call("id"), _identity_lines)
+
+
+@app.command()
+def status() -> None:
+    """How the node and its rooms are doing."""
+    show(call("status"), _status_lines)
+
+
+@app.command()
+def unlock() -> None:
+    """Open the running node with your passphrase."""
+    here = terminal()
+    # A stopped home is opened by each command for itself, so there is nothing to unlock.
+    show(
+        ask_running(here.home, "unlock", {"passphrase": ask_passphrase(here.passphrase_file)}),
+        lambda answer: [f"Unlocked: {answer['name']}."],
+    )
+
+
+@app.command()
+def doctor() -> None:
+    """Look for what is wrong.
+
+    The answer names nobody and no place, so that it can be shown to others.
+    """
+    show(call("doctor"), lambda answer: table(("", "CHECK", "FOUND"), _checks(answer["checks"])))
+
+
+@app.command()
+def rebuild() -> None:
+    """Make all views anew from the entries."""
+    show(call("rebuild"), lambda answer: [f"Made anew from {answer['entries']} entries."])
+
+
+@app.command()
+def wipe(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Destroy the keys, then everything else in the home.
+
+    There is no way back without a backup.
+    """
+    from outlast.edges import api
+
+    here = terminal()
+    if not here.home.exists():
+        raise NotFoundError(f"there is nothing in {here.home}")
+    if not yes:
+        confirm(f"Everything in {here.home} will be destroyed.", "wipe")
+    try:
+        answer = ask_running(here.home, "wipe", {})
+    except NotRunning:
+        answer = api.wipe_home(here.home)
+    say("On flash memory old bytes can survive: there only your passphrase protects what was written.")
+    show(answer, lambda _: ["Wiped."])
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")],
+) -> None:
+    """Write a backup file under a passphrase.
+
+    It holds the identity, the contacts and the messages.
+    """
+    passphrase = ask_passphrase(terminal().passphrase_file, new=True, what="Passphrase for the backup")
+    answer = call("backup", file=_absolute(file), passphrase=passphrase)
+    show(answer, lambda a: [f"Wrote {a['file']} ({size(a['bytes'])}). Test it: outlast restore {a['file']} --test"])
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A backup file.")],
+    test: Annotated[bool, typer.Option("--test", help="Only open it and tell what it holds.")] = False,
+    unattended: Annotated[
+        bool, typer.Option("--unattended", help="No passphrase here: opens by itself, not protected against seizure.")
+    ] = False,
+) -> None:
+    """Make a node from a backup file, or test one."""
+    from outlast.edges import api
+
+    here = terminal()
+    if not test:
+        api.refuse_existing(here.home)
+    passphrase = ask_passphrase(here.passphrase_file, what="Passphrase of the backup")
+    if test:
+        show(api.test_backup(file, passphrase), _backup_lines)
+        return
+    answer = api.restore_home(here.home, file, passphrase, unattended=unattended)
+    if unattended:
+        say(UNATTENDED)
+    show(answer, _identity_lines)
+
+
+@_peers.command("add")
+def peer_add(
+    address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Where it listens.")],
+    node: Annotated[str, typer.Argument(metavar="NODE-ID", help="Its node ID, from `outlast id` there.")],
+) -> None:
+    """Connect to another node from now on."""
+    parse_address(address)
+    show(call("peer.add", address=address, node=node), lambda peer: [f"Will connect to {peer['address']}."])
+
+
+@_peers.command("list")
+def peer_list() -> None:
+    """The nodes that this one connects to."""
+    show(call("peer.list"), _peer_lines)
+
+
+@_peers.command("remove")
+def peer_remove(
+    node: Annotated[str, typer.Argument(metavar="NODE-ID", help="Its node ID.")],
+) -> None:
+    """Stop connecting to a node."""
+    show(call("peer.remove", node=node), lambda _: ["Removed."])
+
+
+@_bundles.command("write")
+def bundle_write(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it; in a folder it gets a random name.")],
+    to: Annotated[str | None, typer.Option(metavar="ID", help="Sealed, for this contact.")] = None,
+    space: Annotated[str | None, typer.Option(metavar="ID", help="Open, of this channel.")] = None,
+) -> None:
+    """Write what somebody lacks into a file that can be carried to them."""
+    if (to is None) == (space is None):
+        raise UsageError("say for whom: --to ID for a contact (sealed), or --space ID for a channel (readable by all)")
+    answer = call("bundle.write", file=_absolute(file), to=to, space=space)
+    show(answer, lambda a: [f"Wrote {a['entries']} entries, {size(a['bytes'])}, to {a['file']}."])
+
+
+@_bundles.command("read")
+def bundle_read(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file.")],
+) -> None:
+    """Take in what a bundle brings."""
+    show(call("bundle.read", file=_absolute(file)), _bundle_lines)
+
+
+@_contacts.command("add")
+def contact_add(
+    link: Annotated[str, typer.Argument(metavar="LINK", help="Their link, from `outlast id` there.")],
+    name: Annotated[str | None, typer.Option(metavar="N", help="What you call them.")] = None,
+) -> None:
+    """Add somebody by their link."""
+    show(
+        call("contact.add", link=link, name=name),
+        lambda contact: [f"{contact['name']}: {contact['words']}", "Compare these six words with them aloud."],
+    )
+
+
+@_contacts.command("verify")
+def contact_verify(
+    who: Who,
+    words: Annotated[list[str] | None, typer.Argument(help="The six words they read to you; compared for you.")] = None,
+) -> None:
+    """Say that you compared the six words with somebody, aloud or on their screen."""
+    contact = call("contact.get", who=who)
+    if words:
+        if " ".join(words).lower().split() != contact["words"].split():
+            raise ProtocolError(
+                f"these are not {contact['name']}'s words: somebody may be between you; nothing was done"
+            )
+    elif sys.stdin.isatty() and not terminal().json:
+        confirm(f"{contact['name']}: {contact['words']}\nIs this what they read to you?", "yes")
+    show(call("contact.verify", who=contact["id"]), lambda one: [f"{one['name']} is verified: {one['words']}"])
+
+
+@_contacts.command("list")
+def contact_list() -> None:
+    """Everybody you know."""
+    show(call("contact.list"), _contact_lines)
+
+
+@_contacts.command("block")
+def contact_block(
+    who: Who,
+    undo: Annotated[bool, typer.Option("--undo", help="Unblock them.")] = False,
+) -> None:
+    """Open no more mail of somebody."""
+    answer = call("contact.block", who=who, blocked=not undo)
+    show(answer, lambda one: [f"{one['name']} is {'blocked' if one['blocked'] else 'not blocked'}."])
+
+
+app.add_typer(_peers, name="peer")
+app.add_typer(_bundles, name="bundle")
+app.add_typer(_contacts, name="contact")
+
+
+def read_words(file: Path) -> str:
+    """The 24 words in a file, in whatever lines; raises UsageError when it cannot be read."""
+    try:
+        return " ".join(file.read_text(encoding="utf-8").split())
+    except OSError as error:
+        raise UsageError(f"the file of words {file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"the file of words {file} is no text") from None
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _absolute(file: Path) -> str:
+    return str(Path.cwd() / file.expanduser())
+
+
+def _identity_lines(answer: dict[str, Any]) -> Iterator[str]:
+    yield f"name   {answer['name']}"
+    yield f"ID     {answer['id']}"
+    yield f"words  {answer['words']}"
+    yield f"node   {answer['node']}"
+    yield f"link   {answer['link']}"
+
+
+def _status_lines(answer: dict[str, Any]) -> Iterator[str]:
+    yield "Locked: `outlast unlock`, or the page, opens it." if answer["locked"] else f"Unlocked: {answer['name']}."
+    if answer["clock_warning"]:
+        yield f"Clock: {answer['clock_warning']}"
+    yield f"{answer['entries']} entries, {size(answer['bytes'])}; {size(answer['space_left'])} left on the disk."
+    yield from table(("ROOM", "LEVEL", "REASON"), ((r["room"], r["level"], r["reason"]) for r in answer["rooms"]))
+    yield from _peer_lines(answer["peers"])
+
+
+def _peer_lines(peers: list[dict[str, Any]]) -> list[str]:
+    def state(peer: dict[str, Any]) -> str:
+        if peer["connected"]:
+            return "connected"
+        seen = f"last seen {local_time(peer['last_seen_ms'])}" if peer["last_seen_ms"] else "not seen yet"
+        return f"{seen}; {peer['error']}" if peer["error"] else seen
+
+    return table(("NODE", "ADDRESS", "STATE"), ((p["node"], p["address"], state(p)) for p in peers))
+
+
+def _contact_lines(contacts: list[dict[str, Any]]) -> list[str]:
+    def state(contact: dict[str, Any]) -> str:
+        marks = ["verified" if contact["verified"] else "not verified", *contact["warnings"]]
+        return ", ".join([*marks, *(["blocked"] if contact["blocked"] else [])])
+
+    return table(("NAME", "ID", "STATE"), ((c["name"], c["id"], state(c)) for c in contacts))
+
+
+def _bundle_lines(answer: dict[str, Any]) -> Iterator[str]:
+    yield f"Read {answer['entries']} entries, {size(answer['bytes'])}; {answer['new']} were new."
+    yield from answer["problems"]
+
+
+def _backup_lines(answer: dict[str, Any]) -> Iterator[str]:
+    yield f"This backup opens. It is {answer['name']}'s, made {local_time(answer['made_ms'])}."
+    yield f"{answer['contacts']} contacts, {answer['devices']} devices, {answer['rows']} rows of the rooms."
+
+
+def _checks(checks: list[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    for check in checks:
+        yield check["level"], check["name"], check["found"]

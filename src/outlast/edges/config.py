@@ -1,0 +1,123 @@
+"""Settings: the file ``config.toml`` in the home, over it the environment's ``OUTLAST_*``, over both the flags::
+
+port = 8484                       # the page, on this machine; 0 picks a free one
+listen = "0.0.0.0:8485"           # where other nodes may connect; nowhere without it
+lan = true                        # the page for phones of this network; else as set on the page
+passphrase_file = "/run/secret"   # opens the home at the start, for services
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from outlast.errors import UsageError
+
+FILE: Final = "config.toml"
+PREFIX: Final = "OUTLAST_"
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The settings of ``outlast up``."""
+
+    port: int = 8484  # 0 to 65535
+    listen: str | None = None  # HOST:PORT
+    lan: bool | None = None
+    passphrase_file: str | None = None
+
+    @property
+    def listen_address(self) -> tuple[str, int] | None:
+        """Host and port of the sync listener."""
+        return None if self.listen is None else parse_address(self.listen)
+
+
+def default_home(environ: Mapping[str, str]) -> Path:
+    """The home when no ``--home`` is given: ``OUTLAST_HOME``, else the user's own data directory."""
+    chosen = environ.get(f"{PREFIX}HOME")
+    if chosen:
+        return Path(chosen).expanduser()
+    from platformdirs import user_data_path
+
+    return user_data_path("outlast", appauthor=False)
+
+
+def read_config(home: Path, environ: Mapping[str, str], flags: Mapping[str, Any]) -> Config:
+    """The settings of a home; flags that are None do not count. Raises UsageError with what to change, and where."""
+    file = home / FILE
+    known = msgspec.structs.fields(Config)
+    config = _convert(_read(file), str(file))
+    named = {field.name: environ[f"{PREFIX}{field.name.upper()}"] for field in known if _given(environ, field.name)}
+    for name, text in named.items():
+        config = _replace(config, {name: text}, f"{PREFIX}{name.upper()}")
+    return _replace(config, {name: value for name, value in flags.items() if value is not None}, "the command line")
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Host and port of ``HOST:PORT`` or ``[IPv6]:PORT``; raises UsageError."""
+    host, colon, port = text.strip().rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not colon or not bare or (":" in bare and not bracketed) or not port.isascii() or not port.isdigit():
+        raise UsageError(f"{text[:80]!r} is no address: write HOST:PORT, such as 192.168.1.20:8485 or [fe80::1]:8485")
+    if int(port) > 65535:
+        raise UsageError(f"there is no port {port}: ports go up to 65535")
+    return bare, int(port)
+
+
+def format_address(host: str, port: int) -> str:
+    """The text that ``parse_address`` reads."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _given(environ: Mapping[str, str], name: str) -> bool:
+    return bool(environ.get(f"{PREFIX}{name.upper()}"))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} is not well written: {error}") from None
+
+
+def _replace(config: Config, changes: Mapping[str, Any], where: str) -> Config:
+    return _convert({**msgspec.structs.asdict(config), **changes}, where)
+
+
+def _convert(values: Mapping[str, Any], where: str) -> Config:
+    names = [field.name for field in msgspec.structs.fields(Config)]
+    for name in values:
+        if name not in names:
+            near = get_close_matches(name, names, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+            raise UsageError(f"{where}: no setting is called {name!r}; {hint}")
+    try:
+        config = msgspec.convert(values, Config, strict=False)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{where}: {error}") from None
+    if not 0 <= config.port <= 65535:
+        raise UsageError(f"{where}: there is no port {config.port}; ports go from 0 to 65535")
+    if config.listen is not None:
+        parse_address(config.listen)
+    return config
+
+
+def no_core_dumps() -> None:
+    """Keep this process's memory, with its keys, out of core files and away from other processes' debuggers."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if os.uname().sysname == "Linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE, SUID_DUMP_DISABLE

@@ -1,0 +1,467 @@
+"""Bundle: entries in one file, for a stick, a mail attachment or a phone that carries it.
+
+    file   = magic 8 B || version u8 || flags u8 || [4 slots of 80 B] || chunk || chunk ...
+    chunk  = 65,536 B || tag 16 B; inside: first u16 || 65,534 B of the stream of records
+    record = length u32 || type u8 || body
+
+A *sealed* bundle is for one to four devices. Each slot wraps the file key by HPKE; slots that
+nobody needs wrap it to nobody, so that the number of devices shows nowhere. Chunks are sealed by
+ChaCha20-Poly1305 with a counter and a final flag in the nonce (the STREAM construction: Hoang et
+al., CRYPTO 2015), so that none can be swapped, repeated or cut off unseen. An *open* bundle, for
+public channels, has no slots: its tags are checksums, and nothing in it says who wrote the file.
+
+``first`` says where in the chunk the first record begins (0xFFFF: none does). A damaged chunk
+therefore loses only the records that touch it. Files have one of few sizes. Nothing is compressed,
+so nothing is ever decompressed. The wire is docs/spec/bundle.md.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from hashlib import sha256
+from typing import Final, Self
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from outlast.errors import ProtocolError
+from outlast.kernel import hpke
+from outlast.kernel.entry import (
+    HEADER_MAX_BYTES,
+    PAYLOAD_MAX_BYTES,
+    Entry,
+    EntryError,
+    pack,
+    unpack,
+)
+from outlast.kernel.hpke import OpeningKey
+from outlast.kernel.identity import (
+    Device,
+    IdentityError,
+    SealingKey,
+    SigningKey,
+    derive,
+    read_certificate,
+    verify,
+)
+
+MAGIC: Final = b"OUTLAST\n"
+BUNDLE_VERSION: Final = 1
+SLOTS: Final = 4
+"""The most devices that one sealed bundle can be for."""
+CHUNK_BYTES: Final = 64 * 1024
+DATA_BYTES: Final = CHUNK_BYTES - 2
+"""Bytes of the stream of records in each chunk."""
+ACKS_MAX: Final = 1000
+RECORD_MAX_BYTES: Final = 2 + HEADER_MAX_BYTES + 64 + PAYLOAD_MAX_BYTES
+"""Longest body of a record: a packed entry with the largest payload."""
+
+_TAG_BYTES: Final = 16
+_KEY_BYTES: Final = 32
+_SLOT_BYTES: Final = hpke.OVERHEAD_BYTES + _KEY_BYTES
+_PREFIX_BYTES: Final = len(MAGIC) + 2
+_HEAD_BYTES: Final = 5
+_SEALED: Final = 0
+_OPEN: Final = 1
+_NONE: Final = 0xFFFF
+_INFO: Final = b"outlast/bundle/1"
+_CHUNK_LABEL: Final = b"outlast/bundle-chunk/1"
+_OPEN_DOMAIN: Final = b"outlast/bundle-open/1"
+_SIGN_DOMAIN: Final = b"outlast/bundle-sign/1"
+
+Rand = Callable[[int], bytes]
+"""Returns that many random bytes; ``os.urandom`` outside of tests."""
+
+
+class BundleError(ProtocolError):
+    """A file is no bundle, is for somebody else, or breaks the format from its beginning."""
+
+
+class Record(IntEnum):
+    """The types of records; those of other numbers are passed over."""
+
+    MANIFEST = 1
+    ENTRY = 2
+    TRAILER = 3
+
+
+class Manifest(msgspec.Struct, array_like=True, frozen=True):
+    """What a bundle says of itself, in its first record. Field order is the wire order."""
+
+    version: int
+    certificate: bytes  # of the writer's device; empty in an open bundle
+    receivers: tuple[bytes, ...]  # the devices (32 B each) it is for; none in an open bundle
+    number: int  # the writer's count of bundles for these receivers; 0 in an open bundle
+    made_day: int
+    acks: tuple[int, ...]  # the numbers of the receiver's bundles that the writer has read whole
+    entries: int | None  # how many there are, if the writer knew
+
+
+Item = Manifest | Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a reader knows at the end of a file."""
+
+    manifest: Manifest | None  # None: its chunk is damaged
+    writer: Device | None  # None: open, or the manifest's chunk is damaged
+    entries: int  # handed on
+    malformed: int  # records that break the format; no damage makes them, only a writer does
+    whole: bool  # all records were read, and they are those that the writer wrote
+    signature_ok: bool | None  # by the writer, over manifest and digest; None: open or damaged
+    truncated: bool  # the file ends before its last chunk
+    damaged_chunks: tuple[int, ...]  # by place in the file, from 0
+
+
+class BundleWriter:
+    """Writes a bundle: the bytes of ``start``, of each ``add`` and of ``finish`` make the file."""
+
+    def __init__(
+        self, header: bytes, chunks: _Chunks, manifest: Manifest, signer: SigningKey | None
+    ):
+        """Take over what ``sealed`` and ``open`` prepare; use those."""
+        self._header = header
+        self._chunks = chunks
+        self._manifest = msgspec.msgpack.encode(manifest)
+        self._signer = signer
+        self._digest = sha256()
+        self._data = bytearray()
+        self._first = _NONE
+        self._index = 0
+
+    @classmethod
+    def sealed(
+        cls,
+        receivers: Sequence[tuple[bytes, bytes]],
+        *,
+        certificate: bytes,
+        signer: SigningKey,
+        number: int,
+        made_day: int,
+        rand: Rand,
+        acks: Sequence[int] = (),
+        entries: int | None = None,
+    ) -> Self:
+        """A bundle for one to four ``receivers``: (device 32 B, its prekey or seal key 32 B) each.
+
+        ``signer`` is the device that ``certificate`` certifies; of ``acks`` the last ACKS_MAX are
+        written. Raises BundleError when there are too many receivers or one's key is of low order.
+        """
+        if not 1 <= len(receivers) <= SLOTS:
+            raise BundleError(f"a bundle is for 1 to {SLOTS} devices, not for {len(receivers)}")
+        manifest = Manifest(
+            BUNDLE_VERSION,
+            certificate,
+            tuple(device for device, _ in receivers),
+            number,
+            made_day,
+            tuple(acks[-ACKS_MAX:]),
+            entries,
+        )
+        prefix = MAGIC + bytes((BUNDLE_VERSION, _SEALED))
+        file_key = rand(_KEY_BYTES)
+        publics = [public for _, public in receivers]
+        # A slot of random bytes would show: half of all strings are no point of the curve.
+        while len(publics) < SLOTS:
+            publics.append(SealingKey.from_secret(rand(32)).public)
+        publics.sort(key=lambda _: rand(8))
+        slots = [
+            hpke.seal(public, file_key, info=_INFO, aad=prefix, ephemeral=rand(32))
+            for public in publics
+        ]
+        if None in slots:
+            raise BundleError("a receiver's key is not usable")
+        header = prefix + b"".join(slot or b"" for slot in slots)
+        return cls(header, _SealedChunks(file_key, prefix), manifest, signer)
+
+    @classmethod
+    def open(cls, *, made_day: int, entries: int | None = None) -> Self:
+        """A bundle that everybody can read, of public entries; it does not say who wrote it."""
+        prefix = MAGIC + bytes((BUNDLE_VERSION, _OPEN))
+        manifest = Manifest(BUNDLE_VERSION, b"", (), 0, made_day, (), entries)
+        return cls(prefix, _OpenChunks(prefix), manifest, None)
+
+    def start(self) -> bytes:
+        """The first bytes of the file; to be called once, before all else."""
+        return self._header + self._record(Record.MANIFEST, self._manifest)
+
+    def add(self, entry: Entry) -> bytes:
+        """The bytes that became ready by adding an entry; often none."""
+        return self._record(Record.ENTRY, pack(entry))
+
+    def finish(self) -> Iterator[bytes]:
+        """The last bytes of the file, one chunk at a time; must be run to its end."""
+        digest = self._digest.digest()
+        signature = b""
+        if self._signer is not None:
+            signature = self._signer.sign(_signed(self._manifest, digest))
+        yield self._record(Record.TRAILER, digest + signature)
+        last = _ladder(self._index + 1) - 1
+        for index in range(self._index, last + 1):
+            yield self._chunk(bytes(self._data).ljust(DATA_BYTES, b"\0"), final=index == last)
+            self._data.clear()
+
+    def _record(self, record: Record, body: bytes) -> bytes:
+        encoded = b"".join((len(body).to_bytes(4, "big"), bytes((record,)), body))
+        self._digest.update(encoded)
+        if self._first == _NONE:
+            self._first = len(self._data)
+        self._data += encoded
+        ready = []
+        while len(self._data) >= DATA_BYTES:
+            ready.append(self._chunk(bytes(self._data[:DATA_BYTES]), final=False))
+            del self._data[:DATA_BYTES]
+        return b"".join(ready)
+
+    def _chunk(self, data: bytes, *, final: bool) -> bytes:
+        chunk = self._chunks.close(self._first.to_bytes(2, "big") + data, self._index, final)
+        self._first = _NONE
+        self._index += 1
+        return chunk
+
+
+class BundleReader:
+    """Reads a bundle fed in pieces of any size; holds at most a chunk and a record of it.
+
+    ``keys`` are all that can open it (the device's seal key and prekeys), ``device`` (32 B) is the
+    reader's own: what was written for others and passed on is refused. Open bundles need neither.
+    """
+
+    def __init__(self, keys: Sequence[OpeningKey] = (), device: bytes | None = None) -> None:
+        """Begin before the first byte."""
+        self._keys = keys
+        self._device = device
+        self._input = bytearray()
+        self._prefix = b""
+        self._chunks: _Chunks | None = None
+        self._index = 0
+        self._ended = False  # the last chunk was read
+        self._damaged: list[int] = []
+        # What is left of the stream after the last whole record; None after damage, until a chunk
+        # says where a record begins.
+        self._rest: bytes | None = b""
+        self._records = 0
+        self._digest = sha256()
+        self._manifest: Manifest | None = None
+        self._manifest_bytes = b""
+        self._writer: Device | None = None
+        self._trailer: bytes | None = None
+        self._entries = 0
+        self._malformed = 0
+
+    def feed(self, data: bytes) -> list[Item]:
+        """The items that these bytes complete, in order; entries are not verified (see ``admit``).
+
+        Raises BundleError when the file is no bundle, is for somebody else, is of a newer version,
+        or its manifest breaks the format.
+        """
+        self._input += data
+        items: list[Item] = []
+        if self._chunks is None and not self._begin():
+            return items
+        assert self._chunks is not None
+        size = CHUNK_BYTES + _TAG_BYTES
+        start = 0
+        while len(self._input) - start >= size and not self._ended:
+            chunk = bytes(self._input[start : start + size])
+            start += size
+            plaintext = self._chunks.open(chunk, self._index, False)
+            if plaintext is None:
+                plaintext = self._chunks.open(chunk, self._index, True)
+                self._ended = plaintext is not None
+            if plaintext is None:
+                self._damaged.append(self._index)
+                self._rest = None
+            else:
+                items += self._read(plaintext)
+            self._index += 1
+        del self._input[: len(self._input) if self._ended else start]
+        return items
+
+    def finish(self) -> Summary:
+        """What is known at the end of the file; raises BundleError when that is in its header."""
+        if self._chunks is None:
+            if self._input and MAGIC.startswith(bytes(self._input[: len(MAGIC)])):
+                raise BundleError("the bundle was cut off at its beginning: copy the file again")
+            raise BundleError("this file is no bundle")
+        signed: bool | None = None
+        whole = self._trailer is not None and self._trailer[:32] == self._digest.digest()
+        whole = whole and self._manifest is not None and not self._malformed
+        if self._writer is not None and self._trailer is not None:
+            message = _signed(self._manifest_bytes, self._trailer[:32])
+            signed = verify(self._writer.device, self._trailer[32:], message)
+            whole = whole and signed
+        at_end = self._ended or (
+            bool(self._damaged) and self._damaged[-1] == self._index - 1 and not self._input
+        )
+        return Summary(
+            manifest=self._manifest,
+            writer=self._writer,
+            entries=self._entries,
+            malformed=self._malformed,
+            whole=whole,
+            signature_ok=signed,
+            truncated=not at_end,
+            damaged_chunks=tuple(self._damaged),
+        )
+
+    def _begin(self) -> bool:
+        """Read the header if it is complete; whether it was."""
+        head = bytes(self._input[:_PREFIX_BYTES])
+        if head[: len(MAGIC)] != MAGIC[: len(head)]:
+            raise BundleError("this file is no bundle")
+        if len(head) < _PREFIX_BYTES:
+            return False
+        version, flags = head[len(MAGIC) :]
+        if version != BUNDLE_VERSION or flags not in (_SEALED, _OPEN):
+            raise BundleError("this bundle was made by a newer Outlast: update this one to read it")
+        if flags == _OPEN:
+            del self._input[:_PREFIX_BYTES]
+            self._chunks = _OpenChunks(head)
+            return True
+        end = _PREFIX_BYTES + SLOTS * _SLOT_BYTES
+        if len(self._input) < end:
+            return False
+        slots = [
+            bytes(self._input[start : start + _SLOT_BYTES])
+            for start in range(_PREFIX_BYTES, end, _SLOT_BYTES)
+        ]
+        del self._input[:end]
+        for key in self._keys:
+            for slot in slots:
+                file_key = hpke.unseal(key, slot, info=_INFO, aad=head)
+                if file_key is not None and len(file_key) == _KEY_BYTES:
+                    self._chunks = _SealedChunks(file_key, head)
+                    return True
+        raise BundleError("this bundle is for somebody else")
+
+    def _read(self, plaintext: bytes) -> list[Item]:
+        """The items that one good chunk completes."""
+        if self._trailer is not None:
+            return []
+        if self._rest is None:
+            first = int.from_bytes(plaintext[:2], "big")
+            if first >= DATA_BYTES:
+                return []
+            data = plaintext[2 + first :]
+        else:
+            data = self._rest + plaintext[2:]
+        items: list[Item] = []
+        at = 0
+        while self._trailer is None and len(data) - at >= _HEAD_BYTES:
+            body_at = at + _HEAD_BYTES
+            end = body_at + int.from_bytes(data[at : at + 4], "big")
+            if end - body_at > RECORD_MAX_BYTES:
+                self._malformed += 1
+                self._rest = None
+                return items
+            if end > len(data):
+                break
+            items += self._take(data[body_at - 1], data[body_at:end], data[at:end])
+            at = end
+        self._rest = data[at:]
+        return items
+
+    def _take(self, kind: int, body: bytes, encoded: bytes) -> list[Item]:
+        self._records += 1
+        if self._index == 0 and self._records == 1 and kind != Record.MANIFEST:
+            raise BundleError("the bundle does not begin with its manifest: its writer is broken")
+        if kind == Record.TRAILER:
+            self._trailer = body
+            return []
+        self._digest.update(encoded)
+        if kind == Record.MANIFEST and self._manifest is None:
+            self._manifest = self._read_manifest(body)
+            self._manifest_bytes = body
+            return [self._manifest]
+        if kind == Record.ENTRY:
+            try:
+                entry, end = unpack(body)
+            except EntryError:
+                end = -1
+            if end == len(body):
+                self._entries += 1
+                return [entry]
+            self._malformed += 1
+        return []
+
+    def _read_manifest(self, body: bytes) -> Manifest:
+        try:
+            manifest = _manifest_decoder.decode(body)
+            is_open = isinstance(self._chunks, _OpenChunks)
+            self._writer = None if is_open else read_certificate(manifest.certificate)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError, IdentityError):
+            raise BundleError("the bundle's manifest is malformed: its writer is broken") from None
+        numbers = (manifest.number, manifest.made_day, *manifest.acks, manifest.entries or 0)
+        if (
+            manifest.version != BUNDLE_VERSION
+            or len(manifest.receivers) > SLOTS
+            or len(manifest.acks) > ACKS_MAX
+            or not all(0 <= number < 2**53 for number in numbers)
+        ):
+            raise BundleError("the bundle's manifest is malformed: its writer is broken")
+        if not is_open and self._device is not None and self._device not in manifest.receivers:
+            raise BundleError("this bundle was written for somebody else and passed on")
+        return manifest
+
+
+class _SealedChunks:
+    """Chunks under ChaCha20-Poly1305; the nonce is an 11-byte counter and the final flag."""
+
+    def __init__(self, file_key: bytes, prefix: bytes) -> None:
+        self._cipher = ChaCha20Poly1305(derive(file_key, _CHUNK_LABEL))
+        # Not the slots: damage to those of others would take every chunk with it.
+        self._prefix = prefix
+
+    def close(self, plaintext: bytes, index: int, final: bool) -> bytes:
+        return self._cipher.encrypt(_nonce(index, final), plaintext, self._prefix)
+
+    def open(self, chunk: bytes, index: int, final: bool) -> bytes | None:
+        try:
+            return self._cipher.decrypt(_nonce(index, final), chunk, self._prefix)
+        except InvalidTag:
+            return None
+
+
+class _OpenChunks:
+    """Chunks in clear; the tag is a checksum against damage, not against people."""
+
+    def __init__(self, prefix: bytes) -> None:
+        self._prefix = prefix
+
+    def close(self, plaintext: bytes, index: int, final: bool) -> bytes:
+        return plaintext + self._checksum(plaintext, index, final)
+
+    def open(self, chunk: bytes, index: int, final: bool) -> bytes | None:
+        plaintext = chunk[:CHUNK_BYTES]
+        if not hmac.compare_digest(chunk[CHUNK_BYTES:], self._checksum(plaintext, index, final)):
+            return None
+        return plaintext
+
+    def _checksum(self, plaintext: bytes, index: int, final: bool) -> bytes:
+        message = b"".join((_OPEN_DOMAIN, self._prefix, _nonce(index, final), plaintext))
+        return sha256(message).digest()[:_TAG_BYTES]
+
+
+_Chunks = _SealedChunks | _OpenChunks
+_manifest_decoder = msgspec.msgpack.Decoder(Manifest)
+
+
+def _nonce(index: int, final: bool) -> bytes:
+    return index.to_bytes(11, "big") + bytes((final,))
+
+
+def _signed(manifest: bytes, digest: bytes) -> bytes:
+    return _SIGN_DOMAIN + sha256(manifest).digest() + digest
+
+
+def _ladder(count: int) -> int:
+    """How many chunks ``count`` are padded to: Padmé (Nikitin et al., PoPETs 2019), +12 % at most."""
+    exponent = count.bit_length() - 1
+    step = 1 << max(0, exponent - exponent.bit_length())
+    return -(-count // step) * step

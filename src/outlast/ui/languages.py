@@ -1,0 +1,130 @@
+"""Languages: English in the code, and one catalogue file ``locales/<language>.po`` for each other one.
+
+Catalogues are read at run time, when first used; adding a file adds the language. ``template`` writes what there is to
+translate.
+"""
+
+import gettext
+from collections.abc import Iterable
+from io import BytesIO
+from pathlib import Path
+from typing import Final
+
+LOCALES: Final = Path(__file__).parent / "locales"
+SOURCE_LANGUAGE: Final = "en"
+KEYWORDS: Final = {"_": None, "ngettext": (1, 2)}
+
+
+class Translation:
+    """The sentences of one language; calling it translates, and puts ``values`` into the result."""
+
+    def __init__(self, language: str, direction: str, catalogue: gettext.NullTranslations) -> None:
+        """``language`` is a BCP 47 tag, ``direction`` is ``ltr`` or ``rtl``."""
+        self.language = language
+        self.direction = direction
+        self._catalogue = catalogue
+
+    def __call__(self, message: str, **values: object) -> str:
+        """``message`` in this language, with ``%(name)s`` filled from ``values``."""
+        text = self._catalogue.gettext(message) if message else ""
+        return text % values if values else text
+
+    def ngettext(self, one: str, many: str, n: int, **values: object) -> str:
+        """The form of a sentence for the number ``n``, which fills ``%(n)d``."""
+        return self._catalogue.ngettext(one, many, n) % {"n": n, **values}
+
+
+class Catalogues:
+    """The languages at hand: English, and one for each ``<language>.po`` in a folder, read when first used."""
+
+    def __init__(self, folder: Path = LOCALES) -> None:
+        """Languages are found in ``folder`` each time they are asked for."""
+        self._folder = folder
+        self._read: dict[str, tuple[float, Translation]] = {}
+
+    def languages(self) -> dict[str, str]:
+        """Each language's tag with the name it gives itself, English first."""
+        codes = sorted(path.stem for path in self._folder.glob("*.po"))
+        return {SOURCE_LANGUAGE: "English"} | {tag(code): autonym(code) for code in codes}
+
+    def translation(self, language: str) -> Translation:
+        """The sentences of ``language`` (a tag that ``languages`` names; any other gives English)."""
+        path = self._folder / f"{language.replace('-', '_')}.po"
+        if language not in self.languages() or not path.exists():
+            return Translation(SOURCE_LANGUAGE, "ltr", gettext.NullTranslations())
+        changed = path.stat().st_mtime
+        at, known = self._read.get(language, (0.0, None))
+        if known is None or at != changed:
+            known = Translation(language, direction(path.stem), read_catalogue(path))
+            self._read[language] = changed, known
+        return known
+
+    def choose(self, cookie: str, accepted: str) -> str:
+        """The language of a visitor: what they chose, else the first they accept (RFC 9110 §12.5.4), else English."""
+        here = self.languages()
+        wanted = [cookie, *(part.partition(";")[0].strip() for part in accepted.split(","))]
+        for language in wanted:
+            for name in (language, language.partition("-")[0]):
+                if name in here:
+                    return name
+        return SOURCE_LANGUAGE
+
+
+def tag(code: str) -> str:
+    """The BCP 47 tag of a catalogue's file name: ``zh_Hant`` is ``zh-Hant``."""
+    return code.replace("_", "-")
+
+
+def autonym(code: str) -> str:
+    """What a language calls itself, or its code when nobody knows."""
+    from babel import Locale, UnknownLocaleError
+
+    try:
+        return (Locale.parse(code).get_display_name() or code).capitalize()
+    except (UnknownLocaleError, ValueError):
+        return code
+
+
+def direction(code: str) -> str:
+    """``rtl`` for a language written from right to left, else ``ltr``."""
+    from babel import Locale, UnknownLocaleError
+
+    try:
+        return Locale.parse(code).text_direction
+    except (UnknownLocaleError, ValueError):
+        return "ltr"
+
+
+def read_catalogue(path: Path) -> gettext.NullTranslations:
+    """The catalogue in a ``.po`` file; sentences that it lacks, or marks as fuzzy, stay English."""
+    from babel.messages.mofile import write_mo
+    from babel.messages.pofile import read_po
+
+    with path.open("rb") as file:
+        catalogue = read_po(file, locale=None)
+    compiled = BytesIO()
+    write_mo(compiled, catalogue)
+    compiled.seek(0)
+    return gettext.GNUTranslations(compiled)
+
+
+def template(sources: Iterable[Path]) -> bytes:
+    """What there is to translate in the ``.py`` and ``.html`` files of ``sources``, as a gettext template (.pot)."""
+    from babel.messages.catalog import Catalog
+    from babel.messages.extract import extract
+    from babel.messages.pofile import write_po
+
+    catalogue = Catalog(project="Outlast", charset="utf-8", header_comment="# Every sentence that Outlast says.")
+    for path in sorted(sources):
+        method = "jinja2.ext:babel_extract" if path.suffix == ".html" else "python"
+        with path.open("rb") as file:
+            for _line, message, comments, context in extract(method, file, KEYWORDS, ("Translators:",)):
+                catalogue.add(message, locations=[(path.name, 0)], auto_comments=comments, context=context)
+    written = BytesIO()
+    write_po(written, catalogue, width=100, omit_header=True, sort_output=True, include_lineno=False)
+    return written.getvalue()
+
+
+def sources(package: Path) -> list[Path]:
+    """The files of a package that may speak to people."""
+    return [*package.rglob("*.py"), *package.rglob("*.html")]

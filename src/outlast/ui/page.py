@@ -1,0 +1,227 @@
+"""Escaped HTML pages that work without JavaScript, and what a room needs to make them.
+
+A room's ``web`` names a function ``routes() -> list[starlette.routing.Route]``. Its paths begin with ``/<room name>/``.
+Its templates lie in ``templates/`` beside that module, are found as ``<room name>/x.html``, extend ``page.html`` and fill
+the blocks ``title`` (never with anybody's words), ``heading`` and ``main``. The same module may have
+``card(request) -> Card`` for the home page. In templates stand ready:
+
+- ``_("text %(name)s", name=...)`` and ``ngettext(one, many, n)``: the page's language;
+- ``{{ csrf }}``: must be the first thing in each ``<form method="post">``;
+- ``time(ms)``: a local time as ``<time>``; ``qr(text)``: a QR code with ``size`` and ``path``;
+- ``door`` (``"localhost"`` or ``"lan"``), ``person``, ``path``, ``fragment``;
+- an element with ``id`` and ``data-live`` is brought up to date while the page is open; a form with ``data-live`` is
+  sent without leaving the page. Forms stand outside of elements with ``data-live``.
+
+A handler finds ``request.state.node``, ``request.state.person`` and ``request.state.door``. It may raise any
+``OutlastError``: the person then sees its one line, with its status.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import jinja2
+from markupsafe import Markup
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse
+
+from outlast.errors import UsageError
+from outlast.ui.languages import Catalogues, Translation
+
+if TYPE_CHECKING:
+    from outlast.kernel import Node, Room
+
+HERE: Final = Path(__file__).parent
+STATIC: Final = HERE / "static"
+LANGUAGE_COOKIE: Final = "outlast-language"
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A room on the home page: where it leads, its name, one sentence, and how many things wait there."""
+
+    href: str
+    title: str
+    text: str
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tab:
+    """An entry of the bottom bar."""
+
+    href: str
+    title: str
+    icon: str
+    here: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Qr:
+    """A QR code as an SVG path over ``size`` by ``size`` units, quiet zone included."""
+
+    size: int
+    path: str
+
+
+@dataclass(slots=True)
+class Site:
+    """What all pages share: the rooms that exist, their templates, the languages."""
+
+    rooms: Mapping[str, "Room"]
+    catalogues: Catalogues = field(default_factory=Catalogues)
+    notices: Mapping[str, str] = field(default_factory=dict)
+    environment: jinja2.Environment = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Set up the templates of the program and of its rooms; escaping is always on."""
+        folders = {name: found for name, room in self.rooms.items() if (found := template_folder(room.web))}
+        self.environment = jinja2.Environment(
+            loader=jinja2.ChoiceLoader(
+                [
+                    jinja2.FileSystemLoader(HERE / "templates"),
+                    jinja2.PrefixLoader({name: jinja2.FileSystemLoader(path) for name, path in folders.items()}),
+                ]
+            ),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self.environment.globals.update(static=static_url, qr=qr, time=time_element)
+
+    def tabs(self, path: str, _: Translation) -> list[Tab]:
+        """The bottom bar, with the place of ``path`` marked: four places at most, and only of rooms that exist."""
+        places = [("/", _("Home"), "home")]
+        if "carry" in self.rooms:
+            places += [("/carry/", _("Messages"), "messages"), ("/carry/channels", _("Channels"), "channels")]
+        places.append(("/people", _("People"), "people"))
+        inside = [href for href, _title, _icon in places if href == path or (href != "/" and path.startswith(href))]
+        here = max(inside, key=len, default="")
+        return [Tab(*place, here=place[0] == here) for place in places]
+
+
+def template_folder(web: str) -> Path | None:
+    """The folder ``templates`` beside a room's web module, found without importing it."""
+    package = web.partition(":")[0].rpartition(".")[0]
+    spec = find_spec(package) if package else None
+    places = spec.submodule_search_locations if spec else None
+    folder = Path(next(iter(places))) / "templates" if places else None
+    return folder if folder and folder.is_dir() else None
+
+
+def translator(request: Request) -> Translation:
+    """The language of this request's page, as the function ``_`` of a handler."""
+    translation: Translation = request.state.translation
+    return translation
+
+
+def render(request: Request, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
+    """The page of ``template`` in the visitor's language, or only what changes in it when the page asks for that."""
+    state = request.state
+    site: Site = state.site
+    _ = translator(request)
+    person = state.person
+    notice = site.notices.get(request.query_params.get("said", ""), "")
+    html = site.environment.get_template(template).render(
+        {
+            "_": _,
+            "ngettext": _.ngettext,
+            "language": _.language,
+            "direction": _.direction,
+            "languages": site.catalogues.languages(),
+            "csrf": csrf_field(state.csrf),
+            "door": state.door,
+            "path": request.url.path,
+            "person": person,
+            "tabs": site.tabs(request.url.path, _) if person is not None else [],
+            "strip": status_line(state.node, _),
+            "fragment": "x-fragment" in request.headers,
+            "live": person is not None,
+            "notice": _(notice),
+        }
+        | context
+    )
+    return HTMLResponse(html, status)
+
+
+def csrf_field(token: str) -> Markup:
+    """The hidden field by which a form proves that it came from a page of this session."""
+    return Markup('<input type="hidden" name="csrf" value="{}">').format(token)
+
+
+def status_line(node: "Node", _: Translation) -> tuple[str, str]:
+    """One honest sentence for the strip on each page, after its level: ``ok``, ``warn`` or ``off``."""
+    if node.locked:
+        return "off", _("Locked. Nothing is read or sent from here.")
+    if warning := node.clock_warning():
+        return "warn", _(warning)
+    reached = sum(peer.connected for peer in node.peers())
+    if reached:
+        return "ok", _.ngettext("Connected to %(n)d other node.", "Connected to %(n)d other nodes.", reached)
+    return "warn", _("No other node in reach. Messages wait here and can leave by stick or phone.")
+
+
+def go(path: str, said: str = "") -> RedirectResponse:
+    """After a form: the page to see next (303), where the notice with the code ``said`` stands on top."""
+    return RedirectResponse(f"{path}?said={said}" if said else path, 303)
+
+
+async def fields(request: Request) -> dict[str, str]:
+    """The text fields of a submitted form, trimmed."""
+    form = await request.form(max_files=0, max_fields=64)
+    return {name: value.strip() for name, value in form.items() if isinstance(value, str)}
+
+
+async def upload(request: Request, name: str) -> tuple[UploadFile, dict[str, str]]:
+    """The file in the field ``name`` of a submitted form, on disk when large, and the text fields beside it."""
+    form = await request.form(max_files=1, max_fields=16)
+    file = form.get(name)
+    if not isinstance(file, UploadFile) or not file.filename:
+        raise UsageError(translator(request)("Choose a file first."))
+    return file, {key: value.strip() for key, value in form.items() if isinstance(value, str)}
+
+
+def qr(text: str) -> Qr:
+    """The QR code (ISO/IEC 18004) of ``text`` with the required quiet zone of four units."""
+    import segno
+
+    code = segno.make_qr(text, error="l" if len(text) > 300 else "m")
+    size = len(code.matrix) + 8
+    runs: list[str] = []
+    for y, row in enumerate(code.matrix):
+        x = 0
+        while x < len(row):
+            start = x
+            while x < len(row) and row[x]:
+                x += 1
+            if x > start:
+                runs.append(f"M{start + 4} {y + 4}h{x - start}v1h-{x - start}z")
+            x += 1
+    return Qr(size, "".join(runs))
+
+
+@jinja2.pass_context
+def time_element(context: Mapping[str, Any], at_ms: int) -> Markup:
+    """A time on the node's clock: the hour when it is today, else the day as well."""
+    _: Translation = context["_"]
+    at, now = datetime.fromtimestamp(at_ms / 1000).astimezone(), datetime.now().astimezone()
+    clock = f"{at:%H:%M}"
+    if at.date() != now.date():
+        months = _("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec").split()
+        year = "" if at.year == now.year else f" {at.year}"
+        clock = f"{at.day} {months[at.month - 1]}{year} {clock}"
+    return Markup('<time datetime="{}">{}</time>').format(at.isoformat(timespec="minutes"), clock)
+
+
+@cache
+def static_url(name: str) -> str:
+    """The address of a file in ``static/``, with a digest of its content so that it can be kept for ever."""
+    digest = sha256((STATIC / name).read_bytes()).hexdigest()[:12]
+    return f"/static/{digest}/{name}"

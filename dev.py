@@ -95,7 +95,7 @@ def soak(arguments: list[str]) -> int:
     unknown = [name for name in arguments if name not in names]
     if unknown:
         raise SystemExit(f"No soak is called {unknown[0]}. There are: {', '.join(names)}.")
-    files = [folder / f"test_{name}.py" for name in arguments or names]
+    files = [folder / f"test_{name}.py" for name in arguments] or [folder]
     command = [python, "-m", "pytest", "-s", "--timeout=0", *files]
     return run(command, {**os.environ, "OUTLAST_SOAK": "1"})
 

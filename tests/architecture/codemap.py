@@ -11,7 +11,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.architecture.tree import ROOT
+
 PAGE = ROOT / "ARCHITECTURE.md"
 BEGIN, END = "<!-- map: made by dev.py map -->", "<!-- end of map -->"
 PLACE = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)

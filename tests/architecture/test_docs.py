@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.architecture.console import BLOCK, Step, failures, steps
+from tests.architecture.tree import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGES = [path for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))] if path.exists()]
 RUNNABLE = [path for path in PAGES if BLOCK.search(path.read_text(encoding="utf-8"))]
 

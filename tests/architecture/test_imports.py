@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.architecture.tree import ROOT
 
 # Contract -> one forbidden import each: the file it is added to, and the line.
 LAYERS = "Each layer imports only from the layers below it"
@@ -39,6 +39,10 @@ FORBIDDEN = [
     (MACHINES, "kernel/admit.py", "import outlast.kernel.store"),
     (ROOM_MACHINES, "rooms/carry/view.py", "import asyncio"),
 ]
+
+
+# What the kernel may do itself: the shell around its machines. Everything else there is a machine.
+SHELL = {"__init__", "database", "home", "keyslot", "node", "person", "room", "store", "vault"}
 
 
 def lint(folder: Path) -> tuple[int, str]:
@@ -71,6 +75,13 @@ def test_every_contract_is_broken_on_purpose_below() -> None:
     assert {contract["name"] for contract in contracts["contracts"]} == {
         name for name, _, _ in FORBIDDEN
     }
+
+
+def test_every_file_of_the_kernel_is_a_machine_or_belongs_to_the_shell() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    [machines] = [one for one in contracts["contracts"] if one["name"] == MACHINES]
+    files = {f"outlast.kernel.{path.stem}" for path in (ROOT / "src/outlast/kernel").glob("*.py")}
+    assert files - {f"outlast.kernel.{name}" for name in SHELL} == set(machines["source_modules"])
 
 
 @pytest.mark.parametrize(("contract", "file", "line"), FORBIDDEN)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.codemap import BEGIN, END, PAGE, ROOT, code_map, with_map
+from tests.architecture.codemap import BEGIN, END, PAGE, code_map, with_map
+from tests.architecture.tree import ROOT
 
 
 def test_the_map_in_architecture_md_equals_the_code() -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import subprocess
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.architecture.tree import ROOT, files_of_the_project
 
 ELSEWHERE = {
     "a package registry's host": re.compile(
@@ -22,20 +20,12 @@ def found_elsewhere(text: str) -> list[str]:
 
 
 def test_no_file_of_the_project_names_a_registry_or_a_machine() -> None:
-    # safe.directory: the folder may belong to somebody else than who runs the suite.
-    git = ["git", "-c", "safe.directory=*"]
-    listed = subprocess.run(
-        [*git, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    ).stdout.decode()
-    paths = [ROOT / name for name in listed.split("\0") if name]
-    assert paths, "git lists no file"
+    names = files_of_the_project()
+    assert names, "git lists no file"
     named = {
-        path.relative_to(ROOT).as_posix(): what
-        for path in paths
-        if path.is_file() and (what := found_elsewhere(path.read_text("utf-8", "replace")))
+        name: what
+        for name in names
+        if (what := found_elsewhere((ROOT / name).read_text("utf-8", "replace")))
     }
     assert named == {}
 

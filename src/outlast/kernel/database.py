@@ -2,7 +2,7 @@
 
 The file is encrypted as a whole, its write-ahead log with it (SQLite3 Multiple Ciphers, ChaCha20-Poly1305 for each
 page, a raw 32-byte key). A commit is durable when ``write`` returns: write-ahead log, ``synchronous=FULL``. The writing
-connection belongs to one thread and the reading one to another; neither waits for the other.
+connection belongs to one thread; any thread may use the reading one. Readers never wait for the writer.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeVar
 
 from outlast.errors import OutlastError, StorageError
+from outlast.kernel.keyslot import KEY_BYTES
 from outlast.kernel.room import Delete, Put, RowChanges, Value
 
 if TYPE_CHECKING:
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-KEY_BYTES: Final = 32
 _PAGE_BYTES: Final = 4096
 _WRITER_CACHE_KIB: Final = 16 * 1024
 _READER_CACHE_KIB: Final = 4 * 1024
@@ -161,7 +162,7 @@ class Transaction:
 
 
 class Database:
-    """An open encrypted file. ``write`` on the writer's thread, ``query`` on the reader's."""
+    """An open encrypted file: ``write``, ``read`` and ``checkpoint`` on the writer's thread, ``query`` on any."""
 
     def __init__(self, path: Path, scope: str, writer: apsw.Connection, reader: apsw.Connection) -> None:
         """Made by ``open`` alone."""
@@ -170,6 +171,7 @@ class Database:
         self._writer = writer
         self._reader = reader
         self._tables: dict[str, _Table] = {}
+        self._reading = Lock()  # one statement at a time on a connection
 
     @classmethod
     def open(
@@ -248,7 +250,8 @@ class Database:
 
     def query(self, sql: str, args: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a SELECT on the reading connection; raises StorageError when the file is damaged."""
-        return self._select(self._reader, sql, args)
+        with self._reading:
+            return self._select(self._reader, sql, args)
 
     def read(self, sql: str, args: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a SELECT on the writing connection, for the writer's thread; raises like ``query``."""

@@ -26,7 +26,8 @@ from typing import Final
 
 from outlast.errors import LockedError, NotFoundError, StorageError, UsageError
 from outlast.kernel import keyslot
-from outlast.kernel.database import KEY_BYTES
+from outlast.kernel.database import sync_folder
+from outlast.kernel.keyslot import KEY_BYTES
 
 ENVIRONMENT: Final = "OUTLAST_HOME"
 _PERSON = re.compile(r"[0-9a-f]{16}").fullmatch
@@ -39,6 +40,49 @@ def default_path() -> Path:
 
     named = os.environ.get(ENVIRONMENT)
     return Path(named).expanduser() if named else user_data_path("outlast")
+
+
+def local_cost() -> keyslot.Cost:
+    """What a guess at a passphrase costs when it is set on this machine (see ``keyslot.cost_for``)."""
+    return keyslot.cost_for(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def write_secret(path: Path, data: bytes) -> None:
+    """Write a small secret file whole or not at all, mode 0600, durable when this returns; raises StorageError."""
+    draft = path.with_name(path.name + ".new")
+    try:
+        draft.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with open(os.open(draft, flags, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}; make room or check whose folder it is") from error
+
+
+def wipe_secret(path: Path) -> None:
+    """Overwrite a small secret file with random bytes, then zeros, make that durable, and remove it.
+
+    On a disk with magnets this destroys the key. On flash (SSD, SD card, stick) the medium may keep the old bytes
+    elsewhere: there only a passphrase nobody tells, or destroying the medium, protects. Nothing happens when there is
+    no such file. Raises StorageError when something resists.
+    """
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "wb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            for content in (os.urandom(size), bytes(size)):
+                file.seek(0)
+                file.write(content)
+                os.fsync(file.fileno())
+        path.unlink()
+        sync_folder(path.parent)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(f"cannot wipe {path}: {error.strerror}; destroy the medium it is on") from error
 
 
 class Home:
@@ -149,18 +193,18 @@ class Home:
         """
         slot, bare = self._slot(owner), self._keyfile(owner)
         if passphrase is None:
-            keyslot.write_secret(bare, key)
-            keyslot.wipe_secret(slot)
+            write_secret(bare, key)
+            wipe_secret(slot)
             return
         salt, nonce = os.urandom(keyslot.SALT_BYTES), os.urandom(keyslot.NONCE_BYTES)
-        sealed = keyslot.seal_slot(key, passphrase, salt=salt, nonce=nonce, cost=cost or keyslot.local_cost())
+        sealed = keyslot.seal_slot(key, passphrase, salt=salt, nonce=nonce, cost=cost or local_cost())
         old = slot.with_name(slot.name + ".old")
-        keyslot.wipe_secret(old)
+        wipe_secret(old)
         if slot.exists():
             os.link(slot, old)
-        keyslot.write_secret(slot, sealed)
-        keyslot.wipe_secret(old)
-        keyslot.wipe_secret(bare)
+        write_secret(slot, sealed)
+        wipe_secret(old)
+        wipe_secret(bare)
 
     def open_key(self, owner: str | None, passphrase: str | None = None) -> bytes:
         """An owner's key (32 B): from its bare file, else by the passphrase.
@@ -194,7 +238,7 @@ class Home:
         """
         for pattern in ("store.key*", "people/*/vault.key*"):
             for secret in sorted(self.path.glob(pattern)):
-                keyslot.wipe_secret(secret)
+                wipe_secret(secret)
         try:
             for entry in sorted(self.path.iterdir()):
                 if not _OURS(entry.name):

@@ -1,40 +1,45 @@
-"""Key slots: a 32-byte key wrapped under a passphrase, as a small file.
+"""Key slots: a 32-byte key, or a larger secret, sealed under a passphrase.
 
 ::
 
-    slot = "outlast slot 1\\n" || passes u32 || KiB u32 || salt 16 B || nonce 24 B || XChaCha20-Poly1305(key) 48 B
+    head   = magic 16 B || passes u32 || memory in KiB u32 || salt 16 B || nonce 24 B
+    sealed = head || XChaCha20-Poly1305(secret, key, nonce, associated data = head) || SHA-256(all before)[:8]
+    key    = Argon2id (RFC 9106, version 1.3, one lane) of the passphrase in Unicode's NFC as UTF-8
 
-The wrapping key is Argon2id (RFC 9106, version 1.3, one lane) of the passphrase in Unicode's NFC; everything before the
-ciphertext is its associated data, so that nobody can lower the cost unseen.
+The cost of a guess is thus authenticated: nobody can lower it unseen. The check at the end tells damage from a wrong
+passphrase and protects nothing. A slot has 136 bytes.
 """
 
 from __future__ import annotations
 
-import os
 import struct
 import unicodedata
 from dataclasses import dataclass
-from pathlib import Path
+from hashlib import sha256
 from typing import Final
 
 from outlast.errors import LockedError, StorageError, UsageError
-from outlast.kernel.database import KEY_BYTES, sync_folder
 
+KEY_BYTES: Final = 32
+MAGIC_BYTES: Final = 16
 SALT_BYTES: Final = 16
 NONCE_BYTES: Final = 24
 MEMORY_MAX_KIB: Final = 1024 * 1024
 """A file that demands more than 1 GiB is refused: it was made to exhaust this machine."""
-PASSES_MAX: Final = 64
+PASSES_MAX: Final = 16
 
-_MAGIC: Final = b"outlast slot 1\n"
+_SLOT_MAGIC: Final = b"outlast slot 1\n\0"
 _COST: Final = struct.Struct(">II")
-_HEAD_BYTES: Final = len(_MAGIC) + _COST.size + SALT_BYTES + NONCE_BYTES
-_SLOT_BYTES: Final = _HEAD_BYTES + KEY_BYTES + 16
+_SALT_AT: Final = MAGIC_BYTES + _COST.size
+_NONCE_AT: Final = _SALT_AT + SALT_BYTES
+_HEAD_BYTES: Final = _NONCE_AT + NONCE_BYTES
+_TAG_BYTES: Final = 16
+_CHECK_BYTES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one guess at a passphrase costs: passes over ``memory_kib`` KiB."""
+    """What one guess at a passphrase costs: ``passes`` over ``memory_kib`` KiB."""
 
     passes: int = 3
     memory_kib: int = 256 * 1024
@@ -45,98 +50,70 @@ def cost_for(ram_bytes: int) -> Cost:
     return Cost() if ram_bytes >= 2 * 1024**3 else Cost(memory_kib=64 * 1024)
 
 
-def local_cost() -> Cost:
-    """The cost on this machine."""
-    return cost_for(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-
-
-def stretch(passphrase: str, salt: bytes, cost: Cost) -> bytes:
-    """The 32-byte key of a passphrase; takes a second and ``cost.memory_kib`` of memory, and releases the GIL.
-
-    Raises StorageError for a cost that no honest file has, and when the memory is not there.
-    """
-    from nacl.exceptions import CryptoError
-    from nacl.pwhash import argon2id
-
-    if not (1 <= cost.passes <= PASSES_MAX and 8 <= cost.memory_kib <= MEMORY_MAX_KIB):
-        raise StorageError("this file demands more than 1 GiB of memory to open: it is not from an honest Outlast")
-    try:
-        return argon2id.kdf(
-            KEY_BYTES,
-            unicodedata.normalize("NFC", passphrase).encode("utf-8", "surrogatepass"),
-            salt,
-            opslimit=cost.passes,
-            memlimit=cost.memory_kib * 1024,
-        )
-    except (CryptoError, MemoryError):
-        raise StorageError(f"opening this needs {cost.memory_kib // 1024} MiB of free memory: close programs") from None
-
-
 def seal_slot(key: bytes, passphrase: str, *, salt: bytes, nonce: bytes, cost: Cost) -> bytes:
-    """The slot (111 B, see the module) that holds ``key`` (32 B) under a passphrase.
+    """The slot that holds ``key`` (32 B) under a passphrase; see ``seal``."""
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"a key has {KEY_BYTES} bytes")
+    return seal(_SLOT_MAGIC, key, passphrase, salt=salt, nonce=nonce, cost=cost)
 
-    ``salt`` (16 B) and ``nonce`` (24 B) must be random. Raises UsageError for an empty passphrase.
+
+def open_slot(slot: bytes, passphrase: str) -> bytes:
+    """The 32-byte key of a slot; raises LockedError when the passphrase is wrong, StorageError when it is no slot."""
+    key = unseal(_SLOT_MAGIC, slot, passphrase)
+    if len(key) != KEY_BYTES:
+        raise StorageError("this is no key slot: restore from the backup file")
+    return key
+
+
+def seal(magic: bytes, secret: bytes, passphrase: str, *, salt: bytes, nonce: bytes, cost: Cost) -> bytes:
+    """A secret sealed under a passphrase, 88 bytes longer than it; takes about a second at the usual cost.
+
+    ``magic`` (16 B) names the kind of file; ``salt`` (16 B) and ``nonce`` (24 B) must be random. Raises UsageError for
+    an empty passphrase, StorageError when the memory is not there.
     """
     from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt as encrypt
 
     if not passphrase:
         raise UsageError("an empty passphrase protects nothing: choose one of several words")
-    if (len(key), len(salt), len(nonce)) != (KEY_BYTES, SALT_BYTES, NONCE_BYTES):
-        raise ValueError("key, salt and nonce have 32, 16 and 24 bytes")
-    head = _MAGIC + _COST.pack(cost.passes, cost.memory_kib) + salt + nonce
-    return head + encrypt(key, head, nonce, stretch(passphrase, salt, cost))
+    if (len(magic), len(salt), len(nonce)) != (MAGIC_BYTES, SALT_BYTES, NONCE_BYTES):
+        raise ValueError("magic, salt and nonce have 16, 16 and 24 bytes")
+    head = magic + _COST.pack(cost.passes, cost.memory_kib) + salt + nonce
+    body = head + encrypt(secret, head, nonce, _stretch(passphrase, salt, cost))
+    return body + sha256(body).digest()[:_CHECK_BYTES]
 
 
-def open_slot(slot: bytes, passphrase: str) -> bytes:
-    """The 32-byte key of a slot; raises LockedError when the passphrase is wrong, StorageError when it is no slot."""
+def unseal(magic: bytes, data: bytes, passphrase: str) -> bytes:
+    """What was sealed; takes as long as sealing it did.
+
+    Raises LockedError when the passphrase is wrong, StorageError when ``data`` is something else, damaged, or demands
+    more memory than an honest file does.
+    """
     from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt as decrypt
     from nacl.exceptions import CryptoError
 
-    if len(slot) != _SLOT_BYTES or not slot.startswith(_MAGIC):
-        raise StorageError("the key slot is damaged: restore from the backup file")
-    head = slot[:_HEAD_BYTES]
-    at = len(_MAGIC)
-    cost = Cost(*_COST.unpack_from(head, at))
-    at += _COST.size
-    salt, nonce = head[at : at + SALT_BYTES], head[at + SALT_BYTES :]
+    if data[:MAGIC_BYTES] != magic:
+        raise StorageError("this file is not what it should be, or damaged: take another copy")
+    body = data[:-_CHECK_BYTES]
+    if len(body) < _HEAD_BYTES + _TAG_BYTES or sha256(body).digest()[:_CHECK_BYTES] != data[-_CHECK_BYTES:]:
+        raise StorageError("this file is damaged or cut short: take another copy")
+    head = body[:_HEAD_BYTES]
+    cost = Cost(*_COST.unpack_from(head, MAGIC_BYTES))
+    salt, nonce = head[_SALT_AT:_NONCE_AT], head[_NONCE_AT:]
+    key = _stretch(passphrase, salt, cost)
     try:
-        return decrypt(slot[_HEAD_BYTES:], head, nonce, stretch(passphrase, salt, cost))
+        return decrypt(body[_HEAD_BYTES:], head, nonce, key)
     except CryptoError:
         raise LockedError("wrong passphrase: try again") from None
 
 
-def write_secret(path: Path, data: bytes) -> None:
-    """Write a small secret file whole or not at all, mode 0600, durable when this returns; raises StorageError."""
-    draft = path.with_name(path.name + ".new")
+def _stretch(passphrase: str, salt: bytes, cost: Cost) -> bytes:
+    from nacl.exceptions import CryptoError
+    from nacl.pwhash import argon2id
+
+    if not (1 <= cost.passes <= PASSES_MAX and 8 <= cost.memory_kib <= MEMORY_MAX_KIB):
+        raise StorageError("this file demands more than 1 GiB of memory: it is not from an honest Outlast")
+    text = unicodedata.normalize("NFC", passphrase).encode("utf-8", "surrogatepass")
     try:
-        draft.unlink(missing_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with open(os.open(draft, flags, 0o600), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}; make room or check whose folder it is") from error
-
-
-def wipe_secret(path: Path) -> None:
-    """Overwrite a small secret file with random bytes, then zeros, make that durable, and remove it.
-
-    On a disk with magnets this destroys the key. On flash (SSD, SD card, stick) the medium may keep the old bytes
-    elsewhere: there only a passphrase nobody tells, or destroying the medium, protects. Raises StorageError.
-    """
-    try:
-        size = path.stat().st_size
-        with open(os.open(path, os.O_WRONLY | os.O_CLOEXEC), "wb", buffering=0) as file:
-            for content in (os.urandom(size), bytes(size)):
-                file.seek(0)
-                file.write(content)
-                os.fsync(file.fileno())
-        path.unlink()
-        sync_folder(path.parent)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise StorageError(f"cannot wipe {path}: {error.strerror}; destroy the medium it is on") from error
+        return argon2id.kdf(KEY_BYTES, text, salt, opslimit=cost.passes, memlimit=cost.memory_kib * 1024)
+    except (CryptoError, MemoryError):
+        raise StorageError(f"this needs {cost.memory_kib // 1024} MiB of free memory: close other programs") from None

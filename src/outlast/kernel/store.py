@@ -4,7 +4,7 @@ Every entry gets a number that grows: it is the cursor of the change that says A
 Changes about it later get numbers of their own from the same counter, which never goes back: not by expiry, not by
 ``rebuild``. Rooms follow the changes by cursors; row changes and cursor are written in one transaction.
 
-Methods under "writer" belong to the one writer thread, those under "reader" to the thread of the event loop. Everything
+Methods under "writer" belong to the one writer thread, those under "reader" to any, one at a time. Everything
 written is durable when the method returns. Every method raises StorageError when the disk is full, fails, or the file
 is damaged; nothing of that call is then written, and the store works on as soon as there is room.
 
@@ -199,6 +199,10 @@ class Store:
 
         return self._write(act)
 
+    def remove(self, ids: Sequence[bytes]) -> int:
+        """Remove these entries, as ``expire`` would; how many there were."""
+        return self._write(lambda t: sum(self._remove(t, "e.id = ?", (id,), 1, index="entry_id") for id in ids))
+
     def fold(self, room: str, limit: int = 1000) -> int:
         """Fold up to ``limit`` changes into a room's view, in one transaction; how many are left: call until 0.
 
@@ -320,6 +324,19 @@ class Store:
         """Which of these ids are held."""
         return set(_held(self._database, tuple(ids)))
 
+    def incomplete(self, ids: Sequence[bytes]) -> set[bytes]:
+        """Which of these ids are held without their payload."""
+        import apsw
+
+        if not ids:
+            return set()
+        rows = self._database.query(
+            "SELECT id FROM entry e WHERE id IN carray(?) AND payload IS NULL"
+            " AND NOT EXISTS (SELECT 1 FROM payload WHERE n = e.n)",
+            (apsw.carray(tuple(ids)),),
+        )
+        return {row[0] for row in rows}
+
     def get(self, id: bytes) -> Entry | None:
         """The entry of that id, with its payload if it is here."""
         rows = self._database.query(f"SELECT {_ENTRY} FROM entry e WHERE e.id = ?", (id,))
@@ -411,9 +428,14 @@ class Store:
         )
         return rows[0] if rows else None
 
-    def is_refused(self, digest: bytes) -> bool:
-        """Whether this was refused before (see ``remember_refused``)."""
-        return bool(self._database.query("SELECT 1 FROM refused WHERE digest = ?", (digest,)))
+    def refused(self, digests: Iterable[bytes]) -> set[bytes]:
+        """Which of these were refused before (see ``remember_refused``)."""
+        import apsw
+
+        if not (asked := tuple(digests)):
+            return set()
+        rows = self._database.query("SELECT digest FROM refused WHERE digest IN carray(?)", (apsw.carray(asked),))
+        return {row[0] for row in rows}
 
     def spent(self, neighbour: bytes, day: int) -> int:
         """The bytes charged to a neighbour on a day."""
@@ -518,9 +540,9 @@ class Store:
         _count(t, {(space, day): (0, len(payload))})
         return [_log(t, Event.PAYLOAD_ARRIVED, n, entry)]
 
-    def _remove(self, t: Transaction, where: str, args: tuple[Any, ...], limit: int) -> int:
+    def _remove(self, t: Transaction, where: str, args: tuple[Any, ...], limit: int, index: str = "entry_order") -> int:
         rows = t.query(
-            f"SELECT {_ENTRY}, e.n, e.space, e.expires_day FROM entry e INDEXED BY entry_order WHERE {where} LIMIT ?",
+            f"SELECT {_ENTRY}, e.n, e.space, e.expires_day FROM entry e INDEXED BY {index} WHERE {where} LIMIT ?",
             (*args, limit),
         )
         counts: dict[tuple[int, int], tuple[int, int]] = {}

@@ -14,9 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-import msgspec
-
 from outlast.errors import StorageError
+from outlast.kernel.backup import RoomRows, TableRows
 from outlast.kernel.database import Database, Transaction, check_room_name
 from outlast.kernel.room import Put, Room, RowChanges, Value
 
@@ -74,20 +73,6 @@ _SCHEMA: Final = (
 T = TypeVar("T")
 
 __all__ = ["RoomRows", "TableRows", "Transaction", "Vault"]
-
-
-class TableRows(msgspec.Struct, array_like=True, frozen=True):
-    """All rows of one table."""
-
-    columns: list[str]
-    rows: list[list[Value]]
-
-
-class RoomRows(msgspec.Struct, array_like=True, frozen=True):
-    """A room's private rows, and the number of migrations that made their tables."""
-
-    migrated: int
-    tables: dict[str, TableRows]
 
 
 class Vault:

@@ -461,7 +461,7 @@ def _signed(manifest: bytes, digest: bytes) -> bytes:
 
 
 def _ladder(count: int) -> int:
-    """How many chunks ``count`` are padded to: Padmé (Nikitin et al., PoPETs 2019), +12 % at most."""
+    """What ``count`` chunks are padded to: Padmé (Nikitin et al., PoPETs 2019), at most +12 %."""
     exponent = count.bit_length() - 1
     step = 1 << max(0, exponent - exponent.bit_length())
     return -(-count // step) * step

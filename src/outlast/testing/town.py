@@ -1,0 +1,384 @@
+"""A town: places that hold entries in memory and meet over memory links, by the real machines.
+
+A place is what a node is without its disk: admission, sync sessions and expiry are the kernel's
+own, and only the store is a dict. Everything is decided by the seed, also the order in which the
+answers of a place's store come back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from random import Random
+from typing import assert_never
+
+import msgspec
+
+from outlast.kernel.admit import AdmissionState, Admitted, Held, Known, Refused, Signed, admit
+from outlast.kernel.entry import (
+    DAY_MS,
+    VERSION,
+    Entry,
+    Header,
+    encode_header,
+    entry_id,
+    expiry_day,
+    signing_input,
+)
+from outlast.kernel.forward import Offer, Tier
+from outlast.kernel.identity import SigningKey, certify, verify
+from outlast.kernel.kinds import Kind, Kinds
+from outlast.kernel.setrec import SetView
+from outlast.kernel.space import OPEN, SpaceBody, make_genesis, space_of
+from outlast.kernel.sync import (
+    Bucket,
+    BucketLoaded,
+    BucketsLoaded,
+    Close,
+    Command,
+    Copied,
+    CutOff,
+    EntriesLoaded,
+    Event,
+    Fate,
+    Ingest,
+    Ingested,
+    InStep,
+    Limits,
+    LinkClosed,
+    LoadBucket,
+    LoadBuckets,
+    LoadEntries,
+    LocalAppended,
+    MessageArrived,
+    Send,
+    Session,
+    Started,
+    Tick,
+)
+from outlast.testing.clock import FakeClock
+from outlast.testing.link import MemoryLink
+
+
+class NoteBody(msgspec.Struct, array_like=True, frozen=True):
+    """What people of a town post."""
+
+    text: str
+
+
+NOTE = Kind("town.note", NoteBody, max_bytes=1024 * 1024, max_life_days=30)
+
+
+class Place:
+    """One node of a town, its store a dict."""
+
+    def __init__(self, name: str, clock: FakeClock, seed: int) -> None:
+        """An empty place; ``seed`` makes its keys."""
+        self.name = name
+        self.clock = clock
+        self.random = Random(f"{seed}/{name}")
+        self.key = SigningKey.from_seed(self.random.randbytes(32))
+        self.transport = self.random.randbytes(32)
+        self.followed: set[bytes] = set()
+        self.entries: dict[bytes, Entry] = {}
+        self.copies: dict[bytes, set[bytes]] = {}
+        """Which neighbours are known to hold an entry whole: id -> their transport keys."""
+        self.refused: list[Refused] = []
+        self.received = 0
+        """Entries that were sent to this place, also those it knew."""
+        self.pruned_day = 0
+        self.news: list[Offer] = []
+        """What became whole here and no session was told yet."""
+
+    def found(self, name: str) -> bytes:
+        """Found an open space and follow it; returns its id."""
+        body = SpaceBody(
+            OPEN,
+            name,
+            certify(self.key, self.key.public, self.random.randbytes(32), 0, self.name),
+            "anyone",
+            (),
+            self.random.randbytes(16),
+        )
+        genesis = make_genesis(self.key, body, self.clock())
+        self.followed.add(genesis.id)
+        self.ingest([genesis], None)
+        return genesis.id
+
+    def post(self, space: bytes, text: str, *, life_days: int = 30, priority: int = 2) -> Entry:
+        """Write a note into a space."""
+        payload = NOTE.encode(NoteBody(text))
+        ts_ms = self.clock()
+        header = Header(
+            version=VERSION,
+            space=space,
+            kind=NOTE.name,
+            author=self.key.public,
+            seq=0,
+            prev=None,
+            clock=0,
+            ts_ms=ts_ms,
+            expires_day=expiry_day(ts_ms, life_days * DAY_MS),
+            priority=priority,
+            payload_hash=sha256(payload).digest(),
+            payload_size=len(payload),
+            tags=(),
+            stamp_nonce=self.random.getrandbits(32),
+        )
+        data = encode_header(header)
+        entry = Entry(header, data, self.key.sign(signing_input(data)), entry_id(data), payload)
+        self.ingest([entry], None)
+        return entry
+
+    def ingest(self, entries: Sequence[Entry], source: bytes | None) -> list[Fate]:
+        """Send entries through the one door and keep what is admitted."""
+        state = AdmissionState(
+            kinds=Kinds([NOTE]),
+            spaces=self.followed,
+            pruned_day=self.pruned_day,
+            known=self.entries.keys(),
+            incomplete={one.id for one in entries if self._is_incomplete(one.id)},
+        )
+        return [self._keep(verdict, source) for verdict in admit(entries, state, verify_each)]
+
+    def _keep(self, verdict: Admitted | Known | Held | Refused, source: bytes | None) -> Fate:
+        match verdict:
+            case Admitted(entry):
+                self.entries[entry.id] = entry
+                if entry.payload is None:
+                    return Fate.WANTS_PAYLOAD
+                self.news.append(Offer(entry, Tier.FOLLOWED, source))
+                return Fate.KEPT
+            case Known(entry):
+                return Fate.WANTS_PAYLOAD if self._is_incomplete(entry.id) else Fate.KEPT
+            case Refused():
+                self.refused.append(verdict)
+                return Fate.REFUSED
+            case Held():
+                return Fate.REFUSED
+            case _:
+                assert_never(verdict)
+
+    def _is_incomplete(self, entry_id: bytes) -> bool:
+        held = self.entries.get(entry_id)
+        return held is not None and held.payload is None
+
+    def prune(self, before_day: int) -> None:
+        """Drop what expires before a day."""
+        self.pruned_day = before_day
+        self.entries = {
+            one: entry
+            for one, entry in self.entries.items()
+            if not 0 < entry.header.expires_day < before_day
+        }
+
+    def session(
+        self, *, initiator: bool, key: bytes, peer: bytes, limits: Limits | None = None
+    ) -> Session:
+        """A new session with a neighbour."""
+        return Session(
+            initiator=initiator,
+            key=key,
+            peer=peer,
+            spaces=self.followed,
+            today=self.clock.today,
+            pruned_day=self.pruned_day,
+            rand=self.random.randbytes,
+            limits=limits or Limits(),
+        )
+
+    def answer(self, command: Command, peer: bytes) -> Event | None:
+        """Carry out one command of a session with ``peer``; None if it asks nothing."""
+        match command:
+            case LoadBuckets(spaces, floor_day):
+                counts: dict[tuple[bytes, int], int] = {}
+                for entry in self.entries.values():
+                    key = space_of(entry), entry.header.expires_day
+                    if key[0] in spaces and (key[1] == 0 or key[1] >= floor_day):
+                        counts[key] = counts.get(key, 0) + 1
+                missing = [entry for entry in self.entries.values() if entry.payload is None]
+                return BucketsLoaded(
+                    [Bucket(space, day, count) for (space, day), count in counts.items()], missing
+                )
+            case LoadBucket(space, day):
+                return BucketLoaded(space, day, self.bucket(space, day))
+            case LoadEntries(ids):
+                return EntriesLoaded([self.entries[one] for one in ids if one in self.entries])
+            case Ingest(entries):
+                self.received += len(entries)
+                return Ingested(self.ingest(entries, peer))
+            case Copied(ids):
+                for one in ids:
+                    self.copies.setdefault(one, set()).add(peer)
+                return None
+            case Send() | InStep() | Close() | CutOff():
+                return None
+            case _:
+                assert_never(command)
+
+    def bucket(self, space: bytes, day: int) -> SetView:
+        """A snapshot of one bucket."""
+        return SetView.from_items(
+            (entry.header.ts_ms, entry.id)
+            for entry in self.entries.values()
+            if space_of(entry) == space and entry.header.expires_day == day
+        )
+
+
+class Meeting:
+    """Two places, a session at each, and a link between them."""
+
+    def __init__(
+        self,
+        places: tuple[Place, Place],
+        link: MemoryLink,
+        *,
+        seed: int = 0,
+        limits: tuple[Limits, Limits] | None = None,
+    ) -> None:
+        """Start both sessions; the first place called the second one."""
+        self.places = places
+        self.link = link
+        self.in_step = [False, False]
+        self.ended: list[Close | CutOff | None] = [None, None]
+        """How each side's session ended, None if it did not by itself."""
+        self.log: list[tuple[int, bytes]] = []
+        """All messages, with the end that sent them."""
+        self._random = Random(f"{seed}/{places[0].name}/{places[1].name}")
+        key = self._random.randbytes(32)
+        self.sessions = tuple(
+            places[end].session(
+                initiator=end == 0,
+                key=key,
+                peer=places[1 - end].transport,
+                limits=limits[end] if limits else None,
+            )
+            for end in (0, 1)
+        )
+        # Answers of the store come in any order, except that batches are ingested one by one.
+        self._answers: list[list[Event]] = [[], []]
+        self._ingests: list[deque[Ingest]] = [deque(), deque()]
+        for end in (0, 1):
+            self.feed(end, Started())
+
+    def feed(self, end: int, event: Event) -> None:
+        """Hand one event to the session at ``end`` and carry out what it returns."""
+        place = self.places[end]
+        peer = self.places[1 - end].transport
+        for command in self.sessions[end].step(event):
+            match command:
+                case Send(data):
+                    self.log.append((end, data))
+                    self.link.send(end, data)
+                case Ingest():
+                    self._ingests[end].append(command)
+                case InStep():
+                    self.in_step[end] = True
+                case Close() | CutOff():
+                    self.ended[end] = command
+                    self.link.close()
+                case _:
+                    answer = place.answer(command, peer)
+                    if answer is not None:
+                        self._answers[end].append(answer)
+
+    def turn(self) -> bool:
+        """Let one thing happen somewhere; False when nothing can without time passing."""
+        choices: list[tuple[int, str]] = []
+        for end in (0, 1):
+            if self._answers[end]:
+                choices.append((end, "answer"))
+            if self._ingests[end]:
+                choices.append((end, "ingest"))
+            if self.places[end].news:
+                choices.append((end, "news"))
+            choices.append((end, "link"))
+        self._random.shuffle(choices)
+        return any(self._happen(end, what) for end, what in choices)
+
+    def _happen(self, end: int, what: str) -> bool:
+        place = self.places[end]
+        if what == "answer":
+            answers = self._answers[end]
+            self.feed(end, answers.pop(self._random.randrange(len(answers))))
+        elif what == "ingest":
+            answer = place.answer(self._ingests[end].popleft(), self.places[1 - end].transport)
+            assert answer is not None
+            self.feed(end, answer)
+        elif what == "news":
+            news, place.news = place.news, []
+            self.feed(end, LocalAppended(news))
+        else:
+            message = self.link.receive(end)
+            if message is None:
+                return False
+            self.feed(end, MessageArrived(message))
+        return True
+
+    def run(self, *, max_turns: int = 1_000_000) -> None:
+        """Go on until nothing is on the way and nothing is left to do."""
+        clock = self.places[0].clock
+        for _ in range(max_turns):
+            if self.turn():
+                continue
+            arrival = self.link.next_arrival_ms()
+            if arrival is None or not self.link.open:
+                break
+            clock.advance(max(0, arrival - clock()))
+        else:
+            raise AssertionError("the meeting does not come to rest")
+        if not self.link.open:
+            for end in (0, 1):
+                self.feed(end, LinkClosed())
+
+    def tick(self) -> None:
+        """Tell both sides the time."""
+        for end in (0, 1):
+            self.feed(end, Tick(self.places[end].clock()))
+
+
+class Town:
+    """``n`` places with one clock, all decided by ``seed``."""
+
+    def __init__(self, n: int, seed: int = 0) -> None:
+        """Places are called "place-0" to "place-{n-1}"."""
+        self.clock = FakeClock()
+        self.seed = seed
+        self.places = [Place(f"place-{i}", self.clock, seed) for i in range(n)]
+        self._meetings = 0
+
+    def follow(self, space: bytes, places: Iterable[int] | None = None) -> None:
+        """Let the given places, or all, follow a space."""
+        for index in range(len(self.places)) if places is None else places:
+            self.places[index].followed.add(space)
+
+    def meeting(
+        self,
+        a: int,
+        b: int,
+        link: MemoryLink | None = None,
+        limits: tuple[Limits, Limits] | None = None,
+    ) -> Meeting:
+        """Bring two places together; nothing has been exchanged yet."""
+        self._meetings += 1
+        return Meeting(
+            (self.places[a], self.places[b]),
+            link or MemoryLink(self.clock),
+            seed=self.seed * 1_000_003 + self._meetings,
+            limits=limits,
+        )
+
+    def meet(self, a: int, b: int, link: MemoryLink | None = None) -> Meeting:
+        """Let two places exchange all they can, and part."""
+        for index in (a, b):
+            self.places[index].news.clear()  # what is in the store is found there
+        meeting = self.meeting(a, b, link)
+        meeting.run()
+        meeting.link.close()
+        return meeting
+
+
+def verify_each(batch: list[Signed]) -> list[bool]:
+    """Verify signatures one after the other."""
+    return [verify(public, signature, message) for public, signature, message in batch]

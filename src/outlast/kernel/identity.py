@@ -159,11 +159,12 @@ def read_certificate(data: bytes) -> Device:
     try:
         certificate = _certificate_decoder.decode(data)
         body = _device_decoder.decode(certificate.body)
-        check_name(body.name)
+        is_named = body.name == check_name(body.name)
     except (msgspec.MsgspecError, UnicodeError, UsageError):
         raise IdentityError("this is no device certificate") from None
     message = _DEVICE_DOMAIN + certificate.body
-    if len(body.device) != 32 or len(body.seal) != 32 or not 0 <= body.created_day < 2**31:
+    is_sized = len(body.device) == 32 and len(body.seal) == 32
+    if not is_named or not is_sized or not 0 <= body.created_day < 2**31:
         raise IdentityError("this is no device certificate")
     if not verify(body.identity, certificate.by_identity, message):
         raise IdentityError("the device certificate is not signed by its identity")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import select
 from pathlib import Path
 
 import pytest
@@ -75,9 +77,16 @@ def test_a_command_that_hangs_is_named(tmp_path: Path) -> None:
 
 
 def test_a_program_in_the_background_neither_holds_nor_outlives_the_session(tmp_path: Path) -> None:
-    page = block("$ tail -f /dev/null &\n$ echo $! > pid")
+    # The pipe that it keeps open for writing reads as ended once it is gone.
+    os.mkfifo(tmp_path / "held")
+    reader = os.open(tmp_path / "held", os.O_RDONLY | os.O_NONBLOCK)
+    page = block(
+        "$ mkfifo ready\n$ (echo > ready; exec tail -f /dev/null) > held &\n$ read < ready"
+    )
     assert failures(page, tmp_path) == []
-    assert not Path("/proc", (tmp_path / "pid").read_text().strip(), "root").exists()
+    assert select.select([reader], [], [], 10)[0] == [reader]
+    assert os.read(reader, 1) == b""
+    os.close(reader)
 
 
 def test_python_blocks_run_in_their_turn(tmp_path: Path) -> None:

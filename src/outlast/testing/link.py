@@ -1,4 +1,4 @@
-"""A link between two ends in one process: whole messages in order, as TCP with Noise carries them."""
+"""A link between two ends in one process: whole messages in order, as TCP and Noise carry them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Carriers: one file for each, bytes in and bytes out."""

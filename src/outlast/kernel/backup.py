@@ -60,6 +60,7 @@ class BackupContact(msgspec.Struct, array_like=True, frozen=True):
     verified_ms: int | None
     blocked: bool
     added_ms: int
+    intro: bytes | None  # the intro secret of their link: by it a restored device makes itself known again
     devices: list[BackupDevice]
 
 

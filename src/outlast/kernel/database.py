@@ -25,7 +25,7 @@ T = TypeVar("T")
 _PAGE_BYTES: Final = 4096
 _WRITER_CACHE_KIB: Final = 16 * 1024
 _READER_CACHE_KIB: Final = 4 * 1024
-_CHECKPOINT_PAGES: Final = 4000
+_CHECKPOINT_PAGES: Final = 8000
 _LOG_KEPT_BYTES: Final = 64 * 1024 * 1024
 _BUSY_MS: Final = 10_000
 _SAFE: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
@@ -228,11 +228,14 @@ class Database:
         """Run ``act`` in one transaction; all of it is durable when this returns, nothing of it when it raises.
 
         Raises StorageError when the disk is full or fails, or the file is damaged; the file stays usable for what the
-        disk then allows. Whatever ``act`` itself raises passes through after the rollback.
+        disk then allows. Whatever ``act`` itself raises passes through after the rollback. Inside ``act`` a further
+        ``write`` joins its transaction.
         """
         import apsw
 
         connection = self._writer
+        if connection.in_transaction:
+            return act(Transaction(connection.cursor(), self._scope, self._tables))
         try:
             cursor = connection.cursor()
             cursor.execute("BEGIN IMMEDIATE")

@@ -13,6 +13,7 @@ The store holds no person's private key, contact or clear text.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
@@ -41,26 +42,29 @@ _SCHEMA: Final = (
     CREATE TABLE room (name TEXT PRIMARY KEY, version INTEGER NOT NULL, cursor INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE space (n INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, followed INTEGER NOT NULL);
 
-    -- n is the cursor of the entry's ADMITTED change. author and seq are NULL outside chains. Payloads above 1 KiB
-    -- stand in a table of their own, so that a walk over entries need not step over them.
+    -- n is the cursor of the entry's ADMITTED change. prefix is the first 8 bytes of the id: indexes over random bytes
+    -- cost most of a commit, and short ones less. author and seq are NULL outside chains. Payloads above 1 KiB stand in
+    -- a table of their own, so that a walk over entries need not step over them. whole: 0 the payload has not come yet,
+    -- 1 it is here, 2 it was here and was dropped.
     CREATE TABLE entry (
-        n INTEGER PRIMARY KEY, id BLOB NOT NULL, space INTEGER NOT NULL, expires_day INTEGER NOT NULL,
-        ts_ms INTEGER NOT NULL, author BLOB, seq INTEGER, tier INTEGER NOT NULL, source BLOB,
-        header BLOB NOT NULL, signature BLOB NOT NULL, payload BLOB
+        n INTEGER PRIMARY KEY, prefix INTEGER NOT NULL, id BLOB NOT NULL, space INTEGER NOT NULL,
+        expires_day INTEGER NOT NULL, ts_ms INTEGER NOT NULL, author BLOB, seq INTEGER, tier INTEGER NOT NULL,
+        source BLOB, whole INTEGER NOT NULL, header BLOB NOT NULL, signature BLOB NOT NULL, payload BLOB
     );
-    CREATE UNIQUE INDEX entry_id ON entry (id);
+    CREATE INDEX entry_prefix ON entry (prefix);
     CREATE INDEX entry_order ON entry (space, expires_day, ts_ms, id);
     CREATE INDEX entry_chain ON entry (author, space, seq) WHERE author IS NOT NULL;
+    CREATE INDEX entry_bare ON entry (n) WHERE whole = 0;
     CREATE TABLE payload (n INTEGER PRIMARY KEY, data BLOB NOT NULL);
-    CREATE TABLE tag (tag BLOB NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (tag, n)) WITHOUT ROWID;
+    CREATE TABLE tag (prefix INTEGER NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (prefix, n)) WITHOUT ROWID;
     CREATE TABLE bucket (
         space INTEGER NOT NULL, expires_day INTEGER NOT NULL, entries INTEGER NOT NULL, bytes INTEGER NOT NULL,
         PRIMARY KEY (space, expires_day)
     ) WITHOUT ROWID;
 
-    -- gone is the packed header of an entry that is here no more.
+    -- n is the entry of a later change, NULL in ADMITTED; gone is the packed header of one that is here no more.
     CREATE TABLE change (cursor INTEGER PRIMARY KEY AUTOINCREMENT, event INTEGER NOT NULL, n INTEGER, gone BLOB);
-    CREATE INDEX change_later ON change (n) WHERE event <> 1;
+    CREATE INDEX change_later ON change (n) WHERE n IS NOT NULL;
 
     CREATE TABLE held (
         n INTEGER PRIMARY KEY AUTOINCREMENT, digest BLOB NOT NULL UNIQUE, space BLOB NOT NULL, reason TEXT NOT NULL,
@@ -76,8 +80,9 @@ _SCHEMA: Final = (
     """,
 )
 
-_PUT_ENTRY: Final = "INSERT INTO entry VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"
+_PUT_ENTRY: Final = "INSERT INTO entry VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 _ENTRY: Final = "e.header, e.signature, e.id, ifnull(e.payload, (SELECT data FROM payload WHERE n = e.n))"
+_BY_ID: Final = "e.prefix = ? AND e.id = ?"
 _SPACE: Final = "(SELECT n FROM space WHERE id = ?)"
 
 T = TypeVar("T")
@@ -136,6 +141,13 @@ class Store:
 
     # ---- writer ----
 
+    def together(self, act: Callable[[], T]) -> T:
+        """Run ``act``, and what it writes to this store by any methods in one transaction; a raise undoes all of it.
+
+        Readers see none of it before this returns.
+        """
+        return self._write(lambda _: act())
+
     def append(self, items: Sequence[Incoming]) -> list[Change]:
         """Store admitted entries in one transaction; the changes they made, in the order of their cursors.
 
@@ -147,7 +159,7 @@ class Store:
 
         def act(t: Transaction) -> list[Change]:
             fresh: dict[bytes, Incoming] = {item.entry.id: item for item in reversed(items)}
-            held = _held(t, tuple(fresh))
+            held = _held(t, set(fresh))
             late = [fresh.pop(i).entry for i in held]
             changes = self._insert(t, [item for item in items if fresh.get(item.entry.id) is item])
             for entry in late:
@@ -166,11 +178,11 @@ class Store:
         """Forget an entry's payload and keep its header; None when there is nothing to drop."""
 
         def act(t: Transaction) -> Change | None:
-            rows = t.query(f"SELECT {_ENTRY}, e.n, e.space, e.expires_day FROM entry e WHERE e.id = ?", (id,))
+            rows = _with_place(t, id)
             if not rows or rows[0][3] is None:
                 return None
             header, signature, _, payload, n, space, day = rows[0]
-            t.execute("UPDATE entry SET payload = NULL WHERE n = ?", (n,))
+            t.execute("UPDATE entry SET payload = NULL, whole = 2 WHERE n = ?", (n,))
             t.execute("DELETE FROM payload WHERE n = ?", (n,))
             _count(t, {(space, day): (0, -len(payload))})
             return _log(t, Event.PAYLOAD_DROPPED, n, _entry(header, signature, id, None))
@@ -201,7 +213,7 @@ class Store:
 
     def remove(self, ids: Sequence[bytes]) -> int:
         """Remove these entries, as ``expire`` would; how many there were."""
-        return self._write(lambda t: sum(self._remove(t, "e.id = ?", (id,), 1, index="entry_id") for id in ids))
+        return self._write(lambda t: sum(self._remove(t, _BY_ID, (_prefix(id), id), 1) for id in ids))
 
     def fold(self, room: str, limit: int = 1000) -> int:
         """Fold up to ``limit`` changes into a room's view, in one transaction; how many are left: call until 0.
@@ -322,24 +334,19 @@ class Store:
 
     def known(self, ids: Sequence[bytes]) -> set[bytes]:
         """Which of these ids are held."""
-        return set(_held(self._database, tuple(ids)))
+        return _held(self._database, set(ids))
 
     def incomplete(self, ids: Sequence[bytes]) -> set[bytes]:
         """Which of these ids are held without their payload."""
-        import apsw
-
-        if not ids:
-            return set()
+        asked = set(ids)
         rows = self._database.query(
-            "SELECT id FROM entry e WHERE id IN carray(?) AND payload IS NULL"
-            " AND NOT EXISTS (SELECT 1 FROM payload WHERE n = e.n)",
-            (apsw.carray(tuple(ids)),),
+            "SELECT id FROM entry WHERE prefix IN carray(?) AND whole <> 1", (_prefixes(asked),)
         )
-        return {row[0] for row in rows}
+        return {row[0] for row in rows} & asked
 
     def get(self, id: bytes) -> Entry | None:
         """The entry of that id, with its payload if it is here."""
-        rows = self._database.query(f"SELECT {_ENTRY} FROM entry e WHERE e.id = ?", (id,))
+        rows = self._database.query(f"SELECT {_ENTRY} FROM entry e WHERE {_BY_ID}", (_prefix(id), id))
         return _entry(*rows[0]) if rows else None
 
     def load(self, ids: Iterable[bytes]) -> list[Entry]:
@@ -375,17 +382,22 @@ class Store:
         joined = np.frombuffer(b"".join(ids), np.uint8).reshape(-1, 32)
         return (np.concatenate(times) if times else np.empty(0, np.uint64)), joined
 
+    def bare(self, limit: int = 10_000) -> list[Entry]:
+        """Entries whose payload has not come yet, newest first; those whose payload was dropped are not among them."""
+        rows = self._database.query(
+            "SELECT header, signature, id FROM entry WHERE whole = 0 ORDER BY n DESC LIMIT ?", (limit,)
+        )
+        return [_entry(header, signature, id, None) for header, signature, id in rows]
+
     def by_tags(self, tags: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
         """The entries that bear any of these tags, as (tag, id)."""
-        import apsw
-
-        wanted = tuple(tags)
-        if not wanted:
-            return []
-        return self._database.query(
-            "SELECT t.tag, e.id FROM tag t JOIN entry e ON e.n = t.n WHERE t.tag IN carray(?) ORDER BY t.n",
-            (apsw.carray(wanted),),
+        wanted = set(tags)
+        rows = self._database.query(
+            "SELECT DISTINCT e.id, e.header FROM tag t JOIN entry e ON e.n = t.n WHERE t.prefix IN carray(?)"
+            " ORDER BY t.n",
+            (_prefixes(wanted),),
         )
+        return [(tag, id) for id, header in rows for tag in decode_header(header).tags if tag in wanted]
 
     def changes(self, after: int, limit: int = 1000) -> list[Change]:
         """Up to ``limit`` changes behind a cursor, oldest first."""
@@ -428,15 +440,6 @@ class Store:
         )
         return rows[0] if rows else None
 
-    def refused(self, digests: Iterable[bytes]) -> set[bytes]:
-        """Which of these were refused before (see ``remember_refused``)."""
-        import apsw
-
-        if not (asked := tuple(digests)):
-            return set()
-        rows = self._database.query("SELECT digest FROM refused WHERE digest IN carray(?)", (apsw.carray(asked),))
-        return {row[0] for row in rows}
-
     def spent(self, neighbour: bytes, day: int) -> int:
         """The bytes charged to a neighbour on a day."""
         rows = self._database.query("SELECT bytes FROM spent WHERE day = ? AND neighbour = ?", (day, neighbour))
@@ -472,7 +475,7 @@ class Store:
         before = n = _last_cursor(t)
         rows: list[tuple[Any, ...]] = []
         large: list[tuple[int, bytes]] = []
-        tags: list[tuple[bytes, int]] = []
+        tags: list[tuple[int, int]] = []
         counts: dict[tuple[int, int], tuple[int, int]] = {}
         changes: list[Change] = []
         chained = False
@@ -482,6 +485,7 @@ class Store:
             space = self._space(t, entry.id if h.space == NO_SPACE else h.space)
             payload = entry.payload
             size = len(entry.header_bytes) + len(entry.signature)
+            whole = payload is not None
             if payload is not None:
                 size += len(payload)
                 if len(payload) > _INLINE_MAX_BYTES:
@@ -492,6 +496,7 @@ class Store:
             rows.append(
                 (
                     n,
+                    _prefix(entry.id),
                     entry.id,
                     space,
                     h.expires_day,
@@ -500,21 +505,22 @@ class Store:
                     seq,
                     tier,
                     source,
+                    int(whole),
                     entry.header_bytes,
                     entry.signature,
                     payload,
                 )
             )
             for tag in h.tags:
-                tags.append((tag, n))
+                tags.append((_prefix(tag), n))
             bucket = (space, h.expires_day)
             number, total = counts.get(bucket, (0, 0))
             counts[bucket] = (number + 1, total + size)
             changes.append(Change(n, Event.ADMITTED, entry))
         t.executemany(_PUT_ENTRY, rows)
         t.executemany("INSERT INTO payload VALUES (?, ?)", large)
-        t.executemany("INSERT INTO tag VALUES (?, ?)", tags)
-        t.execute("INSERT INTO change (cursor, event, n) SELECT n, 1, n FROM entry WHERE n > ?", (before,))
+        t.executemany("INSERT OR IGNORE INTO tag VALUES (?, ?)", tags)
+        t.execute(f"INSERT INTO change (cursor, event) SELECT n, {Event.ADMITTED:d} FROM entry WHERE n > ?", (before,))
         _count(t, counts)
         if chained:
             forks = t.query(
@@ -526,23 +532,23 @@ class Store:
         return changes
 
     def _attach(self, t: Transaction, id: bytes, payload: bytes) -> list[Change]:
-        rows = t.query(f"SELECT {_ENTRY}, e.n, e.space, e.expires_day FROM entry e WHERE e.id = ?", (id,))
+        rows = _with_place(t, id)
         if not rows or rows[0][3] is not None:
             return []
         header, signature, _, _, n, space, day = rows[0]
         entry = _entry(header, signature, id, payload)
         if sha256(payload).digest() != entry.header.payload_hash:
             return []
-        if len(payload) > _INLINE_MAX_BYTES:
+        large = len(payload) > _INLINE_MAX_BYTES
+        if large:
             t.execute("INSERT INTO payload VALUES (?, ?)", (n, payload))
-        else:
-            t.execute("UPDATE entry SET payload = ? WHERE n = ?", (payload, n))
+        t.execute("UPDATE entry SET payload = ?, whole = 1 WHERE n = ?", (None if large else payload, n))
         _count(t, {(space, day): (0, len(payload))})
         return [_log(t, Event.PAYLOAD_ARRIVED, n, entry)]
 
-    def _remove(self, t: Transaction, where: str, args: tuple[Any, ...], limit: int, index: str = "entry_order") -> int:
+    def _remove(self, t: Transaction, where: str, args: tuple[Any, ...], limit: int) -> int:
         rows = t.query(
-            f"SELECT {_ENTRY}, e.n, e.space, e.expires_day FROM entry e INDEXED BY {index} WHERE {where} LIMIT ?",
+            f"SELECT {_ENTRY}, e.n, e.space, e.expires_day FROM entry e WHERE {where} LIMIT ?",
             (*args, limit),
         )
         counts: dict[tuple[int, int], tuple[int, int]] = {}
@@ -550,15 +556,15 @@ class Store:
         for header, signature, id, payload, n, space, day in rows:
             entry = _entry(header, signature, id, None)
             numbers.append((n,))
-            tags += [(tag, n) for tag in entry.header.tags]
+            tags += [(_prefix(tag), n) for tag in entry.header.tags]
             gone.append((pack_header(entry),))
             size = len(header) + len(signature) + len(payload or b"")
             number, total = counts.get((space, day), (0, 0))
             counts[space, day] = (number - 1, total - size)
-        t.executemany("DELETE FROM tag WHERE tag = ? AND n = ?", tags)
+        t.executemany("DELETE FROM tag WHERE prefix = ? AND n = ?", tags)
         t.executemany("DELETE FROM payload WHERE n = ?", numbers)
         t.executemany("DELETE FROM change WHERE cursor = ?", numbers)
-        t.executemany("DELETE FROM change WHERE n = ? AND event <> 1", numbers)
+        t.executemany("DELETE FROM change WHERE n = ?", numbers)
         t.executemany("DELETE FROM entry WHERE n = ?", numbers)
         t.executemany(f"INSERT INTO change (event, gone) VALUES ({Event.EXPIRED:d}, ?)", gone)
         _count(t, counts)
@@ -566,7 +572,7 @@ class Store:
 
     def _forget_gone(self, t: Transaction) -> None:
         t.execute(
-            "DELETE FROM change WHERE n IS NULL AND event <> 1"
+            "DELETE FROM change WHERE gone IS NOT NULL"
             " AND cursor <= (SELECT ifnull(min(cursor), 9223372036854775807) FROM room)"
         )
 
@@ -595,12 +601,24 @@ def _entry(header: bytes, signature: bytes, id: bytes, payload: bytes | None) ->
     return Entry(decode_header(header), header, signature, id, payload)
 
 
-def _held(rows: Database | Transaction, ids: tuple[bytes, ...]) -> list[bytes]:
+def _prefix(data: bytes) -> int:
+    """The first 8 bytes as SQLite's integer; shorter ones as if zeros followed."""
+    return int.from_bytes(data[:8].ljust(8, b"\0"), "big", signed=True)
+
+
+def _prefixes(ids: Iterable[bytes]) -> Any:
     import apsw
 
-    if not ids:
-        return []
-    return [row[0] for row in rows.query("SELECT id FROM entry WHERE id IN carray(?)", (apsw.carray(ids),))]
+    return apsw.carray(array("q", map(_prefix, ids)))
+
+
+def _held(rows: Database | Transaction, ids: set[bytes]) -> set[bytes]:
+    found = rows.query("SELECT id FROM entry WHERE prefix IN carray(?)", (_prefixes(ids),))
+    return {row[0] for row in found} & ids
+
+
+def _with_place(t: Transaction, id: bytes) -> list[tuple[Any, ...]]:
+    return t.query(f"SELECT {_ENTRY}, e.n, e.space, e.expires_day FROM entry e WHERE {_BY_ID}", (_prefix(id), id))
 
 
 def _last_cursor(rows: Database | Transaction) -> int:
@@ -615,7 +633,7 @@ def _log(t: Transaction, event: Event, n: int, entry: Entry) -> Change:
 
 def _changes(rows: Database | Transaction, after: int, limit: int) -> list[Change]:
     found = rows.query(
-        f"SELECT c.cursor, c.event, c.gone, {_ENTRY} FROM change c LEFT JOIN entry e ON e.n = c.n"
+        f"SELECT c.cursor, c.event, c.gone, {_ENTRY} FROM change c LEFT JOIN entry e ON e.n = ifnull(c.n, c.cursor)"
         " WHERE c.cursor > ? ORDER BY c.cursor LIMIT ?",
         (after, limit),
     )

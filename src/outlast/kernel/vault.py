@@ -48,10 +48,10 @@ _SCHEMA: Final = (
     );
     CREATE INDEX sent_letter ON sent (letter);
     CREATE TABLE custody (
-        letter BLOB NOT NULL, event TEXT NOT NULL, at_ms INTEGER NOT NULL, PRIMARY KEY (letter, event, at_ms)
+        letter BLOB NOT NULL, event TEXT NOT NULL, at_ms INTEGER NOT NULL, PRIMARY KEY (letter, event)
     ) WITHOUT ROWID;
     CREATE TABLE seen_letter (
-        letter BLOB PRIMARY KEY, sender BLOB NOT NULL, sent_ms INTEGER NOT NULL, received_ms INTEGER,
+        letter BLOB PRIMARY KEY, sender BLOB NOT NULL, sent_ms INTEGER NOT NULL, received_ms INTEGER NOT NULL,
         expires_day INTEGER NOT NULL
     ) WITHOUT ROWID;
     CREATE TABLE outbox (entry_id BLOB PRIMARY KEY, packed BLOB NOT NULL);

@@ -10,7 +10,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Final
@@ -106,10 +106,9 @@ class Client:
 
     def __call__(self, operation: str, params: dict[str, Any], /) -> Any:
         """The answer as JSON holds it."""
-        try:
+        with suppress(NotRunning):
             return ask_running(self._home, operation, params)
-        except NotRunning:
-            return ask_stopped(self._home, operation, params, self._passphrase_file)
+        return ask_stopped(self._home, operation, params, self._passphrase_file)
 
 
 def _read(lines: Any, watch: Callable[[int, int | None], None]) -> Any:

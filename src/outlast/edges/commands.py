@@ -92,15 +92,15 @@ def init(
     ] = None,
 ) -> None:
     """Make a node and a person on it."""
-    from outlast.edges import api
+    from outlast.edges import homes
 
     here = terminal()
     if unattended and here.passphrase_file:
         raise UsageError("choose one: --unattended, or a passphrase file")
     words = read_words(words_file) if words_file else None
-    api.refuse_existing(here.home)
+    homes.refuse_existing(here.home)
     passphrase = None if unattended else ask_passphrase(here.passphrase_file, new=True, what="New passphrase")
-    answer = api.make_home(here.home, name, passphrase, words)
+    answer = homes.make(here.home, name, passphrase, words)
     if unattended:
         say(UNATTENDED)
     elif sys.stdin.isatty():
@@ -124,7 +124,7 @@ def up(
     here = terminal()
     flags = {"port": port, "listen": listen, "lan": lan, "passphrase_file": _text(here.passphrase_file)}
     config: Config = read_config(here.home, os.environ, flags)
-    run(here.home, config, lambda line: show(line, lambda one: [f"{one['what']}  {one['at']}"]))
+    run(here.home, config, lambda what, at: show({"what": what, "at": at}, lambda _: [f"{what:<8}  {at}"]))
 
 
 @app.command("id")
@@ -173,7 +173,7 @@ def wipe(
 
     There is no way back without a backup.
     """
-    from outlast.edges import api
+    from outlast.edges import homes
 
     here = terminal()
     if not here.home.exists():
@@ -183,7 +183,7 @@ def wipe(
     try:
         answer = ask_running(here.home, "wipe", {})
     except NotRunning:
-        answer = api.wipe_home(here.home)
+        answer = homes.wipe(here.home)
     say("On flash memory old bytes can survive: there only your passphrase protects what was written.")
     show(answer, lambda _: ["Wiped."])
 
@@ -210,16 +210,16 @@ def restore(
     ] = False,
 ) -> None:
     """Make a node from a backup file, or test one."""
-    from outlast.edges import api
+    from outlast.edges import homes
 
     here = terminal()
     if not test:
-        api.refuse_existing(here.home)
+        homes.refuse_existing(here.home)
     passphrase = ask_passphrase(here.passphrase_file, what="Passphrase of the backup")
     if test:
-        show(api.test_backup(file, passphrase), _backup_lines)
+        show(homes.test_backup(file, passphrase), _backup_lines)
         return
-    answer = api.restore_home(here.home, file, passphrase, unattended=unattended)
+    answer = homes.restore(here.home, file, passphrase, unattended=unattended)
     if unattended:
         say(UNATTENDED)
     show(answer, _identity_lines)

@@ -108,7 +108,10 @@ def _convert(values: Mapping[str, Any], where: str) -> Config:
     if not 0 <= config.port <= 65535:
         raise UsageError(f"{where}: there is no port {config.port}; ports go from 0 to 65535")
     if config.listen is not None:
-        parse_address(config.listen)
+        try:
+            parse_address(config.listen)
+        except UsageError as error:
+            raise UsageError(f"{where}: {error}") from None
     return config
 
 

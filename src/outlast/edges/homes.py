@@ -1,0 +1,66 @@
+"""Making, restoring, testing and destroying a home that no process has open."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from outlast.edges.operations import existing_file, identity
+from outlast.errors import StorageError, UsageError
+from outlast.kernel import BackupBody, Home, Node, count_backup, entropy_of, open_backup
+from outlast.ui.operation import Call, Nothing
+
+BACKUP_MAX_BYTES = 2**31
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise UsageError when a node is there already, before anybody types a passphrase."""
+    if Home(path).exists():
+        raise UsageError(f"{path} has a node already: use it, or name another folder by --home")
+
+
+def make(path: Path, name: str, passphrase: str | None, words: str | None) -> dict[str, Any]:
+    """Make a node and its person; returns who they are, as ``outlast id --json`` tells it."""
+    return asyncio.run(_make(Home(path), name, passphrase, entropy_of(words) if words else None, None))
+
+
+def restore(path: Path, file: Path, passphrase: str, *, unattended: bool) -> dict[str, Any]:
+    """Make a node from a backup file, under the backup's passphrase or unattended; returns who is there now."""
+    body = _open(file, passphrase)
+    return asyncio.run(_make(Home(path), body.name, None if unattended else passphrase, None, body))
+
+
+def test_backup(file: Path, passphrase: str) -> dict[str, Any]:
+    """Open a backup file and count what it holds; nothing is restored."""
+    counts: dict[str, Any] = msgspec.to_builtins(count_backup(_open(file, passphrase)))
+    return counts
+
+
+def wipe(path: Path) -> dict[str, Any]:
+    """Destroy a home, open or locked, without its passphrase; raises StorageError while a process has it open."""
+    home = Home(path)
+    with home.lock():
+        home.wipe()
+    return {}
+
+
+def _open(file: Path, passphrase: str) -> BackupBody:
+    with existing_file(file) as source:
+        data = source.read(BACKUP_MAX_BYTES + 1)
+    if len(data) > BACKUP_MAX_BYTES:
+        raise StorageError(f"{file} is too large for a backup file: choose the one that `outlast backup` wrote")
+    return open_backup(data, passphrase)
+
+
+async def _make(
+    home: Home, name: str, passphrase: str | None, entropy: bytes | None, body: BackupBody | None
+) -> dict[str, Any]:
+    await Node.create(home, name, passphrase=passphrase, entropy=entropy, backup=body)
+    async with await Node.open(home) as node:
+        if passphrase is not None:
+            await node.unlock(passphrase)
+        made: dict[str, Any] = msgspec.to_builtins(await identity(Call(node, Nothing())))
+        return made

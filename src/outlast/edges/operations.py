@@ -1,0 +1,555 @@
+"""The node's own operations: who one is, contacts, peers, bundles, backup, and how the node is.
+
+Files are named by absolute paths and opened by the process that carries the operation out. What is written appears
+whole under its name or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import secrets
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Literal
+
+import msgspec
+
+from outlast import __version__
+from outlast.edges.config import format_address, parse_address
+from outlast.errors import NotFoundError, StorageError, UsageError
+from outlast.kernel import Contact, Level, Node, PeerState, Rows, id_text, node_text, parse_node, parse_space
+from outlast.ui.operation import Call, Nothing, Operation
+
+LOW_SPACE_BYTES: Final = 256 * 1024 * 1024
+PASSPHRASE_MIN_CHARS: Final = 8
+
+LevelName = Literal["off", "ok", "warn", "cut"]
+_LEVELS: Final[Mapping[Level, LevelName]] = {
+    Level.OFF: "off",
+    Level.OK: "ok",
+    Level.WARN: "warn",
+    Level.CUT: "cut",
+}
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who one is: the ID, six words to compare aloud, the name, the link to give away, and the node's ID."""
+
+    id: str
+    words: str
+    name: str
+    link: str
+    node: str
+
+
+class RoomState(msgspec.Struct, frozen=True):
+    """How a room is doing, as codes."""
+
+    room: str
+    level: LevelName
+    since_ms: int | None
+    reason: str
+    evidence: dict[str, str | int | float | None]
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """A node that this one connects to."""
+
+    node: str
+    address: str
+    connected: bool
+    last_seen_ms: int | None
+    error: str | None
+
+
+class State(msgspec.Struct, frozen=True):
+    """How the node is doing; counts are 0 and lists empty while it is locked."""
+
+    version: str
+    locked: bool
+    unattended: bool
+    name: str | None
+    entries: int
+    bytes: int
+    space_left: int
+    clock_warning: str | None
+    rooms: list[RoomState]
+    peers: list[Peer]
+
+
+class Passphrase(msgspec.Struct, frozen=True):
+    """The passphrase of the home."""
+
+    passphrase: str
+
+
+class Unlocked(msgspec.Struct, frozen=True):
+    """Whose vault is open now."""
+
+    name: str
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing that was looked at; it names nobody and no place."""
+
+    name: str
+    level: Literal["ok", "warn", "bad"]
+    found: str
+
+
+class Diagnosis(msgspec.Struct, frozen=True):
+    """What was looked at, in a form that can be shown to others."""
+
+    checks: list[Check]
+
+
+class Rebuilt(msgspec.Struct, frozen=True):
+    """From how many entries the views were made anew."""
+
+    entries: int
+
+
+class PeerAddress(msgspec.Struct, frozen=True):
+    """Where a node listens (HOST:PORT), and its node ID."""
+
+    address: str
+    node: str
+
+
+class PeerName(msgspec.Struct, frozen=True):
+    """A node by its node ID."""
+
+    node: str
+
+
+class Known(msgspec.Struct, frozen=True):
+    """Somebody one knows; ``words`` are to be compared aloud before ``verified`` is set."""
+
+    id: str
+    name: str
+    words: str
+    verified: bool
+    verified_ms: int | None
+    blocked: bool
+    added_ms: int
+    warnings: list[str]
+
+
+class Link(msgspec.Struct, frozen=True):
+    """Somebody's contact link, and what to call them instead of the name in it."""
+
+    link: str
+    name: str | None = None
+
+
+class Who(msgspec.Struct, frozen=True):
+    """A contact by ID, name, or the beginning of the ID."""
+
+    who: str
+
+
+class Blocking(msgspec.Struct, frozen=True):
+    """A contact, and whether their mail stays closed from now on."""
+
+    who: str
+    blocked: bool = True
+
+
+class Naming(msgspec.Struct, frozen=True):
+    """A contact, and what to call them from now on."""
+
+    who: str
+    name: str
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A file or folder to write to, and either the contact ``to`` whom, or the channel ``space`` of which, it is."""
+
+    file: str
+    to: str | None = None
+    space: str | None = None
+
+
+class Source(msgspec.Struct, frozen=True):
+    """A file to read."""
+
+    file: str
+
+
+class Carried(msgspec.Struct, frozen=True):
+    """What a bundle holds: entries, bytes of the file, how many entries were new to the reader; what was wrong."""
+
+    file: str
+    entries: int
+    bytes: int
+    new: int
+    damaged: int
+    problems: list[str]
+
+
+class Saving(msgspec.Struct, frozen=True):
+    """A file to write, and the passphrase that opens it later."""
+
+    file: str
+    passphrase: str
+
+
+class Saved(msgspec.Struct, frozen=True):
+    """A file that was written."""
+
+    file: str
+    bytes: int
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Counts of the node, for a monitor."""
+
+    locked: int
+    people_unlocked: int
+    entries: int
+    store_bytes: int
+    disk_free_bytes: int
+    spaces: int
+    peers: int
+    peers_connected: int
+    clock_warning: int
+
+
+COUNTED: Final[Mapping[str, str]] = {
+    "locked": "1 while the store is closed",
+    "people_unlocked": "Vaults that are open",
+    "entries": "Entries held",
+    "store_bytes": "Bytes of the entries held",
+    "disk_free_bytes": "Bytes free on the disk of the home",
+    "spaces": "Spaces followed, the mail space included",
+    "peers": "Nodes that this one connects to",
+    "peers_connected": "Of these, how many are connected now",
+    "clock_warning": "1 while the clock is in doubt",
+}
+
+
+async def identity(call: Call[Nothing]) -> Identity:
+    """Who the caller is."""
+    person = call.person
+    words = " ".join(person.words())
+    return Identity(person.id, words, person.name, await person.link(), node_text(call.node.transport_id))
+
+
+async def status(call: Call[Nothing]) -> State:
+    """How the node is doing, locked or not."""
+    node = call.node
+    entries, size = _usage(node)
+    return State(
+        version=__version__,
+        locked=not node.people,
+        unattended=node.home.unattended,
+        name=next((person.name for person in node.people.values()), None),
+        entries=entries,
+        bytes=size,
+        space_left=node.space_left(),
+        clock_warning=node.clock_warning(),
+        rooms=[
+            RoomState(name, _LEVELS[state.level], state.since_ms, state.reason_code, _plain(state.evidence))
+            for name, state in node.status()
+        ],
+        peers=_peers(node),
+    )
+
+
+async def unlock(call: Call[Passphrase]) -> Unlocked:
+    """Open store and vault."""
+    return Unlocked((await call.node.unlock(call.params.passphrase)).name)
+
+
+async def lock(call: Call[Nothing]) -> Nothing:
+    """Close store and vaults."""
+    await call.node.lock()
+    return Nothing()
+
+
+async def rebuild(call: Call[Nothing]) -> Rebuilt:
+    """Make the rooms' views anew."""
+    _ = call.person
+    await call.node.rebuild()
+    return Rebuilt(_usage(call.node)[0])
+
+
+async def wipe(call: Call[Nothing]) -> Nothing:
+    """Destroy the home; the process that served it ends."""
+    await call.node.wipe()
+    call.node.touch()
+    return Nothing()
+
+
+async def peer_add(call: Call[PeerAddress]) -> Peer:
+    """Connect to a node from now on."""
+    host, port = parse_address(call.params.address)
+    node_id = parse_node(call.params.node)
+    await call.node.peer_add(node_id, host, port)
+    name = node_text(node_id)
+    return next(peer for peer in _peers(call.node) if peer.node == name)
+
+
+async def peer_list(call: Call[Nothing]) -> list[Peer]:
+    """The nodes that this one connects to."""
+    _ = call.node.open_store
+    return _peers(call.node)
+
+
+async def peer_remove(call: Call[PeerName]) -> Nothing:
+    """Forget a node."""
+    await call.node.peer_remove(parse_node(call.params.node))
+    return Nothing()
+
+
+async def contact_add(call: Call[Link]) -> Known:
+    """Add somebody, or renew what their link says."""
+    return _known(await call.person.add_contact(call.params.link, call.params.name))
+
+
+async def contact_list(call: Call[Nothing]) -> list[Known]:
+    """Everybody one knows."""
+    return [_known(contact) for contact in call.person.contacts()]
+
+
+async def contact_get(call: Call[Who]) -> Known:
+    """One contact."""
+    return _known(call.person.find(call.params.who))
+
+
+async def contact_verify(call: Call[Who]) -> Known:
+    """Remember that the words were compared."""
+    found = call.person.find(call.params.who)
+    await call.person.verify(found.identity)
+    return _known(call.person.contact(found.identity))
+
+
+async def contact_block(call: Call[Blocking]) -> Known:
+    """Close or open somebody's way in."""
+    found = call.person.find(call.params.who)
+    await call.person.block(found.identity, call.params.blocked)
+    return _known(call.person.contact(found.identity))
+
+
+async def contact_rename(call: Call[Naming]) -> Known:
+    """Call somebody otherwise."""
+    found = call.person.find(call.params.who)
+    await call.person.rename(found.identity, call.params.name)
+    return _known(call.person.contact(found.identity))
+
+
+async def bundle_write(call: Call[Target]) -> Carried:
+    """Write a bundle; its letters count as copied only when the file is durable."""
+    params, person = call.params, call.person
+    if (params.to is None) == (params.space is None):
+        raise UsageError("say for whom: either a contact, or a channel")
+    to = None if params.to is None else person.find(params.to).identity
+    space = None if params.space is None else parse_space(params.space)
+    file = Path(params.file)
+    if file.is_dir():
+        # Nothing in the name tells what it is or for whom.
+        file = file / f"{secrets.token_hex(4)}.bin"
+    with new_file(file, 0o644) as out:
+        report = await person.write_bundle(out, to=to, space=space, progress=call.progress)
+    await person.bundle_left(report)
+    return Carried(str(file), report.entries, report.size_bytes, report.new, report.damaged, list(report.problems))
+
+
+async def bundle_read(call: Call[Source]) -> Carried:
+    """Take in what is whole of a bundle."""
+    file = Path(call.params.file)
+    with existing_file(file) as source:
+        size = os.fstat(source.fileno()).st_size
+        report = await call.person.read_bundle(source, progress=lambda done, _: call.progress(done, size))
+    return Carried(str(file), report.entries, report.size_bytes, report.new, report.damaged, list(report.problems))
+
+
+async def backup(call: Call[Saving]) -> Saved:
+    """Write a backup file."""
+    file = Path(call.params.file)
+    if len(call.params.passphrase) < PASSPHRASE_MIN_CHARS:
+        raise UsageError(f"a passphrase has at least {PASSPHRASE_MIN_CHARS} characters; several words are best")
+    data = await call.person.backup(call.params.passphrase)
+    with new_file(file, 0o600) as out:
+        out.write(data)
+    return Saved(str(file), len(data))
+
+
+async def metrics(call: Call[Nothing]) -> Counts:
+    """Count."""
+    node = call.node
+    entries, size = _usage(node)
+    peers = _peers(node)
+    return Counts(
+        locked=int(node.locked),
+        people_unlocked=len(node.people),
+        entries=entries,
+        store_bytes=size,
+        disk_free_bytes=node.space_left(),
+        spaces=0 if node.locked else len(node.spaces()),
+        peers=len(peers),
+        peers_connected=sum(peer.connected for peer in peers),
+        clock_warning=int(node.clock_warning() is not None),
+    )
+
+
+async def doctor(call: Call[Nothing]) -> Diagnosis:
+    """Look at what goes wrong most often."""
+    return Diagnosis(list(_examine(call.node)))
+
+
+METRICS: Final = Operation("metrics", Nothing, Counts, metrics, "Counts for a monitor", while_locked=True)
+
+OPERATIONS: Final[list[Operation[Any, Any]]] = [
+    Operation("id", Nothing, Identity, identity, "Who you are here"),
+    Operation("status", Nothing, State, status, "How the node and its rooms are doing", while_locked=True),
+    Operation("unlock", Passphrase, Unlocked, unlock, "Open the vault", unsafe=True, while_locked=True),
+    Operation("lock", Nothing, Nothing, lock, "Close the vaults and the store", unsafe=True, while_locked=True),
+    Operation("doctor", Nothing, Diagnosis, doctor, "Look for what is wrong, naming nobody", while_locked=True),
+    Operation("rebuild", Nothing, Rebuilt, rebuild, "Make all views anew from the entries", unsafe=True),
+    Operation("wipe", Nothing, Nothing, wipe, "Destroy the keys and the home", unsafe=True, while_locked=True),
+    Operation("peer.add", PeerAddress, Peer, peer_add, "Connect to a node from now on", unsafe=True),
+    Operation("peer.list", Nothing, list[Peer], peer_list, "The nodes that this one connects to"),
+    Operation("peer.remove", PeerName, Nothing, peer_remove, "Stop connecting to a node", unsafe=True),
+    Operation("contact.add", Link, Known, contact_add, "Add somebody by their link", unsafe=True),
+    Operation("contact.list", Nothing, list[Known], contact_list, "Everybody you know"),
+    Operation("contact.get", Who, Known, contact_get, "One contact"),
+    Operation("contact.verify", Who, Known, contact_verify, "Remember that the words were compared", unsafe=True),
+    Operation("contact.block", Blocking, Known, contact_block, "Open no more mail of somebody, or again", unsafe=True),
+    Operation("contact.rename", Naming, Known, contact_rename, "Call a contact by another name", unsafe=True),
+    Operation("bundle.write", Target, Carried, bundle_write, "Write a file that is carried by hand", unsafe=True),
+    Operation("bundle.read", Source, Carried, bundle_read, "Take in what such a file brings", unsafe=True),
+    Operation("backup", Saving, Saved, backup, "Write a backup file under a passphrase", unsafe=True),
+    METRICS,
+]
+
+
+@contextmanager
+def new_file(path: Path, mode: int) -> Iterator[BinaryIO]:
+    """A file to write that takes its name, in place of an older one, once it is whole and durable.
+
+    Raises StorageError when the disk is full or does not allow it; nothing is left behind then.
+    """
+    draft = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}")
+    try:
+        with open(draft, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        draft.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}; nothing of it was kept") from error
+    finally:
+        with suppress(OSError):
+            draft.unlink()
+
+
+@contextmanager
+def existing_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to read; raises NotFoundError, UsageError for what is no file, and StorageError."""
+    try:
+        # Not waiting: a pipe without a writer would hold the node up.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as source:
+            if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
+                raise UsageError(f"{path} is no file")
+            yield source
+    except FileNotFoundError:
+        raise NotFoundError(f"there is no file {path}") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path} is a folder: name the file in it") from None
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}; is the stick still there?") from error
+
+
+def _known(contact: Contact) -> Known:
+    return Known(
+        id=id_text(contact.identity),
+        name=contact.name,
+        words=" ".join(contact.words),
+        verified=contact.verified_ms is not None,
+        verified_ms=contact.verified_ms,
+        blocked=contact.blocked,
+        added_ms=contact.added_ms,
+        warnings=list(contact.warnings),
+    )
+
+
+def _peer(state: PeerState) -> Peer:
+    address = format_address(state.host, state.port)
+    return Peer(node_text(state.node), address, state.connected, state.last_seen_ms, state.error)
+
+
+def _peers(node: Node) -> list[Peer]:
+    return [] if node.locked else [_peer(state) for state in node.peers()]
+
+
+def _usage(node: Node) -> tuple[int, int]:
+    if node.locked:
+        return 0, 0
+    usage = node.open_store.usage()
+    return usage.entries, usage.bytes
+
+
+def _plain(evidence: Mapping[str, Any]) -> dict[str, str | int | float | None]:
+    return {name: value.hex() if isinstance(value, bytes) else value for name, value in evidence.items()}
+
+
+def _examine(node: Node) -> Iterator[Check]:
+    yield Check("program", "ok", f"Outlast {__version__}, Python {platform.python_version()}, {platform.system()}")
+    loose = [one for one in _files(node.home.path) if one.lstat().st_mode & 0o077]
+    yield Check(
+        "files", "bad" if loose else "ok", f"{len(loose)} readable by others" if loose else "readable by you alone"
+    )
+    unattended = node.home.unattended
+    kept = "by key files: not protected against seizure" if unattended else "under a passphrase"
+    yield Check("keys", "warn" if unattended else "ok", kept)
+    free = node.space_left()
+    yield Check("disk", "ok" if free > LOW_SPACE_BYTES else "bad", f"{free >> 20} MiB free")
+    clock = node.clock_warning()
+    yield Check("clock", "warn" if clock else "ok", clock or "in keeping with what was seen")
+    dumps = resource.getrlimit(resource.RLIMIT_CORE)[0]
+    yield Check("core dumps", "warn" if dumps else "ok", "possible: keys could reach a file" if dumps else "off")
+    swap = _swap()
+    yield Check("swap", "warn" if swap else "ok", "in use: keys could reach the disk" if swap else "none")
+    if node.locked:
+        yield Check("store", "ok", "locked, not looked at")
+        return
+    entries, size = _usage(node)
+    yield _look_into("store", node, f"{entries} entries, {size} bytes")
+    for person in node.people.values():
+        yield _look_into("vault", person, f"{len(person.contacts())} contacts")
+    peers = _peers(node)
+    connected = sum(peer.connected for peer in peers)
+    yield Check("peers", "warn" if peers and not connected else "ok", f"{connected} of {len(peers)} connected")
+    for name, state in node.status():
+        level: Literal["ok", "warn", "bad"] = "bad" if state.level == Level.CUT else "ok"
+        yield Check(f"room {name}", "warn" if state.level == Level.WARN else level, state.reason_code)
+
+
+def _look_into(name: str, rows: Rows, content: str) -> Check:
+    try:
+        whole = rows.query("SELECT * FROM pragma_quick_check") == [("ok",)]
+    except StorageError:
+        whole = False
+    return Check(name, "ok", content) if whole else Check(name, "bad", "damaged: restore from the backup file")
+
+
+def _files(home: Path) -> Iterator[Path]:
+    yield home
+    for folder, folders, files in os.walk(home):
+        yield from (Path(folder, name) for name in (*folders, *files))
+
+
+def _swap() -> bool:
+    with suppress(OSError):
+        return len(Path("/proc/swaps").read_text().splitlines()) > 1
+    return False

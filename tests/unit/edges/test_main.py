@@ -1,0 +1,136 @@
+"""The command line: its tree, the settings that stand anywhere, and how every command ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from outlast.edges.main import read_settings, run, tree
+from outlast.errors import UsageError
+
+OUTLAST = Path(sys.executable).with_name("outlast")
+
+COMMANDS = {
+    "init": set(),
+    "up": set(),
+    "id": set(),
+    "status": set(),
+    "unlock": set(),
+    "doctor": set(),
+    "rebuild": set(),
+    "wipe": set(),
+    "peer": {"add", "list", "remove"},
+    "backup": set(),
+    "restore": set(),
+    "bundle": {"write", "read"},
+    "contact": {"add", "verify", "list", "block"},
+}
+
+
+def outlast(*arguments: str, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "OUTLAST_HOME": str(home), **more}
+    return subprocess.run([OUTLAST, *arguments], capture_output=True, text=True, env=environ, stdin=subprocess.DEVNULL)
+
+
+def test_the_tree_has_the_promised_commands_and_the_rooms() -> None:
+    group = tree()
+    assert {name: set(getattr(one, "commands", ())) for name, one in group.commands.items() if name in COMMANDS} == COMMANDS
+    assert "carry" in group.commands
+    assert "cli" not in str(group.commands["carry"].help)
+
+
+def test_help_imports_nothing_heavy_and_no_room() -> None:
+    program = (
+        "import sys\n"
+        "from outlast.edges.main import run\n"
+        "code = run(['--help'])\n"
+        "heavy = {'starlette', 'uvicorn', 'numpy', 'apsw', 'jinja2', 'pyhpke', 'babel', 'rich', 'asyncio'}\n"
+        "print([name for name in sys.modules if name in heavy or name.startswith(('outlast.rooms.', 'outlast.kernel'))])\n"
+        "sys.exit(code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "carry" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("command", [["--help"], ["-h"], [], ["peer", "--help"], ["up", "-h"], ["--version"]])
+def test_asking_for_help_is_no_error(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command) == 0
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["nonsense"], ["peer"], ["peer", "add", "only-one"], ["init"], ["up", "--port", "many"], ["--nonsense"], ["--home"]],
+)
+def test_wrong_use_is_one_line_and_exit_code_2(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("outlast: ")
+    assert told.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["--json", "status"], ["status", "--json"]])
+def test_the_settings_stand_before_or_behind_the_command(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*command, "--home", str(tmp_path / "none")]) == 4
+    told = json.loads(capsys.readouterr().err)
+    assert told["code"] == 4
+    assert "outlast init" in told["error"]
+
+
+settings = st.lists(st.sampled_from([["--json"], ["--home", "/h"], ["--home=/h"], ["--passphrase-file", "/f"]]), max_size=3)
+words = st.lists(st.sampled_from(["carry", "send", "-x", "--lan", "text", "--port=1"]), max_size=4)
+
+
+@given(settings, words, settings)
+def test_the_settings_are_taken_out_wherever_they_stand(
+    before: list[list[str]], command: list[str], behind: list[list[str]]
+) -> None:
+    terminal, rest = read_settings([*sum(before, []), *command, *sum(behind, [])])
+    given = [one[0].partition("=")[0] for one in before + behind]
+    assert rest == command
+    assert terminal.json == ("--json" in given)
+    assert (terminal.home == Path("/h")) == ("--home" in given)
+    assert (terminal.passphrase_file == Path("/f")) == ("--passphrase-file" in given)
+
+
+def test_what_follows_two_dashes_is_text() -> None:
+    terminal, rest = read_settings(["carry", "send", "x", "--", "--json"])
+    assert rest == ["carry", "send", "x", "--", "--json"]
+    assert not terminal.json
+
+
+def test_a_setting_without_its_value_is_wrong_use() -> None:
+    with pytest.raises(UsageError, match="DIR"):
+        read_settings(["status", "--home"])
+
+
+def test_the_passphrase_file_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTLAST_PASSPHRASE_FILE", "/secret")
+    assert read_settings(["status"])[0].passphrase_file == Path("/secret")
+    assert read_settings(["status", "--passphrase-file=/other"])[0].passphrase_file == Path("/other")
+
+
+def test_nobody_reading_the_output_is_quiet(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    environ = {**os.environ, "OUTLAST_HOME": str(tmp_path)}
+    done = subprocess.run([OUTLAST, "--help"], stdout=writer, stderr=subprocess.PIPE, env=environ, check=False)
+    os.close(writer)
+    assert done.stderr == b""
+    assert done.returncode in (1, 141)
+
+
+def test_completion_is_offered(tmp_path: Path) -> None:
+    done = outlast(home=tmp_path, _OUTLAST_COMPLETE="complete_bash", COMP_WORDS="outlast con", COMP_CWORD="1")
+    assert "contact" in done.stdout

@@ -1,8 +1,8 @@
 """The process of ``outlast up``: the node, its pages, its sync listener and its local API, until it is told to stop.
 
-SIGINT and SIGTERM end it cleanly: the pages first, then the local API, then sessions and files; a second one ends it
-at once. What was acknowledged is durable anyway. It stays in the foreground, needs no terminal, and says on stdout where
-it listens, a line for each.
+SIGINT and SIGTERM end it cleanly: the local API first, then the pages, then sessions and files; a second one ends it
+at once. What was acknowledged is durable anyway. It stays in the foreground, needs no terminal, and says on stdout
+where it listens, a line for each.
 """
 
 from __future__ import annotations

@@ -21,12 +21,14 @@ session going without end: who owns the session counts its rounds and bytes.
 
 from __future__ import annotations
 
+import struct
 from abc import ABC, abstractmethod
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256, shake_256
 from itertools import pairwise
+from math import isqrt
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from outlast.errors import ProtocolError
@@ -47,7 +49,7 @@ TIMESTAMP_MAX: Final = 2**64 - 2
 
 _INFINITY: Final = TIMESTAMP_MAX + 1
 _SKIP, _FINGERPRINT, _ID_LIST = 0, 1, 2
-_BUCKETS: Final = 16
+_PARTS: Final = 16
 # Kept free of a limited message for what may come last: a skip, a bound and a fingerprint.
 _RESERVE_BYTES: Final = 200
 # From one stored prefix sum to the next: 4 bytes an item, at most 7 additions to reach any rank.
@@ -155,12 +157,12 @@ class SetView:
 
     def boundary(self, rank: int) -> Bound:
         """The shortest bound between the items at ``rank`` - 1 and ``rank`` (1 to n - 1)."""
-        before, after = self.item(rank - 1), self.item(rank)
-        if before.timestamp != after.timestamp:
-            return Bound(after.timestamp, b"")
-        pairs = zip(before.prefix, after.prefix, strict=True)
-        shared = next(i for i, (a, b) in enumerate(pairs) if a != b)
-        return Bound(after.timestamp, after.prefix[: shared + 1])
+        timestamp = self._timestamps[rank]
+        if self._timestamps[rank - 1] != timestamp:
+            return Bound(timestamp, b"")
+        before, after = self.ids(rank - 1, rank), self.ids(rank, rank + 1)
+        shared = next(i for i, (a, b) in enumerate(zip(before, after, strict=True)) if a != b)
+        return Bound(timestamp, after[: shared + 1])
 
     def fingerprint(self, lower: int, upper: int) -> bytes:
         """16 bytes over the items at the ranks [lower, upper); costs the same for any number of
@@ -318,18 +320,18 @@ Cuts = Callable[[int, int], list[int]]
 
 def even_cuts(lower: int, upper: int) -> list[int]:
     """The reference's cuts: 16 parts that differ by at most one item, none below 32 items."""
-    size, larger = divmod(upper - lower, _BUCKETS)
+    size, larger = divmod(upper - lower, _PARTS)
     if size < 2:
         return []
-    return [lower + i * size + min(i, larger) for i in range(1, _BUCKETS)]
+    return [lower + i * size + min(i, larger) for i in range(1, _PARTS)]
 
 
 def random_cuts(seed: bytes) -> Cuts:
     """Cuts at ranks that nobody without ``seed`` (32 random bytes) knows before they are sent.
 
-    Up to 16 parts of 2 or more items on average: each even cut, moved by at most half a part to
-    either side. Ranges below 32 items are cut too, where the reference lists their ids: a
-    fingerprint is smaller than two ids.
+    Up to 16 parts: the even cuts, each moved by up to a quarter of a part to either side. Ranges
+    below 32 items, which the reference lists, are cut as well, into about √(1.5 n) parts: a
+    fingerprint with its bound takes some 21 bytes, each id that the other side then lists 32.
     """
     stream = shake_256(b"outlast/setrec/cuts/1" + seed)
     drawn = 0
@@ -337,20 +339,18 @@ def random_cuts(seed: bytes) -> Cuts:
     def cuts(lower: int, upper: int) -> list[int]:
         nonlocal drawn
         size = upper - lower
-        parts = min(_BUCKETS, size // 2)
+        parts = min(_PARTS, isqrt(3 * size // 2))
         if parts < 2:
             return []
         fresh = stream.copy()
         fresh.update(drawn.to_bytes(8, "big"))
         drawn += 1
-        chance = memoryview(fresh.digest(8 * (parts - 1)))
-        ranks: list[int] = []
-        for i in range(1, parts):
-            at = (2 * i - 1 << 64) + 2 * int.from_bytes(chance[8 * i - 8 : 8 * i], "big")
-            rank = lower + (size * at // (2 * parts) >> 64)
-            if not ranks or rank > ranks[-1]:
-                ranks.append(rank)
-        return ranks
+        moves = struct.unpack(f">{parts - 1}Q", fresh.digest(8 * (parts - 1)))
+        # The cut i lies at the part's width times i - 1/4 + move / 2, all in units of 2**-65.
+        return [
+            lower + (size * ((4 * i - 1 << 63) + move) // parts >> 65)
+            for i, move in enumerate(moves, 1)
+        ]
 
     return cuts
 
@@ -417,8 +417,11 @@ class _Party(ABC):
         return bytes(out.message)
 
     def _offer_rest(self, lower: int, out: _Writer) -> None:
-        """One fingerprint for all that this frame has no room for; the next round splits it."""
-        out.fingerprint(_END, self._view.fingerprint(lower, len(self._view)))
+        """One range for all that this frame has no room for; the next round splits it."""
+        if lower < len(self._view) or self._aligned:
+            out.fingerprint(_END, self._view.fingerprint(lower, len(self._view)))
+        else:
+            out.id_list(_END, b"")
 
     def _full(self, out: _Writer) -> bool:
         return self._room is not None and len(out.message) > self._room
@@ -437,7 +440,7 @@ class Initiator(_Party):
     """The side that asks and learns the differences.
 
     ``seed`` is 32 fresh random bytes for each session: additive fingerprints can be forged by who
-    knows the ranges beforehand, so ranges are cut at ranks drawn from it, and a set of 4 or more
+    knows the ranges beforehand, so ranges are cut at ranks drawn from it, and a set of 3 or more
     items never goes under one fingerprint. ``aligned`` instead of it gives the reference's bytes
     for comparisons: its even cuts, and its way of ending a full frame, which can lose differences.
     ``frame_size_limit`` bounds each message in bytes; 0 does not, other values are at least 4096.
@@ -493,8 +496,7 @@ class Initiator(_Party):
         return upper
 
     def _untold(self, ids: list[bytes], known: set[bytes]) -> list[bytes]:
-        """Those of ``ids`` not in ``known``, and not told before: a full frame makes ranges
-        return."""
+        """Those of ``ids`` neither in ``known`` nor told before: full frames repeat ranges."""
         fresh = [i for i in dict.fromkeys(ids) if i not in known and i not in self._told]
         self._told.update(fresh)
         return fresh

@@ -37,10 +37,15 @@ class Door:
 
     def names(self) -> list[str]:
         """The values of ``Host`` that mean this door now: addresses come and go."""
-        literal = [f"[{address}]" if ":" in address else address for address in self.addresses()]
+        literal = [host_of(address) for address in self.addresses()]
         if self.kind == "localhost":
             literal = ["localhost", *literal]
         return [f"{name}:{self.port}" for name in literal] + (literal if self.port == 80 else [])
+
+
+def host_of(address: str) -> str:
+    """An address as it stands in a URL (RFC 3986 §3.2.2)."""
+    return f"[{address}]" if ":" in address else address
 
 
 @dataclass(slots=True, eq=False)

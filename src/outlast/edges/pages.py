@@ -1,19 +1,38 @@
-"""The pages of the node itself: what the person sees and does apart from the rooms."""
+"""The pages of the node itself: doorway, home, backup, settings, help. The rooms bring their own."""
 
+import secrets
+from datetime import datetime
 from importlib import import_module
+from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.routing import Route
 
+from outlast.edges import first_run, people, phones, sneakernet
 from outlast.edges.doors import same
-from outlast.edges.web import Access, StrangerError, Web, route
-from outlast.errors import LockedError, NotFoundError
-from outlast.ui.page import LANGUAGE_COOKIE, STATIC, Card, fields, go, render, translator
+from outlast.edges.events import events
+from outlast.edges.gate import LAN_SETTING, Access, ForbiddenError, StrangerError, Web, route
+from outlast.errors import LockedError, NotFoundError, UsageError
+from outlast.kernel import Node, Person, count_backup, open_backup
+from outlast.ui.languages import marked
+from outlast.ui.page import LANGUAGE_COOKIE, STATIC, Card, attachment, fields, go, render, translator, upload
+
+BACKUP_MAX_BYTES: Final = 64 << 20
+STATIC_TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+HELP: Final = ("travel", "stick", "hotspot", "phone", "verify", "passphrase", "safety")
+NOTICES: Final = {
+    **people.NOTICES,
+    **phones.NOTICES,
+    **sneakernet.NOTICES,
+    "locked": marked("Locked."),
+    "clock": marked("Thank you. What is over will be deleted again."),
+}
 
 
-def routes() -> list[BaseRoute]:
+def routes() -> list[Route]:
     """All routes of the node's own pages."""
     return [
         route("/", "GET", home, Access.OPEN),
@@ -21,28 +40,117 @@ def routes() -> list[BaseRoute]:
         route("/language", "POST", choose_language, Access.OPEN),
         route("/unlock", "POST", unlock, Access.HOST),
         route("/leave", "POST", leave, Access.SESSION),
+        route("/events", "GET", events, Access.PERSON),
         route("/static/{digest}/{name}", "GET", static, Access.OPEN),
+        route("/more", "GET", more, Access.PERSON),
+        route("/help", "GET", help_index, Access.OPEN),
+        route("/help/{topic}", "GET", help_topic, Access.OPEN),
+        route("/backup", "GET", backup, Access.OWNER),
+        route("/backup/file", "POST", backup_file, Access.OWNER),
+        route("/backup/test", "POST", backup_test, Access.OWNER, BACKUP_MAX_BYTES),
+        route("/backup/words", "POST", backup_words, Access.OWNER),
+        route("/settings", "GET", settings, Access.PERSON),
+        route("/settings/lan", "POST", set_lan, Access.OWNER),
+        route("/settings/clock", "POST", confirm_clock, Access.OWNER),
+        route("/settings/lock", "POST", lock, Access.OWNER),
+        route("/settings/wipe", "POST", wipe, Access.HOST),
+        *first_run.routes(),
+        *people.routes(),
+        *phones.routes(),
+        *sneakernet.routes(),
     ]
 
 
-async def home(request: Request) -> Response:
-    """One sentence and a card for each room; for strangers the doorway."""
-    if request.state.person is None:
-        return await doorway(request)
-    return render(request, "home.html", cards=room_cards(request))
+# ---- coming in ----
 
 
-def room_cards(request: Request) -> list[Card]:
-    """The cards of the rooms that have one."""
-    found: list[Card] = []
-    for room in request.state.site.rooms.values():
-        module = import_module(room.web.partition(":")[0]) if room.web else None
-        if card := getattr(module, "card", None):
-            found.append(card(request))
-    return found
+async def doorway(request: Request, *, status: int = 200, wrong: str = "") -> Response:
+    """What a visitor sees who was not let in, or whose vault is locked."""
+    web: Web = request.state.web
+    session = request.state.session
+    if session is not None and session.door == "localhost":
+        return render(request, "unlock.html", status=status, wrong=wrong)
+    return render(
+        request,
+        "doorway.html",
+        status=status,
+        wrong=wrong,
+        token=request.query_params.get("t", ""),
+        locked=web.made and web.node.locked,
+        passphrase=opens_by_passphrase(web),
+    )
 
 
-STATIC_TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+def opens_by_passphrase(web: Web) -> bool:
+    """Whether a passphrase proves anything here: an unattended vault takes none."""
+    return any(web.home.needs_passphrase(person) for person in web.home.people())
+
+
+async def enter(request: Request) -> Response:
+    """Let a browser in that proves to be the owner's: by the launch token, or by the passphrase."""
+    web: Web = request.state.web
+    _ = translator(request)
+    if request.state.door != "localhost":
+        raise StrangerError(_("Nobody let this browser in yet."))
+    form = await fields(request)
+    person = ""
+    if given := form.get("token", ""):
+        web.try_secret("token")
+        token = parse_qs(urlsplit(given).query).get("t", [given])[0]
+        if not same(token, web.launch):
+            line = _("That is not the token of this start: the terminal shows the present one.")
+            return await doorway(request, status=401, wrong=line)
+        web.tries.forgive("token")
+    else:
+        try:
+            person = (await try_passphrase(web, form.get("passphrase", ""))).key
+        except LockedError as error:
+            return await doorway(request, status=error.status, wrong=_(str(error)))
+    secret = secrets.token_urlsafe(32)
+    web.sessions.open(secret, "localhost", person, "", web.now_ms())
+    answer = go("/")
+    answer.set_cookie(request.state.door_cookie, secret, httponly=True, samesite="strict", path="/")
+    return answer
+
+
+async def try_passphrase(web: Web, passphrase: str) -> Person:
+    """The person whose vault this passphrase opens; raises LockedError when it opens none, TooOftenError."""
+    if not opens_by_passphrase(web):
+        raise LockedError("no passphrase opens this node: use the link from the terminal")
+    web.try_secret("passphrase")
+    person = await web.node.unlock(passphrase)
+    web.tries.forgive("passphrase")
+    return person
+
+
+async def unlock(request: Request) -> Response:
+    """Open a vault by its passphrase."""
+    form = await fields(request)
+    try:
+        person = await try_passphrase(request.state.web, form.get("passphrase", ""))
+    except LockedError as error:
+        return await doorway(request, status=error.status, wrong=translator(request)(str(error)))
+    request.state.session.person = person.key
+    return go("/")
+
+
+async def leave(request: Request) -> Response:
+    """Log this browser out."""
+    await request.state.web.end(request.state.session)
+    answer = go("/")
+    answer.delete_cookie(request.state.door_cookie, path="/")
+    return answer
+
+
+async def choose_language(request: Request) -> Response:
+    """Remember the language of this browser."""
+    form = await fields(request)
+    back = form.get("back", "/")
+    answer = go(back if back.startswith("/") and not back.startswith(("//", "/\\")) else "/")
+    if form.get("language") in request.state.site.catalogues.languages():
+        year_s = 31_536_000
+        answer.set_cookie(LANGUAGE_COOKIE, form["language"], max_age=year_s, httponly=True, samesite="strict", path="/")
+    return answer
 
 
 async def static(request: Request) -> Response:
@@ -55,86 +163,179 @@ async def static(request: Request) -> Response:
     return Response((STATIC / name).read_bytes(), media_type=kind, headers=lasting)
 
 
-async def doorway(request: Request, *, status: int = 200) -> Response:
-    """What a visitor sees who was not let in, or whose vault is locked."""
+# ---- the start page ----
+
+
+async def home(request: Request) -> Response:
+    """A card for each room, and what is left of the first steps; for strangers the doorway."""
     web: Web = request.state.web
-    session = request.state.session
-    if session is not None and session.door == "localhost":
-        return render(request, "unlock.html", status=status, wrong="")
+    if request.state.session is not None and not request.state.session.waiting_code and not web.made:
+        return go(first_run.first_page(request))
+    if request.state.person is None:
+        return phones.waiting(request) or await doorway(request)
+    person: Person = request.state.person
     return render(
         request,
-        "doorway.html",
-        status=status,
-        token=request.query_params.get("t", ""),
-        locked=web.node.locked,
-        passphrase=web.node.home.exists() and not web.node.home.unattended,
+        "home.html",
+        cards=room_cards(request),
+        left=first_run.steps_left(request),
+        waiting=sneakernet.waiting_to_leave(person),
+        alone=not person.contacts(),
     )
 
 
-async def enter(request: Request) -> Response:
-    """Let a browser in that proves to be the owner's: by the launch token, or by the passphrase."""
+def room_cards(request: Request) -> list[Card]:
+    """The cards of the rooms that have one."""
+    found: list[Card] = []
+    for room in request.state.site.rooms.values():
+        module = import_module(room.web.partition(":")[0]) if room.web else None
+        if card := getattr(module, "card", None):
+            found.append(card(request))
+    return found
+
+
+async def more(request: Request) -> Response:
+    """The places that the bottom bar has no room for."""
+    return render(request, "more.html")
+
+
+async def help_index(request: Request) -> Response:
+    """What there is to read without internet."""
+    return render(request, "help.html", topic="")
+
+
+async def help_topic(request: Request) -> Response:
+    """One page of help."""
+    topic = request.path_params["topic"]
+    if topic not in HELP:
+        raise NotFoundError(translator(request)("There is no such page here."))
+    return render(request, "help.html", topic=topic)
+
+
+# ---- backup ----
+
+
+async def backup(request: Request) -> Response:
+    """The backup file, its trial, and the 24 words."""
+    return render_backup(request)
+
+
+def render_backup(request: Request, **said: object) -> Response:
+    """The backup page with the answer to one of its forms."""
+    context: dict[str, object] = {"counts": None, "words": None, "wrong": "", "at": ""} | said
+    status = 400 if context["wrong"] else 200
+    passphrase = opens_by_passphrase(request.state.web)
+    return render(request, "backup.html", status=status, passphrase=passphrase, **context)
+
+
+async def backup_file(request: Request) -> Response:
+    """Download everything that makes this person, sealed under a passphrase."""
+    _ = translator(request)
+    person: Person = request.state.person
+    form = await fields(request)
+    passphrase = form.get("passphrase", "")
+    if len(passphrase) < 8:
+        return render_backup(
+            request, wrong=_("A passphrase has at least 8 characters; several words are best."), at="file"
+        )
+    if passphrase != form.get("again"):
+        return render_backup(request, wrong=_("The two passphrases differ: type the same twice."), at="file")
+    data = await person.backup(passphrase)
+    return download(data, f"outlast-{datetime.now():%Y-%m-%d}.backup")
+
+
+def download(data: bytes, name: str) -> Response:
+    """Bytes as a file that the browser stores and never shows."""
+    return Response(data, media_type="application/octet-stream", headers=attachment(name))
+
+
+async def backup_test(request: Request) -> Response:
+    """Open a backup file and say what it holds, without restoring anything."""
+    file, form = await upload(request, "file")
+    request.state.web.try_secret("backup")
+    try:
+        body = await run_in_threadpool(open_backup, await file.read(), form.get("passphrase", ""))
+    except LockedError as error:
+        return render_backup(request, wrong=translator(request)(str(error)), at="test")
+    return render_backup(request, counts=count_backup(body), at="test")
+
+
+async def backup_words(request: Request) -> Response:
+    """Show the 24 words, after the passphrase where there is one."""
+    web: Web = request.state.web
+    person: Person = request.state.person
+    form = await fields(request)
+    if web.home.needs_passphrase(person.key):
+        try:
+            opened = await try_passphrase(web, form.get("passphrase", ""))
+        except LockedError as error:
+            return render_backup(request, wrong=translator(request)(str(error)), at="words")
+        if opened is not person:
+            return render_backup(request, wrong=translator(request)("That opens another vault than yours."), at="words")
+    return render_backup(request, words=person.secret_words(), at="words")
+
+
+# ---- settings ----
+
+
+async def settings(request: Request) -> Response:
+    """Language, the door for phones, locking, wiping."""
+    web: Web = request.state.web
+    node: Node = request.state.node
+    return render(
+        request,
+        "settings.html",
+        lan=web.lan,
+        urls=web.lan_urls(),
+        clock=node.clock_warning(),
+        unattended=web.home.unattended,
+        free=node.space_left(),
+        wrong="",
+    )
+
+
+async def set_lan(request: Request) -> Response:
+    """Open or close the door for phones, now and at the next start."""
+    web: Web = request.state.web
+    form = await fields(request)
+    await switch_lan(web, form.get("lan") == "on")
+    back = form.get("back", "")
+    return go(back if back in ("/phones", "/first/phone") else "/settings")
+
+
+async def switch_lan(web: Web, on: bool) -> None:
+    """Open or close the door for phones and remember it in the store."""
+    if web.switch_lan is None:
+        raise UsageError("this node was started without a door for phones")
+    await web.switch_lan(on)
+    store = web.node.open_store
+    await web.node.write(lambda: store.set_meta(LAN_SETTING, b"1" if on else b"0"))
+
+
+async def confirm_clock(request: Request) -> Response:
+    """The owner says that today's date is right."""
+    node: Node = request.state.node
+    await node.confirm_clock()
+    return go("/settings", "clock")
+
+
+async def lock(request: Request) -> Response:
+    """Close the vault and the store; every page is locked from now on."""
+    web: Web = request.state.web
+    if not opens_by_passphrase(web):
+        raise ForbiddenError(translator(request)("This node has no passphrase: there is nothing to lock it with."))
+    await web.node.lock()
+    return go("/", "locked")
+
+
+async def wipe(request: Request) -> Response:
+    """Destroy the keys and files of this node after the word was typed; the process ends."""
     web: Web = request.state.web
     _ = translator(request)
-    if request.state.door != "localhost":
-        raise StrangerError(_("Nobody let this browser in yet."))
     form = await fields(request)
-    token = form.get("token", "")
-    if token:
-        web.try_secret("token")
-        token = parse_qs(urlsplit(token).query).get("t", [token])[0]
-        if not same(token, web.launch):
-            raise StrangerError(_("That is not the token of this start: the terminal shows the present one."))
-        web.tries.forgive("token")
-        person = ""
-    else:
-        web.try_secret("passphrase")
-        person = (await web.node.unlock(form.get("passphrase", ""))).key
-        web.tries.forgive("passphrase")
-    return let_in(request, person)
-
-
-def let_in(request: Request, person: str) -> Response:
-    """Start a session at localhost and go to the start page."""
-    import secrets
-
-    web: Web = request.state.web
-    secret = secrets.token_urlsafe(32)
-    web.sessions.open(secret, "localhost", person, "", web.now_ms())
-    answer = go("/")
-    answer.set_cookie(request.state.door_cookie, secret, httponly=True, samesite="strict", path="/")
-    return answer
-
-
-async def unlock(request: Request) -> Response:
-    """Open a vault by its passphrase."""
-    web: Web = request.state.web
-    form = await fields(request)
-    web.try_secret("passphrase")
-    try:
-        person = await web.node.unlock(form.get("passphrase", ""))
-    except LockedError as error:
-        return render(request, "unlock.html", status=error.status, wrong=translator(request)(str(error)))
-    web.tries.forgive("passphrase")
-    request.state.session.person = person.key
-    return go("/")
-
-
-async def leave(request: Request) -> Response:
-    """Log this browser out."""
-    web: Web = request.state.web
-    await web.end(request.state.session)
-    answer = go("/")
-    answer.delete_cookie(request.state.door_cookie, path="/")
-    return answer
-
-
-async def choose_language(request: Request) -> Response:
-    """Remember the language of this browser."""
-    form = await fields(request)
-    back = form.get("back", "/")
-    answer = go(back if back.startswith("/") and not back.startswith(("//", "/\\")) else "/")
-    if form.get("language") in request.state.site.catalogues.languages():
-        answer.set_cookie(
-            LANGUAGE_COOKIE, form["language"], max_age=31_536_000, httponly=True, samesite="strict", path="/"
-        )
-    return answer
+    # Translators: the word that a person types to confirm that everything is to be deleted; capital letters.
+    if form.get("word", "").upper() != _("WIPE").upper():
+        raise UsageError(_("Nothing was deleted: type the word exactly as it is shown."))
+    await web.node.wipe()
+    web.node.touch()  # whoever runs the node sees that its home is gone, and ends
+    return render(request, "wiped.html", tabs=[], live=False, person=None)

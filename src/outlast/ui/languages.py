@@ -12,7 +12,7 @@ from typing import Final
 
 LOCALES: Final = Path(__file__).parent / "locales"
 SOURCE_LANGUAGE: Final = "en"
-KEYWORDS: Final = {"_": None, "ngettext": (1, 2)}
+KEYWORDS: Final = {"_": None, "ngettext": (1, 2), "marked": None}
 
 
 class Translation:
@@ -68,6 +68,11 @@ class Catalogues:
                 if name in here:
                     return name
         return SOURCE_LANGUAGE
+
+
+def marked(message: str) -> str:
+    """A sentence that is to be translated where it is shown."""
+    return message
 
 
 def tag(code: str) -> str:

@@ -1,9 +1,9 @@
 """Escaped HTML pages that work without JavaScript, and what a room needs to make them.
 
-A room's ``web`` names a function ``routes() -> list[starlette.routing.Route]``. Its paths begin with ``/<room name>/``.
-Its templates lie in ``templates/`` beside that module, are found as ``<room name>/x.html``, extend ``page.html`` and fill
-the blocks ``title`` (never with anybody's words), ``heading`` and ``main``. The same module may have
-``card(request) -> Card`` for the home page. In templates stand ready:
+A room's ``web`` names a function ``routes() -> list[starlette.routing.Route]``. Its paths begin with
+``/<room name>/``. Its templates lie in ``templates/`` beside that module, are found as ``<room name>/x.html``, extend
+``page.html`` and fill the blocks ``title`` (never with anybody's words), ``heading`` and ``main``. The same module may
+have ``card(request) -> Card`` for the home page. In templates stand ready:
 
 - ``_("text %(name)s", name=...)`` and ``ngettext(one, many, n)``: the page's language;
 - ``{{ csrf }}``: must be the first thing in each ``<form method="post">``;
@@ -156,8 +156,10 @@ def csrf_field(token: str) -> Markup:
     return Markup('<input type="hidden" name="csrf" value="{}">').format(token)
 
 
-def status_line(node: "Node", _: Translation) -> tuple[str, str]:
+def status_line(node: "Node | None", _: Translation) -> tuple[str, str]:
     """One honest sentence for the strip on each page, after its level: ``ok``, ``warn`` or ``off``."""
+    if node is None:
+        return "off", _("Nothing is set up here yet.")
     if node.locked:
         return "off", _("Locked. Nothing is read or sent from here.")
     if warning := node.clock_warning():
@@ -186,6 +188,14 @@ async def upload(request: Request, name: str) -> tuple[UploadFile, dict[str, str
     if not isinstance(file, UploadFile) or not file.filename:
         raise UsageError(translator(request)("Choose a file first."))
     return file, {key: value.strip() for key, value in form.items() if isinstance(value, str)}
+
+
+def attachment(name: str) -> dict[str, str]:
+    """The headers of a download: stored under ``name``, never shown, and powerless if shown all the same."""
+    return {
+        "content-disposition": f'attachment; filename="{name}"',
+        "content-security-policy": "default-src 'none'; sandbox",
+    }
 
 
 def qr(text: str) -> Qr:

@@ -1,0 +1,61 @@
+"""News for open pages: server-sent events (HTML Living Standard §9.2) that say when to look again, and nothing else."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from outlast.edges.doors import STREAMS_MAX, Session
+from outlast.edges.gate import TooOftenError, Web
+from outlast.kernel import Node
+from outlast.ui.page import translator
+
+HEARTBEAT_S: Final = 20.0
+
+
+async def events(request: Request) -> Response:
+    """A stream with the node's revision as ``id``: an event for each change, until the session ends or the node locks."""
+    session: Session = request.state.session
+    if len(session.watchers) >= STREAMS_MAX:
+        raise TooOftenError(translator(request)("Too many pages are open in this browser: close some."))
+    return StreamingResponse(
+        news(request.state.web, session, last_event(request)),
+        media_type="text/event-stream",
+        headers={"x-accel-buffering": "no"},
+    )
+
+
+def last_event(request: Request) -> int | None:
+    """The revision that a browser which lost the connection saw last."""
+    seen = request.headers.get("last-event-id", "")
+    return int(seen) if seen.isascii() and seen.isdigit() and len(seen) < 16 else None
+
+
+async def news(web: Web, session: Session, seen: int | None) -> AsyncIterator[str]:
+    """The lines of one browser's stream."""
+    node: Node = web.node
+    ended = asyncio.Event()
+    session.watchers.add(ended.set)
+    ending = asyncio.create_task(ended.wait())
+    # A revision of an earlier run says nothing: it may be higher than ours.
+    revision = seen if seen is not None and seen <= node.revision else node.revision if seen is None else -1
+    try:
+        yield f"retry: 1500\nid: {node.revision}\nevent: status\ndata: open\n\n"
+        while True:
+            change = asyncio.create_task(node.wait(revision))
+            try:
+                await asyncio.wait({change, ending}, timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                change.cancel()
+            if ended.is_set() or node.locked or session.ended(web.now_ms()):
+                return
+            if node.revision > revision:
+                revision = node.revision
+                yield f"id: {revision}\nevent: fragment\ndata: {revision}\n\n"
+            else:
+                yield ": still here\n\n"
+    finally:
+        ending.cancel()
+        session.watchers.discard(ended.set)

@@ -1,0 +1,271 @@
+"""What stands before each route: who may use it, how much they may send, and that the form is our own.
+
+``Web`` holds what all doors share: the node, the browsers that were let in, the tokens that let one in.
+"""
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, Final, Protocol
+
+import msgspec
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.routing import Route, request_response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from outlast.edges.doors import DAY_MS, MINUTE_MS, Invitations, Session, Sessions, Tries, host_of
+from outlast.errors import LockedError, NotFoundError, OutlastError, UsageError
+from outlast.kernel import Home, Node, Person
+from outlast.ui.page import Site
+
+FORM_MAX_BYTES: Final = 64 * 1024
+CSRF_PREFIX_BYTES: Final = 1024
+SAFE_METHODS: Final = ("GET", "HEAD")
+SESSION_ROW: Final = "session/"
+LAN_SETTING: Final = "web/lan"
+
+_FIRST_FIELD = re.compile(
+    rb'(?:--[^\r\n]{1,200}\r\ncontent-disposition: form-data; name="csrf"\r\n\r\n([\w-]{43})\r\n'
+    rb"|csrf=([\w-]{43})(?:&|$))",
+    re.IGNORECASE,
+)
+
+
+class Access(IntEnum):
+    """Who may use a route."""
+
+    OPEN = 0
+    """Anybody who reaches the door."""
+    SESSION = 1
+    """Who was let in, also while the vault is locked."""
+    PERSON = 2
+    """Who was let in and whose vault is open; joined phones too."""
+    HOST = 3
+    """Who was let in at localhost, also while the vault is locked."""
+    OWNER = 4
+    """Who was let in at localhost and whose vault is open."""
+
+
+class StrangerError(OutlastError):
+    """Nobody let this visitor in yet."""
+
+    status = 401
+
+
+class ForbiddenError(OutlastError):
+    """This door, page or form is not the one for it."""
+
+    status = 403
+
+
+class TooLargeError(UsageError):
+    """More bytes than the form may have."""
+
+    status = 413
+
+
+class TooOftenError(OutlastError):
+    """A secret was tried too often."""
+
+    status = 429
+
+
+class KeptSession(msgspec.Struct, array_like=True, frozen=True):
+    """A phone's session in its person's vault, under the hash of its secret."""
+
+    label: str
+    made_ms: int
+    seen_ms: int
+
+
+class Lan(Protocol):
+    """The switch of the door for phones."""
+
+    async def __call__(self, on: bool) -> None:
+        """Open or close the door; raises StorageError when its port is taken."""
+
+
+class Web:
+    """What the doors share: the node, the browsers that were let in, the tokens that let one in."""
+
+    def __init__(self, home: Home, node: Node | None, site: Site) -> None:
+        """Nobody is in yet; a launch token is made for the one who sees the terminal.
+
+        Without a ``node`` the pages lead through the first run, which makes one in ``home``.
+        """
+        self.home = home
+        self.site = site
+        self._node = node
+        self._made: asyncio.Event = asyncio.Event()
+        self.launch = secrets.token_urlsafe(32)
+        self.sessions = Sessions()
+        self.invitations = Invitations(lambda: secrets.token_urlsafe(32))
+        self.tries = Tries(5, MINUTE_MS // 4)
+        self.lan = False
+        self.lan_addresses: list[str] = []
+        self.port = 0
+        self.switch_lan: Lan | None = None
+        self._adopted: dict[str, Person] = {}
+
+    @property
+    def node(self) -> Node:
+        """The node; raises NotFoundError while the first run has not made it."""
+        if self._node is None:
+            raise NotFoundError("nobody set this node up yet: do the first steps")
+        return self._node
+
+    @property
+    def made(self) -> bool:
+        """Whether there is a node."""
+        return self._node is not None
+
+    def take(self, node: Node) -> None:
+        """From now on serve this node, which the first run made."""
+        self._node = node
+        self._made.set()
+
+    async def wait_node(self) -> Node:
+        """The node, as soon as there is one."""
+        if self._node is None:
+            await self._made.wait()
+        return self.node
+
+    def now_ms(self) -> int:
+        """The node's clock, or the system's before there is a node."""
+        return self._node.now_ms() if self._node else time.time_ns() // 1_000_000
+
+    def person_of(self, session: Session | None) -> Person | None:
+        """The person whose open vault a session may use."""
+        if session is None or not self.made or self.node.locked:
+            return None
+        people = self.node.people
+        if not session.person and session.door == "localhost" and len(people) == 1:
+            return next(iter(people.values()))
+        return people.get(session.person)
+
+    def adopt(self) -> None:
+        """Take in the phones that the vaults opened since the last visit remember."""
+        for key, person in self._node.people.items() if self._node else ():
+            if self._adopted.get(key) is person:
+                continue
+            self._adopted[key] = person
+            for name, value in person.query("SELECT name, value FROM meta WHERE name LIKE 'session/%'"):
+                kept = msgspec.msgpack.decode(bytes(value), type=KeptSession)
+                digest = bytes.fromhex(str(name).removeprefix(SESSION_ROW))
+                self.sessions.restore(Session(digest, "lan", key, kept.label, kept.made_ms, kept.seen_ms, ""))
+
+    async def keep(self, session: Session) -> None:
+        """Remember a phone in its person's vault, so that it stays joined when the node starts anew."""
+        row = msgspec.msgpack.encode(KeptSession(session.label, session.made_ms, session.seen_ms))
+        await self._vault(
+            session, "INSERT OR REPLACE INTO meta(name, value) VALUES (?, ?)", (SESSION_ROW + session.digest.hex(), row)
+        )
+
+    async def end(self, session: Session) -> None:
+        """End a session for good; its streams end too."""
+        self.sessions.close(session)
+        await self._vault(session, "DELETE FROM meta WHERE name = ?", (SESSION_ROW + session.digest.hex(),))
+
+    def must_keep(self, session: Session) -> bool:
+        """Whether the vault's record of when a phone was last seen is a day old."""
+        person = self._node.people.get(session.person) if self._node else None
+        if person is None or session.door != "lan" or session.waiting_code:
+            return False
+        value = person.vault.meta(SESSION_ROW + session.digest.hex())
+        return value is not None and session.seen_ms - msgspec.msgpack.decode(value, type=KeptSession).seen_ms > DAY_MS
+
+    def lan_urls(self) -> list[str]:
+        """What phones nearby open, while their door is open."""
+        return [f"http://{host_of(address)}:{self.port}" for address in self.lan_addresses]
+
+    async def _vault(self, session: Session, sql: str, args: tuple[str | bytes, ...]) -> None:
+        person = self.node.people.get(session.person)
+        if session.door == "lan" and person is not None:
+            await self.node.write(lambda: person.vault.write(lambda tx: tx.execute(sql, args)))
+            self.node.touch()
+
+    def try_secret(self, what: str) -> None:
+        """Count one try at a secret; raises TooOftenError when there were too many."""
+        if wait_s := self.tries.take(what, self.now_ms()):
+            raise TooOftenError(f"too many tries: wait {wait_s} seconds, then try again")
+
+
+class Gate:
+    """Stands before one route: who may use it, and how much they may send."""
+
+    def __init__(self, app: ASGIApp, access: Access, max_bytes: int = FORM_MAX_BYTES) -> None:
+        """Pass on to ``app`` what ``access`` allows, up to ``max_bytes`` of body."""
+        self.app = app
+        self.access = access
+        self.max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raise what the error page tells, or pass the request on."""
+        state = scope["state"]
+        _ = state["translation"]
+        session: Session | None = state["session"]
+        if self.access in (Access.HOST, Access.OWNER) and state["door"] != "localhost":
+            raise ForbiddenError(_("This is done at the computer that runs the node, not over Wi-Fi."))
+        if self.access > Access.OPEN and (session is None or session.waiting_code):
+            raise StrangerError(_("Nobody let this browser in yet."))
+        if self.access in (Access.PERSON, Access.OWNER) and state["person"] is None:
+            raise LockedError(_("Locked. Give the passphrase at the computer that runs the node."))
+        if scope["method"] not in SAFE_METHODS:
+            receive = limited(receive, self.max_bytes, Headers(scope=scope), _)
+            if session is not None:
+                receive = await checked(receive, session.csrf, _)
+        await self.app(scope, receive, send)
+
+
+def limited(receive: Receive, max_bytes: int, headers: Headers, _: Callable[[str], str]) -> Receive:
+    """``receive`` that raises TooLargeError when the body is, or says that it is, larger than ``max_bytes``."""
+    length = headers.get("content-length", "0")
+    taken = int(length) if length.isdigit() else max_bytes + 1
+    if taken > max_bytes:
+        raise TooLargeError(_("That is too large for this form."))
+    taken = 0
+
+    async def receive_limited() -> Message:
+        nonlocal taken
+        message = await receive()
+        taken += len(message.get("body", b""))
+        if taken > max_bytes:
+            raise TooLargeError(_("That is too large for this form."))
+        return message
+
+    return receive_limited
+
+
+async def checked(receive: Receive, csrf: str, _: Callable[[str], str]) -> Receive:
+    """``receive`` once the body was seen to begin with the form token; raises ForbiddenError when it does not.
+
+    The token is the first field of every form, so an upload is checked before it is read.
+    """
+    seen: list[Message] = []
+    start = b""
+    while len(start) < CSRF_PREFIX_BYTES:
+        message = await receive()
+        seen.append(message)
+        start += message.get("body", b"")
+        if not message.get("more_body", False):
+            break
+    match = _FIRST_FIELD.match(start)
+    given = (match[1] or match[2]).decode() if match else ""
+    if not secrets.compare_digest(given, csrf):
+        raise ForbiddenError(_("This form is too old or came from elsewhere; nothing was done. Open the page again."))
+
+    async def receive_again() -> Message:
+        return seen.pop(0) if seen else await receive()
+
+    return receive_again
+
+
+def route(
+    path: str, method: str, handler: Callable[[Request], Any], access: Access, max_bytes: int = FORM_MAX_BYTES
+) -> Route:
+    """A route behind its Gate. ``method`` is GET or POST; a GET changes nothing."""
+    return Route(path, Gate(request_response(handler), access, max_bytes), methods=[method], name=f"{method} {path}")

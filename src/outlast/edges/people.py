@@ -1,0 +1,154 @@
+"""People and the nodes that this one meets: contacts, verification, neighbours."""
+
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from outlast.edges.config import parse_address
+from outlast.edges.gate import Access, Web, route
+from outlast.edges.photo import read_qr
+from outlast.errors import UsageError
+from outlast.kernel import Contact, Node, Person, node_text, parse_id, parse_node
+from outlast.ui.languages import marked
+from outlast.ui.page import fields, go, render, translator, upload
+
+PHOTO_MAX_BYTES: Final = 16 << 20
+NOTICES: Final = {
+    "added": marked("Added. Now compare the six words, face to face or on the phone."),
+    "verified": marked("Verified. You know whom you write to."),
+    "renamed": marked("Renamed."),
+    "blocked": marked("Blocked. Their new messages are not opened."),
+    "unblocked": marked("Unblocked."),
+    "accepted": marked("Accepted. New messages are sealed to this device too."),
+    "peer-added": marked("Added. The node connects as soon as it can reach it."),
+    "peer-removed": marked("Removed."),
+}
+
+
+def routes() -> list[Route]:
+    """The pages of contacts and neighbours."""
+    return [
+        route("/people", "GET", people, Access.PERSON),
+        route("/people/me", "GET", me, Access.PERSON),
+        route("/people/add", "GET", add_page, Access.PERSON),
+        route("/people/add", "POST", add, Access.PERSON),
+        route("/people/photo", "POST", add_by_photo, Access.PERSON, PHOTO_MAX_BYTES),
+        route("/people/{id}", "GET", contact, Access.PERSON),
+        route("/people/{id}/name", "POST", rename, Access.PERSON),
+        route("/people/{id}/block", "POST", block, Access.PERSON),
+        route("/people/{id}/verify", "POST", verify, Access.OWNER),
+        route("/people/{id}/device", "POST", accept_device, Access.OWNER),
+        route("/nodes", "GET", nodes, Access.OWNER),
+        route("/nodes/add", "POST", add_node, Access.OWNER),
+        route("/nodes/remove", "POST", remove_node, Access.OWNER),
+    ]
+
+
+async def people(request: Request) -> Response:
+    """All contacts."""
+    person: Person = request.state.person
+    return render(request, "people.html", contacts=person.contacts())
+
+
+async def me(request: Request) -> Response:
+    """This person's own link, as text and QR code, and the six words."""
+    person: Person = request.state.person
+    return render(request, "me.html", words=person.words(), link=await person.link())
+
+
+async def add_page(request: Request) -> Response:
+    """The forms to add somebody: by link, by a photographed QR code."""
+    return render(request, "add.html", typed="", wrong="")
+
+
+async def add(request: Request) -> Response:
+    """Add somebody by their link."""
+    person: Person = request.state.person
+    form = await fields(request)
+    added = await person.add_contact(form.get("link", ""))
+    return go(f"/people/{added.id}", "added")
+
+
+async def add_by_photo(request: Request) -> Response:
+    """Add somebody by a photo of their QR code."""
+    person: Person = request.state.person
+    file, _form = await upload(request, "photo")
+    text = await read_qr(await file.read())
+    if not text:
+        raise UsageError(
+            translator(request)("No QR code was found in this photo: come closer, hold still, avoid glare.")
+        )
+    added = await person.add_contact(text)
+    return go(f"/people/{added.id}", "added")
+
+
+def named(request: Request) -> Contact:
+    """The contact in the address of the page; raises NotFoundError, UsageError."""
+    person: Person = request.state.person
+    return person.contact(parse_id(request.path_params["id"]))
+
+
+async def contact(request: Request) -> Response:
+    """One contact: the six words, their name, blocking."""
+    return render(request, "contact.html", contact=named(request), rooms=list(request.state.site.rooms))
+
+
+async def rename(request: Request) -> Response:
+    """Call a contact by another name."""
+    found = named(request)
+    form = await fields(request)
+    await request.state.person.rename(found.identity, form.get("name", ""))
+    return go(f"/people/{found.id}", "renamed")
+
+
+async def block(request: Request) -> Response:
+    """Block a contact, or unblock them."""
+    found = named(request)
+    form = await fields(request)
+    blocked = form.get("blocked") == "yes"
+    await request.state.person.block(found.identity, blocked)
+    return go(f"/people/{found.id}", "blocked" if blocked else "unblocked")
+
+
+async def verify(request: Request) -> Response:
+    """The six words were compared."""
+    found = named(request)
+    await request.state.person.verify(found.identity)
+    return go(f"/people/{found.id}", "verified")
+
+
+async def accept_device(request: Request) -> Response:
+    """The contact said that the new device is theirs."""
+    found = named(request)
+    await request.state.person.accept_device(found.identity)
+    return go(f"/people/{found.id}", "accepted")
+
+
+async def nodes(request: Request) -> Response:
+    """The neighbours that this node connects to."""
+    node: Node = request.state.node
+    web: Web = request.state.web
+    return render(
+        request,
+        "nodes.html",
+        node_id=node_text(node.transport_id),
+        peers=[(node_text(peer.node), peer) for peer in node.peers()],
+        addresses=web.lan_addresses,
+    )
+
+
+async def add_node(request: Request) -> Response:
+    """Keep a session with another node from now on."""
+    form = await fields(request)
+    host, port = parse_address(form.get("address", ""))
+    await request.state.node.peer_add(parse_node(form.get("node", "")), host, port)
+    return go("/nodes", "peer-added")
+
+
+async def remove_node(request: Request) -> Response:
+    """Forget a neighbour."""
+    form = await fields(request)
+    await request.state.node.peer_remove(parse_node(form.get("node", "")))
+    return go("/nodes", "peer-removed")

@@ -1,0 +1,124 @@
+"""Sneakernet: bundles carried by hand, on a stick or in a phone's downloads, and what each trip brought."""
+
+import secrets
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from typing import IO, Final
+
+import msgspec
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from outlast.edges.gate import Access, route
+from outlast.errors import UsageError
+from outlast.kernel import BundleReport, Person, parse_id, parse_space
+from outlast.ui.languages import marked
+from outlast.ui.page import attachment, fields, go, render, translator, upload
+
+BUNDLE_MAX_BYTES: Final = 4 << 30
+TRIPS_ROW: Final = "web/trips"
+TRIPS_MAX: Final = 10
+BLOCK_BYTES: Final = 256 * 1024
+NOTICES: Final = {"read": marked("Read. What it brought stands below.")}
+
+
+class Trip(msgspec.Struct, array_like=True, frozen=True):
+    """One bundle written or read here."""
+
+    at_ms: int
+    outward: bool
+    who: str
+    entries: int
+    new: int
+    damaged: int
+    problems: list[str]
+
+
+def routes() -> list[Route]:
+    """The pages of the stick."""
+    return [
+        route("/stick", "GET", stick, Access.PERSON),
+        route("/stick/write", "POST", write, Access.PERSON),
+        route("/stick/read", "POST", read, Access.PERSON, BUNDLE_MAX_BYTES),
+    ]
+
+
+async def stick(request: Request) -> Response:
+    """What waits to leave, for whom a bundle can be written, and the last trips."""
+    person: Person = request.state.person
+    return render(
+        request,
+        "stick.html",
+        contacts=[contact for contact in person.contacts() if not contact.blocked],
+        waiting=waiting_to_leave(person),
+        trips=trips(person),
+        chosen=request.query_params.get("to", ""),
+    )
+
+
+def waiting_to_leave(person: Person) -> int:
+    """How many letters are nowhere but here."""
+    rows = person.query(
+        "SELECT count(*) FROM custody AS kept WHERE event = 'kept' AND NOT EXISTS"
+        " (SELECT 1 FROM custody WHERE letter = kept.letter AND event IN ('copied', 'received', 'read'))"
+    )
+    return int(rows[0][0])
+
+
+def trips(person: Person) -> list[Trip]:
+    """The last trips, newest first."""
+    row = person.vault.meta(TRIPS_ROW)
+    return msgspec.msgpack.decode(row, type=list[Trip]) if row else []
+
+
+async def write(request: Request) -> Response:
+    """Download a bundle for a contact, or an open one of a channel."""
+    person: Person = request.state.person
+    form = await fields(request)
+    if form.get("space"):
+        to, space, who = None, parse_space(form["space"]), ""
+    else:
+        if not form.get("to"):
+            raise UsageError(translator(request)("Choose for whom the file is."))
+        to, space = parse_id(form["to"]), None
+        who = person.contact(to).name
+    with ExitStack() as stack:
+        file = stack.enter_context(tempfile.TemporaryFile(dir=person.node.home.path))
+        report = await person.write_bundle(file, to=to, space=space)
+        size = file.tell()
+        file.seek(0)
+        await note(person, report, who, outward=True)
+        stack.pop_all()  # the answer closes it
+    name = f"{secrets.token_hex(4)}.{secrets.token_hex(2)[:3]}"
+    headers = attachment(name) | {"content-length": str(size)}
+    return StreamingResponse(blocks(file), media_type="application/octet-stream", headers=headers)
+
+
+async def blocks(file: IO[bytes]) -> AsyncIterator[bytes]:
+    """The bytes of a file in turn; it is closed afterwards."""
+    with file:
+        while block := await run_in_threadpool(file.read, BLOCK_BYTES):
+            yield block
+
+
+async def read(request: Request) -> Response:
+    """Take in a bundle: what is whole is kept, the rest is named."""
+    person: Person = request.state.person
+    file, _form = await upload(request, "bundle")
+    report = await person.read_bundle(file.file)
+    await note(person, report, "", outward=False)
+    return go("/stick", "read")
+
+
+async def note(person: Person, report: BundleReport, who: str, *, outward: bool) -> None:
+    """Remember a trip in the vault."""
+    trip = Trip(
+        person.node.now_ms(), outward, who, report.entries, report.new, report.damaged, list(report.problems)[:5]
+    )
+    row = (TRIPS_ROW, msgspec.msgpack.encode([trip, *trips(person)][:TRIPS_MAX]))
+    sql = "INSERT OR REPLACE INTO meta(name, value) VALUES (?, ?)"
+    await person.node.write(lambda: person.vault.write(lambda t: t.execute(sql, row)))
+    person.node.touch()

@@ -18,7 +18,7 @@ so nothing is ever decompressed. The wire is docs/spec/bundle.md.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha256
@@ -57,6 +57,7 @@ CHUNK_BYTES: Final = 64 * 1024
 DATA_BYTES: Final = CHUNK_BYTES - 2
 """Bytes of the stream of records in each chunk."""
 ACKS_MAX: Final = 1000
+"""The most acknowledgements told to one receiver; the newest count."""
 RECORD_MAX_BYTES: Final = 2 + HEADER_MAX_BYTES + 64 + PAYLOAD_MAX_BYTES
 """Longest body of a record: a packed entry with the largest payload."""
 
@@ -89,16 +90,29 @@ class Record(IntEnum):
     TRAILER = 3
 
 
+class Receiver(msgspec.Struct, array_like=True, frozen=True):
+    """A device that a sealed bundle is for."""
+
+    device: bytes  # 32 B
+    acks: tuple[int, ...]  # the numbers of this device's bundles that the writer has read whole
+
+
 class Manifest(msgspec.Struct, array_like=True, frozen=True):
-    """What a bundle says of itself, in its first record. Field order is the wire order."""
+    """What a bundle says of itself, in its first record. Field order is the wire order.
+
+    Nobody vouches for it before the end of the file says ``Summary.signature_ok``.
+    """
 
     version: int
     certificate: bytes  # of the writer's device; empty in an open bundle
-    receivers: tuple[bytes, ...]  # the devices (32 B each) it is for; none in an open bundle
+    receivers: tuple[Receiver, ...]  # one to four; none in an open bundle
     number: int  # the writer's count of bundles for these receivers; 0 in an open bundle
     made_day: int
-    acks: tuple[int, ...]  # the numbers of the receiver's bundles that the writer has read whole
     entries: int | None  # how many there are, if the writer knew
+
+    def acks_for(self, device: bytes) -> tuple[int, ...]:
+        """The numbers of the bundles of ``device`` (32 B) that the writer has read whole."""
+        return next((r.acks for r in self.receivers if r.device == device), ())
 
 
 Item = Manifest | Entry
@@ -144,23 +158,25 @@ class BundleWriter:
         number: int,
         made_day: int,
         rand: Rand,
-        acks: Sequence[int] = (),
+        acks: Mapping[bytes, Sequence[int]] = {},
         entries: int | None = None,
     ) -> Self:
         """A bundle for one to four ``receivers``: (device 32 B, its prekey or seal key 32 B) each.
 
-        ``signer`` is the device that ``certificate`` certifies; of ``acks`` the last ACKS_MAX are
-        written. Raises BundleError when there are too many receivers or one's key is of low order.
+        ``signer`` is the device that ``certificate`` certifies; ``acks`` are, for each receiving
+        device, the numbers of its bundles that were read whole (the last ACKS_MAX are told).
+        Raises BundleError when there are too many receivers or one's key is of low order.
         """
         if not 1 <= len(receivers) <= SLOTS:
             raise BundleError(f"a bundle is for 1 to {SLOTS} devices, not for {len(receivers)}")
         manifest = Manifest(
             BUNDLE_VERSION,
             certificate,
-            tuple(device for device, _ in receivers),
+            tuple(
+                Receiver(device, tuple(acks.get(device, ())[-ACKS_MAX:])) for device, _ in receivers
+            ),
             number,
             made_day,
-            tuple(acks[-ACKS_MAX:]),
             entries,
         )
         prefix = MAGIC + bytes((BUNDLE_VERSION, _SEALED))
@@ -183,7 +199,7 @@ class BundleWriter:
     def open(cls, *, made_day: int, entries: int | None = None) -> Self:
         """A bundle that everybody can read, of public entries; it does not say who wrote it."""
         prefix = MAGIC + bytes((BUNDLE_VERSION, _OPEN))
-        manifest = Manifest(BUNDLE_VERSION, b"", (), 0, made_day, (), entries)
+        manifest = Manifest(BUNDLE_VERSION, b"", (), 0, made_day, entries)
         return cls(prefix, _OpenChunks(prefix), manifest, None)
 
     def start(self) -> bytes:
@@ -397,15 +413,19 @@ class BundleReader:
             self._writer = None if is_open else read_certificate(manifest.certificate)
         except (msgspec.MsgspecError, UnicodeError, RecursionError, IdentityError):
             raise BundleError("the bundle's manifest is malformed: its writer is broken") from None
-        numbers = (manifest.number, manifest.made_day, *manifest.acks, manifest.entries or 0)
+        receivers = manifest.receivers
+        numbers = [manifest.number, manifest.made_day, manifest.entries or 0]
+        for receiver in receivers:
+            numbers += receiver.acks
         if (
             manifest.version != BUNDLE_VERSION
-            or len(manifest.receivers) > SLOTS
-            or len(manifest.acks) > ACKS_MAX
+            or len(receivers) > SLOTS
+            or any(len(receiver.acks) > ACKS_MAX for receiver in receivers)
             or not all(0 <= number < 2**53 for number in numbers)
         ):
             raise BundleError("the bundle's manifest is malformed: its writer is broken")
-        if not is_open and self._device is not None and self._device not in manifest.receivers:
+        devices = [receiver.device for receiver in receivers]
+        if not is_open and self._device is not None and self._device not in devices:
             raise BundleError("this bundle was written for somebody else and passed on")
         return manifest
 

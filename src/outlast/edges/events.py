@@ -16,7 +16,7 @@ HEARTBEAT_S: Final = 20.0
 
 
 async def events(request: Request) -> Response:
-    """A stream with the node's revision as ``id``: an event for each change, until the session ends or the node locks."""
+    """A stream with the node's revision as ``id``: one for each change, until the session ends or the node locks."""
     session: Session = request.state.session
     if len(session.watchers) >= STREAMS_MAX:
         raise TooOftenError(translator(request)("Too many pages are open in this browser: close some."))

@@ -65,7 +65,8 @@ def decode(photo: bytes) -> str:
     import zxingcpp
     from PIL import Image
 
-    # Both are loaded: from here on no file needs to be opened.
+    Image.init()
+    # All decoders are loaded: from here on no file needs to be opened.
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
     with Image.open(BytesIO(photo), formats=("JPEG", "PNG", "WEBP", "GIF")) as image:
         if image.width * image.height > PIXELS_MAX:

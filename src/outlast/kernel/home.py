@@ -31,7 +31,7 @@ from outlast.kernel.keyslot import KEY_BYTES
 
 ENVIRONMENT: Final = "OUTLAST_HOME"
 _PERSON = re.compile(r"[0-9a-f]{16}").fullmatch
-_OURS = re.compile(r"lock|people|api\.sock|config\.toml|store\.(db(-wal|-shm)?|(key|keyfile)(\.new|\.old)?)").fullmatch
+_OURS = re.compile(r"lock|people|api\.sock|config\.toml|store\.(db(-wal|-shm)?|(key|keyfile)(\.new)?)").fullmatch
 
 
 def default_path() -> Path:
@@ -48,17 +48,26 @@ def local_cost() -> keyslot.Cost:
 
 
 def write_secret(path: Path, data: bytes) -> None:
-    """Write a small secret file whole or not at all, mode 0600, durable when this returns; raises StorageError."""
+    """Write a small secret file whole or not at all, mode 0600, durable when this returns.
+
+    What an older file of that name held is overwritten on the medium (see ``wipe_secret``). Raises StorageError.
+    """
     draft = path.with_name(path.name + ".new")
     try:
-        draft.unlink(missing_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with open(os.open(draft, flags, 0o600), "wb") as file:
+        wipe_secret(draft)
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        draft.replace(path)
-        sync_folder(path.parent)
+        old = _open_secret(path)
+        try:
+            draft.replace(path)
+            sync_folder(path.parent)
+            if old is not None:
+                _overwrite(old)
+        finally:
+            if old is not None:
+                os.close(old)
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror}; make room or check whose folder it is") from error
 
@@ -71,18 +80,31 @@ def wipe_secret(path: Path) -> None:
     no such file. Raises StorageError when something resists.
     """
     try:
-        with open(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "wb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            for content in (os.urandom(size), bytes(size)):
-                file.seek(0)
-                file.write(content)
-                os.fsync(file.fileno())
+        old = _open_secret(path)
+        if old is None:
+            return
+        try:
+            _overwrite(old)
+        finally:
+            os.close(old)
         path.unlink()
         sync_folder(path.parent)
-    except FileNotFoundError:
-        return
     except OSError as error:
         raise StorageError(f"cannot wipe {path}: {error.strerror}; destroy the medium it is on") from error
+
+
+def _open_secret(path: Path) -> int | None:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+
+
+def _overwrite(descriptor: int) -> None:
+    size = os.fstat(descriptor).st_size
+    for content in (os.urandom(size), bytes(size)):
+        os.pwrite(descriptor, content, 0)
+        os.fsync(descriptor)
 
 
 class Home:
@@ -198,12 +220,7 @@ class Home:
             return
         salt, nonce = os.urandom(keyslot.SALT_BYTES), os.urandom(keyslot.NONCE_BYTES)
         sealed = keyslot.seal_slot(key, passphrase, salt=salt, nonce=nonce, cost=cost or local_cost())
-        old = slot.with_name(slot.name + ".old")
-        wipe_secret(old)
-        if slot.exists():
-            os.link(slot, old)
         write_secret(slot, sealed)
-        wipe_secret(old)
         wipe_secret(bare)
 
     def open_key(self, owner: str | None, passphrase: str | None = None) -> bytes:

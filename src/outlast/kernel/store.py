@@ -34,6 +34,7 @@ HELD_MAX: Final = 1000
 HELD_MAX_BYTES: Final = 4 * 1024 * 1024
 REFUSED_MAX: Final = 100_000
 _INLINE_MAX_BYTES: Final = 1024
+_SEQ_ZERO: Final = 2**63  # seq has 64 bits, SQLite's integers have a sign: 2**63 stands as 0
 _SLICE: Final = 10_000
 
 _SCHEMA: Final = (
@@ -438,7 +439,7 @@ class Store:
             f"SELECT seq, id FROM entry WHERE author = ? AND space = {_SPACE} ORDER BY seq DESC, n LIMIT 1",
             (author, space),
         )
-        return rows[0] if rows else None
+        return (rows[0][0] + _SEQ_ZERO, rows[0][1]) if rows else None
 
     def spent(self, neighbour: bytes, day: int) -> int:
         """The bytes charged to a neighbour on a day."""
@@ -491,7 +492,7 @@ class Store:
                 if len(payload) > _INLINE_MAX_BYTES:
                     large.append((n, payload))
                     payload = None
-            author, seq = (h.author, h.seq) if h.seq else (None, None)
+            author, seq = (h.author, h.seq - _SEQ_ZERO) if h.seq else (None, None)
             chained = chained or author is not None
             rows.append(
                 (
@@ -609,7 +610,8 @@ def _prefix(data: bytes) -> int:
 def _prefixes(ids: Iterable[bytes]) -> Any:
     import apsw
 
-    return apsw.carray(array("q", map(_prefix, ids)))
+    # An empty array has no address that carray takes; all callers look at whole ids afterwards.
+    return apsw.carray(array("q", map(_prefix, ids)) or array("q", [0]))
 
 
 def _held(rows: Database | Transaction, ids: set[bytes]) -> set[bytes]:

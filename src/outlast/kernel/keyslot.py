@@ -7,7 +7,7 @@
     key    = Argon2id (RFC 9106, version 1.3, one lane) of the passphrase in Unicode's NFC as UTF-8
 
 The cost of a guess is thus authenticated: nobody can lower it unseen. The check at the end tells damage from a wrong
-passphrase and protects nothing. A slot has 136 bytes.
+passphrase and protects nothing. A slot has 120 bytes.
 """
 
 from __future__ import annotations

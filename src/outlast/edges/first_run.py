@@ -4,6 +4,7 @@ Language and way of beginning need no memory; the steps behind the making of the
 they are done or put away.
 """
 
+from datetime import datetime
 from typing import Final
 
 from starlette.concurrency import run_in_threadpool
@@ -67,7 +68,8 @@ def only_before(request: Request) -> Response | None:
 def render_name(request: Request, how: str, form: dict[str, str], wrong: str = "", status: int = 200) -> Response:
     """Step 3, again with what was typed when something was wrong with it; never with a secret."""
     typed = form.get("name", "")
-    return render(request, "first/name.html", status=status, step=3, how=how, typed=typed, wrong=wrong)
+    now = f"{datetime.now():%Y-%m-%d %H:%M}"
+    return render(request, "first/name.html", status=status, step=3, how=how, typed=typed, wrong=wrong, now=now)
 
 
 async def make(request: Request) -> Response:
@@ -93,6 +95,7 @@ async def make(request: Request) -> Response:
         return render_name(request, chosen, form, sentence(_(str(error))), error.status)
     person = next(iter(node.people.values()))
     request.state.session.person = person.key
+    await node.confirm_clock()  # the page showed the date
     web.take(node)
     await remember(person, LATER)
     return go("/first/words" if chosen != "join" else "/first/words?join=1")
@@ -122,13 +125,15 @@ async def words(request: Request) -> Response:
     """Step 4: the six words and the link that this person gives to others."""
     person: Person = request.state.person
     join = "join" in request.query_params
-    return render(request, "first/words.html", step=4, words=person.words(), link=await person.link(), join=join)
+    return render(
+        request, "first/words.html", step=4, words=person.words(), link=await person.link(), join=join, tabs=[]
+    )
 
 
 async def phone(request: Request) -> Response:
     """Step 5: a phone, over the local network."""
     web: Web = request.state.web
-    return render(request, "first/phone.html", step=5, lan=web.lan, urls=web.lan_urls())
+    return render(request, "first/phone.html", step=5, lan=web.lan, urls=web.lan_urls(), tabs=[])
 
 
 async def done(request: Request) -> Response:

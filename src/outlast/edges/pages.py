@@ -181,6 +181,7 @@ async def home(request: Request) -> Response:
         left=first_run.steps_left(request),
         waiting=sneakernet.waiting_to_leave(person),
         alone=not person.contacts(),
+        clock=web.node.clock_warning() if request.state.door == "localhost" else None,
     )
 
 
@@ -316,7 +317,7 @@ async def confirm_clock(request: Request) -> Response:
     """The owner says that today's date is right."""
     node: Node = request.state.node
     await node.confirm_clock()
-    return go("/settings", "clock")
+    return go("/" if (await fields(request)).get("back") == "/" else "/settings", "clock")
 
 
 async def lock(request: Request) -> Response:

@@ -44,12 +44,16 @@ LANGUAGE_COOKIE: Final = "outlast-language"
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A room on the home page: where it leads, its name, one sentence, and how many things wait there."""
+    """A room on the home page: where it leads, its name, one sentence, how many things wait there, and its picture.
+
+    ``icon`` is one of the names in ``templates/macros.html``.
+    """
 
     href: str
     title: str
     text: str
     count: int = 0
+    icon: str = "messages"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +166,8 @@ def status_line(node: "Node | None", _: Translation) -> tuple[str, str]:
         return "off", _("Nothing is set up here yet.")
     if node.locked:
         return "off", _("Locked. Nothing is read or sent from here.")
-    if warning := node.clock_warning():
-        return "warn", _(warning)
+    if any(room == "node" and status.reason_code == "disk-full" for room, status in node.status()):
+        return "bad", _("The disk is full: nothing more can be kept. Make room first.")
     reached = sum(peer.connected for peer in node.peers())
     if reached:
         return "ok", _.ngettext("Connected to %(n)d other node.", "Connected to %(n)d other nodes.", reached)

@@ -32,7 +32,7 @@ _ERRORS: Final = {
 }
 
 
-class NotRunning(OutlastError):
+class NotRunning(NotFoundError):
     """No process answers at the home's socket."""
 
 

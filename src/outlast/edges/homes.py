@@ -24,7 +24,7 @@ def refuse_existing(path: Path) -> None:
 
 def make(path: Path, name: str, passphrase: str | None, words: str | None) -> dict[str, Any]:
     """Make a node and its person; returns who they are, as ``outlast id --json`` tells it."""
-    return asyncio.run(_make(Home(path), name, passphrase, entropy_of(words) if words else None, None))
+    return asyncio.run(_make(Home(path), name, passphrase, None if words is None else entropy_of(words), None))
 
 
 def restore(path: Path, file: Path, passphrase: str, *, unattended: bool) -> dict[str, Any]:

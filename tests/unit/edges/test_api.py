@@ -96,7 +96,9 @@ def fits(value: Any, schema: dict[str, Any], document: dict[str, Any]) -> bool:
                 isinstance(value, dict)
                 and value.keys() >= set(schema.get("required", ()))
                 and all(
-                    fits(one, properties[name], document) if name in properties else bool(more) and fits(one, more, document)
+                    fits(one, properties[name], document)
+                    if name in properties
+                    else bool(more) and fits(one, more, document)
                     for name, one in value.items()
                 )
             )

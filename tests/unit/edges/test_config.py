@@ -71,7 +71,9 @@ def test_an_address_survives_being_written(host: object, port: int) -> None:
     assert parse_address(format_address(str(host), port)) == (str(host), port)
 
 
-@pytest.mark.parametrize("text", ["", "host", ":1", "host:", "host:p", "host:70000", "fe80::1:80", "host:-1", "[]:1", "a:١"])
+@pytest.mark.parametrize(
+    "text", ["", "host", ":1", "host:", "host:p", "host:70000", "fe80::1:80", "host:-1", "[]:1", "a:١"]
+)
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         parse_address(text)

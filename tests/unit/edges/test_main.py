@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,9 @@ def outlast(*arguments: str, home: Path, **more: str) -> subprocess.CompletedPro
 
 def test_the_tree_has_the_promised_commands_and_the_rooms() -> None:
     group = tree()
-    assert {name: set(getattr(one, "commands", ())) for name, one in group.commands.items() if name in COMMANDS} == COMMANDS
+    assert {
+        name: set(getattr(one, "commands", ())) for name, one in group.commands.items() if name in COMMANDS
+    } == COMMANDS
     assert "carry" in group.commands
     assert "cli" not in str(group.commands["carry"].help)
 
@@ -52,7 +55,8 @@ def test_help_imports_nothing_heavy_and_no_room() -> None:
         "from outlast.edges.main import run\n"
         "code = run(['--help'])\n"
         "heavy = {'starlette', 'uvicorn', 'numpy', 'apsw', 'jinja2', 'pyhpke', 'babel', 'rich', 'asyncio'}\n"
-        "print([name for name in sys.modules if name in heavy or name.startswith(('outlast.rooms.', 'outlast.kernel'))])\n"
+        "ours = ('outlast.rooms.', 'outlast.kernel')\n"
+        "print([name for name in sys.modules if name in heavy or name.startswith(ours)])\n"
         "sys.exit(code)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -68,7 +72,15 @@ def test_asking_for_help_is_no_error(command: list[str], capsys: pytest.CaptureF
 
 @pytest.mark.parametrize(
     "command",
-    [["nonsense"], ["peer"], ["peer", "add", "only-one"], ["init"], ["up", "--port", "many"], ["--nonsense"], ["--home"]],
+    [
+        ["nonsense"],
+        ["peer"],
+        ["peer", "add", "only-one"],
+        ["init"],
+        ["up", "--port", "many"],
+        ["--nonsense"],
+        ["--home"],
+    ],
 )
 def test_wrong_use_is_one_line_and_exit_code_2(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command) == 2
@@ -88,7 +100,9 @@ def test_the_settings_stand_before_or_behind_the_command(
     assert "outlast init" in told["error"]
 
 
-settings = st.lists(st.sampled_from([["--json"], ["--home", "/h"], ["--home=/h"], ["--passphrase-file", "/f"]]), max_size=3)
+settings = st.lists(
+    st.sampled_from([["--json"], ["--home", "/h"], ["--home=/h"], ["--passphrase-file", "/f"]]), max_size=3
+)
 words = st.lists(st.sampled_from(["carry", "send", "-x", "--lan", "text", "--port=1"]), max_size=4)
 
 
@@ -96,7 +110,7 @@ words = st.lists(st.sampled_from(["carry", "send", "-x", "--lan", "text", "--por
 def test_the_settings_are_taken_out_wherever_they_stand(
     before: list[list[str]], command: list[str], behind: list[list[str]]
 ) -> None:
-    terminal, rest = read_settings([*sum(before, []), *command, *sum(behind, [])])
+    terminal, rest = read_settings([*chain(*before), *command, *chain(*behind)])
     given = [one[0].partition("=")[0] for one in before + behind]
     assert rest == command
     assert terminal.json == ("--json" in given)

@@ -51,7 +51,12 @@ def test_an_operation_answers_in_plain_json_values() -> None:
 
 @pytest.mark.parametrize(
     ("params", "names"),
-    [({}, "thing"), ({"thing": 3}, "thing"), ({"thing": "tea", "sugar": 1}, "sugar"), ({"thing": "t", "count": "2"}, "count")],
+    [
+        ({}, "thing"),
+        ({"thing": 3}, "thing"),
+        ({"thing": "tea", "sugar": 1}, "sugar"),
+        ({"thing": "t", "count": "2"}, "count"),
+    ],
 )
 def test_wrong_parameters_are_named_in_one_line(params: dict[str, Any], names: str) -> None:
     with pytest.raises(UsageError, match=names) as caught:

@@ -68,6 +68,8 @@ WANT_IDS_MAX: Final = 1000
 """Ids in one WANT; twice as many may be unanswered."""
 WANTED_MAX: Final = 4096
 """Ids that a peer may have asked for and not been sent."""
+LACKED_MAX: Final = 65_536
+"""Ids that a peer may ask for in vain."""
 PAYLOADS_ASKED_MAX: Final = 64
 PAYLOADS_NEEDED_MAX: Final = 16_384
 """Payloads that wait to be asked for; those beyond are found missing by the next session."""
@@ -406,7 +408,9 @@ class Limits:
     """What a session may take; tests and slow links narrow it."""
 
     intake_bytes: int = 2**62
-    """Left of the peer's daily share."""
+    """Left of the peer's daily share: what it may send."""
+    output_bytes: int = 2**62
+    """What may be sent to it."""
     credit_bytes: int = CREDIT_BYTES
     stall_ms: int = STALL_MS
 
@@ -414,8 +418,9 @@ class Limits:
 class _Outbox:
     """What goes to the peer: in which order, and within its credit."""
 
-    def __init__(self, spaces: Collection[bytes]) -> None:
-        self.credit = 0
+    def __init__(self, spaces: Collection[bytes], credit: int, limits: Limits) -> None:
+        self._credit = credit
+        self._left = limits.output_bytes
         self._spaces = spaces
         self._live: list[tuple[Rank, Entry]] = []
         self._wanted: deque[bytes] = deque()
@@ -429,6 +434,7 @@ class _Outbox:
         self._offset = 0
         self._flying: deque[bytes] = deque()
         self._kept = 0
+        self._lacked = 0
 
     @property
     def backlog(self) -> int:
@@ -436,7 +442,12 @@ class _Outbox:
         return len(self._offered)
 
     @property
-    def unacknowledged(self) -> bool:
+    def unacknowledged(self) -> list[bytes]:
+        """The ids that were sent and of which the peer has not said what became of them."""
+        return list(self._flying)
+
+    @property
+    def awaits(self) -> bool:
         """Whether the peer owes a KEPT."""
         return bool(self._flying)
 
@@ -497,6 +508,9 @@ class _Outbox:
             missing.pop(entry.id, None)
         if not missing or purpose is Type.ENTRIES:
             return None
+        self._lacked += len(missing)
+        if self._lacked > LACKED_MAX:
+            raise SyncError("it asks for what is not here, again and again")
         return _encode(Type.LACK, _IdList(list(missing)))
 
     def next_load(self) -> LoadEntries | None:
@@ -527,7 +541,7 @@ class _Outbox:
         while (item := self._first()) is not None:
             entry_id, data = item
             if entry_id is not None and len(batch) + len(data) <= min(
-                ENTRIES_MAX_BYTES, self.credit
+                ENTRIES_MAX_BYTES, self._credit, self._left
             ):
                 batch += data
                 ids.append(entry_id)
@@ -550,7 +564,7 @@ class _Outbox:
             message = _encode(
                 Type.PAYLOAD, _Piece(entry_id, self._offset, payload[self._offset : end])
             )
-            if len(message) > self.credit:
+            if len(message) > min(self._credit, self._left):
                 break
             self._offset = end
             if end >= len(payload):
@@ -559,6 +573,10 @@ class _Outbox:
                 yield self._sent(message, [entry_id])
             else:
                 yield self._sent(message, [])
+
+    def grant(self, size_bytes: int) -> None:
+        """More credit."""
+        self._credit = min(self._credit + size_bytes, _CREDIT_CAP)
 
     def kept(self, kept: _Kept) -> list[bytes]:
         """The ids that the peer now holds whole, of those it acknowledges."""
@@ -596,7 +614,8 @@ class _Outbox:
             self._ready_bytes -= len(data)
 
     def _sent(self, message: bytes, ids: list[bytes]) -> bytes:
-        self.credit -= len(message)
+        self._credit -= len(message)
+        self._left -= len(message)
         self._flying.extend(ids)
         return message
 
@@ -621,8 +640,7 @@ class _Inbox:
         self._assembly = bytearray()
         self._assembled: bytes | None = None  # the id of the payload in the making
         self._assembly_cost = 0
-        self._news: set[bytes] = set()
-        self._keep_news = True
+        self._news: set[bytes] | None = set()  # None: nothing will be found needed any more
 
     @property
     def backlog(self) -> int:
@@ -653,12 +671,11 @@ class _Inbox:
 
     def forget_news(self) -> None:
         """Reconciliation is over: nothing will be found needed any more."""
-        self._keep_news = False
-        self._news.clear()
+        self._news = None
 
     def need(self, ids: Iterable[bytes]) -> None:
         """What reconciliation found this side to lack."""
-        self._needed.extend(one for one in ids if one not in self._news)
+        self._needed.extend(one for one in ids if one not in (self._news or ()))
 
     def need_payloads(self, entries: Iterable[Entry]) -> None:
         """Headers whose payload is wanted."""
@@ -693,7 +710,7 @@ class _Inbox:
             if entry.payload is not None and len(entry.payload) > INLINE_MAX_BYTES:
                 raise SyncError("it sends a payload that was not asked for")
             self._asked.discard(entry.id)
-            if self._keep_news and len(self._news) < TOLD_MAX:
+            if self._news is not None and len(self._news) < TOLD_MAX:
                 self._news.add(entry.id)
         if not entries:
             raise SyncError("it sends messages that hold nothing")
@@ -803,7 +820,7 @@ class Session:
 
         self._refs: list[bytes] = []
         self._ref_of: dict[bytes, int] = {}
-        self._outbox = _Outbox(())
+        self._outbox = _Outbox((), 0, limits)
         self._inbox = _Inbox((), limits)
         self._ingests: deque[Sequence[Entry]] = deque()
         self._ours: dict[_Key, int] | None = None
@@ -819,12 +836,21 @@ class Session:
         self._to_pull: deque[_Key] = deque()
         self._pulling: set[_Key] = set()
         self._served: set[_Key] = set()
-        self._pushed: set[bytes] = set()
+        self._pushed: set[bytes] | None = set()  # None once nothing more is reconciled
 
         self._done = self._peer_done = self._in_step = False
         self._now_ms: int | None = None
         self._progress_ms: int | None = None
         self._out: list[Command] = []
+
+    @property
+    def unacknowledged(self) -> list[bytes]:
+        """Ids that were sent and whose KEPT has not come, also after the link has died.
+
+        The peer may hold them or not, and reconciliation will not tell the shell which: offered
+        again in the next session as news, they are sent once more at most, and confirmed.
+        """
+        return self._outbox.unacknowledged
 
     def step(self, event: Event) -> list[Command]:
         """What is to be done about an event. Raises nothing for any bytes of the peer."""
@@ -892,8 +918,7 @@ class Session:
         self.peer_today = hello.today
         if abs(hello.today - self._today) <= 2:
             self._floor = max(self._pruned_day, hello.today)
-        self._outbox = _Outbox(self.spaces)
-        self._outbox.credit = hello.credit
+        self._outbox = _Outbox(self.spaces, hello.credit, self._limits)
         self._inbox = _Inbox(self.spaces, self._limits)
         self._out.append(LoadBuckets(self.spaces, self._floor))
 
@@ -997,7 +1022,7 @@ class Session:
         machine, told = self._passes[key]
         assert machine is not None
         step = machine.step(message)
-        self._outbox.offer(one for one in reversed(step.have) if one not in self._pushed)
+        self._outbox.offer(one for one in reversed(step.have) if one not in (self._pushed or ()))
         self._inbox.need(reversed(step.need))
         told += len(step.have) + len(step.need)
         if step.reply is not None and told <= TOLD_MAX:
@@ -1062,8 +1087,10 @@ class Session:
                 if copied:
                     self._out.append(Copied(copied))
             case Type.CREDIT:
-                self._outbox.credit = min(self._outbox.credit + body.size_bytes, _CREDIT_CAP)
+                self._outbox.grant(body.size_bytes)
             case Type.DONE:
+                if self._peer_done:
+                    raise SyncError("it is done twice")
                 self._peer_done = True
             case Type.BYE:
                 self._close(_BYE_LINES.get(body.reason, "the other node ended the session"))
@@ -1088,7 +1115,7 @@ class Session:
             return  # the snapshots, not taken yet, will hold them
         fresh = offered(offers, self._peer, self.spaces, self._floor)
         self._outbox.push(fresh)
-        if not self._done and len(self._pushed) < TOLD_MAX:
+        if self._pushed is not None and len(self._pushed) < TOLD_MAX:
             self._pushed.update(offer.entry.id for offer in fresh)
 
     # What follows from the state after any event
@@ -1117,20 +1144,21 @@ class Session:
         # A bucket that was pulled and is empty by now leaves its END behind.
         for message in self._outbox.messages():
             self._out.append(Send(message))
-        self._finish()
+        if self._ours is not None and self._theirs is not None:
+            self._finish()
 
     def _finish(self) -> None:
-        if not self._done and self._ours is not None and self._theirs is not None:
-            still = self._passes or self._to_reconcile or self._again or self._replies
-            pulls = self._to_pull or self._pulling
-            waits_for_initiator = not self._initiator and not self._peer_done
-            if not (still or pulls or waits_for_initiator) and (
-                self._inbox.idle and self._outbox.idle
-            ):
-                self._done = True
-                self._pushed.clear()
-                self._inbox.forget_news()
-                self._send(Type.DONE, _Done())
+        reconciling = self._passes or self._to_reconcile or self._again or self._replies
+        if not reconciling and self._pushed is not None:
+            # What the two sides pushed meanwhile need not be kept apart from differences any more.
+            self._pushed = None
+            self._inbox.forget_news()
+        pulling = self._to_pull or self._pulling
+        waiting = not self._initiator and not self._peer_done
+        idle = self._inbox.idle and self._outbox.idle
+        if not self._done and not reconciling and not pulling and not waiting and idle:
+            self._done = True
+            self._send(Type.DONE, _Done())
         if self._done and self._peer_done and not self._in_step:
             self._in_step = True
             self._out.append(InStep())
@@ -1149,7 +1177,7 @@ class Session:
             or any(not self._is_queued(key) for key, one in self._passes.items() if one.machine)
             or (bool(self._pulling) and not self._inbox.exhausted)
             or self._inbox.awaits
-            or self._outbox.unacknowledged
+            or self._outbox.awaits
         )
 
     def _send(self, kind: Type, body: _Message) -> None:

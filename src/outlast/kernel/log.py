@@ -6,9 +6,11 @@ are kept: every node that holds both can show the proof itself.
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import NamedTuple
 
-from outlast.kernel.entry import Header
+from outlast.kernel.entry import VERSION, Entry, Header, encode_header, entry_id, expiry_day, signing_input
+from outlast.kernel.identity import SigningKey
 
 
 class Head(NamedTuple):
@@ -57,3 +59,39 @@ def position(
     if header.seq > seq + 1:
         return Gap(seq + 1, header.seq - 1)
     return Fork(seq) if header.prev is not None and header.prev != last else Next()
+
+
+def next_entry(
+    author: SigningKey,
+    head: Head | None,
+    *,
+    space: bytes,
+    kind: str,
+    payload: bytes,
+    clock: int,
+    ts_ms: int,
+    life_ms: int,
+    priority: int,
+) -> Entry:
+    """The signed entry that follows ``head`` in the author's chain of a space (32 B).
+
+    ``clock`` is its Lamport time, ``life_ms`` how long it is to be kept from ``ts_ms`` on; 0 = for ever.
+    """
+    header = Header(
+        version=VERSION,
+        space=space,
+        kind=kind,
+        author=author.public,
+        seq=head.seq + 1 if head else 1,
+        prev=head.id if head else None,
+        clock=clock,
+        ts_ms=ts_ms,
+        expires_day=expiry_day(ts_ms, life_ms) if life_ms else 0,
+        priority=priority,
+        payload_hash=sha256(payload).digest(),
+        payload_size=len(payload),
+        tags=(),
+        stamp_nonce=0,
+    )
+    data = encode_header(header)
+    return Entry(header, data, author.sign(signing_input(data)), entry_id(data), payload)

@@ -7,7 +7,7 @@ they read through ``Rows`` and return what is to be written; the node writes it 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -117,7 +117,7 @@ class Room:
     migrations: Sequence[str] = ()
     fold: Callable[[Change, Rows], RowChanges] = _no_rows
     receive: Callable[[Letter, Rows], RowChanges] = _no_rows
-    run: Callable[[Node], Awaitable[None]] | None = None
+    run: Callable[[Node], Coroutine[Any, Any, None]] | None = None
     status: Callable[[Node], Status] | None = None
     links: Callable[[Node], Sequence[Any]] | None = None
     cli: str = ""

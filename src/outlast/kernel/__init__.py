@@ -1,0 +1,71 @@
+"""The kernel's door: what rooms, pages and commands may use of it."""
+
+from outlast.kernel.backup import BackupBody
+from outlast.kernel.backup import count as count_backup
+from outlast.kernel.backup import open_backup
+from outlast.kernel.entry import DAY_MS, Entry
+from outlast.kernel.home import Home, default_path
+from outlast.kernel.identity import (
+    check_name,
+    entropy_of,
+    id_text,
+    node_text,
+    parse_id,
+    parse_node,
+    parse_space,
+    read_certificate,
+    space_text,
+)
+from outlast.kernel.invite import make_channel_link, read_channel_link
+from outlast.kernel.kinds import Kind
+from outlast.kernel.mail import LETTER_MAX_BYTES
+from outlast.kernel.neighbours import PeerState
+from outlast.kernel.node import Node, find_rooms
+from outlast.kernel.person import BundleReport, Contact, Custody, Person
+from outlast.kernel.room import Change, Delete, Event, Letter, Level, Put, Room, RowChange, RowChanges, Rows, Status, Value
+from outlast.kernel.space import GENESIS, SpaceBody, read_genesis
+
+__all__ = [
+    "DAY_MS",
+    "GENESIS",
+    "LETTER_MAX_BYTES",
+    "BackupBody",
+    "BundleReport",
+    "Change",
+    "Contact",
+    "Custody",
+    "Delete",
+    "Entry",
+    "Event",
+    "Home",
+    "Kind",
+    "Letter",
+    "Level",
+    "Node",
+    "PeerState",
+    "Person",
+    "Put",
+    "Room",
+    "RowChange",
+    "RowChanges",
+    "Rows",
+    "SpaceBody",
+    "Status",
+    "Value",
+    "check_name",
+    "count_backup",
+    "default_path",
+    "entropy_of",
+    "find_rooms",
+    "id_text",
+    "make_channel_link",
+    "node_text",
+    "open_backup",
+    "parse_id",
+    "parse_node",
+    "parse_space",
+    "read_certificate",
+    "read_channel_link",
+    "read_genesis",
+    "space_text",
+]

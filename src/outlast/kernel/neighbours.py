@@ -1,0 +1,297 @@
+"""Neighbours: the sessions of a node with others; carries out what the session machine returns.
+
+A neighbour that was added is dialled until it answers, and again when the link breaks. Whoever knows this node's ID may
+connect; those that were not added share the strangers' budget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
+
+from outlast.errors import OutlastError, ProtocolError
+from outlast.kernel import sync
+from outlast.kernel.admit import Admitted, Known, Verdict
+from outlast.kernel.entry import Entry
+from outlast.kernel.forward import Offer
+from outlast.kernel.links import tcp
+from outlast.kernel.setrec import SetView
+
+if TYPE_CHECKING:
+    from outlast.kernel.node import Node
+
+RETRY_MIN_S: Final = 1.0
+RETRY_MAX_S: Final = 60.0
+TICK_S: Final = 10.0
+EVENTS_MAX: Final = 256
+"""Messages read ahead of the session; an honest peer's credit bounds them further."""
+INBOUND_MAX: Final = 64
+"""Sessions that others may have opened at a time."""
+
+
+class PeerState(NamedTuple):
+    """A neighbour that was added, or is connected by itself, and how it stands with it."""
+
+    node: bytes  # 32 B, transport key
+    host: str
+    port: int
+    connected: bool
+    last_seen_ms: int | None
+    error: str | None
+    added: bool
+
+
+@dataclass(eq=False, slots=True)
+class _Live:
+    """A running session."""
+
+    peer: bytes
+    initiator: bool
+    events: asyncio.Queue[sync.Event]
+    session: sync.Session
+    task: asyncio.Task[None] | None
+    room: asyncio.Event
+    """Set while more may be read ahead."""
+    in_step: bool = False
+
+
+class Neighbours:
+    """The node's links and sessions."""
+
+    def __init__(self, node: Node) -> None:
+        """Nothing is connected until ``start``."""
+        self._node = node
+        self._dials: dict[bytes, asyncio.Task[None]] = {}
+        self._servers: list[tcp.Listener] = []
+        self._live: set[_Live] = set()
+        self._seen: dict[bytes, int] = {}
+        self._errors: dict[bytes, str] = {}
+        self._claims: dict[bytes, int] = {}
+
+    def start(self) -> None:
+        """Begin to dial the neighbours that were added."""
+        self.refresh_peers()
+
+    async def stop(self) -> None:
+        """End all sessions and stop listening."""
+        for server in self._servers:
+            await server.close()
+        self._servers.clear()
+        tasks = [*self._dials.values(), *(live.task for live in self._live if live.task)]
+        self._dials.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._live.clear()
+
+    async def listen(self, host: str, port: int) -> int:
+        """Wait for neighbours on this address; returns the port. Raises LinkError when it is taken."""
+        server = await tcp.serve(host, port, static=self._node.transport.secret, on_channel=self._accept)
+        self._servers.append(server)
+        return server.port
+
+    def refresh_peers(self) -> None:
+        """Dial those that were added since, stop dialling those removed."""
+        peers = {peer.node: peer for peer in self._node.open_store.peers()}
+        for key in self._dials.keys() - peers.keys():
+            self._dials.pop(key).cancel()
+        for key, peer in peers.items():
+            if key not in self._dials:
+                self._dials[key] = self._node.loop.create_task(self._dial(key, peer.host, peer.port))
+
+    def refresh(self) -> None:
+        """What is followed has changed: begin the sessions anew."""
+        for live in self._live:
+            _put(live.events, sync.Stopping())
+
+    def offer(self, offers: Sequence[Offer]) -> None:
+        """Tell all sessions what became whole here."""
+        for live in self._live:
+            _put(live.events, sync.LocalAppended(offers))
+
+    def states(self) -> list[PeerState]:
+        """All neighbours that were added, then those that connected by themselves."""
+        connected = {live.peer for live in self._live}
+        peers = self._node.open_store.peers() if not self._node.locked else []
+        added = {peer.node for peer in peers}
+        known = [
+            PeerState(p.node, p.host, p.port, p.node in connected, self._seen.get(p.node), self._errors.get(p.node), True)
+            for p in peers
+        ]
+        return known + [PeerState(key, "", 0, True, self._seen.get(key), None, False) for key in sorted(connected - added)]
+
+    def claims(self) -> list[int]:
+        """The dates that connected neighbours claim; they warn and never set or prune anything."""
+        return list(self._claims.values())
+
+    async def _dial(self, peer: bytes, host: str, port: int) -> None:
+        wait_s = RETRY_MIN_S
+        while True:
+            try:
+                channel = await tcp.connect(host, port, static=self._node.transport.secret, remote=peer)
+            except OutlastError as error:
+                self._errors[peer] = str(error)
+                self._node.touch()
+            else:
+                wait_s = RETRY_MIN_S
+                await self._run(channel, peer)
+            await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
+            wait_s = min(wait_s * 2, RETRY_MAX_S)
+
+    async def _accept(self, channel: tcp.Channel) -> None:
+        if channel.remote is None or sum(not live.initiator for live in self._live) >= INBOUND_MAX:
+            return
+        await self._run(channel, channel.remote)
+
+    def _is_better(self, peer: bytes, initiator: bool) -> bool:
+        """Of two sessions with one neighbour the one that the lower key began stays."""
+        mine = self._node.transport_id
+        for live in list(self._live):
+            if live.peer != peer:
+                continue
+            if live.initiator != initiator and initiator == (mine < peer):
+                _put(live.events, sync.Stopping())
+                return True
+            return live.initiator == initiator and not initiator
+        return True
+
+    async def _run(self, channel: tcp.Channel, peer: bytes) -> None:
+        """One session from its first message to its end."""
+        node, initiator = self._node, channel.initiator
+        if not self._is_better(peer, initiator):
+            await channel.close()
+            return
+        session = sync.Session(
+            initiator=initiator,
+            key=channel.session_key,
+            peer=peer,
+            spaces=node.spaces(),
+            today=node.today(),
+            pruned_day=node.pruned_day,
+            rand=os.urandom,
+            limits=sync.Limits(intake_bytes=node.share_left(peer)),
+        )
+        live = _Live(peer, initiator, asyncio.Queue(), session, asyncio.current_task(), asyncio.Event())
+        ingests: asyncio.Queue[Sequence[Entry]] = asyncio.Queue()
+        self._live.add(live)
+        self._errors.pop(peer, None)
+        node.touch()
+        read = node.loop.create_task(self._read(channel, live))
+        tick = node.loop.create_task(self._tick(live))
+        admit = node.loop.create_task(self._ingest(ingests, live))
+        try:
+            _put(live.events, sync.Started())
+            reason: str | None = None
+            while reason is None:
+                if live.events.qsize() < EVENTS_MAX:
+                    live.room.set()
+                else:
+                    live.room.clear()
+                event = await live.events.get()
+                if admit.done():
+                    admit.result()
+                for command in session.step(event):
+                    reason = await self._carry_out(command, channel, live, ingests)
+                    if reason is not None:
+                        break
+                if session.peer_today is not None:
+                    self._claims[peer] = session.peer_today
+                if session.closed and reason is None:
+                    reason = "the link broke"
+            self._errors[peer] = reason
+        except (OutlastError, OSError) as error:
+            self._errors[peer] = str(error)
+        finally:
+            for task in (read, tick, admit):
+                task.cancel()
+            await asyncio.gather(read, tick, admit, return_exceptions=True)
+            self._live.discard(live)
+            self._claims.pop(peer, None)
+            self._seen[peer] = node.now_ms()
+            await channel.close()
+            node.touch()
+
+    async def _carry_out(
+        self, command: sync.Command, channel: tcp.Channel, live: _Live, ingests: asyncio.Queue[Sequence[Entry]]
+    ) -> str | None:
+        """Do what the machine says; a reason when the session is over."""
+        node = self._node
+        store = node.open_store
+        match command:
+            case sync.Send(data):
+                await channel.send(data)
+            case sync.LoadBuckets(spaces, floor_day):
+                buckets = [
+                    sync.Bucket(space, day, count)
+                    for space in spaces
+                    for day, count in store.buckets(space)
+                    if day == 0 or day >= floor_day
+                ]
+                _put(live.events, sync.BucketsLoaded(buckets, store.bare()))
+            case sync.LoadBucket(space, day):
+                times, ids = store.bucket(space, day)
+                view = await asyncio.to_thread(SetView.from_sorted, times, ids)
+                _put(live.events, sync.BucketLoaded(space, day, view))
+            case sync.LoadEntries(ids):
+                node.leaves(ids)
+                _put(live.events, sync.EntriesLoaded(store.load(ids)))
+            case sync.Ingest(entries):
+                ingests.put_nowait(entries)
+            case sync.Copied(ids):
+                await node.copied(ids)
+            case sync.InStep():
+                live.in_step = True
+                for person in list(node.people.values()):
+                    await person.met_somebody()
+                node.touch()
+            case sync.Close(reason) | sync.CutOff(reason):
+                return reason
+            case _:
+                assert_never(command)
+        return None
+
+    async def _read(self, channel: tcp.Channel, live: _Live) -> None:
+        try:
+            while True:
+                await live.room.wait()
+                message = await channel.receive()
+                if message is None:
+                    break
+                _put(live.events, sync.MessageArrived(message))
+        except ProtocolError as error:
+            self._errors[live.peer] = str(error)
+        _put(live.events, sync.LinkClosed())
+
+    async def _tick(self, live: _Live) -> None:
+        while True:
+            _put(live.events, sync.Tick(int(self._node.loop.time() * 1000)))
+            await asyncio.sleep(TICK_S)
+
+    async def _ingest(self, ingests: asyncio.Queue[Sequence[Entry]], live: _Live) -> None:
+        while True:
+            entries = await ingests.get()
+            try:
+                verdicts = await self._node.ingest(entries, live.peer)
+            except OutlastError:
+                _put(live.events, sync.Stopping())
+                raise
+            _put(live.events, sync.Ingested([self._fate(verdict) for verdict in verdicts]))
+
+    def _fate(self, verdict: Verdict) -> sync.Fate:
+        match verdict:
+            case Admitted(entry):
+                whole = entry.payload is not None
+            case Known(entry):
+                held = self._node.open_store.get(entry.id) if entry.payload is None else entry
+                whole = held is not None and held.payload is not None
+            case _:
+                return sync.Fate.REFUSED
+        return sync.Fate.KEPT if whole else sync.Fate.WANTS_PAYLOAD
+
+
+def _put(events: asyncio.Queue[sync.Event], event: sync.Event) -> None:
+    events.put_nowait(event)

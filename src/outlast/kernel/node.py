@@ -1,0 +1,698 @@
+"""Node: the asyncio shell that carries out what the kernel's machines return.
+
+One process has a home open. Inside it there is one event loop, which reads, and one writer thread, which alone writes to the
+store and the vaults. Everything that enters the store, from this node or from outside, goes through ``ingest``: one queue,
+one door (``admit``), one transaction for all that waits. Rooms fold what changed, people open their mail, and the sessions
+with neighbours offer what is new.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import entry_points
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import msgspec
+
+from outlast.errors import LockedError, NotFoundError, OutlastError, StorageError, UsageError
+from outlast.kernel import expiry, forward, mail
+from outlast.kernel.admit import UNLIMITED, AdmissionState, Admitted, Held, Known, Refused, Signed, Verdict, admit
+from outlast.kernel.backup import BackupBody
+from outlast.kernel.entry import (
+    INLINE_MAX_BYTES,
+    Entry,
+    EntryError,
+    day_of,
+    pack,
+    unpack,
+)
+from outlast.kernel.home import Home
+from outlast.kernel.identity import SealingKey, check_name, verify
+from outlast.kernel.kinds import Kinds
+from outlast.kernel.neighbours import Neighbours, PeerState
+from outlast.kernel.person import Person, new_person, restore_person
+from outlast.kernel.room import Level, Room, RowChanges, Status, Value
+from outlast.kernel.space import GENESIS, OPEN, SpaceBody, make_genesis, space_of
+from outlast.kernel.store import Incoming, Store
+from outlast.kernel.vault import Vault
+
+T = TypeVar("T")
+
+PASSPHRASE_MIN_CHARS: Final = 8
+BATCH_MAX: Final = 2000
+"""Entries that pass the door in one transaction."""
+DAY_SHARE_BYTES: Final = 1 << 30
+"""What all neighbours together may bring in a day."""
+SPACE_QUOTA_BYTES: Final = 256 << 20
+SPACE_LOW_BYTES: Final = 64 << 20
+VERIFY_SPLIT: Final = 64
+"""Batches from this size on are verified on two threads."""
+TIDY_S: Final = 3600.0
+BUILT_MS: Final = 1_793_491_200_000
+"""1 November 2026: no clock that shows less is right."""
+
+
+@dataclass(slots=True)
+class _Arrival:
+    """Entries waiting at the door, and who waits for their verdicts."""
+
+    batch: Sequence[bytes | Entry]
+    source: bytes | None
+    own: bool
+    done: asyncio.Future[list[Verdict]]
+
+
+def find_rooms() -> tuple[Room, ...]:
+    """The installed rooms, by the entry point group ``outlast.rooms``, sorted by name."""
+    return tuple(sorted((point.load() for point in entry_points(group="outlast.rooms")), key=lambda room: room.name))
+
+
+class Node:
+    """One node, open. Made by ``Node.open``; use it as an async context manager."""
+
+    def __init__(self, home: Home, rooms: Sequence[Room], system_ms: Callable[[], int]) -> None:
+        """Made by ``open`` alone."""
+        self.home = home
+        self.rooms: Mapping[str, Room] = {room.name: room for room in rooms}
+        self.kinds = Kinds([GENESIS, *(kind for room in rooms for kind in room.kinds)])
+        self.letters = Kinds([kind for room in rooms for kind in room.letters])
+        self.letter_rooms: Mapping[str, Room] = {kind.name: room for room in rooms for kind in room.letters}
+        self.store: Store | None = None
+        self.people: dict[str, Person] = {}
+        self.revision = 0
+        self.loop = asyncio.get_running_loop()
+        self.failed: asyncio.Future[None] = self.loop.create_future()
+        """Ends with the error when a part of the node fails; who runs the node waits for it."""
+        self.neighbours = Neighbours(self)
+        self._system_ms = system_ms
+        self._floor_ms = BUILT_MS
+        self._news = asyncio.Event()
+        self._cursor = 0
+        self._arrivals: list[_Arrival] = []
+        self._arrived = asyncio.Event()
+        self._left: set[bytes] = set()
+        self._refused: set[bytes] = set()
+        self._spent: dict[bytes, int] = {}
+        self._spent_day = 0
+        self.pruned_day = 0
+        self._stopped: str | None = None
+        self._transport: SealingKey | None = None
+        self._writer = ThreadPoolExecutor(1, "outlast-writer")
+        self._verifiers = ThreadPoolExecutor(1, "outlast-verify")
+        self._tasks: dict[str, list[asyncio.Task[None]]] = {}
+        self._exit = contextlib.ExitStack()
+
+    # ---- life ----
+
+    @classmethod
+    async def create(
+        cls,
+        home: Home,
+        name: str,
+        *,
+        passphrase: str | None,
+        entropy: bytes | None = None,
+        backup: BackupBody | None = None,
+        rooms: Sequence[Room] | None = None,
+    ) -> None:
+        """Make a node and its first person in an empty home; without a passphrase both open by key files (unattended).
+
+        ``entropy`` (32 B) is the secret of an identity that is restored from its 24 words, ``backup`` an opened backup
+        file. Either way the person starts with a new device.
+        """
+        name = check_name(name)
+        if passphrase is not None and len(passphrase) < PASSPHRASE_MIN_CHARS:
+            raise UsageError(f"a passphrase has at least {PASSPHRASE_MIN_CHARS} characters; several words are best")
+        secret = backup.entropy if backup is not None else entropy or os.urandom(32)
+
+        def make() -> None:
+            found = find_rooms() if rooms is None else rooms
+            home.create()
+            with home.lock():
+                key = home.new_key(None, passphrase)
+                store = Store.open(home.store_path, key, rooms=found)
+                store.set_meta("transport", os.urandom(32))
+                store.put_space(mail.MAIL_SPACE)
+                store.close()
+                _make_person(home, name, passphrase, secret, backup, found)
+
+        await asyncio.to_thread(make)
+
+    @classmethod
+    async def open(
+        cls, home: Home, *, rooms: Sequence[Room] | None = None, system_ms: Callable[[], int] | None = None
+    ) -> Self:
+        """Take hold of a home; it is locked afterwards unless its key files open it.
+
+        Raises NotFoundError when there is no node, StorageError when another process has it open.
+        """
+        if not home.exists():
+            raise NotFoundError(f"there is no node in {home.path}: make one with `outlast init --name NAME`")
+        node = cls(home, find_rooms() if rooms is None else rooms, system_ms or _system_ms)
+        try:
+            node._exit.enter_context(home.lock())
+            if home.unattended:
+                await node._open_store(None)
+                for key in home.people():
+                    if not home.needs_passphrase(key):
+                        await node._open_person(key, None)
+        except BaseException:
+            await node.close()
+            raise
+        return node
+
+    async def __aenter__(self) -> Self:
+        """The open node."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the node."""
+        await self.close()
+
+    @property
+    def locked(self) -> bool:
+        """Whether the store is closed."""
+        return self.store is None
+
+    @property
+    def open_store(self) -> Store:
+        """The store; raises LockedError while it is locked."""
+        if self.store is None:
+            raise LockedError("the node is locked: unlock it with `outlast unlock`, or on its page")
+        return self.store
+
+    async def unlock(self, passphrase: str) -> Person:
+        """Open the store and the vaults that this passphrase opens; raises LockedError when it opens no vault."""
+        if self.store is None:
+            await self._open_store(passphrase)
+        wrong: LockedError | None = None
+        for key in self.home.people():
+            if key in self.people:
+                if not self.home.needs_passphrase(key):
+                    continue
+                await self.write(partial(self.home.open_key, key, passphrase))
+                return self.people[key]
+            try:
+                return await self._open_person(key, passphrase)
+            except LockedError as error:
+                wrong = error
+        if wrong is None and self.people:
+            return next(iter(self.people.values()))
+        raise wrong or LockedError("nobody lives on this node yet")
+
+    async def lock(self) -> None:
+        """Close all vaults and the store, end all sessions; what is acknowledged is durable already."""
+        await self.neighbours.stop()
+        for key in list(self.people):
+            await self._close_person(key)
+        await self._cancel("node")
+        if self.store is not None:
+            store, self.store = self.store, None
+            await self.write(store.close)
+        self._transport = None
+        self.touch()
+
+    async def close(self) -> None:
+        """Lock, and let go of the home."""
+        await self.lock()
+        self._writer.shutdown()
+        self._verifiers.shutdown()
+        self._exit.close()
+
+    async def wipe(self) -> None:
+        """Destroy the keys, then the files, of this home. There is no way back but the backup."""
+        await self.lock()
+        await self.write(self.home.wipe)
+
+    async def _open_store(self, passphrase: str | None) -> None:
+        def act() -> Store:
+            key = self.home.open_key(None, passphrase)
+            return Store.open(self.home.store_path, key, rooms=tuple(self.rooms.values()))
+
+        store = await self.write(act)
+        transport = store.meta("transport")
+        if transport is None:
+            raise StorageError("the store is incomplete: restore this node from its backup file")
+        self._transport = SealingKey.from_secret(transport)
+        self._refused = {bytes(row[0]) for row in store.query("SELECT digest FROM refused")}
+        self.pruned_day = _number(store.meta("pruned_day"))
+        self._floor_ms = max(BUILT_MS, _number(store.meta("floor_ms")))
+        for name in self.rooms:
+            while await self.write(partial(store.fold, name)):
+                pass
+        self._cursor = store.cursor()
+        self.store = store
+        self._spawn("node", self._run_door(), self._run_tidy(), *(room.run(self) for room in self.rooms.values() if room.run))
+        self.neighbours.start()
+        self.touch()
+
+    async def _open_person(self, key: str, passphrase: str | None) -> Person:
+        def act() -> Vault:
+            secret = self.home.open_key(key, passphrase)
+            return Vault.open(self.home.vault_path(key), secret, rooms=tuple(self.rooms.values()))
+
+        person = Person(self, key, await self.write(act))
+        await person.start()
+        self.people[key] = person
+        self._spawn(key, person.run_outbox(), person.run_mail())
+        self.touch()
+        return person
+
+    async def _close_person(self, key: str) -> None:
+        await self._cancel(key)
+        person = self.people.pop(key)
+        await self.write(person.vault.close)
+
+    def _spawn(self, group: str, *tasks: Coroutine[Any, Any, None]) -> None:
+        for coroutine in tasks:
+            task = self.loop.create_task(coroutine)
+            task.add_done_callback(self._ended)
+            self._tasks.setdefault(group, []).append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A task that ends by an error is a defect: the node must not go on half alive."""
+        if not task.cancelled() and (error := task.exception()) is not None and not self.failed.done():
+            self.failed.set_exception(error)
+            self.failed.exception()
+
+    async def _cancel(self, group: str) -> None:
+        for task in self._tasks.get(group, ()):
+            task.cancel()
+        for task in self._tasks.pop(group, ()):
+            with contextlib.suppress(asyncio.CancelledError, OutlastError):
+                await task
+
+    # ---- the threads ----
+
+    async def write(self, act: Callable[[], T]) -> T:
+        """Run ``act`` on the one writer thread and wait for it, also when the waiting task is cancelled."""
+        done = self.loop.run_in_executor(self._writer, act)
+        try:
+            return await asyncio.shield(done)
+        except asyncio.CancelledError:
+            # What was begun is finished: its callers' files must not be closed under it.
+            with contextlib.suppress(BaseException):
+                await done
+            raise
+
+    def touch(self) -> None:
+        """Something that a page may show has changed."""
+        self.revision += 1
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def wait(self, revision: int) -> int:
+        """The present revision, as soon as it is greater than ``revision``."""
+        while self.revision <= revision:
+            await self._news.wait()
+        return self.revision
+
+    async def wait_store(self, cursor: int) -> None:
+        """Return as soon as the change log goes beyond ``cursor``."""
+        while self._cursor <= cursor:
+            await self._news.wait()
+
+    # ---- time ----
+
+    def now_ms(self) -> int:
+        """The time to go by, in ms UTC: the system's, but never before what has certainly passed."""
+        return max(self._system_ms(), self._floor_ms)
+
+    def today(self) -> int:
+        """Days since 1970, UTC, by ``now_ms``."""
+        return day_of(self.now_ms())
+
+    def clock_warning(self) -> str | None:
+        """One line when this device's clock cannot be right, or when nothing is deleted because of it."""
+        claims = [*self._claims(), *self.neighbours.claims()]
+        return expiry.sane_now(self._system_ms(), self._floor_ms, claims).warning or self._stopped
+
+    async def confirm_clock(self) -> None:
+        """The owner looked: today's date is right, so what is over may be deleted."""
+        await self.write(lambda: self.open_store.set_meta("confirmed_day", _bytes(day_of(self._system_ms()))))
+        await self._tidy()
+        self.touch()
+
+    def _claims(self) -> list[int]:
+        return [day for person in self.people.values() for day in person.claims()]
+
+    async def _run_tidy(self) -> None:
+        while True:
+            with contextlib.suppress(StorageError):
+                await self._tidy()
+            await asyncio.sleep(TIDY_S)
+
+    async def _tidy(self) -> None:
+        """Prune what is over by every clock that counts, and remember that this hour has passed."""
+        store = self.open_store
+        local = day_of(self._system_ms())
+        confirmed, last = store.meta("confirmed_day"), store.meta("tidy_day")
+        verdict = expiry.prune_before(
+            local, None if last is None else _number(last), self._claims(), None if confirmed is None else _number(confirmed)
+        )
+        if isinstance(verdict, expiry.Prune):
+            self._stopped = None
+            before = verdict.before_day
+            await self.write(lambda: store.set_meta("tidy_day", _bytes(local)))
+            if before > self.pruned_day:
+                await self.write(lambda: store.set_meta("pruned_day", _bytes(before)))
+                self.pruned_day = before
+                while await self.write(lambda: store.expire(before)):
+                    self._after_write()
+        else:
+            self._stopped = verdict.reason
+            if last is None:
+                await self.write(lambda: store.set_meta("tidy_day", _bytes(local)))
+        newest = max([self._floor_ms, *(person.newest_ms() for person in self.people.values())])
+        if newest > self._floor_ms:
+            self._floor_ms = newest
+            await self.write(lambda: store.set_meta("floor_ms", _bytes(newest)))
+        today, pruned = self.today(), self.pruned_day
+        for person in list(self.people.values()):
+            await self.write(partial(person.vault.write, partial(person.tidy, today=today, pruned_day=pruned)))
+
+    # ---- the one door ----
+
+    async def ingest(self, batch: Sequence[bytes | Entry], source: bytes | None = None) -> list[Verdict]:
+        """Let packed entries in; their verdicts in order, once those admitted are durable.
+
+        ``source`` is the neighbour (32 B) whose share is charged, None for what a person here brought. Raises StorageError
+        when the disk refuses; nothing of the batch is then said to be kept.
+        """
+        return await self._enter(batch, source, own=False)
+
+    async def admit_own(self, entries: Sequence[Entry]) -> None:
+        """Let entries of this node's people in by the same door; raises StorageError, also when the door refuses one."""
+        for verdict in await self._enter(entries, None, own=True):
+            if isinstance(verdict, Refused | Held):
+                raise StorageError(f"this node did not keep its own entry: {verdict.rule.line}")
+
+    async def _enter(self, batch: Sequence[bytes | Entry], source: bytes | None, *, own: bool) -> list[Verdict]:
+        if not batch:
+            return []
+        self.open_store  # noqa: B018  locked nodes say so at once
+        verdicts: list[Verdict] = []
+        for start in range(0, len(batch), BATCH_MAX):
+            arrival = _Arrival(batch[start : start + BATCH_MAX], source, own, self.loop.create_future())
+            self._arrivals.append(arrival)
+            self._arrived.set()
+            verdicts += await arrival.done
+        return verdicts
+
+    async def _run_door(self) -> None:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._arrivals:
+                taken: list[_Arrival] = []
+                size = 0
+                while self._arrivals and size < BATCH_MAX:
+                    taken.append(self._arrivals.pop(0))
+                    size += len(taken[-1].batch)
+                try:
+                    results = await self._admit(taken)
+                except Exception as error:
+                    for arrival in taken:
+                        if not arrival.done.done():
+                            arrival.done.set_exception(error)
+                    if not isinstance(error, OutlastError):
+                        raise
+                    continue
+                for arrival, verdicts in zip(taken, results, strict=True):
+                    if not arrival.done.done():
+                        arrival.done.set_result(verdicts)
+
+    async def _admit(self, arrivals: Sequence[_Arrival]) -> list[list[Verdict]]:
+        store = self.open_store
+        states: list[tuple[list[bytes | Entry], AdmissionState]] = []
+        spaces = frozenset(store.spaces())
+        room_left = {
+            space: max(0, SPACE_QUOTA_BYTES - int(store.usage_of(space).bytes)) for space in spaces if space != mail.MAIL_SPACE
+        }
+        for arrival in arrivals:
+            batch = [_unpacked(data) for data in arrival.batch]
+            ids = [entry.id for entry in batch if isinstance(entry, Entry)]
+            known = store.known(ids)
+            large = {e.id for e in batch if isinstance(e, Entry) and e.header.payload_size > INLINE_MAX_BYTES and e.id in known}
+            states.append(
+                (
+                    batch,
+                    AdmissionState(
+                        kinds=self.kinds,
+                        spaces=spaces,
+                        pruned_day=self.pruned_day,
+                        known=known,
+                        incomplete=store.incomplete(list(large)),
+                        refused=self._refused,
+                        share_left=UNLIMITED if arrival.source is None else self.share_left(arrival.source),
+                        space_left={} if arrival.own else room_left,
+                    ),
+                )
+            )
+        results = await self.write(lambda: self._admit_on_writer(store, arrivals, states))
+        self._after_write()
+        offers = [
+            forward.Offer(verdict.entry, forward.Tier.OWN if arrival.own else forward.Tier.FOLLOWED, arrival.source)
+            for arrival, verdicts in zip(arrivals, results, strict=True)
+            for verdict in verdicts
+            if isinstance(verdict, Admitted)
+        ]
+        if offers:
+            self.neighbours.offer(offers)
+        return results
+
+    def _admit_on_writer(
+        self, store: Store, arrivals: Sequence[_Arrival], states: Sequence[tuple[list[bytes | Entry], AdmissionState]]
+    ) -> list[list[Verdict]]:
+        results: list[list[Verdict]] = []
+        incoming: list[Incoming] = []
+        day = self.today()
+        for arrival, (batch, state) in zip(arrivals, states, strict=True):
+            verdicts = admit(batch, state, self._verify_many)
+            results.append(verdicts)
+            size = 0
+            for verdict in verdicts:
+                if isinstance(verdict, Admitted):
+                    tier = forward.Tier.OWN if arrival.own else forward.Tier.FOLLOWED
+                    incoming.append(Incoming(verdict.entry, tier))
+                    size += len(verdict.entry.header_bytes) + 66 + len(verdict.entry.payload or b"")
+                elif isinstance(verdict, Held):
+                    store.hold(pack(verdict.entry), verdict.rule, space_of(verdict.entry))
+                elif isinstance(verdict, Refused) and verdict.rule.lasting and verdict.digest not in self._refused:
+                    self._refused.add(verdict.digest)
+                    store.remember_refused(verdict.digest, day + mail.MAIL_LIFE_DAYS)
+            if arrival.source is not None and size:
+                self._spent[arrival.source] = self._spent.get(arrival.source, 0) + size
+                store.spend(arrival.source, day, size)
+        if incoming:
+            store.append(incoming)
+            for name in self.rooms:
+                while store.fold(name):
+                    pass
+        return results
+
+    def _after_write(self) -> None:
+        self._cursor = self.open_store.cursor()
+        self.touch()
+
+    def _verify_many(self, signed: list[Signed]) -> list[bool]:
+        if len(signed) < VERIFY_SPLIT:
+            return [verify(*one) for one in signed]
+        half = len(signed) // 2
+        second = self._verifiers.submit(lambda: [verify(*one) for one in signed[half:]])
+        return [verify(*one) for one in signed[:half]] + second.result()
+
+    def share_left(self, neighbour: bytes) -> int:
+        """Bytes that a neighbour may still bring today."""
+        day = self.today()
+        if self._spent_day != day:
+            rows = self.open_store.query("SELECT neighbour, bytes FROM spent WHERE day = ?", (day,))
+            self._spent, self._spent_day = {bytes(name): size for name, size in rows}, day
+        paired = [peer.node for peer in self.open_store.peers()]
+        return forward.share_left(neighbour, paired, self._spent, DAY_SHARE_BYTES)
+
+    async def remove(self, entries: Sequence[bytes]) -> None:
+        """Remove entries that never left this node (see ``Person.take_back``)."""
+        await self.write(lambda: self.open_store.remove(entries))
+        self._after_write()
+
+    def has_left(self, entries: Iterable[bytes]) -> bool:
+        """Whether any of these was handed to a link or a bundle since this process began."""
+        return not self._left.isdisjoint(entries)
+
+    def leaves(self, entries: Iterable[bytes]) -> None:
+        """Note that these are about to be handed to a link or a bundle."""
+        fresh = set().union(*(person.fresh for person in self.people.values()))
+        self._left.update(fresh.intersection(entries))
+
+    async def copied(self, entries: Sequence[bytes]) -> None:
+        """These are durable at somebody else now: tell the people who wrote them."""
+        for person in list(self.people.values()):
+            note = partial(person.copied, entries=entries)
+            if person.authored(entries):
+                changed: int = await self.write(partial(person.vault.write, note))
+                if changed:
+                    self.touch()
+
+    # ---- speaking on the log ----
+
+    async def append(
+        self, person: Person, space: bytes, kind: str, body: msgspec.Struct, *, life_ms: int, local: RowChanges = ()
+    ) -> Entry:
+        """Sign an entry in a followed space and keep it; durable in the vault's outbox first, then by the one door.
+
+        ``life_ms`` 0 = never expires, where the kind allows it. ``local`` is written in the vault together with it.
+        """
+        known = self.kinds.get(kind)
+        if known is None:
+            raise UsageError(f"no room here knows entries of kind {kind!r}")
+        if space not in self.open_store.spaces():
+            raise UsageError("follow this channel first")
+        return await person.append(space, known, known.encode(body), life_ms, local)
+
+    async def new_space(self, person: Person, name: str) -> bytes:
+        """Found an open space whose one signer is ``person``; returns its id (32 B). It is followed from now on."""
+        body = SpaceBody(OPEN, check_name(name), person.certificate, "owner", (person.identity,), os.urandom(16))
+        genesis = make_genesis(person.signing_key, body, self.now_ms())
+        await self.follow(genesis.id)
+        await person.keep([genesis])
+        return genesis.id
+
+    async def follow(self, space: bytes) -> None:
+        """Hold this space and reconcile it with neighbours; what was held back for it is let in."""
+        store = self.open_store
+
+        def act() -> list[bytes]:
+            store.put_space(space)
+            return store.release(space)
+
+        held = await self.write(act)
+        await self.ingest(held)
+        self.neighbours.refresh()
+        self.touch()
+
+    async def unfollow(self, space: bytes) -> None:
+        """Stop holding a space; what is here of it is removed."""
+        if space == mail.MAIL_SPACE:
+            raise UsageError("the mail space is always followed")
+        remove = partial(self.open_store.remove_space, space)
+        while await self.write(remove):
+            self._after_write()
+        self.neighbours.refresh()
+        self.touch()
+
+    def spaces(self) -> list[bytes]:
+        """The spaces that are followed, the mail space first."""
+        return self.open_store.spaces()
+
+    def query(self, sql: str, args: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a SELECT on the store: entries and the rooms' public views."""
+        return self.open_store.query(sql, args)
+
+    async def rebuild(self) -> None:
+        """Fold every room's view anew from the change log."""
+        await self.write(self.open_store.rebuild)
+        self._after_write()
+
+    # ---- neighbours ----
+
+    @property
+    def transport(self) -> SealingKey:
+        """The node's transport key; raises LockedError while locked."""
+        if self._transport is None:
+            raise LockedError("the node is locked: unlock it with `outlast unlock`, or on its page")
+        return self._transport
+
+    @property
+    def transport_id(self) -> bytes:
+        """The node's public transport key (32 B), which neighbours pin."""
+        return self.transport.public
+
+    async def listen(self, host: str, port: int) -> int:
+        """Wait for neighbours on this address; returns the port. Raises LinkError when it is taken."""
+        return await self.neighbours.listen(host, port)
+
+    async def peer_add(self, node_id: bytes, host: str, port: int) -> None:
+        """Keep a session with this neighbour from now on."""
+        if node_id == self.transport_id:
+            raise UsageError("this is the node itself: name another one")
+        await self.write(lambda: self.open_store.put_peer(node_id, host, port))
+        self.neighbours.refresh_peers()
+        self.touch()
+
+    async def peer_remove(self, node_id: bytes) -> None:
+        """Forget a neighbour; raises NotFoundError."""
+        if not await self.write(lambda: self.open_store.remove_peer(node_id)):
+            raise NotFoundError("no such neighbour: see `outlast peer list`")
+        self.neighbours.refresh_peers()
+        self.touch()
+
+    def peers(self) -> list[PeerState]:
+        """The neighbours, and how it stands with each."""
+        return self.neighbours.states()
+
+    # ---- how it is ----
+
+    def status(self) -> list[tuple[str, Status]]:
+        """Each room's state, and the kernel's own as ``node``."""
+        if self.locked:
+            return [("node", Status(Level.OFF, None, "locked"))]
+        own = Status(Level.OK, None, "ok")
+        if self.space_left() < SPACE_LOW_BYTES:
+            own = Status(Level.CUT, None, "disk-full", {"bytes": self.space_left()})
+        elif self.clock_warning():
+            own = Status(Level.WARN, None, "clock")
+        elif self.peers() and not any(peer.connected for peer in self.peers()):
+            own = Status(Level.WARN, None, "no-neighbour")
+        return [("node", own), *((room.name, room.status(self)) for room in self.rooms.values() if room.status)]
+
+    def space_left(self) -> int:
+        """Bytes free on the home's disk."""
+        return shutil.disk_usage(self.home.path).free
+
+
+def _unpacked(data: bytes | Entry) -> bytes | Entry:
+    if isinstance(data, Entry):
+        return data
+    try:
+        entry, end = unpack(data)
+    except EntryError:
+        return data
+    return entry if end == len(data) else data
+
+
+def _make_person(
+    home: Home, name: str, passphrase: str | None, entropy: bytes, backup: BackupBody | None, rooms: Sequence[Room]
+) -> None:
+    key = os.urandom(8).hex()
+    secret = home.new_key(key, passphrase)
+    vault = Vault.open(home.vault_path(key), secret, rooms=rooms, restore=backup.rooms if backup else None)
+    try:
+        new_person(vault, name, entropy, day_of(max(_system_ms(), BUILT_MS)))
+        if backup is not None:
+            restore_person(vault, backup)
+    finally:
+        vault.close()
+
+
+def _system_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _number(value: bytes | None) -> int:
+    return int.from_bytes(value or b"", "big")
+
+
+def _bytes(value: int) -> bytes:
+    return value.to_bytes(8, "big")

@@ -74,9 +74,7 @@ class _Channel(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fiel
 _Body = TypeVar("_Body", _Contact, _Channel)
 
 
-def make_link(
-    certificate: bytes, prekey: bytes, prekey_day: int, prekey_signature: bytes, intro_secret: bytes
-) -> str:
+def make_link(certificate: bytes, prekey: bytes, prekey_day: int, prekey_signature: bytes, intro_secret: bytes) -> str:
     """The contact link of a device: its certificate, signed prekey (32 B), intro secret (16 B)."""
     body = _Contact(LINK_VERSION, certificate, prekey, prekey_day, prekey_signature, intro_secret)
     return _to_text(_CONTACT, body)
@@ -94,9 +92,7 @@ def read_link(text: str, *, today: int) -> Invitation:
     except IdentityError as error:
         raise InviteError(f"the contact link is not usable: {error}") from None
     if not verify_prekey(device.device, body.prekey, body.prekey_day, body.signature):
-        raise InviteError(
-            "the contact link is damaged: its device did not sign it; ask for a new link"
-        )
+        raise InviteError("the contact link is damaged: its device did not sign it; ask for a new link")
     if len(body.prekey) != 32 or len(body.intro_secret) != INTRO_SECRET_BYTES:
         raise InviteError("the contact link is damaged: its keys have the wrong length")
     if today > body.prekey_day + LINK_LIFE_DAYS:
@@ -126,8 +122,8 @@ def _to_text(prefix: str, body: msgspec.Struct) -> str:
 
 def _from_text(prefix: str, text: str, form: type[_Body]) -> _Body:
     what = prefix.removeprefix("outlast://").rstrip("/") + " link"
-    # Programs break long lines, and put soft hyphens and zero-width characters where they break.
-    text = "".join(c for c in text if c.isprintable() and c != " ").strip(_AROUND)
+    # Programs break long lines, and put "=", soft hyphens or zero-width characters where they do.
+    text = "".join(c for c in text if c.isprintable() and c not in " =").strip(_AROUND)
     if text[: len(prefix)].lower() != prefix:
         raise UsageError(f"this is no {what}: it begins with {prefix}; copy it whole")
     if len(text) > LINK_MAX_CHARS:

@@ -141,9 +141,7 @@ class AdmissionState:
 
 def refusal_digest(entry: Entry) -> bytes:
     """32 bytes over header, signature and payload: garbage could share the id alone."""
-    return sha256(
-        b"outlast/refused/1" + entry.header_bytes + entry.signature + (entry.payload or b"")
-    ).digest()
+    return sha256(b"outlast/refused/1" + entry.header_bytes + entry.signature + (entry.payload or b"")).digest()
 
 
 def examine(data: bytes | Entry, state: AdmissionState) -> Candidate | Verdict:
@@ -178,9 +176,7 @@ def examine(data: bytes | Entry, state: AdmissionState) -> Candidate | Verdict:
     return Candidate(entry)
 
 
-def admit(
-    batch: Sequence[bytes | Entry], state: AdmissionState, verify_many: VerifyMany
-) -> list[Verdict]:
+def admit(batch: Sequence[bytes | Entry], state: AdmissionState, verify_many: VerifyMany) -> list[Verdict]:
     """The verdicts on a batch, in order.
 
     Of several copies of one entry the first with a valid signature is admitted and later ones are

@@ -93,8 +93,6 @@ def sane_now(system_ms: int, floor_ms: int, claims: Sequence[int] = ()) -> Now:
 def _date(day: int) -> str:
     """A day as people write it; days no calendar has are named by their number."""
     try:
-        return (
-            datetime.datetime.fromtimestamp(day * DAY_MS // 1000, datetime.UTC).date().isoformat()
-        )
+        return datetime.datetime.fromtimestamp(day * DAY_MS // 1000, datetime.UTC).date().isoformat()
     except (ValueError, OverflowError, OSError):
         return f"day {day}"

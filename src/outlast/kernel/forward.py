@@ -37,9 +37,7 @@ Rank = tuple[int, int, int, bytes]
 """Sorts what goes out: priority, tier, newest first, and the id so that ranks are never equal."""
 
 
-def tier_of(
-    entry: Entry, own: Container[bytes], contacts: Container[bytes], followed: Container[bytes]
-) -> Tier:
+def tier_of(entry: Entry, own: Container[bytes], contacts: Container[bytes], followed: Container[bytes]) -> Tier:
     """The tier of an entry, by the devices of one's own people and of verified contacts.
 
     An envelope's author is a key used once: mail counts as followed when its space is.
@@ -57,9 +55,7 @@ def rank(entry: Entry, tier: Tier = Tier.FOLLOWED) -> Rank:
     return entry.header.priority, tier, -entry.header.ts_ms, entry.id
 
 
-def offered(
-    offers: Iterable[Offer], peer: bytes, spaces: Container[bytes], floor_day: int
-) -> list[Offer]:
+def offered(offers: Iterable[Offer], peer: bytes, spaces: Container[bytes], floor_day: int) -> list[Offer]:
     """What of ``offers`` a neighbour is told: of its spaces, alive there, and not its own news."""
     return [
         offer
@@ -70,9 +66,7 @@ def offered(
     ]
 
 
-def share_left(
-    neighbour: bytes, paired: Collection[bytes], spent: Mapping[bytes, int], day_bytes: int
-) -> int:
+def share_left(neighbour: bytes, paired: Collection[bytes], spent: Mapping[bytes, int], day_bytes: int) -> int:
     """Bytes that ``neighbour`` may still deliver today out of ``day_bytes`` for all neighbours.
 
     ``spent`` maps neighbours, paired or not, to the bytes they delivered today.

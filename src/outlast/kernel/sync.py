@@ -58,6 +58,8 @@ ENTRIES_MAX_BYTES: Final = 60_000
 PIECE_MAX_BYTES: Final = 32 * 1024
 CREDIT_BYTES: Final = 1024 * 1024
 """What a peer may send before anything of it must be durable here."""
+WINDOW_BYTES: Final = CREDIT_BYTES
+"""What may be on the way and not acknowledged, however much credit the peer gives."""
 RECON_MAX_BYTES: Final = 256 * 1024
 """Largest negentropy message inside a RECON."""
 RECON_OPEN_MAX: Final = 4
@@ -321,9 +323,7 @@ class _Hello(_Message, frozen=True):
 
 
 class _Summary(_Message, frozen=True):
-    buckets: Annotated[
-        list[tuple[_Ref, _Day, Annotated[int, Meta(gt=0, lt=2**31)]]], Meta(max_length=BUCKETS_MAX)
-    ]
+    buckets: Annotated[list[tuple[_Ref, _Day, Annotated[int, Meta(gt=0, lt=2**31)]]], Meta(max_length=BUCKETS_MAX)]
 
 
 class _Recon(_Message, frozen=True):
@@ -432,7 +432,9 @@ class _Outbox:
         self._ready_bytes = 0
         self._pieces: deque[tuple[bytes, bytes]] = deque()  # id, payload
         self._offset = 0
-        self._flying: deque[bytes] = deque()
+        self._flying: deque[tuple[bytes, int]] = deque()  # id, and bytes that its KEPT frees
+        self._window = WINDOW_BYTES
+        self._partly_sent = 0  # bytes of the payload in the making
         self._kept = 0
         self._lacked = 0
 
@@ -444,7 +446,7 @@ class _Outbox:
     @property
     def unacknowledged(self) -> list[bytes]:
         """The ids that were sent and of which the peer has not said what became of them."""
-        return list(self._flying)
+        return [one for one, _ in self._flying]
 
     @property
     def awaits(self) -> bool:
@@ -540,9 +542,7 @@ class _Outbox:
         blocked = False
         while (item := self._first()) is not None:
             entry_id, data = item
-            if entry_id is not None and len(batch) + len(data) <= min(
-                ENTRIES_MAX_BYTES, self._credit, self._left
-            ):
+            if entry_id is not None and len(batch) + len(data) <= min(ENTRIES_MAX_BYTES, self._room):
                 batch += data
                 ids.append(entry_id)
                 self._drop_first(data)
@@ -561,10 +561,8 @@ class _Outbox:
         while self._pieces and not blocked:
             entry_id, payload = self._pieces[0]
             end = self._offset + PIECE_MAX_BYTES
-            message = _encode(
-                Type.PAYLOAD, _Piece(entry_id, self._offset, payload[self._offset : end])
-            )
-            if len(message) > min(self._credit, self._left):
+            message = _encode(Type.PAYLOAD, _Piece(entry_id, self._offset, payload[self._offset : end]))
+            if len(message) > self._room:
                 break
             self._offset = end
             if end >= len(payload):
@@ -589,8 +587,14 @@ class _Outbox:
         ):
             raise SyncError("it acknowledges what it was not sent")
         self._kept = kept.count
-        ids = _take(self._flying, count)
-        return [one for index, one in enumerate(ids, first) if index not in without]
+        landed = _take(self._flying, count)
+        self._window += sum(size for _, size in landed)
+        return [one for index, (one, _) in enumerate(landed, first) if index not in without]
+
+    @property
+    def _room(self) -> int:
+        """Bytes that may be sent now."""
+        return min(self._credit, self._left, self._window)
 
     def _load(self, purpose: Type, ids: Sequence[bytes]) -> LoadEntries:
         self._loading = purpose, ids
@@ -614,9 +618,16 @@ class _Outbox:
             self._ready_bytes -= len(data)
 
     def _sent(self, message: bytes, ids: list[bytes]) -> bytes:
-        self._credit -= len(message)
-        self._left -= len(message)
-        self._flying.extend(ids)
+        size = len(message)
+        self._credit -= size
+        self._left -= size
+        self._window -= size
+        if ids:
+            self._flying.extend((one, 0) for one in ids[:-1])
+            self._flying.append((ids[-1], size + self._partly_sent))
+            self._partly_sent = 0
+        else:
+            self._partly_sent += size
         return message
 
 
@@ -665,9 +676,7 @@ class _Inbox:
     @property
     def idle(self) -> bool:
         """Whether all that was asked for is here and durable."""
-        return not (
-            self._open or self._needed or self._asked or self._payloads or self._payloads_asked
-        )
+        return not (self._open or self._needed or self._asked or self._payloads or self._payloads_asked)
 
     def forget_news(self) -> None:
         """Reconciliation is over: nothing will be found needed any more."""
@@ -758,9 +767,7 @@ class _Inbox:
             found[fate].append(index)
             if fate is Fate.WANTS_PAYLOAD and entry.payload is None:
                 self.need_payloads((entry,))
-        yield _encode(
-            Type.KEPT, _Kept(self._decided, found[Fate.REFUSED], found[Fate.WANTS_PAYLOAD])
-        )
+        yield _encode(Type.KEPT, _Kept(self._decided, found[Fate.REFUSED], found[Fate.WANTS_PAYLOAD]))
         self._returned += cost
         if self._returned >= self._threshold and self._budget:
             grant = min(self._returned, self._budget)
@@ -1202,9 +1209,7 @@ _BYE_LINES: Final = {
 def _inline(entry: Entry) -> bytes:
     """An entry as it travels in ENTRIES: payloads above 1 KiB are asked for apart."""
     payload = entry.payload
-    return (
-        pack(entry) if payload is None or len(payload) <= INLINE_MAX_BYTES else pack_header(entry)
-    )
+    return pack(entry) if payload is None or len(payload) <= INLINE_MAX_BYTES else pack_header(entry)
 
 
 def _take(queue: deque[_T], count: int) -> list[_T]:

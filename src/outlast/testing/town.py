@@ -168,14 +168,10 @@ class Place:
         """Drop what expires before a day."""
         self.pruned_day = before_day
         self.entries = {
-            one: entry
-            for one, entry in self.entries.items()
-            if not 0 < entry.header.expires_day < before_day
+            one: entry for one, entry in self.entries.items() if not 0 < entry.header.expires_day < before_day
         }
 
-    def session(
-        self, *, initiator: bool, key: bytes, peer: bytes, limits: Limits | None = None
-    ) -> Session:
+    def session(self, *, initiator: bool, key: bytes, peer: bytes, limits: Limits | None = None) -> Session:
         """A new session with a neighbour."""
         return Session(
             initiator=initiator,
@@ -198,9 +194,7 @@ class Place:
                     if key[0] in spaces and (key[1] == 0 or key[1] >= floor_day):
                         counts[key] = counts.get(key, 0) + 1
                 missing = [entry for entry in self.entries.values() if entry.payload is None]
-                return BucketsLoaded(
-                    [Bucket(space, day, count) for (space, day), count in counts.items()], missing
-                )
+                return BucketsLoaded([Bucket(space, day, count) for (space, day), count in counts.items()], missing)
             case LoadBucket(space, day):
                 return BucketLoaded(space, day, self.bucket(space, day))
             case LoadEntries(ids):

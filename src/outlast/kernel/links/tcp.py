@@ -44,6 +44,9 @@ KEEPALIVE_S: Final = 20.0
 SILENCE_MAX_S: Final = 90.0
 """A link on which nothing has arrived for so long is closed."""
 CLOSE_TIMEOUT_S: Final = 5.0
+BACKLOG_MAX_BYTES: Final = 8 * 1024 * 1024
+"""What may wait to be written; above it ``send`` waits. It is more than two honest sessions ever owe
+each other, so that two ends which both write before they read never wait for each other."""
 OPENING_MAX: Final = 64
 """Callers that may be in the middle of their handshake at a time."""
 
@@ -109,12 +112,14 @@ class Channel:
         self._loop = asyncio.get_running_loop()
         self._sent_at = self._heard_at = self._loop.time()
         self._reading = False
+        self._full_since: float | None = None
+        writer.transport.set_write_buffer_limits(high=BACKLOG_MAX_BYTES)
         for frame in opened.early:
             self._take(self._transport.decrypt(frame))
         self._timer = self._loop.call_later(KEEPALIVE_S / 4, self._beat)
 
     async def send(self, data: bytes) -> None:
-        """Send one message (1 B to 1 MiB); returns when the network has taken enough of it.
+        """Send one message (1 B to 1 MiB); waits while more than 8 MiB are still to be written.
 
         Raises LinkError when the link is closed, ValueError for another length.
         """
@@ -135,8 +140,8 @@ class Channel:
         """
         while not self._messages:
             # Silence counts only while somebody listens: a busy end does not blame the other.
-            self._reading, self._heard_at = True, self._loop.time()
             try:
+                self._reading, self._heard_at = True, self._loop.time()
                 data = await self._reader.read(_READ_BYTES)
             except _Closed:
                 return None
@@ -195,7 +200,10 @@ class Channel:
         now = self._loop.time()
         if self._writer.is_closing():
             return
-        if self._reading and now - self._heard_at > SILENCE_MAX_S:
+        full = self._writer.transport.get_write_buffer_size() > BACKLOG_MAX_BYTES
+        self._full_since = (self._full_since or now) if full else None
+        silent_since = self._full_since or (self._heard_at if self._reading else now)
+        if now - silent_since > SILENCE_MAX_S:
             self._writer.transport.abort()
             return
         if now - self._sent_at >= KEEPALIVE_S:
@@ -315,9 +323,7 @@ async def serve(
     try:
         server = await asyncio.start_server(called, host, port)
     except OSError as error:
-        raise LinkError(
-            f"cannot listen at {_where(host, port)}: {error.strerror or error}"
-        ) from None
+        raise LinkError(f"cannot listen at {_where(host, port)}: {error.strerror or error}") from None
     return Listener(server, server.sockets[0].getsockname()[1])
 
 

@@ -187,8 +187,8 @@ class Database:
         """Open the file with its 32-byte key, or make it (mode 0600) when there is none.
 
         ``schema`` holds one script for each version of the kernel's own tables; those the file lacks are run. Names of
-        rooms' tables begin with ``scope``. Raises
-        StorageError when the file is damaged, has another key, is of another program or of a newer version of this.
+        rooms' tables begin with ``scope``. Raises StorageError when the file is damaged, has another key, is another
+        kind of file, or of a newer version of this program.
         """
         import apsw
 
@@ -196,26 +196,22 @@ class Database:
             raise ValueError(f"a key has {KEY_BYTES} bytes")
         opened: list[apsw.Connection] = []
         try:
-            _make(path)
+            if not path.exists():
+                _make(path, key, application_id, schema)
+            elif path.stat().st_size < _PAGE_BYTES:
+                raise apsw.CorruptError("SQLite would take it for a new file")
             writer = _connect(path, key, apsw.SQLITE_OPEN_READWRITE, _WRITER_CACHE_KIB)
             opened.append(writer)
-            found, version = writer.pragma("application_id"), writer.pragma("user_version")
-            if version == 0 and found == 0 and not writer.execute("SELECT 1 FROM sqlite_schema").fetchall():
-                writer.pragma("application_id", application_id)
-            elif found != application_id:
+            if writer.pragma("application_id") != application_id:
                 raise StorageError(f"{path} is another kind of file: name the right one")
-            if version > len(schema):
+            if writer.pragma("user_version") > len(schema):
                 raise StorageError(f"{path} was written by a newer Outlast: update this program")
+            _update(writer, schema)
             writer.pragma("journal_mode", "wal")
             writer.pragma("synchronous", "full")
             writer.pragma("secure_delete", secure_delete)
             writer.pragma("journal_size_limit", _LOG_KEPT_BYTES)
             writer.wal_autocheckpoint(_CHECKPOINT_PAGES)
-            if version < len(schema):
-                with writer:
-                    for script in schema[version:]:
-                        writer.execute(script)
-                    writer.pragma("user_version", len(schema))
             reader = _connect(path, key, apsw.SQLITE_OPEN_READONLY, _READER_CACHE_KIB)
             opened.append(reader)
             return cls(path, scope, writer, reader)
@@ -294,12 +290,31 @@ def _quoted(name: str) -> str:
     return f'"{name}"'
 
 
-def _make(path: Path) -> None:
+def _make(path: Path, key: bytes, application_id: int, schema: Sequence[str]) -> None:
+    """Make the file under another name and give it its own when it is whole, so that an empty one means damage."""
+    import apsw
+
+    draft = path.with_name(path.name + ".new")
+    for leftover in (draft, Path(f"{draft}-journal"), Path(f"{path}-wal"), Path(f"{path}-shm")):
+        leftover.unlink(missing_ok=True)  # a log would be taken for the new file's
+    os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    connection = _connect(draft, key, apsw.SQLITE_OPEN_READWRITE, _READER_CACHE_KIB)
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        return
+        connection.pragma("application_id", application_id)
+        _update(connection, schema)
+    finally:
+        connection.close(True)
+    draft.replace(path)
     sync_folder(path.parent)
+
+
+def _update(connection: apsw.Connection, schema: Sequence[str]) -> None:
+    version = connection.pragma("user_version")
+    if version < len(schema):
+        with connection:
+            for script in schema[version:]:
+                connection.execute(script)
+            connection.pragma("user_version", len(schema))
 
 
 def sync_folder(folder: Path) -> None:

@@ -31,7 +31,9 @@ from outlast.kernel.keyslot import KEY_BYTES
 
 ENVIRONMENT: Final = "OUTLAST_HOME"
 _PERSON = re.compile(r"[0-9a-f]{16}").fullmatch
-_OURS = re.compile(r"lock|people|api\.sock|config\.toml|store\.(db(-wal|-shm)?|(key|keyfile)(\.new)?)").fullmatch
+_OURS = re.compile(
+    r"lock|people|api\.sock|config\.toml|store\.(db(-wal|-shm|\.new(-journal)?)?|(key|keyfile)(\.new)?)"
+).fullmatch
 
 
 def default_path() -> Path:
@@ -253,9 +255,9 @@ class Home:
         program reaches them. There a key that was wrapped is as safe as its passphrase, and a bare key file is not safe
         until the medium is destroyed. Raises StorageError when something resists.
         """
-        for pattern in ("store.key*", "people/*/vault.key*"):
-            for secret in sorted(self.path.glob(pattern)):
-                wipe_secret(secret)
+        secrets = [*filter(lambda path: _OURS(path.name), self.path.glob("store.key*"))]
+        for secret in [*secrets, *self.path.glob("people/*/vault.key*")]:
+            wipe_secret(secret)
         try:
             for entry in sorted(self.path.iterdir()):
                 if not _OURS(entry.name):

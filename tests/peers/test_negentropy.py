@@ -103,7 +103,6 @@ def made_up(seed: int) -> Session:
 
 FROZEN = [Session(vector["name"], vector, vector) for vector in VECTORS["sessions"]]
 SESSIONS = [*FROZEN, *(made_up(seed) for seed in range(40) if REFERENCE)]
-by_name = {"ids": lambda session: session.name}
 
 
 def summary(message: bytes) -> dict[str, Any]:
@@ -188,11 +187,11 @@ def between(client: Initiator | Peer, server: Responder | Peer) -> Outcome:
         messages += (message, answer)
         if isinstance(client, Initiator):
             step = client.step(answer)
-            message, told = step.reply, (step.have, step.need)
+            message, only_here, only_there = step.reply, step.have, step.need
         else:
-            message, *told = client.ask(f"msg,{answer.hex()}")
-        have.update(told[0])
-        need.update(told[1])
+            message, only_here, only_there = client.ask(f"msg,{answer.hex()}")
+        have.update(only_here)
+        need.update(only_there)
     return messages, have, need
 
 
@@ -206,7 +205,7 @@ def server_of(session: Session, **how: Any) -> Responder:
     return Responder(view, frame_size_limit=session.limit("server"), **how)
 
 
-@pytest.mark.parametrize("session", SESSIONS, **by_name)
+@pytest.mark.parametrize("session", SESSIONS, ids=lambda session: session.name)
 def test_aligned_messages_equal_the_peers_byte_for_byte(session: Session) -> None:
     messages, have, need = between(client_of(session, aligned=True), server_of(session, aligned=True))
     if session.vector is not None:
@@ -220,21 +219,21 @@ def test_aligned_messages_equal_the_peers_byte_for_byte(session: Session) -> Non
         assert between(client, server) == (messages, have, need)
 
 
-@pytest.mark.parametrize("session", SESSIONS, **by_name)
+@pytest.mark.parametrize("session", SESSIONS, ids=lambda session: session.name)
 def test_random_cuts_find_exactly_the_differences(session: Session) -> None:
     for seed in range(3):
         client = client_of(session, seed=bytes((seed,)) * 32)
         assert between(client, server_of(session))[1:] == session.differences
 
 
-@pytest.mark.parametrize("session", SESSIONS, **by_name)
+@pytest.mark.parametrize("session", SESSIONS, ids=lambda session: session.name)
 def test_as_client_of_an_aligned_peer_we_find_exactly_the_differences(session: Session) -> None:
     with peer(session, "server", session.peer) as server:
         outcome = between(client_of(session, seed=b"s" * 32), server)
     assert outcome[1:] == session.differences
 
 
-@pytest.mark.parametrize("session", SESSIONS, **by_name)
+@pytest.mark.parametrize("session", SESSIONS, ids=lambda session: session.name)
 def test_as_server_of_an_aligned_peer_we_hide_no_difference(session: Session) -> None:
     with peer(session, "client", session.peer) as client:
         outcome = between(client, server_of(session))

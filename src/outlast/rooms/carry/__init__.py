@@ -1,0 +1,27 @@
+"""Messages and channels that wait while there is no connection.
+
+Letters travel sealed, as mail of the kernel, into the receiver's vault. Posts are signed and readable by everybody who
+holds their channel, an open space; whose posts and removals count is decided in the view.
+"""
+
+from outlast.kernel import Room
+from outlast.rooms.carry.entries import KINDS, LETTERS
+from outlast.rooms.carry.service import run
+from outlast.rooms.carry.view import MIGRATIONS, VIEWS, fold, receive
+
+__all__ = ["ROOM"]
+
+ROOM = Room(
+    name="carry",
+    version=1,
+    kinds=KINDS,
+    letters=LETTERS,
+    views=VIEWS,
+    migrations=MIGRATIONS,
+    fold=fold,
+    receive=receive,
+    run=run,
+    cli="outlast.rooms.carry.cli:app",
+    api="outlast.rooms.carry.api:OPERATIONS",
+    web="outlast.rooms.carry.web:routes",
+)

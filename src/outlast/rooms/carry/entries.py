@@ -1,0 +1,96 @@
+"""What carry says: letters between people, and what stands in channels; with the rules of their text.
+
+Letters: ``carry.text``. In channels: ``carry.post``, ``carry.hide`` (its author or the channel's owner takes a post
+away) and ``carry.device`` (an owner's further device, for instance after a restore). Bodies are msgpack arrays.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Final
+
+import msgspec
+
+from outlast.errors import UsageError
+from outlast.kernel import DAY_MS, LETTER_MAX_BYTES, Kind
+
+LETTER_TEXT_MAX_BYTES: Final = LETTER_MAX_BYTES - 64
+"""Largest text of a letter in UTF-8; the rest is for its frame."""
+POST_TEXT_MAX_BYTES: Final = 4000
+POST_LIFE_DAYS: Final = 30
+POST_LIFE_MS: Final = POST_LIFE_DAYS * DAY_MS
+OUTLIVING_DAYS: Final = 2 * POST_LIFE_DAYS
+"""What ends or certifies a post must not be gone before it."""
+OUTLIVING_MS: Final = OUTLIVING_DAYS * DAY_MS
+
+
+class Text(msgspec.Struct, array_like=True, frozen=True):
+    """A letter's text, and the letter (16 B) that it answers."""
+
+    text: str
+    reply_to: bytes | None = None
+
+
+class Post(msgspec.Struct, array_like=True, frozen=True):
+    """A post's text, and the post (32 B) that it answers."""
+
+    text: str
+    reply_to: bytes | None = None
+
+
+class Hide(msgspec.Struct, array_like=True, frozen=True):
+    """A post (32 B) that is no longer to be shown."""
+
+    post: bytes
+
+
+class ChannelDevice(msgspec.Struct, array_like=True, frozen=True):
+    """The certificate of a device that speaks in the channel for its identity."""
+
+    certificate: bytes
+
+
+TEXT: Final = Kind("carry.text", Text, max_bytes=LETTER_MAX_BYTES)
+POST: Final = Kind("carry.post", Post, max_bytes=POST_TEXT_MAX_BYTES + 64, max_life_days=POST_LIFE_DAYS)
+HIDE: Final = Kind("carry.hide", Hide, max_bytes=64, max_life_days=OUTLIVING_DAYS)
+DEVICE: Final = Kind("carry.device", ChannelDevice, max_bytes=1024, max_life_days=OUTLIVING_DAYS)
+
+LETTERS: Final = (TEXT,)
+KINDS: Final = (POST, HIDE, DEVICE)
+
+
+def clean(text: str) -> str:
+    """Text as it is kept and shown: without control characters, composed (Unicode NFC), trimmed; lines stay lines.
+
+    Bidirectional controls stay, since people write with them; pages and tables isolate each text.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n")
+    kept = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs"))
+    return unicodedata.normalize("NFC", kept).strip()
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text shows nothing: only spaces and invisible characters."""
+    return all(c.isspace() or unicodedata.category(c) == "Cf" for c in text)
+
+
+def letter_text(text: str) -> str:
+    """The text of a letter, cleaned; raises UsageError when it is empty or too long."""
+    return _checked(text, LETTER_TEXT_MAX_BYTES, "message")
+
+
+def post_text(text: str) -> str:
+    """The text of a post, cleaned; raises UsageError when it is empty or too long."""
+    return _checked(text, POST_TEXT_MAX_BYTES, "post")
+
+
+def _checked(text: str, max_bytes: int, what: str) -> str:
+    text = clean(text)
+    if is_blank(text):
+        raise UsageError(f"the {what} is empty: write something first")
+    size = len(text.encode())
+    if size > max_bytes:
+        raise UsageError(
+            f"a {what} holds at most {max_bytes} bytes, this has {size}: make it shorter, or send it in parts"
+        )
+    return text

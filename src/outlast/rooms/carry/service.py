@@ -1,0 +1,337 @@
+"""What people do with carry: send, read, search; found channels, follow them, post and remove there.
+
+Pages, commands and the local API call these functions and decide nothing themselves. What returns is durable; what is
+refused is an OutlastError with one line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from outlast.errors import NotFoundError, StorageError, UsageError
+from outlast.kernel import (
+    Delete,
+    Node,
+    Person,
+    Put,
+    RowChanges,
+    make_channel_link,
+    parse_space,
+    read_channel_link,
+    space_text,
+)
+from outlast.rooms.carry import view
+from outlast.rooms.carry.entries import (
+    DEVICE,
+    HIDE,
+    OUTLIVING_MS,
+    POST,
+    POST_LIFE_MS,
+    TEXT,
+    ChannelDevice,
+    Hide,
+    Post,
+    Text,
+    letter_text,
+    post_text,
+)
+from outlast.rooms.carry.view import ChannelPost, Conversation, Follow, Message
+
+ROOM_NAME: Final = "carry"
+LOOK_S: Final = 3600.0
+LINK_PREFIX: Final = "outlast://"
+PREFIX_MIN_CHARS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """A channel that a person follows. ``owner`` is None until the channel's beginning has arrived."""
+
+    space: bytes  # 32 B
+    name: str
+    owner: bytes | None  # 32 B, identity
+    may_post: bool
+    unread: int
+    last: ChannelPost | None
+    forked: bool  # two people write with the owner's key, or a copied device does
+
+    @property
+    def id(self) -> str:
+        """The channel's id as people copy it."""
+        return space_text(self.space)
+
+    @property
+    def link(self) -> str:
+        """The link by which others follow it."""
+        return make_channel_link(self.space, self.name)
+
+
+# ---- letters ----
+
+
+async def send(node: Node, person: Person, to: bytes, text: str, reply_to: bytes | None = None) -> bytes:
+    """Send a letter to a contact (identity, 32 B); returns its id (16 B) once it is durable here.
+
+    Raises UsageError (empty, too long, blocked), NotFoundError (no such contact, or no such letter to answer) and
+    StorageError; then nothing was kept.
+    """
+    text = letter_text(text)
+    if reply_to is not None:
+        answered = view.find_message(person, reply_to)
+        if answered is None or answered.peer != to:
+            raise NotFoundError("the message that this answers is not in this conversation")
+    at_ms = node.now_ms()
+
+    def remember(letter: bytes) -> RowChanges:
+        return [view.message_row(letter, to, text, reply_to, at_ms, None)]
+
+    return await person.send(to, TEXT.name, Text(text, reply_to), local=remember)
+
+
+def inbox(person: Person, limit: int = -1) -> list[Message]:
+    """The newest letters that came, oldest first."""
+    return view.messages(person, outgoing=False, limit=limit)
+
+
+def sent(person: Person, limit: int = -1) -> list[Message]:
+    """The newest letters that the person sent, oldest first."""
+    return view.messages(person, outgoing=True, limit=limit)
+
+
+def conversations(person: Person) -> list[Conversation]:
+    """Everybody with whom there are letters, the latest first."""
+    return view.conversations(person)
+
+
+def conversation(person: Person, identity: bytes, before: bytes | None = None, limit: int = -1) -> list[Message]:
+    """The newest letters from and to one person, oldest first; only those before the letter ``before``."""
+    return view.conversation(person, identity, before=before, limit=limit)
+
+
+def search(person: Person, text: str) -> list[Message]:
+    """The letters with all words of ``text`` in them, the newest first; raises UsageError when there is no word."""
+    words = text.split()
+    if not words:
+        raise UsageError("say what to look for")
+    return view.search(person, words)
+
+
+async def mark_read(node: Node, person: Person, letters: Sequence[bytes]) -> int:
+    """Mark letters as read and tell their senders; how many were unread."""
+    found = [m for letter in letters if (m := view.find_message(person, letter)) is not None and m.unread]
+    if found:
+        now = node.now_ms()
+        await _remember(node, person, [Put(view.MESSAGE, {"n": m.n, "read_ms": now}) for m in found])
+        await person.mark_read([m.letter for m in found])
+    return len(found)
+
+
+async def mark_conversation_read(node: Node, person: Person, identity: bytes, upto_n: int) -> int:
+    """Mark as read what came from one person up to number ``upto_n``; how many letters that were."""
+    return await mark_read(node, person, [m.letter for m in view.unread(person, identity, upto_n)])
+
+
+async def take_back(node: Node, person: Person, letter: bytes) -> None:
+    """Destroy a letter that never left this node; raises NotFoundError, or UsageError when it may have left."""
+    message = view.find_message(person, letter)
+    if message is None or not message.outgoing:
+        raise NotFoundError("there is no such message of yours")
+    if not await person.take_back(letter):
+        raise UsageError("this message may have left already: it cannot be taken back")
+    await _remember(node, person, [Delete(view.MESSAGE, {"letter": letter})])
+
+
+# ---- channels ----
+
+
+async def create_channel(node: Node, person: Person, name: str) -> Channel:
+    """Found a channel that everybody may read and the person alone writes; raises UsageError for a bad name."""
+    space = await node.new_space(person, name)
+    await _remember(node, person, [_follow_row(node, space, " ".join(name.split()))])
+    return find_channel(node, person, space_text(space))
+
+
+async def follow(node: Node, person: Person, text: str) -> Channel:
+    """Follow a channel by its link or ID: hold it, exchange it; raises UsageError when it is neither."""
+    text = text.strip()
+    if text.lower().startswith(LINK_PREFIX):
+        invitation = read_channel_link(text)
+        space, name = invitation.space, invitation.name
+    else:
+        space = parse_space(text)
+        name = space_text(space)[:8]
+    await node.follow(space)
+    if not _followed(person, space):
+        await _remember(node, person, [_follow_row(node, space, name)])
+    return find_channel(node, person, space_text(space))
+
+
+async def unfollow(node: Node, person: Person, space: bytes) -> None:
+    """Stop following a channel; what is here of it goes, unless somebody else on this node may want it."""
+    if not _followed(person, space):
+        raise NotFoundError("you do not follow this channel")
+    await _remember(node, person, [Delete(view.FOLLOW, {"space": space})])
+    everybody_is_here = len(node.people) == len(node.home.people())
+    if everybody_is_here and not any(_followed(one, space) for one in node.people.values()):
+        await node.unfollow(space)
+
+
+def channels(node: Node, person: Person) -> list[Channel]:
+    """The channels that the person follows, the one with the latest post first."""
+    found = [_channel(node, person, one) for one in view.follows(person)]
+    return sorted(found, key=lambda channel: channel.last.n if channel.last else 0, reverse=True)
+
+
+def find_channel(node: Node, person: Person, text: str) -> Channel:
+    """The followed channel meant by a link, an ID, a name, or the beginning of an ID.
+
+    Raises NotFoundError, and UsageError when several are meant.
+    """
+    text = text.strip()
+    if text.lower().startswith(LINK_PREFIX):
+        text = space_text(read_channel_link(text).space)
+    everything = [_channel(node, person, one) for one in view.follows(person)]
+    found = [channel for channel in everything if channel.id == text.lower()]
+    found = found or [channel for channel in everything if channel.name.casefold() == text.casefold()]
+    if not found and len(text) >= PREFIX_MIN_CHARS:
+        found = [channel for channel in everything if channel.id.startswith(text.lower())]
+    if not found:
+        raise NotFoundError(f"you follow no channel {text[:80]!r}: follow it by its link or ID first")
+    if len(found) > 1:
+        raise UsageError(f"{len(found)} channels match {text[:80]!r}: use the whole ID")
+    return found[0]
+
+
+def read_channel(
+    node: Node, person: Person, space: bytes, before: bytes | None = None, limit: int = -1
+) -> list[ChannelPost]:
+    """The newest posts of a followed channel, oldest first; raises NotFoundError when it is not followed."""
+    if not _followed(person, space):
+        raise NotFoundError("you do not follow this channel: follow it by its link or ID first")
+    return view.posts(node, space, node.now_ms(), before=before, limit=limit)
+
+
+async def post(node: Node, person: Person, space: bytes, text: str, reply_to: bytes | None = None) -> bytes:
+    """Post in a channel of one's own; returns the post's id (32 B).
+
+    Raises UsageError (empty, too long, not one's own channel), NotFoundError (not followed, nothing there to answer)
+    and StorageError.
+    """
+    text = post_text(text)
+    if not _followed(person, space):
+        raise NotFoundError("you do not follow this channel: follow it by its link or ID first")
+    if reply_to is not None:
+        answered = view.find_post(node, reply_to, node.now_ms())
+        if answered is None or answered.space != space:
+            raise NotFoundError("the post that this answers is not in this channel")
+    await _speak_for(node, person, space)
+    entry = await node.append(person, space, POST.name, Post(text, reply_to), life_ms=POST_LIFE_MS)
+    return entry.id
+
+
+async def retract(node: Node, person: Person, id: bytes) -> None:
+    """Remove a post from one's own channel: hidden at once wherever this arrives, and dropped there three days later.
+
+    Raises NotFoundError, and UsageError when the channel is not one's own. Copies in other hands cannot be forced away.
+    """
+    found = view.find_post(node, id, node.now_ms())
+    if found is None or not _followed(person, found.space):
+        raise NotFoundError("there is no such post in the channels that you follow")
+    if found.device != person.device:
+        await _speak_for(node, person, found.space)
+    await node.append(person, found.space, HIDE.name, Hide(id), life_ms=OUTLIVING_MS)
+
+
+async def mark_channel_read(node: Node, person: Person, space: bytes, upto_n: int) -> None:
+    """Remember that the posts of a followed channel were read up to number ``upto_n``."""
+    for one in view.follows(person):
+        if one.space == space and one.read_n < upto_n:
+            await _remember(node, person, [Put(view.FOLLOW, {"space": space, "read_n": upto_n})])
+
+
+# ---- by itself ----
+
+
+async def run(node: Node) -> None:
+    """While the node is open: hold the channels of whoever unlocks it, and drop what was removed three days ago."""
+    here: set[str] = set()
+    while True:
+        revision = node.revision
+        for key, person in list(node.people.items()):
+            if key not in here:
+                await _hold(node, person)
+        here = set(node.people)
+        with contextlib.suppress(StorageError):
+            await _drop_removed(node)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                while set(node.people) == here:
+                    revision = await node.wait(revision)
+
+
+async def _hold(node: Node, person: Person) -> None:
+    """Follow what this person's vault names: after a restore the node's store does not know it yet."""
+    held = set(node.spaces())
+    for one in view.follows(person):
+        if one.space not in held:
+            await node.follow(one.space)
+            await _remember(node, person, [Put(view.FOLLOW, {"space": one.space, "read_n": 0})])
+
+
+async def _drop_removed(node: Node) -> None:
+    store = node.open_store
+
+    def drop(due: Sequence[bytes]) -> None:
+        for id in due:
+            store.drop_payload(id)
+        while store.fold(ROOM_NAME):
+            pass
+
+    if due := view.due_to_drop(node, node.now_ms()):
+        await node.write(lambda: drop(due))
+        node.touch()
+
+
+async def _speak_for(node: Node, person: Person, space: bytes) -> None:
+    """See to it that this device speaks in the channel for its owner, for as long as what it says now is shown."""
+    head = view.channel_head(node, space)
+    if head is None:
+        raise UsageError("this channel's beginning has not arrived yet: wait for it, or bring it by a bundle")
+    needed_ms = node.now_ms() + POST_LIFE_MS
+    if head.writers == "anyone" or view.author_of(node, space, person.device, needed_ms) is not None:
+        return
+    if not view.is_signer(node, space, person.identity):
+        raise UsageError("only this channel's owner writes in it")
+    await node.append(person, space, DEVICE.name, ChannelDevice(person.certificate), life_ms=OUTLIVING_MS)
+
+
+async def _remember(node: Node, person: Person, changes: RowChanges) -> None:
+    await node.write(lambda: person.vault.transaction(changes, ROOM_NAME))
+    node.touch()
+
+
+def _followed(person: Person, space: bytes) -> bool:
+    return any(one.space == space for one in view.follows(person))
+
+
+def _follow_row(node: Node, space: bytes, name: str) -> Put:
+    return Put(view.FOLLOW, {"space": space, "name": name, "added_ms": node.now_ms(), "read_n": 0})
+
+
+def _channel(node: Node, person: Person, one: Follow) -> Channel:
+    now = node.now_ms()
+    head = view.channel_head(node, one.space)
+    latest = view.posts(node, one.space, now, limit=1)
+    return Channel(
+        space=one.space,
+        name=head.name if head else one.name,
+        owner=head.owner if head else None,
+        may_post=head is not None and (head.writers == "anyone" or view.is_signer(node, one.space, person.identity)),
+        unread=view.unread_posts(node, one.space, one.read_n, person.device, now),
+        last=latest[0] if latest else None,
+        forked=head is not None and head.forked,
+    )

@@ -1,0 +1,462 @@
+"""Carry's tables: how changes and letters become rows, and the questions that are asked of them.
+
+The public view in the node's store knows channels and posts. Whatever order entries arrive in, the rows are the same:
+whose posts count is asked when they are read (``view_carry_shown``), by the identities that the channel's genesis
+names and the devices that these certified. A vault holds the person's letters, with an index for search, and the
+channels that they follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from outlast.errors import ProtocolError
+from outlast.kernel import (
+    DAY_MS,
+    GENESIS,
+    Change,
+    Delete,
+    Entry,
+    Event,
+    Letter,
+    Put,
+    RowChanges,
+    Rows,
+    SpaceBody,
+    Value,
+    read_certificate,
+    read_genesis,
+)
+from outlast.rooms.carry.entries import DEVICE, HIDE, POST, POST_LIFE_MS, TEXT, clean, is_blank
+
+MESSAGE: Final = "local_carry_message"
+FOLLOW: Final = "local_carry_follow"
+HIDDEN_KEPT_MS: Final = 3 * DAY_MS
+"""How long after its removal a post's payload stays on this node."""
+SEARCH_MAX: Final = 200
+SHORT_SEARCH: Final = 5000
+"""The index knows sequences of three letters; shorter words are looked for in this many of the newest letters."""
+
+_CHANNEL: Final = "view_carry_channel"
+_SIGNER: Final = "view_carry_signer"
+_DEVICE: Final = "view_carry_device"
+_POST: Final = "view_carry_post"
+_HIDE: Final = "view_carry_hide"
+_FORK: Final = "view_carry_fork"
+_INT64_MAX: Final = 2**63 - 1
+
+# The identity for which a device speaks in a channel, NULL when no signer of its genesis certified it.
+_AUTHOR = (
+    "(SELECT d.identity FROM view_carry_device d JOIN view_carry_signer s"
+    " ON s.space = d.space AND s.identity = d.identity WHERE d.space = {0}.space AND d.device = {0}.device LIMIT 1)"
+)
+
+VIEWS: Final = (
+    f"CREATE TABLE {_CHANNEL} (space BLOB PRIMARY KEY, name TEXT, owner BLOB, writers TEXT, made_ms INTEGER)",
+    f"CREATE TABLE {_SIGNER} (space BLOB, identity BLOB, PRIMARY KEY (space, identity)) WITHOUT ROWID",
+    f"CREATE TABLE {_DEVICE} (id BLOB PRIMARY KEY, space BLOB, device BLOB, identity BLOB, until_ms INTEGER)",
+    f"CREATE INDEX view_carry_device_space ON {_DEVICE} (space, device)",
+    f"CREATE TABLE {_POST} (id BLOB PRIMARY KEY, space BLOB, device BLOB, clock INTEGER, ts_ms INTEGER,"
+    " until_ms INTEGER, n INTEGER, text TEXT, reply_to BLOB)",
+    f"CREATE INDEX view_carry_post_order ON {_POST} (space, clock, ts_ms, id)",
+    f"CREATE TABLE {_HIDE} (id BLOB PRIMARY KEY, space BLOB, device BLOB, post BLOB, ts_ms INTEGER)",
+    f"CREATE INDEX view_carry_hide_post ON {_HIDE} (post)",
+    f"CREATE TABLE {_FORK} (id BLOB PRIMARY KEY, space BLOB, device BLOB)",
+    "CREATE VIEW view_carry_said AS SELECT p.*, " + _AUTHOR.format("p") + " AS author,"
+    f" (SELECT min(h.ts_ms) FROM {_HIDE} h WHERE h.post = p.id AND h.space = p.space"
+    f" AND (h.device = p.device OR {_AUTHOR.format('h')} IS NOT NULL)) AS hidden_ms FROM {_POST} p",
+    f"CREATE VIEW view_carry_shown AS SELECT t.* FROM view_carry_said t JOIN {_CHANNEL} c ON c.space = t.space"
+    " WHERE t.hidden_ms IS NULL AND (c.writers = 'anyone' OR t.author IS NOT NULL)",
+)
+
+MIGRATIONS: Final = (
+    f"CREATE TABLE {MESSAGE} (n INTEGER PRIMARY KEY, letter BLOB UNIQUE, peer BLOB, outgoing INTEGER, text TEXT,"
+    " reply_to BLOB, at_ms INTEGER, received_ms INTEGER, read_ms INTEGER)",
+    f"CREATE INDEX local_carry_message_peer ON {MESSAGE} (peer, at_ms, n)",
+    f"CREATE INDEX local_carry_message_time ON {MESSAGE} (outgoing, at_ms, n)",
+    f"CREATE INDEX local_carry_message_unread ON {MESSAGE} (peer) WHERE outgoing = 0 AND read_ms IS NULL",
+    f"CREATE VIRTUAL TABLE local_carry_search USING fts5(text, content='{MESSAGE}', content_rowid='n',"
+    " tokenize='trigram')",
+    "INSERT INTO local_carry_search(local_carry_search, rank) VALUES ('secure-delete', 1)",
+    f"CREATE TRIGGER local_carry_search_in AFTER INSERT ON {MESSAGE} BEGIN"
+    " INSERT INTO local_carry_search(rowid, text) VALUES (new.n, new.text); END",
+    f"CREATE TRIGGER local_carry_search_out AFTER DELETE ON {MESSAGE} BEGIN"
+    " INSERT INTO local_carry_search(local_carry_search, rowid, text) VALUES ('delete', old.n, old.text); END",
+    f"CREATE TABLE {FOLLOW} (space BLOB PRIMARY KEY, name TEXT, added_ms INTEGER, read_n INTEGER DEFAULT 0)",
+)
+
+
+# ---- what changes say ----
+
+
+def fold(change: Change, _rows: Rows) -> RowChanges:
+    """The rows of the public view that a change of the store brings or takes."""
+    reading = _READINGS.get(change.entry.header.kind)
+    return reading(change) if reading else ()
+
+
+def receive(letter: Letter, rows: Rows) -> RowChanges:
+    """The row of a letter that came in; none when it is malformed, shows nothing, or takes the id of another."""
+    try:
+        body = TEXT.decode(letter.body)
+    except ProtocolError:
+        return ()
+    text = clean(body.text)
+    if letter.kind != TEXT.name or is_blank(text):
+        return ()
+    # The sender chooses the id, and knows those of the letters that they got from here.
+    if rows.query(f"SELECT 1 FROM {MESSAGE} WHERE letter = ?", (letter.id,)):
+        return ()
+    at_ms = min(letter.sent_ms, letter.received_ms)
+    return [message_row(letter.id, letter.sender, text, body.reply_to, at_ms, letter.received_ms)]
+
+
+def message_row(
+    letter: bytes, peer: bytes, text: str, reply_to: bytes | None, at_ms: int, received_ms: int | None
+) -> Put:
+    """A letter's row; without ``received_ms`` it is one that the person wrote."""
+    row: dict[str, Value] = {
+        "n": None,
+        "letter": letter,
+        "peer": peer,
+        "outgoing": int(received_ms is None),
+        "text": text,
+        "reply_to": reply_to,
+        "at_ms": at_ms,
+        "received_ms": received_ms,
+    }
+    return Put(MESSAGE, row)
+
+
+def _read_genesis(change: Change) -> RowChanges:
+    entry = change.entry
+    if change.event is Event.EXPIRED:
+        where: dict[str, Value] = {"space": entry.id}
+        return [Delete(_CHANNEL, where), Delete(_SIGNER, where), Delete(_DEVICE, {"id": entry.id})]
+    if entry.payload is None:
+        return ()
+    try:
+        body: SpaceBody = read_genesis(entry)
+        owner = read_certificate(body.owner)
+    except ProtocolError:
+        return ()
+    space = entry.id
+    channel: dict[str, Value] = {
+        "space": space,
+        "name": body.name,
+        "owner": owner.identity,
+        "writers": body.writers,
+        "made_ms": entry.header.ts_ms,
+    }
+    device: dict[str, Value] = {
+        "id": space,
+        "space": space,
+        "device": owner.device,
+        "identity": owner.identity,
+        "until_ms": _INT64_MAX,
+    }
+    signers = [Put(_SIGNER, {"space": space, "identity": signer}) for signer in body.signers]
+    return [Put(_CHANNEL, channel), Put(_DEVICE, device), *signers]
+
+
+def _read_post(change: Change) -> RowChanges:
+    entry = change.entry
+    if change.event is Event.FORKED:
+        return [Put(_FORK, _place(entry))]
+    if change.event is Event.EXPIRED:
+        return [Delete(_POST, {"id": entry.id}), Delete(_FORK, {"id": entry.id})]
+    if change.event is Event.PAYLOAD_DROPPED:
+        return [Delete(_POST, {"id": entry.id})]
+    body = _body(entry)
+    text = clean(body.text) if body else ""
+    if body is None or is_blank(text):
+        return ()
+    header = entry.header
+    row = _place(entry) | {
+        "clock": min(header.clock, _INT64_MAX),
+        "ts_ms": header.ts_ms,
+        "until_ms": min(header.expires_day * DAY_MS, header.ts_ms + POST_LIFE_MS),
+        "n": change.cursor,
+        "text": text,
+        "reply_to": body.reply_to,
+    }
+    return [Put(_POST, row)]
+
+
+def _read_hide(change: Change) -> RowChanges:
+    entry = change.entry
+    if change.event is Event.EXPIRED:
+        return [Delete(_HIDE, {"id": entry.id})]
+    body = _body(entry)
+    return [Put(_HIDE, _place(entry) | {"post": body.post, "ts_ms": entry.header.ts_ms})] if body else ()
+
+
+def _read_device(change: Change) -> RowChanges:
+    entry = change.entry
+    if change.event is Event.EXPIRED:
+        return [Delete(_DEVICE, {"id": entry.id})]
+    body = _body(entry)
+    try:
+        device = read_certificate(body.certificate) if body else None
+    except ProtocolError:
+        return ()
+    if device is None:
+        return ()
+    row: dict[str, Value] = {
+        "device": device.device,
+        "identity": device.identity,
+        "until_ms": entry.header.expires_day * DAY_MS,
+    }
+    return [Put(_DEVICE, _place(entry) | row)]
+
+
+_READINGS: Final[dict[str, Callable[[Change], RowChanges]]] = {
+    GENESIS.name: _read_genesis,
+    POST.name: _read_post,
+    HIDE.name: _read_hide,
+    DEVICE.name: _read_device,
+}
+_KINDS: Final = {kind.name: kind for kind in (POST, HIDE, DEVICE)}
+
+
+def _body(entry: Entry) -> Any:
+    """The body of an entry whose payload is at hand; None when it is not, or says nothing that this version knows."""
+    if entry.payload is None or entry.header.version != 1:
+        return None
+    try:
+        return _KINDS[entry.header.kind].decode(entry.payload)
+    except ProtocolError:
+        return None
+
+
+def _place(entry: Entry) -> dict[str, Value]:
+    return {"id": entry.id, "space": entry.header.space, "device": entry.header.author}
+
+
+# ---- questions to the store ----
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelHead:
+    """What a channel's genesis says; ``forked`` when its owner's devices signed two things where there can be one."""
+
+    space: bytes  # 32 B
+    name: str
+    owner: bytes  # 32 B, identity
+    writers: str  # "owner" or "anyone"
+    forked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelPost:
+    """A post as shown. ``author`` is None when nobody whom the channel names stands for the device that signed it."""
+
+    id: bytes  # 32 B
+    space: bytes  # 32 B
+    author: bytes | None  # 32 B, identity
+    device: bytes  # 32 B
+    at_ms: int
+    text: str
+    reply_to: bytes | None
+    n: int  # grows in the order of arrival on this node
+
+
+_POST_COLUMNS: Final = "id, space, author, device, ts_ms, text, reply_to, n"
+
+
+def channel_head(store: Rows, space: bytes) -> ChannelHead | None:
+    """The channel of that id, or None while its genesis is not here."""
+    rows = store.query(
+        "SELECT space, name, owner, writers,"
+        f" EXISTS (SELECT 1 FROM {_FORK} f WHERE f.space = c.space AND {_AUTHOR.format('f')} IS NOT NULL)"
+        f" FROM {_CHANNEL} c WHERE space = ?",
+        (space,),
+    )
+    if not rows:
+        return None
+    space, name, owner, writers, forked = rows[0]
+    return ChannelHead(space, name, owner, writers, bool(forked))
+
+
+def author_of(store: Rows, space: bytes, device: bytes, until_ms: int) -> bytes | None:
+    """The identity for which a device speaks in a channel until that time, or None."""
+    rows = store.query(
+        f"SELECT d.identity FROM {_DEVICE} d JOIN {_SIGNER} s ON s.space = d.space AND s.identity = d.identity"
+        " WHERE d.space = ? AND d.device = ? AND d.until_ms >= ?",
+        (space, device, until_ms),
+    )
+    return rows[0][0] if rows else None
+
+
+def is_signer(store: Rows, space: bytes, identity: bytes) -> bool:
+    """Whether the channel's genesis names this identity."""
+    return bool(store.query(f"SELECT 1 FROM {_SIGNER} WHERE space = ? AND identity = ?", (space, identity)))
+
+
+def posts(store: Rows, space: bytes, now_ms: int, *, before: bytes | None = None, limit: int = -1) -> list[ChannelPost]:
+    """The newest posts shown in a channel, oldest first; only those before the post ``before``, at most ``limit``."""
+    older = ""
+    args: list[Value] = [space, now_ms]
+    if before is not None:
+        older = f" AND (clock, ts_ms, id) < (SELECT clock, ts_ms, id FROM {_POST} WHERE id = ?)"
+        args.append(before)
+    rows = store.query(
+        f"SELECT {_POST_COLUMNS} FROM view_carry_shown WHERE space = ? AND until_ms > ?{older}"
+        " ORDER BY clock DESC, ts_ms DESC, id DESC LIMIT ?",
+        (*args, limit),
+    )
+    return [ChannelPost(*row) for row in reversed(rows)]
+
+
+def find_post(store: Rows, id: bytes, now_ms: int) -> ChannelPost | None:
+    """The post of that id, if it is shown."""
+    rows = store.query(f"SELECT {_POST_COLUMNS} FROM view_carry_shown WHERE id = ? AND until_ms > ?", (id, now_ms))
+    return ChannelPost(*rows[0]) if rows else None
+
+
+def unread_posts(store: Rows, space: bytes, read_n: int, device: bytes, now_ms: int) -> int:
+    """How many posts by others arrived in a channel after number ``read_n``."""
+    rows = store.query(
+        "SELECT count(*) FROM view_carry_shown WHERE space = ? AND n > ? AND device <> ? AND until_ms > ?",
+        (space, read_n, device, now_ms),
+    )
+    return int(rows[0][0])
+
+
+def due_to_drop(store: Rows, now_ms: int) -> list[bytes]:
+    """The posts that were removed so long ago that their payloads are to go."""
+    rows = store.query(
+        f"SELECT id FROM view_carry_said WHERE id IN (SELECT post FROM {_HIDE}) AND hidden_ms < ?",
+        (now_ms - HIDDEN_KEPT_MS,),
+    )
+    return [row[0] for row in rows]
+
+
+# ---- questions to a vault ----
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A letter in a person's vault. ``received_ms`` is None for those that the person wrote."""
+
+    n: int  # grows in the order of arrival in this vault
+    letter: bytes  # 16 B
+    peer: bytes  # 32 B, identity
+    outgoing: bool
+    text: str
+    reply_to: bytes | None
+    at_ms: int  # when it was written, by the writer's clock, and never later than it came
+    received_ms: int | None
+    read_ms: int | None
+
+    @property
+    def unread(self) -> bool:
+        """Whether it came and was not read yet."""
+        return not self.outgoing and self.read_ms is None
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """All letters with one person: the last one, and how many wait to be read."""
+
+    peer: bytes
+    last: Message
+    unread: int
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """A channel that the person follows: the name it was followed under, and up to where it was read."""
+
+    space: bytes
+    name: str
+    added_ms: int
+    read_n: int
+
+
+_MESSAGE_COLUMNS: Final = "n, letter, peer, outgoing, text, reply_to, at_ms, received_ms, read_ms"
+
+
+def messages(vault: Rows, *, outgoing: bool, limit: int = -1) -> list[Message]:
+    """The newest letters that came in, or that were sent; oldest first."""
+    rows = vault.query(
+        f"SELECT {_MESSAGE_COLUMNS} FROM {MESSAGE} WHERE outgoing = ? ORDER BY at_ms DESC, n DESC LIMIT ?",
+        (int(outgoing), limit),
+    )
+    return [_message(row) for row in reversed(rows)]
+
+
+def find_message(vault: Rows, letter: bytes) -> Message | None:
+    """The letter of that id."""
+    rows = vault.query(f"SELECT {_MESSAGE_COLUMNS} FROM {MESSAGE} WHERE letter = ?", (letter,))
+    return _message(rows[0]) if rows else None
+
+
+def conversation(vault: Rows, peer: bytes, *, before: bytes | None = None, limit: int = -1) -> list[Message]:
+    """The newest letters from and to one person, oldest first; only those before the letter ``before``."""
+    older = ""
+    args: list[Value] = [peer]
+    if before is not None:
+        older = f" AND (at_ms, n) < (SELECT at_ms, n FROM {MESSAGE} WHERE letter = ?)"
+        args.append(before)
+    rows = vault.query(
+        f"SELECT {_MESSAGE_COLUMNS} FROM {MESSAGE} WHERE peer = ?{older} ORDER BY at_ms DESC, n DESC LIMIT ?",
+        (*args, limit),
+    )
+    return [_message(row) for row in reversed(rows)]
+
+
+def conversations(vault: Rows) -> list[Conversation]:
+    """Everybody with whom there are letters, the latest first."""
+    rows = vault.query(
+        f"WITH RECURSIVE peers(peer) AS (SELECT min(peer) FROM {MESSAGE} UNION ALL"
+        f" SELECT (SELECT min(m.peer) FROM {MESSAGE} m WHERE m.peer > peers.peer) FROM peers WHERE peer IS NOT NULL)"
+        f" SELECT {_MESSAGE_COLUMNS}, (SELECT count(*) FROM {MESSAGE} u WHERE u.peer = m.peer AND u.outgoing = 0"
+        f" AND u.read_ms IS NULL) FROM {MESSAGE} m WHERE n IN (SELECT (SELECT l.n FROM {MESSAGE} l"
+        " WHERE l.peer = peers.peer ORDER BY l.at_ms DESC, l.n DESC LIMIT 1) FROM peers)"
+        " ORDER BY at_ms DESC, n DESC"
+    )
+    return [Conversation(row[2], _message(row[:-1]), row[-1]) for row in rows]
+
+
+def unread(vault: Rows, peer: bytes | None = None, upto_n: int | None = None) -> list[Message]:
+    """The letters that wait to be read: of all or of one person, of those up to number ``upto_n``."""
+    rows = vault.query(
+        f"SELECT {_MESSAGE_COLUMNS} FROM {MESSAGE} WHERE outgoing = 0 AND read_ms IS NULL"
+        " AND peer = ifnull(?, peer) AND n <= ifnull(?, n) ORDER BY n",
+        (peer, upto_n),
+    )
+    return [_message(row) for row in rows]
+
+
+def search(vault: Rows, words: Sequence[str]) -> list[Message]:
+    """The letters that hold all of these words, in whatever case, also inside of longer ones; the newest first."""
+    indexed = " ".join('"' + word.replace('"', '""') + '"' for word in words if len(word) >= 3)
+    short = [word.casefold() for word in words if len(word) < 3]
+    if indexed:
+        rows = vault.query(
+            f"SELECT {_MESSAGE_COLUMNS} FROM {MESSAGE} WHERE n IN (SELECT rowid FROM local_carry_search"
+            " WHERE local_carry_search MATCH ?) ORDER BY at_ms DESC, n DESC LIMIT ?",
+            (indexed, SHORT_SEARCH if short else SEARCH_MAX),
+        )
+    else:
+        rows = vault.query(
+            f"SELECT {_MESSAGE_COLUMNS} FROM {MESSAGE} ORDER BY n DESC LIMIT ?", (SHORT_SEARCH if short else 0,)
+        )
+    found = [_message(row) for row in rows]
+    return [message for message in found if all(word in message.text.casefold() for word in short)][:SEARCH_MAX]
+
+
+def follows(vault: Rows) -> list[Follow]:
+    """The channels that the person follows, the newest first."""
+    return [
+        Follow(*row)
+        for row in vault.query(f"SELECT space, name, added_ms, read_n FROM {FOLLOW} ORDER BY added_ms DESC, space")
+    ]
+
+
+def _message(row: Sequence[Any]) -> Message:
+    n, letter, peer, outgoing, text, reply_to, at_ms, received_ms, read_ms = row
+    return Message(n, letter, peer, bool(outgoing), text, reply_to, at_ms, received_ms, read_ms)

@@ -460,7 +460,8 @@ class Node:
                     ),
                 )
             )
-        results = await self.write(lambda: self._admit_on_writer(store, arrivals, states))
+        # One transaction for all of it: entries, what was refused or spent, and the rooms' views.
+        results = await self.write(lambda: store.together(lambda: self._admit_on_writer(store, arrivals, states)))
         self._after_write()
         offers = [
             forward.Offer(verdict.entry, forward.Tier.OWN if arrival.own else forward.Tier.FOLLOWED, arrival.source)

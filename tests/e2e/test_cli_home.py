@@ -64,6 +64,12 @@ def test_a_passphrase_is_asked_for_twice_at_a_terminal(tmp_path: Path) -> None:
     assert (code, "Ada" in seen) == (0, True)
 
 
+def test_an_interrupted_prompt_makes_nothing(tmp_path: Path) -> None:
+    code, _ = at_terminal(["init", "--name", "Ada", "--home", str(tmp_path / "ada")], "\x03")
+    assert code == 130
+    assert not (tmp_path / "ada").exists()
+
+
 def test_a_home_is_made_once(ada: Program) -> None:
     before = ada.json("id")
     assert "already" in ada.fails(2, "init", "--name", "Bela", "--unattended")

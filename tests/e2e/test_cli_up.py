@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import re
 import socket
@@ -13,6 +14,7 @@ from signal import SIGINT, SIGKILL, SIGTERM, Signals
 
 import pytest
 
+from outlast.edges.client import ask_running
 from tests.e2e.program import Program, secret_file
 
 TRIES = 100
@@ -89,6 +91,29 @@ def test_a_locked_node_serves_its_page_and_is_unlocked_by_a_command(tmp_path: Pa
         assert not program.json("status")["locked"]
         assert program.json("id")["name"] == "Ada"
     assert "outlast up" in program.fails(4, "unlock", "--passphrase-file", secret)
+
+
+def test_a_node_listens_for_others_exactly_while_it_is_unlocked(tmp_path: Path) -> None:
+    program, secret = Program(tmp_path / "ada"), secret_file(tmp_path)
+    program.json("init", "--name", "Ada", "--passphrase-file", secret)
+    with program.up("--listen", "127.0.0.1:0") as running:
+        program.json("unlock", "--passphrase-file", secret)
+        assert running.process.stdout is not None
+        what, at = running.process.stdout.readline().split()
+        assert what == "nodes"
+        address = ("127.0.0.1", int(at.rpartition(":")[2]))
+        socket.create_connection(address, 20).close()
+        ask_running(program.home, "lock", {})
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address, 20)
+        program.json("unlock", "--passphrase-file", secret)
+        for _ in range(TRIES):
+            with contextlib.suppress(ConnectionRefusedError):
+                socket.create_connection(address, 20).close()
+                break
+            program("status")
+        else:
+            pytest.fail("does not listen again")
 
 
 def test_a_service_opens_its_home_by_a_passphrase_file(tmp_path: Path) -> None:

@@ -155,11 +155,16 @@ class LocalApi:
         except OutlastError as error:
             return error.status, Problem.of(error)
         except Exception as error:
-            # Its text may hold what people wrote, so only its kind and place are told.
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            line = f"this program has a fault: {type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
+            line = f"this program has a fault: {where(error)}"
             log.error("%s", line)
             return 500, Problem(line, OutlastError.exit_code)
+
+
+def where(error: BaseException) -> str:
+    """The kind and place of an exception. Its text may hold what people wrote, and is left out."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return type(error).__name__ + place
 
 
 async def exposition(node: Node) -> str:

@@ -68,7 +68,7 @@ class _Connection(HTTPConnection):
 def ask_running(home: Path, operation: str, params: dict[str, Any]) -> Any:
     """The running node's answer; raises NotRunning, and the error that the node answered with."""
     connection = _Connection(home)
-    bar = Bar(operation)
+    bar = Bar(operation.replace(".", " "))
     try:
         body = json.dumps(params).encode()
         headers = {"Accept": LINES, "Content-Type": "application/json"}
@@ -87,7 +87,7 @@ def ask_stopped(home: Path, operation: str, params: dict[str, Any], passphrase_f
 
     from outlast.edges.api import on_stopped_home
 
-    bar = Bar(operation)
+    bar = Bar(operation.replace(".", " "))
     try:
         return asyncio.run(
             on_stopped_home(home, operation, params, lambda: ask_passphrase(passphrase_file), progress=bar)

@@ -347,7 +347,7 @@ def _identity_lines(answer: dict[str, Any]) -> Iterator[str]:
 
 
 def _status_lines(answer: dict[str, Any]) -> Iterator[str]:
-    yield "Locked: `outlast unlock`, or the page, opens it." if answer["locked"] else f"Unlocked: {answer['name']}."
+    yield "Locked: your passphrase opens it." if answer["locked"] else f"Unlocked: {answer['name']}."
     if answer["clock_warning"]:
         yield f"Clock: {answer['clock_warning']}"
     yield f"{answer['entries']} entries, {size(answer['bytes'])}; {size(answer['space_left'])} left on the disk."

@@ -1,6 +1,6 @@
 """The process of ``outlast up``: the node, its pages, its sync listener and its local API, until it is told to stop.
 
-SIGINT and SIGTERM end it cleanly: the local API first, then the pages, then sessions and files; a second one ends it
+SIGINT and SIGTERM end it cleanly: the pages first, then the local API, then sessions and files; a second one ends it
 at once. What was acknowledged is durable anyway. It stays in the foreground, needs no terminal, and says on stdout
 where it listens, a line for each.
 """
@@ -20,13 +20,15 @@ from typing import Any
 
 import uvicorn
 
-from outlast.edges.api import LocalApi
+from outlast.edges.api import LocalApi, where
 from outlast.edges.client import socket_path
 from outlast.edges.config import Config, format_address, no_core_dumps
 from outlast.edges.web import serving
 from outlast.errors import StorageError
 from outlast.kernel import Home, Node
 from outlast.ui.command import read_passphrase
+
+log = logging.getLogger("outlast")
 
 Announce = Callable[[str, str], None]
 """Told of each listener: what it is for (page, phones, commands, nodes), and where it is."""
@@ -38,18 +40,25 @@ def run(path: Path, config: Config, announce: Announce) -> None:
     Raises what keeps it from starting, such as StorageError for a port or a home that is taken.
     """
     no_core_dumps()
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="outlast: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Discreet("outlast: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     asyncio.run(up(Home(path), config, announce))
 
 
 async def up(home: Home, config: Config, announce: Announce) -> None:
-    """The same within a running loop."""
+    """The same within a running loop. Everything that can listen listens before the first line is told."""
     stop = asyncio.Event()
+    asyncio.get_running_loop().set_exception_handler(_log_fault)
     async with AsyncExitStack() as stack:
         stack.enter_context(_told_by_signals(stop))
         node = await stack.enter_async_context(await Node.open(home)) if home.exists() else None
-        if node is not None and config.passphrase_file and not node.people:
-            await node.unlock(read_passphrase(Path(config.passphrase_file)))
+        listener = _Listener(config.listen_address)
+        if node is not None:
+            await stack.enter_async_context(local_api(home, node))
+            if config.passphrase_file and not node.people:
+                await node.unlock(read_passphrase(Path(config.passphrase_file)))
+            await listener.match(node)
         pages = await stack.enter_async_context(serving(home, node, config.port, lan=config.lan))
         announce("page", pages.launch_url)
         for url in pages.lan_urls:
@@ -61,12 +70,9 @@ async def up(home: Home, config: Config, announce: Announce) -> None:
             # The pages use the node, so they close before it does.
             stack.push_async_exit(node)
             stack.push_async_callback(pages.close)
-        await stack.enter_async_context(local_api(home, node))
+            await stack.enter_async_context(local_api(home, node))
         announce("commands", str(home.socket_path))
-        work: list[Coroutine[Any, Any, Any]] = [stop.wait(), _until_wiped(node)]
-        if config.listen_address is not None:
-            work.append(_listen(node, *config.listen_address, announce))
-        await _first(*work)
+        await _first(stop.wait(), _until_wiped(node), listener.follow(node, announce))
 
 
 @asynccontextmanager
@@ -116,18 +122,30 @@ async def _until_wiped(node: Node) -> None:
         revision = await node.wait(revision)
 
 
-async def _listen(node: Node, host: str, port: int, announce: Announce) -> None:
-    """Listen for other nodes whenever the node is unlocked: locking it closes the listener."""
-    listening = False
-    revision = -1
-    while True:
+class _Listener:
+    """Lets other nodes connect whenever the node is unlocked: locking it closes the listener."""
+
+    def __init__(self, address: tuple[str, int] | None) -> None:
+        self._address = address
+        self._listens = False
+        self._told = False
+
+    async def match(self, node: Node) -> None:
         if node.locked:
-            listening = False
-        elif not listening:
-            port = await node.listen(host, port)
-            listening = True
-            announce("nodes", format_address(host, port))
-        revision = await node.wait(revision)
+            self._listens = False
+        elif not self._listens and self._address is not None:
+            host, port = self._address
+            self._address = host, await node.listen(host, port)
+            self._listens = True
+
+    async def follow(self, node: Node, announce: Announce) -> None:
+        revision = -1
+        while True:
+            await self.match(node)
+            if self._listens and self._address is not None and not self._told:
+                announce("nodes", format_address(*self._address))
+                self._told = True
+            revision = await node.wait(revision)
 
 
 async def _first(*work: Coroutine[Any, Any, Any]) -> Any:
@@ -140,6 +158,21 @@ async def _first(*work: Coroutine[Any, Any, Any]) -> Any:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Discreet(logging.Formatter):
+    """One line for a fault: its kind and place. Its text may hold what people wrote, and is left out."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without a traceback."""
+        line = self._fmt % {"message": record.getMessage()} if self._fmt else record.getMessage()
+        error = record.exc_info[1] if record.exc_info else None
+        return f"{line}: {where(error)}" if error is not None else line
+
+
+def _log_fault(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    error = context.get("exception")
+    log.error("%s", where(error) if isinstance(error, BaseException) else context["message"])
 
 
 @contextmanager

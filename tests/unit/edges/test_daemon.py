@@ -1,0 +1,41 @@
+"""What the running node tells of its faults: their kind and place, and nothing that people wrote."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+
+import pytest
+
+from outlast.edges.daemon import Discreet
+from outlast.edges.daemon import _log_fault as log_fault
+
+
+def test_a_logged_fault_has_its_kind_and_place_but_not_its_text() -> None:
+    told = io.StringIO()
+    handler = logging.StreamHandler(told)
+    handler.setFormatter(Discreet("outlast: %(message)s"))
+    logger = logging.Logger("test")
+    logger.addHandler(handler)
+    try:
+        raise KeyError("Ada wrote to Bela")
+    except KeyError:
+        logger.exception("a page failed")
+    assert told.getvalue().startswith("outlast: a page failed: KeyError at test_daemon.py:")
+    assert "Ada" not in told.getvalue()
+    assert told.getvalue().count("\n") == 1
+
+
+def test_a_task_that_nobody_waited_for_is_told_as_discreetly(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> None:
+        raise ValueError("Ada wrote to Bela")
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_exception_handler(log_fault)
+        task = asyncio.create_task(fail())
+        await asyncio.wait([task])
+        del task
+
+    asyncio.run(run())
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["ValueError at test_daemon.py"]

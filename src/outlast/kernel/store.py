@@ -13,6 +13,7 @@ The store holds no person's private key, contact or clear text.
 
 from __future__ import annotations
 
+import struct
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -20,8 +21,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
+import msgspec
+
 from outlast.kernel.database import Database, Transaction, check_room_name
-from outlast.kernel.entry import Entry, decode_header, pack_header, unpack
+from outlast.kernel.entry import Entry, Header, pack_header, unpack
 from outlast.kernel.room import Change, Event, Room, Value
 from outlast.kernel.space import NO_SPACE
 
@@ -87,6 +90,11 @@ _BY_ID: Final = "e.prefix = ? AND e.id = ?"
 _SPACE: Final = "(SELECT n FROM space WHERE id = ?)"
 
 T = TypeVar("T")
+
+# What stands in the store was canonical when it came in, and the file's encryption authenticates it.
+_decode = msgspec.msgpack.Decoder(Header).decode
+_EVENTS: Final = {event.value: event for event in Event}
+_first_8 = struct.Struct(">q").unpack_from
 
 
 class Incoming(NamedTuple):
@@ -398,7 +406,7 @@ class Store:
             " ORDER BY t.n",
             (_prefixes(wanted),),
         )
-        return [(tag, id) for id, header in rows for tag in decode_header(header).tags if tag in wanted]
+        return [(tag, id) for id, header in rows for tag in _decode(header).tags if tag in wanted]
 
     def changes(self, after: int, limit: int = 1000) -> list[Change]:
         """Up to ``limit`` changes behind a cursor, oldest first."""
@@ -480,10 +488,12 @@ class Store:
         counts: dict[tuple[int, int], tuple[int, int]] = {}
         changes: list[Change] = []
         chained = False
+        spaces = self._spaces
         for entry, tier, source in items:
             n += 1
             h = entry.header
-            space = self._space(t, entry.id if h.space == NO_SPACE else h.space)
+            home = entry.id if h.space == NO_SPACE else h.space
+            space = spaces.get(home) or self._space(t, home)
             payload = entry.payload
             size = len(entry.header_bytes) + len(entry.signature)
             whole = payload is not None
@@ -497,7 +507,7 @@ class Store:
             rows.append(
                 (
                     n,
-                    _prefix(entry.id),
+                    _first_8(entry.id)[0],
                     entry.id,
                     space,
                     h.expires_day,
@@ -506,7 +516,7 @@ class Store:
                     seq,
                     tier,
                     source,
-                    int(whole),
+                    whole,
                     entry.header_bytes,
                     entry.signature,
                     payload,
@@ -599,12 +609,12 @@ def _create_views(t: Transaction, room: Room) -> None:
 
 
 def _entry(header: bytes, signature: bytes, id: bytes, payload: bytes | None) -> Entry:
-    return Entry(decode_header(header), header, signature, id, payload)
+    return Entry(_decode(header), header, signature, id, payload)
 
 
 def _prefix(data: bytes) -> int:
     """The first 8 bytes as SQLite's integer; shorter ones as if zeros followed."""
-    return int.from_bytes(data[:8].ljust(8, b"\0"), "big", signed=True)
+    return int(_first_8(data if len(data) >= 8 else data.ljust(8, b"\0"))[0])
 
 
 def _prefixes(ids: Iterable[bytes]) -> Any:
@@ -640,7 +650,7 @@ def _changes(rows: Database | Transaction, after: int, limit: int) -> list[Chang
         (after, limit),
     )
     return [
-        Change(cursor, Event(event), _entry(*columns) if gone is None else unpack(gone)[0])
+        Change(cursor, _EVENTS[event], _entry(*columns) if gone is None else unpack(gone)[0])
         for cursor, event, gone, *columns in found
     ]
 

@@ -64,6 +64,8 @@ class Session:
 
     def ended(self, now_ms: int) -> bool:
         """Whether its time is over."""
+        if self.waiting_code:
+            return now_ms - self.made_ms > JOIN_MS
         return now_ms - self.seen_ms > IDLE_MS[self.door] or now_ms - self.made_ms > LIFE_MS[self.door]
 
     def close(self) -> None:

@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from outlast.edges.gate import Access, Web, route
+from outlast.edges.gate import Access, Web, keep, route
+from outlast.edges.people import kept_link, renew_link
 from outlast.errors import OutlastError, UsageError
 from outlast.kernel import Node, Person, entropy_of, open_backup
 from outlast.ui.page import LANGUAGE_COOKIE, fields, go, render, translator, upload
@@ -98,6 +99,7 @@ async def make(request: Request) -> Response:
     await node.confirm_clock()  # the page showed the date
     web.take(node)
     await remember(person, LATER)
+    await renew_link(person)
     return go("/first/words" if chosen != "join" else "/first/words?join=1")
 
 
@@ -125,9 +127,7 @@ async def words(request: Request) -> Response:
     """Step 4: the six words and the link that this person gives to others."""
     person: Person = request.state.person
     join = "join" in request.query_params
-    return render(
-        request, "first/words.html", step=4, words=person.words(), link=await person.link(), join=join, tabs=[]
-    )
+    return render(request, "first/words.html", step=4, words=person.words(), link=kept_link(person), join=join, tabs=[])
 
 
 async def phone(request: Request) -> Response:
@@ -153,7 +153,4 @@ def steps_left(request: Request) -> list[str]:
 
 async def remember(person: Person, left: list[str] | tuple[str, ...]) -> None:
     """Keep in the vault which steps are left."""
-    row = (LEFT_ROW, " ".join(left).encode())
-    sql = "INSERT OR REPLACE INTO meta(name, value) VALUES (?, ?)"
-    await person.node.write(lambda: person.vault.write(lambda t: t.execute(sql, row)))
-    person.node.touch()
+    await keep(person, LEFT_ROW, " ".join(left).encode())

@@ -89,6 +89,16 @@ class Lan(Protocol):
         """Open or close the door; raises StorageError when its port is taken."""
 
 
+async def keep(person: Person, name: str, value: bytes | None) -> None:
+    """Keep a value of the pages in a person's vault under ``name``; None removes it."""
+    sql = (
+        "DELETE FROM meta WHERE name = ?" if value is None else "INSERT OR REPLACE INTO meta(name, value) VALUES (?, ?)"
+    )
+    row = (name,) if value is None else (name, value)
+    await person.node.write(lambda: person.vault.write(lambda t: t.execute(sql, row)))
+    person.node.touch()
+
+
 class Web:
     """What the doors share: the node, the browsers that were let in, the tokens that let one in."""
 
@@ -160,15 +170,12 @@ class Web:
 
     async def keep(self, session: Session) -> None:
         """Remember a phone in its person's vault, so that it stays joined when the node starts anew."""
-        row = msgspec.msgpack.encode(KeptSession(session.label, session.made_ms, session.seen_ms))
-        await self._vault(
-            session, "INSERT OR REPLACE INTO meta(name, value) VALUES (?, ?)", (SESSION_ROW + session.digest.hex(), row)
-        )
+        await self._put(session, msgspec.msgpack.encode(KeptSession(session.label, session.made_ms, session.seen_ms)))
 
     async def end(self, session: Session) -> None:
         """End a session for good; its streams end too."""
         self.sessions.close(session)
-        await self._vault(session, "DELETE FROM meta WHERE name = ?", (SESSION_ROW + session.digest.hex(),))
+        await self._put(session, None)
 
     def must_keep(self, session: Session) -> bool:
         """Whether the vault's record of when a phone was last seen is a day old."""
@@ -182,11 +189,10 @@ class Web:
         """What phones nearby open, while their door is open."""
         return [f"http://{host_of(address)}:{self.port}" for address in self.lan_addresses]
 
-    async def _vault(self, session: Session, sql: str, args: tuple[str | bytes, ...]) -> None:
-        person = self.node.people.get(session.person)
-        if session.door == "lan" and person is not None:
-            await self.node.write(lambda: person.vault.write(lambda tx: tx.execute(sql, args)))
-            self.node.touch()
+    async def _put(self, session: Session, value: bytes | None) -> None:
+        person = self.node.people.get(session.person) if session.door == "lan" and self.made else None
+        if person is not None:
+            await keep(person, SESSION_ROW + session.digest.hex(), value)
 
     def try_secret(self, what: str) -> None:
         """Count one try at a secret; raises TooOftenError when there were too many."""

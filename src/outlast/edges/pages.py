@@ -95,12 +95,11 @@ async def enter(request: Request) -> Response:
     form = await fields(request)
     person = ""
     if given := form.get("token", ""):
-        web.try_secret("token")
         token = parse_qs(urlsplit(given).query).get("t", [given])[0]
         if not same(token, web.launch):
+            web.try_secret("token")
             line = _("That is not the token of this start: the terminal shows the present one.")
             return await doorway(request, status=401, wrong=line)
-        web.tries.forgive("token")
     else:
         try:
             person = (await try_passphrase(web, form.get("passphrase", ""))).key

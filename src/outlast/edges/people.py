@@ -2,18 +2,22 @@
 
 from typing import Final
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from outlast.edges.config import parse_address
-from outlast.edges.gate import Access, Web, route
+from outlast.edges.gate import Access, Web, keep, route
 from outlast.edges.photo import read_qr
 from outlast.errors import UsageError
 from outlast.kernel import Contact, Node, Person, node_text, parse_id, parse_node
 from outlast.ui.languages import marked
 from outlast.ui.page import fields, go, render, translator, upload
 
+LINK_ROW: Final = "web/link"
+LINK_YOUNG_DAYS: Final = 30
+"""A link is good for 90 days; one that is given away should have most of them left."""
 PHOTO_MAX_BYTES: Final = 16 << 20
 NOTICES: Final = {
     "added": marked("Added. Now compare the six words, face to face or on the phone."),
@@ -32,6 +36,7 @@ def routes() -> list[Route]:
     return [
         route("/people", "GET", people, Access.PERSON),
         route("/people/me", "GET", me, Access.PERSON),
+        route("/people/me", "POST", make_link, Access.PERSON),
         route("/people/add", "GET", add_page, Access.PERSON),
         route("/people/add", "POST", add, Access.PERSON),
         route("/people/photo", "POST", add_by_photo, Access.PERSON, PHOTO_MAX_BYTES),
@@ -55,7 +60,25 @@ async def people(request: Request) -> Response:
 async def me(request: Request) -> Response:
     """This person's own link, as text and QR code, and the six words."""
     person: Person = request.state.person
-    return render(request, "me.html", words=person.words(), link=await person.link())
+    return render(request, "me.html", words=person.words(), link=kept_link(person))
+
+
+async def make_link(request: Request) -> Response:
+    """Make a link that is good from today on."""
+    await renew_link(request.state.person)
+    return go("/people/me")
+
+
+def kept_link(person: Person) -> str:
+    """The link made here last, or nothing when there is none that is young enough to give away."""
+    row = person.vault.meta(LINK_ROW)
+    day, link = msgspec.msgpack.decode(row, type=tuple[int, str]) if row else (0, "")
+    return link if person.node.today() - day < LINK_YOUNG_DAYS else ""
+
+
+async def renew_link(person: Person) -> None:
+    """Make a link and keep it for the pages: showing one must not make one."""
+    await keep(person, LINK_ROW, msgspec.msgpack.encode((person.node.today(), await person.link())))
 
 
 async def add_page(request: Request) -> Response:

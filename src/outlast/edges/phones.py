@@ -119,11 +119,10 @@ async def join_page(request: Request) -> Response:
 async def join(request: Request) -> Response:
     """Redeem a token: this browser now waits for the host's word."""
     web: Web = request.state.web
-    web.try_secret("join")
     found = web.invitations.find(request.path_params["token"], web.now_ms())
     if found is None:
+        web.try_secret("join")
         return render(request, "join.html", status=404, good=False, token="")
-    web.tries.forgive("join")
     form = await fields(request)
     label = "".join(c for c in form.get("label", "") if c.isprintable())[:LABEL_MAX_CHARS]
     secret = secrets.token_urlsafe(32)
@@ -145,6 +144,5 @@ def waiting(request: Request) -> Response | None:
     web: Web = request.state.web
     shown = web.invitations.of(session.person, web.now_ms())
     if shown is None or shown.session is not session:
-        web.sessions.close(session)
         return render(request, "join.html", status=404, good=False, token="")
     return render(request, "waiting.html", code=session.waiting_code)

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from outlast.edges.gate import Access, route
+from outlast.edges.gate import Access, keep, route
 from outlast.errors import UsageError
 from outlast.kernel import BundleReport, Person, parse_id, parse_space
 from outlast.ui.languages import marked
@@ -118,7 +118,4 @@ async def note(person: Person, report: BundleReport, who: str, *, outward: bool)
     trip = Trip(
         person.node.now_ms(), outward, who, report.entries, report.new, report.damaged, list(report.problems)[:5]
     )
-    row = (TRIPS_ROW, msgspec.msgpack.encode([trip, *trips(person)][:TRIPS_MAX]))
-    sql = "INSERT OR REPLACE INTO meta(name, value) VALUES (?, ?)"
-    await person.node.write(lambda: person.vault.write(lambda t: t.execute(sql, row)))
-    person.node.touch()
+    await keep(person, TRIPS_ROW, msgspec.msgpack.encode([trip, *trips(person)][:TRIPS_MAX]))

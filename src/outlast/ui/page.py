@@ -168,10 +168,11 @@ def status_line(node: "Node | None", _: Translation) -> tuple[str, str]:
         return "off", _("Locked. Nothing is read or sent from here.")
     if any(room == "node" and status.reason_code == "disk-full" for room, status in node.status()):
         return "bad", _("The disk is full: nothing more can be kept. Make room first.")
-    reached = sum(peer.connected for peer in node.peers())
+    peers = node.peers()
+    reached = sum(peer.connected for peer in peers)
     if reached:
         return "ok", _.ngettext("Connected to %(n)d other node.", "Connected to %(n)d other nodes.", reached)
-    return "warn", _("No other node in reach. Messages wait here and can leave by stick or phone.")
+    return "warn" if peers else "off", _("No other node in reach. Messages wait here and can leave by stick or phone.")
 
 
 def go(path: str, said: str = "") -> RedirectResponse:

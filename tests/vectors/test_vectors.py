@@ -230,6 +230,8 @@ class TestMail:
     def test_the_space_is_named_by_a_constant(self) -> None:
         genesis = unhex(MAIL["mail_genesis"])
         assert sha256(b"outlast/id/1" + genesis).digest() == unhex(MAIL["mail_space"]) == MAIL_SPACE
+        page = FOLDER.parent / "docs" / "spec" / "mail.md"
+        assert MAIL["mail_space"] in page.read_text(encoding="utf-8")
 
     def test_both_devices_derive_the_direction_keys(self) -> None:
         shared = crypto_scalarmult(ALICE.seal.secret, BOB.device.seal)

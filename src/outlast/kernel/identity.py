@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Self
 
@@ -49,9 +49,9 @@ def derive(secret: bytes, label: bytes, context: bytes = b"") -> bytes:
 class SigningKey:
     """An Ed25519 key pair (RFC 8032). ``seed`` and ``public`` are 32 bytes each."""
 
-    seed: bytes
+    seed: bytes = field(repr=False)
     public: bytes
-    _secret: bytes
+    _secret: bytes = field(repr=False)
 
     @classmethod
     def from_seed(cls, seed: bytes) -> Self:
@@ -77,7 +77,7 @@ def verify(public: bytes, signature: bytes, message: bytes) -> bool:
 class SealingKey:
     """An X25519 key pair (RFC 7748). ``secret`` and ``public`` are 32 bytes each."""
 
-    secret: bytes
+    secret: bytes = field(repr=False)
     public: bytes
 
     @classmethod

@@ -52,9 +52,7 @@ names = st.text(min_size=1, max_size=NAME_MAX_CHARS).filter(
 
 class TestKeys:
     @given(keys, st.binary(max_size=100))
-    def test_a_signature_holds_for_its_key_and_message_alone(
-        self, seed: bytes, message: bytes
-    ) -> None:
+    def test_a_signature_holds_for_its_key_and_message_alone(self, seed: bytes, message: bytes) -> None:
         key = SigningKey.from_seed(seed)
         signature = key.sign(message)
         assert len(signature) == 64
@@ -79,6 +77,15 @@ class TestKeys:
     def test_an_exchange_with_an_unusable_key_is_refused(self, public: bytes) -> None:
         with pytest.raises(IdentityError, match="not usable"):
             ALICE.seal.exchange(public)
+
+    def test_no_key_shows_its_secret_in_a_traceback_or_a_log(self) -> None:
+        for key, secrets in (
+            (ALICE.signing, (ALICE.signing.seed, ALICE.signing._secret)),
+            (ALICE.seal, (ALICE.seal.secret,)),
+            (SealingKey.from_secret(ALICE.seal.secret), (ALICE.seal.secret,)),
+        ):
+            assert repr(key.public) in repr(key)
+            assert not any(repr(secret) in repr(key) for secret in secrets)
 
     @given(st.binary(max_size=100), st.binary(max_size=40), st.binary(max_size=40))
     def test_derivation_is_hkdf(self, material: bytes, label: bytes, context: bytes) -> None:
@@ -154,9 +161,7 @@ class TestCertificate:
                 read_certificate(msgspec.msgpack.encode(forged))
 
     def test_a_signature_for_another_purpose_is_none(self) -> None:
-        body = msgspec.msgpack.encode(
-            DeviceBody(ALICE.identity.public, bytes(32), bytes(32), 1, "Alice")
-        )
+        body = msgspec.msgpack.encode(DeviceBody(ALICE.identity.public, bytes(32), bytes(32), 1, "Alice"))
         forged = Certificate(body, ALICE.identity.sign(b"outlast/prekey/1" + body))
         with pytest.raises(IdentityError, match="not signed by its identity"):
             read_certificate(msgspec.msgpack.encode(forged))
@@ -218,9 +223,7 @@ class TestTexts:
     def test_a_slip_of_one_character_is_noticed(self, key: bytes, data: st.DataObject) -> None:
         text = id_text(key)
         at = data.draw(st.integers(0, 55))
-        slip = data.draw(
-            st.sampled_from("abcdefghijklmnopqrstuvwxyz234567").filter(text[at].__ne__)
-        )
+        slip = data.draw(st.sampled_from("abcdefghijklmnopqrstuvwxyz234567").filter(text[at].__ne__))
         with pytest.raises(UsageError, match="copy it whole"):
             parse_id(text[:at] + slip + text[at + 1 :])
 

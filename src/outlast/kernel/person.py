@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 WINDOW: Final = 16
 """How many unused tags ahead a receiver looks for each contact device and day; gaps are found again in the index."""
+POST_BATCH: Final = 100
+"""Letters sealed and committed at a time: the first of many leave while the others are still being sealed."""
 CUSTODY_DAYS: Final = 7
 PREKEY_SPARE_DAYS: Final = 7
 LINK_DAYS: Final = 90
@@ -393,8 +395,9 @@ class Person:
         """Carry letters from the queue into the outbox and on to the node's door, many in one commit."""
         while True:
             await self._queued.wait()
-            self._queued.clear()
-            batch, self._queue = self._queue, []
+            batch, self._queue = self._queue[:POST_BATCH], self._queue[POST_BATCH:]
+            if not self._queue:
+                self._queued.clear()
             if not batch:
                 continue
             try:

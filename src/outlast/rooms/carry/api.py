@@ -1,0 +1,288 @@
+"""What can be asked of carry through the local API and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from outlast.errors import NotFoundError, UsageError
+from outlast.kernel import Person, id_text, space_text
+from outlast.rooms.carry import service
+from outlast.rooms.carry.service import Channel as FollowedChannel
+from outlast.rooms.carry.view import ChannelPost
+from outlast.rooms.carry.view import Message as Letter
+from outlast.ui.operation import Call, Nothing, Operation
+
+LETTER_HEX = 32
+POST_HEX = 64
+
+
+class CustodyEvent(msgspec.Struct, frozen=True):
+    """Where a message has been: ``kept``, ``copied``, ``received`` or ``read``, and when."""
+
+    event: str
+    at_ms: int
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A letter or a post.
+
+    ``from`` and ``to`` are IDs; a post is ``to`` its channel. A letter is ``verified`` when the six words of the other
+    person were compared, a post when a device signed it that the channel's owner vouches for. ``name`` is what the
+    person calls the other one.
+    """
+
+    id: str
+    from_: str = msgspec.field(name="from")
+    to: str
+    text: str
+    at_ms: int
+    verified: bool
+    custody: list[CustodyEvent]
+    name: str
+    unread: bool = False
+
+
+class Channel(msgspec.Struct, frozen=True):
+    """A channel that the person follows; ``owner`` is an ID, null until the channel's beginning has arrived."""
+
+    id: str
+    name: str
+    link: str
+    owner: str | None
+    may_post: bool
+    unread: int
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """The id of what was written."""
+
+    id: str
+
+
+class Marked(msgspec.Struct, frozen=True):
+    """How many letters are read now that were not before."""
+
+    read: int
+
+
+class SendParams(msgspec.Struct, frozen=True):
+    """``to`` is a contact: ID, name, or the beginning of an ID."""
+
+    to: str
+    text: str
+    reply_to: str | None = None
+
+
+class ListParams(msgspec.Struct, frozen=True):
+    """Only the newest ``limit``; all without it."""
+
+    limit: int | None = None
+
+
+class NameParams(msgspec.Struct, frozen=True):
+    """What the channel is to be called."""
+
+    name: str
+
+
+class ChannelParams(msgspec.Struct, frozen=True):
+    """A channel: link, ID, name, or the beginning of an ID."""
+
+    channel: str
+
+
+class PostParams(msgspec.Struct, frozen=True):
+    """A channel of one's own, and what to post there."""
+
+    channel: str
+    text: str
+    reply_to: str | None = None
+
+
+class ReadParams(msgspec.Struct, frozen=True):
+    """A followed channel; only its newest ``limit`` posts."""
+
+    channel: str
+    limit: int | None = None
+
+
+class SearchParams(msgspec.Struct, frozen=True):
+    """Words that must all occur, in whatever case."""
+
+    text: str
+
+
+class IdParams(msgspec.Struct, frozen=True):
+    """A letter's id (32 hex digits) or a post's (64)."""
+
+    id: str
+
+
+class IdsParams(msgspec.Struct, frozen=True):
+    """Letters that came; all unread ones without ids."""
+
+    ids: list[str] | None = None
+
+
+async def _send(call: Call[SendParams]) -> Sent:
+    to = call.person.find(call.params.to)
+    answered = _hex(call.params.reply_to, LETTER_HEX) if call.params.reply_to else None
+    letter = await service.send(call.node, call.person, to.identity, call.params.text, answered)
+    return Sent(letter.hex())
+
+
+async def _inbox(call: Call[ListParams]) -> list[Message]:
+    return _letters(call.person, service.inbox(call.person, _limit(call.params.limit)))
+
+
+async def _sent(call: Call[ListParams]) -> list[Message]:
+    return _letters(call.person, service.sent(call.person, _limit(call.params.limit)))
+
+
+async def _search(call: Call[SearchParams]) -> list[Message]:
+    return _letters(call.person, service.search(call.person, call.params.text))
+
+
+async def _mark_read(call: Call[IdsParams]) -> Marked:
+    ids = call.params.ids
+    if ids is None:
+        letters = [letter.letter for letter in service.inbox(call.person) if letter.unread]
+    else:
+        letters = [_hex(one, LETTER_HEX) for one in ids]
+    return Marked(await service.mark_read(call.node, call.person, letters))
+
+
+async def _create(call: Call[NameParams]) -> Channel:
+    return _channel(await service.create_channel(call.node, call.person, call.params.name))
+
+
+async def _follow(call: Call[ChannelParams]) -> Channel:
+    return _channel(await service.follow(call.node, call.person, call.params.channel))
+
+
+async def _unfollow(call: Call[ChannelParams]) -> Nothing:
+    channel = service.find_channel(call.node, call.person, call.params.channel)
+    await service.unfollow(call.node, call.person, channel.space)
+    return Nothing()
+
+
+async def _channels(call: Call[Nothing]) -> list[Channel]:
+    return [_channel(one) for one in service.channels(call.node, call.person)]
+
+
+async def _post(call: Call[PostParams]) -> Sent:
+    channel = service.find_channel(call.node, call.person, call.params.channel)
+    answered = _hex(call.params.reply_to, POST_HEX) if call.params.reply_to else None
+    return Sent((await service.post(call.node, call.person, channel.space, call.params.text, answered)).hex())
+
+
+async def _read(call: Call[ReadParams]) -> list[Message]:
+    channel = service.find_channel(call.node, call.person, call.params.channel)
+    posts = service.read_channel(call.node, call.person, channel.space, limit=_limit(call.params.limit))
+    return _posts(call.person, channel, posts)
+
+
+async def _retract(call: Call[IdParams]) -> Nothing:
+    if len(call.params.id) == LETTER_HEX:
+        await service.take_back(call.node, call.person, _hex(call.params.id, LETTER_HEX))
+    else:
+        await service.retract(call.node, call.person, _hex(call.params.id, POST_HEX))
+    return Nothing()
+
+
+OPERATIONS: list[Operation[Any, Any]] = [
+    Operation("carry.send", SendParams, Sent, _send, "Send a message to a contact.", unsafe=True),
+    Operation("carry.inbox", ListParams, list[Message], _inbox, "The messages that came, oldest first."),
+    Operation("carry.sent", ListParams, list[Message], _sent, "The messages that were sent, oldest first."),
+    Operation("carry.search", SearchParams, list[Message], _search, "Messages with all of some words, newest first."),
+    Operation(
+        "carry.mark_read", IdsParams, Marked, _mark_read, "Mark messages as read and tell the senders.", unsafe=True
+    ),
+    Operation("carry.channel.create", NameParams, Channel, _create, "Found a channel.", unsafe=True),
+    Operation("carry.follow", ChannelParams, Channel, _follow, "Follow a channel by its link or ID.", unsafe=True),
+    Operation("carry.unfollow", ChannelParams, Nothing, _unfollow, "Stop following a channel.", unsafe=True),
+    Operation("carry.channels", Nothing, list[Channel], _channels, "The channels that are followed."),
+    Operation("carry.post", PostParams, Sent, _post, "Post in a channel of one's own.", unsafe=True),
+    Operation("carry.read", ReadParams, list[Message], _read, "The posts of a channel, oldest first."),
+    Operation(
+        "carry.retract",
+        IdParams,
+        Nothing,
+        _retract,
+        "Take back a message that never left, or remove a post from one's own channel.",
+        unsafe=True,
+    ),
+]
+
+
+def _letters(person: Person, letters: Sequence[Letter]) -> list[Message]:
+    contacts = {contact.identity: contact for contact in person.contacts()}
+    custody = person.custody([letter.letter for letter in letters if letter.outgoing])
+    me = id_text(person.identity)
+    answer = []
+    for letter in letters:
+        contact = contacts.get(letter.peer)
+        peer = id_text(letter.peer)
+        events = [CustodyEvent(one.event, one.at_ms) for one in custody.get(letter.letter, ())]
+        if letter.received_ms is not None:
+            events.append(CustodyEvent("received", letter.received_ms))
+        if letter.read_ms is not None:
+            events.append(CustodyEvent("read", letter.read_ms))
+        answer.append(
+            Message(
+                id=letter.letter.hex(),
+                from_=me if letter.outgoing else peer,
+                to=peer if letter.outgoing else me,
+                text=letter.text,
+                at_ms=letter.at_ms,
+                verified=contact is not None and contact.verified_ms is not None,
+                custody=events,
+                name=contact.name if contact else peer,
+                unread=letter.unread,
+            )
+        )
+    return answer
+
+
+def _posts(person: Person, channel: FollowedChannel, posts: Sequence[ChannelPost]) -> list[Message]:
+    names = {contact.identity: contact.name for contact in person.contacts()} | {person.identity: person.name}
+    to = space_text(channel.space)
+    return [
+        Message(
+            id=post.id.hex(),
+            from_=id_text(post.author or post.device),
+            to=to,
+            text=post.text,
+            at_ms=post.at_ms,
+            verified=post.author is not None,
+            custody=[],
+            name=names.get(post.author, channel.name) if post.author else "",
+        )
+        for post in posts
+    ]
+
+
+def _channel(one: FollowedChannel) -> Channel:
+    owner = id_text(one.owner) if one.owner else None
+    return Channel(one.id, one.name, one.link, owner, one.may_post, one.unread)
+
+
+def _limit(limit: int | None) -> int:
+    if limit is None:
+        return -1
+    if limit < 1:
+        raise UsageError("a limit is at least 1")
+    return limit
+
+
+def _hex(text: str, digits: int) -> bytes:
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        found = b""
+    if len(text) != digits or len(found) * 2 != digits:
+        raise NotFoundError("there is nothing with this id: copy it whole")
+    return found

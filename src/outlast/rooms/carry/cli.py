@@ -1,0 +1,167 @@
+"""The commands ``outlast carry ...``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Final
+
+import typer
+
+from outlast.errors import UsageError
+from outlast.ui.command import call, local_time, show, table, terminal
+
+STDIN: Final = "-"
+STDIN_MAX_BYTES: Final = 1 << 20
+MESSAGE_KEYS: Final = ("id", "from", "to", "text", "at_ms", "verified", "custody")
+
+app = typer.Typer(
+    help="Messages and channels that wait while there is no connection.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    no_args_is_help=True,
+)
+_channel = typer.Typer(help="Channels of your own.", rich_markup_mode=None, pretty_exceptions_enable=False)
+app.add_typer(_channel, name="channel")
+
+Who = Annotated[str, typer.Argument(metavar="ID", help="A contact: ID, name, or the beginning of an ID.")]
+Words = Annotated[str, typer.Argument(metavar="TEXT", help="What to say; - reads it from standard input.")]
+Channel = Annotated[str, typer.Argument(metavar="CHANNEL", help="Link, ID, name, or the beginning of an ID.")]
+Limit = Annotated[int | None, typer.Option("--limit", metavar="N", help="Only the newest N.")]
+
+
+@app.command()
+def send(who: Who, text: Words) -> None:
+    """Send a message to a contact."""
+    answer = call("carry.send", to=who, text=_text(text))
+    show(answer, lambda a: [f"Kept here; `outlast carry sent` tells where it has been.  {a['id']}"])
+
+
+@app.command()
+def inbox(
+    limit: Limit = None,
+    read: Annotated[bool, typer.Option("--mark-read", help="Mark them as read and tell the senders.")] = False,
+) -> None:
+    """The messages that came."""
+    messages = call("carry.inbox", limit=limit)
+    unread = [message["id"] for message in messages if message["unread"]]
+    if read and unread:
+        call("carry.mark_read", ids=unread)
+    _show_messages(messages, _inbox_lines)
+
+
+@app.command()
+def sent(limit: Limit = None) -> None:
+    """The messages that you sent, and where each has been."""
+    _show_messages(call("carry.sent", limit=limit), _sent_lines)
+
+
+@app.command()
+def search(text: Annotated[str, typer.Argument(metavar="TEXT", help="Words that must all occur.")]) -> None:
+    """Look for words in your messages."""
+    _show_messages(call("carry.search", text=text), _inbox_lines)
+
+
+@_channel.command("create")
+def channel_create(name: Annotated[str, typer.Argument(metavar="NAME", help="What it is called.")]) -> None:
+    """Found a channel that everybody may read and you alone write."""
+    show(call("carry.channel.create", name=name), _channel_lines)
+
+
+@app.command()
+def post(channel: Channel, text: Words) -> None:
+    """Post in a channel of your own."""
+    answer = call("carry.post", channel=channel, text=_text(text))
+    show(answer, lambda a: [f"Posted here; it travels with every meeting and stick.  {a['id']}"])
+
+
+@app.command()
+def follow(channel: Annotated[str, typer.Argument(metavar="CHANNEL", help="Its link or ID.")]) -> None:
+    """Follow a channel."""
+    show(call("carry.follow", channel=channel), _channel_lines)
+
+
+@app.command()
+def unfollow(channel: Channel) -> None:
+    """Stop following a channel; what is here of it goes."""
+    show(call("carry.unfollow", channel=channel), lambda _: ["Not followed any more."])
+
+
+@app.command()
+def channels() -> None:
+    """The channels that you follow."""
+    show(
+        call("carry.channels"),
+        lambda found: table(
+            ("ID", "UNREAD", "YOURS", "NAME"),
+            ((c["id"], c["unread"] or "", "yes" if c["may_post"] else "", c["name"]) for c in found),
+        ),
+    )
+
+
+@app.command()
+def read(channel: Channel, limit: Limit = None) -> None:
+    """Read a channel."""
+    _show_messages(call("carry.read", channel=channel, limit=limit), _post_lines)
+
+
+@app.command()
+def retract(
+    id_: Annotated[str, typer.Argument(metavar="MESSAGE-ID", help="Of a message that you sent, or of your post.")],
+) -> None:
+    """Take back a message that never left, or remove a post from your channel."""
+    show(call("carry.retract", id=id_), lambda _: ["Done."])
+
+
+def _text(text: str) -> str:
+    if text != STDIN:
+        return text
+    read = sys.stdin.buffer.read(STDIN_MAX_BYTES + 1)
+    if len(read) > STDIN_MAX_BYTES:
+        raise UsageError("that is too long for a message")
+    try:
+        return read.decode()
+    except UnicodeDecodeError:
+        raise UsageError("standard input is no text in UTF-8") from None
+
+
+def _show_messages(messages: list[dict[str, Any]], lines: Any) -> None:
+    """Print messages: for programs exactly the documented keys, for people a table."""
+    if terminal().json:
+        messages = [{key: message[key] for key in MESSAGE_KEYS} for message in messages]
+    show(messages, lines)
+
+
+def _inbox_lines(messages: list[dict[str, Any]]) -> Iterable[str]:
+    return table(
+        ("", "WHEN", "WITH", "TEXT"),
+        (("*" if m["unread"] else "", local_time(m["at_ms"]), m["name"], m["text"]) for m in messages),
+    )
+
+
+def _sent_lines(messages: list[dict[str, Any]]) -> Iterable[str]:
+    return table(
+        ("WHEN", "TO", "WHERE IT HAS BEEN", "TEXT"),
+        ((local_time(m["at_ms"]), m["name"], _journey(m["custody"]), m["text"]) for m in messages),
+    )
+
+
+def _post_lines(messages: list[dict[str, Any]]) -> Iterator[str]:
+    for message in messages:
+        mark = "" if message["verified"] else "  (nobody vouches for the writer)"
+        yield f"{local_time(message['at_ms'])}  {message['id']}{mark}"
+        yield from (f"  {line}" for line in message["text"].splitlines())
+
+
+def _channel_lines(channel: dict[str, Any]) -> Iterator[str]:
+    yield f"name  {channel['name']}"
+    yield f"ID    {channel['id']}"
+    yield f"link  {channel['link']}"
+
+
+def _journey(custody: list[dict[str, Any]]) -> str:
+    seen: dict[str, int] = {}
+    for one in custody:
+        seen.setdefault(one["event"], one["at_ms"])
+    return ", ".join(f"{event} {local_time(at_ms)}" for event, at_ms in seen.items())

@@ -239,6 +239,8 @@ class Meeting:
         """How each side's session ended, None if it did not by itself."""
         self.log: list[tuple[int, bytes]] = []
         """All messages, with the end that sent them."""
+        self.copied: tuple[set[bytes], set[bytes]] = (set(), set())
+        """What each side has learnt to be durable and whole at the other."""
         self._random = Random(f"{seed}/{places[0].name}/{places[1].name}")
         key = self._random.randbytes(32)
         self.sessions = tuple(
@@ -267,6 +269,9 @@ class Meeting:
                     self.link.send(end, data)
                 case Ingest():
                     self._ingests[end].append(command)
+                case Copied(ids):
+                    self.copied[end].update(ids)
+                    place.answer(command, peer)
                 case InStep():
                     self.in_step[end] = True
                 case Close() | CutOff():

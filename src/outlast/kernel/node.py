@@ -371,7 +371,8 @@ class Node:
                 while await self.write(lambda: store.expire(before)):
                     self._after_write()
         else:
-            self._stopped = verdict.reason
+            waiting = store.query("SELECT 1 FROM bucket WHERE expires_day BETWEEN 1 AND ? AND entries > 0", (local - 1,))
+            self._stopped = verdict.reason if waiting else None
             if last is None:
                 await self.write(lambda: store.set_meta("tidy_day", _bytes(local)))
         newest = max([self._floor_ms, *(person.newest_ms() for person in self.people.values())])

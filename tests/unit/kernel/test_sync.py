@@ -172,6 +172,7 @@ def test_thousands_of_differences_in_one_bucket() -> None:
 
 def test_a_pass_that_turns_up_too_many_ids_is_begun_anew_with_what_has_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("outlast.kernel.sync.TOLD_MAX", 30)
+    monkeypatch.setattr("outlast.kernel.sync.RECON_MAX_BYTES", 4096)
     town = two_places(3, shared=3000, first=0, second=0, long_every=10_000)
     random = Random(3)
     for place in town.places:

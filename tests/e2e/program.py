@@ -30,7 +30,7 @@ class Program:
         """Start a command whose output is read later."""
         environ = {name: value for name, value in os.environ.items() if not name.startswith("OUTLAST_")}
         return subprocess.Popen(
-            [OUTLAST, *arguments, "--home", str(self.home)],
+            [OUTLAST, "--home", str(self.home), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -47,7 +47,7 @@ class Program:
 
     def json(self, *arguments: str) -> Any:
         """What a command that succeeds answers to a program."""
-        done = self(*arguments, "--json")
+        done = self("--json", *arguments)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("\n") == 1
         return json.loads(done.stdout)

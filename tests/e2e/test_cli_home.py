@@ -127,6 +127,7 @@ def test_a_backup_makes_the_same_person_with_their_contacts(ada: Program, tmp_pa
 
     restored = empty.json("restore", file, "--passphrase-file", secret)
     assert restored["id"] == ada.json("id")["id"]
+    assert [device["name"] for device in restored["old_devices"]] == ["Ada"]
     assert [one["name"] for one in empty.json("contact", "list", "--passphrase-file", secret)] == ["Белла"]
     assert "already" in ada.fails(2, "restore", file, "--passphrase-file", secret)
 

@@ -15,6 +15,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Final
 
+from outlast.edges.config import no_core_dumps
 from outlast.errors import (
     LockedError,
     NotFoundError,
@@ -87,6 +88,7 @@ def ask_stopped(home: Path, operation: str, params: dict[str, Any], passphrase_f
 
     from outlast.edges.api import on_stopped_home
 
+    no_core_dumps()
     bar = Bar(operation.replace(".", " "))
     try:
         return asyncio.run(

@@ -18,6 +18,7 @@ from outlast.ui.command import (
     ask_passphrase,
     call,
     confirm,
+    date,
     local_time,
     say,
     show,
@@ -209,7 +210,10 @@ def restore(
         bool, typer.Option("--unattended", help="No passphrase here: opens by itself, not protected against seizure.")
     ] = False,
 ) -> None:
-    """Make a node from a backup file, or test one."""
+    """Make a node from a backup file, or test one.
+
+    The backup's passphrase opens the new home too, unless it is unattended.
+    """
     from outlast.edges import homes
 
     here = terminal()
@@ -222,7 +226,7 @@ def restore(
     answer = homes.restore(here.home, file, passphrase, unattended=unattended)
     if unattended:
         say(UNATTENDED)
-    show(answer, _identity_lines)
+    show(answer, _restored_lines)
 
 
 @_peers.command("add")
@@ -344,6 +348,13 @@ def _identity_lines(answer: dict[str, Any]) -> Iterator[str]:
     yield f"words  {answer['words']}"
     yield f"node   {answer['node']}"
     yield f"link   {answer['link']}"
+
+
+def _restored_lines(answer: dict[str, Any]) -> Iterator[str]:
+    yield from _identity_lines(answer)
+    yield "Your contacts will be asked whether this new device is yours. These were yours before:"
+    devices = answer["old_devices"]
+    yield from table(("KEY", "SINCE", "NAME"), ((d["key"], date(d["made_day"]), d["name"]) for d in devices))
 
 
 def _status_lines(answer: dict[str, Any]) -> Iterator[str]:

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from outlast.edges.operations import existing_file, identity
+from outlast.edges.config import no_core_dumps
+from outlast.edges.operations import Identity, existing_file, identity
 from outlast.errors import StorageError, UsageError
 from outlast.kernel import BackupBody, Home, Node, count_backup, entropy_of, open_backup
 from outlast.ui.operation import Call, Nothing
 
-BACKUP_MAX_BYTES = 2**31
+BACKUP_MAX_BYTES: Final = 2**31
+
+
+class OldDevice(msgspec.Struct, frozen=True):
+    """A device that was this person's before the restore, to be revoked."""
+
+    key: str  # 16 hex digits, the beginning of its signing key
+    name: str
+    made_day: int
+
+
+class Restored(Identity, frozen=True):
+    """Who is there again, and which devices were theirs."""
+
+    old_devices: list[OldDevice]
 
 
 def refuse_existing(path: Path) -> None:
@@ -24,13 +39,16 @@ def refuse_existing(path: Path) -> None:
 
 def make(path: Path, name: str, passphrase: str | None, words: str | None) -> dict[str, Any]:
     """Make a node and its person; returns who they are, as ``outlast id --json`` tells it."""
-    return asyncio.run(_make(Home(path), name, passphrase, None if words is None else entropy_of(words), None))
+    no_core_dumps()
+    entropy = None if words is None else entropy_of(words)
+    return asyncio.run(_make(Home(path), name, passphrase, entropy=entropy))
 
 
 def restore(path: Path, file: Path, passphrase: str, *, unattended: bool) -> dict[str, Any]:
-    """Make a node from a backup file, under the backup's passphrase or unattended; returns who is there now."""
+    """Make a node from a backup file, under the backup's passphrase or unattended; returns who is there again."""
+    no_core_dumps()
     body = _open(file, passphrase)
-    return asyncio.run(_make(Home(path), body.name, None if unattended else passphrase, None, body))
+    return asyncio.run(_make(Home(path), body.name, None if unattended else passphrase, backup=body))
 
 
 def test_backup(file: Path, passphrase: str) -> dict[str, Any]:
@@ -56,11 +74,15 @@ def _open(file: Path, passphrase: str) -> BackupBody:
 
 
 async def _make(
-    home: Home, name: str, passphrase: str | None, entropy: bytes | None, body: BackupBody | None
+    home: Home, name: str, passphrase: str | None, *, entropy: bytes | None = None, backup: BackupBody | None = None
 ) -> dict[str, Any]:
-    await Node.create(home, name, passphrase=passphrase, entropy=entropy, backup=body)
+    await Node.create(home, name, passphrase=passphrase, entropy=entropy, backup=backup)
     async with await Node.open(home) as node:
         if passphrase is not None:
             await node.unlock(passphrase)
-        made: dict[str, Any] = msgspec.to_builtins(await identity(Call(node, Nothing())))
+        call = Call(node, Nothing())
+        made: dict[str, Any] = msgspec.to_builtins(await identity(call))
+        if backup is not None:
+            old = [OldDevice(one.device[:8].hex(), one.name, one.created_day) for one in call.person.old_devices()]
+            made = msgspec.to_builtins(Restored(**made, old_devices=old))
         return made

@@ -112,6 +112,11 @@ def local_time(at_ms: int, now_ms: int | None = None) -> str:
     return time.strftime("%H:%M" if recent else "%Y-%m-%d %H:%M", time.localtime(at_ms / 1000))
 
 
+def date(day: int) -> str:
+    """A day (since 1970, UTC) as ``2026-11-21``."""
+    return time.strftime("%Y-%m-%d", time.gmtime(day * 86_400))
+
+
 def size(count: int) -> str:
     """A number of bytes for people: ``480 B``, ``1.5 KiB``, ``3.0 GiB``."""
     amount, unit = float(count), "B"

@@ -23,6 +23,7 @@ from outlast.ui.command import (
     call,
     clean,
     confirm,
+    date,
     local_time,
     read_passphrase,
     report,
@@ -96,6 +97,11 @@ def test_times_show_their_date_when_they_are_not_recent() -> None:
     now = 1_700_000_000_000
     assert len(local_time(now - HOUR_MS, now)) == len("14:02")
     assert len(local_time(now - 13 * HOUR_MS, now)) == len("2023-11-14 14:02")
+
+
+def test_a_day_is_a_date_everywhere() -> None:
+    assert date(0) == "1970-01-01"
+    assert date(20_000) == "2024-10-04"
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,7 @@ def expand(suite: bytes, key: bytes, label: bytes, info: bytes, size: int) -> by
     return hmac.digest(key, labeled + b"\x01", "sha256")[:size]
 
 
-def schedule(
-    shared: list[bytes], keys: list[bytes], info: bytes, psk: bytes, psk_id: bytes
-) -> Context:
+def schedule(shared: list[bytes], keys: list[bytes], info: bytes, psk: bytes, psk_id: bytes) -> Context:
     """ExtractAndExpand (§4.1), KeySchedule (§5.1); `keys` are enc, receiver and in Auth sender."""
     eae_prk = extract(KEM, b"", b"eae_prk", b"".join(shared))
     secret = expand(KEM, eae_prk, b"shared_secret", b"".join(keys), 32)
@@ -47,9 +45,7 @@ def schedule(
     context = bytes([mode]) + extract(HPKE, b"", b"psk_id_hash", psk_id)
     context += extract(HPKE, b"", b"info_hash", info)
     secret = extract(HPKE, secret, b"secret", psk)
-    return Context(
-        expand(HPKE, secret, b"key", context, 32), expand(HPKE, secret, b"base_nonce", context, 12)
-    )
+    return Context(expand(HPKE, secret, b"key", context, 32), expand(HPKE, secret, b"base_nonce", context, 12))
 
 
 def seal(

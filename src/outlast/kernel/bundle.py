@@ -135,9 +135,7 @@ class Summary:
 class BundleWriter:
     """Writes a bundle: the bytes of ``start``, of each ``add`` and of ``finish`` make the file."""
 
-    def __init__(
-        self, header: bytes, chunks: _Chunks, manifest: Manifest, signer: SigningKey | None
-    ):
+    def __init__(self, header: bytes, chunks: _Chunks, manifest: Manifest, signer: SigningKey | None):
         """Take over what ``sealed`` and ``open`` prepare; use those."""
         self._header = header
         self._chunks = chunks
@@ -172,9 +170,7 @@ class BundleWriter:
         manifest = Manifest(
             BUNDLE_VERSION,
             certificate,
-            tuple(
-                Receiver(device, tuple(acks.get(device, ())[-ACKS_MAX:])) for device, _ in receivers
-            ),
+            tuple(Receiver(device, tuple(acks.get(device, ())[-ACKS_MAX:])) for device, _ in receivers),
             number,
             made_day,
             entries,
@@ -186,10 +182,7 @@ class BundleWriter:
         while len(publics) < SLOTS:
             publics.append(SealingKey.from_secret(rand(32)).public)
         publics.sort(key=lambda _: rand(8))
-        slots = [
-            hpke.seal(public, file_key, info=_INFO, aad=prefix, ephemeral=rand(32))
-            for public in publics
-        ]
+        slots = [hpke.seal(public, file_key, info=_INFO, aad=prefix, ephemeral=rand(32)) for public in publics]
         if None in slots:
             raise BundleError("a receiver's key is not usable")
         header = prefix + b"".join(slot or b"" for slot in slots)
@@ -312,9 +305,7 @@ class BundleReader:
             message = _signed(self._manifest_bytes, self._trailer[:32])
             signed = verify(self._writer.device, self._trailer[32:], message)
             whole = whole and signed
-        at_end = self._ended or (
-            bool(self._damaged) and self._damaged[-1] == self._index - 1 and not self._input
-        )
+        at_end = self._ended or (bool(self._damaged) and self._damaged[-1] == self._index - 1 and not self._input)
         return Summary(
             manifest=self._manifest,
             writer=self._writer,
@@ -343,10 +334,7 @@ class BundleReader:
         end = _PREFIX_BYTES + SLOTS * _SLOT_BYTES
         if len(self._input) < end:
             return False
-        slots = [
-            bytes(self._input[start : start + _SLOT_BYTES])
-            for start in range(_PREFIX_BYTES, end, _SLOT_BYTES)
-        ]
+        slots = [bytes(self._input[start : start + _SLOT_BYTES]) for start in range(_PREFIX_BYTES, end, _SLOT_BYTES)]
         del self._input[:end]
         for key in self._keys:
             for slot in slots:

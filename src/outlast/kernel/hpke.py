@@ -101,6 +101,4 @@ def unseal(
 def _suite() -> CipherSuite:
     from pyhpke import AEADId, CipherSuite, KDFId, KEMId
 
-    return CipherSuite.new(
-        KEMId.DHKEM_X25519_HKDF_SHA256, KDFId.HKDF_SHA256, AEADId.CHACHA20_POLY1305
-    )
+    return CipherSuite.new(KEMId.DHKEM_X25519_HKDF_SHA256, KDFId.HKDF_SHA256, AEADId.CHACHA20_POLY1305)

@@ -91,9 +91,7 @@ class MailError(ProtocolError):
     """An envelope or letter is malformed, altered, or sealed for another key."""
 
 
-class SealedLetter(
-    msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, kw_only=True
-):
+class SealedLetter(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is sealed in an envelope. Field order is the wire order."""
 
     version: int = LETTER_VERSION
@@ -154,20 +152,12 @@ def intro_key(secret: bytes, receiver: Device) -> bytes:
 
 def tag(key: bytes, day: int, counter: int) -> bytes:
     """The tag (16 B) of the envelope number ``counter`` (u32) on ``day`` (days since 1970, UTC)."""
-    return hmac.digest(key, day.to_bytes(4, "big") + counter.to_bytes(4, "big"), "sha256")[
-        :TAG_BYTES
-    ]
+    return hmac.digest(key, day.to_bytes(4, "big") + counter.to_bytes(4, "big"), "sha256")[:TAG_BYTES]
 
 
-def expected_tags(
-    key: bytes, days: Iterable[int], start: int, window: int
-) -> dict[bytes, tuple[int, int]]:
+def expected_tags(key: bytes, days: Iterable[int], start: int, window: int) -> dict[bytes, tuple[int, int]]:
     """The tags to look up: tag -> (day, counter), ``window`` counters a day from ``start``."""
-    return {
-        tag(key, day, counter): (day, counter)
-        for day in days
-        for counter in range(start, start + window)
-    }
+    return {tag(key, day, counter): (day, counter) for day in days for counter in range(start, start + window)}
 
 
 def seal_letter(
@@ -203,9 +193,7 @@ def seal_letter(
     return _envelope(author, now_ms, tag(key, day, counter), payload)
 
 
-def open_letter(
-    entry: Entry, *, prekeys: Sequence[OpeningKey], sender: Device, receiver: Device
-) -> SealedLetter:
+def open_letter(entry: Entry, *, prekeys: Sequence[OpeningKey], sender: Device, receiver: Device) -> SealedLetter:
     """The letter in an envelope from ``sender`` to ``receiver``.
 
     ``prekeys`` are the receiver's, newest first. The entry's signature must have been verified
@@ -280,15 +268,11 @@ def open_introduction(
     aad = _associated(None, receiver, entry.header.author, day)
     psk = derive(intro_secret, _INTRO_PSK_LABEL, _party(receiver))
     for prekey in prekeys:
-        plaintext = hpke.unseal(
-            prekey, payload, info=_INTRO_INFO, aad=aad, psk=psk, psk_id=_INTRO_PSK_ID
-        )
+        plaintext = hpke.unseal(prekey, payload, info=_INTRO_INFO, aad=aad, psk=psk, psk_id=_INTRO_PSK_ID)
         if plaintext is not None:
             break
     else:
-        raise MailError(
-            "the introduction opens with none of the prekeys: it is altered or its key is gone"
-        )
+        raise MailError("the introduction opens with none of the prekeys: it is altered or its key is gone")
     end = 2 + int.from_bytes(plaintext[:2], "big")
     if not 2 < end <= 2 + CERTIFICATE_MAX_BYTES:
         raise MailError("the introduction holds no device certificate")
@@ -365,18 +349,14 @@ def _check_letter(letter: SealedLetter) -> None:
     if letter.version != LETTER_VERSION:
         raise MailError(f"the letter has version {letter.version}; a newer program reads it")
     if len(letter.body) > LETTER_MAX_BYTES:
-        raise MailError(
-            f"a letter holds at most {LETTER_MAX_BYTES} bytes, this has {len(letter.body)}"
-        )
+        raise MailError(f"a letter holds at most {LETTER_MAX_BYTES} bytes, this has {len(letter.body)}")
     if len(letter.id) != LETTER_ID_BYTES or not 0 < len(letter.kind.encode()) <= KIND_MAX_BYTES:
         raise MailError("the letter's id or kind is malformed")
     if not (0 <= letter.sent_ms < 2**53 and 0 <= letter.life_ms < 2**53):
         raise MailError("the letter's times are out of range")
     if (letter.prekey is None) != (letter.prekey_day is None):
         raise MailError("the letter's prekey and its day come together")
-    if letter.prekey is not None and (
-        len(letter.prekey) != 32 or not 0 <= (letter.prekey_day or 0) < 2**31
-    ):
+    if letter.prekey is not None and (len(letter.prekey) != 32 or not 0 <= (letter.prekey_day or 0) < 2**31):
         raise MailError("the letter's prekey is malformed")
 
 

@@ -226,9 +226,7 @@ class TestHeader:
             {"tags": tuple(bytes([n]) for n in range(TAGS_MAX + 1))},
         ],
     )
-    def test_values_out_of_bounds_are_refused_in_both_directions(
-        self, changed: dict[str, object]
-    ) -> None:
+    def test_values_out_of_bounds_are_refused_in_both_directions(self, changed: dict[str, object]) -> None:
         header = some_header(**changed)
         with pytest.raises(EntryError):
             encode_header(header)

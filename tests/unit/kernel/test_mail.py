@@ -105,9 +105,7 @@ def seal(
 
 
 def unseal(entry: Entry, sender: Person = ALICE, receiver: Person = BOB) -> SealedLetter:
-    return open_letter(
-        entry, prekeys=receiver.prekeys, sender=sender.device, receiver=receiver.device
-    )
+    return open_letter(entry, prekeys=receiver.prekeys, sender=sender.device, receiver=receiver.device)
 
 
 def introduce(
@@ -157,9 +155,7 @@ class TestSpace:
 
 
 class TestTags:
-    @given(
-        st.binary(min_size=32, max_size=32), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)
-    )
+    @given(st.binary(min_size=32, max_size=32), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
     def test_a_tag_is_an_hmac_of_day_and_counter(self, key: bytes, day: int, counter: int) -> None:
         message = day.to_bytes(4, "big") + counter.to_bytes(4, "big")
         assert tag(key, day, counter) == hmac.new(key, message, sha256).digest()[:16]
@@ -172,9 +168,7 @@ class TestTags:
 
     def test_somebody_elses_device_under_ones_own_identity_has_other_keys(self) -> None:
         fake = replace(ALICE.device, identity=MALLORY.device.identity)
-        assert direction_key(BOB.seal, fake, BOB.device) != direction_key(
-            BOB.seal, ALICE.device, BOB.device
-        )
+        assert direction_key(BOB.seal, fake, BOB.device) != direction_key(BOB.seal, ALICE.device, BOB.device)
 
     def test_a_device_with_an_unusable_key_has_no_direction(self) -> None:
         with pytest.raises(IdentityError):
@@ -192,12 +186,8 @@ class TestTags:
         assert expected[seal(counter=7).header.tags[0]] == (day_of(NOW_MS), 7)
 
     def test_the_receiver_finds_every_introduction_by_its_link(self) -> None:
-        expected = expected_tags(
-            intro_key(INTRO_SECRET, BOB.device), [day_of(NOW_MS)], 0, INTRO_TAGS
-        )
-        found = {
-            expected[introduce(rand=stream("counter", n)).header.tags[0]][1] for n in range(1000)
-        }
+        expected = expected_tags(intro_key(INTRO_SECRET, BOB.device), [day_of(NOW_MS)], 0, INTRO_TAGS)
+        found = {expected[introduce(rand=stream("counter", n)).header.tags[0]][1] for n in range(1000)}
         assert found == set(range(INTRO_TAGS))
 
 
@@ -283,9 +273,7 @@ class TestLetters:
                 unseal(replace(whole, payload=bytes(altered)))
 
     @given(st.sampled_from(PAYLOAD_CLASSES), st.binary(min_size=1, max_size=64))
-    def test_hostile_payloads_are_refused_with_one_kind_of_error(
-        self, size: int, seed: bytes
-    ) -> None:
+    def test_hostile_payloads_are_refused_with_one_kind_of_error(self, size: int, seed: bytes) -> None:
         payload = (seed * size)[:size]
         with pytest.raises(MailError):
             unseal(forge(payload, MALLORY.signing))
@@ -293,9 +281,7 @@ class TestLetters:
             meet(forge(payload, MALLORY.signing))
 
     @given(st.integers(0, 464), st.binary(max_size=464))
-    def test_hostile_plaintexts_of_a_contact_are_refused_with_one_kind_of_error(
-        self, length: int, rest: bytes
-    ) -> None:
+    def test_hostile_plaintexts_of_a_contact_are_refused_with_one_kind_of_error(self, length: int, rest: bytes) -> None:
         with pytest.raises(MailError):
             unseal(self.envelope_of(length.to_bytes(2, "big") + rest))
 
@@ -318,9 +304,7 @@ class TestLetters:
             {"body": bytes(LETTER_MAX_BYTES + 1)},
         ],
     )
-    def test_malformed_letters_are_refused_in_both_directions(
-        self, changed: dict[str, Any]
-    ) -> None:
+    def test_malformed_letters_are_refused_in_both_directions(self, changed: dict[str, Any]) -> None:
         malformed = letter(**changed)
         with pytest.raises(MailError):
             seal(malformed)
@@ -448,9 +432,7 @@ class TestIntroductions:
 
     def test_nobody_can_pass_off_anothers_device_as_their_own(self) -> None:
         """Mallory certifies Alice's device and puts her sealed letter behind the certificate."""
-        fake = read_certificate(
-            certify(MALLORY.identity, ALICE.device.device, ALICE.device.seal, 20_000, "alice")
-        )
+        fake = read_certificate(certify(MALLORY.identity, ALICE.device.device, ALICE.device.seal, 20_000, "alice"))
         author = SigningKey.from_seed(stream("introduce")(32))
         opened = self.outer(introduce())
         assert meet(self.wrap(opened, author)).device == ALICE.device
@@ -480,9 +462,7 @@ class TestIntroductions:
             meet(entry)
 
     @given(st.binary(max_size=464))
-    def test_hostile_plaintexts_of_who_has_the_link_are_refused_with_one_kind_of_error(
-        self, plaintext: bytes
-    ) -> None:
+    def test_hostile_plaintexts_of_who_has_the_link_are_refused_with_one_kind_of_error(self, plaintext: bytes) -> None:
         with pytest.raises(MailError):
             meet(self.wrap(plaintext.ljust(464, b"\0"), MALLORY.signing))
 
@@ -524,9 +504,7 @@ class TestIntroductions:
 
     def outer(self, entry: Entry) -> bytes:
         assert entry.payload is not None
-        opened = hpke.unseal(
-            BOB.prekeys[0], entry.payload, **self.outer_sealing(entry.header.author)
-        )
+        opened = hpke.unseal(BOB.prekeys[0], entry.payload, **self.outer_sealing(entry.header.author))
         assert opened is not None
         return opened
 

@@ -350,6 +350,31 @@ def test_a_flipped_bit_in_the_log_opens_at_the_last_whole_commit_before_it(tmp_p
         db.close()
 
 
+def test_pages_torn_while_the_log_is_moved_into_the_file_come_back_from_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    db = database(path)
+    for batch in range(3):
+        db.write(partial(add, batch=batch))
+    db.checkpoint()
+    for batch in range(3, 8):
+        db.write(partial(add, batch=batch))
+    kept = copy(path, tmp_path / "kept")
+    before = path.read_bytes()
+    db.checkpoint()
+    after = path.read_bytes()
+    db.close()
+    before = before.ljust(len(after), b"\0")
+    pages = [at for at in range(0, len(after), 4096) if before[at : at + 4096] != after[at : at + 4096]]
+    assert len(pages) > 5
+    for number, torn_at in enumerate(range(0, 4096, 256)):
+        mixed = bytearray(before)
+        for at in pages[: number % len(pages) + 1]:
+            mixed[at : at + torn_at] = after[at : at + torn_at]
+        torn = copy(kept, tmp_path / f"torn{number}")
+        torn.write_bytes(mixed)
+        assert held_in(torn) == list(range(8)), torn_at
+
+
 def test_a_flipped_bit_in_the_file_is_never_taken_for_content(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     db = database(path)

@@ -130,11 +130,6 @@ async def mark_read(node: Node, person: Person, letters: Sequence[bytes]) -> int
     return len(found)
 
 
-async def mark_conversation_read(node: Node, person: Person, identity: bytes, upto_n: int) -> int:
-    """Mark as read what came from one person up to number ``upto_n``; how many letters that were."""
-    return await mark_read(node, person, [m.letter for m in view.unread(person, identity, upto_n)])
-
-
 async def take_back(node: Node, person: Person, letter: bytes) -> None:
     """Destroy a letter that never left this node; raises NotFoundError, or UsageError when it may have left."""
     message = view.find_message(person, letter)

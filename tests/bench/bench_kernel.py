@@ -1,0 +1,286 @@
+"""The kernel's measurements: letters and their bytes beside LXMF, ingest beside a bare loop, memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+LETTERS = 3000
+PEER_LETTERS = 100
+SIZE = 300
+POSTS = 500
+ENTRIES = 20_000
+BATCH = 1000
+
+
+class Process:
+    """A child that answers JSON lines."""
+
+    def __init__(self, *command: str | Path) -> None:
+        self.child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+        )
+
+    def ask(self, command: str, *arguments: object) -> dict[str, Any]:
+        assert self.child.stdin and self.child.stdout
+        self.child.stdin.write(json.dumps([command, *arguments]) + "\n")
+        self.child.stdin.flush()
+        line = self.child.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.child.args[-2:]} ended before it answered {command!r}")  # type: ignore[index]
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def pss_bytes(self) -> int:
+        """Proportional set size, from /proc/PID/smaps_rollup."""
+        rollup = Path(f"/proc/{self.child.pid}/smaps_rollup").read_text()
+        return next(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:"))
+
+    def end(self) -> None:
+        assert self.child.stdin
+        self.child.stdin.close()
+        try:
+            self.child.wait(10)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+            self.child.wait()
+
+
+@contextmanager
+def processes(*commands: list[str | Path]) -> Iterator[list[Process]]:
+    """Children that are ended afterwards."""
+    started = [Process(*command) for command in commands]
+    try:
+        yield started
+    finally:
+        for one in started:
+            one.end()
+
+
+def row(
+    work: str,
+    unit: str,
+    ours: float,
+    *,
+    peer: float | None = None,
+    peer_name: str | None = None,
+    bar: float | None = None,
+    at_least: bool = True,
+    of_peer: bool = True,
+) -> dict[str, Any]:
+    """One line of the result; a bar is on the ratio to the peer, or (``of_peer`` False) on our own figure."""
+    ratio = ours / peer if peer else None
+    figure = ratio if of_peer else ours
+    holds = None if bar is None or figure is None else (figure >= bar if at_least else figure <= bar)
+    return {
+        "work": work,
+        "unit": unit,
+        "ours": round(ours, 1),
+        "peer": None if peer is None else round(peer, 1),
+        "peer_name": peer_name,
+        "ratio": None if ratio is None else round(ratio, 3),
+        "bar": bar,
+        "holds": holds,
+    }
+
+
+def run(peer_python: str | None) -> Iterator[dict[str, Any]]:
+    """All rows; those that need LXMF have no peer where it is not installed."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield from letters(Path(folder), peer_python)
+        yield from ingest(Path(folder))
+        yield from memory(Path(folder))
+
+
+def letters(folder: Path, peer_python: str | None) -> Iterator[dict[str, Any]]:
+    """Letters delivered and acknowledged a second, and bytes on the wire."""
+    node = [sys.executable, "-m", "tests.bench.node_process"]
+    with processes([*node, folder / "a"], [*node, folder / "b"]) as (a, b):
+        about = b.ask("about")
+        a.ask("meet", about["link"], about["node"], about["port"])
+        ours = a.ask("letters", LETTERS, SIZE)
+        space = a.ask("channel", "news")["space"]
+        b.ask("follow", space)
+        a.ask("posts", space, 1, SIZE)
+        b.ask("wait_posts", space, 1)
+        before = a.ask("sent")["bytes_sent"]
+        a.ask("posts", space, POSTS, SIZE)
+        b.ask("wait_posts", space, POSTS + 1)
+        post_bytes = (a.ask("sent")["bytes_sent"] - before) / POSTS
+    theirs = lxmf(folder, peer_python) if peer_python else None
+    name = "LXMF over RNS"
+    yield row(
+        f"direct messages of {SIZE} B, sealed, delivered and acknowledged over TCP",
+        "1/s",
+        LETTERS / ours["seconds"],
+        peer=theirs and PEER_LETTERS / theirs["seconds"],
+        peer_name=name,
+        bar=50,
+    )
+    yield row(
+        f"a direct message of {SIZE} B on the wire",
+        "B",
+        ours["bytes_sent"] / LETTERS,
+        peer=theirs and theirs["bytes_sent"] / PEER_LETTERS,
+        peer_name=name,
+        bar=900,
+        at_least=False,
+        of_peer=False,
+    )
+    yield row(
+        "its receipt and acknowledgements on the wire",
+        "B",
+        ours["bytes_received"] / LETTERS,
+        peer=theirs and theirs["bytes_received"] / PEER_LETTERS,
+        peer_name=name,
+    )
+    yield row(f"a public post of {SIZE} B on the wire", "B", post_bytes, bar=560, at_least=False, of_peer=False)
+
+
+def lxmf(folder: Path, python: str) -> dict[str, Any]:
+    """The same letters between two LXMF routers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    script = Path(__file__).with_name("peer_lxmf.py")
+    for name in ("listen", "connect"):
+        (folder / name).mkdir()
+    with processes([python, script, folder / "listen", "listen", port]) as (b,):
+        # A server of RNS drops a caller that comes before it is wholly up: the first answers before the second starts.
+        target = b.ask("about")["hash"]
+        return connect([python, script, folder / "connect", "connect", port], b, target)
+
+
+def connect(command: list[str | Path], b: Process, target: str) -> dict[str, Any]:
+    """Let a second router send to the first."""
+    with processes(command) as (a,):
+        a.ask("about")
+        time.sleep(2)  # RNS has no way to say that its interface is connected
+        b.ask("announce")
+        a.ask("letters", target, 1, SIZE)
+        return a.ask("letters", target, PEER_LETTERS, SIZE)
+
+
+def ingest(folder: Path) -> Iterator[dict[str, Any]]:
+    """Entries a CPU second through the door, beside a loop that verifies, hashes and inserts without admission."""
+    import asyncio
+
+    import apsw
+
+    from outlast.kernel import Home, Node
+    from outlast.kernel.entry import Entry, signing_input, unpack
+    from outlast.kernel.identity import verify
+
+    packed = posts(ENTRIES)
+    space, wire = packed[0], packed[1]
+
+    def bare() -> float:
+        key = os.urandom(32)
+        connection = apsw.Connection(str(folder / "bare.db"))
+        connection.pragma("cipher", "chacha20")
+        connection.pragma("key", f"raw:{key.hex()}")
+        connection.pragma("journal_mode", "wal")
+        connection.pragma("synchronous", "full")
+        connection.execute(
+            "CREATE TABLE entry (n INTEGER PRIMARY KEY, id BLOB, space BLOB, day INTEGER, ts INTEGER, author BLOB,"
+            " seq INTEGER, header BLOB, signature BLOB, payload BLOB);"
+            "CREATE UNIQUE INDEX by_id ON entry (id); CREATE INDEX by_order ON entry (space, day, ts, id);"
+            "CREATE INDEX by_chain ON entry (author, space, seq);"
+        )
+        start = time.process_time()
+        for at in range(0, len(wire), BATCH):
+            rows = []
+            for data in wire[at : at + BATCH]:
+                entry: Entry = unpack(data)[0]
+                h = entry.header
+                if verify(h.author, entry.signature, signing_input(entry.header_bytes)):
+                    rows.append(
+                        (entry.id, h.space, h.expires_day, h.ts_ms, h.author, h.seq, entry.header_bytes, entry.signature)
+                        + (entry.payload,)
+                    )
+            with connection:
+                connection.executemany(
+                    "INSERT INTO entry (id, space, day, ts, author, seq, header, signature, payload)"
+                    " VALUES (?,?,?,?,?,?,?,?,?)",
+                    rows,
+                )
+        spent = time.process_time() - start
+        connection.close()
+        (folder / "bare.db").unlink()
+        return spent
+
+    async def door(number: int) -> float:
+        home = Home(folder / f"door{number}")
+        await Node.create(home, "door", passphrase=None)
+        async with await Node.open(home) as node:
+            await node.follow(space)
+            start = time.process_time()
+            for at in range(0, len(wire), BATCH):
+                await node.ingest(wire[at : at + BATCH])
+            spent = time.process_time() - start
+            assert node.open_store.usage_of(space).entries == len(wire)
+            return spent
+
+    ours, theirs = [], []
+    for number in range(3):
+        theirs.append(bare())
+        ours.append(asyncio.run(door(number)))
+    median = sorted(range(3), key=lambda n: theirs[n] / ours[n])[1]
+    yield row(
+        "ingest through the door: verified, admitted, indexed, durable, encrypted",
+        "1/CPU s",
+        ENTRIES / ours[median],
+        peer=ENTRIES / theirs[median],
+        peer_name="a loop without admission",
+        bar=0.8,
+    )
+
+
+def posts(count: int) -> tuple[bytes, list[bytes]]:
+    """A space and ``count`` packed entries of 300 B in it, all of one author's chain, in order."""
+    from outlast.kernel.entry import pack
+    from outlast.kernel.identity import SealingKey, SigningKey, certify
+    from outlast.kernel.log import Head, next_entry
+    from outlast.kernel.space import OPEN, SpaceBody, make_genesis
+
+    author = SigningKey.from_seed(sha256(b"bench").digest())
+    seal = SealingKey.from_secret(sha256(b"seal").digest())
+    now = time.time_ns() // 1_000_000
+    certificate = certify(author, author.public, seal.public, now // 86_400_000, "bench")
+    genesis = make_genesis(author, SpaceBody(OPEN, "bench", certificate, "owner", (author.public,), bytes(16)), now)
+    wire = [pack(genesis)]
+    head = None
+    for number in range(count - 1):
+        entry = next_entry(
+            author,
+            head,
+            space=genesis.id,
+            kind="bench.post",
+            payload=number.to_bytes(4, "big").ljust(SIZE, b"x"),
+            clock=number + 1,
+            ts_ms=now + number,
+            life_ms=30 * 86_400_000,
+            priority=2,
+        )
+        head = Head(entry.header.seq, entry.id)
+        wire.append(pack(entry))
+    return genesis.id, wire
+
+
+def memory(folder: Path) -> Iterator[dict[str, Any]]:
+    """Proportional memory of a node after one sync; a page is added by the bench of the pages."""
+    node = [sys.executable, "-m", "tests.bench.node_process"]
+    with processes([*node, folder / "m"], [*node, folder / "n"]) as (a, b):
+        about = b.ask("about")
+        a.ask("meet", about["link"], about["node"], about["port"])
+        yield row("memory of a node after one sync, PSS", "MB", a.pss_bytes() / 1e6)

@@ -1,8 +1,8 @@
 """TCP links: Noise over a stream, and on it whole messages of up to 1 MiB in both directions.
 
 ``connect`` and ``serve`` open links by the preamble and handshake of docs/spec/link.md. On the open
-link a message is ``length u32, big-endian || bytes``, cut into Noise messages of which the first
-begins with the length; a length of 0 is a sign of life and no message.
+link a message is cut into Noise messages: it ends with the first one that is not full (65,519 B), which
+may be empty. An empty one between messages is a sign of life and no message.
 """
 
 from __future__ import annotations
@@ -51,7 +51,6 @@ OPENING_MAX: Final = 64
 """Callers that may be in the middle of their handshake at a time."""
 
 _READ_BYTES: Final = 256 * 1024
-_LENGTH_BYTES: Final = 4
 _Closed = (ConnectionError, asyncio.IncompleteReadError, TimeoutError, OSError)
 
 
@@ -107,7 +106,6 @@ class Channel:
         self._frames = opened.frames
         self._messages: deque[bytes] = deque()
         self._partial = bytearray()
-        self._expected = 0
         self._failure: ProtocolError | None = None
         self._loop = asyncio.get_running_loop()
         self._sent_at = self._heard_at = self._loop.time()
@@ -165,33 +163,20 @@ class Channel:
 
     def _write(self, data: bytes) -> None:
         self._sent_at = self._loop.time()
-        plain = len(data).to_bytes(_LENGTH_BYTES, "big") + data
-        for at in range(0, len(plain), PLAINTEXT_MAX_BYTES):
-            frame = encode_frame(self._transport.encrypt(plain[at : at + PLAINTEXT_MAX_BYTES]))
+        for at in range(0, len(data) + 1, PLAINTEXT_MAX_BYTES):
+            frame = encode_frame(self._transport.encrypt(data[at : at + PLAINTEXT_MAX_BYTES]))
             self.bytes_sent += len(frame)
             self._writer.write(frame)
 
     def _take(self, plain: bytes) -> None:
-        """One Noise message: the first of a message begins with its length."""
-        if not self._expected:
-            size = int.from_bytes(plain[:_LENGTH_BYTES], "big")
-            if len(plain) < _LENGTH_BYTES or size > MESSAGE_MAX_BYTES:
-                raise ProtocolError("the other node sends a message of an impossible length")
-            self._expected = size
-            plain = plain[_LENGTH_BYTES:]
-        elif not plain:
-            raise ProtocolError("the other node sends empty pieces")
-        if len(self._partial) + len(plain) > self._expected:
-            raise ProtocolError("the other node sends more than it announced")
-        if not self._partial and len(plain) == self._expected:
-            message = plain
-        else:
+        """One Noise message; the first that is not full ends a message."""
+        if len(self._partial) + len(plain) > MESSAGE_MAX_BYTES:
+            raise ProtocolError("the other node sends a message of an impossible length")
+        if len(plain) == PLAINTEXT_MAX_BYTES:
             self._partial += plain
-            if len(self._partial) < self._expected:
-                return
-            message = bytes(self._partial)
-            self._partial.clear()
-        self._expected = 0
+            return
+        message = bytes(self._partial) + plain
+        self._partial.clear()
         if message:
             self._messages.append(message)
 

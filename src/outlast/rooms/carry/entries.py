@@ -1,6 +1,6 @@
 """What carry says: letters between people, and what stands in channels; with the rules of their text.
 
-Letters: ``carry.text``. In channels: ``carry.post``, ``carry.hide`` (its author or the channel's owner takes a post
+Letters: ``carry.text``. In channels: ``post`` (short, since each post bears it), ``carry.hide`` (its author or the channel's owner takes a post
 away) and ``carry.device`` (an owner's further device, for instance after a restore). Bodies are msgpack arrays.
 """
 
@@ -51,7 +51,7 @@ class ChannelDevice(msgspec.Struct, array_like=True, frozen=True):
 
 
 TEXT: Final = Kind("carry.text", Text, max_bytes=LETTER_MAX_BYTES)
-POST: Final = Kind("carry.post", Post, max_bytes=POST_TEXT_MAX_BYTES + 64, max_life_days=POST_LIFE_DAYS)
+POST: Final = Kind("post", Post, max_bytes=POST_TEXT_MAX_BYTES + 64, max_life_days=POST_LIFE_DAYS)
 HIDE: Final = Kind("carry.hide", Hide, max_bytes=64, max_life_days=OUTLIVING_DAYS)
 DEVICE: Final = Kind("carry.device", ChannelDevice, max_bytes=1024, max_life_days=OUTLIVING_DAYS)
 

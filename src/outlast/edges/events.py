@@ -10,7 +10,6 @@ from starlette.responses import Response, StreamingResponse
 from outlast.edges.doors import STREAMS_MAX, Session
 from outlast.edges.gate import TooOftenError, Web
 from outlast.kernel import Node
-from outlast.ui.page import translator
 
 HEARTBEAT_S: Final = 20.0
 
@@ -19,7 +18,7 @@ async def events(request: Request) -> Response:
     """A stream with the node's revision as ``id``: one for each change, until the session ends or the node locks."""
     session: Session = request.state.session
     if len(session.watchers) >= STREAMS_MAX:
-        raise TooOftenError(translator(request)("Too many pages are open in this browser: close some."))
+        raise TooOftenError("Too many pages are open in this browser: close some.")
     return StreamingResponse(
         news(request.state.web, session, last_event(request)),
         media_type="text/event-stream",

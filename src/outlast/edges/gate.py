@@ -196,8 +196,8 @@ class Web:
 
     def try_secret(self, what: str) -> None:
         """Count one try at a secret; raises TooOftenError when there were too many."""
-        if wait_s := self.tries.take(what, self.now_ms()):
-            raise TooOftenError(f"too many tries: wait {wait_s} seconds, then try again")
+        if self.tries.take(what, self.now_ms()):
+            raise TooOftenError("too many tries: wait half a minute, then try again")
 
 
 class Gate:
@@ -212,27 +212,26 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raise what the error page tells, or pass the request on."""
         state = scope["state"]
-        _ = state["translation"]
         session: Session | None = state["session"]
         if self.access in (Access.HOST, Access.OWNER) and state["door"] != "localhost":
-            raise ForbiddenError(_("This is done at the computer that runs the node, not over Wi-Fi."))
+            raise ForbiddenError("This is done at the computer that runs the node, not over Wi-Fi.")
         if self.access > Access.OPEN and (session is None or session.waiting_code):
-            raise StrangerError(_("Nobody let this browser in yet."))
+            raise StrangerError("Nobody let this browser in yet.")
         if self.access in (Access.PERSON, Access.OWNER) and state["person"] is None:
-            raise LockedError(_("Locked. Give the passphrase at the computer that runs the node."))
+            raise LockedError("Locked. Give the passphrase at the computer that runs the node.")
         if scope["method"] not in SAFE_METHODS:
-            receive = limited(receive, self.max_bytes, Headers(scope=scope), _)
+            receive = limited(receive, self.max_bytes, Headers(scope=scope))
             if session is not None:
-                receive = await checked(receive, session.csrf, _)
+                receive = await checked(receive, session.csrf)
         await self.app(scope, receive, send)
 
 
-def limited(receive: Receive, max_bytes: int, headers: Headers, _: Callable[[str], str]) -> Receive:
+def limited(receive: Receive, max_bytes: int, headers: Headers) -> Receive:
     """``receive`` that raises TooLargeError when the body is, or says that it is, larger than ``max_bytes``."""
     length = headers.get("content-length", "0")
     taken = int(length) if length.isdigit() else max_bytes + 1
     if taken > max_bytes:
-        raise TooLargeError(_("That is too large for this form."))
+        raise TooLargeError("That is too large for this form.")
     taken = 0
 
     async def receive_limited() -> Message:
@@ -240,13 +239,13 @@ def limited(receive: Receive, max_bytes: int, headers: Headers, _: Callable[[str
         message = await receive()
         taken += len(message.get("body", b""))
         if taken > max_bytes:
-            raise TooLargeError(_("That is too large for this form."))
+            raise TooLargeError("That is too large for this form.")
         return message
 
     return receive_limited
 
 
-async def checked(receive: Receive, csrf: str, _: Callable[[str], str]) -> Receive:
+async def checked(receive: Receive, csrf: str) -> Receive:
     """``receive`` once the body was seen to begin with the form token; raises ForbiddenError when it does not.
 
     The token is the first field of every form, so an upload is checked before it is read.
@@ -262,7 +261,7 @@ async def checked(receive: Receive, csrf: str, _: Callable[[str], str]) -> Recei
     match = _FIRST_FIELD.match(start)
     given = (match[1] or match[2]).decode() if match else ""
     if not secrets.compare_digest(given, csrf):
-        raise ForbiddenError(_("This form is too old or came from elsewhere; nothing was done. Open the page again."))
+        raise ForbiddenError("This form is too old or came from elsewhere; nothing was done. Open the page again.")
 
     async def receive_again() -> Message:
         return seen.pop(0) if seen else await receive()

@@ -91,7 +91,7 @@ async def enter(request: Request) -> Response:
     web: Web = request.state.web
     _ = translator(request)
     if request.state.door != "localhost":
-        raise StrangerError(_("Nobody let this browser in yet."))
+        raise StrangerError("Nobody let this browser in yet.")
     form = await fields(request)
     person = ""
     if given := form.get("token", ""):
@@ -157,7 +157,7 @@ async def static(request: Request) -> Response:
     name = request.path_params["name"]
     kind = STATIC_TYPES.get(name.rpartition(".")[2])
     if kind is None or name not in {path.name for path in STATIC.iterdir()}:
-        raise NotFoundError(translator(request)("There is no such page here."))
+        raise NotFoundError("There is no such page here.")
     lasting = {"cache-control": "public, max-age=31536000, immutable"}
     return Response((STATIC / name).read_bytes(), media_type=kind, headers=lasting)
 
@@ -208,7 +208,7 @@ async def help_topic(request: Request) -> Response:
     """One page of help."""
     topic = request.path_params["topic"]
     if topic not in HELP:
-        raise NotFoundError(translator(request)("There is no such page here."))
+        raise NotFoundError("There is no such page here.")
     return render(request, "help.html", topic=topic)
 
 
@@ -323,7 +323,7 @@ async def lock(request: Request) -> Response:
     """Close the vault and the store; every page is locked from now on."""
     web: Web = request.state.web
     if not opens_by_passphrase(web):
-        raise ForbiddenError(translator(request)("This node has no passphrase: there is nothing to lock it with."))
+        raise ForbiddenError("This node has no passphrase: there is nothing to lock it with.")
     await web.node.lock()
     return go("/", "locked")
 
@@ -335,7 +335,7 @@ async def wipe(request: Request) -> Response:
     form = await fields(request)
     # Translators: the word that a person types to confirm that everything is to be deleted; capital letters.
     if form.get("word", "").upper() != _("WIPE").upper():
-        raise UsageError(_("Nothing was deleted: type the word exactly as it is shown."))
+        raise UsageError("Nothing was deleted: type the word exactly as it is shown.")
     await web.node.wipe()
     web.node.touch()  # whoever runs the node sees that its home is gone, and ends
     return render(request, "wiped.html", tabs=[], live=False, person=None)

@@ -16,7 +16,7 @@ from outlast.edges.gate import Access, Web, route
 from outlast.errors import NotFoundError
 from outlast.kernel import Person
 from outlast.ui.languages import marked
-from outlast.ui.page import fields, go, render, translator
+from outlast.ui.page import fields, go, render
 
 LABEL_MAX_CHARS: Final = 40
 NOTICES: Final = {
@@ -74,7 +74,7 @@ async def answer(request: Request) -> Response:
     shown = web.invitations.of(person.key, web.now_ms())
     # The code is sent along: what the host confirms is what the host saw.
     if shown is None or shown.session is None or shown.session.waiting_code != form.get("code"):
-        raise NotFoundError(translator(request)("That invitation is over: make a new one."))
+        raise NotFoundError("That invitation is over: make a new one.")
     if form.get("answer") != "yes":
         await drop(web, shown)
         return go("/phones", "refused")
@@ -98,7 +98,7 @@ async def lost(request: Request) -> Response:
     form = await fields(request)
     session = web.sessions.named(form.get("phone", ""))
     if session is None or session.door != "lan" or session.person != request.state.person.key:
-        raise NotFoundError(translator(request)("No such phone has joined."))
+        raise NotFoundError("No such phone has joined.")
     await web.end(session)
     return go("/phones", "lost")
 

@@ -16,7 +16,7 @@ from outlast.edges.gate import Access, keep, route
 from outlast.errors import UsageError
 from outlast.kernel import BundleReport, Person, parse_id, parse_space
 from outlast.ui.languages import marked
-from outlast.ui.page import attachment, fields, go, render, translator, upload
+from outlast.ui.page import attachment, fields, go, render, upload
 
 BUNDLE_MAX_BYTES: Final = 4 << 30
 TRIPS_ROW: Final = "web/trips"
@@ -82,7 +82,7 @@ async def write(request: Request) -> Response:
         to, space, who = None, parse_space(form["space"]), ""
     else:
         if not form.get("to"):
-            raise UsageError(translator(request)("Choose for whom the file is."))
+            raise UsageError("Choose for whom the file is.")
         to, space = parse_id(form["to"]), None
         who = person.contact(to).name
     with ExitStack() as stack:

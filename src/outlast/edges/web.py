@@ -202,6 +202,7 @@ class Serving:
         self._servers: dict[str, tuple[_Server, asyncio.Task[None]]] = {}
         self._follow: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._switching = asyncio.Lock()
 
     @property
     def port(self) -> int:
@@ -254,15 +255,16 @@ class Serving:
 
     async def switch_lan(self, on: bool) -> None:
         """Open or close the door for phones; it follows the machine's addresses while it is open."""
-        if self._follow is not None:
-            self._follow.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._follow
-            self._follow = None
-        await self._match(self._addresses() if on else [])
-        self.web.lan = on
-        if on:
-            self._follow = asyncio.create_task(self._follow_addresses())
+        async with self._switching:
+            if self._follow is not None:
+                self._follow.cancel()
+                with suppress(asyncio.CancelledError):
+                    await self._follow
+                self._follow = None
+            await self._match(self._addresses() if on else [])
+            self.web.lan = on
+            if on:
+                self._follow = asyncio.create_task(self._follow_addresses())
 
     async def _follow_addresses(self) -> None:
         while True:

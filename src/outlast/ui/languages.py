@@ -1,17 +1,19 @@
 """Languages: English in the code, and one catalogue file ``locales/<language>.po`` for each other one.
 
-Catalogues are read at run time, when first used; adding a file adds the language. ``template`` writes what there is to
-translate.
+Catalogues are read at run time, when first used; adding a file adds the language. What there is to translate stands in
+``locales/outlast.pot``, written by ``python -m outlast.ui.languages``.
 """
 
 import gettext
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Final
 
 LOCALES: Final = Path(__file__).parent / "locales"
 SOURCE_LANGUAGE: Final = "en"
+ERROR_CLASS: Final = re.compile(r"^class (\w+Error)\(", re.MULTILINE)
 KEYWORDS: Final = {"_": None, "ngettext": (1, 2), "marked": None}
 
 
@@ -27,11 +29,19 @@ class Translation:
     def __call__(self, message: str, **values: object) -> str:
         """``message`` in this language, with ``%(name)s`` filled from ``values``."""
         text = self._catalogue.gettext(message) if message else ""
-        return text % values if values else text
+        return fill(text, message, values) if values else text
 
     def ngettext(self, one: str, many: str, n: int, **values: object) -> str:
         """The form of a sentence for the number ``n``, which fills ``%(n)d``."""
-        return self._catalogue.ngettext(one, many, n) % {"n": n, **values}
+        return fill(self._catalogue.ngettext(one, many, n), one if n == 1 else many, {"n": n, **values})
+
+
+def fill(text: str, source: str, values: Mapping[str, object]) -> str:
+    """``text`` with its ``%(name)s`` filled; the English ``source`` instead where a translation has a wrong one."""
+    try:
+        return text % values
+    except (KeyError, TypeError, ValueError):
+        return source % values
 
 
 class Catalogues:
@@ -114,22 +124,37 @@ def read_catalogue(path: Path) -> gettext.NullTranslations:
 
 
 def template(sources: Iterable[Path]) -> bytes:
-    """What there is to translate in the ``.py`` and ``.html`` files of ``sources``, as a gettext template (.pot)."""
+    """What there is to translate in the ``.py`` and ``.html`` files of ``sources``, as a gettext template (.pot).
+
+    Besides what is marked, these are the lines of exceptions that have no parts to fill in.
+    """
     from babel.messages.catalog import Catalog
     from babel.messages.extract import extract
     from babel.messages.pofile import write_po
 
-    catalogue = Catalog(project="Outlast", charset="utf-8", header_comment="# Every sentence that Outlast says.")
-    for path in sorted(sources):
+    paths = sorted(sources)
+    errors = {name for path in paths for name in ERROR_CLASS.findall(path.read_text(encoding="utf-8"))}
+    catalogue = Catalog(charset="utf-8")
+    for path in paths:
         method = "jinja2.ext:babel_extract" if path.suffix == ".html" else "python"
-        with path.open("rb") as file:
-            for _line, message, comments, context in extract(method, file, KEYWORDS, ("Translators:",)):
-                catalogue.add(message, locations=[(path.name, 0)], auto_comments=comments, context=context)
+        for keywords in (KEYWORDS, dict.fromkeys(errors)):
+            with path.open("rb") as file:
+                for _line, message, comments, _context in extract(method, file, keywords, ("Translators:",)):
+                    catalogue.add(message, locations=[(path.name, 0)], auto_comments=comments)
     written = BytesIO()
     write_po(written, catalogue, width=100, omit_header=True, sort_output=True, include_lineno=False)
     return written.getvalue()
 
 
-def sources(package: Path) -> list[Path]:
-    """The files of a package that may speak to people."""
+def sources(package: Path = LOCALES.parent.parent) -> list[Path]:
+    """The files of a package, this program's own if none is named, that may speak to people."""
     return [*package.rglob("*.py"), *package.rglob("*.html")]
+
+
+def main() -> None:
+    """Write the template that translators start from: ``python -m outlast.ui.languages``."""
+    (LOCALES / "outlast.pot").write_bytes(template(sources()))
+
+
+if __name__ == "__main__":
+    main()

@@ -191,7 +191,7 @@ async def upload(request: Request, name: str) -> tuple[UploadFile, dict[str, str
     form = await request.form(max_files=1, max_fields=16)
     file = form.get(name)
     if not isinstance(file, UploadFile) or not file.filename:
-        raise UsageError(translator(request)("Choose a file first."))
+        raise UsageError("Choose a file first.")
     return file, {key: value.strip() for key, value in form.items() if isinstance(value, str)}
 
 

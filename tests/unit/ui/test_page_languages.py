@@ -1,0 +1,121 @@
+"""A language is one file: found when it is there, read when it is used, English where it says nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from outlast.ui.languages import LOCALES, Catalogues, sources, template
+
+ESPERANTO = r"""
+msgid ""
+msgstr ""
+"Content-Type: text/plain; charset=UTF-8\n"
+"Plural-Forms: nplurals=2; plural=(n != 1);\n"
+
+msgid "Help"
+msgstr "Helpo"
+
+msgid "Hello, %(name)s"
+msgstr "Saluton, %(name)s"
+
+msgid "Messages"
+msgstr "Mesaĝoj por %(nobody)s"
+
+#, fuzzy
+msgid "People"
+msgstr "Hundoj"
+
+msgid "%(n)d entry"
+msgid_plural "%(n)d entries"
+msgstr[0] "%(n)d ero"
+msgstr[1] "%(n)d eroj"
+"""
+
+
+@pytest.fixture
+def catalogues(tmp_path: Path) -> Catalogues:
+    (tmp_path / "eo.po").write_text(ESPERANTO, encoding="utf-8")
+    (tmp_path / "fa.po").write_text('msgid "Help"\nmsgstr "راهنما"\n', encoding="utf-8")
+    (tmp_path / "zh_Hant.po").write_text('msgid "Help"\nmsgstr "說明"\n', encoding="utf-8")
+    (tmp_path / "xx.po").write_text('msgid "Help"\nmsgstr "[Help]"\n', encoding="utf-8")
+    return Catalogues(tmp_path)
+
+
+def test_every_file_is_a_language_under_its_own_name(catalogues: Catalogues) -> None:
+    assert catalogues.languages() == {
+        "en": "English",
+        "eo": "Esperanto",
+        "fa": "فارسی",
+        "xx": "xx",
+        "zh-Hant": "中文 (繁體)",
+    }
+
+
+def test_a_translation_fills_in_values_and_plurals(catalogues: Catalogues) -> None:
+    _ = catalogues.translation("eo")
+    assert _("Help") == "Helpo"
+    assert _("Hello, %(name)s", name="Ala 100 %") == "Saluton, Ala 100 %"
+    assert [_.ngettext("%(n)d entry", "%(n)d entries", n) for n in (1, 2)] == ["1 ero", "2 eroj"]
+
+
+def test_what_is_missing_fuzzy_or_wrong_stays_english(catalogues: Catalogues) -> None:
+    _ = catalogues.translation("eo")
+    assert _("Settings") == "Settings"
+    assert _("People") == "People"
+    assert _("Messages", n=1) == "Messages"
+    assert _("") == ""
+
+
+def test_languages_that_are_written_from_the_right_say_so(catalogues: Catalogues) -> None:
+    assert catalogues.translation("fa").direction == "rtl"
+    assert catalogues.translation("eo").direction == "ltr"
+    assert catalogues.translation("xx").direction == "ltr"
+
+
+def test_a_changed_file_is_read_again(catalogues: Catalogues, tmp_path: Path) -> None:
+    assert catalogues.translation("xx")("Help") == "[Help]"
+    file = tmp_path / "xx.po"
+    file.write_text('msgid "Help"\nmsgstr "<Help>"\n', encoding="utf-8")
+    import os
+
+    os.utime(file, (1, 1))
+    assert catalogues.translation("xx")("Help") == "<Help>"
+
+
+@pytest.mark.parametrize(
+    ("cookie", "accepted", "chosen"),
+    [
+        ("", "", "en"),
+        ("fa", "eo", "fa"),
+        ("../../etc/passwd", "", "en"),
+        ("", "de, eo;q=0.8", "eo"),
+        ("", "fa-IR,fa;q=0.9,en;q=0.8", "fa"),
+        ("", "zh-Hant", "zh-Hant"),
+        ("", "*", "en"),
+    ],
+)
+def test_the_chosen_language_comes_before_the_browser_s(
+    catalogues: Catalogues, cookie: str, accepted: str, chosen: str
+) -> None:
+    assert catalogues.choose(cookie, accepted) == chosen
+
+
+def test_a_name_that_is_no_language_of_ours_is_english_and_opens_no_file(catalogues: Catalogues) -> None:
+    assert catalogues.translation("../fa").language == "en"
+
+
+def test_everything_that_is_said_stands_in_the_template_for_translators() -> None:
+    written = (LOCALES / "outlast.pot").read_bytes()
+    assert written == template(sources()), "run: python -m outlast.ui.languages"
+
+
+def test_the_template_finds_what_is_marked_and_what_exceptions_say(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(
+        'class OddError(Exception): ...\n_("one")\nmarked("two")\nraise OddError("three")\nraise OddError(f"no {1}")\n'
+    )
+    (tmp_path / "b.html").write_text('{{ _("four") }} {{ ngettext("five", "fives", 2) }} <p title="{{ _(\'six\') }}">')
+    found = template(tmp_path.iterdir()).decode()
+    assert all(f'"{word}"' in found for word in ("one", "two", "three", "four", "five", "fives", "six"))
+    assert "no " not in found

@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import traceback
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +28,7 @@ from outlast.edges.client import LINES
 from outlast.edges.operations import COUNTED, METRICS, OPERATIONS
 from outlast.errors import NotFoundError, OutlastError, UsageError
 from outlast.kernel import Home, Node, Room
+from outlast.ui.command import fault
 from outlast.ui.operation import (
     PREFIX,
     Call,
@@ -155,16 +155,8 @@ class LocalApi:
         except OutlastError as error:
             return error.status, Problem.of(error)
         except Exception as error:
-            line = f"this program has a fault: {where(error)}"
-            log.error("%s", line)
-            return 500, Problem(line, OutlastError.exit_code)
-
-
-def where(error: BaseException) -> str:
-    """The kind and place of an exception. Its text may hold what people wrote, and is left out."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return type(error).__name__ + place
+            log.error("%s", fault(error))
+            return 500, Problem(fault(error), OutlastError.exit_code)
 
 
 async def exposition(node: Node) -> str:

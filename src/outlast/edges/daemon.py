@@ -20,13 +20,13 @@ from typing import Any
 
 import uvicorn
 
-from outlast.edges.api import LocalApi, where
+from outlast.edges.api import LocalApi
 from outlast.edges.client import socket_path
 from outlast.edges.config import Config, format_address, no_core_dumps
 from outlast.edges.web import serving
 from outlast.errors import StorageError
 from outlast.kernel import Home, Node
-from outlast.ui.command import read_passphrase
+from outlast.ui.command import fault, read_passphrase
 
 log = logging.getLogger("outlast")
 
@@ -167,12 +167,12 @@ class Discreet(logging.Formatter):
         """The line, without a traceback."""
         line = self._fmt % {"message": record.getMessage()} if self._fmt else record.getMessage()
         error = record.exc_info[1] if record.exc_info else None
-        return f"{line}: {where(error)}" if error is not None else line
+        return f"{line}: {fault(error)}" if error is not None else line
 
 
 def _log_fault(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     error = context.get("exception")
-    log.error("%s", where(error) if isinstance(error, BaseException) else context["message"])
+    log.error("%s", fault(error) if isinstance(error, BaseException) else context["message"])
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from outlast.edges.client import Client
 from outlast.edges.commands import app
 from outlast.edges.config import default_home
 from outlast.errors import OutlastError, StorageError, UsageError
-from outlast.ui.command import Terminal, report, using
+from outlast.ui.command import Terminal, fault, report, using
 
 INTERRUPTED = 130
 UNREAD = 141
@@ -60,6 +60,10 @@ def run(arguments: Sequence[str]) -> int:
         return report(StorageError(f"{file}{error.strerror or error}"), as_json=as_json)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
+    except Exception as error:
+        if os.environ.get("OUTLAST_DEBUG"):
+            raise
+        return report(OutlastError(f"{fault(error)}; OUTLAST_DEBUG=1 shows more"), as_json=as_json)
 
 
 def read_settings(arguments: Sequence[str]) -> tuple[Terminal, list[str]]:

@@ -147,3 +147,19 @@ def test_nobody_reading_the_output_is_quiet(tmp_path: Path) -> None:
 def test_completion_is_offered(tmp_path: Path) -> None:
     done = outlast(home=tmp_path, _OUTLAST_COMPLETE="complete_bash", COMP_WORDS="outlast con", COMP_CWORD="1")
     assert "contact" in done.stdout
+
+
+def test_a_fault_of_the_program_is_one_line_without_its_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_self: object, _operation: str, _params: object) -> None:
+        raise ValueError("Ada wrote to Bela")
+
+    monkeypatch.setattr("outlast.edges.client.Client.__call__", fail)
+    assert run(["status", "--home", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("outlast: this program has a fault: ValueError at test_main.py:")
+    assert "Ada" not in told
+    monkeypatch.setenv("OUTLAST_DEBUG", "1")
+    with pytest.raises(ValueError, match="Ada"):
+        run(["status", "--home", str(tmp_path)])

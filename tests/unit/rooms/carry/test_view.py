@@ -1,0 +1,369 @@
+"""Carry's tables: the same whatever the order of arrival; only those count whom the channel names; letters are found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from outlast.kernel.entry import DAY_MS, Entry
+from outlast.kernel.room import Change, Event, Letter
+from outlast.kernel.store import Incoming, Store
+from outlast.kernel.vault import Vault
+from outlast.rooms.carry import ROOM, view
+from outlast.rooms.carry.entries import DEVICE, HIDE, POST, TEXT
+from outlast.rooms.carry.view import fold, message_row, receive
+from tests.unit.kernel.entries import KEY
+from tests.unit.kernel.people import NOW_MS, Person, person, secret
+from tests.unit.rooms.carry.said import (
+    OWNER,
+    SECOND,
+    STRANGER,
+    channel,
+    device,
+    entry,
+    hide,
+    letter,
+    post,
+)
+
+NEWS = channel()
+PEER = secret("peer")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An empty store with carry's view."""
+    opened = Store.open(tmp_path / "store.db", KEY, rooms=[ROOM])
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def vault(tmp_path: Path) -> Iterator[Vault]:
+    """An empty vault with carry's tables."""
+    opened = Vault.open(tmp_path / "vault.db", KEY, rooms=[ROOM])
+    yield opened
+    opened.close()
+
+
+def add(store: Store, *entries: Entry) -> None:
+    """Append entries one by one and fold them."""
+    for one in entries:
+        store.append([Incoming(one)])
+    while store.fold("carry"):
+        pass
+
+
+def texts(store: Store, space: Entry = NEWS, now_ms: int = NOW_MS) -> list[str]:
+    """What is shown in a channel."""
+    return [one.text for one in view.posts(store, space.id, now_ms)]
+
+
+def take(vault: Vault, *letters: Letter) -> None:
+    """Receive letters as the node does."""
+    for one in letters:
+        vault.write(lambda tx, one=one: tx.apply(receive(one, tx), "carry"))
+
+
+def put(vault: Vault, number: int, text: str, at_ms: int = NOW_MS, peer: bytes = PEER) -> bytes:
+    """Remember a letter that was sent; returns its id."""
+    id = secret("sent", number)[:16]
+    vault.transaction([message_row(id, peer, text, None, at_ms, None)], "carry")
+    return id
+
+
+# ---- channels ----
+
+
+def test_posts_are_shown_in_the_order_of_their_clocks(store: Store) -> None:
+    add(store, post(NEWS, "three", clock=3), NEWS, post(NEWS, "one", clock=1), post(NEWS, "two", clock=2))
+    assert texts(store) == ["one", "two", "three"]
+    shown = view.posts(store, NEWS.id, NOW_MS)
+    assert {one.author for one in shown} == {OWNER.identity.public}
+    head = view.channel_head(store, NEWS.id)
+    assert head is not None
+    assert (head.name, head.owner, head.writers, head.forked) == ("News", OWNER.identity.public, "owner", False)
+
+
+def test_only_the_owner_is_shown_and_only_the_owner_removes(store: Store) -> None:
+    real = post(NEWS, "real")
+    other = post(NEWS, "removed", clock=2)
+    add(
+        store,
+        NEWS,
+        real,
+        other,
+        post(NEWS, "by a stranger", author=STRANGER.signing),
+        hide(NEWS, real, author=STRANGER.signing),
+        hide(NEWS, other),
+    )
+    assert texts(store) == ["real"]
+    assert view.find_post(store, other.id, NOW_MS) is None
+
+
+def test_an_open_channel_shows_everybody_and_says_whom_nobody_vouches_for(store: Store) -> None:
+    square = channel("Square", writers="anyone")
+    mine = post(square, "regretted", author=STRANGER.signing, clock=2)
+    add(
+        store,
+        square,
+        post(square, "hello", author=STRANGER.signing),
+        mine,
+        post(square, "welcome", clock=3),
+        hide(square, mine, author=STRANGER.signing),
+    )
+    assert [(one.text, one.author) for one in view.posts(store, square.id, NOW_MS)] == [
+        ("hello", None),
+        ("welcome", OWNER.identity.public),
+    ]
+
+
+def test_a_removal_in_one_channel_removes_nothing_in_another(store: Store) -> None:
+    other = channel("Other", owner=STRANGER)
+    told = post(NEWS, "told")
+    add(store, NEWS, other, told, hide(other, told, author=STRANGER.signing))
+    assert texts(store) == ["told"]
+
+
+def test_a_further_device_speaks_once_its_certificate_is_there(store: Store) -> None:
+    add(store, NEWS, post(NEWS, "after the restore", author=SECOND))
+    assert texts(store) == []
+    assert view.author_of(store, NEWS.id, SECOND.public, NOW_MS) is None
+    add(store, device(NEWS))
+    assert texts(store) == ["after the restore"]
+    assert view.author_of(store, NEWS.id, SECOND.public, NOW_MS) == OWNER.identity.public
+    assert view.author_of(store, NEWS.id, SECOND.public, NOW_MS + 90 * DAY_MS) is None
+
+
+def test_a_device_of_somebody_else_speaks_for_nobody(store: Store) -> None:
+    foreign = device(NEWS, STRANGER.device.certificate, author=STRANGER.signing)
+    damaged = device(NEWS, b"no certificate", author=STRANGER.signing)
+    add(store, NEWS, foreign, damaged, post(NEWS, "false news", author=STRANGER.signing))
+    assert texts(store) == []
+
+
+def test_a_post_is_hidden_at_its_hour_and_gone_when_the_entry_is(store: Store) -> None:
+    add(store, NEWS, post(NEWS, "of today"))
+    assert texts(store, now_ms=NOW_MS + 30 * DAY_MS - 1) == ["of today"]
+    assert texts(store, now_ms=NOW_MS + 30 * DAY_MS) == []
+    while store.expire(NOW_MS // DAY_MS + 40):
+        pass
+    add(store)
+    assert store.query("SELECT count(*) FROM view_carry_post") == [(0,)]
+
+
+def test_a_channel_that_is_left_leaves_nothing_behind(store: Store) -> None:
+    told = post(NEWS, "told")
+    add(store, NEWS, told, post(NEWS, "fork", seq=1), post(NEWS, "fork!", seq=1), hide(NEWS, told), device(NEWS))
+    while store.remove_space(NEWS.id):
+        pass
+    add(store)
+    for (table,) in store.query("SELECT name FROM sqlite_schema WHERE type = 'table' AND name GLOB 'view_carry_*'"):
+        assert store.query(f'SELECT count(*) FROM "{table}"') == [(0,)], table
+
+
+def test_two_posts_in_one_place_of_the_owners_chain_are_both_shown_and_reported(store: Store) -> None:
+    add(store, NEWS, post(NEWS, "come", seq=1), post(NEWS, "stay away", seq=1, clock=2))
+    assert texts(store) == ["come", "stay away"]
+    head = view.channel_head(store, NEWS.id)
+    assert head is not None
+    assert head.forked
+
+
+def test_a_strangers_fork_does_not_discredit_the_owner(store: Store) -> None:
+    forks = [post(NEWS, text, seq=1, author=STRANGER.signing) for text in ("a", "b")]
+    add(store, NEWS, *forks)
+    head = view.channel_head(store, NEWS.id)
+    assert head is not None
+    assert not head.forked
+
+
+def test_a_payload_that_comes_late_is_shown_then_and_one_dropped_is_not(store: Store) -> None:
+    told = post(NEWS, "late")
+    store.append([Incoming(Entry(told.header, told.header_bytes, told.signature, told.id, None))])
+    add(store, NEWS)
+    assert texts(store) == []
+    add(store, told)
+    assert texts(store) == ["late"]
+    store.drop_payload(told.id)
+    add(store)
+    assert texts(store) == []
+
+
+def test_removed_posts_are_due_to_be_dropped_after_three_days(store: Store) -> None:
+    told, other = post(NEWS, "removed"), post(NEWS, "kept", clock=2)
+    add(store, NEWS, told, other, hide(NEWS, told), hide(NEWS, other, author=STRANGER.signing))
+    assert view.due_to_drop(store, NOW_MS + 3 * DAY_MS) == []
+    assert view.due_to_drop(store, NOW_MS + 3 * DAY_MS + 1) == [told.id]
+    store.drop_payload(told.id)
+    add(store)
+    assert view.due_to_drop(store, NOW_MS + 4 * DAY_MS) == []
+
+
+def test_a_clock_beyond_what_the_database_holds_stops_nothing(store: Store) -> None:
+    add(store, NEWS, post(NEWS, "far", clock=2**64 - 1), post(NEWS, "near", clock=5))
+    assert texts(store) == ["near", "far"]
+
+
+def test_older_posts_are_found_page_by_page(store: Store) -> None:
+    add(store, NEWS, *(post(NEWS, str(number), clock=number // 2, at_ms=NOW_MS + number) for number in range(7)))
+    newest = view.posts(store, NEWS.id, NOW_MS + 9, limit=3)
+    before = view.posts(store, NEWS.id, NOW_MS + 9, before=newest[0].id, limit=3)
+    assert [one.text for one in (*before, *newest)] == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_unread_are_the_posts_of_others_that_arrived_since(store: Store) -> None:
+    add(store, NEWS, post(NEWS, "one"), post(NEWS, "two", clock=2))
+    read = max(one.n for one in view.posts(store, NEWS.id, NOW_MS))
+    add(store, post(NEWS, "earlier, but later here", clock=1, at_ms=NOW_MS - 1))
+    assert view.unread_posts(store, NEWS.id, read, STRANGER.device.device, NOW_MS) == 1
+    assert view.unread_posts(store, NEWS.id, 0, STRANGER.device.device, NOW_MS) == 3
+    assert view.unread_posts(store, NEWS.id, 0, OWNER.device.device, NOW_MS) == 0
+
+
+ONE, TWO = post(NEWS, "one", seq=1), post(NEWS, "two", clock=2, seq=1)
+TALE = [
+    NEWS,
+    ONE,
+    TWO,
+    post(NEWS, "removed", clock=3),
+    hide(NEWS, post(NEWS, "removed", clock=3)),
+    hide(NEWS, ONE, author=STRANGER.signing),
+    post(NEWS, "false", author=STRANGER.signing),
+    device(NEWS),
+    post(NEWS, "second device", author=SECOND, clock=4),
+]
+
+
+@settings(max_examples=20)
+@given(st.permutations(TALE), st.booleans())
+def test_the_view_is_the_same_in_whatever_order_entries_arrive(entries: Sequence[Entry], rebuilt: bool) -> None:
+    with TemporaryDirectory() as folder:
+        store = Store.open(Path(folder) / "store.db", KEY, rooms=[ROOM])
+        add(store, *entries)
+        if rebuilt:
+            store.rebuild("carry")
+        assert texts(store) == ["one", "two", "second device"]
+        head = view.channel_head(store, NEWS.id)
+        assert head is not None
+        assert head.forked
+        store.close()
+
+
+@given(st.sampled_from([POST.name, HIDE.name, DEVICE.name, "genesis", "mail", "other"]), st.binary(max_size=200))
+def test_no_payload_stops_the_fold(kind: str, payload: bytes) -> None:
+    for event in Event:
+        fold(Change(1, event, entry(STRANGER.signing, NEWS.id, kind, payload)), _NoRows())
+
+
+# ---- letters ----
+
+
+class _NoRows:
+    """A database without rows."""
+
+    def query(self, _sql: str, _args: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        """None."""
+        return []
+
+
+@given(st.binary(max_size=300), st.integers(0, 2**53 - 1))
+def test_no_body_stops_the_receiving_of_letters(body: bytes, sent_ms: int) -> None:
+    receive(Letter(bytes(16), TEXT.name, body, sent_ms, PEER, PEER, NOW_MS), _NoRows())
+
+
+def test_a_letter_is_kept_cleaned_and_unread(vault: Vault) -> None:
+    take(vault, letter(1, " hi\x1b[2J there\r\n"))
+    [message] = view.messages(vault, outgoing=False)
+    assert (message.text, message.unread, message.peer) == ("hi[2J there", True, OWNER.identity.public)
+    assert (message.at_ms, message.received_ms) == (NOW_MS, NOW_MS + 1000)
+
+
+def test_a_letter_that_shows_nothing_is_not_kept(vault: Vault) -> None:
+    take(vault, letter(1, "\u200b"))
+    assert view.messages(vault, outgoing=False) == []
+
+
+def test_a_letter_from_the_future_stands_at_the_time_it_came(vault: Vault) -> None:
+    take(vault, letter(1, sent_ms=NOW_MS + 10 * DAY_MS, received_ms=NOW_MS))
+    assert view.messages(vault, outgoing=False)[0].at_ms == NOW_MS
+
+
+def test_no_sender_can_overwrite_what_the_person_wrote(vault: Vault) -> None:
+    mine = put(vault, 1, "I will come", peer=OWNER.identity.public)
+    forged = letter(1, "I will not come")._replace(id=mine)
+    take(vault, forged)
+    found = view.find_message(vault, mine)
+    assert found is not None
+    assert (found.text, found.outgoing) == ("I will come", True)
+    assert view.messages(vault, outgoing=False) == []
+
+
+def test_conversations_stand_by_their_last_letter_with_what_is_unread(vault: Vault) -> None:
+    people: list[Person] = [person(name) for name in ("ann", "ben", "cid")]
+    ann, ben, cid = (one.identity.public for one in people)
+    take(vault, *(letter(n, f"ann {n}", sender=ann, sent_ms=NOW_MS + n, received_ms=NOW_MS + 60) for n in range(3)))
+    take(vault, letter(10, "ben", sender=ben, sent_ms=NOW_MS + 50, received_ms=NOW_MS + 60))
+    put(vault, 1, "to cid", NOW_MS + 20, peer=cid)
+    found = view.conversations(vault)
+    assert [(one.peer, one.last.text, one.unread) for one in found] == [
+        (ben, "ben", 1),
+        (cid, "to cid", 0),
+        (ann, "ann 2", 3),
+    ]
+    assert {one.text for one in view.unread(vault)} == {"ann 0", "ann 1", "ann 2", "ben"}
+    assert [one.text for one in view.unread(vault, ann)] == ["ann 0", "ann 1", "ann 2"]
+
+
+def test_there_are_no_conversations_in_an_empty_vault(vault: Vault) -> None:
+    assert view.conversations(vault) == []
+
+
+def test_a_conversation_is_read_page_by_page(vault: Vault) -> None:
+    for number in range(5):
+        put(vault, number, str(number), NOW_MS)
+    newest = view.conversation(vault, PEER, limit=2)
+    older = view.conversation(vault, PEER, before=newest[0].letter)
+    assert [one.text for one in (*older, *newest)] == ["0", "1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("Хлеба", ["Купи хлеба и соли"]),
+        ("ХЛЕБ", ["Купи хлеба и соли"]),
+        ("соли купи", ["Купи хлеба и соли"]),
+        ("и", ["Купи хлеба и соли", "Приду в 8"]),
+        ("хлеб 8", []),
+        ("сол И", ["Купи хлеба и соли"]),
+        ("電気", ["電気がない"]),
+        ("straße", ["Die Straße ist frei"]),
+        ('"', ['say "yes"']),
+        ('"yes"', ['say "yes"']),
+        ("yes OR хлеба", []),
+        ("%", []),
+    ],
+)
+def test_letters_are_found_by_parts_of_words_in_any_script_and_case(vault: Vault, words: str, found: list[str]) -> None:
+    for number, text in enumerate(['say "yes"', "Die Straße ist frei", "電気がない", "Приду в 8", "Купи хлеба и соли"]):
+        put(vault, number, text, NOW_MS - number)
+    assert sorted(one.text for one in view.search(vault, words.split())) == sorted(found)
+
+
+def test_what_was_taken_back_is_not_found(vault: Vault) -> None:
+    id = put(vault, 1, "not for you")
+    vault.write(lambda tx: tx.execute("DELETE FROM local_carry_message WHERE letter = ?", (id,)))
+    assert view.search(vault, ["not"]) == []
+    assert view.search(vault, ["for", "y"]) == []
+
+
+def test_a_restored_backup_is_searchable(vault: Vault, tmp_path: Path) -> None:
+    put(vault, 1, "before the fire")
+    restored = Vault.open(tmp_path / "restored.db", KEY, rooms=[ROOM], restore=vault.room_rows())
+    assert [one.text for one in view.search(restored, ["fire"])] == ["before the fire"]
+    restored.close()

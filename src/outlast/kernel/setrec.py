@@ -215,17 +215,17 @@ def _varint(value: int) -> bytes:
 
 
 def _read_varint(message: bytes, at: int) -> tuple[int, int]:
-    """A number below 2**64 in its shortest form, and where it ends."""
+    """A number of at most 10 digits (70 bits) in its shortest form, and where it ends."""
     value = 0
     for end, digit in enumerate(message[at : at + _VARINT_MAX_BYTES], at + 1):
         value = value << 7 | digit & 127
-        if digit < 128 and value <= _INFINITY:
+        if digit < 128:
             return value, end
         if value == 0:
             raise SetrecError("reconciliation message: a number has leading zeros")
     if len(message) - at < _VARINT_MAX_BYTES:
         raise SetrecError("reconciliation message: it ends inside a number")
-    raise SetrecError("reconciliation message: a number needs more than 64 bits")
+    raise SetrecError("reconciliation message: a number has more than 10 digits")
 
 
 class _Range(NamedTuple):
@@ -347,10 +347,7 @@ def random_cuts(seed: bytes) -> Cuts:
         drawn += 1
         moves = struct.unpack(f">{parts - 1}Q", fresh.digest(8 * (parts - 1)))
         # The cut i lies at the part's width times i - 1/4 + move / 2, all in units of 2**-65.
-        return [
-            lower + (size * ((4 * i - 1 << 63) + move) // parts >> 65)
-            for i, move in enumerate(moves, 1)
-        ]
+        return [lower + (size * ((4 * i - 1 << 63) + move) // parts >> 65) for i, move in enumerate(moves, 1)]
 
     return cuts
 
@@ -457,9 +454,7 @@ class Initiator(_Party):
     ) -> None:
         if len(seed) != (0 if aligned else SEED_BYTES):
             raise ValueError(f"a session takes a seed of {SEED_BYTES} bytes, an aligned one none")
-        super().__init__(
-            view, even_cuts if aligned else random_cuts(seed), frame_size_limit, aligned
-        )
+        super().__init__(view, even_cuts if aligned else random_cuts(seed), frame_size_limit, aligned)
         self._waiting = False
         self._told: set[bytes] = set()
         self._have: list[bytes] = []

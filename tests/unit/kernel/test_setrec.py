@@ -6,6 +6,8 @@ import os
 import tracemalloc
 from contextlib import suppress
 from hashlib import sha256
+from itertools import pairwise
+from math import isqrt
 from random import Random
 
 import numpy as np
@@ -23,6 +25,7 @@ from outlast.kernel.setrec import (
     Responder,
     SetrecError,
     SetView,
+    random_cuts,
 )
 
 Item = tuple[int, bytes]
@@ -33,10 +36,7 @@ SKIP, FINGERPRINT, ID_LIST = b"\x00", b"\x01", b"\x02"
 
 def some_items(count: int, *, per_timestamp: int = 1, first: int = 1_700_000_000_000) -> list[Item]:
     """Items in order of time, ``per_timestamp`` of them at each."""
-    return [
-        (first + 1_000 * (i // per_timestamp), sha256(b"item %d" % i).digest())
-        for i in range(count)
-    ]
+    return [(first + 1_000 * (i // per_timestamp), sha256(b"item %d" % i).digest()) for i in range(count)]
 
 
 def message(*ranges: bytes) -> bytes:
@@ -101,9 +101,7 @@ limits = st.just(0) | st.just(FRAME_LIMIT_MIN_BYTES) | st.integers(FRAME_LIMIT_M
 
 class TestSetView:
     @given(count=st.integers(0, 60), cuts=st.tuples(st.integers(0, 60), st.integers(0, 60)))
-    def test_a_fingerprint_is_the_hash_of_sum_and_count(
-        self, count: int, cuts: tuple[int, int]
-    ) -> None:
+    def test_a_fingerprint_is_the_hash_of_sum_and_count(self, count: int, cuts: tuple[int, int]) -> None:
         ids = [b"\xff" * 24 + sha256(b"%d" % i).digest()[:8] for i in range(count)]
         view = SetView.from_items(enumerate(ids))
         lower, upper = sorted(min(cut, count) for cut in cuts)
@@ -116,20 +114,14 @@ class TestSetView:
         timestamp=st.integers(0, 4) | st.just(TIMESTAMP_MAX + 1),
         prefix=st.binary(max_size=3),
     )
-    def test_a_rank_counts_the_items_below_a_bound(
-        self, items: set[Item], timestamp: int, prefix: bytes
-    ) -> None:
+    def test_a_rank_counts_the_items_below_a_bound(self, items: set[Item], timestamp: int, prefix: bytes) -> None:
         whole = sorted((ts, head + bytes(30)) for ts, head in items)
         expected = sum(item < (timestamp, prefix.ljust(32, b"\0")) for item in whole)
         view = SetView.from_items(whole)
         assert view.rank(Bound(timestamp, prefix)) == expected
         assert view.rank(Bound(timestamp, prefix), lower=expected) == expected
 
-    @given(
-        st.sets(
-            st.tuples(st.integers(0, 2), st.binary(min_size=2, max_size=2)), min_size=2, max_size=40
-        )
-    )
+    @given(st.sets(st.tuples(st.integers(0, 2), st.binary(min_size=2, max_size=2)), min_size=2, max_size=40))
     def test_a_boundary_is_the_shortest_bound_between_two_items(self, items: set[Item]) -> None:
         whole = sorted((ts, bytes(20) + tail + bytes(10)) for ts, tail in items)
         view = SetView.from_items(whole)
@@ -282,11 +274,39 @@ class TestSessions:
         ours = SetView.from_items(items)
         theirs = SetView.from_items(item for i, item in enumerate(items) if i not in lacking)
         aligned = session(Initiator(ours, aligned=True), Responder(theirs, aligned=True))[2]
-        taken = [
-            sum(map(len, session(Initiator(ours, seed=bytes((i,)) * 32), Responder(theirs))[2]))
-            for i in range(5)
-        ]
+        taken = [sum(map(len, session(Initiator(ours, seed=bytes((i,)) * 32), Responder(theirs))[2])) for i in range(5)]
         assert sum(taken) <= 5 * sum(map(len, aligned))
+
+    def test_a_full_frame_ends_with_all_that_is_left_under_one_fingerprint(self) -> None:
+        view = SetView.from_items(some_items(1_000, first=0))
+        nothing = END + FINGERPRINT + SetView.from_items([]).fingerprint(0, 0)
+        to_118, to_119 = b"\x87\x99\x71\x00", b"\x87\x69\x00"  # 118,000 ms, and 1,000 more
+        asked = message(to_118 + ID_LIST + b"\x00", to_119 + SKIP, nothing)
+        answers = {
+            aligned: Responder(view, frame_size_limit=4096, aligned=aligned).step(asked) for aligned in (False, True)
+        }
+        listed = message(to_118 + ID_LIST + b"\x76" + view.ids(0, 118))
+        rest = END + FINGERPRINT + view.fingerprint(119, 1_000)
+        assert answers[False] == listed + to_119 + SKIP + rest
+        assert answers[True] == listed + nothing, "the reference's way, which vectors pin as well"
+
+    def test_a_full_frame_ends_with_an_empty_list_when_nothing_is_left(self) -> None:
+        initiator = Initiator(SetView.from_items([]), seed=SEED, frame_size_limit=4096)
+        initiator.initiate()
+        part = b"\x02\x00"
+        reply = initiator.step(message(*[part + FINGERPRINT + bytes(16)] * 1_000)).reply
+        assert reply is not None
+        asked = message(*[part + ID_LIST + b"\x00"] * 973)  # the next would leave less than 200
+        assert reply == asked + END + ID_LIST + b"\x00"
+
+    def test_a_full_frame_ends_where_nothing_is_left_to_say(self) -> None:
+        view = SetView.from_items(some_items(122, first=0))
+        responder = Responder(view, frame_size_limit=4096)
+        listed = ID_LIST + b"\x7a" + view.ids(0, 122)
+        assert responder.step(message(END + ID_LIST + b"\x00")) == message(END + listed)
+        behind = b"\x87\xd3\x49\x00"  # 125,384 ms, behind all items here: the peer may have more
+        asked = message(behind + ID_LIST + b"\x00", END + FINGERPRINT + bytes(16))
+        assert responder.step(asked) == message(behind + listed, END + ID_LIST + b"\x00")
 
     def test_refuse_arguments_that_break_their_rules(self) -> None:
         view = SetView.from_items([])
@@ -301,6 +321,24 @@ class TestSessions:
             Initiator(view, seed=SEED, aligned=True)
 
 
+class TestRandomCuts:
+    @given(st.binary(min_size=32, max_size=32), st.integers(0, 1_000), st.integers(1, 5_000))
+    def test_lie_within_a_quarter_of_a_part_of_the_even_ones(self, seed: bytes, lower: int, size: int) -> None:
+        cuts = random_cuts(seed)(lower, lower + size)
+        parts = min(16, isqrt(3 * size // 2))
+        assert len(cuts) == max(0, parts - 1)
+        assert all(before < after for before, after in pairwise((lower, *cuts, lower + size)))
+        for i, cut in enumerate(cuts, 1):
+            assert (i - 0.25) * size / parts - 1 <= cut - lower <= (i + 0.25) * size / parts
+
+    def test_reach_all_of_that_and_are_new_each_time(self) -> None:
+        cuts = random_cuts(SEED)
+        moves = [cut - i * 1_000 for _ in range(50) for i, cut in enumerate(cuts(0, 16_000), 1)]
+        assert min(moves) < -240
+        assert max(moves) > 240
+        assert len(set(moves)) > 300
+
+
 MALFORMED = {
     "nothing": b"",
     "version of another protocol": b"\x5f",
@@ -308,6 +346,9 @@ MALFORMED = {
     "a bound and no mode": message(END),
     "a timestamp cut short": message(b"\x81"),
     "a timestamp with leading zeros": message(b"\x80\x01\x00" + SKIP),
+    "a timestamp that adds up to infinity": message(
+        b"\x81" + b"\x80" * 8 + b"\x01\x00" + SKIP, b"\x81" + b"\x80" * 8 + b"\x00\x00" + SKIP
+    ),
     "a timestamp of 65 bits": message(b"\x83" + b"\xff" * 8 + b"\x7f\x00" + SKIP),
     "a timestamp without end": message(b"\xff" * 40),
     "infinity written as a number": message(b"\x82" + b"\x80" * 9 + b"\x00" + SKIP),
@@ -385,9 +426,7 @@ class TestHostileBytes:
         cut=st.floats(0, 1),
         flip=st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)),
     )
-    def test_a_damaged_message_is_answered_or_refused(
-        self, cut: float, flip: tuple[float, int]
-    ) -> None:
+    def test_a_damaged_message_is_answered_or_refused(self, cut: float, flip: tuple[float, int]) -> None:
         items = some_items(1_000, per_timestamp=3)
         responder = Responder(SetView.from_items(items[::2]))
         whole = Initiator(SetView.from_items(items), seed=SEED).initiate()
@@ -407,9 +446,7 @@ class TestHostileBytes:
         ),
         st.sampled_from((0, 4096)),
     )
-    def test_a_reply_stays_within_its_stated_size(
-        self, steps: list[tuple[int, bytes]], limit: int
-    ) -> None:
+    def test_a_reply_stays_within_its_stated_size(self, steps: list[tuple[int, bytes]], limit: int) -> None:
         view = SetView.from_items((i, sha256(b"%d" % i).digest()) for i in range(600))
         asked = message(*(bytes((delta, 0)) + mode for delta, mode in steps))
         initiator = Initiator(view, seed=SEED, frame_size_limit=limit)

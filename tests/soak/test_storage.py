@@ -118,8 +118,8 @@ def test_nothing_acknowledged_is_lost_to_kill_9(tmp_path: Path, soaking: bool) -
             for _ in range(chance.randint(1, 60)):
                 last = writer.stdout.readline()
             writer.kill()
-            lines = [last, *writer.stdout.read().splitlines()]
-        said = [line.split() for line in lines if line]
+            lines = [last, *writer.stdout.read().splitlines(keepends=True)]
+        said = [line.split() for line in lines if line.endswith("\n")]  # half a line acknowledges nothing
         acknowledged = max((int(number) + 1 for word, number in said if word == "kept"), default=kept)
         in_the_open += said[-1][0] == "open"
         held, noted = whole_batches(folder)
@@ -175,10 +175,10 @@ def small_files() -> Iterator[Callable[[int], None]]:
 def test_nothing_acknowledged_is_lost_to_a_full_disk(tmp_path: Path, soaking: bool) -> None:
     """With every amount of room from none to enough, in steps of a page and less, a whole run is tried."""
     step = 2048 if soaking else 65_536
-    refused = acknowledged = 0
+    refused = finished = acknowledged = 0
     with small_disk(tmp_path / "disk") as leave:
         home = tmp_path / "disk" / "home"
-        for room in range(0, 1_500_000, step):
+        for room in range(0, 2_400_000, step):
             leave(8_000_000)
             shutil.rmtree(home, ignore_errors=True)
             home.mkdir()
@@ -195,6 +195,7 @@ def test_nothing_acknowledged_is_lost_to_a_full_disk(tmp_path: Path, soaking: bo
                     kept.add(number)
                     store.fold("toy")
                     store.expire(DAY - 1)
+                finished += 1
             except StorageError as error:
                 refused += 1
                 assert "\n" not in str(error)  # noqa: PT017
@@ -211,9 +212,9 @@ def test_nothing_acknowledged_is_lost_to_a_full_disk(tmp_path: Path, soaking: bo
             vault.close()
             assert whole_batches(home) == (4, 4)
             acknowledged += len(noted) + len(kept)
-    print(f"full disk: {refused} runs refused, {acknowledged} acknowledged writes, lost 0")
+    print(f"full disk: {refused} runs refused, {finished} not, {acknowledged} acknowledged writes, lost 0")
     assert refused > 2
-    assert acknowledged > 8
+    assert finished > 0
 
 
 def test_a_torn_end_opens_at_the_last_whole_transaction(tmp_path: Path, soaking: bool) -> None:

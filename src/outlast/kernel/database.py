@@ -162,7 +162,7 @@ class Transaction:
 
 
 class Database:
-    """An open encrypted file: ``write``, ``read`` and ``checkpoint`` on the writer's thread, ``query`` on any."""
+    """An open encrypted file: ``write`` and ``read`` on the writer's thread, ``query`` on any."""
 
     def __init__(self, path: Path, scope: str, writer: apsw.Connection, reader: apsw.Connection) -> None:
         """Made by ``open`` alone."""
@@ -261,15 +261,6 @@ class Database:
 
         try:
             return connection.execute(sql, args).fetchall()
-        except (apsw.Error, MemoryError) as error:
-            _complain(error, self.path)
-
-    def checkpoint(self) -> None:
-        """Move the write-ahead log into the file and empty it, as far as the disk allows."""
-        import apsw
-
-        try:
-            self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         except (apsw.Error, MemoryError) as error:
             _complain(error, self.path)
 

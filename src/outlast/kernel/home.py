@@ -126,11 +126,6 @@ class Home:
         """The local API's socket."""
         return self.path / "api.sock"
 
-    @property
-    def config_path(self) -> Path:
-        """The optional configuration."""
-        return self.path / "config.toml"
-
     def vault_path(self, person: str) -> Path:
         """A person's vault; raises NotFoundError for what is no person's key."""
         return self._person_folder(person) / "vault.db"

@@ -178,11 +178,6 @@ class Store:
 
         return self._write(act)
 
-    def attach_payload(self, id: bytes, payload: bytes) -> Change | None:
-        """Add the payload of an entry that came without; None when it is not held, complete, or not its payload."""
-        changes = self._write(lambda t: self._attach(t, id, payload))
-        return changes[0] if changes else None
-
     def drop_payload(self, id: bytes) -> Change | None:
         """Forget an entry's payload and keep its header; None when there is nothing to drop."""
 
@@ -448,11 +443,6 @@ class Store:
             (author, space),
         )
         return (rows[0][0] + _SEQ_ZERO, rows[0][1]) if rows else None
-
-    def spent(self, neighbour: bytes, day: int) -> int:
-        """The bytes charged to a neighbour on a day."""
-        rows = self._database.query("SELECT bytes FROM spent WHERE day = ? AND neighbour = ?", (day, neighbour))
-        return rows[0][0] if rows else 0
 
     # ---- inside the writer's transaction ----
 

@@ -264,7 +264,7 @@ def test_a_wiped_home_is_gone_and_its_keys_are_overwritten_first(
 ) -> None:
     Store.open(home.store_path, home.new_key(None, "passphrase", CHEAP)).close()
     Vault.open(home.vault_path(PERSON), home.new_key(PERSON, None)).close()
-    home.config_path.write_text("")
+    (home.path / "config.toml").write_text("")
     (home.path / "store.keyfile.new").write_bytes(b"left behind")
     keys = ["store.key", "store.keyfile.new", f"people/{PERSON}/vault.keyfile"]
     for number, name in enumerate(keys):

@@ -164,13 +164,11 @@ def test_a_payload_can_come_later_and_go_again(store: Store, size: int) -> None:
     assert store.incomplete([entry.id, secret("none")]) == {entry.id}
     assert [e.id for e in store.bare()] == [entry.id]
 
-    assert store.attach_payload(entry.id, content + b"x") is None
-    assert store.attach_payload(secret("none"), content) is None
-    arrived = store.attach_payload(entry.id, content)
-    assert arrived is not None
+    assert add(store, post(payload=content + b"x", content=content)) == [], "this is not its payload"
+    (arrived,) = add(store, post(payload=content))
     assert arrived.event is Event.PAYLOAD_ARRIVED
     assert arrived.entry.payload == content
-    assert store.attach_payload(entry.id, content) is None
+    assert add(store, post(payload=content)) == []
     assert (store.incomplete([entry.id]), store.bare()) == (set(), [])
     assert store.usage().bytes - header_only.bytes == size
 
@@ -181,7 +179,7 @@ def test_a_payload_can_come_later_and_go_again(store: Store, size: int) -> None:
     assert store.drop_payload(secret("none")) is None
     assert store.usage() == header_only
     assert store.bare() == [], "what was dropped is not asked for again"
-    assert store.attach_payload(entry.id, content) is not None
+    assert [c.event for c in add(store, post(payload=content))] == [Event.PAYLOAD_ARRIVED]
     assert [c.event for c in store.changes(0)] == [
         Event.ADMITTED,
         Event.PAYLOAD_ARRIVED,
@@ -568,13 +566,13 @@ def test_shares_and_refusals_last_for_their_day(store: Store) -> None:
     store.remember_refused(secret(1), DAY)
     store.remember_refused(secret(1), DAY - 1)
     store.remember_refused(secret(2), DAY + 5)
-    assert (store.spent(neighbour, DAY), store.spent(neighbour, DAY + 1)) == (150, 7)
-    assert store.spent(secret("other"), DAY) == 0
+    shares = "SELECT neighbour, day, bytes FROM spent ORDER BY day"
+    assert store.query(shares) == [(neighbour, DAY, 150), (neighbour, DAY + 1, 7)]
     store.expire(DAY)
     assert len(store.query("SELECT * FROM refused")) == 2
     store.expire(DAY + 1)
     assert store.query("SELECT digest FROM refused") == [(secret(2),)]
-    assert (store.spent(neighbour, DAY), store.spent(neighbour, DAY + 1)) == (0, 7)
+    assert store.query(shares) == [(neighbour, DAY + 1, 7)]
 
 
 def test_what_is_written_together_is_there_together_or_not_at_all(store: Store) -> None:
@@ -679,16 +677,6 @@ class StoreMachine(RuleBasedStateMachine):
         changes = add(self.store, *entries)
         assert sorted((c.event, c.entry.id) for c in changes) == sorted(expected)
         assert [c.cursor for c in changes] == list(range(self.last + 1, self.last + 1 + len(changes)))
-
-    @rule(number=numbers)
-    def attach(self, number: int) -> None:
-        """Bring the payload of one."""
-        entry = self.make(number, True)
-        known = self.held.get(entry.id)
-        change = self.store.attach_payload(entry.id, entry.payload or b"")
-        assert (change is not None) == (known is not None and known.payload is None)
-        if change:
-            self.held[entry.id] = entry
 
     @rule(number=numbers)
     def drop(self, number: int) -> None:

@@ -27,8 +27,8 @@ async def events(request: Request) -> Response:
 
 
 def last_event(request: Request) -> int | None:
-    """The revision that a browser which lost the connection saw last."""
-    seen = request.headers.get("last-event-id", "")
+    """The revision that the browser saw last: before it lost the connection, or when its page was made."""
+    seen = request.headers.get("last-event-id") or request.query_params.get("since", "")
     return int(seen) if seen.isascii() and seen.isdigit() and len(seen) < 16 else None
 
 
@@ -38,8 +38,8 @@ async def news(web: Web, session: Session, seen: int | None) -> AsyncIterator[st
     ended = asyncio.Event()
     session.watchers.add(ended.set)
     ending = asyncio.create_task(ended.wait())
-    # A revision of an earlier run says nothing: it may be higher than ours.
-    revision = seen if seen is not None and seen <= node.revision else node.revision if seen is None else -1
+    # A revision of an earlier run may be higher than ours, and says only that the page is old.
+    revision = node.revision if seen is None else seen if seen <= node.revision else -1
     try:
         yield f"retry: 1500\nid: {node.revision}\nevent: status\ndata: open\n\n"
         while True:

@@ -148,6 +148,7 @@ def render(request: Request, template: str, *, status: int = 200, **context: Any
             "strip": status_line(state.node, _),
             "fragment": "x-fragment" in request.headers,
             "live": person is not None,
+            "revision": state.node.revision if state.node else 0,
             "notice": _(notice),
         }
         | context

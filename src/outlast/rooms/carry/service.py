@@ -173,6 +173,7 @@ async def unfollow(node: Node, person: Person, space: bytes) -> None:
     everybody_is_here = len(node.people) == len(node.home.people())
     if everybody_is_here and not any(_followed(one, space) for one in node.people.values()):
         await node.unfollow(space)
+        await _fold(node)
 
 
 def channels(node: Node, person: Person) -> list[Channel]:
@@ -278,17 +279,17 @@ async def _hold(node: Node, person: Person) -> None:
 
 
 async def _drop_removed(node: Node) -> None:
-    store = node.open_store
-
-    def drop(due: Sequence[bytes]) -> None:
-        for id in due:
-            store.drop_payload(id)
-        while store.fold(ROOM_NAME):
-            pass
-
     if due := view.due_to_drop(node, node.now_ms()):
-        await node.write(lambda: drop(due))
-        node.touch()
+        store = node.open_store
+        await node.write(lambda: [store.drop_payload(id) for id in due])
+        await _fold(node)
+
+
+async def _fold(node: Node) -> None:
+    """Bring the view up to date with what was just removed; what arrives does so by itself."""
+    while await node.write(lambda: node.open_store.fold(ROOM_NAME)):
+        pass
+    node.touch()
 
 
 async def _speak_for(node: Node, person: Person, space: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Carry's tables: the same whatever the order of arrival; only those count whom the channel names; letters are found."""
+"""Carry's tables: the same whatever the order of arrival; only those count whom the channel names."""
 
 from __future__ import annotations
 

@@ -1,0 +1,52 @@
+"""Nodes with carry and one person each, and sticks that go between them."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from outlast.kernel import Home, Node, Person
+from outlast.rooms.carry import ROOM
+
+
+@dataclass(frozen=True)
+class House:
+    """A node and who lives there."""
+
+    node: Node
+    person: Person
+
+    async def carry_to(self, other: House, *, space: bytes | None = None) -> None:
+        """One trip of a stick, for the other person or of a channel."""
+        stick = io.BytesIO()
+        await self.person.write_bundle(stick, to=None if space else other.person.identity, space=space)
+        stick.seek(0)
+        await other.person.read_bundle(stick)
+
+    async def until(self, holds: Callable[[], object]) -> None:
+        """Return when something holds that news of the node can bring about."""
+        async with asyncio.timeout(30):
+            while not holds():
+                await self.node.wait(self.node.revision)
+
+
+@asynccontextmanager
+async def houses(folder: Path, *names: str) -> AsyncIterator[list[House]]:
+    """Open nodes of these people, who have each other's links."""
+    async with AsyncExitStack() as stack:
+        made = []
+        for name in names:
+            home = Home(folder / name)
+            if not home.exists():
+                await Node.create(home, name, passphrase=None, rooms=[ROOM])
+            node = await stack.enter_async_context(await Node.open(home, rooms=[ROOM]))
+            made.append(House(node, next(iter(node.people.values()))))
+        for one in made:
+            for other in made:
+                if other is not one and not one.person.contacts():
+                    await one.person.add_contact(await other.person.link())
+        yield made

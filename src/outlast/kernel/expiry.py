@@ -50,9 +50,8 @@ def prune_before(
     which the owner last said that the date is right: on that day and the two after it only the
     local date counts when there is no claim, and a jump to it is no reason to stop.
     """
-    confirmed = confirmed_day is not None and 0 <= local_day - confirmed_day <= JUMP_MAX_DAYS
-    jumped = last_run_day is not None and local_day - last_run_day > JUMP_MAX_DAYS
-    if jumped and not confirmed:
+    confirmed = _is_confirmed(local_day, confirmed_day)
+    if leapt(local_day, last_run_day, confirmed_day):
         return Stopped(
             f"The date moved to {_date(local_day)} since this node last cleaned up: "
             "nothing is deleted until you confirm that it is right."
@@ -65,6 +64,16 @@ def prune_before(
         f"No verified contact was met lately to compare the date {_date(local_day)} with: "
         "nothing is deleted until one is, or you confirm that it is right."
     )
+
+
+def leapt(local_day: int, last_run_day: int | None, confirmed_day: int | None = None) -> bool:
+    """Whether the date moved further since the last run than it may without the owner's word."""
+    far = last_run_day is not None and local_day - last_run_day > JUMP_MAX_DAYS
+    return far and not _is_confirmed(local_day, confirmed_day)
+
+
+def _is_confirmed(local_day: int, confirmed_day: int | None) -> bool:
+    return confirmed_day is not None and 0 <= local_day - confirmed_day <= JUMP_MAX_DAYS
 
 
 def sane_now(system_ms: int, floor_ms: int, claims: Sequence[int] = ()) -> Now:

@@ -7,13 +7,14 @@ connect; those that were not added share the strangers' budget.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 
-from outlast.errors import OutlastError, ProtocolError
+from outlast.errors import OutlastError, ProtocolError, StorageError
 from outlast.kernel import sync
 from outlast.kernel.admit import Admitted, Known, Verdict
 from outlast.kernel.entry import Entry
@@ -71,6 +72,8 @@ class Neighbours:
         self._seen: dict[bytes, int] = {}
         self._errors: dict[bytes, str] = {}
         self._claims: dict[bytes, int] = {}
+        self._unconfirmed: dict[bytes, set[bytes]] = {}
+        """What people here wrote, and a link died before the neighbour said that it is durable there."""
 
     def start(self) -> None:
         """Begin to dial the neighbours that were added."""
@@ -110,6 +113,8 @@ class Neighbours:
 
     def offer(self, offers: Sequence[Offer]) -> None:
         """Tell all sessions what became whole here."""
+        if self._live:
+            self._node.leaves([offer.entry.id for offer in offers])
         for live in self._live:
             _put(live.events, sync.LocalAppended(offers))
 
@@ -210,6 +215,7 @@ class Neighbours:
                 task.cancel()
             await asyncio.gather(read, tick, admit, return_exceptions=True)
             self._live.discard(live)
+            self._note_unconfirmed(peer, session.unacknowledged)
             self._claims.pop(peer, None)
             self._seen[peer] = node.now_ms()
             await channel.close()
@@ -243,8 +249,11 @@ class Neighbours:
                 ingests.put_nowait(entries)
             case sync.Copied(ids):
                 await node.copied(ids)
+                self._unconfirmed.get(live.peer, set()).difference_update(ids)
             case sync.InStep():
                 live.in_step = True
+                again = store.load(self._unconfirmed.get(live.peer, ()))
+                _put(live.events, sync.LocalAppended([Offer(entry) for entry in again]))
                 for person in list(node.people.values()):
                     await person.met_somebody()
                 node.touch()
@@ -253,6 +262,12 @@ class Neighbours:
             case _:
                 assert_never(command)
         return None
+
+    def _note_unconfirmed(self, peer: bytes, ids: Sequence[bytes]) -> None:
+        """Offer these once more when that neighbour is back: reconciliation does not tell who holds what."""
+        with contextlib.suppress(StorageError):
+            own = {id for person in self._node.people.values() for id in person.authored(ids)}
+            self._unconfirmed.setdefault(peer, set()).update(own)
 
     async def _read(self, channel: tcp.Channel, live: _Live) -> None:
         try:

@@ -25,9 +25,21 @@ import msgspec
 
 from outlast.errors import LockedError, NotFoundError, OutlastError, StorageError, UsageError
 from outlast.kernel import expiry, forward, mail
-from outlast.kernel.admit import UNLIMITED, AdmissionState, Admitted, Held, Known, Refused, Signed, Verdict, admit
+from outlast.kernel.admit import (
+    UNLIMITED,
+    AdmissionState,
+    Admitted,
+    Held,
+    Known,
+    Refused,
+    Signed,
+    Verdict,
+    admit,
+    examine,
+)
 from outlast.kernel.backup import BackupBody
 from outlast.kernel.entry import (
+    DAY_MS,
     INLINE_MAX_BYTES,
     Entry,
     EntryError,
@@ -219,6 +231,7 @@ class Node:
         await self._cancel("node")
         if self.store is not None:
             store, self.store = self.store, None
+            self._turn_away(self._arrivals)
             await self.write(store.close)
         self._transport = None
         self.touch()
@@ -241,16 +254,18 @@ class Node:
             return Store.open(self.home.store_path, key, rooms=tuple(self.rooms.values()))
 
         store = await self.write(act)
-        transport = store.meta("transport")
-        if transport is None:
-            raise StorageError("the store is incomplete: restore this node from its backup file")
-        self._transport = SealingKey.from_secret(transport)
-        self._refused = {bytes(row[0]) for row in store.query("SELECT digest FROM refused")}
-        self.pruned_day = _number(store.meta("pruned_day"))
-        self._floor_ms = max(BUILT_MS, _number(store.meta("floor_ms")))
-        for name in self.rooms:
-            while await self.write(partial(store.fold, name)):
-                pass
+        try:
+            transport = store.meta("transport")
+            if transport is None:
+                raise StorageError("the store is incomplete: restore this node from its backup file")
+            self._transport = SealingKey.from_secret(transport)
+            self._refused = {bytes(row[0]) for row in store.query("SELECT digest FROM refused")}
+            self.pruned_day = _number(store.meta("pruned_day"))
+            self._floor_ms = max(BUILT_MS, self.pruned_day * DAY_MS, _number(store.meta("floor_ms")))
+            await self._fold(store)
+        except BaseException:
+            await self.write(store.close)
+            raise
         self._cursor = store.cursor()
         self.store = store
         self._spawn("node", self._run_door(), self._run_tidy(), *(room.run(self) for room in self.rooms.values() if room.run))
@@ -262,8 +277,13 @@ class Node:
             secret = self.home.open_key(key, passphrase)
             return Vault.open(self.home.vault_path(key), secret, rooms=tuple(self.rooms.values()))
 
-        person = Person(self, key, await self.write(act))
-        await person.start()
+        vault = await self.write(act)
+        try:
+            person = Person(self, key, vault)
+            await person.start()
+        except BaseException:
+            await self.write(vault.close)
+            raise
         self.people[key] = person
         self._spawn(key, person.run_outbox(), person.run_mail())
         self.touch()
@@ -272,6 +292,8 @@ class Node:
     async def _close_person(self, key: str) -> None:
         await self._cancel(key)
         person = self.people.pop(key)
+        with contextlib.suppress(StorageError):
+            await self.write(partial(person.vault.write, person.leave))
         await self.write(person.vault.close)
 
     def _spawn(self, group: str, *tasks: Coroutine[Any, Any, None]) -> None:
@@ -338,9 +360,31 @@ class Node:
         claims = [*self._claims(), *self.neighbours.claims()]
         return expiry.sane_now(self._system_ms(), self._floor_ms, claims).warning or self._stopped
 
+    def over_before(self) -> int:
+        """The day before which what expires is over: today, or while the date is in doubt what is pruned already."""
+        return self.pruned_day if self._is_date_in_doubt() else self.today()
+
+    def _is_date_in_doubt(self) -> bool:
+        system = self._system_ms()
+        wrong = expiry.sane_now(system, self._floor_ms, self._claims()).warning is not None
+        return wrong or expiry.leapt(day_of(system), self._day("tidy_day"), self._day("confirmed_day"))
+
+    def _day(self, name: str) -> int | None:
+        value = self.open_store.meta(name)
+        return None if value is None else _number(value)
+
     async def confirm_clock(self) -> None:
-        """The owner looked: today's date is right, so what is over may be deleted."""
-        await self.write(lambda: self.open_store.set_meta("confirmed_day", _bytes(day_of(self._system_ms()))))
+        """The owner looked: today's date is right, so what is over may be deleted, and no later day has passed yet."""
+        system, store = self._system_ms(), self.open_store
+        day = day_of(system)
+        floor, pruned = max(BUILT_MS, min(self._floor_ms, system)), min(self.pruned_day, day)
+
+        def act() -> None:
+            for name, value in (("confirmed_day", day), ("tidy_day", day), ("floor_ms", floor), ("pruned_day", pruned)):
+                store.set_meta(name, _bytes(value))
+
+        await self.write(lambda: store.together(act))
+        self._floor_ms, self.pruned_day = floor, pruned
         await self._tidy()
         self.touch()
 
@@ -355,33 +399,33 @@ class Node:
 
     async def _tidy(self) -> None:
         """Prune what is over by every clock that counts, and remember that this hour has passed."""
-        store = self.open_store
-        local = day_of(self._system_ms())
-        confirmed, last = store.meta("confirmed_day"), store.meta("tidy_day")
-        verdict = expiry.prune_before(
-            local, None if last is None else _number(last), self._claims(), None if confirmed is None else _number(confirmed)
-        )
+        store, system = self.open_store, self._system_ms()
+        local, last, confirmed = day_of(system), self._day("tidy_day"), self._day("confirmed_day")
+        verdict = expiry.prune_before(local, last, self._claims(), confirmed)
+        if not expiry.leapt(local, last, confirmed) and (last is None or local > last):
+            await self.write(lambda: store.set_meta("tidy_day", _bytes(local)))
         if isinstance(verdict, expiry.Prune):
             self._stopped = None
             before = verdict.before_day
-            await self.write(lambda: store.set_meta("tidy_day", _bytes(local)))
             if before > self.pruned_day:
                 await self.write(lambda: store.set_meta("pruned_day", _bytes(before)))
                 self.pruned_day = before
                 while await self.write(lambda: store.expire(before)):
+                    await self._fold(store)
                     self._after_write()
         else:
             waiting = store.query("SELECT 1 FROM bucket WHERE expires_day BETWEEN 1 AND ? AND entries > 0", (local - 1,))
             self._stopped = verdict.reason if waiting else None
-            if last is None:
-                await self.write(lambda: store.set_meta("tidy_day", _bytes(local)))
-        newest = max([self._floor_ms, *(person.newest_ms() for person in self.people.values())])
-        if newest > self._floor_ms:
-            self._floor_ms = newest
-            await self.write(lambda: store.set_meta("floor_ms", _bytes(newest)))
-        today, pruned = self.today(), self.pruned_day
+        if not self._is_date_in_doubt():
+            # A date that ran ahead would become one that no later correction could take back.
+            written = (person.newest_ms(system) for person in self.people.values())
+            newest = max([self._floor_ms, self.pruned_day * DAY_MS, *written])
+            if newest > self._floor_ms:
+                await self.write(lambda: store.set_meta("floor_ms", _bytes(newest)))
+                self._floor_ms = newest
+        over, pruned = self.over_before(), self.pruned_day
         for person in list(self.people.values()):
-            await self.write(partial(person.vault.write, partial(person.tidy, today=today, pruned_day=pruned)))
+            await self.write(partial(person.vault.write, partial(person.tidy, over_before=over, pruned_day=pruned)))
 
     # ---- the one door ----
 
@@ -394,10 +438,19 @@ class Node:
         return await self._enter(batch, source, own=False)
 
     async def admit_own(self, entries: Sequence[Entry]) -> None:
-        """Let entries of this node's people in by the same door; raises StorageError, also when the door refuses one."""
-        for verdict in await self._enter(entries, None, own=True):
+        """Let entries of this node's people in by the same door; raises StorageError when the disk refuses.
+
+        What the door turns away now (its time is over, its channel was left meanwhile) it would turn away always.
+        """
+        await self._enter(entries, None, own=True)
+
+    def check_own(self, entries: Sequence[Entry]) -> None:
+        """Raise UsageError when the door would turn away one of these, before anybody is promised anything."""
+        spaces = frozenset(self.open_store.spaces())
+        for entry in entries:
+            verdict = examine(entry, AdmissionState(kinds=self.kinds, spaces=spaces, pruned_day=self.pruned_day))
             if isinstance(verdict, Refused | Held):
-                raise StorageError(f"this node did not keep its own entry: {verdict.rule.line}")
+                raise UsageError(f"this cannot be kept: {verdict.rule.line}")
 
     async def _enter(self, batch: Sequence[bytes | Entry], source: bytes | None, *, own: bool) -> list[Verdict]:
         if not batch:
@@ -430,9 +483,18 @@ class Node:
                     if not isinstance(error, OutlastError):
                         raise
                     continue
+                except asyncio.CancelledError:
+                    self._turn_away(taken)
+                    raise
                 for arrival, verdicts in zip(taken, results, strict=True):
                     if not arrival.done.done():
                         arrival.done.set_result(verdicts)
+
+    def _turn_away(self, arrivals: list[_Arrival]) -> None:
+        for arrival in arrivals:
+            if not arrival.done.done():
+                arrival.done.set_exception(LockedError("the node was locked meanwhile: unlock it and try again"))
+        arrivals.clear()
 
     async def _admit(self, arrivals: Sequence[_Arrival]) -> list[list[Verdict]]:
         store = self.open_store
@@ -462,7 +524,9 @@ class Node:
                 )
             )
         # One transaction for all of it: entries, what was refused or spent, and the rooms' views.
-        results = await self.write(lambda: store.together(lambda: self._admit_on_writer(store, arrivals, states)))
+        results, spent = await self.write(lambda: store.together(lambda: self._admit_on_writer(store, arrivals, states)))
+        for source, size in spent:
+            self._spent[source] = self._spent.get(source, 0) + size
         self._after_write()
         offers = [
             forward.Offer(verdict.entry, forward.Tier.OWN if arrival.own else forward.Tier.FOLLOWED, arrival.source)
@@ -476,9 +540,10 @@ class Node:
 
     def _admit_on_writer(
         self, store: Store, arrivals: Sequence[_Arrival], states: Sequence[tuple[list[bytes | Entry], AdmissionState]]
-    ) -> list[list[Verdict]]:
+    ) -> tuple[list[list[Verdict]], list[tuple[bytes, int]]]:
         results: list[list[Verdict]] = []
         incoming: list[Incoming] = []
+        spent: list[tuple[bytes, int]] = []
         day = self.today()
         for arrival, (batch, state) in zip(arrivals, states, strict=True):
             verdicts = admit(batch, state, self._verify_many)
@@ -495,14 +560,20 @@ class Node:
                     self._refused.add(verdict.digest)
                     store.remember_refused(verdict.digest, day + mail.MAIL_LIFE_DAYS)
             if arrival.source is not None and size:
-                self._spent[arrival.source] = self._spent.get(arrival.source, 0) + size
+                spent.append((arrival.source, size))
                 store.spend(arrival.source, day, size)
         if incoming:
             store.append(incoming)
             for name in self.rooms:
                 while store.fold(name):
                     pass
-        return results
+        return results, spent
+
+    async def _fold(self, store: Store) -> None:
+        """Bring the rooms' views up to date with what was removed, or was not folded when the last run ended."""
+        for name in self.rooms:
+            while await self.write(partial(store.fold, name)):
+                pass
 
     def _after_write(self) -> None:
         self._cursor = self.open_store.cursor()
@@ -526,7 +597,9 @@ class Node:
 
     async def remove(self, entries: Sequence[bytes]) -> None:
         """Remove entries that never left this node (see ``Person.take_back``)."""
-        await self.write(lambda: self.open_store.remove(entries))
+        store = self.open_store
+        await self.write(lambda: store.remove(entries))
+        await self._fold(store)
         self._after_write()
 
     def has_left(self, entries: Iterable[bytes]) -> bool:
@@ -588,8 +661,9 @@ class Node:
         """Stop holding a space; what is here of it is removed."""
         if space == mail.MAIL_SPACE:
             raise UsageError("the mail space is always followed")
-        remove = partial(self.open_store.remove_space, space)
-        while await self.write(remove):
+        store = self.open_store
+        while await self.write(lambda: store.remove_space(space)):
+            await self._fold(store)
             self._after_write()
         self.neighbours.refresh()
         self.touch()

@@ -11,14 +11,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypeVar
 
 import msgspec
 
-from outlast.errors import NotFoundError, ProtocolError, StorageError, UsageError
+from outlast.errors import LockedError, NotFoundError, ProtocolError, StorageError, UsageError
 from outlast.kernel import backup as backups
 from outlast.kernel import bundle as bundles
 from outlast.kernel import invite, keyslot, mail
@@ -43,15 +44,20 @@ from outlast.kernel.identity import (
 )
 from outlast.kernel.kinds import Kind
 from outlast.kernel.log import Head, next_entry
-from outlast.kernel.room import Event, Letter, RowChanges, Value
+from outlast.kernel.room import Change, Event, Letter, RowChanges, Value
 from outlast.kernel.space import space_of
 from outlast.kernel.vault import Vault
 
 if TYPE_CHECKING:
     from outlast.kernel.node import Node
 
+T = TypeVar("T")
+
 WINDOW: Final = 16
-"""How many unused tags ahead a receiver looks for each contact device and day; gaps are found again in the index."""
+"""How many unused tags ahead a receiver looks for each contact device and day; those behind stay expected, since
+letters come in any order."""
+RETRY_S: Final = 5.0
+"""How long after the disk refused it is tried again."""
 POST_BATCH: Final = 100
 """Letters sealed and committed at a time: the first of many leave while the others are still being sealed."""
 CUSTODY_DAYS: Final = 7
@@ -125,7 +131,7 @@ def _silent(_done: int, _total: int | None) -> None:
     """The progress that nobody watches."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Outgoing:
     """A letter on its way into the outbox."""
 
@@ -134,8 +140,26 @@ class _Outgoing:
     body: bytes
     letter: bytes
     sent_ms: int
-    local: Callable[[bytes], RowChanges] | None
+    local: Callable[[bytes], RowChanges] | None = None
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A letter whose sender waits until it is durable."""
+
+    letter: _Outgoing
     done: asyncio.Future[bytes]
+    outcome: Exception | bytes | None = None
+    """Its id once it is durable; None while nothing is."""
+
+    def answer(self, otherwise: Exception) -> None:
+        """Tell the sender."""
+        if self.done.done():
+            return
+        if isinstance(self.outcome, bytes):
+            self.done.set_result(self.outcome)
+        else:
+            self.done.set_exception(self.outcome or otherwise)
 
 
 @dataclass(slots=True)
@@ -172,18 +196,31 @@ class Person:
         self._expected: dict[bytes, _Slot] = {}
         self._next_in: dict[tuple[bytes, int], int] = {}
         self._days: set[int] = set()
-        self._flushed: list[bytes] = []
+        self._pending: deque[Entry] = deque()
+        """In the outbox, and on their way to the store; the writer thread adds, the loop takes."""
+        self._flushed: deque[bytes] = deque()
+        """In the store by now, and to be struck out of the outbox; the loop adds, the writer thread takes."""
         self._heads: dict[bytes, tuple[Head, int]] = {}
         self._speaking = asyncio.Lock()
+        self._flushing = asyncio.Lock()
+        self._reading = asyncio.Lock()
+        self._retrying = False
+        self._closed = False
         self.fresh: set[bytes] = set()
-        self._queue: list[_Outgoing] = []
+        self._queue: list[_Waiting] = []
         self._queued = asyncio.Event()
         self._load(vault.query)
 
     async def start(self) -> None:
         """Bring what the last run had acknowledged, and not yet handed on, to the node's door."""
         rows = self.query("SELECT packed FROM outbox ORDER BY rowid")
-        await self._flush([unpack(bytes(row[0]))[0] for row in rows])
+        self._pending.extend(unpack(bytes(row[0]))[0] for row in rows)
+        await self._flush()
+
+    def leave(self, tx: Transaction) -> None:
+        """Write down, before the vault is closed, what a restart need not look through again."""
+        self._strike(tx)
+        self._put_cursor(tx, self._cursor)
 
     # ---- who this is ----
 
@@ -276,8 +313,7 @@ class Person:
             )
             self._put_device(tx, device, invitation.prekey, invitation.prekey_day)
 
-        await self.node.write(lambda: self.vault.write(add))
-        await self._learn(device.device)
+        await self._learn([device.device], add)
         return self.contact(device.identity)
 
     async def verify(self, identity: bytes) -> None:
@@ -286,11 +322,18 @@ class Person:
 
     async def block(self, identity: bytes, blocked: bool = True) -> None:
         """Stop opening this contact's mail (or begin again); what is already here stays."""
-        await self._update_contact(identity, "blocked", int(blocked))
-        self._forget_expected()
-        if not blocked:
-            for device in [d for d in self._devices.values() if d.identity == identity]:
-                await self._learn(device.device)
+        self.contact(identity)
+        devices = [bytes(row[0]) for row in self.query("SELECT device FROM device WHERE identity = ?", (identity,))]
+
+        def update(tx: Transaction) -> None:
+            tx.execute("UPDATE contact SET blocked = ? WHERE identity = ?", (int(blocked), identity))
+
+        if blocked:
+            await self.node.write(lambda: self.vault.write(update))
+            self._forget_expected(self.query)
+            self.node.touch()
+        else:
+            await self._learn(devices, update)
 
     async def rename(self, identity: bytes, name: str) -> None:
         """Call a contact by another name."""
@@ -359,122 +402,184 @@ class Person:
 
     async def take_back(self, letter: bytes) -> bool:
         """Remove a letter that certainly never left this node; False when it may have."""
-        entries = [bytes(row[0]) for row in self.query("SELECT entry FROM sent WHERE letter = ?", (letter,))]
-        if not entries or not self.fresh.issuperset(entries) or self.node.has_left(entries):
-            return False
-        if len(self.custody([letter])[letter]) > 1:
-            return False
+        ids = [bytes(row[0]) for row in self.query("SELECT entry FROM sent WHERE letter = ?", (letter,))]
+
+        def keep_whole(tx: Transaction) -> None:
+            self._strike(tx)
+            rows = [(entry.id, pack(entry)) for entry in entries]
+            tx.executemany("INSERT OR IGNORE INTO outbox(entry_id, packed) VALUES (?, ?)", rows)
 
         def forget(tx: Transaction) -> None:
-            tx.executemany("DELETE FROM outbox WHERE entry_id = ?", [(e,) for e in entries])
+            tx.executemany("DELETE FROM outbox WHERE entry_id = ?", [(i,) for i in ids])
             tx.execute("DELETE FROM sent WHERE letter = ?", (letter,))
             tx.execute("DELETE FROM custody WHERE letter = ?", (letter,))
 
-        await self.node.remove(entries)
-        await self.node.write(lambda: self.vault.write(forget))
-        self.fresh.difference_update(entries)
+        async with self._flushing:
+            if not ids or not self.fresh.issuperset(ids) or self.node.has_left(ids):
+                return False
+            if len(self.custody([letter])[letter]) > 1:
+                return False
+            entries = self.node.open_store.load(ids)
+            # Until it is forgotten everywhere, a restart brings the letter back whole.
+            await self.node.write(lambda: self.vault.write(keep_whole))
+            try:
+                await self.node.remove(ids)
+                gone = not self.node.has_left(ids)
+                if gone:
+                    await self.node.write(lambda: self.vault.write(forget))
+            except BaseException:
+                self._pending.extend(entries)
+                raise
+            if gone:
+                for entry in [e for e in self._pending if e.id in ids]:
+                    self._pending.remove(entry)
+            else:
+                self._pending.extend(entries)  # a link had taken it already
+        if gone:
+            self.fresh.difference_update(ids)
+        await self._flush()
         self.node.touch()
-        return True
+        return gone
 
     def _enqueue(
         self, to: bytes, kind: str, body: bytes, local: Callable[[bytes], RowChanges] | None
     ) -> asyncio.Future[bytes]:
+        if self._closed:
+            raise LockedError("this person is locked: unlock them first")
         done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Outgoing(to, kind, body, os.urandom(16), self.node.now_ms(), local, done))
+        self._queue.append(_Waiting(_Outgoing(to, kind, body, os.urandom(16), self.node.now_ms(), local), done))
         self._queued.set()
         return done
 
     async def _send_receipts(self, event: int, by_sender: dict[bytes, list[bytes]]) -> None:
         for sender, letters in by_sender.items():
-            for start in range(0, len(letters), RECEIPT_IDS):
-                body = msgspec.msgpack.encode(Receipt(event, letters[start : start + RECEIPT_IDS]))
+            for body in _receipts(event, letters):
                 with contextlib.suppress(UsageError):
                     await self._enqueue(sender, "receipt", body, None)
 
     async def run_outbox(self) -> None:
         """Carry letters from the queue into the outbox and on to the node's door, many in one commit."""
-        while True:
-            await self._queued.wait()
-            batch, self._queue = self._queue[:POST_BATCH], self._queue[POST_BATCH:]
-            if not self._queue:
+        batch: list[_Waiting] = []
+        failure: Exception = LockedError("the node was closed before this letter was kept: send it again")
+        try:
+            while True:
+                await self._queued.wait()
                 self._queued.clear()
-            if not batch:
-                continue
-            try:
-                entries, failures = await self.node.write(partial(self._post, batch))
-                await self._flush(entries)
-            except Exception as error:
-                for item in batch:
-                    if not item.done.done():
-                        item.done.set_exception(error)
-                if isinstance(error, StorageError):
-                    continue
-                raise
-            for item in batch:
-                if item.done.done():
-                    continue
-                if item.letter in failures:
-                    item.done.set_exception(failures[item.letter])
-                else:
-                    item.done.set_result(item.letter)
-            self.node.touch()
+                batch, self._queue = self._queue, []
+                refused: Exception = failure
+                try:
+                    if batch:
+                        await self.node.write(partial(self._post, batch))
+                    await self._flush()
+                except StorageError as error:
+                    refused = error
+                for one in batch:
+                    one.answer(refused)
+                if batch:
+                    self.node.touch()
+        except Exception as error:
+            failure = error
+            raise
+        finally:
+            self._closed = True
+            for one in (*batch, *self._queue):
+                one.answer(failure)
 
-    async def _flush(self, entries: Sequence[Entry]) -> None:
-        """Hand outbox entries to the node's door; when the disk is full they stay in the outbox for the next start."""
-        if not entries:
-            return
-        with contextlib.suppress(StorageError):
-            await self.node.admit_own(entries)
+    async def _flush(self) -> None:
+        """Hand what waits in the outbox to the node's door; while the disk is full it is tried again and again."""
+        async with self._flushing:
+            entries = [self._pending.popleft() for _ in range(len(self._pending))]
+            if not entries:
+                return
+            try:
+                await self.node.admit_own(entries)
+            except BaseException as error:
+                self._pending.extendleft(reversed(entries))
+                if not isinstance(error, StorageError):
+                    raise
+                if not self._retrying:
+                    self._retrying = True
+                    self.node.loop.call_later(RETRY_S, self._retry)
+                return
             self._flushed.extend(entry.id for entry in entries)
 
-    def _post(self, batch: Sequence[_Outgoing]) -> tuple[list[Entry], dict[bytes, Exception]]:
-        """On the writer thread: seal a batch and make it durable in the vault, in one transaction."""
-        entries: list[Entry] = []
-        failures: dict[bytes, Exception] = {}
-        flushed, self._flushed = self._flushed, []
+    def _retry(self) -> None:
+        self._retrying = False
+        self._queued.set()
 
-        def write(tx: Transaction) -> None:
-            entries.clear()
-            failures.clear()
-            if flushed:
-                tx.executemany("DELETE FROM outbox WHERE entry_id = ?", [(entry,) for entry in flushed])
-            devices: dict[bytes, list[tuple[Device, bytes, bytes | None]]] = {}
-            counters: dict[tuple[bytes, int], int] = {}
-            sent: list[tuple[Value, ...]] = []
-            custody: list[tuple[Value, ...]] = []
-            prekey, prekey_day = self._newest_prekey(tx)
-            for item in batch:
-                if item.to not in devices:
-                    devices[item.to] = self._sealable(tx, item.to)
-                if not devices[item.to]:
-                    failures[item.letter] = UsageError("nothing can be sealed to this contact yet: add their link again")
-                    continue
-                for device, their_prekey, intro in devices[item.to]:
-                    sealed = mail.SealedLetter(
-                        id=item.letter, kind=item.kind, sent_ms=item.sent_ms, body=item.body, prekey=prekey, prekey_day=prekey_day
-                    )
-                    entry = self._seal_one(tx, counters, sealed, device, their_prekey, intro)
-                    entries.append(entry)
-                    sent.append((entry.id, item.letter, item.to, device.device, entry.header.expires_day))
-                if item.kind != "receipt":
-                    custody.append((item.letter, "kept", item.sent_ms))
-                if item.local is not None:
-                    tx.apply(item.local(item.letter))
+    def _commit(self, act: Callable[[Transaction], tuple[list[Entry], T]]) -> T:
+        """On the writer thread: one transaction that puts the entries that ``act`` returns into the outbox."""
+        struck: list[bytes] = []
+
+        def write(tx: Transaction) -> tuple[list[Entry], T]:
+            struck.extend(self._strike(tx))
+            entries, result = act(tx)
             tx.executemany("INSERT INTO outbox(entry_id, packed) VALUES (?, ?)", [(e.id, pack(e)) for e in entries])
-            tx.executemany("INSERT INTO sent(entry, letter, to_identity, device, expires_day) VALUES (?, ?, ?, ?, ?)", sent)
-            tx.executemany("INSERT OR IGNORE INTO custody(letter, event, at_ms) VALUES (?, ?, ?)", custody)
-            tx.executemany(
-                "INSERT INTO counter(device, day, direction, next) VALUES (?, ?, 0, ?)"
-                " ON CONFLICT(device, day, direction) DO UPDATE SET next = excluded.next",
-                [(device, day, number) for (device, day), number in counters.items()],
-            )
+            for entry in entries:
+                self._put_head(tx, entry)
+            return entries, result
 
         try:
-            self.vault.write(write)
+            entries, result = self.vault.write(write)
         except BaseException:
-            self._flushed = flushed + self._flushed
+            self._flushed.extendleft(reversed(struck))
             raise
-        self.fresh.update(entry.id for entry in entries)
+        for entry in entries:
+            if entry.header.seq:
+                self._heads[entry.header.space] = Head(entry.header.seq, entry.id), entry.header.clock
+        self._pending.extend(entries)
+        return result
+
+    def _strike(self, tx: Transaction) -> list[bytes]:
+        flushed = [self._flushed.popleft() for _ in range(len(self._flushed))]
+        tx.executemany("DELETE FROM outbox WHERE entry_id = ?", [(entry,) for entry in flushed])
+        return flushed
+
+    def _post(self, batch: Sequence[_Waiting]) -> None:
+        """On the writer thread: seal a batch and make it durable in the vault, in one transaction."""
+
+        def act(tx: Transaction) -> tuple[list[Entry], dict[bytes, Exception]]:
+            entries, failures = self._put_letters(tx, [one.letter for one in batch])
+            self.fresh.update(entry.id for entry in entries)
+            return entries, failures
+
+        failures = self._commit(act)
+        for one in batch:
+            one.outcome = failures.get(one.letter.letter, one.letter.letter)
+
+    def _put_letters(self, tx: Transaction, batch: Sequence[_Outgoing]) -> tuple[list[Entry], dict[bytes, Exception]]:
+        """Seal letters and write down all that is to be known of them; those that nothing can be sealed for fail."""
+        entries: list[Entry] = []
+        failures: dict[bytes, Exception] = {}
+        devices: dict[bytes, list[tuple[Device, bytes, bytes | None]]] = {}
+        counters: dict[tuple[bytes, int], int] = {}
+        sent: list[tuple[Value, ...]] = []
+        custody: list[tuple[Value, ...]] = []
+        prekey, prekey_day = self._newest_prekey(tx)
+        for item in batch:
+            if item.to not in devices:
+                devices[item.to] = self._sealable(tx, item.to)
+            if not devices[item.to]:
+                failures[item.letter] = UsageError("nothing can be sealed to this contact yet: add their link again")
+                continue
+            for device, their_prekey, intro in devices[item.to]:
+                sealed = mail.SealedLetter(
+                    id=item.letter, kind=item.kind, sent_ms=item.sent_ms, body=item.body, prekey=prekey, prekey_day=prekey_day
+                )
+                entry = self._seal_one(tx, counters, sealed, device, their_prekey, intro)
+                entries.append(entry)
+                sent.append((entry.id, item.letter, item.to, device.device, entry.header.expires_day))
+            if item.kind != "receipt":
+                custody.append((item.letter, "kept", item.sent_ms))
+            if item.local is not None:
+                tx.apply(item.local(item.letter))
+        tx.executemany("INSERT INTO sent(entry, letter, to_identity, device, expires_day) VALUES (?, ?, ?, ?, ?)", sent)
+        tx.executemany("INSERT OR IGNORE INTO custody(letter, event, at_ms) VALUES (?, ?, ?)", custody)
+        tx.executemany(
+            "INSERT INTO counter(device, day, direction, next) VALUES (?, ?, 0, ?)"
+            " ON CONFLICT(device, day, direction) DO UPDATE SET next = excluded.next",
+            [(device, day, number) for (device, day), number in counters.items()],
+        )
         return entries, failures
 
     def _seal_one(
@@ -533,35 +638,36 @@ class Person:
     async def run_mail(self) -> None:
         """Open what is for this person, as the store's change log grows."""
         while True:
-            await self.read_mail()
-            await self.node.wait_store(self._cursor)
+            try:
+                await self.read_mail()
+            except StorageError:
+                # Nothing of that batch is marked as opened: it is taken up again when there is room.
+                await asyncio.sleep(RETRY_S)
+            else:
+                await self.node.wait_store(self._cursor)
 
     async def read_mail(self) -> None:
         """Open everything in the store up to its present end that is for this person."""
         store = self.node.open_store
-        while changes := store.changes(self._cursor, 500):
-            found = [
-                change.entry
-                for change in changes
-                if change.event in (Event.ADMITTED, Event.PAYLOAD_ARRIVED)
-                and change.entry.header.space == mail.MAIL_SPACE
-                and change.entry.payload is not None
-                and self._expects(change.entry)
-            ]
-            cursor = changes[-1].cursor
-            while found:
-                tags = await self.node.write(partial(self._open, found, cursor))
-                found = self._stored(tags)
-            self._cursor = cursor
+        async with self._reading:
+            while changes := store.changes(self._cursor, 500):
+                await self._look_through(changes)
 
-    def _stored(self, tags: Sequence[bytes]) -> list[Entry]:
-        ids = [entry for _, entry in self.node.open_store.by_tags(tags)]
-        if not ids:
-            return []
-        return [e for e in self.node.open_store.load(ids) if e.payload is not None and not self._was_opened(e.id)]
-
-    def _was_opened(self, entry: bytes) -> bool:
-        return bool(self.query("SELECT 1 FROM opened WHERE entry = ?", (entry,)))
+    async def _look_through(self, changes: Sequence[Change]) -> None:
+        found = [
+            change.entry
+            for change in changes
+            if change.event in (Event.ADMITTED, Event.PAYLOAD_ARRIVED)
+            and change.entry.header.space == mail.MAIL_SPACE
+            and change.entry.payload is not None
+            and self._expects(change.entry)
+        ]
+        cursor = changes[-1].cursor
+        if found:
+            await self._open(lambda _: found, cursor)
+        else:
+            await asyncio.sleep(0)  # a long log is walked through in steps
+        self._cursor = cursor
 
     def _expects(self, entry: Entry) -> bool:
         day = day_of(entry.header.ts_ms)
@@ -569,47 +675,66 @@ class Person:
             self._expect_day(day)
         return entry.header.tags[0] in self._expected
 
-    def _open(self, entries: Sequence[Entry], cursor: int) -> list[bytes]:
-        """On the writer thread: open a batch in one transaction; returns tags that became expected by it."""
-        new_tags: list[bytes] = []
-        opened: list[tuple[Entry, _Slot, Device, mail.SealedLetter]] = []
+    async def _open(self, find: Callable[[Transaction], Sequence[Entry]], cursor: int) -> None:
+        """Open what ``find`` finds, and all stored mail that becomes expected by it, in one transaction.
+
+        With it go the receipts, and ``cursor``: up to there the change log needs no second look. Raises StorageError;
+        then nothing of it has happened.
+        """
+
+        def act(tx: Transaction) -> tuple[list[Entry], None]:
+            receipts: dict[bytes, list[bytes]] = {}
+            found = find(tx)
+            while found:
+                found = self._stored(tx, self._accept_all(tx, found, receipts))
+            self._put_cursor(tx, cursor)
+            now = self.node.now_ms()
+            letters = [
+                _Outgoing(sender, "receipt", body, os.urandom(16), now)
+                for sender, ids in receipts.items()
+                for body in _receipts(RECEIVED, ids)
+            ]
+            return self._put_letters(tx, letters)[0], None
+
+        def commit() -> None:
+            try:
+                self._commit(act)
+            except BaseException:
+                self._forget_expected(self.vault.read)
+                raise
+
+        await self.node.write(commit)
+        await self._flush()
+        self.node.touch()
+
+    def _accept_all(self, tx: Transaction, entries: Sequence[Entry], receipts: dict[bytes, list[bytes]]) -> list[bytes]:
+        """Open these envelopes and take in their letters; returns the tags that became expected by them."""
+        tags: list[bytes] = []
+        introduced: set[bytes] = set()
         for entry in entries:
             slot = self._expected.get(entry.header.tags[0])
-            if slot is None:
+            if slot is None or tx.query("SELECT 1 FROM opened WHERE entry = ?", (entry.id,)):
                 continue
             result = self._open_one(entry, slot)
-            if result is not None:
-                opened.append((entry, slot, *result))
-        receipts: dict[bytes, list[bytes]] = {}
-        introduced: set[bytes] = set()
-
-        def write(tx: Transaction) -> None:
-            receipts.clear()
-            introduced.clear()
-            for entry, slot, device, sealed in opened:
-                tx.execute("INSERT OR IGNORE INTO opened(entry, expires_day) VALUES (?, ?)", (entry.id, entry.header.expires_day))
-                self._accept_letter(tx, entry, slot, device, sealed, receipts, introduced)
-            tx.execute("INSERT OR REPLACE INTO meta(name, value) VALUES ('mail_cursor', ?)", (cursor.to_bytes(8, "big"),))
-
-        self.vault.write(write)
-        for _entry, slot, _device, _sealed in opened:
+            if result is None:
+                continue
+            tx.execute("INSERT INTO opened(entry, expires_day) VALUES (?, ?)", (entry.id, entry.header.expires_day))
+            self._accept_letter(tx, entry, slot, *result, receipts, introduced)
             if slot.device is not None:
-                new_tags += self._advance(slot)
+                tags += self._advance(slot)
         if introduced:
-            self.vault.write(lambda tx: self._load(tx.query))
-            for device_key in introduced:
-                new_tags += self._expect_recent(device_key)
-        if opened:
-            loop = self.node.loop
-            for sender, letters in receipts.items():
-                loop.call_soon_threadsafe(self._queue_receipt, sender, letters)
-            loop.call_soon_threadsafe(self.node.touch)
-        return new_tags
+            self._load(tx.query)
+            for device in introduced:
+                tags += self._expect_recent(device)
+        return tags
 
-    def _queue_receipt(self, sender: bytes, letters: list[bytes]) -> None:
-        for start in range(0, len(letters), RECEIPT_IDS):
-            body = msgspec.msgpack.encode(Receipt(RECEIVED, letters[start : start + RECEIPT_IDS]))
-            self._enqueue(sender, "receipt", body, None).add_done_callback(_ignore)
+    def _stored(self, tx: Transaction, tags: Sequence[bytes]) -> list[Entry]:
+        ids = [id for _, id in self.node.open_store.by_tags(tags)] if tags else []
+        fresh = [id for id in ids if not tx.query("SELECT 1 FROM opened WHERE entry = ?", (id,))]
+        return [entry for entry in self.node.open_store.load(fresh) if entry.payload is not None]
+
+    def _put_cursor(self, tx: Transaction, cursor: int) -> None:
+        tx.execute("INSERT OR REPLACE INTO meta(name, value) VALUES ('mail_cursor', ?)", (cursor.to_bytes(8, "big"),))
 
     def _open_one(self, entry: Entry, slot: _Slot) -> tuple[Device, mail.SealedLetter] | None:
         try:
@@ -722,10 +847,10 @@ class Person:
             for device, day, number in query("SELECT device, day, next FROM counter WHERE direction = 1")
         }
 
-    def _forget_expected(self) -> None:
+    def _forget_expected(self, query: Callable[[str], list[tuple[Any, ...]]]) -> None:
         self._expected.clear()
         self._days.clear()
-        self._load(self.query)
+        self._load(query)
 
     def _expect_day(self, day: int) -> None:
         """Make the tags of one day known: those of each contact's device, and those of introductions."""
@@ -738,8 +863,7 @@ class Person:
             for counter in range(mail.INTRO_TAGS):
                 self._expected[mail.tag(key, day, counter)] = _Slot(None, day, counter, secret)
         for device in self._devices:
-            start = self._next_in.get((device, day), 0)
-            self._expect(device, day, range(start, start + WINDOW))
+            self._expect(device, day, range(self._next_in.get((device, day), 0) + WINDOW))
 
     def _expect(self, device: bytes, day: int, counters: Iterable[int]) -> list[bytes]:
         key = self._direction_in(device)
@@ -768,18 +892,19 @@ class Person:
         for day in days:
             if day not in self._days:
                 self._expect_day(day)
-            start = self._next_in.get((device, day), 0)
-            tags += self._expect(device, day, range(start, start + WINDOW))
+            tags += self._expect(device, day, range(self._next_in.get((device, day), 0) + WINDOW))
         return tags
 
-    async def _learn(self, device: bytes) -> None:
-        """A device became known: look through the mail that is already here."""
-        self._load(self.query)
-        found = self._stored(self._expect_recent(device)) if device in self._devices else []
-        while found:
-            tags = await self.node.write(partial(self._open, found, self._cursor))
-            found = self._stored(tags)
-        self.node.touch()
+    async def _learn(self, devices: Sequence[bytes], act: Callable[[Transaction], None]) -> None:
+        """Make devices known by ``act``, and open the mail of theirs that is here already, in one transaction."""
+
+        def find(tx: Transaction) -> list[Entry]:
+            act(tx)
+            self._load(tx.query)
+            return self._stored(tx, [tag for d in devices if d in self._devices for tag in self._expect_recent(d)])
+
+        async with self._reading:
+            await self._open(find, self._cursor)
 
     def _direction_in(self, device: bytes) -> bytes:
         if device not in self._keys_in:
@@ -809,24 +934,37 @@ class Person:
                 priority=kind.priority,
             )
             await self.keep([entry], local)
-            self._heads[space] = Head(entry.header.seq, entry.id), clock + 1
         return entry
 
     async def keep(self, entries: Sequence[Entry], local: RowChanges = ()) -> None:
-        """Put finished entries into the outbox, with what the room remembers of them, and hand them to the door."""
+        """Put finished entries into the outbox, with what the room remembers of them, and hand them to the door.
 
-        def write(tx: Transaction) -> None:
-            tx.executemany("INSERT INTO outbox(entry_id, packed) VALUES (?, ?)", [(e.id, pack(e)) for e in entries])
+        Raises UsageError when the door would refuse one, StorageError when the disk is full; then nothing is kept.
+        """
+        self.node.check_own(entries)
+
+        def act(tx: Transaction) -> tuple[list[Entry], None]:
             tx.apply(local)
+            return list(entries), None
 
-        await self.node.write(lambda: self.vault.write(write))
-        await self._flush(entries)
+        await self.node.write(lambda: self._commit(act))
+        await self._flush()
+
+    def _put_head(self, tx: Transaction, entry: Entry) -> None:
+        # The store may lack an entry that is in the outbox, or a space that was left: only the vault knows for certain.
+        h = entry.header
+        if h.seq:
+            value = h.seq.to_bytes(8, "big") + h.clock.to_bytes(8, "big") + entry.id
+            tx.execute("INSERT OR REPLACE INTO meta(name, value) VALUES (?, ?)", (f"head/{h.space.hex()}", value))
 
     def _head(self, space: bytes) -> tuple[Head | None, int]:
-        store = self.node.open_store
-        found = store.head(space, self.device)
-        last = store.get(found[1]) if found else None
-        return (Head(*found), last.header.clock) if found and last else (None, 0)
+        value = self.vault.meta(f"head/{space.hex()}")
+        known = (Head(int.from_bytes(value[:8], "big"), value[16:]), int.from_bytes(value[8:16], "big")) if value else None
+        found = self.node.open_store.head(space, self.device)
+        last = self.node.open_store.get(found[1]) if found else None
+        if last is None or (known is not None and known[0].seq >= last.header.seq):
+            return known or (None, 0)
+        return Head(last.header.seq, last.id), last.header.clock
 
     # ---- bundles ----
 
@@ -841,7 +979,7 @@ class Person:
         if (to is None) == (space is None):
             raise UsageError("name either a contact or a channel to write a bundle for")
         store = self.node.open_store
-        today, upto = self.node.today(), store.cursor()
+        today, over, upto = self.node.today(), self.node.over_before(), store.cursor()
         held: set[bytes] = set()
         base = number = 0
         devices: list[bytes] = []
@@ -871,6 +1009,17 @@ class Person:
             if space not in self.node.spaces() or space == mail.MAIL_SPACE:
                 raise UsageError("only a channel that is followed here can be written as an open bundle")
             writer = bundles.BundleWriter.open(made_day=today)
+
+        def reserve(tx: Transaction) -> None:
+            tx.executemany(
+                "INSERT INTO bundle_out(device, number, upto_cursor, acked) VALUES (?, ?, ?, 0)",
+                [(device, number, upto) for device in devices],
+            )
+
+        if devices:
+            # Before a byte of the file exists: of two files with one number, the acknowledgement of the first would
+            # stand for what only the second holds.
+            await self.node.write(lambda: self.vault.write(reserve))
         size = out.write(writer.start())
         count, cursor = 0, base
         written: list[bytes] = []
@@ -879,7 +1028,7 @@ class Person:
             for event, entry in ((change.event, change.entry) for change in changes):
                 wanted = space_of(entry) == (mail.MAIL_SPACE if space is None else space)
                 whole = entry.payload is not None and event in (Event.ADMITTED, Event.PAYLOAD_ARRIVED)
-                if wanted and whole and entry.id not in held and not 0 < entry.header.expires_day < today:
+                if wanted and whole and entry.id not in held and not 0 < entry.header.expires_day < over:
                     size += out.write(writer.add(entry))
                     written.append(entry.id)
                     count += 1
@@ -888,15 +1037,6 @@ class Person:
             await asyncio.sleep(0)
         for piece in writer.finish():
             size += out.write(piece)
-
-        def note(tx: Transaction) -> None:
-            tx.executemany(
-                "INSERT INTO bundle_out(device, number, upto_cursor, acked) VALUES (?, ?, ?, 0)",
-                [(device, number, upto) for device in devices],
-            )
-
-        if devices:
-            await self.node.write(lambda: self.vault.write(note))
         return BundleReport(count, size, count, written=tuple(written))
 
     async def bundle_left(self, report: BundleReport) -> None:
@@ -927,6 +1067,7 @@ class Person:
         writer: Device | None = None
         size = count = new = refused = 0
         reasons: set[str] = set()
+        theirs: list[tuple[bytes, int]] = []
 
         async def take() -> None:
             nonlocal new, refused
@@ -938,15 +1079,7 @@ class Person:
                 if isinstance(verdict, Refused | Held):
                     refused += 1
                     reasons.add(verdict.rule.line)
-            if writer is not None and held:
-                rows = [(writer.device, e.id, e.header.expires_day) for e in held]
-                await self.node.write(
-                    lambda: self.vault.write(
-                        lambda tx: tx.executemany(
-                            "INSERT OR IGNORE INTO held_by(device, entry, expires_day) VALUES (?, ?, ?)", rows
-                        )
-                    )
-                )
+            theirs.extend((e.id, e.header.expires_day) for e in held)
 
         while data := await asyncio.to_thread(source.read, bundles.CHUNK_BYTES):
             size += len(data)
@@ -963,10 +1096,17 @@ class Person:
         await take()
         await self.met_somebody()
         manifest = summary.manifest
-        if summary.whole and summary.signature_ok and writer is not None and manifest is not None:
+        if summary.signature_ok and writer is not None and manifest is not None:
             device, number, acks = writer.device, manifest.number, manifest.acks_for(self.device)
 
             def note(tx: Transaction) -> None:
+                # Only what the writer signed counts: others could claim that he has what he has not.
+                tx.executemany(
+                    "INSERT OR IGNORE INTO held_by(device, entry, expires_day) VALUES (?, ?, ?)",
+                    [(device, entry, day) for entry, day in theirs],
+                )
+                if not summary.whole:
+                    return
                 tx.execute("INSERT OR IGNORE INTO bundle_in(device, number) VALUES (?, ?)", (device, number))
                 tx.executemany(
                     "UPDATE bundle_out SET acked = 1 WHERE device = ? AND number = ?", [(device, ack) for ack in acks]
@@ -1039,9 +1179,9 @@ class Person:
                 count += 1
         return count
 
-    def newest_ms(self) -> int:
-        """The newest time that verified contacts or this person wrote down: it has certainly passed."""
-        rows = self.query("SELECT max(at_ms) FROM custody WHERE event = 'kept'")
+    def newest_ms(self, upto_ms: int) -> int:
+        """The newest time up to ``upto_ms`` at which this person wrote; 0 when it is not known any more."""
+        rows = self.query("SELECT max(at_ms) FROM custody WHERE event = 'kept' AND at_ms <= ?", (upto_ms,))
         return int(rows[0][0] or 0)
 
     def authored(self, entries: Iterable[bytes]) -> list[bytes]:
@@ -1067,9 +1207,9 @@ class Person:
         await self.node.write(lambda: self.vault.write(lambda tx: new_prekey(tx, today)))
         self._load(self.query)
 
-    def tidy(self, tx: Transaction, today: int, pruned_day: int) -> None:
+    def tidy(self, tx: Transaction, over_before: int, pruned_day: int) -> None:
         """Drop what has outlived its purpose: custody after seven days, marks of expired entries, old prekeys."""
-        tx.execute("DELETE FROM custody WHERE at_ms < ?", ((today - CUSTODY_DAYS) * DAY_MS,))
+        tx.execute("DELETE FROM custody WHERE at_ms < ?", ((over_before - CUSTODY_DAYS) * DAY_MS,))
         for table in ("opened", "sent", "seen_letter", "held_by"):
             tx.execute(f"DELETE FROM {table} WHERE expires_day > 0 AND expires_day < ?", (pruned_day,))
         tx.execute("DELETE FROM counter WHERE day < ?", (pruned_day - mail.MAIL_LIFE_DAYS - 2,))
@@ -1154,6 +1294,7 @@ def _must(value: bytes | None) -> bytes:
     return value
 
 
-def _ignore(done: asyncio.Future[bytes]) -> None:
-    if not done.cancelled():
-        done.exception()
+def _receipts(event: int, letters: Sequence[bytes]) -> list[bytes]:
+    """The bodies of as many receipts as these letters need."""
+    parts = (list(letters[start : start + RECEIPT_IDS]) for start in range(0, len(letters), RECEIPT_IDS))
+    return [msgspec.msgpack.encode(Receipt(event, part)) for part in parts]

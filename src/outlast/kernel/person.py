@@ -264,20 +264,21 @@ class Person:
 
     def contacts(self) -> list[Contact]:
         """All contacts by name."""
-        rows = self.query("SELECT identity, name, verified_ms, blocked, added_ms FROM contact ORDER BY lower(name), identity")
-        warned: dict[bytes, set[str]] = {}
-        for identity, warning in self.query("SELECT identity, warning FROM device WHERE warning <> ''"):
-            warned.setdefault(bytes(identity), set()).add(str(warning))
-        return [
-            Contact(bytes(i), n, v, bool(b), a, tuple(sorted(warned.get(bytes(i), ())))) for i, n, v, b, a in rows
-        ]
+        return self._contacts("ORDER BY lower(name), identity", ())
 
     def contact(self, identity: bytes) -> Contact:
         """The contact with that identity; raises NotFoundError."""
-        for contact in self.contacts():
-            if contact.identity == identity:
-                return contact
+        for contact in self._contacts("WHERE identity = ?", (identity,)):
+            return contact
         raise NotFoundError("no such contact here: add them with their link first")
+
+    def _contacts(self, which: str, args: Sequence[Value]) -> list[Contact]:
+        rows = self.query(
+            "SELECT identity, name, verified_ms, blocked, added_ms, (SELECT group_concat(DISTINCT warning) FROM device"
+            f" WHERE device.identity = contact.identity AND warning <> '') FROM contact {which}",
+            args,
+        )
+        return [Contact(bytes(i), n, v, bool(b), a, tuple(sorted(w.split(","))) if w else ()) for i, n, v, b, a, w in rows]
 
     def find(self, text: str) -> Contact:
         """The contact meant by a whole ID, a name, or the beginning of an ID; raises NotFoundError or UsageError."""
@@ -464,8 +465,9 @@ class Person:
         try:
             while True:
                 await self._queued.wait()
-                self._queued.clear()
-                batch, self._queue = self._queue, []
+                batch, self._queue = self._queue[:POST_BATCH], self._queue[POST_BATCH:]
+                if not self._queue:
+                    self._queued.clear()
                 refused: Exception = failure
                 try:
                     if batch:

@@ -23,7 +23,8 @@ class House:
     async def carry_to(self, other: House, *, space: bytes | None = None) -> None:
         """One trip of a stick, for the other person or of a channel."""
         stick = io.BytesIO()
-        await self.person.write_bundle(stick, to=None if space else other.person.identity, space=space)
+        report = await self.person.write_bundle(stick, to=None if space else other.person.identity, space=space)
+        await self.person.bundle_left(report)
         stick.seek(0)
         await other.person.read_bundle(stick)
 

@@ -21,6 +21,7 @@ async def test_a_letter_goes_there_and_its_receipts_come_back(tmp_path: Path) ->
         assert [one.event for one in ann.person.custody([question])[question]] == ["kept"]
 
         await ann.carry_to(ben)
+        assert [one.event for one in ann.person.custody([question])[question]] == ["kept", "copied"]
         await ben.until(lambda: service.inbox(ben.person))
         [came] = service.inbox(ben.person)
         assert (came.text, came.peer, came.unread) == ("Are you safe?", ann.person.identity, True)
@@ -33,7 +34,7 @@ async def test_a_letter_goes_there_and_its_receipts_come_back(tmp_path: Path) ->
         await ben.carry_to(ann)
         await ann.until(lambda: "read" in [one.event for one in ann.person.custody([question])[question]])
         events = [one.event for one in ann.person.custody([question])[question]]
-        assert {"kept", "received", "read"} <= set(events)
+        assert set(events) == {"kept", "copied", "received", "read"}
         [answer] = service.inbox(ann.person)
         assert (answer.text, answer.reply_to) == ("Yes", question)
         assert [one.text for one in service.conversation(ann.person, ben.person.identity)] == ["Are you safe?", "Yes"]

@@ -38,6 +38,8 @@ HELD_MAX_BYTES: Final = 4 * 1024 * 1024
 REFUSED_MAX: Final = 100_000
 _INLINE_MAX_BYTES: Final = 1024
 _SEQ_ZERO: Final = 2**63  # seq has 64 bits, SQLite's integers have a sign: 2**63 stands as 0
+_CHANGES_SLICE: Final = 100
+_CHANGES_MAX_BYTES: Final = 4 * 1024 * 1024
 _SLICE: Final = 10_000
 
 _SCHEMA: Final = (
@@ -404,7 +406,7 @@ class Store:
         return [(tag, id) for id, header in rows for tag in _decode(header).tags if tag in wanted]
 
     def changes(self, after: int, limit: int = 1000) -> list[Change]:
-        """Up to ``limit`` changes behind a cursor, oldest first."""
+        """Up to ``limit`` changes behind a cursor, oldest first; fewer when payloads are large, none only at the end."""
         return _changes(self._database, after, limit)
 
     def cursor(self) -> int:
@@ -549,17 +551,19 @@ class Store:
 
     def _remove(self, t: Transaction, where: str, args: tuple[Any, ...], limit: int) -> int:
         rows = t.query(
-            f"SELECT {_ENTRY}, e.n, e.space, e.expires_day FROM entry e WHERE {where} LIMIT ?",
+            "SELECT e.header, e.signature, e.id, e.n, e.space, e.expires_day,"
+            " ifnull(length(e.payload), (SELECT length(data) FROM payload WHERE n = e.n))"
+            f" FROM entry e WHERE {where} LIMIT ?",
             (*args, limit),
         )
         counts: dict[tuple[int, int], tuple[int, int]] = {}
         numbers, tags, gone = [], [], []
-        for header, signature, id, payload, n, space, day in rows:
+        for header, signature, id, n, space, day, payload_size in rows:
             entry = _entry(header, signature, id, None)
             numbers.append((n,))
             tags += [(_prefix(tag), n) for tag in entry.header.tags]
             gone.append((pack_header(entry),))
-            size = len(header) + len(signature) + len(payload or b"")
+            size = len(header) + len(signature) + (payload_size or 0)
             number, total = counts.get((space, day), (0, 0))
             counts[space, day] = (number - 1, total - size)
         t.executemany("DELETE FROM tag WHERE prefix = ? AND n = ?", tags)
@@ -634,15 +638,22 @@ def _log(t: Transaction, event: Event, n: int, entry: Entry) -> Change:
 
 
 def _changes(rows: Database | Transaction, after: int, limit: int) -> list[Change]:
-    found = rows.query(
-        f"SELECT c.cursor, c.event, c.gone, {_ENTRY} FROM change c LEFT JOIN entry e ON e.n = ifnull(c.n, c.cursor)"
-        " WHERE c.cursor > ? ORDER BY c.cursor LIMIT ?",
-        (after, limit),
-    )
-    return [
-        Change(cursor, _EVENTS[event], _entry(*columns) if gone is None else unpack(gone)[0])
-        for cursor, event, gone, *columns in found
-    ]
+    changes: list[Change] = []
+    size = 0
+    while len(changes) < limit and size < _CHANGES_MAX_BYTES:
+        part = min(_CHANGES_SLICE, limit - len(changes))
+        found = rows.query(
+            f"SELECT c.cursor, c.event, c.gone, {_ENTRY} FROM change c"
+            " LEFT JOIN entry e ON e.n = ifnull(c.n, c.cursor) WHERE c.cursor > ? ORDER BY c.cursor LIMIT ?",
+            (after, part),
+        )
+        for after, event, gone, *columns in found:
+            entry = _entry(*columns) if gone is None else unpack(gone)[0]
+            changes.append(Change(after, _EVENTS[event], entry))
+            size += len(entry.payload or b"")
+        if len(found) < part:
+            break
+    return changes
 
 
 def _count(t: Transaction, counts: Mapping[tuple[int, int], tuple[int, int]]) -> None:

@@ -276,6 +276,17 @@ def test_changes_are_read_behind_a_cursor(store: Store) -> None:
     assert store.changes(10) == []
 
 
+def test_changes_with_large_payloads_come_a_few_at_a_time(store: Store) -> None:
+    add(store, *(post(n, payload=bytes(65_536)) for n in range(250)))
+    seen: list[int] = []
+    while part := store.changes(seen[-1] if seen else 0, 1000):
+        assert sum(len(c.entry.payload or b"") for c in part) < 16 * 1024 * 1024
+        seen += [c.cursor for c in part]
+    assert seen == list(range(1, 251))
+    fold_all(store)
+    assert len(posts(store)) == 250
+
+
 def test_expiry_takes_only_what_is_due(store: Store) -> None:
     never, due, last, later = post(1, day=0), post(2, day=DAY - 1), post(3, day=DAY), post(4, day=DAY + 1)
     add(store, never, due, last, later)

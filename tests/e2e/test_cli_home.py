@@ -8,15 +8,13 @@ from pathlib import Path
 import pytest
 
 from outlast.kernel.identity import parse_id, parse_node, words_of
-from tests.e2e.program import PASSPHRASE, Program, at_terminal, secret_file
+from tests.e2e.program import PASSPHRASE, Program, at_terminal, made, secret_file
 
 
 @pytest.fixture
 def ada(tmp_path: Path) -> Program:
     """An unattended home."""
-    program = Program(tmp_path / "ada")
-    assert program("init", "--name", "Ada", "--unattended").returncode == 0
-    return program
+    return made(tmp_path / "ada", "Ada")
 
 
 def test_unattended_says_what_it_means_and_keeps_its_keys_to_itself(tmp_path: Path) -> None:
@@ -113,8 +111,7 @@ def test_a_wrong_word_is_named(tmp_path: Path) -> None:
 
 
 def test_a_backup_makes_the_same_person_with_their_contacts(ada: Program, tmp_path: Path) -> None:
-    bela = Program(tmp_path / "bela")
-    bela.json("init", "--name", "Bela", "--unattended")
+    bela = made(tmp_path / "bela", "Bela")
     ada.json("contact", "add", bela.json("id")["link"], "--name", "Белла")
     file, secret = str(tmp_path / "backup"), secret_file(tmp_path)
     saved = ada.json("backup", file, "--passphrase-file", secret)
@@ -163,8 +160,7 @@ def test_wiping_is_meant(ada: Program) -> None:
 
 
 def test_a_locked_home_is_wiped_without_its_passphrase(tmp_path: Path) -> None:
-    program = Program(tmp_path / "ada")
-    program.json("init", "--name", "Ada", "--passphrase-file", secret_file(tmp_path))
+    program = made(tmp_path / "ada", "Ada", PASSPHRASE)
     assert at_terminal(["wipe", "--home", str(program.home)], "no")[0] == 2
     assert program.home.exists()
     assert at_terminal(["wipe", "--home", str(program.home)], "wipe")[0] == 0
@@ -172,8 +168,7 @@ def test_a_locked_home_is_wiped_without_its_passphrase(tmp_path: Path) -> None:
 
 
 def test_contacts_are_found_by_name_and_by_id(ada: Program, tmp_path: Path) -> None:
-    bela = Program(tmp_path / "bela")
-    who = bela.json("init", "--name", "Bela", "--unattended")
+    who = made(tmp_path / "bela", "Bela").json("id")
     added = ada.json("contact", "add", who["link"])
     assert (added["id"], added["name"], added["words"], added["verified"]) == (who["id"], "Bela", who["words"], False)
     assert ada.json("contact", "verify", "bela")["verified"]
@@ -186,8 +181,7 @@ def test_contacts_are_found_by_name_and_by_id(ada: Program, tmp_path: Path) -> N
 
 
 def test_words_that_differ_verify_nobody(ada: Program, tmp_path: Path) -> None:
-    bela = Program(tmp_path / "bela")
-    who = bela.json("init", "--name", "Bela", "--unattended")
+    who = made(tmp_path / "bela", "Bela").json("id")
     ada.json("contact", "add", who["link"])
     ada.fails(6, "contact", "verify", "Bela", *reversed(who["words"].split()))
     assert not ada.json("contact", "list")[0]["verified"]
@@ -195,7 +189,7 @@ def test_words_that_differ_verify_nobody(ada: Program, tmp_path: Path) -> None:
 
 
 def test_peers_are_kept(ada: Program, tmp_path: Path) -> None:
-    node = Program(tmp_path / "bela").json("init", "--name", "Bela", "--unattended")["node"]
+    node = made(tmp_path / "bela", "Bela").json("id")["node"]
     assert ada.json("peer", "list") == []
     ada.json("peer", "add", "[::1]:9", node)
     assert [(peer["address"], peer["node"]) for peer in ada.json("peer", "list")] == [("[::1]:9", node)]
@@ -211,10 +205,8 @@ def test_views_are_made_anew(ada: Program) -> None:
 
 
 def test_a_bundle_is_refused_by_whom_it_is_not_for(ada: Program, tmp_path: Path) -> None:
-    bela, cela = Program(tmp_path / "bela"), Program(tmp_path / "cela")
-    link = bela.json("init", "--name", "Bela", "--unattended")["link"]
-    cela.json("init", "--name", "Cela", "--unattended")
-    ada.json("contact", "add", link)
+    bela, cela = made(tmp_path / "bela", "Bela"), made(tmp_path / "cela", "Cela")
+    ada.json("contact", "add", bela.json("id")["link"])
     file = str(tmp_path / "b.bin")
     written = ada.json("bundle", "write", file, "--to", "Bela")
     assert set(written) >= {"entries", "bytes", "new"}

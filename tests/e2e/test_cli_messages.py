@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.program import Program
+from tests.e2e.program import Program, made
 
 TEXT = "Сустрэча ў сем 🕖 -- ля млына"
 TRIES = 200
@@ -19,9 +19,7 @@ Towns = tuple[Program, Program]
 @pytest.fixture
 def towns(tmp_path: Path) -> Towns:
     """Ada's and Bela's homes; Ada has Bela's link."""
-    ada, bela = Program(tmp_path / "ada"), Program(tmp_path / "bela")
-    for one, name in ((ada, "Ada"), (bela, "Bela")):
-        assert one("init", "--name", name, "--unattended").returncode == 0
+    ada, bela = made(tmp_path / "ada", "Ada"), made(tmp_path / "bela", "Bela")
     ada.json("contact", "add", bela.json("id")["link"])
     return ada, bela
 

@@ -15,7 +15,7 @@ from signal import SIGINT, SIGKILL, SIGTERM, Signals
 import pytest
 
 from outlast.edges.client import ask_running
-from tests.e2e.program import Program, secret_file
+from tests.e2e.program import PASSPHRASE, Program, made, secret_file
 
 TRIES = 100
 
@@ -23,9 +23,7 @@ TRIES = 100
 @pytest.fixture
 def ada(tmp_path: Path) -> Program:
     """An unattended home."""
-    program = Program(tmp_path / "ada")
-    assert program("init", "--name", "Ada", "--unattended").returncode == 0
-    return program
+    return made(tmp_path / "ada", "Ada")
 
 
 def get(port: int, path: str = "/") -> int:
@@ -77,8 +75,7 @@ def test_a_taken_port_is_told_in_one_line(ada: Program) -> None:
 
 
 def test_a_locked_node_serves_its_page_and_is_unlocked_by_a_command(tmp_path: Path) -> None:
-    program, secret = Program(tmp_path / "ada"), secret_file(tmp_path)
-    program.json("init", "--name", "Ada", "--passphrase-file", secret)
+    program, secret = made(tmp_path / "ada", "Ada", PASSPHRASE), secret_file(tmp_path)
     with program.up() as running:
         assert get(running.port) in (200, 303)
         assert program.json("status")["locked"]
@@ -94,8 +91,7 @@ def test_a_locked_node_serves_its_page_and_is_unlocked_by_a_command(tmp_path: Pa
 
 
 def test_a_node_listens_for_others_exactly_while_it_is_unlocked(tmp_path: Path) -> None:
-    program, secret = Program(tmp_path / "ada"), secret_file(tmp_path)
-    program.json("init", "--name", "Ada", "--passphrase-file", secret)
+    program, secret = made(tmp_path / "ada", "Ada", PASSPHRASE), secret_file(tmp_path)
     with program.up("--listen", "127.0.0.1:0") as running:
         program.json("unlock", "--passphrase-file", secret)
         assert running.process.stdout is not None
@@ -117,8 +113,7 @@ def test_a_node_listens_for_others_exactly_while_it_is_unlocked(tmp_path: Path) 
 
 
 def test_a_service_opens_its_home_by_a_passphrase_file(tmp_path: Path) -> None:
-    program, secret = Program(tmp_path / "ada"), secret_file(tmp_path)
-    program.json("init", "--name", "Ada", "--passphrase-file", secret)
+    program, secret = made(tmp_path / "ada", "Ada", PASSPHRASE), secret_file(tmp_path)
     (program.home / "config.toml").write_text(f"passphrase_file = {secret!r}\n")
     with program.up():
         assert not program.json("status")["locked"]
@@ -130,8 +125,7 @@ def test_a_wrong_setting_is_told_in_one_line(ada: Program) -> None:
 
 
 def test_two_nodes_that_are_up_meet(ada: Program, tmp_path: Path) -> None:
-    bela = Program(tmp_path / "bela")
-    bela.json("init", "--name", "Bela", "--unattended")
+    bela = made(tmp_path / "bela", "Bela")
     with ada.up("--listen", "127.0.0.1:0", listeners=3) as listening, bela.up():
         bela.json("peer", "add", listening.at["nodes"], ada.json("id")["node"])
         assert any(bela.json("peer", "list")[0]["connected"] for _ in range(TRIES))

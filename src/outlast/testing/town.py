@@ -88,8 +88,8 @@ class Place:
         self.received = 0
         """Entries that were sent to this place, also those it knew."""
         self.pruned_day = 0
-        self.news: list[Offer] = []
-        """What became whole here and no session was told yet."""
+        self.listeners: list[list[Offer]] = []
+        """For each open session what became whole here and it was not told yet."""
 
     def found(self, name: str) -> bytes:
         """Found an open space and follow it; returns its id."""
@@ -148,7 +148,8 @@ class Place:
                 self.entries[entry.id] = entry
                 if entry.payload is None:
                     return Fate.WANTS_PAYLOAD
-                self.news.append(Offer(entry, Tier.FOLLOWED, source))
+                for news in self.listeners:
+                    news.append(Offer(entry, Tier.FOLLOWED, source))
                 return Fate.KEPT
             case Known(entry):
                 return Fate.WANTS_PAYLOAD if self._is_incomplete(entry.id) else Fate.KEPT
@@ -255,6 +256,10 @@ class Meeting:
         # Answers of the store come in any order, except that batches are ingested one by one.
         self._answers: list[list[Event]] = [[], []]
         self._ingests: list[deque[Ingest]] = [deque(), deque()]
+        self.news: tuple[list[Offer], list[Offer]] = ([], [])
+        """What each side's place has taken in and its session was not told yet."""
+        for place, news in zip(places, self.news, strict=True):
+            place.listeners.append(news)
         for end in (0, 1):
             self.feed(end, Started())
 
@@ -290,7 +295,7 @@ class Meeting:
                 choices.append((end, "answer"))
             if self._ingests[end]:
                 choices.append((end, "ingest"))
-            if self.places[end].news:
+            if self.news[end]:
                 choices.append((end, "news"))
             choices.append((end, "link"))
         self._random.shuffle(choices)
@@ -306,8 +311,9 @@ class Meeting:
             assert answer is not None
             self.feed(end, answer)
         elif what == "news":
-            news, place.news = place.news, []
-            self.feed(end, LocalAppended(news))
+            offers = self.news[end].copy()
+            self.news[end].clear()
+            self.feed(end, LocalAppended(offers))
         else:
             message = self.link.receive(end)
             if message is None:
@@ -328,8 +334,15 @@ class Meeting:
         else:
             raise AssertionError("the meeting does not come to rest")
         if not self.link.open:
-            for end in (0, 1):
-                self.feed(end, LinkClosed())
+            self.end()
+
+    def end(self) -> None:
+        """Cut the link, if it is still there, and tell both sides."""
+        self.link.close()
+        for end in (0, 1):
+            self.feed(end, LinkClosed())
+            listeners = self.places[end].listeners
+            listeners[:] = [news for news in listeners if news is not self.news[end]]
 
     def tick(self) -> None:
         """Tell both sides the time."""
@@ -370,11 +383,9 @@ class Town:
 
     def meet(self, a: int, b: int, link: MemoryLink | None = None) -> Meeting:
         """Let two places exchange all they can, and part."""
-        for index in (a, b):
-            self.places[index].news.clear()  # what is in the store is found there
         meeting = self.meeting(a, b, link)
         meeting.run()
-        meeting.link.close()
+        meeting.end()
         return meeting
 
 

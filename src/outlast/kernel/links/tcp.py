@@ -104,16 +104,14 @@ class Channel:
         self._writer = writer
         self._transport = opened.transport
         self._frames = opened.frames
+        self._early = deque(opened.early)
         self._messages: deque[bytes] = deque()
         self._partial = bytearray()
-        self._failure: ProtocolError | None = None
         self._loop = asyncio.get_running_loop()
         self._sent_at = self._heard_at = self._loop.time()
         self._reading = False
         self._full_since: float | None = None
         writer.transport.set_write_buffer_limits(high=BACKLOG_MAX_BYTES)
-        for frame in opened.early:
-            self._take(self._transport.decrypt(frame))
         self._timer = self._loop.call_later(KEEPALIVE_S / 4, self._beat)
 
     async def send(self, data: bytes) -> None:
@@ -136,6 +134,8 @@ class Channel:
 
         Raises ProtocolError when what arrived was altered or follows no rule.
         """
+        while self._early:
+            self._take(self._transport.decrypt(self._early.popleft()))
         while not self._messages:
             # Silence counts only while somebody listens: a busy end does not blame the other.
             try:
@@ -199,14 +199,19 @@ class Channel:
 class Listener:
     """A listening socket; ``port`` is the one it got."""
 
-    def __init__(self, server: asyncio.Server, port: int) -> None:
+    def __init__(self, server: asyncio.Server, tasks: set[asyncio.Task[None]]) -> None:
         """Made by ``serve``."""
-        self.port = port
+        self.port: int = server.sockets[0].getsockname()[1]
         self._server = server
+        self._tasks = tasks
 
     async def close(self) -> None:
-        """Take no more calls. Links that are open stay open."""
+        """Take no more calls, and end the links that were opened by calls."""
         self._server.close()
+        tasks = self._tasks - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def connect(
@@ -255,8 +260,7 @@ async def connect(
         raise LinkError(f"{where} does not answer as a node of Outlast does") from None
     except _Closed:
         writer.transport.abort()
-        who = f", or is not node {node_text(remote)}" if remote is not None else ""
-        raise LinkError(f"{where} closed the link: it is no node of Outlast{who}") from None
+        raise LinkError(f"{where} closed the link: {_DOUBTS[pattern]}{_name(remote)}") from None
     except BaseException:
         writer.transport.abort()
         raise
@@ -305,11 +309,18 @@ async def serve(
         finally:
             await channel.close()
 
+    tasks: set[asyncio.Task[None]] = set()
+
+    def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(called(reader, writer))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
     try:
-        server = await asyncio.start_server(called, host, port)
+        server = await asyncio.start_server(begin, host, port)
     except OSError as error:
         raise LinkError(f"cannot listen at {_where(host, port)}: {error.strerror or error}") from None
-    return Listener(server, server.sockets[0].getsockname()[1])
+    return Listener(server, tasks)
 
 
 async def _call(
@@ -397,6 +408,17 @@ async def _shake(
     # Throwaway keys name nobody.
     remote = handshake.remote_static if pattern is not Pattern.XX else None
     return _Opened(handshake.split(), frames, list(arrived), pattern, remote, handshake.hash)
+
+
+_DOUBTS: Final = {
+    Pattern.XK: "it is no node of Outlast, or not the node ",
+    Pattern.XXPSK0: "it shows no pairing code now, or another one than this",
+    Pattern.XX: "it is no node of Outlast, or takes no calls of strangers",
+}
+
+
+def _name(remote: bytes | None) -> str:
+    return node_text(remote) if remote is not None else ""
 
 
 def _address(writer: asyncio.StreamWriter) -> str:

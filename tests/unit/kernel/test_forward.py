@@ -1,0 +1,94 @@
+"""Who is offered what, in which order, and how a day's bytes are shared."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from outlast.kernel.entry import DAY_MS, Entry
+from outlast.kernel.forward import Offer, Tier, offered, rank, share_left, tier_of
+from outlast.testing import Town
+
+A, B, C, D = (bytes([i]) * 32 for i in range(4))
+
+
+def notes(count: int = 1, *, priority: int = 2) -> tuple[bytes, list[Entry]]:
+    """A space and notes in it, a second apart."""
+    place = Town(1).places[0]
+    space = place.found("news")
+    written = []
+    for number in range(count):
+        place.clock.advance(1000)
+        written.append(place.post(space, f"note {number}", priority=priority))
+    return space, written
+
+
+def test_the_tier_is_the_nearest_that_fits() -> None:
+    space, (note,) = notes()
+    author = note.header.author
+    assert tier_of(note, {author}, {author}, {space}) is Tier.OWN
+    assert tier_of(note, set(), {author}, {space}) is Tier.CONTACT
+    assert tier_of(note, set(), set(), {space}) is Tier.FOLLOWED
+    assert tier_of(note, set(), set(), set()) is Tier.STRANGER
+
+
+def test_a_genesis_is_of_the_space_it_founds() -> None:
+    place = Town(1).places[0]
+    space = place.found("news")
+    assert tier_of(place.entries[space], set(), set(), {space}) is Tier.FOLLOWED
+
+
+def test_alarms_first_then_the_nearest_then_the_newest() -> None:
+    _, (old, new) = notes(2)
+    _, (alarm,) = notes(1, priority=0)
+    order = sorted(
+        [
+            (rank(new, Tier.STRANGER), 3),
+            (rank(old, Tier.OWN), 1),
+            (rank(new, Tier.OWN), 0.5),
+            (rank(alarm, Tier.STRANGER), 0),
+        ]
+    )
+    assert [place for _, place in order] == [0, 0.5, 1, 3]
+
+
+def test_nothing_is_offered_to_whom_it_came_from_nor_out_of_its_space_nor_after_its_time() -> None:
+    space, (note,) = notes()
+    day = note.header.expires_day
+    offers = [Offer(note, source=source) for source in (None, A, B)]
+    assert [offer.source for offer in offered(offers, A, {space}, day)] == [None, B]
+    assert offered(offers, A, set(), day) == []
+    assert offered(offers, A, {space}, day + 1) == []
+    assert day > note.header.ts_ms // DAY_MS
+
+
+def test_what_never_expires_is_always_offered() -> None:
+    place = Town(1).places[0]
+    genesis = place.entries[place.found("news")]
+    assert len(offered([Offer(genesis)], A, {genesis.id}, 10**6)) == 1
+
+
+def test_strangers_together_have_what_one_paired_neighbour_has() -> None:
+    paired = {A, B}
+    spent = {A: 100, C: 30, D: 50}
+    assert share_left(A, paired, spent, 900) == 200
+    assert share_left(B, paired, spent, 900) == 300
+    assert share_left(C, paired, spent, 900) == share_left(D, paired, spent, 900) == 220
+
+
+@given(
+    st.dictionaries(st.binary(min_size=1, max_size=1), st.integers(0, 5000)),
+    st.sets(st.binary(min_size=1, max_size=1), max_size=5),
+    st.integers(0, 10_000),
+)
+def test_nobody_can_use_up_the_share_of_a_paired_neighbour(
+    spent: dict[bytes, int], paired: set[bytes], day_bytes: int
+) -> None:
+    for neighbour in paired:
+        others = {name: 10**9 for name in spent.keys() - {neighbour}}
+        mine = {name: used for name, used in spent.items() if name == neighbour}
+        assert share_left(neighbour, paired, {**others, **mine}, day_bytes) == share_left(
+            neighbour, paired, mine, day_bytes
+        )
+    total = sum(share_left(name, paired, {}, day_bytes) for name in [*paired, b"stranger"])
+    assert total <= day_bytes

@@ -159,6 +159,13 @@ def test_wiping_is_meant(ada: Program) -> None:
     ada.fails(4, "id")
 
 
+def test_a_folder_that_is_no_home_is_never_wiped(tmp_path: Path) -> None:
+    photos = tmp_path / "people"
+    photos.mkdir()
+    Program(tmp_path).fails(4, "wipe", "--yes")
+    assert [path.name for path in tmp_path.iterdir()] == ["people"]
+
+
 def test_a_locked_home_is_wiped_without_its_passphrase(tmp_path: Path) -> None:
     program = made(tmp_path / "ada", "Ada", PASSPHRASE)
     assert at_terminal(["wipe", "--home", str(program.home)], "no")[0] == 2

@@ -13,7 +13,7 @@ import typer
 from outlast import __version__
 from outlast.edges.client import NotRunning, ask_running
 from outlast.edges.config import Config, parse_address, read_config
-from outlast.errors import NotFoundError, ProtocolError, UsageError
+from outlast.errors import ProtocolError, UsageError
 from outlast.ui.command import (
     ask_passphrase,
     call,
@@ -177,8 +177,7 @@ def wipe(
     from outlast.edges import homes
 
     here = terminal()
-    if not here.home.exists():
-        raise NotFoundError(f"there is nothing in {here.home}")
+    homes.refuse_missing(here.home)
     if not yes:
         confirm(f"Everything in {here.home} will be destroyed.", "wipe")
     try:

@@ -10,7 +10,7 @@ import msgspec
 
 from outlast.edges.config import no_core_dumps
 from outlast.edges.operations import Identity, existing_file, identity
-from outlast.errors import StorageError, UsageError
+from outlast.errors import NotFoundError, StorageError, UsageError
 from outlast.kernel import BackupBody, Home, Node, count_backup, entropy_of, open_backup
 from outlast.ui.operation import Call, Nothing
 
@@ -35,6 +35,13 @@ def refuse_existing(path: Path) -> None:
     """Raise UsageError when a node is there already, before anybody types a passphrase."""
     if Home(path).exists():
         raise UsageError(f"{path} has a node already: use it, or name another folder by --home")
+
+
+def refuse_missing(path: Path) -> None:
+    """Raise NotFoundError when there is no node, nor what a wipe left of one: another folder is never wiped."""
+    home = Home(path)
+    if not home.exists() and not home.store_path.exists():
+        raise NotFoundError(f"there is no node in {path}")
 
 
 def make(path: Path, name: str, passphrase: str | None, words: str | None) -> dict[str, Any]:

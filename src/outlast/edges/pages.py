@@ -15,7 +15,7 @@ from outlast.edges import first_run, people, phones, sneakernet
 from outlast.edges.doors import same
 from outlast.edges.events import events
 from outlast.edges.gate import LAN_SETTING, Access, ForbiddenError, StrangerError, Web, route
-from outlast.errors import LockedError, NotFoundError, UsageError
+from outlast.errors import LockedError, NotFoundError, OutlastError, UsageError
 from outlast.kernel import Node, Person, count_backup, open_backup
 from outlast.ui.languages import marked
 from outlast.ui.page import LANGUAGE_COOKIE, STATIC, Card, attachment, fields, go, render, translator, upload
@@ -255,7 +255,7 @@ async def backup_test(request: Request) -> Response:
     request.state.web.try_secret("backup")
     try:
         body = await run_in_threadpool(open_backup, await file.read(), form.get("passphrase", ""))
-    except LockedError as error:
+    except OutlastError as error:
         return render_backup(request, wrong=translator(request)(str(error)), at="test")
     return render_backup(request, counts=count_backup(body), at="test")
 

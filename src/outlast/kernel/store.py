@@ -406,7 +406,7 @@ class Store:
         return [(tag, id) for id, header in rows for tag in _decode(header).tags if tag in wanted]
 
     def changes(self, after: int, limit: int = 1000) -> list[Change]:
-        """Up to ``limit`` changes behind a cursor, oldest first; fewer when payloads are large, none only at the end."""
+        """Up to ``limit`` changes behind a cursor, oldest first: fewer when payloads are large, none at the end."""
         return _changes(self._database, after, limit)
 
     def cursor(self) -> int:

@@ -220,7 +220,7 @@ OPERATIONS: list[Operation[Any, Any]] = [
 
 def _letters(person: Person, letters: Sequence[Letter]) -> list[Message]:
     contacts = {contact.identity: contact for contact in person.contacts()}
-    custody = person.custody([letter.letter for letter in letters if letter.outgoing])
+    custody = service.custody(person, letters)
     me = id_text(person.identity)
     answer = []
     for letter in letters:

@@ -1,7 +1,8 @@
 """What carry says: letters between people, and what stands in channels; with the rules of their text.
 
-Letters: ``carry.text``. In channels: ``post`` (short, since each post bears it), ``carry.hide`` (its author or the channel's owner takes a post
-away) and ``carry.device`` (an owner's further device, for instance after a restore). Bodies are msgpack arrays.
+Letters: ``carry.text``. In channels: ``post`` (short, since each post bears it), ``carry.hide`` (its author or the
+channel's owner takes a post away) and ``carry.device`` (an owner's further device, for instance after a restore).
+Bodies are msgpack arrays.
 """
 
 from __future__ import annotations

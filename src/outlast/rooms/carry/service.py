@@ -14,6 +14,7 @@ from typing import Final
 
 from outlast.errors import NotFoundError, StorageError, UsageError
 from outlast.kernel import (
+    Custody,
     Delete,
     Node,
     Person,
@@ -45,6 +46,8 @@ ROOM_NAME: Final = "carry"
 LOOK_S: Final = 3600.0
 LINK_PREFIX: Final = "outlast://"
 PREFIX_MIN_CHARS: Final = 4
+STATIONS: Final = ("kept", "copied", "received", "read")
+"""Where a letter can have been, in the order in which it comes there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,15 @@ async def take_back(node: Node, person: Person, letter: bytes) -> None:
     if not await person.take_back(letter):
         raise UsageError("this message may have left already: it cannot be taken back")
     await _remember(node, person, [Delete(view.MESSAGE, {"letter": letter})])
+
+
+def custody(person: Person, messages: Sequence[Message]) -> dict[bytes, list[Custody]]:
+    """Where the person's own letters among these have been; what one stick told at once stands in its natural order."""
+    found = person.custody([message.letter for message in messages if message.outgoing])
+    return {
+        letter: sorted(events, key=lambda one: (one.at_ms, STATIONS.index(one.event)))
+        for letter, events in found.items()
+    }
 
 
 # ---- channels ----

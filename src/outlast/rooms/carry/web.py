@@ -325,7 +325,7 @@ def _show_channel(
 
 
 def _bubbles(person: Person, messages: Sequence[Message]) -> list[Bubble]:
-    custody = person.custody([message.letter for message in messages if message.outgoing])
+    custody = service.custody(person, messages)
     return [_bubble(person, message, custody.get(message.letter, ())) for message in messages]
 
 
@@ -346,9 +346,9 @@ def _bubble(person: Person, message: Message, custody: Sequence[Custody]) -> Bub
 
 
 def stages(custody: Sequence[Custody]) -> tuple[Stage, ...]:
-    """The stations of a letter in the order in which they were first reached; each once."""
+    """The stations of a letter by when they were first reached; each once. ``custody`` is in order."""
     first: dict[str, int] = {}
-    for one in sorted(custody, key=lambda one: one.at_ms):
+    for one in custody:
         first.setdefault(one.event, one.at_ms)
     return tuple(Stage(event, at_ms, sum(one.event == event for one in custody)) for event, at_ms in first.items())
 

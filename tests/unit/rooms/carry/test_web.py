@@ -1,0 +1,310 @@
+"""Carry's pages as browsers without JavaScript use them, over real sockets."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from outlast.kernel import Custody, id_text
+from outlast.rooms.carry import ROOM, service
+from outlast.rooms.carry.web import Stage, stages
+from tests.unit.edges.served import Browser, Served, served
+from tests.unit.kernel.people import secret
+
+HOSTILE = '<script>alert(1)</script> & "quotes" \u202eback'
+
+
+@pytest.fixture(scope="module")
+def ann(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Ann's node and its pages."""
+    with served(tmp_path_factory.mktemp("ann"), name="Ann", rooms=[ROOM]) as node:
+        yield node
+
+
+@pytest.fixture(scope="module")
+def ben(tmp_path_factory: pytest.TempPathFactory, ann: Served) -> Iterator[Served]:
+    """Ben's node; he and Ann have each other's links."""
+    with served(tmp_path_factory.mktemp("ben"), name="Ben <b>", rooms=[ROOM]) as node:
+        node.run(node.person.add_contact(ann.run(ann.person.link())))
+        ann.run(ann.person.add_contact(node.run(node.person.link())))
+        yield node
+
+
+@pytest.fixture
+def page(ann: Served) -> Iterator[Browser]:
+    """Ann's browser."""
+    with ann.owner() as browser:
+        yield browser
+
+
+def trip(start: Served, end: Served) -> None:
+    """A stick goes from one to the other."""
+    stick = io.BytesIO()
+    start.run(start.person.bundle_left(start.run(start.person.write_bundle(stick, to=end.person.identity))))
+    stick.seek(0)
+    end.run(end.person.read_bundle(stick))
+
+
+def came(at: Served, text: str) -> None:
+    """Wait until a letter with that text came."""
+
+    async def wait() -> None:
+        while text not in [one.text for one in service.inbox(at.person)]:
+            await at.node.wait(at.node.revision)
+
+    at.run(wait())
+
+
+def write(start: Served, end: Served, text: str) -> bytes:
+    """A letter that comes to the other one by stick."""
+    letter = start.run(service.send(start.node, start.person, end.person.identity, text))
+    trip(start, end)
+    came(end, text)
+    return letter
+
+
+def with_(other: Served) -> str:
+    """The address of the conversation with the person of that node."""
+    return f"/carry/with/{id_text(other.person.identity)}"
+
+
+def text_of(answer: httpx.Response) -> str:
+    """A page as one line."""
+    return re.sub(r"\s+", " ", answer.text)
+
+
+def hidden(answer: httpx.Response, name: str) -> str:
+    """The value of a hidden field that is no part of its form's own markup."""
+    found = re.search(rf'form="seen" name="{name}" value="([^"]+)"', answer.text)
+    assert found, answer.text
+    return found[1]
+
+
+def test_somebody_writes_and_sees_that_it_is_kept_here(page: Browser, ben: Served) -> None:
+    assert "Ben &lt;b&gt;" in page.get("/carry/").text
+    answer = page.submit(with_(ben), text="  Is the bridge open?\r\nTell me. ")
+    assert (answer.status_code, answer.headers["location"]) == (303, with_(ben) + "#latest")
+    shown = text_of(page.get(with_(ben)))
+    assert '<p dir="auto">Is the bridge open? Tell me.</p>' in shown
+    assert re.search(r"kept here <time[^>]*>[^<]*</time> · no copy elsewhere yet", shown)
+    assert "You: Is the bridge open?" in text_of(page.get("/carry/"))
+
+
+def test_the_page_tells_each_station_of_a_letter(page: Browser, ann: Served, ben: Served) -> None:
+    letter = write(ann, ben, "Stations")
+    assert re.search(r"Stations.*copied onward <time", text_of(page.get(with_(ben))))
+    ben.run(service.mark_read(ben.node, ben.person, [letter]))
+    trip(ben, ann)
+
+    async def read() -> None:
+        while "read" not in [one.event for one in ann.person.custody([letter])[letter]]:
+            await ann.node.wait(ann.node.revision)
+
+    ann.run(read())
+    shown = text_of(page.get(with_(ben)))
+    assert re.search(r"kept here <time.{0,90} · copied onward <time.{0,90} · received <time.{0,90} · read <time", shown)
+
+
+def test_stations_are_told_once_in_the_order_they_were_reached() -> None:
+    told = [Custody("kept", 1), Custody("copied", 3), Custody("copied", 5), Custody("received", 9)]
+    assert stages(told) == (Stage("kept", 1, 1), Stage("copied", 3, 2), Stage("received", 9, 1))
+
+
+def test_what_people_write_is_text_and_stands_in_no_title_or_address(page: Browser, ann: Served, ben: Served) -> None:
+    answer = page.submit(with_(ben), text=HOSTILE)
+    shown = page.get(with_(ben)).text
+    assert "<script>alert" not in shown
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; &#34;quotes&#34; \u202eback</p>" in shown
+    title = re.findall("<title>(.*)</title>", shown)[0]
+    assert "script" not in title
+    assert "Ben" not in title
+    assert "alert" not in str(answer.headers)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"), [("", "The message is empty"), ("\u200b", "The message is empty"), ("ы" * 8000, "holds at most")]
+)
+def test_what_cannot_be_sent_is_refused_on_the_page_and_what_was_typed_stays(
+    page: Browser, ann: Served, ben: Served, text: str, line: str
+) -> None:
+    before = len(service.sent(ann.person))
+    answer = page.submit(with_(ben), text=text)
+    assert answer.status_code == 400
+    assert line in answer.text
+    assert text in answer.text
+    assert len(service.sent(ann.person)) == before
+
+
+def test_nobody_is_written_to_who_is_not_there_or_blocked(page: Browser, ann: Served, ben: Served) -> None:
+    assert page.get(f"/carry/with/{id_text(secret('nobody'))}").status_code == 404
+    assert page.get("/carry/with/nonsense").status_code == 400
+    ann.run(ann.person.block(ben.person.identity))
+    try:
+        shown = page.get(with_(ben))
+        assert "<textarea" not in shown.text
+        assert "Blocked" in shown.text
+        refused = page.submit(with_(ben), text="hello")
+        assert refused.status_code == 400
+        assert "blocked here" in refused.text
+    finally:
+        ann.run(ann.person.block(ben.person.identity, False))
+
+
+def test_looking_reads_nothing_and_the_button_reads_what_was_shown(page: Browser, ann: Served, ben: Served) -> None:
+    first = write(ben, ann, "first")
+    seen = page.get(with_(ben))
+    page.get("/carry/")
+    second = write(ben, ann, "second")
+    unread = {one.letter for one in service.inbox(ann.person) if one.unread}
+    assert {first, second} <= unread
+    assert "new message" in page.get("/").text
+
+    answer = page.submit(with_(ben) + "/read", shown=hidden(seen, "shown"))
+    assert answer.status_code == 303
+    unread = {one.letter for one in service.inbox(ann.person) if one.unread}
+    assert first not in unread
+    assert second in unread
+    page.submit(with_(ben), text="Answered", shown=hidden(page.get(with_(ben)), "shown"))
+    assert not [one for one in service.inbox(ann.person) if one.unread]
+    assert 'name="shown" value=""' in page.get(with_(ben)).text
+
+
+def test_an_answer_shows_what_it_answers(page: Browser, ann: Served, ben: Served) -> None:
+    letter = write(ben, ann, "Where do we meet?\nSay soon.")
+    form = page.get(with_(ben), params={"reply": letter.hex()})
+    assert "<bdi>Where do we meet?</bdi>" in form.text
+    assert f'name="reply_to" value="{letter.hex()}"' in form.text
+    page.submit(with_(ben), text="At the mill", reply_to=letter.hex())
+    shown = text_of(page.get(with_(ben)))
+    assert 'Where do we meet?</small> <p dir="auto">At the mill</p>' in shown
+    assert service.sent(ann.person)[-1].reply_to == letter
+
+
+def test_a_letter_is_taken_back_before_it_left_and_not_after(page: Browser, ann: Served, ben: Served) -> None:
+    page.submit(with_(ben), text="regretted")
+    letter = service.sent(ann.person)[-1].letter
+    button = f'form="back" name="letter" value="{letter.hex()}"'
+    assert button in page.get(with_(ben)).text
+    assert page.submit(with_(ben) + "/back", letter=letter.hex()).status_code == 303
+    assert "regretted" not in page.get(with_(ben)).text
+    left = write(ann, ben, "left")
+    assert f'name="letter" value="{left.hex()}"' not in page.get(with_(ben)).text
+    refused = page.submit(with_(ben) + "/back", letter=left.hex())
+    assert refused.status_code == 400
+    assert "may have left" in refused.text
+    assert page.submit(with_(ben) + "/back", letter="zz").status_code == 404
+
+
+def test_long_conversations_have_pages(page: Browser, ann: Served, ben: Served) -> None:
+    async def many() -> None:
+        for number in range(60):
+            await service.send(ann.node, ann.person, ben.person.identity, f"number {number}.")
+
+    ann.run(many())
+    latest = page.get(with_(ben)).text
+    assert "number 59." in latest
+    assert "number 9." not in latest
+    [older] = re.findall(r"\?at=\w+", latest)
+    earlier = page.get(with_(ben) + older).text
+    assert "number 9." in earlier
+    assert "number 10." not in earlier
+    assert "Latest messages" in earlier
+
+
+def test_words_are_searched_without_standing_in_an_address(page: Browser, ann: Served, ben: Served) -> None:
+    page.submit(with_(ben), text="Сустрэча ля млына")
+    found = page.submit("/carry/search", words="МЛЫН сустр")
+    assert found.status_code == 200
+    assert "Сустрэча ля млына" in found.text
+    assert 'method="post" action="/carry/search"' in page.get("/carry/search").text
+    assert "No message has all" in page.submit("/carry/search", words="nothing like this").text
+    assert page.submit("/carry/search", words="").status_code == 400
+
+
+def test_a_channel_is_started_posted_in_and_read_elsewhere(page: Browser, ann: Served, ben: Served) -> None:
+    refused = page.submit("/carry/channels/create", name=" ")
+    assert refused.status_code == 400
+    started = page.submit("/carry/channels/create", name="Yard <news>")
+    assert started.status_code == 303
+    place = started.headers["location"]
+    assert page.submit(place, text="Water at ten").status_code == 303
+    assert page.submit(place, text="Wrong").status_code == 303
+    shown = page.get(place).text
+    assert "Yard &lt;news&gt;" in shown
+    assert "Water at ten" in shown
+    assert 'class="qr"' in shown
+    too_long = page.submit(place, text="ж" * 2001)
+    assert too_long.status_code == 400
+    assert "ж" * 2001 in too_long.text
+
+    [channel] = service.channels(ann.node, ann.person)
+    wrong = channel.last
+    assert wrong is not None
+    assert page.submit(place + "/remove", post=wrong.id.hex()).status_code == 303
+    assert "Wrong" not in page.get(place).text
+    assert page.submit(place + "/remove", post=wrong.id.hex()).status_code == 404
+
+    with ben.owner() as reader:
+        bad = reader.submit("/carry/channels/follow", link="outlast://channel/abc")
+        assert bad.status_code == 400
+        assert "outlast://channel/abc" in bad.text
+        followed = reader.submit("/carry/channels/follow", link=channel.link)
+        assert followed.headers["location"] == place
+        assert "beginning has not arrived" in reader.get(place).text
+        stick = io.BytesIO()
+        ann.run(ann.person.write_bundle(stick, space=channel.space))
+        stick.seek(0)
+        ben.run(ben.person.read_bundle(stick))
+        shown = reader.get(place)
+        assert "Water at ten" in shown.text
+        assert "Wrong" not in shown.text
+        assert "<textarea name" not in shown.text
+        assert 'class="badge">1<' in reader.get("/carry/channels").text
+        assert "new post" in reader.get("/").text
+        reader.submit(place + "/read", upto=hidden(shown, "upto"))
+        assert 'class="badge">1<' not in reader.get("/carry/channels").text
+        assert reader.submit(place, text="false").status_code == 400
+        assert reader.submit(place + "/leave").status_code == 303
+        assert reader.get(place).status_code == 404
+
+
+def test_a_page_that_is_open_gets_only_what_is_live(page: Browser, ben: Served) -> None:
+    for path in ("/carry/", with_(ben), "/carry/channels"):
+        fragment = page.get(path, headers={"X-Fragment": "1"})
+        assert fragment.status_code == 200
+        assert "<html" not in fragment.text
+        assert "data-live" in fragment.text
+
+
+def test_forms_begin_with_their_token_and_stand_outside_of_what_is_exchanged(page: Browser, ben: Served) -> None:
+    for path in ("/carry/", with_(ben), "/carry/channels", "/carry/search"):
+        shown = page.get(path).text
+        for form in re.findall(r"<form method=.post.*?>\s*(.*)|<form id=[^>]*>(.*)", shown):
+            assert "".join(form).startswith('<input type="hidden" name="csrf"'), path
+        for live in re.findall(r'<div id="\w+" data-live>.*?\n</div>', shown, re.DOTALL):
+            assert "<form" not in live, path
+
+
+def test_strangers_see_no_page_of_carry(ann: Served, ben: Served) -> None:
+    with ann.stranger() as stranger:
+        for path in ("/carry/", with_(ben), "/carry/channels", "/carry/search"):
+            answer = stranger.get(path)
+            assert answer.status_code == 401
+            assert "Ben" not in answer.text
+
+
+def test_a_phone_is_told_whom_it_trusts(ann: Served) -> None:
+    with ann.phone() as phone:
+        assert "trusts the node" in phone.get("/carry/").text
+
+
+def test_empty_pages_say_what_to_do(tmp_path: Path) -> None:
+    with served(tmp_path / "new", name="New", rooms=[ROOM]) as node, node.owner() as browser:
+        assert "need their link once" in text_of(browser.get("/carry/"))
+        assert "one voice for many" in text_of(browser.get("/carry/channels"))
+        assert "waits here until it can travel" in text_of(browser.get("/"))

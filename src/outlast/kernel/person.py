@@ -401,8 +401,8 @@ class Person:
                 result[bytes(letter)].append(Custody(event, at_ms))
         return result
 
-    async def take_back(self, letter: bytes) -> bool:
-        """Remove a letter that certainly never left this node; False when it may have."""
+    async def take_back(self, letter: bytes, *, local: RowChanges = ()) -> bool:
+        """Remove a letter that certainly never left this node, with ``local``; False when it may have left."""
         ids = [bytes(row[0]) for row in self.query("SELECT entry FROM sent WHERE letter = ?", (letter,))]
 
         def keep_whole(tx: Transaction) -> None:
@@ -414,6 +414,7 @@ class Person:
             tx.executemany("DELETE FROM outbox WHERE entry_id = ?", [(i,) for i in ids])
             tx.execute("DELETE FROM sent WHERE letter = ?", (letter,))
             tx.execute("DELETE FROM custody WHERE letter = ?", (letter,))
+            tx.apply(local)
 
         async with self._flushing:
             if not ids or not self.fresh.issuperset(ids) or self.node.has_left(ids):

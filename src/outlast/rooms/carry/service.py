@@ -138,9 +138,8 @@ async def take_back(node: Node, person: Person, letter: bytes) -> None:
     message = view.find_message(person, letter)
     if message is None or not message.outgoing:
         raise NotFoundError("there is no such message of yours")
-    if not await person.take_back(letter):
+    if not await person.take_back(letter, local=[Delete(view.MESSAGE, {"letter": letter})]):
         raise UsageError("this message may have left already: it cannot be taken back")
-    await _remember(node, person, [Delete(view.MESSAGE, {"letter": letter})])
 
 
 def custody(person: Person, messages: Sequence[Message]) -> dict[bytes, list[Custody]]:

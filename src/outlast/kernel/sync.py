@@ -501,10 +501,11 @@ class _Outbox:
         for entry in sorted(entries, key=rank):
             if space_of(entry) not in self._spaces:
                 continue
-            if purpose is not Type.WANT_PAYLOAD:
+            payload = entry.payload
+            if purpose is not Type.WANT_PAYLOAD or (payload is not None and len(payload) <= INLINE_MAX_BYTES):
                 self._make_ready(entry)
-            elif entry.payload is not None:
-                self._pieces.append((entry.id, entry.payload))
+            elif payload is not None:
+                self._pieces.append((entry.id, payload))
             else:
                 continue
             missing.pop(entry.id, None)
@@ -719,6 +720,9 @@ class _Inbox:
             if entry.payload is not None and len(entry.payload) > INLINE_MAX_BYTES:
                 raise SyncError("it sends a payload that was not asked for")
             self._asked.discard(entry.id)
+            if entry.payload is not None:
+                self._payloads.pop(entry.id, None)
+                self._payloads_asked.pop(entry.id, None)
             if self._news is not None and len(self._news) < TOLD_MAX:
                 self._news.add(entry.id)
         if not entries:

@@ -106,14 +106,23 @@ class Place:
         self.ingest([genesis], None)
         return genesis.id
 
-    def post(self, space: bytes, text: str, *, life_days: int = 30, priority: int = 2) -> Entry:
-        """Write a note into a space."""
-        payload = NOTE.encode(NoteBody(text))
+    def post(
+        self,
+        space: bytes,
+        text: str,
+        *,
+        life_days: int = 30,
+        priority: int = 2,
+        payload: bytes | None = None,
+    ) -> Entry:
+        """Write a note into a space, or ``payload`` as an entry of a kind that nobody knows."""
+        kind = NOTE.name if payload is None else "town.unknown"
+        payload = NOTE.encode(NoteBody(text)) if payload is None else payload
         ts_ms = self.clock()
         header = Header(
             version=VERSION,
             space=space,
-            kind=NOTE.name,
+            kind=kind,
             author=self.key.public,
             seq=0,
             prev=None,

@@ -320,6 +320,20 @@ def test_news_during_reconciliation_crosses_once() -> None:
         assert len(sent) <= len({entry.id for entry in sent}) + 2
 
 
+@pytest.mark.parametrize("text", ["", "short", "x" * 1000])
+def test_a_small_payload_that_is_missing_is_sent_with_its_header(text: str) -> None:
+    town = Town(2)
+    a, b = town.places
+    space = a.found("news")
+    town.follow(space)
+    note = a.post(space, text, payload=text.encode())
+    b.entries.update({**a.entries, note.id: Entry(note.header, note.header_bytes, note.signature, note.id, None)})
+    meeting = town.meet(0, 1)
+    assert b.entries[note.id].payload == note.payload
+    assert Type.PAYLOAD not in kinds_sent(meeting.log)
+    assert meeting.in_step == [True, True]
+
+
 def test_a_payload_that_completes_later_is_offered_again_and_asked_for() -> None:
     town = Town(3)
     a, b, c = town.places

@@ -780,13 +780,12 @@ class Person:
                 "UPDATE device SET prekey = ?, prekey_day = ? WHERE device = ? AND (prekey_day IS NULL OR prekey_day <= ?)",
                 (sealed.prekey, sealed.prekey_day, device.device, sealed.prekey_day),
             )
-        if slot.device is not None:
-            # They wrote by the pair's own tags, so they know this device: introductions to it may end.
-            tx.execute(
-                "INSERT INTO counter(device, day, direction, next) VALUES (?, ?, 1, ?)"
-                " ON CONFLICT(device, day, direction) DO UPDATE SET next = max(next, excluded.next)",
-                (device.device, slot.day, slot.counter + 1),
-            )
+        # They wrote, so they know this device and expect the pair's own tags from it: introductions to them may end.
+        tx.execute(
+            "INSERT INTO counter(device, day, direction, next) VALUES (?, ?, 1, ?)"
+            " ON CONFLICT(device, day, direction) DO UPDATE SET next = max(next, excluded.next)",
+            (device.device, slot.day, slot.counter + 1 if slot.device is not None else 0),
+        )
         if tx.query("SELECT 1 FROM seen_letter WHERE letter = ?", (sealed.id,)):
             return
         tx.execute(

@@ -69,7 +69,7 @@ async def on_stopped_home(
     ``passphrase`` is asked only when the operation needs an open vault and no key file opens it. Raises what
     ``Node.open`` and the operation raise.
     """
-    async with await Node.open(Home(home)) as node:
+    async with await Node.open(Home(home), dial=False) as node:
         operation = pick(operations_of(node.rooms.values()), name)
         read = operation.read(params)
         if not node.people and not operation.while_locked:

@@ -32,7 +32,7 @@ from outlast.kernel.keyslot import KEY_BYTES
 ENVIRONMENT: Final = "OUTLAST_HOME"
 _PERSON = re.compile(r"[0-9a-f]{16}").fullmatch
 _OURS = re.compile(
-    r"lock|people|api\.sock|config\.toml|store\.(db(-wal|-shm|\.new(-journal)?)?|(key|keyfile)(\.new)?)"
+    r"lock|unfinished|people|api\.sock|config\.toml|store\.(db(-wal|-shm|\.new(-journal)?)?|(key|keyfile)(\.new)?)"
 ).fullmatch
 
 
@@ -136,8 +136,8 @@ class Home:
         return self._keyfile(None).exists()
 
     def exists(self) -> bool:
-        """Whether a node was made here."""
-        return self._keyfile(None).exists() or self._slot(None).exists()
+        """Whether a node was made here, to the end."""
+        return self.has_key(None) and not self._unfinished.exists()
 
     def people(self) -> list[str]:
         """The keys (16 hex digits) of the persons who live here, sorted."""
@@ -147,9 +147,14 @@ class Home:
         return sorted(entry.name for entry in folder.iterdir() if _PERSON(entry.name) and self.has_key(entry.name))
 
     def create(self) -> None:
-        """Make the folders (mode 0700); raises UsageError when a node or anything foreign is here already."""
+        """Make the folders (mode 0700); raises UsageError when a node or anything foreign is here already.
+
+        What a making that was cut short left is removed first. The home exists from ``finish`` on.
+        """
         if self.exists():
             raise UsageError(f"{self.path} has a node already: use it, or name another folder by --home")
+        if self._unfinished.exists():
+            self.wipe()
         if self.store_path.exists():
             raise UsageError(f"{self.path} has a store without its key: put the key back, or name another folder")
         if self.path.is_dir():
@@ -157,7 +162,16 @@ class Home:
             if foreign:
                 raise UsageError(f"{self.path} holds {foreign[0]!r}: name an empty or a new folder by --home")
         self._make_folder(self.path)
+        write_secret(self._unfinished, b"")
         self._make_folder(self.path / "people")
+
+    def finish(self) -> None:
+        """All keys and files are made: from now on there is a node here."""
+        wipe_secret(self._unfinished)
+
+    @property
+    def _unfinished(self) -> Path:
+        return self.path / "unfinished"
 
     @contextmanager
     def lock(self) -> Iterator[None]:

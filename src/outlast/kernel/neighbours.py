@@ -63,8 +63,9 @@ class _Live:
 class Neighbours:
     """The node's links and sessions."""
 
-    def __init__(self, node: Node) -> None:
-        """Nothing is connected until ``start``."""
+    def __init__(self, node: Node, *, dial: bool) -> None:
+        """Nothing is connected until ``start``, and without ``dial`` nobody is called."""
+        self._dials_out = dial
         self._node = node
         self._dials: dict[bytes, asyncio.Task[None]] = {}
         self._servers: list[tcp.Listener] = []
@@ -99,6 +100,8 @@ class Neighbours:
 
     def refresh_peers(self) -> None:
         """Dial those that were added since, stop dialling those removed."""
+        if not self._dials_out:
+            return
         peers = {peer.node: peer for peer in self._node.open_store.peers()}
         for key in self._dials.keys() - peers.keys():
             self._dials.pop(key).cancel()

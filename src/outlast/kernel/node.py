@@ -91,7 +91,7 @@ def find_rooms() -> tuple[Room, ...]:
 class Node:
     """One node, open. Made by ``Node.open``; use it as an async context manager."""
 
-    def __init__(self, home: Home, rooms: Sequence[Room], system_ms: Callable[[], int]) -> None:
+    def __init__(self, home: Home, rooms: Sequence[Room], system_ms: Callable[[], int], dial: bool) -> None:
         """Made by ``open`` alone."""
         self.home = home
         self.rooms: Mapping[str, Room] = {room.name: room for room in rooms}
@@ -104,7 +104,7 @@ class Node:
         self.loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[None] = self.loop.create_future()
         """Ends with the error when a part of the node fails; who runs the node waits for it."""
-        self.neighbours = Neighbours(self)
+        self.neighbours = Neighbours(self, dial=dial)
         self._system_ms = system_ms
         self._floor_ms = BUILT_MS
         self._news = asyncio.Event()
@@ -156,20 +156,27 @@ class Node:
                 store.put_space(mail.MAIL_SPACE)
                 store.close()
                 _make_person(home, name, passphrase, secret, backup, found)
+                home.finish()
 
         await asyncio.to_thread(make)
 
     @classmethod
     async def open(
-        cls, home: Home, *, rooms: Sequence[Room] | None = None, system_ms: Callable[[], int] | None = None
+        cls,
+        home: Home,
+        *,
+        rooms: Sequence[Room] | None = None,
+        system_ms: Callable[[], int] | None = None,
+        dial: bool = True,
     ) -> Self:
         """Take hold of a home; it is locked afterwards unless its key files open it.
 
+        Without ``dial`` it stays by itself: no neighbour is called.
         Raises NotFoundError when there is no node, StorageError when another process has it open.
         """
         if not home.exists():
             raise NotFoundError(f"there is no node in {home.path}: make one with `outlast init --name NAME`")
-        node = cls(home, find_rooms() if rooms is None else rooms, system_ms or _system_ms)
+        node = cls(home, find_rooms() if rooms is None else rooms, system_ms or _system_ms, dial)
         try:
             node._exit.enter_context(home.lock())
             if home.unattended:

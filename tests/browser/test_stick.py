@@ -54,6 +54,8 @@ def test_a_message_crosses_by_stick_and_its_receipt_comes_back(
         ala.shot("message kept here")
         there = ala.save_file("Boris", stick)
         assert WORDS.encode() not in there.read_bytes()
+        ala.open_conversation("Boris")
+        ala.sees("copied onward")
 
         boris.hand_in(there)
         boris.go("/")

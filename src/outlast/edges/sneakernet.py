@@ -3,7 +3,7 @@
 import secrets
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import IO, Final
 
 import msgspec
@@ -13,8 +13,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from outlast.edges.gate import Access, keep, route
-from outlast.errors import UsageError
-from outlast.kernel import BundleReport, Person, parse_id, parse_space
+from outlast.errors import ProtocolError, UsageError
+from outlast.kernel import BundleReport, Node, Person, parse_id, parse_space, read_genesis, space_text
 from outlast.ui.languages import marked
 from outlast.ui.page import attachment, fields, go, render, upload
 
@@ -53,10 +53,20 @@ async def stick(request: Request) -> Response:
         request,
         "stick.html",
         contacts=[contact for contact in person.contacts() if not contact.blocked],
+        channels=channels(person.node),
         waiting=waiting_to_leave(person),
         trips=trips(person),
         chosen=request.query_params.get("to", ""),
     )
+
+
+def channels(node: Node) -> list[tuple[str, str]]:
+    """The public channels that are held here and whose beginning is known: their IDs and names."""
+    named: list[tuple[str, str]] = []
+    for entry in node.open_store.load(node.spaces()):
+        with suppress(ProtocolError):
+            named.append((space_text(entry.id), read_genesis(entry).name))
+    return sorted(named, key=lambda channel: channel[1].casefold())
 
 
 def waiting_to_leave(person: Person) -> int:
@@ -90,18 +100,19 @@ async def write(request: Request) -> Response:
         report = await person.write_bundle(file, to=to, space=space)
         size = file.tell()
         file.seek(0)
-        await note(person, report, who, outward=True)
         stack.pop_all()  # the answer closes it
     name = f"{secrets.token_hex(4)}.{secrets.token_hex(2)[:3]}"
     headers = attachment(name) | {"content-length": str(size)}
-    return StreamingResponse(blocks(file), media_type="application/octet-stream", headers=headers)
+    return StreamingResponse(leaving(person, file, report, who), media_type="application/octet-stream", headers=headers)
 
 
-async def blocks(file: IO[bytes]) -> AsyncIterator[bytes]:
-    """The bytes of a file in turn; it is closed afterwards."""
+async def leaving(person: Person, file: IO[bytes], report: BundleReport, who: str) -> AsyncIterator[bytes]:
+    """The bytes of a bundle in turn. Once the browser took the last one, its letters have one more copy."""
     with file:
         while block := await run_in_threadpool(file.read, BLOCK_BYTES):
             yield block
+    await person.bundle_left(report)
+    await note(person, report, who, outward=True)
 
 
 async def read(request: Request) -> Response:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from outlast.errors import NotFoundError, StorageError, UsageError
@@ -44,6 +45,10 @@ from outlast.rooms.carry.view import ChannelPost, Conversation, Follow, Message
 
 ROOM_NAME: Final = "carry"
 LOOK_S: Final = 3600.0
+QUIET_S: Final = 1.0
+"""So long nothing must have happened before letters are indexed,"""
+INDEX_BATCH: Final = 50
+"""so many at a time."""
 LINK_PREFIX: Final = "outlast://"
 PREFIX_MIN_CHARS: Final = 4
 STATIONS: Final = ("kept", "copied", "received", "read")
@@ -264,36 +269,65 @@ async def mark_channel_read(node: Node, person: Person, space: bytes, upto_n: in
 
 
 async def run(node: Node) -> None:
-    """While the node is open: hold the channels of whoever unlocks it, and drop what was removed three days ago."""
+    """While the node is open: hold the channels of whoever unlocks it, drop what was removed, index letters."""
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_hold_channels(node))
+        tasks.create_task(_drop_removed(node))
+        tasks.create_task(_index_letters(node))
+
+
+async def _hold_channels(node: Node) -> None:
+    """Follow what the vaults name: after a restore the node's store does not know it yet."""
     here: set[str] = set()
     while True:
         revision = node.revision
-        for key, person in list(node.people.items()):
-            if key not in here:
-                await _hold(node, person)
+        for person in [person for key, person in node.people.items() if key not in here]:
+            for one in view.follows(person):
+                if one.space not in node.spaces():
+                    await node.follow(one.space)
+                    if _is_here(node, person):
+                        await _remember(node, person, [Put(view.FOLLOW, {"space": one.space, "read_n": 0})])
         here = set(node.people)
-        with contextlib.suppress(StorageError):
-            await _drop_removed(node)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_S):
-                while set(node.people) == here:
-                    revision = await node.wait(revision)
-
-
-async def _hold(node: Node, person: Person) -> None:
-    """Follow what this person's vault names: after a restore the node's store does not know it yet."""
-    held = set(node.spaces())
-    for one in view.follows(person):
-        if one.space not in held:
-            await node.follow(one.space)
-            await _remember(node, person, [Put(view.FOLLOW, {"space": one.space, "read_n": 0})])
+        await node.wait(revision)
 
 
 async def _drop_removed(node: Node) -> None:
-    if due := view.due_to_drop(node, node.now_ms()):
-        store = node.open_store
-        await node.write(lambda: [store.drop_payload(id) for id in due])
-        await _fold(node)
+    """Drop the payloads of posts that were removed three days ago."""
+    while True:
+        with contextlib.suppress(StorageError):
+            if due := view.due_to_drop(node, node.now_ms()):
+                await node.write(partial(_drop, node, due))
+                await _fold(node)
+        await asyncio.sleep(LOOK_S)
+
+
+def _drop(node: Node, due: Sequence[bytes]) -> None:
+    for id in due:
+        node.open_store.drop_payload(id)
+
+
+async def _index_letters(node: Node) -> None:
+    """Make new letters quick to find, whenever nothing else is going on."""
+    while True:
+        revision = node.revision
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(QUIET_S):
+                await node.wait(revision)
+                continue
+        with contextlib.suppress(StorageError):
+            for person in list(node.people.values()):
+                while _is_here(node, person) and node.revision == revision and await _index_some(node, person):
+                    pass
+        await node.wait(revision)
+
+
+async def _index_some(node: Node, person: Person) -> bool:
+    return await node.write(lambda: person.vault.write(lambda t: t.execute(view.INDEX_LETTERS, (INDEX_BATCH,)))) > 0
+
+
+def _is_here(node: Node, person: Person) -> bool:
+    # Vaults are closed by the thread that writes, after what it was given before.
+    return node.people.get(person.key) is person
 
 
 async def _fold(node: Node) -> None:

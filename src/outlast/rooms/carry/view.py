@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 from outlast.errors import ProtocolError
@@ -36,8 +37,9 @@ FOLLOW: Final = "local_carry_follow"
 HIDDEN_KEPT_MS: Final = 3 * DAY_MS
 """How long after its removal a post's payload stays on this node."""
 SEARCH_MAX: Final = 200
+INDEXED_CHARS: Final = 3
 SHORT_SEARCH: Final = 5000
-"""The index knows sequences of three letters; shorter words are looked for in this many of the newest letters."""
+"""The index knows sequences of three characters; shorter words are looked for in this many of the newest letters."""
 
 _CHANNEL: Final = "view_carry_channel"
 _SIGNER: Final = "view_carry_signer"
@@ -80,13 +82,20 @@ MIGRATIONS: Final = (
     f"CREATE VIRTUAL TABLE local_carry_search USING fts5(text, content='{MESSAGE}', content_rowid='n',"
     " tokenize='trigram')",
     "INSERT INTO local_carry_search(local_carry_search, rank) VALUES ('secure-delete', 1)",
-    f"CREATE TRIGGER local_carry_search_in AFTER INSERT ON {MESSAGE} BEGIN"
-    " INSERT INTO local_carry_search(rowid, text) VALUES (new.n, new.text); END",
-    f"CREATE TRIGGER local_carry_search_out AFTER DELETE ON {MESSAGE} BEGIN"
+    f"CREATE TRIGGER local_carry_search_out AFTER DELETE ON {MESSAGE}"
+    " WHEN EXISTS (SELECT 1 FROM local_carry_search_docsize WHERE id = old.n) BEGIN"
     " INSERT INTO local_carry_search(local_carry_search, rowid, text) VALUES ('delete', old.n, old.text); END",
     f"CREATE TABLE {FOLLOW} (space BLOB PRIMARY KEY, name TEXT, added_ms INTEGER, read_n INTEGER DEFAULT 0)",
 )
 
+
+_INDEXED_N: Final = "(SELECT ifnull(max(id), 0) FROM local_carry_search_docsize)"
+INDEX_LETTERS: Final = (
+    f"INSERT INTO local_carry_search(rowid, text) SELECT n, text FROM {MESSAGE} WHERE n > {_INDEXED_N}"
+    " ORDER BY n LIMIT ?"
+)
+"""Brings the next letters into the index of a vault. It takes ten times as long as keeping them, so it is done when
+there is time; until then ``search`` looks through them one by one."""
 
 # ---- what changes say ----
 
@@ -433,20 +442,18 @@ def unread(vault: Rows, peer: bytes | None = None, upto_n: int | None = None) ->
 
 def search(vault: Rows, words: Sequence[str]) -> list[Message]:
     """The letters that hold all of these words, in whatever case, also inside of longer ones; the newest first."""
-    indexed = " ".join('"' + word.replace('"', '""') + '"' for word in words if len(word) >= 3)
-    short = [word.casefold() for word in words if len(word) < 3]
+    folded = [word.casefold() for word in words]
+    indexed = " ".join('"' + word.replace('"', '""') + '"' for word in words if len(word) >= INDEXED_CHARS)
     if indexed:
         rows = vault.query(
-            f"SELECT {_MESSAGE_COLUMNS} FROM {MESSAGE} WHERE n IN (SELECT rowid FROM local_carry_search"
-            " WHERE local_carry_search MATCH ?) ORDER BY at_ms DESC, n DESC LIMIT ?",
-            (indexed, SHORT_SEARCH if short else SEARCH_MAX),
+            f"SELECT {_MESSAGE_COLUMNS} FROM {MESSAGE} WHERE n > {_INDEXED_N} OR n IN (SELECT rowid"
+            " FROM local_carry_search WHERE local_carry_search MATCH ?) ORDER BY at_ms DESC, n DESC",
+            (indexed,),
         )
     else:
-        rows = vault.query(
-            f"SELECT {_MESSAGE_COLUMNS} FROM {MESSAGE} ORDER BY n DESC LIMIT ?", (SHORT_SEARCH if short else 0,)
-        )
-    found = [_message(row) for row in rows]
-    return [message for message in found if all(word in message.text.casefold() for word in short)][:SEARCH_MAX]
+        rows = vault.query(f"SELECT {_MESSAGE_COLUMNS} FROM {MESSAGE} ORDER BY n DESC LIMIT ?", (SHORT_SEARCH,))
+    found = (_message(row) for row in rows)
+    return list(islice((one for one in found if all(word in one.text.casefold() for word in folded)), SEARCH_MAX))
 
 
 def follows(vault: Rows) -> list[Follow]:

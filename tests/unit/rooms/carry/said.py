@@ -16,7 +16,7 @@ from tests.unit.kernel.people import NOW_MS, Person, person, secret
 OWNER = person("owner")
 STRANGER = person("stranger")
 SECOND = SigningKey.from_seed(secret("owner", "second device"))
-SECOND_CERTIFICATE = certify(OWNER.identity, SECOND.public, secret("seal"), 20_000, "owner")
+SECOND_CERTIFICATE = certify(OWNER.identity, SECOND, secret("seal"), 20_000, "owner")
 
 
 def channel(name: str = "News", *, owner: Person = OWNER, writers: str = "owner", at_ms: int = NOW_MS) -> Entry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -213,3 +214,14 @@ async def test_a_stranger_with_the_space_id_cannot_make_the_owner_say_anything(t
         await ben.carry_to(ann, space=news.space)
         assert service.read_channel(ann.node, ann.person, news.space) == []
         assert service.read_channel(ben.node, ben.person, news.space) == []
+
+
+async def test_letters_are_indexed_when_it_is_quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "QUIET_S", 0.01)
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        for number in range(3):
+            await service.send(ann.node, ann.person, ben.person.identity, f"number {number}")
+        async with asyncio.timeout(30):
+            while ann.person.query("SELECT count(*) FROM local_carry_search_docsize") != [(3,)]:
+                await ann.node.write(lambda: None)
+        assert len(service.search(ann.person, "number")) == 3

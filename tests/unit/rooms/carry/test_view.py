@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outlast.kernel.entry import DAY_MS, Entry
-from outlast.kernel.room import Change, Event, Letter
+from outlast.kernel.room import Change, Delete, Event, Letter
 from outlast.kernel.store import Incoming, Store
 from outlast.kernel.vault import Vault
 from outlast.rooms.carry import ROOM, view
@@ -332,6 +332,15 @@ def test_a_conversation_is_read_page_by_page(vault: Vault) -> None:
     assert [one.text for one in (*older, *newest)] == ["0", "1", "2", "3", "4"]
 
 
+def index(vault: Vault) -> int:
+    """Index letters until none is left; how many there were."""
+    steps = 0
+    while vault.write(lambda tx: tx.execute(view.INDEX_LETTERS, (2,))):
+        steps += 1
+    return steps
+
+
+@pytest.mark.parametrize("indexed", [0, 3, 5])
 @pytest.mark.parametrize(
     ("words", "found"),
     [
@@ -349,21 +358,43 @@ def test_a_conversation_is_read_page_by_page(vault: Vault) -> None:
         ("%", []),
     ],
 )
-def test_letters_are_found_by_parts_of_words_in_any_script_and_case(vault: Vault, words: str, found: list[str]) -> None:
+def test_letters_are_found_by_parts_of_words_in_any_script_and_case(
+    vault: Vault, words: str, found: list[str], indexed: int
+) -> None:
     for number, text in enumerate(['say "yes"', "Die Straße ist frei", "電気がない", "Приду в 8", "Купи хлеба и соли"]):
         put(vault, number, text, NOW_MS - number)
+        if number + 1 == indexed:
+            index(vault)
     assert sorted(one.text for one in view.search(vault, words.split())) == sorted(found)
 
 
-def test_what_was_taken_back_is_not_found(vault: Vault) -> None:
-    id = put(vault, 1, "not for you")
-    vault.write(lambda tx: tx.execute("DELETE FROM local_carry_message WHERE letter = ?", (id,)))
-    assert view.search(vault, ["not"]) == []
-    assert view.search(vault, ["for", "y"]) == []
+@pytest.mark.parametrize("indexed", [True, False])
+def test_what_was_taken_back_is_not_found(vault: Vault, indexed: bool) -> None:
+    put(vault, 0, "stays here")
+    for number in (1, 2):
+        id = put(vault, number, "not for you")
+        if indexed:
+            index(vault)
+        vault.transaction([Delete(view.MESSAGE, {"letter": id})], "carry")
+        assert view.search(vault, ["not"]) == []
+        assert view.search(vault, ["for", "y"]) == []
+    index(vault)
+    assert [one.text for one in view.search(vault, ["stays"])] == ["stays here"]
+
+
+def test_letters_are_indexed_once(vault: Vault) -> None:
+    for number in range(5):
+        put(vault, number, "hello")
+    assert index(vault) == 3
+    assert index(vault) == 0
+    assert len(view.search(vault, ["hello"])) == 5
 
 
 def test_a_restored_backup_is_searchable(vault: Vault, tmp_path: Path) -> None:
     put(vault, 1, "before the fire")
+    index(vault)
     restored = Vault.open(tmp_path / "restored.db", KEY, rooms=[ROOM], restore=vault.room_rows())
+    assert [one.text for one in view.search(restored, ["fire"])] == ["before the fire"]
+    assert index(restored) == 1
     assert [one.text for one in view.search(restored, ["fire"])] == ["before the fire"]
     restored.close()

@@ -9,11 +9,15 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+
+from outlast.kernel import node_text
 
 LETTERS = 3000
 PEER_LETTERS = 100
@@ -40,11 +44,6 @@ class Process:
             raise SystemExit(f"{self.child.args[-2:]} ended before it answered {command!r}")  # type: ignore[index]
         answer: dict[str, Any] = json.loads(line)
         return answer
-
-    def pss_bytes(self) -> int:
-        """Proportional set size, from /proc/PID/smaps_rollup."""
-        rollup = Path(f"/proc/{self.child.pid}/smaps_rollup").read_text()
-        return next(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:"))
 
     def end(self) -> None:
         assert self.child.stdin
@@ -99,7 +98,7 @@ def run(peer_python: str | None) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         yield from letters(Path(folder), peer_python)
         yield from ingest(Path(folder))
-        yield from memory(Path(folder))
+        yield from memory(Path(folder), peer_python)
 
 
 def letters(folder: Path, peer_python: str | None) -> Iterator[dict[str, Any]]:
@@ -149,9 +148,7 @@ def letters(folder: Path, peer_python: str | None) -> Iterator[dict[str, Any]]:
 
 def lxmf(folder: Path, python: str) -> dict[str, Any]:
     """The same letters between two LXMF routers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = free_port()
     script = Path(__file__).with_name("peer_lxmf.py")
     for name in ("listen", "connect"):
         (folder / name).mkdir()
@@ -256,7 +253,7 @@ def posts(count: int) -> tuple[bytes, list[bytes]]:
     author = SigningKey.from_seed(sha256(b"bench").digest())
     seal = SealingKey.from_secret(sha256(b"seal").digest())
     now = time.time_ns() // 1_000_000
-    certificate = certify(author, author.public, seal.public, now // 86_400_000, "bench")
+    certificate = certify(author, author, seal.public, now // 86_400_000, "bench")
     genesis = make_genesis(author, SpaceBody(OPEN, "bench", certificate, "owner", (author.public,), bytes(16)), now)
     wire = [pack(genesis)]
     head = None
@@ -277,10 +274,85 @@ def posts(count: int) -> tuple[bytes, list[bytes]]:
     return genesis.id, wire
 
 
-def memory(folder: Path) -> Iterator[dict[str, Any]]:
-    """Proportional memory of a node after one sync; a page is added by the bench of the pages."""
-    node = [sys.executable, "-m", "tests.bench.node_process"]
-    with processes([*node, folder / "m"], [*node, folder / "n"]) as (a, b):
-        about = b.ask("about")
-        a.ask("meet", about["link"], about["node"], about["port"])
-        yield row("memory of a node after one sync, PSS", "MB", a.pss_bytes() / 1e6)
+def memory(folder: Path, peer_python: str | None) -> Iterator[dict[str, Any]]:
+    """Proportional memory (PSS) of a node that serves its page and has synced, beside MeshChatX at rest."""
+    outlast = Path(sys.executable).with_name("outlast")
+    home, port = folder / "m", free_port()
+    subprocess.run([outlast, "--home", home, "init", "--name", "m", "--unattended"], check=True, capture_output=True)
+    up = [outlast, "--home", home, "up", "--port", port, "--no-lan"]
+    with processes([sys.executable, "-m", "tests.bench.node_process", folder / "n"]) as (other,), serving(up) as child:
+        about = other.ask("about")
+        told = [outlast, "--home", home, "peer", "add", f"127.0.0.1:{about['port']}", node_text(bytes.fromhex(about["node"]))]
+        answers(f"http://localhost:{port}/")
+        subprocess.run(told, check=True, capture_output=True)
+        while other.ask("sessions")["count"] == 0:
+            time.sleep(0.1)
+        answers(f"http://localhost:{port}/")
+        ours = pss_bytes(child.pid)
+    peer = None
+    if peer_python:
+        config = folder / "reticulum"
+        config.mkdir()
+        (config / "config").write_text("[reticulum]\nenable_transport = No\nshare_instance = No\n[interfaces]\n")
+        port = free_port()
+        command = [Path(peer_python).with_name("meshchatx"), "--headless", "--no-https", "--host", "127.0.0.1"]
+        command += ["--port", port, "--reticulum-config-dir", config, "--storage-dir", folder / "meshchatx"]
+        with serving(command) as child:
+            answers(f"http://127.0.0.1:{port}/")
+            time.sleep(10)  # it goes on loading after its first answer; at rest is what is compared
+            peer = pss_bytes(child.pid)
+    yield row(
+        "memory (PSS) after one page and one sync",
+        "MB",
+        ours / 1e6,
+        peer=peer and peer / 1e6,
+        peer_name="MeshChatX at rest",
+        bar=0.75,
+        at_least=False,
+    )
+
+
+@contextmanager
+def serving(command: list[str | Path]) -> Iterator[subprocess.Popen[bytes]]:
+    """A child that serves until it is ended."""
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield child
+    finally:
+        child.terminate()
+        try:
+            child.wait(20)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def answers(url: str) -> None:
+    """Ask until there is an answer."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=5).read()
+            return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def free_port() -> str:
+    """A port of loopback that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def pss_bytes(pid: int) -> int:
+    """Proportional set size of a process and its children, from /proc/PID/smaps_rollup."""
+    total = 0
+    for one in (pid, *(int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())):
+        rollup = Path(f"/proc/{one}/smaps_rollup").read_text()
+        total += next(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:"))
+    return total

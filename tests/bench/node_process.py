@@ -65,6 +65,9 @@ class Driver:
             revision = await self.node.wait(revision)
         return {}
 
+    async def sessions(self) -> dict[str, Any]:
+        return {"count": sum(peer.connected for peer in self.node.peers())}
+
     async def sent(self) -> dict[str, Any]:
         return _since((0, 0))
 

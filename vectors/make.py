@@ -81,7 +81,7 @@ class Person:
         self.signing = SigningKey.from_seed(secret(f"{name} signing"))
         self.seal = OpeningKey.from_secret(secret(f"{name} seal"))
         self.prekey = OpeningKey.from_secret(secret(f"{name} prekey"))
-        self.certificate = certify(self.identity, self.signing.public, self.seal.public, DAY - 10, name)
+        self.certificate = certify(self.identity, self.signing, self.seal.public, DAY - 10, name)
         self.device: Device = read_certificate(self.certificate)
 
     def keys(self) -> dict[str, str]:
@@ -249,12 +249,14 @@ def identity_vectors() -> dict[str, Any]:
     """Keys, certificates, prekeys and texts."""
     people = [ALICE, BOB, Person("Zero", bytes(32))]
     old = SigningKey.from_seed(secret("old device"))
-    crossed = certify(ALICE.identity, ALICE.signing.public, ALICE.seal.public, DAY, "Alice", cross=old)
-    body = DeviceBody(ALICE.identity.public, bytes(32), bytes(32), DAY, "Alice")
+    crossed = certify(ALICE.identity, ALICE.signing, ALICE.seal.public, DAY, "Alice", cross=old)
+    body = DeviceBody(ALICE.identity.public, ALICE.signing.public, ALICE.seal.public, DAY, "Alice")
 
-    def certificate(signer: SigningKey, domain: bytes = b"outlast/device/1", **changed: Any) -> str:
+    def certificate(
+        signer: SigningKey, domain: bytes = b"outlast/device/1", device: SigningKey = ALICE.signing, **changed: Any
+    ) -> str:
         data = msgspec.msgpack.encode(msgspec.structs.replace(body, **changed))
-        return msgspec.msgpack.encode(Certificate(data, signer.sign(domain + data))).hex()
+        return msgspec.msgpack.encode(Certificate(data, signer.sign(domain + data), device.sign(domain + data))).hex()
 
     prekey = sign_prekey(ALICE.signing, ALICE.prekey.public, DAY)
     text = id_text(ALICE.identity.public)
@@ -314,14 +316,23 @@ def identity_vectors() -> dict[str, Any]:
             for why, data in {
                 "signed by another identity": certificate(BOB.identity),
                 "signed for another purpose": certificate(ALICE.identity, b"outlast/prekey/1"),
+                "signed by another device": certificate(ALICE.identity, device=BOB.signing),
+                "somebody else's device": certificate(
+                    BOB.identity, device=BOB.signing, identity=BOB.identity.public, seal=BOB.seal.public
+                ),
+                "a seal key of zeros": certificate(ALICE.identity, seal=bytes(32)),
+                "a seal key of order eight": certificate(
+                    ALICE.identity,
+                    seal=bytes.fromhex("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"),
+                ),
                 "a name of two lines": certificate(ALICE.identity, name="Alice\nBob"),
                 "a name with a space before it": certificate(ALICE.identity, name=" Alice"),
                 "no name": certificate(ALICE.identity, name=""),
                 "a name of 65 characters": certificate(ALICE.identity, name="a" * 65),
-                "a device key of 31 bytes": certificate(ALICE.identity, device=bytes(31)),
+                "a seal key of 31 bytes": certificate(ALICE.identity, seal=bytes(31)),
                 "a day below zero": certificate(ALICE.identity, created_day=-1),
                 "an older device that has not signed": msgspec.msgpack.encode(
-                    msgspec.structs.replace(msgspec.msgpack.decode(crossed, type=Certificate), by_device=bytes(64))
+                    msgspec.structs.replace(msgspec.msgpack.decode(crossed, type=Certificate), by_cross=bytes(64))
                 ).hex(),
                 "cut short": ALICE.certificate[:-1].hex(),
                 "nothing": "",

@@ -149,11 +149,12 @@ class TestIdentity:
         device = read_certificate(unhex(case["certificate"]))
         said = {name: make.shown(getattr(device, name)) for name in case if name != "certificate"}
         assert said == {name: value for name, value in case.items() if name != "certificate"}
-        body, by_identity, by_device, cross = msgspec.msgpack.decode(unhex(case["certificate"]))
+        body, by_identity, by_device, by_cross, cross = msgspec.msgpack.decode(unhex(case["certificate"]))
         message = b"outlast/device/1" + body
         assert crypto_sign_open(by_identity + message, device.identity) == message
+        assert crypto_sign_open(by_device + message, device.device) == message
         if cross is not None:
-            assert crypto_sign_open(by_device + message, cross) == message
+            assert crypto_sign_open(by_cross + message, cross) == message
         assert msgspec.msgpack.decode(body) == [
             device.identity,
             device.device,

@@ -93,6 +93,15 @@ class SealingKey:
             raise IdentityError("the other side's key is not usable") from None
 
 
+def is_usable(public: bytes) -> bool:
+    """Whether something can be sealed to an X25519 key (32 B): the points of low order are refused (RFC 7748 §6.1)."""
+    try:
+        SealingKey(b"any secret shows it".ljust(32), b"").exchange(public)
+    except IdentityError:
+        return False
+    return True
+
+
 class DeviceBody(msgspec.Struct, array_like=True, frozen=True):
     """What an identity says of a device."""
 
@@ -104,11 +113,12 @@ class DeviceBody(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Certificate(msgspec.Struct, array_like=True, frozen=True):
-    """A device certificate: its body as signed, the identity's signature, and an older device's or ``None``."""
+    """A device certificate: its body as signed by the identity, by the device, and by an older device or by none."""
 
     body: bytes
     by_identity: bytes  # 64 B
-    by_device: bytes | None = None  # 64 B by ``cross``
+    by_device: bytes  # 64 B: without it anybody could pass off somebody else's device as their own
+    by_cross: bytes | None = None  # 64 B
     cross: bytes | None = None  # 32 B, the older device
 
 
@@ -139,15 +149,16 @@ def check_name(name: str) -> str:
 
 
 def certify(
-    identity: SigningKey, device: bytes, seal: bytes, created_day: int, name: str, cross: SigningKey | None = None
+    identity: SigningKey, device: SigningKey, seal: bytes, created_day: int, name: str, cross: SigningKey | None = None
 ) -> bytes:
     """An encoded certificate by ``identity`` for a device, cross-signed by the older device ``cross`` if given."""
-    body = _encoder.encode(DeviceBody(identity.public, device, seal, created_day, check_name(name)))
+    body = _encoder.encode(DeviceBody(identity.public, device.public, seal, created_day, check_name(name)))
     message = _DEVICE_DOMAIN + body
     return _encoder.encode(
         Certificate(
             body,
             identity.sign(message),
+            device.sign(message),
             cross.sign(message) if cross else None,
             cross.public if cross else None,
         )
@@ -163,13 +174,17 @@ def read_certificate(data: bytes) -> Device:
     except (msgspec.MsgspecError, UnicodeError, UsageError):
         raise IdentityError("this is no device certificate") from None
     message = _DEVICE_DOMAIN + certificate.body
-    is_sized = len(body.device) == 32 and len(body.seal) == 32
+    is_sized = len(body.identity) == len(body.device) == len(body.seal) == 32
     if not is_named or not is_sized or not 0 <= body.created_day < 2**31:
         raise IdentityError("this is no device certificate")
     if not verify(body.identity, certificate.by_identity, message):
         raise IdentityError("the device certificate is not signed by its identity")
+    if not verify(body.device, certificate.by_device, message):
+        raise IdentityError("the device certificate is not signed by its device")
+    if not is_usable(body.seal):
+        raise IdentityError("the device certificate holds a key that nothing can be sealed to")
     cross = certificate.cross
-    if cross is not None and not verify(cross, certificate.by_device or b"", message):
+    if cross is not None and not verify(cross, certificate.by_cross or b"", message):
         raise IdentityError("the device certificate is not signed by the older device it names")
     return Device(body.identity, body.device, body.seal, body.created_day, body.name, cross, data)
 

@@ -51,7 +51,7 @@ LETTER_VERSION: Final = 1
 LETTER_ID_BYTES: Final = 16
 LETTER_MAX_BYTES: Final = 15 * 1024
 """Largest body of a letter; it fits the largest class also as an introduction."""
-CERTIFICATE_MAX_BYTES: Final = 600
+CERTIFICATE_MAX_BYTES: Final = 700
 """Largest device certificate in an introduction."""
 INTRO_TAGS: Final = 64
 """An introduction takes its counter at random below this: its writer cannot know which are free."""
@@ -291,8 +291,8 @@ def open_introduction(
 
 
 def _party(device: Device) -> bytes:
-    # The identity stands beside the device key: anybody can certify somebody else's device, and
-    # what was sealed for the one identity must not open for the other.
+    # The identity stands beside the device key: one device may serve two identities, and what was
+    # sealed for the one must not open for the other.
     return device.identity + device.device
 
 

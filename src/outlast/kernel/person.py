@@ -1247,7 +1247,7 @@ def new_person(vault: Vault, name: str, entropy: bytes, today: int) -> None:
         "name": name.encode(),
         "device": device.seed,
         "seal": seal.secret,
-        "certificate": certify(identity, device.public, seal.public, today, name),
+        "certificate": certify(identity, device, seal.public, today, name),
     }
 
     def write(tx: Transaction) -> None:

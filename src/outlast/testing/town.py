@@ -96,7 +96,7 @@ class Place:
         body = SpaceBody(
             OPEN,
             name,
-            certify(self.key, self.key.public, self.random.randbytes(32), 0, self.name),
+            certify(self.key, self.key, self.random.randbytes(32), 0, self.name),
             "anyone",
             (),
             self.random.randbytes(16),

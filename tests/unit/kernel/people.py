@@ -47,7 +47,7 @@ def person(name: str, shown: str | None = None) -> Person:
     signing = SigningKey.from_seed(secret(name, "signing"))
     seal = OpeningKey.from_secret(secret(name, "seal"))
     newest, older = (OpeningKey.from_secret(secret(name, "prekey", n)) for n in (2, 1))
-    certificate = certify(identity, signing.public, seal.public, 20_000, shown or name)
+    certificate = certify(identity, signing, seal.public, 20_000, shown or name)
     return Person(identity, signing, seal, (newest, older), read_certificate(certificate))
 
 

@@ -294,7 +294,7 @@ def test_an_entry_that_does_not_look_like_every_envelope_is_no_mail(fields: dict
 
 
 def space_body(**fields: Any) -> SpaceBody:
-    certificate = certify(SigningKey.from_seed(b"i" * 32), AUTHOR.public, b"x" * 32, 0, "Ann")
+    certificate = certify(SigningKey.from_seed(b"i" * 32), AUTHOR, b"x" * 32, 0, "Ann")
     return SpaceBody(
         **{
             "type": "open",

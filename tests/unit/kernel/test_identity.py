@@ -93,23 +93,45 @@ class TestKeys:
         assert derive(material, label, context) == hkdf.derive(material)
 
 
+BODY = DeviceBody(ALICE.identity.public, ALICE.signing.public, ALICE.seal.public, 1, "Alice")
+LOW_ORDER = [
+    bytes(32),
+    (1).to_bytes(32, "little"),
+    bytes.fromhex("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"),
+    bytes.fromhex("5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157"),
+    (2**255 - 20).to_bytes(32, "little"),
+    (2**255 - 19).to_bytes(32, "little"),
+    (2**255 - 18).to_bytes(32, "little"),
+]
+"""RFC 7748 §6.1: the points whose multiples are zero."""
+
+
+def signed(body: DeviceBody, domain: bytes = b"outlast/device/1") -> bytes:
+    """A certificate by Alice and her device of whatever it says."""
+    data = msgspec.msgpack.encode(body)
+    return msgspec.msgpack.encode(
+        Certificate(data, ALICE.identity.sign(domain + data), ALICE.signing.sign(domain + data))
+    )
+
+
 class TestCertificate:
     @given(keys, keys, keys, st.integers(0, 2**31 - 1), names, st.booleans())
     def test_it_says_what_the_identity_signed(
-        self, seed: bytes, device: bytes, seal: bytes, day: int, name: str, crossed: bool
+        self, seed: bytes, device_seed: bytes, seal_secret: bytes, day: int, name: str, crossed: bool
     ) -> None:
-        identity = SigningKey.from_seed(seed)
+        identity, device = SigningKey.from_seed(seed), SigningKey.from_seed(device_seed)
+        seal = SealingKey.from_secret(seal_secret).public
         data = certify(identity, device, seal, day, name, OLD_DEVICE if crossed else None)
         read = read_certificate(data)
         assert read.identity == identity.public
-        assert (read.device, read.seal, read.created_day) == (device, seal, day)
+        assert (read.device, read.seal, read.created_day) == (device.public, seal, day)
         assert read.name == name
         assert read.cross == (OLD_DEVICE.public if crossed else None)
         assert read.certificate == data
 
     @pytest.mark.parametrize("cross", [None, OLD_DEVICE])
     def test_no_bit_of_it_can_be_changed(self, cross: SigningKey | None) -> None:
-        data = certify(ALICE.identity, ALICE.signing.public, ALICE.seal.public, 1, "Alice", cross)
+        data = certify(ALICE.identity, ALICE.signing, ALICE.seal.public, 1, "Alice", cross)
         for bit in range(len(data) * 8):
             altered = bytearray(data)
             altered[bit // 8] ^= 1 << bit % 8
@@ -144,27 +166,33 @@ class TestCertificate:
         ],
     )
     def test_a_signed_body_out_of_bounds_is_refused(self, changed: dict[str, object]) -> None:
-        body = DeviceBody(ALICE.identity.public, bytes(32), bytes(32), 1, "Alice")
-        data = msgspec.msgpack.encode(msgspec.structs.replace(body, **changed))
-        signature = ALICE.identity.sign(b"outlast/device/1" + data)
-        with pytest.raises(IdentityError):
-            read_certificate(msgspec.msgpack.encode(Certificate(data, signature)))
+        with pytest.raises(IdentityError, match="no device certificate"):
+            read_certificate(signed(msgspec.structs.replace(BODY, **changed)))
+
+    @pytest.mark.parametrize("seal", LOW_ORDER, ids=bytes.hex)
+    def test_a_key_that_nothing_can_be_sealed_to_is_refused(self, seal: bytes) -> None:
+        with pytest.raises(IdentityError, match="nothing can be sealed to"):
+            read_certificate(signed(msgspec.structs.replace(BODY, seal=seal)))
+
+    def test_nobody_can_certify_a_device_that_is_not_theirs(self) -> None:
+        data = msgspec.msgpack.encode(msgspec.structs.replace(BODY, identity=MALLORY.identity.public))
+        message = b"outlast/device/1" + data
+        for by_device in (MALLORY.signing.sign(message), MALLORY.identity.sign(message), bytes(64), b""):
+            forged = Certificate(data, MALLORY.identity.sign(message), by_device)
+            with pytest.raises(IdentityError, match="not signed by its device"):
+                read_certificate(msgspec.msgpack.encode(forged))
 
     def test_an_older_device_counts_only_by_its_own_signature(self) -> None:
-        body = DeviceBody(ALICE.identity.public, bytes(32), bytes(32), 1, "Alice")
-        data = msgspec.msgpack.encode(body)
-        message = b"outlast/device/1" + data
-        signature = ALICE.identity.sign(message)
-        for by_device in (MALLORY.signing.sign(message), b"", None):
-            forged = Certificate(data, signature, by_device, OLD_DEVICE.public)
+        message = b"outlast/device/1" + msgspec.msgpack.encode(BODY)
+        whole = msgspec.msgpack.decode(signed(BODY), type=Certificate)
+        for by_cross in (MALLORY.signing.sign(message), whole.by_device, b"", None):
+            forged = msgspec.structs.replace(whole, by_cross=by_cross, cross=OLD_DEVICE.public)
             with pytest.raises(IdentityError, match="older device"):
                 read_certificate(msgspec.msgpack.encode(forged))
 
     def test_a_signature_for_another_purpose_is_none(self) -> None:
-        body = msgspec.msgpack.encode(DeviceBody(ALICE.identity.public, bytes(32), bytes(32), 1, "Alice"))
-        forged = Certificate(body, ALICE.identity.sign(b"outlast/prekey/1" + body))
         with pytest.raises(IdentityError, match="not signed by its identity"):
-            read_certificate(msgspec.msgpack.encode(forged))
+            read_certificate(signed(BODY, b"outlast/prekey/1"))
 
 
 class TestPrekey:

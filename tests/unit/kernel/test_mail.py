@@ -32,6 +32,8 @@ from outlast.kernel.entry import (
 from outlast.kernel.hpke import OpeningKey
 from outlast.kernel.identity import (
     NAME_MAX_CHARS,
+    Certificate,
+    DeviceBody,
     IdentityError,
     SigningKey,
     certify,
@@ -389,7 +391,7 @@ class TestSizes:
             device=read_certificate(
                 certify(
                     ALICE.identity,
-                    ALICE.signing.public,
+                    ALICE.signing,
                     ALICE.seal.public,
                     2**31 - 1,
                     "\U0001f600" * NAME_MAX_CHARS,
@@ -431,14 +433,18 @@ class TestIntroductions:
             meet(introduce(sender=replace(MALLORY, device=ALICE.device)))
 
     def test_nobody_can_pass_off_anothers_device_as_their_own(self) -> None:
-        """Mallory certifies Alice's device and puts her sealed letter behind the certificate."""
-        fake = read_certificate(certify(MALLORY.identity, ALICE.device.device, ALICE.device.seal, 20_000, "alice"))
+        """Mallory certifies Alice's device, which has not signed that, and puts her sealed letter behind it."""
+        body = msgspec.msgpack.encode(
+            DeviceBody(MALLORY.identity.public, ALICE.device.device, ALICE.device.seal, 20_000, "alice")
+        )
+        signature = MALLORY.identity.sign(b"outlast/device/1" + body)
+        fake = msgspec.msgpack.encode(Certificate(body, signature, MALLORY.signing.sign(b"outlast/device/1" + body)))
         author = SigningKey.from_seed(stream("introduce")(32))
         opened = self.outer(introduce())
         assert meet(self.wrap(opened, author)).device == ALICE.device
-        swapped = opened.replace(ALICE.device.certificate, fake.certificate)
+        swapped = opened.replace(ALICE.device.certificate, fake)
         assert len(swapped) == len(opened)
-        with pytest.raises(MailError, match="not written by the device"):
+        with pytest.raises(MailError, match="not signed by its device"):
             meet(self.wrap(swapped, author))
 
     def test_it_must_carry_a_prekey(self) -> None:
@@ -469,10 +475,10 @@ class TestIntroductions:
     def test_a_certificate_that_does_not_hold_is_refused(self) -> None:
         forged = bytearray(ALICE.device.certificate)
         forged[-10] ^= 1
-        with pytest.raises(MailError, match="not signed by its identity"):
+        with pytest.raises(MailError, match="not signed by its device"):
             meet(introduce(sender=replace(ALICE, device=self.with_certificate(bytes(forged)))))
-        with pytest.raises(MailError, match="at most 600"):
-            introduce(sender=replace(ALICE, device=self.with_certificate(bytes(601))))
+        with pytest.raises(MailError, match="at most 700"):
+            introduce(sender=replace(ALICE, device=self.with_certificate(bytes(701))))
 
     def test_no_byte_of_the_payload_can_be_changed(self) -> None:
         whole = introduce()

@@ -171,7 +171,9 @@ async def home(request: Request) -> Response:
     if request.state.session is not None and not request.state.session.waiting_code and not web.made:
         return go(first_run.first_page(request))
     if request.state.person is None:
-        return phones.waiting(request) or await doorway(request)
+        # A newcomer's first look is no error; an open page that asks for news must learn that it is shut out.
+        shut = 423 if request.state.session else 401 if "x-fragment" in request.headers else 200
+        return phones.waiting(request) or await doorway(request, status=shut)
     person: Person = request.state.person
     return render(
         request,

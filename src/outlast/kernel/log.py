@@ -41,9 +41,7 @@ class Old(NamedTuple):
     """It lies below the head, or has no chain; the head stays."""
 
 
-def position(
-    head: Head | None, header: Header, entry_id: bytes, taken: bytes | None = None
-) -> Next | Gap | Fork | Old:
+def position(head: Head | None, header: Header, entry_id: bytes, taken: bytes | None = None) -> Next | Gap | Fork | Old:
     """Where an entry stands in its author's chain.
 
     ``head`` is the chain's head in the entry's space, None before its first entry. ``taken`` is the

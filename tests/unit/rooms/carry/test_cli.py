@@ -1,0 +1,153 @@
+"""The commands of carry: what programs read has the documented keys, what people read is a line each."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from outlast.edges.main import run
+
+KEYS = {"id", "from", "to", "text", "at_ms", "verified", "custody"}
+
+
+class Home:
+    """The command line on one home."""
+
+    def __init__(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Make a node there."""
+        self._path, self._capsys = path, capsys
+        assert self("init", "--name", path.name, "--unattended")[0] == 0
+
+    def __call__(self, *arguments: str) -> tuple[int, str]:
+        """The exit code, and what was printed: answers when it went well, else the complaint."""
+        code = run(["--home", str(self._path), *arguments])
+        said = self._capsys.readouterr()
+        return code, said.err if code else said.out
+
+    def json(self, *arguments: str) -> Any:
+        """The answer of a command, as programs read it."""
+        code, said = self(*arguments, "--json")
+        assert code == 0, said
+        return json.loads(said)
+
+
+@pytest.fixture
+def homes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Home, Home]:
+    """Ada's and Bela's homes; each has the other's link."""
+    ada, bela = Home(tmp_path / "Ada", capsys), Home(tmp_path / "Bela", capsys)
+    ada.json("contact", "add", bela.json("id")["link"])
+    bela.json("contact", "add", ada.json("id")["link"])
+    return ada, bela
+
+
+def carry(start: Home, end: Home, tmp_path: Path, *to: str) -> None:
+    """A stick goes from one to the other."""
+    start.json("bundle", "write", str(tmp_path / "stick"), *to)
+    end.json("bundle", "read", str(tmp_path / "stick"))
+    (tmp_path / "stick").unlink()
+
+
+def test_letters_are_listed_with_the_documented_keys_for_programs(homes: tuple[Home, Home], tmp_path: Path) -> None:
+    ada, bela = homes
+    sent = ada.json("carry", "send", "Bela", "hello")
+    assert set(sent) == {"id"}
+    carry(ada, bela, tmp_path, "--to", "Bela")
+    [letter] = ada.json("carry", "sent")
+    assert set(letter) == KEYS
+    assert [set(one) for one in letter["custody"]] == [{"event", "at_ms"}] * 2
+    [came] = bela.json("carry", "inbox", "--mark-read")
+    assert set(came) == KEYS
+    assert (came["id"], came["to"], came["verified"]) == (sent["id"], bela.json("id")["id"], False)
+    [came] = bela.json("carry", "inbox")
+    assert [one["event"] for one in came["custody"]] == ["received", "read"]
+    carry(bela, ada, tmp_path, "--to", "Ada")
+    [letter] = ada.json("carry", "sent")
+    assert [one["event"] for one in letter["custody"]] == ["kept", "copied", "received", "read"]
+    assert ada.json("carry", "search", "HELL")[0]["id"] == sent["id"]
+    assert ada.json("carry", "search", "heaven") == []
+
+
+def test_people_read_lines(homes: tuple[Home, Home], tmp_path: Path) -> None:
+    ada, bela = homes
+    ada("carry", "send", "Bela", "first\x1b[2J\nsecond")
+    _, said = ada("carry", "sent")
+    assert said.splitlines()[0].split() == ["WHEN", "TO", "WHERE", "IT", "HAS", "BEEN", "TEXT"]
+    assert "kept" in said
+    assert "first[2J second" in said
+    carry(ada, bela, tmp_path, "--to", "Bela")
+    assert "*" in bela("carry", "inbox")[1]
+    bela("carry", "inbox", "--mark-read")
+    assert "*" not in bela("carry", "inbox")[1]
+
+
+def test_a_channel_from_its_start_to_its_end(homes: tuple[Home, Home], tmp_path: Path) -> None:
+    ada, bela = homes
+    channel = ada.json("carry", "channel", "create", "Mill news")
+    assert ada.json("carry", "channels") == [channel]
+    ada.json("carry", "post", "mill NEWS", "bread at ten")
+    wrong = ada.json("carry", "post", channel["id"], "wrong")["id"]
+    ada.json("carry", "retract", wrong)
+    assert [one["text"] for one in ada.json("carry", "read", "Mill news")] == ["bread at ten"]
+    assert bela.json("carry", "follow", channel["link"])["owner"] is None
+    carry(ada, bela, tmp_path, "--space", channel["id"])
+    [post] = bela.json("carry", "read", channel["id"], "--limit", "5")
+    assert set(post) == KEYS
+    assert (post["text"], post["from"], post["to"]) == ("bread at ten", ada.json("id")["id"], channel["id"])
+    assert (post["verified"], post["custody"]) == (True, [])
+    assert bela.json("carry", "channels")[0]["unread"] == 1
+    assert "bread at ten" in bela("carry", "read", "mill news")[1]
+    bela.json("carry", "unfollow", "Mill news")
+    assert bela.json("carry", "channels") == []
+
+
+def test_text_can_come_from_another_program(homes: tuple[Home, Home], monkeypatch: pytest.MonkeyPatch) -> None:
+    ada, _ = homes
+
+    def pipe(data: bytes) -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+    pipe("Зборы\nа сёмай\n".encode())
+    ada.json("carry", "send", "Bela", "-")
+    assert ada.json("carry", "sent")[0]["text"] == "Зборы\nа сёмай"
+    pipe(b"\xff\xfe")
+    assert ada("carry", "send", "Bela", "-") == (2, "outlast: standard input is no text in UTF-8\n")
+    pipe(b"x" * (1 << 20) + b"x")
+    assert ada("carry", "send", "Bela", "-") == (2, "outlast: that is too long for a message\n")
+
+
+def test_a_letter_stays_when_nobody_can_be_sure_that_it_never_left(homes: tuple[Home, Home]) -> None:
+    ada, _ = homes
+    letter = ada.json("carry", "send", "Bela", "hello")["id"]
+    assert ada("carry", "retract", letter) == (
+        2,
+        "outlast: this message may have left already: it cannot be taken back\n",
+    )
+    assert [one["id"] for one in ada.json("carry", "sent")] == [letter]
+
+
+MISTAKES = [
+    (("send", "Bela", " "), 2),
+    (("send", "Bela", "x" * 20_000), 2),
+    (("send", "nobody", "hello"), 4),
+    (("post", "nowhere", "hello"), 4),
+    (("follow", "nonsense"), 2),
+    (("read", "nowhere"), 4),
+    (("unfollow", "nowhere"), 4),
+    (("retract", "nonsense"), 4),
+    (("retract", "0" * 32), 4),
+    (("retract", "0" * 64), 4),
+    (("search", " "), 2),
+    (("inbox", "--limit", "0"), 2),
+    (("channel", "create", "a\nb\x00"), 2),
+]
+
+
+def test_a_mistake_is_one_line_and_an_exit_code(homes: tuple[Home, Home]) -> None:
+    for arguments, code in MISTAKES:
+        found, said = homes[0]("carry", *arguments)
+        assert (arguments, found, said.count("\n")) == (arguments, code, 1)
+        assert said.startswith("outlast: ")

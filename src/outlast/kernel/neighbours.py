@@ -290,14 +290,18 @@ class Neighbours:
             await asyncio.sleep(TICK_S)
 
     async def _ingest(self, ingests: asyncio.Queue[Sequence[Entry]], live: _Live) -> None:
+        """Take what arrived to the door; all that waits goes together, so that it shares a transaction."""
         while True:
-            entries = await ingests.get()
+            waiting = [await ingests.get()]
+            while not ingests.empty():
+                waiting.append(ingests.get_nowait())
             try:
-                verdicts = await self._node.ingest(entries, live.peer)
+                results = await asyncio.gather(*(self._node.ingest(entries, live.peer) for entries in waiting))
             except OutlastError:
                 _put(live.events, sync.Stopping())
                 raise
-            _put(live.events, sync.Ingested([self._fate(verdict) for verdict in verdicts]))
+            for verdicts in results:
+                _put(live.events, sync.Ingested([self._fate(verdict) for verdict in verdicts]))
 
     def _fate(self, verdict: Verdict) -> sync.Fate:
         match verdict:

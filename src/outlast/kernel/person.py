@@ -58,7 +58,7 @@ WINDOW: Final = 16
 letters come in any order."""
 RETRY_S: Final = 5.0
 """How long after the disk refused it is tried again."""
-POST_BATCH: Final = 100
+POST_BATCH: Final = 200
 """Letters sealed and committed at a time: the first of many leave while the others are still being sealed."""
 CUSTODY_DAYS: Final = 7
 PREKEY_SPARE_DAYS: Final = 7

@@ -241,7 +241,6 @@ class Database:
             # After some failures SQLite has rolled back by itself.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            self._tables.clear()
             if isinstance(error, (apsw.Error, MemoryError)):
                 _complain(error, self.path)
             raise

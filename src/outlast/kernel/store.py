@@ -361,9 +361,7 @@ class Store:
 
     def buckets(self, space: bytes) -> list[tuple[int, int]]:
         """The non-empty buckets of a space as (expires_day, entries), by day."""
-        return self._database.query(
-            f"SELECT expires_day, entries FROM bucket WHERE space = {_SPACE} AND entries > 0", (space,)
-        )
+        return self._database.query(f"SELECT expires_day, entries FROM bucket WHERE space = {_SPACE}", (space,))
 
     def bucket(self, space: bytes, expires_day: int) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
         """A bucket's set, sorted by (ts, id): times in ms, shape (n,), and ids, shape (n, 32)."""

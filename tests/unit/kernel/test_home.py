@@ -26,6 +26,7 @@ def home(tmp_path: Path) -> Home:
     """A home with its folders and nothing in them."""
     made = Home(tmp_path / "home")
     made.create()
+    made.finish()
     return made
 
 
@@ -55,8 +56,21 @@ def test_folders_and_files_are_the_owners_alone(home: Home) -> None:
     }
 
 
-def test_a_home_is_not_made_over_another(home: Home) -> None:
+def test_a_home_exists_when_its_making_was_finished(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
     home.create()
+    home.new_key(None, None)
+    home.new_key(PERSON, None)
+    home.store_path.write_bytes(b"begun")
+    assert not home.exists()
+    home.create()  # the one before was cut short
+    assert (home.people(), home.store_path.exists(), home.has_key(None)) == ([], False, False)
+    home.new_key(None, None)
+    home.finish()
+    assert home.exists()
+
+
+def test_a_home_is_not_made_over_another(home: Home) -> None:
     home.new_key(None, None)
     with pytest.raises(UsageError, match="has a node already"):
         home.create()
@@ -66,9 +80,10 @@ def test_a_home_is_not_made_among_other_peoples_files(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(UsageError, match=r"letter\.txt.*empty or a new folder"):
         Home(tmp_path).create()
-    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
     (tmp_path / "letter.txt").rename(tmp_path / "config.toml")
+    tmp_path.chmod(0o755)
     Home(tmp_path).create()
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
 
 
 def test_a_store_whose_key_is_elsewhere_is_not_overwritten(home: Home) -> None:

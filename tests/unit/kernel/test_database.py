@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -187,6 +188,14 @@ def test_a_folder_that_is_not_there_gets_one_line(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"x\.db") as error:
         database(tmp_path / "none" / "x.db")
     assert "\n" not in str(error.value)
+
+
+def test_several_threads_can_read_at_once(tmp_path: Path) -> None:
+    db = database(tmp_path / "x.db")
+    long = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000) SELECT count(*) FROM n"
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda _: db.query(long), range(100))) == [[(30_000,)]] * 100
+    db.close()
 
 
 # ---- transactions ----

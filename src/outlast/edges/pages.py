@@ -102,7 +102,7 @@ async def enter(request: Request) -> Response:
             return await doorway(request, status=401, wrong=line)
     else:
         try:
-            person = (await try_passphrase(web, form.get("passphrase", ""))).key
+            person = (await try_passphrase(web, form.get("passphrase", ""), "enter")).key
         except LockedError as error:
             return await doorway(request, status=error.status, wrong=_(str(error)))
     secret = secrets.token_urlsafe(32)
@@ -112,13 +112,16 @@ async def enter(request: Request) -> Response:
     return answer
 
 
-async def try_passphrase(web: Web, passphrase: str) -> Person:
-    """The person whose vault this passphrase opens; raises LockedError when it opens none, TooOftenError."""
+async def try_passphrase(web: Web, passphrase: str, what: str) -> Person:
+    """The person whose vault this passphrase opens; raises LockedError when it opens none, TooOftenError.
+
+    ``what`` keeps the tries of strangers apart: they must not use up those of the owner.
+    """
     if not opens_by_passphrase(web):
         raise LockedError("no passphrase opens this node: use the link from the terminal")
-    web.try_secret("passphrase")
+    web.try_secret(what)
     person = await web.node.unlock(passphrase)
-    web.tries.forgive("passphrase")
+    web.tries.forgive(what)
     return person
 
 
@@ -126,7 +129,7 @@ async def unlock(request: Request) -> Response:
     """Open a vault by its passphrase."""
     form = await fields(request)
     try:
-        person = await try_passphrase(request.state.web, form.get("passphrase", ""))
+        person = await try_passphrase(request.state.web, form.get("passphrase", ""), "unlock")
     except LockedError as error:
         return await doorway(request, status=error.status, wrong=translator(request)(str(error)))
     request.state.session.person = person.key
@@ -269,7 +272,7 @@ async def backup_words(request: Request) -> Response:
     form = await fields(request)
     if web.home.needs_passphrase(person.key):
         try:
-            opened = await try_passphrase(web, form.get("passphrase", ""))
+            opened = await try_passphrase(web, form.get("passphrase", ""), "words")
         except LockedError as error:
             return render_backup(request, wrong=translator(request)(str(error)), at="words")
         if opened is not person:

@@ -20,7 +20,7 @@ TEXT_MAX: Final = 4000
 
 
 async def read_qr(photo: bytes) -> str:
-    """The text of the QR code in a JPEG, PNG, WebP or GIF photo; empty when there is none.
+    """The text of the QR code in a JPEG, PNG or WebP photo; empty when there is none.
 
     Raises UsageError when this is no photo, or one that decoding within bounds is not possible for.
     """
@@ -68,7 +68,7 @@ def decode(photo: bytes) -> str:
     Image.init()
     # All decoders are loaded: from here on no file needs to be opened.
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
-    with Image.open(BytesIO(photo), formats=("JPEG", "PNG", "WEBP", "GIF")) as image:
+    with Image.open(BytesIO(photo), formats=("JPEG", "PNG", "WEBP")) as image:
         if image.width * image.height > PIXELS_MAX:
             raise UsageError("this photo is too large")
         image.draft("L", (SIDE_MAX, SIDE_MAX))
@@ -80,4 +80,4 @@ def decode(photo: bytes) -> str:
 
 if __name__ == "__main__":
     confine()
-    sys.stdout.write(decode(sys.stdin.buffer.read()))
+    sys.stdout.buffer.write(decode(sys.stdin.buffer.read()).encode())

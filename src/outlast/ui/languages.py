@@ -7,6 +7,7 @@ Catalogues are read at run time, when first used; adding a file adds the languag
 import gettext
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Final
@@ -90,6 +91,7 @@ def tag(code: str) -> str:
     return code.replace("_", "-")
 
 
+@cache
 def autonym(code: str) -> str:
     """What a language calls itself, or its code when nobody knows."""
     from babel import Locale, UnknownLocaleError
@@ -100,6 +102,7 @@ def autonym(code: str) -> str:
         return code
 
 
+@cache
 def direction(code: str) -> str:
     """``rtl`` for a language written from right to left, else ``ltr``."""
     from babel import Locale, UnknownLocaleError

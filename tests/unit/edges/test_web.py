@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 import threading
@@ -360,6 +361,15 @@ def test_guessing_the_launch_token_is_slowed_down(tmp_path: Path) -> None:
         assert thief.get("/people").status_code == 401
 
 
+def test_guessing_the_passphrase_is_slowed_down_and_does_not_shut_the_owner_out(tmp_path: Path) -> None:
+    right = "heron, river, stone"
+    with served(tmp_path / "home", passphrase=right) as node, node.stranger() as thief, node.owner() as owner:
+        found = [thief.post("/enter", data={"passphrase": "a wrong guess"}).status_code for _ in range(7)]
+        assert found == [423] * 5 + [429] * 2
+        assert thief.post("/enter", data={"passphrase": right}).status_code == 429
+        assert owner.submit("/unlock", passphrase=right).status_code == 303
+
+
 def test_an_unattended_node_takes_no_passphrase_for_an_owner_s(node: Served) -> None:
     with node.stranger() as thief:
         for guess in ("", "anything at all"):
@@ -500,6 +510,27 @@ def test_a_taken_port_gives_one_clear_line(tmp_path: Path, node: Served) -> None
 
     with pytest.raises(StorageError, match=rf"cannot listen on 127\.0\.0\.1:{node.serving.port}: .*--port"):
         node.run(open_again())
+
+
+def test_the_door_for_phones_is_as_it_was_left_when_the_node_starts_anew(tmp_path: Path) -> None:
+    def is_open(node: Served) -> bool:
+        async def settled() -> bool:
+            async with asyncio.timeout(10):
+                while not node.serving.web.lan:
+                    await node.node.wait(node.node.revision)
+            return True
+
+        try:
+            return node.run(settled())
+        except TimeoutError:
+            return False
+
+    with served(tmp_path / "home", lan=None) as node, node.owner() as owner:
+        owner.submit("/settings/lan", lan="on")
+    with served(tmp_path / "home", lan=None) as node:
+        assert is_open(node)
+    with served(tmp_path / "home", lan=False) as node:
+        assert not node.serving.web.lan
 
 
 def test_nothing_listens_beyond_loopback_while_the_door_for_phones_is_closed(tmp_path: Path) -> None:

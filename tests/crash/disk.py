@@ -1,0 +1,78 @@
+"""The writes of SQLite in this process: counted, refused, or stopped in their middle.
+
+The function that SQLite's own file layer writes by is replaced, below the encryption, so that what a test meets is
+what the disk would do: nothing of SQLite or of the program is left out.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
+
+_NAMES = ("pwrite64", "pwrite")
+_PWRITE = ctypes.CFUNCTYPE(
+    ctypes.c_ssize_t, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_longlong, use_errno=True
+)
+
+
+class Write(NamedTuple):
+    """A write that is about to reach the disk."""
+
+    number: int  # from 1
+    size: int  # bytes
+    put: Callable[[int], None]
+    """Bring its first so many bytes to the disk."""
+
+
+class Disk:
+    """Every write of SQLite passes through ``on_write``; when that returns True the disk says that it is full."""
+
+    def __init__(self, on_write: Callable[[Write], bool] = lambda _: False) -> None:
+        """Nothing is replaced before the block is entered."""
+        self.writes = 0
+        self.on_write = on_write
+        self._layer: Any = None
+        self._real: dict[str, int] = {}
+
+    def fill(self, first: int, last: int | None = None) -> None:
+        """From write ``first`` (to ``last``), counted from now, there is no room; half of the first one still fits."""
+        begin, end = self.writes + first, None if last is None else self.writes + last
+
+        def refuse(write: Write) -> bool:
+            if write.number == begin:
+                write.put(write.size // 2)
+            return write.number >= begin and (end is None or write.number <= end)
+
+        self.on_write = refuse
+
+    def make_room(self) -> None:
+        """The disk takes everything again."""
+        self.on_write = lambda _: False
+
+    def __enter__(self) -> Self:
+        """Replace the function."""
+        import apsw
+
+        self._layer = apsw.VFS("disk", "unix")
+        self._real = {name: at for name in _NAMES if (at := self._layer.xGetSystemCall(name))}
+        real = _PWRITE(next(iter(self._real.values())))
+
+        def write(file: int, data: int, size: int, offset: int) -> int:
+            self.writes += 1
+            if not self.on_write(Write(self.writes, size, lambda part: real(file, data, part, offset))):
+                return int(real(file, data, size, offset))
+            ctypes.set_errno(errno.ENOSPC)
+            return -1
+
+        self._write = _PWRITE(write)  # what C calls must live as long as it is set
+        for name in self._real:
+            self._layer.xSetSystemCall(name, ctypes.cast(self._write, ctypes.c_void_p).value)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Put the function back."""
+        for name, at in self._real.items():
+            self._layer.xSetSystemCall(name, at)
+        self._layer.unregister()

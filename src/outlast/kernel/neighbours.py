@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 
 from outlast.errors import OutlastError, ProtocolError, StorageError
 from outlast.kernel import sync
-from outlast.kernel.admit import Admitted, Known, Verdict
+from outlast.kernel.admit import Admitted, Known, Refused, Verdict
 from outlast.kernel.entry import Entry
 from outlast.kernel.forward import Offer
 from outlast.kernel.links import tcp
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 RETRY_MIN_S: Final = 1.0
 RETRY_MAX_S: Final = 60.0
 TICK_S: Final = 10.0
-EVENTS_MAX: Final = 256
-"""Messages read ahead of the session; an honest peer's credit bounds them further."""
+READ_AHEAD_BYTES: Final = 4 * 1024 * 1024
+"""Of messages that wait for the session; an honest peer's credit bounds them further."""
 INBOUND_MAX: Final = 64
 """Sessions that others may have opened at a time."""
 
@@ -57,6 +57,7 @@ class _Live:
     task: asyncio.Task[None] | None
     room: asyncio.Event
     """Set while more may be read ahead."""
+    ahead_bytes: int = 0
     in_step: bool = False
 
 
@@ -73,6 +74,7 @@ class Neighbours:
         self._seen: dict[bytes, int] = {}
         self._errors: dict[bytes, str] = {}
         self._claims: dict[bytes, int] = {}
+        self._hopeless: set[bytes] = set()
         self._unconfirmed: dict[bytes, set[bytes]] = {}
         """What people here wrote, and a link died before the neighbour said that it is durable there."""
 
@@ -184,6 +186,7 @@ class Neighbours:
             limits=sync.Limits(intake_bytes=node.share_left(peer)),
         )
         live = _Live(peer, initiator, asyncio.Queue(), session, asyncio.current_task(), asyncio.Event())
+        live.room.set()
         ingests: asyncio.Queue[Sequence[Entry]] = asyncio.Queue()
         self._live.add(live)
         self._errors.pop(peer, None)
@@ -195,11 +198,10 @@ class Neighbours:
             _put(live.events, sync.Started())
             reason: str | None = None
             while reason is None:
-                if live.events.qsize() < EVENTS_MAX:
-                    live.room.set()
-                else:
-                    live.room.clear()
                 event = await live.events.get()
+                if isinstance(event, sync.MessageArrived):
+                    live.ahead_bytes -= len(event.data)
+                    live.room.set()
                 if admit.done():
                     admit.result()
                 for command in session.step(event):
@@ -240,7 +242,8 @@ class Neighbours:
                     for day, count in store.buckets(space)
                     if day == 0 or day >= floor_day
                 ]
-                _put(live.events, sync.BucketsLoaded(buckets, store.bare()))
+                bare = [entry for entry in store.bare() if entry.id not in self._hopeless]
+                _put(live.events, sync.BucketsLoaded(buckets, bare))
             case sync.LoadBucket(space, day):
                 times, ids = store.bucket(space, day)
                 view = await asyncio.to_thread(SetView.from_sorted, times, ids)
@@ -280,6 +283,9 @@ class Neighbours:
                 if message is None:
                     break
                 _put(live.events, sync.MessageArrived(message))
+                live.ahead_bytes += len(message)
+                if live.ahead_bytes > READ_AHEAD_BYTES:
+                    live.room.clear()
         except ProtocolError as error:
             self._errors[live.peer] = str(error)
         _put(live.events, sync.LinkClosed())
@@ -301,6 +307,9 @@ class Neighbours:
                 _put(live.events, sync.Stopping())
                 raise
             for verdicts in results:
+                # A header that was kept can have a payload that its kind refuses: it is not asked for again.
+                refused = [v.entry.id for v in verdicts if isinstance(v, Refused) and v.entry and v.entry.payload]
+                self._hopeless |= self._node.open_store.known(refused)
                 _put(live.events, sync.Ingested([self._fate(verdict) for verdict in verdicts]))
 
     def _fate(self, verdict: Verdict) -> sync.Fate:

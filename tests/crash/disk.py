@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
@@ -21,6 +22,7 @@ class Write(NamedTuple):
     """A write that is about to reach the disk."""
 
     number: int  # from 1
+    path: str
     size: int  # bytes
     put: Callable[[int], None]
     """Bring its first so many bytes to the disk."""
@@ -61,7 +63,11 @@ class Disk:
 
         def write(file: int, data: int, size: int, offset: int) -> int:
             self.writes += 1
-            if not self.on_write(Write(self.writes, size, lambda part: real(file, data, part, offset))):
+            if not self.on_write(
+                Write(
+                    self.writes, os.readlink(f"/proc/self/fd/{file}"), size, lambda part: real(file, data, part, offset)
+                )
+            ):
                 return int(real(file, data, size, offset))
             ctypes.set_errno(errno.ENOSPC)
             return -1

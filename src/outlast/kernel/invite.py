@@ -20,6 +20,7 @@ from outlast.kernel.identity import (
     Device,
     IdentityError,
     check_name,
+    is_usable,
     read_certificate,
     verify_prekey,
 )
@@ -93,8 +94,8 @@ def read_link(text: str, *, today: int) -> Invitation:
         raise InviteError(f"the contact link is not usable: {error}") from None
     if not verify_prekey(device.device, body.prekey, body.prekey_day, body.signature):
         raise InviteError("the contact link is damaged: its device did not sign it; ask for a new link")
-    if len(body.prekey) != 32 or len(body.intro_secret) != INTRO_SECRET_BYTES:
-        raise InviteError("the contact link is damaged: its keys have the wrong length")
+    if len(body.prekey) != 32 or len(body.intro_secret) != INTRO_SECRET_BYTES or not is_usable(body.prekey):
+        raise InviteError("the contact link is damaged: its keys are not usable")
     if today > body.prekey_day + LINK_LIFE_DAYS:
         raise UsageError("this contact link has expired; ask for a new link")
     return Invitation(device, body.prekey, body.prekey_day, body.intro_secret)

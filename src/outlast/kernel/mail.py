@@ -38,6 +38,7 @@ from outlast.kernel.identity import (
     SealingKey,
     SigningKey,
     derive,
+    is_usable,
     read_certificate,
 )
 
@@ -358,6 +359,8 @@ def _check_letter(letter: SealedLetter) -> None:
         raise MailError("the letter's prekey and its day come together")
     if letter.prekey is not None and (len(letter.prekey) != 32 or not 0 <= (letter.prekey_day or 0) < 2**31):
         raise MailError("the letter's prekey is malformed")
+    if letter.prekey is not None and not is_usable(letter.prekey):
+        raise MailError("nothing can be sealed to the letter's prekey")
 
 
 def _encode_letter(letter: SealedLetter) -> bytes:

@@ -292,7 +292,7 @@ class Node:
             await self.write(vault.close)
             raise
         self.people[key] = person
-        self._spawn(key, person.run_outbox(), person.run_mail())
+        self._spawn(key, person.run_outbox(), person.run_mail(), person.run_later())
         self.touch()
         return person
 
@@ -402,6 +402,7 @@ class Node:
         while True:
             with contextlib.suppress(StorageError):
                 await self._tidy()
+            self.touch()  # there may be a warning to show, or none any more
             await asyncio.sleep(TIDY_S)
 
     async def _tidy(self) -> None:

@@ -42,7 +42,7 @@ from outlast.kernel.identity import (
     sign_prekey,
     words_of,
 )
-from outlast.kernel.kinds import Kind
+from outlast.kernel.kinds import Kind, KindError
 from outlast.kernel.log import Head, next_entry
 from outlast.kernel.room import Change, Event, Letter, RowChanges, Value
 from outlast.kernel.space import space_of
@@ -65,6 +65,26 @@ PREKEY_SPARE_DAYS: Final = 7
 LINK_DAYS: Final = 90
 CLAIMS: Final = 32
 """How many of the newest verified letters' dates count as claims about the time."""
+INTRODUCED_MAX: Final = 1000
+"""Contacts that introduced themselves and were neither verified nor added by a link; more are not let in."""
+DEVICES_MAX: Final = 8
+"""Devices of a contact that letters are sealed to without asking; each makes every letter to them dearer."""
+NEAR_DAYS: Final = mail.MAIL_LIFE_DAYS + 3
+AHEAD_DAYS: Final = 3
+"""Mail dated from NEAR_DAYS before today to AHEAD_DAYS after it is looked at as it comes; the rest waits for its turn."""
+DAYS_MAX: Final = 128
+"""Days whose tags are remembered."""
+TRIES_MAX: Final = 8
+"""Envelopes with one tag that are tried as they come; who saw a tag can make any number of them."""
+FAILURES_MAX: Final = 64
+"""Envelopes that may fail to open in one transaction, before the others wait for their turn."""
+LATER_MAX: Final = 100_000
+"""Envelopes that wait for their turn; those beyond are found again at the next start."""
+LATER_SLICE: Final = 4
+LATER_PAUSE: Final = 9
+"""For each second spent on what waits, so many seconds are left to everything else."""
+HELD_BY_MAX: Final = 200_000
+"""Entries of one bundle that its writer is remembered to have; those beyond travel once more."""
 
 RECEIVED: Final = 1
 READ: Final = 2
@@ -193,9 +213,16 @@ class Person:
         self._devices: dict[bytes, Device] = {}
         self._keys_in: dict[bytes, bytes] = {}
         self._keys_out: dict[bytes, bytes] = {}
-        self._expected: dict[bytes, _Slot] = {}
+        self._expected: dict[int, dict[bytes, _Slot]] = {}
+        """By day: the tags of mail that is for this person."""
         self._next_in: dict[tuple[bytes, int], int] = {}
-        self._days: set[int] = set()
+        self._failures: dict[bytes, int] = {}
+        """How often an envelope with that tag did not open."""
+        self._later: deque[bytes] = deque()
+        """Entries that wait for their turn; any thread adds."""
+        self._later_arrived = asyncio.Event()
+        self._later_arrived.set()
+        self._unopened_due = self._odd_dates_due = True
         self._pending: deque[Entry] = deque()
         """In the outbox, and on their way to the store; the writer thread adds, the loop takes."""
         self._flushed: deque[bytes] = deque()
@@ -312,7 +339,8 @@ class Person:
                 + (", name = excluded.name" if name is not None else ""),
                 (device.identity, chosen, now, invitation.intro_secret),
             )
-            self._put_device(tx, device, invitation.prekey, invitation.prekey_day)
+            if not self._put_device(tx, device, invitation.prekey, invitation.prekey_day):
+                raise UsageError("the device of this link is known here as somebody else's: ask for a link of another")
 
         await self._learn([device.device], add)
         return self.contact(device.identity)
@@ -330,8 +358,9 @@ class Person:
             tx.execute("UPDATE contact SET blocked = ? WHERE identity = ?", (int(blocked), identity))
 
         if blocked:
-            await self.node.write(lambda: self.vault.write(update))
-            self._forget_expected(self.query)
+            async with self._reading:
+                await self.node.write(lambda: self.vault.write(update))
+                self._forget_expected(self.query)
             self.node.touch()
         else:
             await self._learn(devices, update)
@@ -577,6 +606,7 @@ class Person:
             if item.local is not None:
                 tx.apply(item.local(item.letter))
         tx.executemany("INSERT INTO sent(entry, letter, to_identity, device, expires_day) VALUES (?, ?, ?, ?, ?)", sent)
+        tx.executemany("UPDATE device SET told = ? WHERE device = ?", {(prekey, row[3]) for row in sent})
         tx.executemany("INSERT OR IGNORE INTO custody(letter, event, at_ms) VALUES (?, ?, ?)", custody)
         tx.executemany(
             "INSERT INTO counter(device, day, direction, next) VALUES (?, ?, 0, ?)"
@@ -673,10 +703,97 @@ class Person:
         self._cursor = cursor
 
     def _expects(self, entry: Entry) -> bool:
-        day = day_of(entry.header.ts_ms)
-        if day not in self._days:
+        """Whether to open an envelope at once; what may be garbage that is dear to look at is put off."""
+        day, tag = day_of(entry.header.ts_ms), entry.header.tags[0]
+        if day not in self._expected:
+            if not self._is_near(day):
+                self._put_off(entry.id)
+                return False
             self._expect_day(day)
-        return entry.header.tags[0] in self._expected
+        if tag not in self._expected[day]:
+            return False
+        if self._failures.get(tag, 0) >= TRIES_MAX:
+            self._put_off(entry.id)
+            return False
+        return True
+
+    def _slot_of(self, entry: Entry) -> _Slot | None:
+        return self._expected.get(day_of(entry.header.ts_ms), {}).get(entry.header.tags[0])
+
+    def _is_near(self, day: int) -> bool:
+        return -NEAR_DAYS <= day - self.node.today() <= AHEAD_DAYS
+
+    def _put_off(self, entry: bytes) -> None:
+        if len(self._later) < LATER_MAX:
+            self._later.append(entry)
+            self.node.loop.call_soon_threadsafe(self._later_arrived.set)
+
+    async def run_later(self) -> None:
+        """Give what was put off its turn, a little at a time: envelopes that do not open keep nobody from their mail."""
+        while True:
+            await self._later_arrived.wait()
+            began = self.node.loop.time()
+            try:
+                await self._look_again()
+            except StorageError:
+                await asyncio.sleep(RETRY_S)
+            await asyncio.sleep((self.node.loop.time() - began) * LATER_PAUSE)
+
+    def _put_off_unopened(self) -> None:
+        """Find what an earlier run has put off, or could not open: mail by its tags, and all of odd dates."""
+        store = self.node.open_store
+        for bucket_day, _ in store.buckets(mail.MAIL_SPACE):
+            day = bucket_day - mail.MAIL_LIFE_DAYS - 1
+            if self._is_near(day):
+                if day not in self._expected:
+                    self._expect_day(day)
+                for _, entry in store.by_tags(self._expected[day]):
+                    if not self._was_opened(entry):
+                        self._put_off(entry)
+
+    def _put_off_odd_dates(self) -> None:
+        store = self.node.open_store
+        for bucket_day, _ in store.buckets(mail.MAIL_SPACE):
+            if len(self._later) < LATER_MAX and not self._is_near(bucket_day - mail.MAIL_LIFE_DAYS - 1):
+                for entry in store.bucket(mail.MAIL_SPACE, bucket_day)[1][:LATER_MAX]:
+                    if not self._was_opened(entry.tobytes()):
+                        self._put_off(entry.tobytes())
+
+    def _look_for_odd_dates(self) -> None:
+        self._odd_dates_due = True
+        self.node.loop.call_soon_threadsafe(self._later_arrived.set)
+
+    def _was_opened(self, entry: bytes) -> bool:
+        return bool(self.query("SELECT 1 FROM opened WHERE entry = ?", (entry,)))
+
+    async def _look_again(self) -> None:
+        async with self._reading:
+            if self._unopened_due:
+                self._put_off_unopened()
+                self._unopened_due = False
+            if self._odd_dates_due:
+                self._odd_dates_due = False
+                self._put_off_odd_dates()
+            self._later_arrived.clear()
+            ids = [self._later.popleft() for _ in range(min(LATER_SLICE, len(self._later)))]
+            if self._later:
+                self._later_arrived.set()
+            entries = [e for e in self.node.open_store.load(ids) if e.payload is not None]
+            odd = {day_of(e.header.ts_ms) for e in entries} - self._expected.keys()
+            for day in odd:
+                self._expect_day(day)
+            found = [e for e in entries if self._slot_of(e) is not None and not self._was_opened(e.id)]
+            try:
+                if found:
+                    await self._open(lambda _: found, self._cursor)
+            except StorageError:
+                self._later.extendleft(reversed(ids))
+                self._later_arrived.set()
+                raise
+            finally:
+                # Days on which somebody known wrote stay; any number of others could be made up.
+                for day in odd - {day for _, day in self._next_in}:
+                    self._expected.pop(day, None)
 
     async def _open(self, find: Callable[[Transaction], Sequence[Entry]], cursor: int) -> None:
         """Open what ``find`` finds, and all stored mail that becomes expected by it, in one transaction.
@@ -714,21 +831,28 @@ class Person:
         """Open these envelopes and take in their letters; returns the tags that became expected by them."""
         tags: list[bytes] = []
         introduced: set[bytes] = set()
+        failures = 0
         for entry in entries:
-            slot = self._expected.get(entry.header.tags[0])
+            slot = self._slot_of(entry)
             if slot is None or tx.query("SELECT 1 FROM opened WHERE entry = ?", (entry.id,)):
+                continue
+            if failures >= FAILURES_MAX:
+                self._put_off(entry.id)
                 continue
             result = self._open_one(entry, slot)
             if result is None:
+                failures += 1
+                self._failures[entry.header.tags[0]] = self._failures.get(entry.header.tags[0], 0) + 1
                 continue
-            tx.execute("INSERT INTO opened(entry, expires_day) VALUES (?, ?)", (entry.id, entry.header.expires_day))
-            self._accept_letter(tx, entry, slot, *result, receipts, introduced)
+            if self._accept_letter(tx, entry, slot, *result, receipts, introduced):
+                tx.execute("INSERT INTO opened(entry, expires_day) VALUES (?, ?)", (entry.id, entry.header.expires_day))
             if slot.device is not None:
                 tags += self._advance(slot)
         if introduced:
             self._load(tx.query)
             for device in introduced:
                 tags += self._expect_recent(device)
+            self._look_for_odd_dates()
         return tags
 
     def _stored(self, tx: Transaction, tags: Sequence[bytes]) -> list[Entry]:
@@ -739,18 +863,22 @@ class Person:
     def _put_cursor(self, tx: Transaction, cursor: int) -> None:
         tx.execute("INSERT OR REPLACE INTO meta(name, value) VALUES ('mail_cursor', ?)", (cursor.to_bytes(8, "big"),))
 
-    def _open_one(self, entry: Entry, slot: _Slot) -> tuple[Device, mail.SealedLetter] | None:
-        try:
-            if slot.device is None:
-                introduction = mail.open_introduction(
-                    entry, intro_secret=slot.secret, prekeys=self._prekeys, receiver=self._own
-                )
-                return introduction.device, introduction.letter
-            device = self._devices[slot.device]
-            return device, mail.open_letter(entry, prekeys=self._prekeys, sender=device, receiver=self._own)
-        except ProtocolError:
-            # Anybody who saw the tag can make an envelope with it; the real one stays expected.
-            return None
+    def _open_one(self, entry: Entry, slot: _Slot) -> tuple[Device, mail.SealedLetter, bytes] | None:
+        """The sender, the letter, and the prekey by which it opened; None when it does not.
+
+        Anybody who saw the tag can make an envelope with it; the real one stays expected.
+        """
+        for prekey in self._prekeys:
+            with contextlib.suppress(ProtocolError):
+                if slot.device is None:
+                    introduction = mail.open_introduction(
+                        entry, intro_secret=slot.secret, prekeys=[prekey], receiver=self._own
+                    )
+                    return introduction.device, introduction.letter, prekey.public
+                device = self._devices[slot.device]
+                letter = mail.open_letter(entry, prekeys=[prekey], sender=device, receiver=self._own)
+                return device, letter, prekey.public
+        return None
 
     def _accept_letter(
         self,
@@ -759,22 +887,32 @@ class Person:
         slot: _Slot,
         device: Device,
         sealed: mail.SealedLetter,
+        prekey: bytes,
         receipts: dict[bytes, list[bytes]],
         introduced: set[bytes],
-    ) -> None:
+    ) -> bool:
+        """Take a letter in; False when it is to be opened once more at another start: it is from somebody who is blocked
+
+        or one too many, or no room here knows what it says.
+        """
         now = self.node.now_ms()
         if device.device not in self._devices and device.device not in introduced:
             if device.identity == self.identity:
-                return
+                return True
             known = tx.query("SELECT blocked FROM contact WHERE identity = ?", (device.identity,))
-            if known and known[0][0]:
-                return
+            if (known and known[0][0]) or not self._has_room_for(tx, device.identity):
+                return False
             tx.execute(
                 "INSERT OR IGNORE INTO contact(identity, name, verified_ms, blocked, added_ms, intro) VALUES (?, ?, NULL, 0, ?, NULL)",
                 (device.identity, device.name, now),
             )
-            self._put_device(tx, device, sealed.prekey, sealed.prekey_day)
+            if not self._put_device(tx, device, sealed.prekey, sealed.prekey_day):
+                return True
             introduced.add(device.device)
+        elif slot.device is None and tx.query(
+            "SELECT 1 FROM device WHERE device = ? AND (identity, seal) <> (?, ?)", (device.device, device.identity, device.seal)
+        ):
+            return True
         elif sealed.prekey is not None:
             tx.execute(
                 "UPDATE device SET prekey = ?, prekey_day = ? WHERE device = ? AND (prekey_day IS NULL OR prekey_day <= ?)",
@@ -786,37 +924,53 @@ class Person:
             " ON CONFLICT(device, day, direction) DO UPDATE SET next = max(next, excluded.next)",
             (device.device, slot.day, slot.counter + 1 if slot.device is not None else 0),
         )
+        tx.execute("UPDATE device SET used = ? WHERE device = ?", (prekey, device.device))
+        room, kind = self.node.letter_rooms.get(sealed.kind), self.node.letters.get(sealed.kind)
+        if sealed.kind != "receipt" and (room is None or kind is None):
+            return False
         if tx.query("SELECT 1 FROM seen_letter WHERE letter = ?", (sealed.id,)):
-            return
+            return True
         tx.execute(
             "INSERT INTO seen_letter(letter, sender, sent_ms, received_ms, expires_day) VALUES (?, ?, ?, ?, ?)",
             (sealed.id, device.identity, sealed.sent_ms, now, entry.header.expires_day),
         )
         if sealed.kind == "receipt":
             self._accept_receipt(tx, device.identity, sealed.body, now)
-            return
-        letter = Letter(sealed.id, sealed.kind, sealed.body, sealed.sent_ms, device.identity, device.device, now)
-        room = self.node.letter_rooms.get(sealed.kind)
-        if room is not None:
+        elif room is not None and kind is not None and _is_of(kind, sealed.body):
+            letter = Letter(sealed.id, sealed.kind, sealed.body, sealed.sent_ms, device.identity, device.device, now)
             tx.apply(room.receive(letter, tx), room.name)
-        receipts.setdefault(device.identity, []).append(sealed.id)
+            receipts.setdefault(device.identity, []).append(sealed.id)
+        return True
+
+    def _has_room_for(self, tx: Transaction, identity: bytes) -> bool:
+        """Whether one more who introduces themself is let in, or one more device of a contact."""
+        if tx.query("SELECT 1 FROM contact WHERE identity = ?", (identity,)):
+            return bool(tx.query("SELECT count(*) < ? FROM device WHERE identity = ?", (2 * DEVICES_MAX, identity))[0][0])
+        strangers = "SELECT count(*) < ? FROM contact WHERE intro IS NULL AND verified_ms IS NULL AND NOT blocked"
+        return bool(tx.query(strangers, (INTRODUCED_MAX,))[0][0])
 
     def _accept_receipt(self, tx: Transaction, sender: bytes, body: bytes, now: int) -> None:
         try:
             receipt = msgspec.msgpack.decode(body, type=Receipt)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
             return
-        event = "read" if receipt.event == READ else "received"
-        for letter in receipt.letters[:RECEIPT_IDS]:
+        event = {RECEIVED: "received", READ: "read"}.get(receipt.event)
+        for letter in receipt.letters[:RECEIPT_IDS] if event else ():
             # Only whom a letter was sent to can acknowledge it.
             if tx.query("SELECT 1 FROM sent WHERE letter = ? AND to_identity = ?", (letter, sender)):
                 tx.execute("INSERT OR IGNORE INTO custody(letter, event, at_ms) VALUES (?, ?, ?)", (letter, event, now))
 
-    def _put_device(self, tx: Transaction, device: Device, prekey: bytes | None, prekey_day: int | None) -> None:
-        """Remember a contact's device; one that no accepted device of theirs signed for waits for the person's word."""
+    def _put_device(self, tx: Transaction, device: Device, prekey: bytes | None, prekey_day: int | None) -> bool:
+        """Remember a contact's device; one that no accepted device of theirs signed for waits for the person's word.
+
+        False when it is known as somebody else's, or with another key.
+        """
+        stands = tx.query("SELECT identity, seal FROM device WHERE device = ?", (device.device,))
+        if stands and stands[0] != (device.identity, device.seal):
+            return False
         others = tx.query("SELECT device FROM device WHERE identity = ? AND accepted = 1", (device.identity,))
         known = {bytes(row[0]) for row in others}
-        trusted = not known or device.device in known or device.cross in known
+        trusted = not known or device.device in known or (device.cross in known and len(known) < DEVICES_MAX)
         expected = not known or device.device in known
         warning = "" if expected else "new_device" if trusted else "unknown_device"
         tx.execute(
@@ -835,6 +989,7 @@ class Person:
                 prekey_day,
             ),
         )
+        return True
 
     # ---- expected tags ----
 
@@ -851,19 +1006,19 @@ class Person:
 
     def _forget_expected(self, query: Callable[[str], list[tuple[Any, ...]]]) -> None:
         self._expected.clear()
-        self._days.clear()
+        self._failures.clear()
         self._load(query)
 
     def _expect_day(self, day: int) -> None:
         """Make the tags of one day known: those of each contact's device, and those of introductions."""
-        if len(self._days) > 400:
-            self._expected.clear()
-            self._days.clear()
-        self._days.add(day)
+        if len(self._expected) >= DAYS_MAX:
+            for tag in self._expected.pop(next(iter(self._expected))):
+                self._failures.pop(tag, None)
+        tags = self._expected[day] = {}
         for secret in self._intros:
             key = mail.intro_key(secret, self._own)
             for counter in range(mail.INTRO_TAGS):
-                self._expected[mail.tag(key, day, counter)] = _Slot(None, day, counter, secret)
+                tags[mail.tag(key, day, counter)] = _Slot(None, day, counter, secret)
         for device in self._devices:
             self._expect(device, day, range(self._next_in.get((device, day), 0) + WINDOW))
 
@@ -872,7 +1027,7 @@ class Person:
         tags = []
         for counter in counters:
             tag = mail.tag(key, day, counter)
-            self._expected[tag] = _Slot(device, day, counter)
+            self._expected[day][tag] = _Slot(device, day, counter)
             tags.append(tag)
         return tags
 
@@ -889,10 +1044,10 @@ class Person:
     def _expect_recent(self, device: bytes) -> list[bytes]:
         """The tags of a newly known device for all days that stored mail can still have."""
         today = self.node.today()
-        days = set(range(today - mail.MAIL_LIFE_DAYS - 1, today + 3)) | self._days
+        days = {*range(today - NEAR_DAYS, today + AHEAD_DAYS + 1), *self._expected}
         tags: list[bytes] = []
         for day in days:
-            if day not in self._days:
+            if day not in self._expected:
                 self._expect_day(day)
             tags += self._expect(device, day, range(self._next_in.get((device, day), 0) + WINDOW))
         return tags
@@ -907,6 +1062,7 @@ class Person:
 
         async with self._reading:
             await self._open(find, self._cursor)
+        self._look_for_odd_dates()
 
     def _direction_in(self, device: bytes) -> bytes:
         if device not in self._keys_in:
@@ -1081,7 +1237,7 @@ class Person:
                 if isinstance(verdict, Refused | Held):
                     refused += 1
                     reasons.add(verdict.rule.line)
-            theirs.extend((e.id, e.header.expires_day) for e in held)
+            theirs.extend((e.id, e.header.expires_day) for e in held[: HELD_BY_MAX - len(theirs)])
 
         while data := await asyncio.to_thread(source.read, bundles.CHUNK_BYTES):
             size += len(data)
@@ -1098,8 +1254,9 @@ class Person:
         await take()
         await self.met_somebody()
         manifest = summary.manifest
-        if summary.signature_ok and writer is not None and manifest is not None:
-            device, number, acks = writer.device, manifest.number, manifest.acks_for(self.device)
+        known = self._devices.get(writer.device) if writer is not None else None
+        if summary.signature_ok and known is not None and manifest is not None:
+            device, number, acks = known.device, manifest.number, manifest.acks_for(self.device)
 
             def note(tx: Transaction) -> None:
                 # Only what the writer signed counts: others could claim that he has what he has not.
@@ -1217,10 +1374,15 @@ class Person:
         tx.execute("DELETE FROM counter WHERE day < ?", (pruned_day - mail.MAIL_LIFE_DAYS - 2,))
         keep = mail.MAIL_LIFE_DAYS + 1 + PREKEY_SPARE_DAYS
         tx.execute("DELETE FROM invite WHERE kind = 'prekey' AND made_day < ?", (pruned_day - LINK_DAYS - keep,))
-        tx.execute(
-            "DELETE FROM prekey WHERE superseded_day < ? AND public NOT IN (SELECT secret FROM invite WHERE kind = 'prekey')",
-            (pruned_day - keep,),
+        # Who was silent for long still has the prekey of their last letter, or the last one that they were told.
+        gone = tx.execute(
+            "DELETE FROM prekey WHERE superseded_day < ? AND public NOT IN (SELECT secret FROM invite WHERE kind = 'prekey')"
+            " AND (superseded_day < ? OR public NOT IN (SELECT told FROM device WHERE told IS NOT NULL"
+            " UNION SELECT used FROM device WHERE used IS NOT NULL))",
+            (pruned_day - keep, pruned_day - keep - LINK_DAYS),
         )
+        if gone:
+            self._load(tx.query)
 
     def _newest_prekey(self, tx: Transaction) -> tuple[bytes, int]:
         public, day = tx.query("SELECT public, made_day FROM prekey ORDER BY made_day DESC LIMIT 1")[0]
@@ -1282,12 +1444,21 @@ def restore_person(vault: Vault, body: backups.BackupBody) -> None:
                         kept.certificate,
                         int(kept.accepted),
                         kept.warning or "",
-                        kept.prekey,
-                        kept.prekey_day,
+                        # Without their link nothing tells them of the new device, and they would not find the letter.
+                        kept.prekey if contact.intro is not None else None,
+                        kept.prekey_day if contact.intro is not None else None,
                     ),
                 )
 
     vault.write(write)
+
+
+def _is_of(kind: Kind, body: bytes) -> bool:
+    try:
+        kind.decode(body)
+    except KindError:
+        return False
+    return True
 
 
 def _must(value: bytes | None) -> bytes:

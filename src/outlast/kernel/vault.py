@@ -31,7 +31,7 @@ _SCHEMA: Final = (
     CREATE TABLE device (
         device BLOB PRIMARY KEY, identity BLOB NOT NULL, seal BLOB NOT NULL, created_day INTEGER NOT NULL,
         certificate BLOB NOT NULL, accepted INTEGER NOT NULL DEFAULT 0, warning TEXT,
-        prekey BLOB, prekey_day INTEGER
+        prekey BLOB, prekey_day INTEGER, told BLOB, used BLOB
     );
     CREATE INDEX device_identity ON device (identity);
     CREATE TABLE prekey (

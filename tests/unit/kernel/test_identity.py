@@ -28,6 +28,7 @@ from outlast.kernel.identity import (
     fingerprint_words,
     id_text,
     identity_key,
+    is_usable,
     node_text,
     parse_id,
     parse_node,
@@ -168,6 +169,16 @@ class TestCertificate:
     def test_a_signed_body_out_of_bounds_is_refused(self, changed: dict[str, object]) -> None:
         with pytest.raises(IdentityError, match="no device certificate"):
             read_certificate(signed(msgspec.structs.replace(BODY, **changed)))
+
+    @given(st.binary(min_size=32, max_size=32) | st.sampled_from(LOW_ORDER))
+    def test_a_key_is_usable_exactly_when_it_shares_a_secret(self, public: bytes) -> None:
+        for key in (public, bytes((*public[:31], public[31] ^ 0x80))):
+            try:
+                ALICE.seal.exchange(key)
+            except IdentityError:
+                assert not is_usable(key)
+            else:
+                assert is_usable(key)
 
     @pytest.mark.parametrize("seal", LOW_ORDER, ids=bytes.hex)
     def test_a_key_that_nothing_can_be_sealed_to_is_refused(self, seal: bytes) -> None:

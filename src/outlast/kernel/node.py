@@ -217,13 +217,14 @@ class Node:
             await self._open_store(passphrase)
         wrong: LockedError | None = None
         for key in self.home.people():
-            if key in self.people:
-                if not self.home.needs_passphrase(key):
-                    continue
-                await self.write(partial(self.home.open_key, key, passphrase))
-                return self.people[key]
+            open_now = self.people.get(key)
+            if open_now is not None and not self.home.needs_passphrase(key):
+                continue
             try:
-                return await self._open_person(key, passphrase)
+                if open_now is None:
+                    return await self._open_person(key, passphrase)
+                await self.write(partial(self.home.open_key, key, passphrase))
+                return open_now
             except LockedError as error:
                 wrong = error
         if wrong is None and self.people:

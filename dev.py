@@ -148,8 +148,7 @@ def environment(folder: Path, lock: str, *, program: bool = True) -> Path:
             ) from error
         except OSError as error:
             raise SystemExit(
-                f"Cannot write {folder}: {error.strerror}. It takes the owner of {ROOT} and 1 GB "
-                "of free disk."
+                f"Cannot write {folder}: {error.strerror}. It takes the owner of {ROOT} and 1 GB of free disk."
             ) from error
     return python
 
@@ -243,9 +242,7 @@ def say(line: str) -> None:
 
 def call(command: list[str | Path], environ: dict[str, str] | None = None) -> None:
     """Run a step whose failure ends the command. Its output is no part of the command's own."""
-    subprocess.run(
-        command, cwd=ROOT, env=environ, check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr
-    )
+    subprocess.run(command, cwd=ROOT, env=environ, check=True, stdin=subprocess.DEVNULL, stdout=sys.stderr)
 
 
 def run(command: list[str | Path], environ: dict[str, str] | None = None) -> int:

@@ -12,9 +12,7 @@ from hypothesis import settings
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.register_profile("desk", deadline=None)
 settings.register_profile("soak", deadline=None, max_examples=10_000)
-settings.load_profile(
-    "soak" if "OUTLAST_SOAK" in os.environ else "ci" if os.environ.get("CI") else "desk"
-)
+settings.load_profile("soak" if "OUTLAST_SOAK" in os.environ else "ci" if os.environ.get("CI") else "desk")
 
 
 @pytest.hookimpl(tryfirst=True)

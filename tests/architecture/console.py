@@ -57,9 +57,7 @@ def failures(page: str, home: Path, *, timeout_s: float = 120) -> list[str]:
     # At its end the session ends what it left in the background, itself included.
     script = "trap 'kill -9 0' EXIT\n"
     script += "".join(f"{step.command}\nprintf '\\n%s %d\\n' {mark} $?\n" for step in todo)
-    environ = {
-        name: value for name, value in os.environ.items() if name[:4] not in ("XDG_", "OUTL")
-    }
+    environ = {name: value for name, value in os.environ.items() if name[:4] not in ("XDG_", "OUTL")}
     environ["HOME"] = str(home)
     environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environ['PATH']}"
     output = home / ".session"

@@ -45,9 +45,7 @@ def test_the_program_imports_nothing_that_it_does_not_ask_for() -> None:
     extras = PROJECT["project"]["optional-dependencies"].values()
     asked = {plain(one) for one in PROJECT["project"]["dependencies"]}
     asked |= {plain(one) for extra in extras for one in extra}
-    unasked = {
-        name for name in foreign if not asked & {plain(one) for one in providers.get(name, ())}
-    }
+    unasked = {name for name in foreign if not asked & {plain(one) for one in providers.get(name, ())}}
     assert unasked == set()
 
 

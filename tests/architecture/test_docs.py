@@ -44,9 +44,7 @@ def test_a_command_may_go_on_over_several_lines_and_its_output_is_told_apart() -
 
 
 def test_a_page_that_shows_the_truth_passes(tmp_path: Path) -> None:
-    page = block("$ X=blue; cd /; printf 'id 7f3a\\nend\\n'\nid ...\nend") + block(
-        "$ echo $X\nblue"
-    )
+    page = block("$ X=blue; cd /; printf 'id 7f3a\\nend\\n'\nid ...\nend") + block("$ echo $X\nblue")
     assert failures(page, tmp_path) == []
 
 
@@ -63,9 +61,7 @@ def test_a_session_begins_in_an_empty_home_of_its_own(tmp_path: Path) -> None:
         ("$ exit 0\n$ true", "did not end"),
     ],
 )
-def test_a_page_that_shows_something_else_is_noticed(
-    tmp_path: Path, shown: str, complaint: str
-) -> None:
+def test_a_page_that_shows_something_else_is_noticed(tmp_path: Path, shown: str, complaint: str) -> None:
     [wrong] = failures(block(shown), tmp_path)
     assert complaint in wrong
 
@@ -80,9 +76,7 @@ def test_a_program_in_the_background_neither_holds_nor_outlives_the_session(tmp_
     # The pipe that it keeps open for writing reads as ended once it is gone.
     os.mkfifo(tmp_path / "held")
     reader = os.open(tmp_path / "held", os.O_RDONLY | os.O_NONBLOCK)
-    page = block(
-        "$ mkfifo ready\n$ (echo > ready; exec tail -f /dev/null) > held &\n$ read < ready"
-    )
+    page = block("$ mkfifo ready\n$ (echo > ready; exec tail -f /dev/null) > held &\n$ read < ready")
     assert failures(page, tmp_path) == []
     assert select.select([reader], [], [], 10)[0] == [reader]
     assert os.read(reader, 1) == b""

@@ -74,9 +74,7 @@ def test_the_program_keeps_its_contracts() -> None:
 
 def test_every_contract_is_broken_on_purpose_below() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
-    assert {contract["name"] for contract in contracts["contracts"]} == {
-        name for name, _, _ in FORBIDDEN
-    }
+    assert {contract["name"] for contract in contracts["contracts"]} == {name for name, _, _ in FORBIDDEN}
 
 
 def test_every_file_of_the_kernel_is_a_machine_or_belongs_to_the_shell() -> None:

@@ -22,11 +22,7 @@ def found_elsewhere(text: str) -> list[str]:
 def test_no_file_of_the_project_names_a_registry_or_a_machine() -> None:
     names = files_of_the_project()
     assert names, "git lists no file"
-    named = {
-        name: what
-        for name in names
-        if (what := found_elsewhere((ROOT / name).read_text("utf-8", "replace")))
-    }
+    named = {name: what for name in names if (what := found_elsewhere((ROOT / name).read_text("utf-8", "replace")))}
     assert named == {}
 
 

@@ -28,15 +28,11 @@ OFFERS = {
 
 def main(arguments: list[str]) -> int:
     """Run the measurements that were asked for, all of them without a name; 1 when a bar fails."""
-    there = sorted(
-        path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py")
-    )
+    there = sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))
     wanted = [name for asked in arguments for name in SETS.get(asked, (asked,))] or there
     unknown = [name for name in wanted if name not in there]
     if unknown:
-        raise SystemExit(
-            f"No measurement is called {unknown[0]}. There are: {', '.join([*SETS, *there])}."
-        )
+        raise SystemExit(f"No measurement is called {unknown[0]}. There are: {', '.join([*SETS, *there])}.")
     holds = True
     for name in dict.fromkeys(wanted):
         run = importlib.import_module(f"tests.bench.bench_{name}").run

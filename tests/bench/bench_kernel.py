@@ -36,7 +36,8 @@ class Process:
         )
 
     def ask(self, command: str, *arguments: object) -> dict[str, Any]:
-        assert self.child.stdin and self.child.stdout
+        assert self.child.stdin
+        assert self.child.stdout
         self.child.stdin.write(json.dumps([command, *arguments]) + "\n")
         self.child.stdin.flush()
         line = self.child.stdout.readline()
@@ -202,8 +203,17 @@ def ingest(folder: Path) -> Iterator[dict[str, Any]]:
                 h = entry.header
                 if verify(h.author, entry.signature, signing_input(entry.header_bytes)):
                     rows.append(
-                        (entry.id, h.space, h.expires_day, h.ts_ms, h.author, h.seq, entry.header_bytes, entry.signature)
-                        + (entry.payload,)
+                        (
+                            entry.id,
+                            h.space,
+                            h.expires_day,
+                            h.ts_ms,
+                            h.author,
+                            h.seq,
+                            entry.header_bytes,
+                            entry.signature,
+                            entry.payload,
+                        )
                     )
             with connection:
                 connection.executemany(
@@ -282,7 +292,15 @@ def memory(folder: Path, peer_python: str | None) -> Iterator[dict[str, Any]]:
     up = [outlast, "--home", home, "up", "--port", port, "--no-lan"]
     with processes([sys.executable, "-m", "tests.bench.node_process", folder / "n"]) as (other,), serving(up) as child:
         about = other.ask("about")
-        told = [outlast, "--home", home, "peer", "add", f"127.0.0.1:{about['port']}", node_text(bytes.fromhex(about["node"]))]
+        told = [
+            outlast,
+            "--home",
+            home,
+            "peer",
+            "add",
+            f"127.0.0.1:{about['port']}",
+            node_text(bytes.fromhex(about["node"])),
+        ]
         answers(f"http://localhost:{port}/")
         subprocess.run(told, check=True, capture_output=True)
         while other.ask("sessions")["count"] == 0:

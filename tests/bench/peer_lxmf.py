@@ -52,9 +52,7 @@ def letters(to, count, size):
     left = threading.Semaphore(0)
     before, start = counters(), time.perf_counter()
     for number in range(count):
-        message = LXMF.LXMessage(
-            there, own, f"{number:06d}".ljust(size, "x"), "", desired_method=LXMF.LXMessage.DIRECT
-        )
+        message = LXMF.LXMessage(there, own, f"{number:06d}".ljust(size, "x"), "", desired_method=LXMF.LXMessage.DIRECT)
         message.register_delivery_callback(lambda _message: left.release())
         router.handle_outbound(message)
     for _ in range(count):

@@ -1,8 +1,7 @@
 """The kernel's door: what rooms, pages and commands may use of it."""
 
-from outlast.kernel.backup import BackupBody
+from outlast.kernel.backup import BackupBody, open_backup
 from outlast.kernel.backup import count as count_backup
-from outlast.kernel.backup import open_backup
 from outlast.kernel.entry import DAY_MS, Entry
 from outlast.kernel.home import Home, default_path
 from outlast.kernel.identity import (
@@ -22,7 +21,20 @@ from outlast.kernel.mail import LETTER_MAX_BYTES
 from outlast.kernel.neighbours import PeerState
 from outlast.kernel.node import Node, find_rooms
 from outlast.kernel.person import BundleReport, Contact, Custody, Person
-from outlast.kernel.room import Change, Delete, Event, Letter, Level, Put, Room, RowChange, RowChanges, Rows, Status, Value
+from outlast.kernel.room import (
+    Change,
+    Delete,
+    Event,
+    Letter,
+    Level,
+    Put,
+    Room,
+    RowChange,
+    RowChanges,
+    Rows,
+    Status,
+    Value,
+)
 from outlast.kernel.space import GENESIS, SpaceBody, read_genesis
 
 __all__ = [

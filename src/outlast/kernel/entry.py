@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import pairwise
 from typing import Final
 
 import msgspec
@@ -201,5 +202,5 @@ def _check(h: Header) -> None:
     if tags:
         if len(tags) > TAGS_MAX or any(not 1 <= len(tag) <= TAG_MAX_BYTES for tag in tags):
             raise EntryError(f"entry has at most {TAGS_MAX} tags of 1 to {TAG_MAX_BYTES} bytes")
-        if any(a >= b for a, b in zip(tags, tags[1:], strict=False)):
+        if any(a >= b for a, b in pairwise(tags)):
             raise EntryError("entry tags must be sorted and unique")

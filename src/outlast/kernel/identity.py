@@ -147,7 +147,7 @@ _device_decoder = msgspec.msgpack.Decoder(DeviceBody)
 
 
 def check_name(name: str) -> str:
-    """The name a person or channel goes by, trimmed; raises UsageError when empty, too long or with control characters."""
+    """A person's or channel's name, trimmed; raises UsageError when empty, too long or with control characters."""
     name = " ".join(name.split())
     if not name or len(name) > NAME_MAX_CHARS or not name.isprintable():
         raise UsageError(f"a name has 1 to {NAME_MAX_CHARS} printable characters")

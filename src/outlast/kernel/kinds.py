@@ -27,8 +27,8 @@ class KindError(ProtocolError):
 class Kind:
     """One kind of entry (on the log) or of letter (inside mail).
 
-    ``body`` is a frozen msgspec Struct, encoded as msgpack; ``max_bytes`` bounds the encoded body; ``max_life_days`` bounds
-    ``expires_day`` against the entry's own time, and 0 allows entries that never expire.
+    ``body`` is a frozen msgspec Struct, encoded as msgpack; ``max_bytes`` bounds the encoded body; ``max_life_days``
+    bounds ``expires_day`` against the entry's own time, and 0 allows entries that never expire.
     """
 
     name: str

@@ -129,10 +129,14 @@ class Neighbours:
         peers = self._node.open_store.peers() if not self._node.locked else []
         added = {peer.node for peer in peers}
         known = [
-            PeerState(p.node, p.host, p.port, p.node in connected, self._seen.get(p.node), self._errors.get(p.node), True)
+            PeerState(
+                p.node, p.host, p.port, p.node in connected, self._seen.get(p.node), self._errors.get(p.node), True
+            )
             for p in peers
         ]
-        return known + [PeerState(key, "", 0, True, self._seen.get(key), None, False) for key in sorted(connected - added)]
+        return known + [
+            PeerState(key, "", 0, True, self._seen.get(key), None, False) for key in sorted(connected - added)
+        ]
 
     def claims(self) -> list[int]:
         """The dates that connected neighbours claim; they warn and never set or prune anything."""

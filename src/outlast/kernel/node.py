@@ -1,9 +1,9 @@
 """Node: the asyncio shell that carries out what the kernel's machines return.
 
-One process has a home open. Inside it there is one event loop, which reads, and one writer thread, which alone writes to the
-store and the vaults. Everything that enters the store, from this node or from outside, goes through ``ingest``: one queue,
-one door (``admit``), one transaction for all that waits. Rooms fold what changed, people open their mail, and the sessions
-with neighbours offer what is new.
+One process has a home open. Inside it there is one event loop, which reads, and one writer thread, which alone writes
+to the store and the vaults. Everything that enters the store, from this node or from outside, goes through
+``ingest``: one queue, one door (``admit``), one transaction for all that waits. Rooms fold what changed, people open
+their mail, and the sessions with neighbours offer what is new.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from outlast.kernel.admit import (
     AdmissionState,
     Admitted,
     Held,
-    Known,
     Refused,
     Signed,
     Verdict,
@@ -276,7 +275,9 @@ class Node:
             raise
         self._cursor = store.cursor()
         self.store = store
-        self._spawn("node", self._run_door(), self._run_tidy(), *(room.run(self) for room in self.rooms.values() if room.run))
+        self._spawn(
+            "node", self._run_door(), self._run_tidy(), *(room.run(self) for room in self.rooms.values() if room.run)
+        )
         self.neighbours.start()
         self.touch()
 
@@ -423,7 +424,9 @@ class Node:
                     await self._fold(store)
                     self._after_write()
         else:
-            waiting = store.query("SELECT 1 FROM bucket WHERE expires_day BETWEEN 1 AND ? AND entries > 0", (local - 1,))
+            waiting = store.query(
+                "SELECT 1 FROM bucket WHERE expires_day BETWEEN 1 AND ? AND entries > 0", (local - 1,)
+            )
             self._stopped = verdict.reason if waiting else None
         if not self._is_date_in_doubt():
             # A date that ran ahead would become one that no later correction could take back.
@@ -441,8 +444,8 @@ class Node:
     async def ingest(self, batch: Sequence[bytes | Entry], source: bytes | None = None) -> list[Verdict]:
         """Let packed entries in; their verdicts in order, once those admitted are durable.
 
-        ``source`` is the neighbour (32 B) whose share is charged, None for what a person here brought. Raises StorageError
-        when the disk refuses; nothing of the batch is then said to be kept.
+        ``source`` is the neighbour (32 B) whose share is charged, None for what a person here brought. Raises
+        StorageError when the disk refuses; nothing of the batch is then said to be kept.
         """
         return await self._enter(batch, source, own=False)
 
@@ -510,13 +513,19 @@ class Node:
         states: list[tuple[list[bytes | Entry], AdmissionState]] = []
         spaces = frozenset(store.spaces())
         room_left = {
-            space: max(0, SPACE_QUOTA_BYTES - int(store.usage_of(space).bytes)) for space in spaces if space != mail.MAIL_SPACE
+            space: max(0, SPACE_QUOTA_BYTES - int(store.usage_of(space).bytes))
+            for space in spaces
+            if space != mail.MAIL_SPACE
         }
         for arrival in arrivals:
             batch = [_unpacked(data) for data in arrival.batch]
             ids = [entry.id for entry in batch if isinstance(entry, Entry)]
             known = store.known(ids)
-            large = {e.id for e in batch if isinstance(e, Entry) and e.header.payload_size > INLINE_MAX_BYTES and e.id in known}
+            large = {
+                e.id
+                for e in batch
+                if isinstance(e, Entry) and e.header.payload_size > INLINE_MAX_BYTES and e.id in known
+            }
             states.append(
                 (
                     batch,
@@ -533,7 +542,9 @@ class Node:
                 )
             )
         # One transaction for all of it: entries, what was refused or spent, and the rooms' views.
-        results, spent = await self.write(lambda: store.together(lambda: self._admit_on_writer(store, arrivals, states)))
+        results, spent = await self.write(
+            lambda: store.together(lambda: self._admit_on_writer(store, arrivals, states))
+        )
         for source, size in spent:
             self._spent[source] = self._spent.get(source, 0) + size
         self._after_write()

@@ -270,7 +270,8 @@ class Person:
         return words_of(self._entropy)
 
     async def link(self) -> str:
-        """A contact link: with it somebody's first letter can be sealed; it is good for 90 days."""
+        """A contact link: with it somebody's first letter can be sealed; it is good for 90 days from today."""
+        await self.met_somebody()
         row = self.query("SELECT public, made_day FROM prekey ORDER BY made_day DESC LIMIT 1")[0]
         public, day = bytes(row[0]), int(row[1])
 
@@ -305,7 +306,9 @@ class Person:
             f" WHERE device.identity = contact.identity AND warning <> '') FROM contact {which}",
             args,
         )
-        return [Contact(bytes(i), n, v, bool(b), a, tuple(sorted(w.split(","))) if w else ()) for i, n, v, b, a, w in rows]
+        return [
+            Contact(bytes(i), n, v, bool(b), a, tuple(sorted(w.split(","))) if w else ()) for i, n, v, b, a, w in rows
+        ]
 
     def find(self, text: str) -> Contact:
         """The contact meant by a whole ID, a name, or the beginning of an ID; raises NotFoundError or UsageError."""
@@ -407,7 +410,9 @@ class Person:
             raise UsageError(f"no room here knows letters of kind {kind!r}")
         data = letter_kind.encode(body)
         if len(data) > mail.LETTER_MAX_BYTES:
-            raise UsageError(f"a letter holds at most {mail.LETTER_MAX_BYTES} bytes, this has {len(data)}: make it shorter")
+            raise UsageError(
+                f"a letter holds at most {mail.LETTER_MAX_BYTES} bytes, this has {len(data)}: make it shorter"
+            )
         return await self._enqueue(to, kind, data, local)
 
     async def mark_read(self, letters: Sequence[bytes]) -> None:
@@ -596,7 +601,12 @@ class Person:
                 continue
             for device, their_prekey, intro in devices[item.to]:
                 sealed = mail.SealedLetter(
-                    id=item.letter, kind=item.kind, sent_ms=item.sent_ms, body=item.body, prekey=prekey, prekey_day=prekey_day
+                    id=item.letter,
+                    kind=item.kind,
+                    sent_ms=item.sent_ms,
+                    body=item.body,
+                    prekey=prekey,
+                    prekey_day=prekey_day,
                 )
                 entry = self._seal_one(tx, counters, sealed, device, their_prekey, intro)
                 entries.append(entry)
@@ -910,7 +920,8 @@ class Person:
                 return True
             introduced.add(device.device)
         elif slot.device is None and tx.query(
-            "SELECT 1 FROM device WHERE device = ? AND (identity, seal) <> (?, ?)", (device.device, device.identity, device.seal)
+            "SELECT 1 FROM device WHERE device = ? AND (identity, seal) <> (?, ?)",
+            (device.device, device.identity, device.seal),
         ):
             return True
         elif sealed.prekey is not None:
@@ -945,7 +956,9 @@ class Person:
     def _has_room_for(self, tx: Transaction, identity: bytes) -> bool:
         """Whether one more who introduces themself is let in, or one more device of a contact."""
         if tx.query("SELECT 1 FROM contact WHERE identity = ?", (identity,)):
-            return bool(tx.query("SELECT count(*) < ? FROM device WHERE identity = ?", (2 * DEVICES_MAX, identity))[0][0])
+            return bool(
+                tx.query("SELECT count(*) < ? FROM device WHERE identity = ?", (2 * DEVICES_MAX, identity))[0][0]
+            )
         strangers = "SELECT count(*) < ? FROM contact WHERE intro IS NULL AND verified_ms IS NULL AND NOT blocked"
         return bool(tx.query(strangers, (INTRODUCED_MAX,))[0][0])
 
@@ -995,8 +1008,12 @@ class Person:
 
     def _load(self, query: Callable[[str], list[tuple[Any, ...]]]) -> None:
         """Read prekeys, intro secrets and devices from the vault into memory, by this thread's way to query it."""
-        self._prekeys = [OpeningKey.from_secret(bytes(row[0])) for row in query("SELECT secret FROM prekey ORDER BY made_day DESC")]
-        self._intros = [bytes(row[0]) for row in query("SELECT secret FROM invite WHERE kind = 'intro' ORDER BY made_day DESC")]
+        self._prekeys = [
+            OpeningKey.from_secret(bytes(row[0])) for row in query("SELECT secret FROM prekey ORDER BY made_day DESC")
+        ]
+        self._intros = [
+            bytes(row[0]) for row in query("SELECT secret FROM invite WHERE kind = 'intro' ORDER BY made_day DESC")
+        ]
         rows = query("SELECT certificate FROM device JOIN contact USING (identity) WHERE NOT blocked")
         self._devices = {device.device: device for device in (read_certificate(bytes(row[0])) for row in rows)}
         self._next_in = {
@@ -1117,7 +1134,9 @@ class Person:
 
     def _head(self, space: bytes) -> tuple[Head | None, int]:
         value = self.vault.meta(f"head/{space.hex()}")
-        known = (Head(int.from_bytes(value[:8], "big"), value[16:]), int.from_bytes(value[8:16], "big")) if value else None
+        known = (
+            (Head(int.from_bytes(value[:8], "big"), value[16:]), int.from_bytes(value[8:16], "big")) if value else None
+        )
         found = self.node.open_store.head(space, self.device)
         last = self.node.open_store.get(found[1]) if found else None
         if last is None or (known is not None and known[0].seq >= last.header.seq):
@@ -1207,7 +1226,8 @@ class Person:
         held: set[bytes] | None = None
         for device in devices:
             row = self.query(
-                "SELECT ifnull(max(number), 0), ifnull(max(upto_cursor * acked), 0) FROM bundle_out WHERE device = ?", (device,)
+                "SELECT ifnull(max(number), 0), ifnull(max(upto_cursor * acked), 0) FROM bundle_out WHERE device = ?",
+                (device,),
             )[0]
             number = max(number, row[0])
             base = row[1] if base is None else min(base, row[1])
@@ -1313,9 +1333,7 @@ class Person:
             self.vault.room_rows(),
         )
         salt, nonce = os.urandom(keyslot.SALT_BYTES), os.urandom(keyslot.NONCE_BYTES)
-        return await asyncio.to_thread(
-            backups.seal_backup, body, passphrase, salt=salt, nonce=nonce, cost=local_cost()
-        )
+        return await asyncio.to_thread(backups.seal_backup, body, passphrase, salt=salt, nonce=nonce, cost=local_cost())
 
     def old_devices(self) -> list[Device]:
         """The devices that were this person's before a restore; to be revoked."""
@@ -1393,7 +1411,10 @@ def new_prekey(tx: Transaction, today: int) -> None:
     """Make a prekey for today and mark the earlier ones superseded."""
     key = SealingKey.from_secret(os.urandom(32))
     tx.execute("UPDATE prekey SET superseded_day = ? WHERE superseded_day IS NULL", (today,))
-    tx.execute("INSERT INTO prekey(public, secret, made_day, superseded_day) VALUES (?, ?, ?, NULL)", (key.public, key.secret, today))
+    tx.execute(
+        "INSERT INTO prekey(public, secret, made_day, superseded_day) VALUES (?, ?, ?, NULL)",
+        (key.public, key.secret, today),
+    )
 
 
 def new_person(vault: Vault, name: str, entropy: bytes, today: int) -> None:
@@ -1429,7 +1450,14 @@ def restore_person(vault: Vault, body: backups.BackupBody) -> None:
         for contact in body.contacts:
             tx.execute(
                 "INSERT INTO contact(identity, name, verified_ms, blocked, added_ms, intro) VALUES (?, ?, ?, ?, ?, ?)",
-                (contact.identity, contact.name, contact.verified_ms, int(contact.blocked), contact.added_ms, contact.intro),
+                (
+                    contact.identity,
+                    contact.name,
+                    contact.verified_ms,
+                    int(contact.blocked),
+                    contact.added_ms,
+                    contact.intro,
+                ),
             )
             for kept in contact.devices:
                 device = read_certificate(kept.certificate)

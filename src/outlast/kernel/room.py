@@ -1,8 +1,8 @@
 """What a room hands the node, and what the node hands a room's pure functions.
 
-A room is found by the entry point group ``outlast.rooms``. Its ``fold`` turns each change of the node's store into row
-changes of its public view; its ``receive`` turns each opened letter into row changes of the person's vault. Both are pure:
-they read through ``Rows`` and return what is to be written; the node writes it together with its cursor.
+A room is found by the entry point group ``outlast.rooms``. Its ``fold`` turns each change of the node's store into
+row changes of its public view; its ``receive`` turns each opened letter into row changes of the person's vault. Both
+are pure: they read through ``Rows`` and return what is to be written; the node writes it together with its cursor.
 """
 
 from __future__ import annotations
@@ -104,9 +104,10 @@ def _no_rows(_thing: Any, _rows: Rows) -> RowChanges:
 class Room:
     """A room: kinds, tables, pure folds, and where its edges are found.
 
-    ``views`` are the CREATE statements of tables ``view_*`` in the node's store: dropped and folded again when ``version``
-    changes. ``migrations`` are numbered CREATE/ALTER statements of tables ``local_*`` in each vault; they are only ever added
-    to. ``cli``, ``api`` and ``web`` are ``"module:attribute"``, imported when an edge first needs them.
+    ``views`` are the CREATE statements of tables ``view_*`` in the node's store: dropped and folded again when
+    ``version`` changes. ``migrations`` are numbered CREATE/ALTER statements of tables ``local_*`` in each vault; they
+    are only ever added to. ``cli``, ``api`` and ``web`` are ``"module:attribute"``, imported when an edge first needs
+    them.
     """
 
     name: str

@@ -50,9 +50,7 @@ _ORDER_8 = (
     39382357235489614581723060781553021112529911719440698176882885853963445705823,
 )
 LOW_ORDER = [
-    (point | top).to_bytes(32, "little")
-    for point in (0, 1, _P - 1, _P, _P + 1, *_ORDER_8)
-    for top in (0, 1 << 255)
+    (point | top).to_bytes(32, "little") for point in (0, 1, _P - 1, _P, _P + 1, *_ORDER_8) for top in (0, 1 << 255)
 ]
 
 keys = st.binary(min_size=32, max_size=32)
@@ -153,9 +151,7 @@ class TestVectors:
         assert {v["protocol_name"] for v in VECTORS["published"]["vectors"]} == set(PATTERNS)
 
     @pytest.mark.parametrize("vector", VECTORS["link"]["vectors"], ids=lambda v: v["preamble"])
-    def test_preamble_answer_and_prologue_are_those_of_the_vector(
-        self, vector: dict[str, Any]
-    ) -> None:
+    def test_preamble_answer_and_prologue_are_those_of_the_vector(self, vector: dict[str, Any]) -> None:
         preamble = encode_preamble(Pattern(vector["pattern_byte"]), vector["offered"])
         assert preamble.hex() == vector["preamble"]
         parsed = parse_preamble(preamble)
@@ -209,9 +205,7 @@ class TestAnotherImplementation:
         prologue: bytes,
     ) -> None:
         pair = (static, theirs) if we_initiate else (theirs, static)
-        we = both(pattern, prologue=prologue, statics=pair, ephemerals=(ephemeral, ephemeral))[
-            0 if we_initiate else 1
-        ]
+        we = both(pattern, prologue=prologue, statics=pair, ephemerals=(ephemeral, ephemeral))[0 if we_initiate else 1]
         peer = self.stranger(
             pattern,
             initiator=not we_initiate,
@@ -234,13 +228,9 @@ class TestAnotherImplementation:
             assert link.decrypt(bytes(peer.encrypt(text))) == text
 
     @pytest.mark.parametrize("pattern", [Pattern.XX, Pattern.XXPSK0])
-    def test_a_static_key_shown_without_its_private_key_is_never_reported(
-        self, pattern: Pattern
-    ) -> None:
+    def test_a_static_key_shown_without_its_private_key_is_never_reported(self, pattern: Pattern) -> None:
         thief = self.stranger(pattern, initiator=False, static=RS, known=b"", prologue=b"p")
-        thief.noise_protocol.handshake_state.s.public_bytes = public_of(
-            b"victim's private static key here"
-        )
+        thief.noise_protocol.handshake_state.s.public_bytes = public_of(b"victim's private static key here")
         we, _ = both(pattern)
         thief.read_message(we.write())
         with pytest.raises(HandshakeError):
@@ -258,9 +248,7 @@ class TestAnotherImplementation:
             we.read(bytes(peer.write_message()))
 
     @pytest.mark.parametrize("size", [0, 1, 31])
-    def test_a_short_static_key_under_a_valid_seal_is_refused_before_it_is_used(
-        self, size: int
-    ) -> None:
+    def test_a_short_static_key_under_a_valid_seal_is_refused_before_it_is_used(self, size: int) -> None:
         peer = self.stranger(Pattern.XX, initiator=False, static=RS, known=b"", prologue=b"p")
         peer.noise_protocol.handshake_state.s.public_bytes = bytes(size)
         we, _ = both(Pattern.XX)
@@ -271,9 +259,7 @@ class TestAnotherImplementation:
 
 
 class TestHandshake:
-    @given(
-        patterns, keys, keys, keys, keys, keys, st.tuples(payloads, payloads, payloads), payloads
-    )
+    @given(patterns, keys, keys, keys, keys, keys, st.tuples(payloads, payloads, payloads), payloads)
     def test_both_sides_agree_on_hash_identities_and_keys(
         self,
         pattern: Pattern,
@@ -316,9 +302,7 @@ class TestHandshake:
             if index != target:
                 return message
             flip = st.integers(0, 8 * len(message) - 1).map(
-                lambda bit: (int.from_bytes(message, "big") ^ 1 << bit).to_bytes(
-                    len(message), "big"
-                )
+                lambda bit: (int.from_bytes(message, "big") ^ 1 << bit).to_bytes(len(message), "big")
             )
             cut = st.integers(0, len(message) - 1).map(lambda end: message[:end])
             grown = st.binary(min_size=1, max_size=20).map(lambda more: message + more)
@@ -357,9 +341,7 @@ class TestHandshake:
         assert not reader.done
 
     @given(patterns, payloads, payloads)
-    def test_different_prologues_end_the_handshake(
-        self, pattern: Pattern, mine: bytes, theirs: bytes
-    ) -> None:
+    def test_different_prologues_end_the_handshake(self, pattern: Pattern, mine: bytes, theirs: bytes) -> None:
         if mine == theirs:
             theirs += b"!"
         a, _ = both(pattern, prologue=mine)
@@ -370,9 +352,7 @@ class TestHandshake:
         assert not b.done
 
     @given(keys.filter(lambda key: key != PSK))
-    def test_a_wrong_pairing_secret_ends_the_handshake_and_the_line_says_so(
-        self, wrong: bytes
-    ) -> None:
+    def test_a_wrong_pairing_secret_ends_the_handshake_and_the_line_says_so(self, wrong: bytes) -> None:
         a, _ = both(Pattern.XXPSK0, psk=wrong)
         _, b = both(Pattern.XXPSK0)
         with pytest.raises(HandshakeError, match="pairing code"):
@@ -491,9 +471,7 @@ class TestTransport:
         assert [right.decrypt(m) for m in [left.encrypt(t) for t in texts]] == texts
 
     @given(st.data(), st.lists(st.binary(max_size=50), min_size=2, max_size=6))
-    def test_reordered_repeated_or_left_out_messages_are_refused(
-        self, data: st.DataObject, texts: list[bytes]
-    ) -> None:
+    def test_reordered_repeated_or_left_out_messages_are_refused(self, data: st.DataObject, texts: list[bytes]) -> None:
         left, right = open_link()
         sealed = [left.encrypt(text) for text in texts]
         expected = data.draw(st.integers(0, len(sealed) - 1))
@@ -572,9 +550,7 @@ class TestFrames:
 
     @pytest.mark.parametrize("initiator", [True, False])
     @pytest.mark.parametrize("size", [0, 1, 16, 31, HANDSHAKE_MAX_BYTES + 1, MESSAGE_MAX_BYTES])
-    def test_a_greeting_of_a_hostile_length_is_refused_at_its_second_byte(
-        self, initiator: bool, size: int
-    ) -> None:
+    def test_a_greeting_of_a_hostile_length_is_refused_at_its_second_byte(self, initiator: bool, size: int) -> None:
         reader = FrameReader(initiator=initiator)
         head = size.to_bytes(2, "big")
         assert reader.feed(head[:1]) == []
@@ -601,9 +577,7 @@ class TestFrames:
             reader.feed(size.to_bytes(2, "big") + bytes(size))
 
     @given(st.booleans(), st.lists(st.binary(max_size=200), max_size=10))
-    def test_hostile_bytes_give_messages_or_a_refusal(
-        self, initiator: bool, chunks: list[bytes]
-    ) -> None:
+    def test_hostile_bytes_give_messages_or_a_refusal(self, initiator: bool, chunks: list[bytes]) -> None:
         reader = FrameReader(initiator=initiator)
         stream, got = b"".join(chunks), []
         try:
@@ -642,16 +616,12 @@ class TestPreamble:
             assert encode_preamble(parsed.pattern, parsed.versions) == data
 
     @pytest.mark.parametrize("versions", [[], [0], [256], [1, 300], [-1, 1]])
-    def test_versions_that_fit_no_byte_are_an_error_of_the_caller(
-        self, versions: list[int]
-    ) -> None:
+    def test_versions_that_fit_no_byte_are_an_error_of_the_caller(self, versions: list[int]) -> None:
         with pytest.raises(ValueError, match="1 to 255"):
             encode_preamble(Pattern.XX, versions)
 
     @given(st.sets(st.integers(1, 255)), st.sets(st.integers(1, 255)))
-    def test_the_highest_common_version_is_chosen_and_accepted(
-        self, offered: set[int], supported: set[int]
-    ) -> None:
+    def test_the_highest_common_version_is_chosen_and_accepted(self, offered: set[int], supported: set[int]) -> None:
         chosen = choose_version(offered, supported)
         common = offered & supported
         if common:
@@ -667,9 +637,7 @@ class TestPreamble:
             accept_version((1, 2), 3)
 
     @pytest.mark.parametrize("pattern", Pattern)
-    def test_lowering_the_version_between_the_nodes_ends_the_handshake(
-        self, pattern: Pattern
-    ) -> None:
+    def test_lowering_the_version_between_the_nodes_ends_the_handshake(self, pattern: Pattern) -> None:
         sent = encode_preamble(pattern, (1, 2))
         arrived = encode_preamble(pattern, (1,))
         parsed = parse_preamble(arrived)
@@ -682,9 +650,7 @@ class TestPreamble:
             greet(a, b)
 
     @pytest.mark.parametrize("pattern", Pattern)
-    def test_changing_the_answer_between_the_nodes_ends_the_handshake(
-        self, pattern: Pattern
-    ) -> None:
+    def test_changing_the_answer_between_the_nodes_ends_the_handshake(self, pattern: Pattern) -> None:
         preamble = encode_preamble(pattern, (1, 2))
         a, _ = both(pattern, prologue=link_prologue(preamble, 1))
         _, b = both(pattern, prologue=link_prologue(preamble, 2))

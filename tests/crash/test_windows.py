@@ -48,9 +48,9 @@ def test_letters_in_any_order_are_opened_also_across_restarts(tmp_path: Path) ->
             entries = [row[0] for row in one.person.query("SELECT entry FROM sent ORDER BY rowid")][-40:]
             letters = one.node.open_store.load(entries)
         random.Random(1).shuffle(letters)
-        for letter in letters:
+        for start in range(0, 40, 3):
             async with house(other_home) as other:
-                await other.node.ingest([letter])
+                await other.node.ingest(letters[start : start + 3])
                 await other.person.read_mail()
         async with house(other_home) as other:
             assert other.got() == [*(f"{number:02d}" for number in range(40)), "hello"]
@@ -58,7 +58,7 @@ def test_letters_in_any_order_are_opened_also_across_restarts(tmp_path: Path) ->
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("room", range(0, 24, 3))
+@pytest.mark.parametrize("room", range(0, 24, 6))
 def test_letters_are_opened_with_their_receipts_or_not_at_all(tmp_path: Path, room: int) -> None:
     async def run() -> None:
         one_home, other_home = await two(tmp_path)

@@ -12,9 +12,9 @@ import pytest
 from tests.browser.phone import ARGUMENTS, CHROMIUM, Album
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Any]:
-    """Playwright, driving Debian's Chromium."""
+    """Playwright, driving Debian's Chromium; ended with the module, since no other event loop can run beside it."""
     if not Path(CHROMIUM).exists() and os.environ.get("CI") != "true":
         pytest.skip(f"{CHROMIUM} is not installed here: dev.py test installs it")
     from playwright.sync_api import sync_playwright
@@ -23,7 +23,7 @@ def playwright() -> Iterator[Any]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium(playwright: Any) -> Iterator[Any]:
     """One browser; each test makes its own contexts in it."""
     browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)

@@ -227,7 +227,6 @@ class Person:
         """In the outbox, and on their way to the store; the writer thread adds, the loop takes."""
         self._flushed: deque[bytes] = deque()
         """In the store by now, and to be struck out of the outbox; the loop adds, the writer thread takes."""
-        self._heads: dict[bytes, tuple[Head, int]] = {}
         self._speaking = asyncio.Lock()
         self._flushing = asyncio.Lock()
         self._reading = asyncio.Lock()
@@ -561,9 +560,6 @@ class Person:
         except BaseException:
             self._flushed.extendleft(reversed(struck))
             raise
-        for entry in entries:
-            if entry.header.seq:
-                self._heads[entry.header.space] = Head(entry.header.seq, entry.id), entry.header.clock
         self._pending.extend(entries)
         return result
 
@@ -1096,7 +1092,7 @@ class Person:
     async def append(self, space: bytes, kind: Kind, payload: bytes, life_ms: int, local: RowChanges) -> Entry:
         """Sign the next entry of this device's chain in a space and keep it (see ``Node.append``)."""
         async with self._speaking:
-            head, clock = self._heads.get(space) or self._head(space)
+            head, clock = self._head(space)
             entry = next_entry(
                 self.signing_key,
                 head,

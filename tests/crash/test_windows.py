@@ -363,3 +363,29 @@ def test_a_link_that_broke_is_called_again(tmp_path: Path, monkeypatch: pytest.M
                 await other.until(lambda: other.got() == one.sent())
 
     asyncio.run(run())
+
+
+def test_a_neighbour_whose_disk_is_full_gets_everything_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbours, "RETRY_MIN_S", 0.01)
+
+    async def run() -> None:
+        one_home, other_home = await two(tmp_path)
+        async with house(one_home, dial=True) as one, house(other_home) as other:
+            refused = asyncio.Event()
+            store = FullStore(other, refused)
+            with Disk(store):
+                await one.node.peer_add(other.node.transport_id, "127.0.0.1", await other.node.listen("127.0.0.1", 0))
+                await one.until(lambda: one.node.peers()[0].connected)
+                await one.send(peer_of(one), "too much")
+                await refused.wait()
+                refused.clear()
+                await refused.wait()
+                assert other.got() == ["hello"]
+                assert one.confirmed("copied") == {"hello"}
+                store.full = False
+                await other.until(lambda: other.got() == one.sent())
+                await one.until(lambda: one.confirmed("received") == set(one.sent()))
+
+    asyncio.run(run())

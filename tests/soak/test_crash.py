@@ -23,7 +23,6 @@ def some(places: range, count: int) -> Iterable[int]:
     return sorted(random.Random(SEED).sample(places, min(count, len(places))))
 
 
-@pytest.mark.serial
 @pytest.mark.timeout(3600)
 def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path: Path, soaking: bool) -> None:
     rounds = 200 if soaking else 25
@@ -37,7 +36,6 @@ def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path: Path, soaking: bool) -
     assert count.acknowledged > rounds * 10
 
 
-@pytest.mark.serial
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("lasting", [True, False], ids=["lasting", "passing"])
 def test_a_disk_full_at_any_write_breaks_no_promise(tmp_path: Path, soaking: bool, lasting: bool) -> None:
@@ -52,7 +50,6 @@ def test_a_disk_full_at_any_write_breaks_no_promise(tmp_path: Path, soaking: boo
     assert count.refused > (count.runs if lasting else count.runs // 10)
 
 
-@pytest.mark.serial
 @pytest.mark.timeout(3600)
 def test_a_node_opens_from_files_torn_at_any_sector(tmp_path: Path, soaking: bool) -> None:
     def choose(_name: str, places: range) -> Iterable[int]:
@@ -65,7 +62,6 @@ def test_a_node_opens_from_files_torn_at_any_sector(tmp_path: Path, soaking: boo
     assert count.acknowledged > count.torn
 
 
-@pytest.mark.serial
 @pytest.mark.timeout(7200)
 def test_a_link_cut_at_any_byte_loses_nothing_and_brings_nothing_twice(
     tmp_path: Path, soaking: bool, monkeypatch: pytest.MonkeyPatch

@@ -13,6 +13,7 @@ import contextlib
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from outlast.kernel.admit import (
     AdmissionState,
     Admitted,
     Held,
+    Known,
     Refused,
     Signed,
     Verdict,
@@ -53,7 +55,7 @@ from outlast.kernel.neighbours import Neighbours, PeerState
 from outlast.kernel.person import Person, new_person, restore_person
 from outlast.kernel.room import Level, Room, RowChanges, Status, Value
 from outlast.kernel.space import GENESIS, OPEN, SpaceBody, make_genesis, space_of
-from outlast.kernel.store import Incoming, Store
+from outlast.kernel.store import REFUSED_MAX, Incoming, Store
 from outlast.kernel.vault import Vault
 
 T = TypeVar("T")
@@ -63,6 +65,10 @@ BATCH_MAX: Final = 2000
 """Entries that pass the door in one transaction."""
 DAY_SHARE_BYTES: Final = 1 << 30
 """What all neighbours together may bring in a day."""
+SPENT_STEP_BYTES: Final = 16 << 20
+"""What neighbours bring is written down in such steps: who opens the store does not see who brought a few letters."""
+STRANGERS: Final = bytes(32)
+"""Stands for all neighbours that were not added."""
 SPACE_QUOTA_BYTES: Final = 256 << 20
 SPACE_LOW_BYTES: Final = 64 << 20
 VERIFY_SPLIT: Final = 64
@@ -430,7 +436,8 @@ class Node:
             self._stopped = verdict.reason if waiting else None
         if not self._is_date_in_doubt():
             # A date that ran ahead would become one that no later correction could take back.
-            written = (person.newest_ms(system) for person in self.people.values())
+            # To the day: this stands in the store, and when somebody last wrote is nobody's business.
+            written = (day_of(person.newest_ms(system)) * DAY_MS for person in self.people.values())
             newest = max([self._floor_ms, self.pruned_day * DAY_MS, *written])
             if newest > self._floor_ms:
                 await self.write(lambda: store.set_meta("floor_ms", _bytes(newest)))
@@ -545,8 +552,8 @@ class Node:
         results, spent = await self.write(
             lambda: store.together(lambda: self._admit_on_writer(store, arrivals, states))
         )
-        for source, size in spent:
-            self._spent[source] = self._spent.get(source, 0) + size
+        for payer, size in spent.items():
+            self._spent[payer] = self._spent.get(payer, 0) + size
         self._after_write()
         offers = [
             forward.Offer(verdict.entry, forward.Tier.OWN if arrival.own else forward.Tier.FOLLOWED, arrival.source)
@@ -560,34 +567,46 @@ class Node:
 
     def _admit_on_writer(
         self, store: Store, arrivals: Sequence[_Arrival], states: Sequence[tuple[list[bytes | Entry], AdmissionState]]
-    ) -> tuple[list[list[Verdict]], list[tuple[bytes, int]]]:
+    ) -> tuple[list[list[Verdict]], Counter[bytes]]:
         results: list[list[Verdict]] = []
         incoming: list[Incoming] = []
-        spent: list[tuple[bytes, int]] = []
-        day = self.today()
+        spent: Counter[bytes] = Counter()
+        day, paired = self.today(), {peer.node for peer in store.peers()}
         for arrival, (batch, state) in zip(arrivals, states, strict=True):
             verdicts = admit(batch, state, self._verify_many)
             results.append(verdicts)
             size = 0
-            for verdict in verdicts:
+            for data, verdict in zip(batch, verdicts, strict=True):
+                if not isinstance(verdict, Known):
+                    size += _size(data)  # what is refused has cost as much
                 if isinstance(verdict, Admitted):
-                    tier = forward.Tier.OWN if arrival.own else forward.Tier.FOLLOWED
-                    incoming.append(Incoming(verdict.entry, tier))
-                    size += len(verdict.entry.header_bytes) + 66 + len(verdict.entry.payload or b"")
+                    # Of mail nobody who opens the store may see which was written here.
+                    is_own = arrival.own and verdict.entry.header.space != mail.MAIL_SPACE
+                    incoming.append(Incoming(verdict.entry, forward.Tier.OWN if is_own else forward.Tier.FOLLOWED))
                 elif isinstance(verdict, Held):
                     store.hold(pack(verdict.entry), verdict.rule, space_of(verdict.entry))
-                elif isinstance(verdict, Refused) and verdict.rule.lasting and verdict.digest not in self._refused:
-                    self._refused.add(verdict.digest)
+                elif isinstance(verdict, Refused) and verdict.rule.lasting and self._remembers(verdict.digest):
                     store.remember_refused(verdict.digest, day + mail.MAIL_LIFE_DAYS)
             if arrival.source is not None and size:
-                spent.append((arrival.source, size))
-                store.spend(arrival.source, day, size)
+                spent[arrival.source if arrival.source in paired else STRANGERS] += size
+        for payer, size in spent.items():
+            before = self._spent.get(payer, 0)
+            steps = (before + size) // SPENT_STEP_BYTES - before // SPENT_STEP_BYTES
+            if steps:
+                store.spend(payer, day, steps * SPENT_STEP_BYTES)
         if incoming:
             store.append(incoming)
             for name in self.rooms:
                 while store.fold(name):
                     pass
         return results, spent
+
+    def _remembers(self, digest: bytes) -> bool:
+        """Take note of what was refused, within bounds; whether it was new."""
+        if digest in self._refused or len(self._refused) >= REFUSED_MAX:
+            return False
+        self._refused.add(digest)
+        return True
 
     async def _fold(self, store: Store) -> None:
         """Bring the rooms' views up to date with what was removed, or was not folded when the last run ended."""
@@ -756,6 +775,11 @@ class Node:
     def space_left(self) -> int:
         """Bytes free on the home's disk."""
         return shutil.disk_usage(self.home.path).free
+
+
+def _size(data: bytes | Entry) -> int:
+    """Bytes of a packed entry."""
+    return len(data) if isinstance(data, bytes) else 66 + len(data.header_bytes) + len(data.payload or b"")
 
 
 def _unpacked(data: bytes | Entry) -> bytes | Entry:

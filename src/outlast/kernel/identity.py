@@ -177,7 +177,7 @@ def read_certificate(data: bytes) -> Device:
         certificate = _certificate_decoder.decode(data)
         body = _device_decoder.decode(certificate.body)
         is_named = body.name == check_name(body.name)
-    except (msgspec.MsgspecError, UnicodeError, UsageError):
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, UsageError):
         raise IdentityError("this is no device certificate") from None
     message = _DEVICE_DOMAIN + certificate.body
     is_sized = len(body.identity) == len(body.device) == len(body.seal) == 32

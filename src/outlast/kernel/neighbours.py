@@ -32,6 +32,8 @@ READ_AHEAD_BYTES: Final = 4 * 1024 * 1024
 """Of messages that wait for the session; an honest peer's credit bounds them further."""
 INBOUND_MAX: Final = 64
 """Sessions that others may have opened at a time."""
+STRANGERS_MAX: Final = 16
+"""Those of them that neighbours may have opened who were not added."""
 
 
 class PeerState(NamedTuple):
@@ -140,7 +142,11 @@ class Neighbours:
 
     def claims(self) -> list[int]:
         """The dates that connected neighbours claim; they warn and never set or prune anything."""
-        return list(self._claims.values())
+        added = self._added()
+        return [day for peer, day in self._claims.items() if peer in added]
+
+    def _added(self) -> set[bytes]:
+        return set() if self._node.locked else {peer.node for peer in self._node.open_store.peers()}
 
     async def _dial(self, peer: bytes, host: str, port: int) -> None:
         wait_s = RETRY_MIN_S
@@ -157,20 +163,26 @@ class Neighbours:
             wait_s = min(wait_s * 2, RETRY_MAX_S)
 
     async def _accept(self, channel: tcp.Channel) -> None:
-        if channel.remote is None or sum(not live.initiator for live in self._live) >= INBOUND_MAX:
+        inbound = [live.peer for live in self._live if not live.initiator and live.peer != channel.remote]
+        if channel.remote is None or len(inbound) >= INBOUND_MAX:
+            return
+        added = self._added()
+        if channel.remote not in added and sum(peer not in added for peer in inbound) >= STRANGERS_MAX:
             return
         await self._run(channel, channel.remote)
 
     def _is_better(self, peer: bytes, initiator: bool) -> bool:
-        """Of two sessions with one neighbour the one that the lower key began stays."""
+        """Of two sessions with one neighbour the one that the lower key began stays; who calls again has lost the first."""
         mine = self._node.transport_id
         for live in list(self._live):
             if live.peer != peer:
                 continue
-            if live.initiator != initiator and initiator == (mine < peer):
+            if live.initiator == initiator and not initiator and live.task is not None:
+                live.task.cancel()
+            elif live.initiator != initiator and initiator == (mine < peer):
                 _put(live.events, sync.Stopping())
-                return True
-            return live.initiator == initiator and not initiator
+            else:
+                return False
         return True
 
     async def _run(self, channel: tcp.Channel, peer: bytes) -> None:
@@ -224,9 +236,12 @@ class Neighbours:
                 task.cancel()
             await asyncio.gather(read, tick, admit, return_exceptions=True)
             self._live.discard(live)
-            self._note_unconfirmed(peer, session.unacknowledged)
             self._claims.pop(peer, None)
-            self._seen[peer] = node.now_ms()
+            if peer in self._added():
+                self._note_unconfirmed(peer, session.unacknowledged)
+                self._seen[peer] = node.now_ms()
+            else:
+                self._errors.pop(peer, None)  # nothing is remembered of any number of strangers
             await channel.close()
             node.touch()
 

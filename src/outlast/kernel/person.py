@@ -91,7 +91,7 @@ READ: Final = 2
 RECEIPT_IDS: Final = 200
 
 CustodyEvent = Literal["kept", "copied", "received", "read"]
-_EVENTS: Final[tuple[CustodyEvent, ...]] = ("kept", "received", "read", "copied")
+_EVENTS: Final[tuple[CustodyEvent, ...]] = ("kept", "copied", "received", "read")
 
 
 class Receipt(msgspec.Struct, array_like=True, frozen=True):
@@ -429,9 +429,11 @@ class Person:
             part = list(letters[start : start + 500])
             marks = ",".join("?" * len(part))
             for letter, event, at_ms in self.query(
-                f"SELECT letter, event, at_ms FROM custody WHERE letter IN ({marks}) ORDER BY at_ms, event", part
+                f"SELECT letter, event, at_ms FROM custody WHERE letter IN ({marks})", part
             ):
                 result[bytes(letter)].append(Custody(event, at_ms))
+        for known in result.values():
+            known.sort(key=lambda one: (one.at_ms, _EVENTS.index(one.event)))
         return result
 
     async def take_back(self, letter: bytes, *, local: RowChanges = ()) -> bool:
@@ -445,8 +447,14 @@ class Person:
 
         def forget(tx: Transaction) -> None:
             tx.executemany("DELETE FROM outbox WHERE entry_id = ?", [(i,) for i in ids])
+            devices = tx.query(
+                "SELECT device, certificate FROM sent JOIN device USING (device) WHERE letter = ?", (letter,)
+            )
             tx.execute("DELETE FROM sent WHERE letter = ?", (letter,))
             tx.execute("DELETE FROM custody WHERE letter = ?", (letter,))
+            for day in {day_of(entry.header.ts_ms) for entry in entries}:
+                for device, certificate in devices:
+                    self._close_gap(tx, device, read_certificate(certificate), day)
             tx.apply(local)
 
         async with self._flushing:
@@ -475,6 +483,19 @@ class Person:
         await self._flush()
         self.node.touch()
         return gone
+
+    def _close_gap(self, tx: Transaction, device: bytes, receiver: Device, day: int) -> None:
+        """Let the next letter of that day take the tags of those taken back: a receiver looks only WINDOW tags ahead."""
+        where = (device, day)
+        rows = tx.query("SELECT next FROM counter WHERE device = ? AND day = ? AND direction = 0", where)
+        free = rows[0][0] if rows else 0
+        key, waiting = self._direction_out(receiver), {entry.header.tags for entry in self._pending}
+        while free:
+            tag = mail.tag(key, day, free - 1)
+            if (tag,) in waiting or self.node.open_store.by_tags([tag]):
+                break
+            free -= 1
+        tx.execute("UPDATE counter SET next = ? WHERE device = ? AND day = ? AND direction = 0", (free, *where))
 
     def _enqueue(
         self, to: bytes, kind: str, body: bytes, local: Callable[[bytes], RowChanges] | None

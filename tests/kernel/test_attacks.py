@@ -453,7 +453,7 @@ class TestBundles:
 
     @story
     async def test_a_bundle_that_poses_as_a_friends_keeps_nothing_from_the_friend(self, tmp_path: Path) -> None:
-        """The manifest names Boris, and the signature is the forger's: what Anna writes must reach Boris all the same."""
+        """The manifest names Boris, the signature is the forger's: what Anna writes must reach Boris all the same."""
         async with society(tmp_path) as nodes:
             anna, boris = await friends(nodes)
             await write(anna, boris, "for Boris")

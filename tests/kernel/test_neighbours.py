@@ -20,9 +20,7 @@ from outlast.kernel.links import tcp
 from outlast.kernel.mail import MAIL_SPACE
 from outlast.kernel.person import Person
 from tests.kernel.society import (
-    NOTE,
     Note,
-    Society,
     befriend,
     bundle,
     carry,
@@ -227,7 +225,8 @@ class TestDoor:
                     await caller.is_dropped()
             await until(lambda: not anna.node.neighbours._live, anna)
             shell = anna.node.neighbours
-            assert not (shell._errors or shell._seen or shell._claims or shell._unconfirmed)
+            for memory in (shell._errors, shell._seen, shell._claims, shell._unconfirmed):
+                assert not memory
 
     @story
     async def test_the_dates_of_strangers_raise_no_doubt_about_the_clock(self, tmp_path: Path) -> None:

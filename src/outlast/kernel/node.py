@@ -42,6 +42,7 @@ from outlast.kernel.backup import BackupBody
 from outlast.kernel.entry import (
     DAY_MS,
     INLINE_MAX_BYTES,
+    PAYLOAD_MAX_BYTES,
     Entry,
     EntryError,
     day_of,
@@ -673,7 +674,10 @@ class Node:
             raise UsageError(f"no room here knows entries of kind {kind!r}")
         if space not in self.open_store.spaces():
             raise UsageError("follow this channel first")
-        return await person.append(space, known, known.encode(body), life_ms, local)
+        payload = known.encode(body)
+        if len(payload) > PAYLOAD_MAX_BYTES:
+            raise UsageError(f"an entry holds at most {PAYLOAD_MAX_BYTES} bytes, this has {len(payload)}")
+        return await person.append(space, known, payload, life_ms, local)
 
     async def new_space(self, person: Person, name: str) -> bytes:
         """Found an open space whose one signer is ``person``; returns its id (32 B). It is followed from now on."""

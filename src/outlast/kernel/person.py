@@ -71,7 +71,7 @@ DEVICES_MAX: Final = 8
 """Devices of a contact that letters are sealed to without asking; each makes every letter to them dearer."""
 NEAR_DAYS: Final = mail.MAIL_LIFE_DAYS + 3
 AHEAD_DAYS: Final = 3
-"""Mail dated from NEAR_DAYS before today to AHEAD_DAYS after it is looked at as it comes; the rest waits for its turn."""
+"""Mail dated from NEAR_DAYS before today to AHEAD_DAYS after it is looked at as it comes; the rest waits."""
 DAYS_MAX: Final = 128
 """Days whose tags are remembered."""
 TRIES_MAX: Final = 8
@@ -756,7 +756,7 @@ class Person:
             self.node.loop.call_soon_threadsafe(self._later_arrived.set)
 
     async def run_later(self) -> None:
-        """Give what was put off its turn, a little at a time: envelopes that do not open keep nobody from their mail."""
+        """Give what was put off its turn, a little at a time: what does not open keeps nobody from their mail."""
         while True:
             await self._later_arrived.wait()
             began = self.node.loop.time()
@@ -918,9 +918,9 @@ class Person:
         receipts: dict[bytes, list[bytes]],
         introduced: set[bytes],
     ) -> bool:
-        """Take a letter in; False when it is to be opened once more at another start: it is from somebody who is blocked
+        """Take a letter in; False when it is to be opened again at another start.
 
-        or one too many, or no room here knows what it says.
+        Then it is from somebody who is blocked, or from one too many, or no room here knows what it says.
         """
         now = self.node.now_ms()
         if device.device not in self._devices and device.device not in introduced:
@@ -1411,8 +1411,8 @@ class Person:
         tx.execute("DELETE FROM invite WHERE kind = 'prekey' AND made_day < ?", (pruned_day - LINK_DAYS - keep,))
         # Who was silent for long still has the prekey of their last letter, or the last one that they were told.
         gone = tx.execute(
-            "DELETE FROM prekey WHERE superseded_day < ? AND public NOT IN (SELECT secret FROM invite WHERE kind = 'prekey')"
-            " AND (superseded_day < ? OR public NOT IN (SELECT told FROM device WHERE told IS NOT NULL"
+            "DELETE FROM prekey WHERE superseded_day < ?"
+            " AND public NOT IN (SELECT secret FROM invite WHERE kind = 'prekey') AND (superseded_day < ? OR public NOT IN (SELECT told FROM device WHERE told IS NOT NULL"
             " UNION SELECT used FROM device WHERE used IS NOT NULL))",
             (pruned_day - keep, pruned_day - keep - LINK_DAYS),
         )

@@ -1,9 +1,9 @@
 """Person: one unlocked vault and what it can do: contacts, letters, custody, bundles, backup.
 
-The node owns the threads: everything that writes runs on its single writer thread through ``node.write``, what reads runs
-on the event loop. A letter is sealed, put into the vault's outbox together with what the room wants to remember of it, and
-only then handed to the node's one door; at the next start the outbox is replayed, so nothing that was acknowledged is lost
-between the two files.
+The node owns the threads: everything that writes runs on its single writer thread through ``node.write``, what reads
+runs on the event loop. A letter is sealed, put into the vault's outbox together with what the room wants to remember of
+it, and only then handed to the node's one door; at the next start the outbox is replayed, so nothing that was
+acknowledged is lost between the two files.
 """
 
 from __future__ import annotations
@@ -336,7 +336,8 @@ class Person:
         def add(tx: Transaction) -> None:
             now = self.node.now_ms()
             tx.execute(
-                "INSERT INTO contact(identity, name, verified_ms, blocked, added_ms, intro) VALUES (?, ?, NULL, 0, ?, ?)"
+                "INSERT INTO contact(identity, name, verified_ms, blocked, added_ms, intro)"
+                " VALUES (?, ?, NULL, 0, ?, ?)"
                 " ON CONFLICT(identity) DO UPDATE SET intro = excluded.intro"
                 + (", name = excluded.name" if name is not None else ""),
                 (device.identity, chosen, now, invitation.intro_secret),
@@ -398,8 +399,8 @@ class Person:
     ) -> bytes:
         """Seal a letter to every accepted device of a contact; returns its 16-byte id once it is durable here.
 
-        ``local`` gives the rows that the room remembers with it, in the same transaction. Raises NotFoundError, UsageError
-        (blocked, nothing to seal to, too large) and StorageError (nothing was kept).
+        ``local`` gives the rows that the room remembers with it, in the same transaction. Raises NotFoundError,
+        UsageError (blocked, nothing to seal to, too large) and StorageError (nothing was kept).
         """
         contact = self.contact(to)
         if contact.blocked:
@@ -485,7 +486,7 @@ class Person:
         return gone
 
     def _close_gap(self, tx: Transaction, device: bytes, receiver: Device, day: int) -> None:
-        """Let the next letter of that day take the tags of those taken back: a receiver looks only WINDOW tags ahead."""
+        """Let the next letter of that day take the tags of those taken back: receivers look only WINDOW tags ahead."""
         where = (device, day)
         rows = tx.query("SELECT next FROM counter WHERE device = ? AND day = ? AND direction = 0", where)
         free = rows[0][0] if rows else 0
@@ -687,7 +688,8 @@ class Person:
             return []
         secret = bytes(contact[0][0]) if contact[0][0] is not None else None
         rows = tx.query(
-            "SELECT certificate, prekey, EXISTS (SELECT 1 FROM counter WHERE counter.device = device.device AND direction = 1)"
+            "SELECT certificate, prekey,"
+            " EXISTS (SELECT 1 FROM counter WHERE counter.device = device.device AND direction = 1)"
             " FROM device WHERE identity = ? AND accepted = 1 AND prekey IS NOT NULL",
             (identity,),
         )
@@ -930,7 +932,8 @@ class Person:
             if (known and known[0][0]) or not self._has_room_for(tx, device.identity):
                 return False
             tx.execute(
-                "INSERT OR IGNORE INTO contact(identity, name, verified_ms, blocked, added_ms, intro) VALUES (?, ?, NULL, 0, ?, NULL)",
+                "INSERT OR IGNORE INTO contact(identity, name, verified_ms, blocked, added_ms, intro)"
+                " VALUES (?, ?, NULL, 0, ?, NULL)",
                 (device.identity, device.name, now),
             )
             if not self._put_device(tx, device, sealed.prekey, sealed.prekey_day):
@@ -943,7 +946,8 @@ class Person:
             return True
         elif sealed.prekey is not None:
             tx.execute(
-                "UPDATE device SET prekey = ?, prekey_day = ? WHERE device = ? AND (prekey_day IS NULL OR prekey_day <= ?)",
+                "UPDATE device SET prekey = ?, prekey_day = ?"
+                " WHERE device = ? AND (prekey_day IS NULL OR prekey_day <= ?)",
                 (sealed.prekey, sealed.prekey_day, device.device, sealed.prekey_day),
             )
         # They wrote, so they know this device and expect the pair's own tags from it: introductions to them may end.
@@ -1004,7 +1008,8 @@ class Person:
         expected = not known or device.device in known
         warning = "" if expected else "new_device" if trusted else "unknown_device"
         tx.execute(
-            "INSERT INTO device(device, identity, seal, created_day, certificate, accepted, warning, prekey, prekey_day)"
+            "INSERT INTO device"
+            "(device, identity, seal, created_day, certificate, accepted, warning, prekey, prekey_day)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(device) DO UPDATE SET prekey = excluded.prekey,"
             " prekey_day = excluded.prekey_day WHERE prekey_day IS NULL OR prekey_day <= excluded.prekey_day",
             (
@@ -1167,8 +1172,8 @@ class Person:
     ) -> BundleReport:
         """Write a bundle: mail that a contact's node may lack, sealed to their devices, or a public space, open to all.
 
-        What they confirmed to have read, and what came from them, is left out. The caller makes the file durable and then
-        calls ``bundle_left``. Raises NotFoundError and UsageError.
+        What they confirmed to have read, and what came from them, is left out. The caller makes the file durable and
+        then calls ``bundle_left``. Raises NotFoundError and UsageError.
         """
         if (to is None) == (space is None):
             raise UsageError("name either a contact or a channel to write a bundle for")
@@ -1238,7 +1243,7 @@ class Person:
         await self.node.copied(report.written)
 
     def _bundle_state(self, devices: Sequence[bytes]) -> tuple[int, int, dict[bytes, list[int]], set[bytes]]:
-        """For a bundle to these devices: the cursor all of it up to which they have, its number, acks, and held entries."""
+        """For a bundle to these devices: the cursor up to which they have all, its number, acks, and held entries."""
         base, number, acks = None, 0, dict[bytes, list[int]]()
         held: set[bytes] | None = None
         for device in devices:
@@ -1325,7 +1330,7 @@ class Person:
     # ---- backup ----
 
     async def backup(self, passphrase: str) -> bytes:
-        """The backup file under its own passphrase: identity, contacts and the rooms' private rows; no device's keys."""
+        """The backup file under its own passphrase: identity, contacts, the rooms' private rows; no device's keys."""
         devices: dict[bytes, list[backups.BackupDevice]] = {}
         for identity, certificate, accepted, warning, prekey, day in self.query(
             "SELECT identity, certificate, accepted, warning, prekey, prekey_day FROM device ORDER BY created_day"
@@ -1412,7 +1417,8 @@ class Person:
         # Who was silent for long still has the prekey of their last letter, or the last one that they were told.
         gone = tx.execute(
             "DELETE FROM prekey WHERE superseded_day < ?"
-            " AND public NOT IN (SELECT secret FROM invite WHERE kind = 'prekey') AND (superseded_day < ? OR public NOT IN (SELECT told FROM device WHERE told IS NOT NULL"
+            " AND public NOT IN (SELECT secret FROM invite WHERE kind = 'prekey')"
+            " AND (superseded_day < ? OR public NOT IN (SELECT told FROM device WHERE told IS NOT NULL"
             " UNION SELECT used FROM device WHERE used IS NOT NULL))",
             (pruned_day - keep, pruned_day - keep - LINK_DAYS),
         )
@@ -1479,7 +1485,8 @@ def restore_person(vault: Vault, body: backups.BackupBody) -> None:
             for kept in contact.devices:
                 device = read_certificate(kept.certificate)
                 tx.execute(
-                    "INSERT INTO device(device, identity, seal, created_day, certificate, accepted, warning, prekey, prekey_day)"
+                    "INSERT INTO device"
+                    "(device, identity, seal, created_day, certificate, accepted, warning, prekey, prekey_day)"
                     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         device.device,

@@ -32,6 +32,8 @@ READ_AHEAD_BYTES: Final = 4 * 1024 * 1024
 """Of messages that wait for the session; an honest peer's credit bounds them further."""
 INBOUND_MAX: Final = 64
 """Sessions that others may have opened at a time."""
+UNCONFIRMED_MAX: Final = 256
+"""Neighbours of whom it is remembered that a link to them died before they confirmed something; the latest ones."""
 STRANGERS_MAX: Final = 16
 """Those of them that neighbours may have opened who were not added."""
 
@@ -172,7 +174,7 @@ class Neighbours:
         await self._run(channel, channel.remote)
 
     def _is_better(self, peer: bytes, initiator: bool) -> bool:
-        """Of two sessions with one neighbour the one that the lower key began stays; who calls again has lost the first."""
+        """Of two sessions with one neighbour the one that the lower key began stays; who calls anew has lost the old."""
         mine = self._node.transport_id
         for live in list(self._live):
             if live.peer != peer:
@@ -237,8 +239,8 @@ class Neighbours:
             await asyncio.gather(read, tick, admit, return_exceptions=True)
             self._live.discard(live)
             self._claims.pop(peer, None)
+            self._note_unconfirmed(peer, session.unacknowledged)
             if peer in self._added():
-                self._note_unconfirmed(peer, session.unacknowledged)
                 self._seen[peer] = node.now_ms()
             else:
                 self._errors.pop(peer, None)  # nothing is remembered of any number of strangers
@@ -274,7 +276,8 @@ class Neighbours:
                 ingests.put_nowait(entries)
             case sync.Copied(ids):
                 await node.copied(ids)
-                self._unconfirmed.get(live.peer, set()).difference_update(ids)
+                if live.peer in self._unconfirmed:
+                    self._unconfirmed[live.peer].difference_update(ids)
             case sync.InStep():
                 live.in_step = True
                 again = store.load(self._unconfirmed.get(live.peer, ()))
@@ -292,7 +295,10 @@ class Neighbours:
         """Offer these once more when that neighbour is back: reconciliation does not tell who holds what."""
         with contextlib.suppress(StorageError):
             own = {id for person in self._node.people.values() for id in person.authored(ids)}
-            self._unconfirmed.setdefault(peer, set()).update(own)
+            if own := own | self._unconfirmed.pop(peer, set()):
+                self._unconfirmed[peer] = own
+            if len(self._unconfirmed) > UNCONFIRMED_MAX:
+                self._unconfirmed.pop(next(iter(self._unconfirmed)))
 
     async def _read(self, channel: tcp.Channel, live: _Live) -> None:
         try:

@@ -1,26 +1,33 @@
 """HPKE (RFC 9180) in the one suite of this program, single-shot, with randomness as an argument.
 
-The suite is DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, ChaCha20Poly1305; sealed bytes are
-``enc 32 B || ciphertext``. The mode follows from the arguments: Base, PSK with ``psk``, Auth with
-``sender``.
+The suite is DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, ChaCha20Poly1305; sealed bytes are ``enc 32 B || ciphertext``. The
+mode follows from the arguments: Base, PSK with ``psk``, Auth with ``sender``. The primitives are OpenSSL's; what stands
+here is the RFC's composition of them. Mail seals and opens by the same two static keys again and again: their shared
+secret is computed once.
 """
 
 from __future__ import annotations
 
+import hmac
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Final, Self
+from functools import lru_cache
+from typing import Final, Self
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from outlast.kernel.identity import SealingKey
-
-if TYPE_CHECKING:
-    from pyhpke import CipherSuite
 
 ENC_BYTES: Final = 32
 OVERHEAD_BYTES: Final = ENC_BYTES + 16
 """What sealing adds: the encapsulated key and the Poly1305 tag."""
+
+_KEM: Final = b"HPKE-v1KEM\x00\x20"
+_SUITE: Final = b"HPKE-v1HPKE\x00\x20\x00\x01\x00\x03"
+_NO_SALT: Final = bytes(32)
+_PAIRS_MAX: Final = 1024
+_pairs: dict[tuple[bytes, bytes], bytes] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +58,17 @@ def seal(
 
     ``ephemeral`` is the secret of the encapsulated key: 32 fresh random bytes, never used twice.
     """
-    from pyhpke import KEMKey, KEMKeyPair, PyHPKEError
-
     key = X25519PrivateKey.from_private_bytes(ephemeral)
-    load = KEMKey.from_pyca_cryptography_key
+    enc = key.public_key().public_bytes_raw()
     try:
-        enc, context = _suite().create_sender_context(
-            load(X25519PublicKey.from_public_bytes(public)),
-            info,
-            load(sender.private) if sender else None,
-            psk,
-            psk_id,
-            KEMKeyPair(load(key), load(key.public_key())),
-        )
-        return enc + context.seal(plaintext, aad)
-    except (PyHPKEError, ValueError):
+        shared = key.exchange(X25519PublicKey.from_public_bytes(public))
+        if sender is not None:
+            shared += _between(sender, public)
+    except ValueError:
         return None
+    context = enc + public + (sender.public if sender is not None else b"")
+    cipher, nonce = _schedule(shared, context, sender is not None, info, psk, psk_id)
+    return enc + cipher.encrypt(nonce, plaintext, aad)
 
 
 def unseal(
@@ -80,25 +82,56 @@ def unseal(
     psk_id: bytes = b"",
 ) -> bytes | None:
     """The plaintext; None when it is not for ``key``, not by ``sender`` (32 B), or altered."""
-    from pyhpke import KEMKey, PyHPKEError
-
-    load = KEMKey.from_pyca_cryptography_key
+    enc = sealed[:ENC_BYTES]
     try:
-        context = _suite().create_recipient_context(
-            sealed[:ENC_BYTES],
-            load(key.private),
-            info,
-            load(X25519PublicKey.from_public_bytes(sender)) if sender is not None else None,
-            psk,
-            psk_id,
-        )
-        return context.open(sealed[ENC_BYTES:], aad)
-    except (PyHPKEError, ValueError):
+        shared = key.private.exchange(X25519PublicKey.from_public_bytes(enc))
+        if sender is not None:
+            shared += _between(key, sender)
+        context = enc + key.public + (sender or b"")
+        cipher, nonce = _schedule(shared, context, sender is not None, info, psk, psk_id)
+        return cipher.decrypt(nonce, sealed[ENC_BYTES:], aad)
+    except (InvalidTag, ValueError):
         return None
 
 
-@cache
-def _suite() -> CipherSuite:
-    from pyhpke import AEADId, CipherSuite, KDFId, KEMId
+def _between(key: OpeningKey, public: bytes) -> bytes:
+    """The shared secret of two static keys; raises ValueError when ``public`` is of low order.
 
-    return CipherSuite.new(KEMId.DHKEM_X25519_HKDF_SHA256, KDFId.HKDF_SHA256, AEADId.CHACHA20_POLY1305)
+    What is remembered opens nothing by itself, and names keys by their public halves: a destroyed prekey stays so.
+    """
+    pair = (key.public, public)
+    shared = _pairs.get(pair)
+    if shared is None:
+        shared = key.private.exchange(X25519PublicKey.from_public_bytes(public))
+        if len(_pairs) >= _PAIRS_MAX:
+            _pairs.clear()
+        _pairs[pair] = shared
+    return shared
+
+
+def _schedule(
+    shared: bytes, kem_context: bytes, auth: bool, info: bytes, psk: bytes, psk_id: bytes
+) -> tuple[ChaCha20Poly1305, bytes]:
+    """The cipher and the nonce of the first and only message: ExtractAndExpand (§4.1), KeySchedule (§5.1)."""
+    secret = _expand(_KEM, _extract(_KEM, _NO_SALT, b"eae_prk", shared), b"shared_secret", kem_context, 32)
+    mode = (2 if auth else 0) + (1 if psk else 0)
+    context = bytes((mode,)) + _context(info, psk_id)
+    secret = _extract(_SUITE, secret, b"secret", psk)
+    return ChaCha20Poly1305(_expand(_SUITE, secret, b"key", context, 32)), _expand(
+        _SUITE, secret, b"base_nonce", context, 12
+    )
+
+
+@lru_cache(16)
+def _context(info: bytes, psk_id: bytes) -> bytes:
+    return _extract(_SUITE, _NO_SALT, b"psk_id_hash", psk_id) + _extract(_SUITE, _NO_SALT, b"info_hash", info)
+
+
+def _extract(suite: bytes, salt: bytes, label: bytes, material: bytes) -> bytes:
+    """LabeledExtract (§4)."""
+    return hmac.digest(salt, suite + label + material, "sha256")
+
+
+def _expand(suite: bytes, key: bytes, label: bytes, info: bytes, size: int) -> bytes:
+    """LabeledExpand (§4) of at most one block."""
+    return hmac.digest(key, size.to_bytes(2, "big") + suite + label + info + b"\x01", "sha256")[:size]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyhpke import AEADId, CipherSuite, KDFId, KEMId, KEMKey
 
 from outlast.kernel.hpke import OVERHEAD_BYTES, OpeningKey, seal, unseal
 from tests.unit.kernel.people import secret
@@ -18,9 +21,40 @@ RECEIVER = OpeningKey.from_secret(secret("receiver"))
 OTHER = OpeningKey.from_secret(secret("other"))
 PSK = {"psk": secret("psk"), "psk_id": b"id"}
 
+PUBLISHED = json.loads((Path(__file__).parents[3] / "vectors" / "hpke.json").read_text())["vectors"]
+
 keys = st.binary(min_size=32, max_size=32)
 short = st.binary(max_size=100)
 psks = st.sampled_from([{}, PSK])
+
+
+@pytest.mark.parametrize("vector", PUBLISHED, ids=lambda vector: vector["mode"])
+def test_it_seals_and_opens_the_rfc_s_own_vectors(vector: dict[str, str]) -> None:
+    v = {name: bytes.fromhex(value) for name, value in vector.items() if name != "mode"}
+    receiver = OpeningKey.from_secret(v["receiver_secret"])
+    sender = OpeningKey.from_secret(v["sender_secret"]) if v["sender_secret"] else None
+    under = {"info": v["info"], "aad": v["aad"], "psk": v["psk"], "psk_id": v["psk_id"]}
+    sealed = seal(receiver.public, v["plaintext"], ephemeral=v["ephemeral_secret"], sender=sender, **under)
+    assert sealed == v["sealed"]
+    assert unseal(receiver, sealed, sender=sender.public if sender else None, **under) == v["plaintext"]
+
+
+@given(keys, short, short, short, st.booleans(), psks)
+def test_it_speaks_with_another_program(
+    ephemeral: bytes, plaintext: bytes, info: bytes, aad: bytes, auth: bool, psk: Mapping[str, bytes]
+) -> None:
+    peer = CipherSuite.new(KEMId.DHKEM_X25519_HKDF_SHA256, KDFId.HKDF_SHA256, AEADId.CHACHA20_POLY1305)
+    load = KEMKey.from_pyca_cryptography_key
+    theirs = (load(SENDER.private), load(SENDER.private.public_key())) if auth else (None, None)
+    sealed = seal(
+        RECEIVER.public, plaintext, info=info, aad=aad, ephemeral=ephemeral, sender=SENDER if auth else None, **psk
+    )
+    assert sealed is not None
+    opened = peer.create_recipient_context(sealed[:32], load(RECEIVER.private), info, theirs[1], **psk)
+    assert opened.open(sealed[32:], aad) == plaintext
+    enc, sealing = peer.create_sender_context(load(RECEIVER.private.public_key()), info, theirs[0], **psk)
+    back = enc + sealing.seal(plaintext, aad)
+    assert unseal(RECEIVER, back, info=info, aad=aad, sender=SENDER.public if auth else None, **psk) == plaintext
 
 
 @given(keys, short, short, short, st.booleans(), psks)

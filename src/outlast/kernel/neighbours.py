@@ -174,7 +174,7 @@ class Neighbours:
         await self._run(channel, channel.remote)
 
     def _is_better(self, peer: bytes, initiator: bool) -> bool:
-        """Of two sessions with one neighbour the one that the lower key began stays; who calls anew has lost the old."""
+        """Of two sessions with a neighbour the one that the lower key began stays; who calls anew has lost the old."""
         mine = self._node.transport_id
         for live in list(self._live):
             if live.peer != peer:

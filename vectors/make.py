@@ -416,26 +416,31 @@ def mail_vectors() -> dict[str, Any]:
             }
         )
     introductions = []
-    for name, what in (
-        ("a first text", letter(300, **prekey)),
-        ("a large one", letter(9000, **prekey)),
+    for number, (name, what) in enumerate(
+        (
+            ("a first text", letter(300, **prekey)),
+            ("a large one", letter(9000, **prekey)),
+        )
     ):
         chance = Chance(name)
+        counter = mail.intro_counter(ALICE.seal.secret, BOB.device, DAY, number)
         entry = mail.seal_introduction(
             what,
             intro_secret=intro_secret,
             sender=ALICE.device,
             sender_seal=ALICE.seal,
             receiver=BOB.device,
+            counter=counter,
             prekey=BOB.prekey.public,
             now_ms=NOW_MS,
             rand=chance,
         )
-        parts = ("author_seed", "inner_ephemeral", "outer_ephemeral", "counter")
+        parts = ("author_seed", "inner_ephemeral", "outer_ephemeral")
         introductions.append(
             {
                 "name": name,
                 "letter": fields(what),
+                "counter": counter,
                 "random": dict(zip(parts, chance.given, strict=True)),
                 "packed": pack(entry).hex(),
             }
@@ -458,7 +463,7 @@ def mail_vectors() -> dict[str, Any]:
         "intro_key": intro.hex(),
         "tags": [
             {"key": key.hex(), "day": day, "counter": n, "tag": mail.tag(key, day, n).hex()}
-            for key, day, n in ((there, DAY, 0), (there, 0, 2**32 - 1), (intro, DAY, 63))
+            for key, day, n in ((there, DAY, 0), (there, 0, 2**32 - 1), (intro, DAY, 1023))
         ],
         "letters": envelopes,
         "introductions": introductions,

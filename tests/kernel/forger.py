@@ -69,6 +69,7 @@ class Forger:
             sender=sender or self.device,
             sender_seal=self.seal,
             receiver=invitation.device,
+            counter=int.from_bytes(os.urandom(2), "big") % mail.INTRO_TAGS,
             prekey=invitation.prekey,
             now_ms=now_ms,
             rand=os.urandom,

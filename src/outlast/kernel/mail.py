@@ -54,8 +54,9 @@ LETTER_MAX_BYTES: Final = 15 * 1024
 """Largest body of a letter; it fits the largest class also as an introduction."""
 CERTIFICATE_MAX_BYTES: Final = 700
 """Largest device certificate in an introduction."""
-INTRO_TAGS: Final = 64
-"""An introduction takes its counter at random below this: its writer cannot know which are free."""
+INTRO_TAGS: Final = 1024
+"""Introductions have counters below this: their writers do not know of each other which are taken."""
+_INTRO_HALF_BITS: Final = 5
 
 _GENESIS_PAYLOAD: Final = b"outlast/mail/1"
 MAIL_GENESIS: Final = Header(
@@ -82,6 +83,7 @@ _INTRO_INFO: Final = b"outlast/mail/intro/1"
 _INTRO_PSK_ID: Final = b"outlast/intro"
 _DIRECTION_LABEL: Final = b"outlast/mail/direction/1"
 _INTRO_LABEL: Final = b"outlast/mail/intro/1"
+_INTRO_ORDER_LABEL: Final = b"outlast/mail/intro-order/1"
 _INTRO_PSK_LABEL: Final = b"outlast/mail/psk/1"
 
 Rand = Callable[[int], bytes]
@@ -151,6 +153,22 @@ def intro_key(secret: bytes, receiver: Device) -> bytes:
     return derive(secret, _INTRO_LABEL, _party(receiver))
 
 
+def intro_counter(own_secret: bytes, receiver: Device, day: int, number: int) -> int:
+    """The counter of the sender's introduction ``number`` (0, 1, ...) to ``receiver`` on ``day``.
+
+    None comes twice on a day before all INTRO_TAGS have come: two envelopes with one tag would show
+    that they have one receiver. ``own_secret`` (32 B) is the sender's; in its order the counters
+    look random to others. It is a Feistel network of four rounds over the bits of ``number``.
+    """
+    key = derive(own_secret, _INTRO_ORDER_LABEL, _party(receiver))
+    mask = (1 << _INTRO_HALF_BITS) - 1
+    left, right = number >> _INTRO_HALF_BITS & mask, number & mask
+    for turn in range(4):
+        mixed = hmac.digest(key, day.to_bytes(4, "big") + bytes((turn, right)), "sha256")[0] & mask
+        left, right = right, left ^ mixed
+    return left << _INTRO_HALF_BITS | right
+
+
 def tag(key: bytes, day: int, counter: int) -> bytes:
     """The tag (16 B) of the envelope number ``counter`` (u32) on ``day`` (days since 1970, UTC)."""
     return hmac.digest(key, day.to_bytes(4, "big") + counter.to_bytes(4, "big"), "sha256")[:TAG_BYTES]
@@ -217,14 +235,15 @@ def seal_introduction(
     sender: Device,
     sender_seal: OpeningKey,
     receiver: Device,
+    counter: int,
     prekey: bytes,
     now_ms: int,
     rand: Rand,
 ) -> Entry:
     """The envelope of a first letter, by the secret and the prekey of the receiver's contact link.
 
-    The letter must carry the sender's prekey, ``intro_secret`` has 16 to 32 B. Raises MailError as
-    ``seal_letter`` does.
+    The letter must carry the sender's prekey, ``intro_secret`` has 16 to 32 B, ``counter`` is an
+    ``intro_counter``. Raises MailError as ``seal_letter`` does.
     """
     if letter.prekey is None:
         raise MailError("an introduction must carry the sender's prekey")
@@ -252,7 +271,6 @@ def seal_introduction(
         psk=derive(intro_secret, _INTRO_PSK_LABEL, _party(receiver)),
         psk_id=_INTRO_PSK_ID,
     )
-    counter = rand(1)[0] % INTRO_TAGS
     return _envelope(author, now_ms, tag(intro_key(intro_secret, receiver), day, counter), payload)
 
 

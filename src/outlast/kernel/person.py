@@ -86,6 +86,10 @@ LATER_PAUSE: Final = 9
 HELD_BY_MAX: Final = 200_000
 """Entries of one bundle that its writer is remembered to have; those beyond travel once more."""
 
+OUT: Final = 0
+INTRODUCING: Final = 2
+"""Directions of counters, beside 1 for what comes in."""
+
 RECEIVED: Final = 1
 READ: Final = 2
 RECEIPT_IDS: Final = 200
@@ -607,7 +611,7 @@ class Person:
         entries: list[Entry] = []
         failures: dict[bytes, Exception] = {}
         devices: dict[bytes, list[tuple[Device, bytes, bytes | None]]] = {}
-        counters: dict[tuple[bytes, int], int] = {}
+        counters: dict[tuple[bytes, int, int], int] = {}
         sent: list[tuple[Value, ...]] = []
         custody: list[tuple[Value, ...]] = []
         prekey, prekey_day = self._newest_prekey(tx)
@@ -637,21 +641,28 @@ class Person:
         tx.executemany("UPDATE device SET told = ? WHERE device = ?", {(prekey, row[3]) for row in sent})
         tx.executemany("INSERT OR IGNORE INTO custody(letter, event, at_ms) VALUES (?, ?, ?)", custody)
         tx.executemany(
-            "INSERT INTO counter(device, day, direction, next) VALUES (?, ?, 0, ?)"
+            "INSERT INTO counter(device, day, direction, next) VALUES (?, ?, ?, ?)"
             " ON CONFLICT(device, day, direction) DO UPDATE SET next = excluded.next",
-            [(device, day, number) for (device, day), number in counters.items()],
+            [(*slot, number) for slot, number in counters.items()],
         )
         return entries, failures
 
     def _seal_one(
         self,
         tx: Transaction,
-        counters: dict[tuple[bytes, int], int],
+        counters: dict[tuple[bytes, int, int], int],
         sealed: mail.SealedLetter,
         device: Device,
         their_prekey: bytes,
         intro: bytes | None,
     ) -> Entry:
+        day = day_of(sealed.sent_ms)
+        slot = (device.device, day, OUT if intro is None else INTRODUCING)
+        if slot not in counters:
+            row = tx.query("SELECT next FROM counter WHERE device = ? AND day = ? AND direction = ?", slot)
+            counters[slot] = row[0][0] if row else 0
+        counter = counters[slot]
+        counters[slot] = counter + 1
         if intro is not None:
             return mail.seal_introduction(
                 sealed,
@@ -659,16 +670,11 @@ class Person:
                 sender=self._own,
                 sender_seal=self._seal,
                 receiver=device,
+                counter=mail.intro_counter(self._seal.secret, device, day, counter),
                 prekey=their_prekey,
                 now_ms=sealed.sent_ms,
                 rand=os.urandom,
             )
-        slot = (device.device, day_of(sealed.sent_ms))
-        if slot not in counters:
-            row = tx.query("SELECT next FROM counter WHERE device = ? AND day = ? AND direction = 0", slot)
-            counters[slot] = row[0][0] if row else 0
-        counter = counters[slot]
-        counters[slot] = counter + 1
         return mail.seal_letter(
             sealed,
             key=self._direction_out(device),
@@ -1055,9 +1061,9 @@ class Person:
                 self._failures.pop(tag, None)
         tags = self._expected[day] = {}
         for secret in self._intros:
-            key = mail.intro_key(secret, self._own)
+            key, slot = mail.intro_key(secret, self._own), _Slot(None, day, 0, secret)
             for counter in range(mail.INTRO_TAGS):
-                tags[mail.tag(key, day, counter)] = _Slot(None, day, counter, secret)
+                tags[mail.tag(key, day, counter)] = slot
         for device in self._devices:
             self._expect(device, day, range(self._next_in.get((device, day), 0) + WINDOW))
 

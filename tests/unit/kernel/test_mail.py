@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
@@ -52,6 +53,7 @@ from outlast.kernel.mail import (
     SealedLetter,
     direction_key,
     expected_tags,
+    intro_counter,
     intro_key,
     is_wellformed_envelope,
     open_introduction,
@@ -114,6 +116,7 @@ def introduce(
     what: SealedLetter | None = None,
     sender: Person = ALICE,
     rand: Callable[[int], bytes] | None = None,
+    counter: int = 5,
 ) -> Entry:
     return seal_introduction(
         what or letter(),
@@ -121,6 +124,7 @@ def introduce(
         sender=sender.device,
         sender_seal=sender.seal,
         receiver=BOB.device,
+        counter=counter,
         prekey=BOB.prekeys[0].public,
         now_ms=NOW_MS,
         rand=rand or stream("introduce"),
@@ -189,8 +193,25 @@ class TestTags:
 
     def test_the_receiver_finds_every_introduction_by_its_link(self) -> None:
         expected = expected_tags(intro_key(INTRO_SECRET, BOB.device), [day_of(NOW_MS)], 0, INTRO_TAGS)
-        found = {expected[introduce(rand=stream("counter", n)).header.tags[0]][1] for n in range(1000)}
-        assert found == set(range(INTRO_TAGS))
+        for counter in (0, 1, INTRO_TAGS - 1):
+            assert expected[introduce(counter=counter).header.tags[0]] == (day_of(NOW_MS), counter)
+
+    def test_a_sender_takes_every_tag_of_introductions_before_one_twice(self) -> None:
+        for day in (0, day_of(NOW_MS)):
+            order = [intro_counter(secret("own"), BOB.device, day, number) for number in range(2 * INTRO_TAGS)]
+            assert set(order[:INTRO_TAGS]) == set(range(INTRO_TAGS))
+            assert order[INTRO_TAGS:] == order[:INTRO_TAGS]
+
+    def test_in_an_order_that_only_the_sender_knows(self) -> None:
+        orders = [
+            tuple(intro_counter(own, device, day, number) for number in range(64))
+            for own in (secret("own"), secret("another"))
+            for device in (BOB.device, MALLORY.device)
+            for day in (1, 2)
+        ]
+        assert len(set(orders)) == len(orders)
+        steps = [(b - a) % INTRO_TAGS for a, b in itertools.pairwise(orders[0])]
+        assert len(set(steps)) > 50
 
 
 class TestLetters:

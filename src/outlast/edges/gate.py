@@ -229,7 +229,7 @@ class Gate:
 def limited(receive: Receive, max_bytes: int, headers: Headers) -> Receive:
     """``receive`` that raises TooLargeError when the body is, or says that it is, larger than ``max_bytes``."""
     length = headers.get("content-length", "0")
-    taken = int(length) if length.isdigit() else max_bytes + 1
+    taken = int(length) if re.fullmatch("[0-9]{1,18}", length) else max_bytes + 1
     if taken > max_bytes:
         raise TooLargeError("That is too large for this form.")
     taken = 0

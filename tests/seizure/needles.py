@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from base64 import b32encode, b64encode, urlsafe_b64encode
 from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from outlast.kernel.person import Person
 from outlast.rooms.carry import service
 
 Needles = dict[bytes, str]
 """Bytes to look for, and what they are."""
+HEAD_BYTES: Final = 6
 
 
 def of_text(what: str, text: str) -> Needles:
@@ -57,7 +62,27 @@ async def of_person(person: Person) -> Needles:
 
 
 def search(needles: Needles, places: Iterable[tuple[str, bytes]]) -> list[str]:
-    """What was found, and where."""
-    shortest = min(map(len, needles))
-    assert shortest >= 6, "a needle that short turns up by chance"
-    return [f"{what} in {place}" for place, data in places for needle, what in needles.items() if needle in data]
+    """What was found, and where; every place is looked through from each of its bytes on."""
+    assert min(map(len, needles)) >= HEAD_BYTES, "a needle that short turns up by chance"
+    by_head: dict[bytes, list[bytes]] = {}
+    for needle in needles:
+        by_head.setdefault(needle[:HEAD_BYTES], []).append(needle)
+    heads = np.unique(np.concatenate([_runs(head) for head in by_head]))
+    found: list[str] = []
+    for place, data in places:
+        runs = _runs(data)
+        nearest = heads[np.searchsorted(heads, runs).clip(max=len(heads) - 1)]
+        for at in np.flatnonzero(nearest == runs):
+            candidates = by_head[data[at : at + HEAD_BYTES]]
+            found += [f"{needles[one]} in {place}" for one in candidates if data.startswith(one, at)]
+    return found
+
+
+def _runs(data: bytes) -> NDArray[np.uint64]:
+    """The HEAD_BYTES bytes from each place on, as numbers."""
+    values = np.frombuffer(data, np.uint8).astype(np.uint64)
+    count = max(0, len(data) - HEAD_BYTES + 1)
+    runs = np.zeros(count, np.uint64)
+    for place in range(HEAD_BYTES):
+        runs |= values[place : place + count] << np.uint64(8 * place)
+    return runs

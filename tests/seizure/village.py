@@ -97,9 +97,9 @@ async def befriend(one: Person, other: Person) -> None:
     await other.add_contact(await one.link())
 
 
-async def write(sender: Person, to: bytes, *texts: str) -> list[bytes]:
-    """Send texts to an identity; their letters' ids."""
-    return [await service.send(sender.node, sender, to, text) for text in texts]
+async def write(sender: Person, to: bytes, text: str) -> bytes:
+    """Send a text to an identity; its letter's id."""
+    return await service.send(sender.node, sender, to, text)
 
 
 async def read_all(person: Person) -> None:

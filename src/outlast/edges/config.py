@@ -65,8 +65,8 @@ def parse_address(text: str) -> tuple[str, int]:
     bracketed = host.startswith("[") and host.endswith("]")
     if not colon or not bare or (":" in bare and not bracketed) or not port.isascii() or not port.isdigit():
         raise UsageError(f"{text[:80]!r} is no address: write HOST:PORT, such as 192.168.1.20:8485 or [fe80::1]:8485")
-    if int(port) > 65535:
-        raise UsageError(f"there is no port {port}: ports go up to 65535")
+    if len(port) > 5 or int(port) > 65535:
+        raise UsageError(f"there is no port {port[:80]}: ports go up to 65535")
     return bare, int(port)
 
 

@@ -1,0 +1,1290 @@
+"""Every decoder that takes bytes or text from outside: its seeds, how it is called, and what it may raise.
+
+Much of what nodes exchange stands under a hash, a signature or a seal, and no fuzzer guesses those. Such a decoder has
+two targets: one gets raw bytes, the other gets what lies behind the seal, which the target makes good again. Inputs of
+the latter are msgpack, so that ``mutate`` can change them by their form.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import copy
+import json
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from hashlib import sha256
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+
+from outlast.edges import gate
+from outlast.edges.api import LocalApi
+from outlast.edges.config import parse_address
+from outlast.edges.web import read_cookies
+from outlast.errors import LockedError, OutlastError, ProtocolError, StorageError, UsageError
+from outlast.kernel import backup, bundle, hpke, keyslot, mail, room
+from outlast.kernel.admit import AdmissionState, Candidate, examine
+from outlast.kernel.bundle import BundleError, BundleReader, BundleWriter
+from outlast.kernel.entry import (
+    HEADER_MAX_BYTES,
+    VERSION,
+    Entry,
+    EntryError,
+    Header,
+    decode_header,
+    encode_header,
+    entry_id,
+    pack,
+    signing_input,
+    unpack,
+    unpack_all,
+)
+from outlast.kernel.hpke import OpeningKey
+from outlast.kernel.identity import (
+    Certificate,
+    Device,
+    DeviceBody,
+    IdentityError,
+    SealingKey,
+    SigningKey,
+    certify,
+    check_name,
+    entropy_of,
+    id_text,
+    node_text,
+    parse_id,
+    parse_node,
+    parse_space,
+    read_certificate,
+    sign_prekey,
+    space_text,
+    words_of,
+)
+from outlast.kernel.invite import make_channel_link, make_link, read_channel_link, read_link
+from outlast.kernel.kinds import Kind, KindError, Kinds
+from outlast.kernel.links import tcp
+from outlast.kernel.mail import MailError, SealedLetter
+from outlast.kernel.noise import (
+    PLAINTEXT_MAX_BYTES,
+    FrameError,
+    FrameReader,
+    Handshake,
+    HandshakeError,
+    Pattern,
+    Transport,
+    encode_frame,
+    encode_preamble,
+    parse_preamble,
+)
+from outlast.kernel.outbox import Receipt
+from outlast.kernel.setrec import Initiator, Responder, SetrecError, SetView
+from outlast.kernel.space import GENESIS, SpaceBody, make_genesis
+from outlast.kernel.sync import Close, CutOff, Event, LinkClosed, LocalAppended, MessageArrived, Stopping, Tick
+from outlast.rooms.carry import ROOM
+from outlast.rooms.carry.entries import DEVICE, HIDE, POST, TEXT, ChannelDevice, Hide, Post, Text
+from outlast.testing import Meeting, MemoryLink, Place, Town
+
+Run = Callable[[bytes], str | None]
+"""Takes one input; returns None when the decoder took it, else why not. Raises when a property is broken."""
+NOW_MS = 1_795_305_912_345
+TODAY = NOW_MS // 86_400_000
+PASSPHRASE = "kingfisher"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One decoder: real inputs to start from, and what to do with each input."""
+
+    name: str
+    seeds: Callable[[], Iterable[bytes]]
+    prepare: Callable[[], Run]
+    allowed: tuple[type[Exception], ...]
+    """What the decoder documents that it raises."""
+    refusals: int
+    """At least so many different reasons come up in a second; fewer show that most of it was not reached."""
+
+
+def run_with(function: Run) -> Callable[[], Run]:
+    """The ``prepare`` of a target that needs no preparation."""
+    return lambda: function
+
+
+def packed(*parts: object) -> bytes:
+    """An input made of parts."""
+    return msgspec.msgpack.encode(list(parts))
+
+
+def parts_of(data: bytes, *kinds: type) -> list[Any] | None:
+    """The parts of an input, None when they are not of these types."""
+    try:
+        found = msgspec.msgpack.decode(data)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+    if not isinstance(found, list) or len(found) != len(kinds):
+        return None
+    return found if all(type(part) is kind for part, kind in zip(found, kinds, strict=True)) else None
+
+
+NO_INPUT = "this is no input for the target"
+
+
+def secret(*names: object) -> bytes:
+    """32 bytes that depend on the names alone."""
+    return sha256("/".join(map(str, names)).encode()).digest()
+
+
+def stream(*names: object) -> Callable[[int], bytes]:
+    """A source of bytes that gives the same ones in every run."""
+    blocks = count()
+
+    def take(size: int) -> bytes:
+        return b"".join(secret(*names, next(blocks)) for _ in range(-(-size // 32)))[:size]
+
+    return take
+
+
+@dataclass(frozen=True)
+class Somebody:
+    """A person with one device and one prekey."""
+
+    identity: SigningKey
+    signing: SigningKey
+    seal: OpeningKey
+    prekey: OpeningKey
+    device: Device
+
+
+@cache
+def somebody(name: str) -> Somebody:
+    """The person of that name; the same keys in every run."""
+    identity, signing = SigningKey.from_seed(secret(name, 1)), SigningKey.from_seed(secret(name, 2))
+    seal, prekey = OpeningKey.from_secret(secret(name, 3)), OpeningKey.from_secret(secret(name, 4))
+    device = read_certificate(certify(identity, signing, seal.public, TODAY, name))
+    return Somebody(identity, signing, seal, prekey, device)
+
+
+# ---- entries ----
+
+
+def entry(payload: bytes | None, **fields: Any) -> Entry:
+    """A signed entry."""
+    author = somebody("Ada").signing
+    content = payload or b""
+    header = Header(
+        **{
+            "version": VERSION,
+            "space": secret("space"),
+            "kind": POST.name,
+            "author": author.public,
+            "seq": 0,
+            "prev": None,
+            "clock": 7,
+            "ts_ms": NOW_MS,
+            "expires_day": TODAY + 20,
+            "priority": 2,
+            "payload_hash": sha256(content).digest(),
+            "payload_size": len(content),
+            "tags": (),
+            "stamp_nonce": 0,
+            **fields,
+        }
+    )
+    data = encode_header(header)
+    return Entry(header, data, author.sign(signing_input(data)), entry_id(data), payload)
+
+
+@cache
+def entries() -> list[Entry]:
+    """One entry of each form."""
+    owner = somebody("Ada")
+    body = SpaceBody("open", "news", owner.device.certificate, "owner", (owner.identity.public,), bytes(16))
+    return [
+        entry(POST.encode(Post("a post", secret("other")))),
+        entry(HIDE.encode(Hide(secret("post"))), kind=HIDE.name, tags=(b"a", b"b" * 32), priority=0),
+        entry(DEVICE.encode(ChannelDevice(owner.device.certificate)), kind=DEVICE.name),
+        entry(b"opaque", kind="other.kind", seq=2, prev=secret("prev"), clock=2**40),
+        entry(None, payload_size=200_000, seq=1, stamp_nonce=2**63),
+        make_genesis(owner.signing, body, NOW_MS),
+        envelope(sealed_letter()),
+    ]
+
+
+def decode_one_header(data: bytes) -> None:
+    """A header that is taken has one form."""
+    header = decode_header(data)
+    assert len(data) <= HEADER_MAX_BYTES
+    assert header.version > 1 or encode_header(header) == data
+
+
+def unpack_one(data: bytes) -> None:
+    """What is unpacked packs to the same bytes."""
+    found, end = unpack(data)
+    assert pack(found) == data[:end]
+
+
+def unpack_buffer(data: bytes) -> None:
+    """A buffer that is taken is the entries in it and nothing else."""
+    assert b"".join(map(pack, unpack_all(data))) == data
+
+
+class Everything:
+    """All spaces are followed."""
+
+    def __contains__(self, _one: object) -> bool:
+        """It is."""
+        return True
+
+
+def whole(data: bytes) -> Entry | str:
+    """The entry whose header and payload an input holds, with the payload's true hash and size in the header."""
+    found = parts_of(data, bytes, bytes)
+    if found is None:
+        return NO_INPUT
+    header_bytes, payload = found
+    try:
+        fields = msgspec.msgpack.decode(header_bytes)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return NO_INPUT
+    if isinstance(fields, list) and len(fields) > 11:
+        fields[10:12] = sha256(payload).digest(), len(payload)
+        try:
+            header_bytes = msgspec.msgpack.encode(fields)
+        except OverflowError:
+            return NO_INPUT
+    try:
+        return unpack((len(header_bytes) % 2**15 | 2**15).to_bytes(2, "big") + header_bytes + bytes(64) + payload)[0]
+    except EntryError as error:
+        return str(error)
+
+
+def admit_one(data: bytes) -> str | None:
+    """Admission raises nothing for whatever an entry holds."""
+    kinds = Kinds([GENESIS, *ROOM.kinds])
+    found = whole(data)
+    if isinstance(found, str):
+        return found
+    verdict = examine(found, AdmissionState(kinds, Everything(), TODAY))
+    packed_verdict = examine(pack(found), AdmissionState(kinds, Everything(), TODAY))
+    assert type(packed_verdict) is type(verdict)
+    return None if isinstance(verdict, Candidate) else verdict.rule.line
+
+
+def fold_one(data: bytes) -> str | None:
+    """A room's rows of an entry or a letter fit into the tables: 64-bit numbers, text that is text."""
+    found = whole(data)
+    if isinstance(found, str):
+        return found
+    rows = list(ROOM.fold(room.Change(1, room.Event.ADMITTED, found), NoRows()))
+    body = found.payload or b""
+    letter = room.Letter(bytes(16), TEXT.name, body, NOW_MS, secret("sender"), secret("device"), NOW_MS)
+    rows += ROOM.receive(letter, NoRows())
+    for row in rows:
+        for value in row.row.values() if isinstance(row, room.Put) else ():
+            assert not isinstance(value, int) or -(2**63) <= value < 2**63
+            assert not isinstance(value, str) or value.encode().decode() == value
+    return None if rows else "no row"
+
+
+class NoRows:
+    """Empty tables."""
+
+    def query(self, _sql: str, _args: Sequence[Any] = ()) -> list[Any]:
+        """Nothing."""
+        return []
+
+
+KINDS: tuple[Kind, ...] = (GENESIS, *ROOM.kinds, *ROOM.letters, Kind("receipt", Receipt, max_bytes=4096))
+
+
+def decode_kind(data: bytes) -> None:
+    """A body that is taken can be written again."""
+    kind = KINDS[data[0] % len(KINDS)] if data else KINDS[0]
+    msgspec.msgpack.encode(kind.decode(data[1:]))
+
+
+def bodies() -> Iterable[bytes]:
+    """A body of each kind."""
+    owner = somebody("Ada").device
+    made: list[msgspec.Struct] = [
+        SpaceBody("open", "news", owner.certificate, "owner", (owner.identity,), bytes(16)),
+        Post("hello", None),
+        Hide(secret("post")),
+        ChannelDevice(owner.certificate),
+        Text("hello", bytes(16)),
+        Receipt(1, [bytes(16)] * 3),
+    ]
+    for number, kind in enumerate(KINDS):
+        yield bytes([number]) + kind.encode(next(body for body in made if isinstance(body, kind.body)))
+
+
+# ---- identities, links, words ----
+
+
+def read_signed_certificate(data: bytes) -> None:
+    """The certificate of a body that identity and device signed, whatever it says."""
+    ada, older = somebody("Ada"), somebody("Older").signing
+    message = b"outlast/device/1" + data
+    cross = (older.sign(message), older.public) if len(data) % 2 else (None, None)
+    signed = Certificate(data, ada.identity.sign(message), ada.signing.sign(message), *cross)
+    device = read_certificate(msgspec.msgpack.encode(signed))
+    assert device.name == check_name(device.name)
+
+
+def device_bodies() -> Iterable[bytes]:
+    """Bodies of certificates."""
+    ada = somebody("Ada").device
+    for name in ("Ada", "Ada L", "Ада", "x" * 64):
+        yield msgspec.msgpack.encode(DeviceBody(ada.identity, ada.device, ada.seal, TODAY, name))
+
+
+def text_of(data: bytes) -> str:
+    """Any text, lone surrogates included."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def read_any_link(data: bytes) -> None:
+    """A text that is one of the two links is not the other."""
+    text = text_of(data)
+    try:
+        read_link(text, today=TODAY)
+    except UsageError:
+        read_channel_link(text)
+
+
+def read_contact_fields(data: bytes) -> str | None:
+    """A contact link whose prekey its device signed, whatever its fields are."""
+    try:
+        fields = msgspec.msgpack.decode(data)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        fields = None
+    if isinstance(fields, list) and len(fields) > 4 and fields[4] == b"":
+        key, day = fields[2:4]
+        if isinstance(key, bytes) and isinstance(day, int) and 0 <= day < 2**32:
+            fields[4] = sign_prekey(somebody("Ada").signing, key, day)
+        try:
+            data = msgspec.msgpack.encode(fields)
+        except OverflowError:
+            return NO_INPUT
+    found = read_link("outlast://contact/" + base64.urlsafe_b64encode(data).decode().rstrip("="), today=TODAY)
+    assert hpke.seal(found.prekey, b"x", info=b"", aad=b"", ephemeral=secret("e")) is not None
+    return None
+
+
+def read_channel_fields(data: bytes) -> None:
+    """A channel link, whatever its fields are."""
+    found = read_channel_link("outlast://channel/" + base64.urlsafe_b64encode(data).decode())
+    assert make_channel_link(found.space, found.name)
+
+
+def contact_link() -> str:
+    """Ada's."""
+    ada = somebody("Ada")
+    public = ada.prekey.public
+    signature = sign_prekey(ada.signing, public, TODAY)
+    return make_link(ada.device.certificate, public, TODAY, signature, bytes(16))
+
+
+def contact_fields() -> Iterable[bytes]:
+    """The fields of contact links, to be signed."""
+    ada = somebody("Ada")
+    for day in (TODAY, TODAY - 89, 0):
+        yield packed(1, ada.device.certificate, ada.prekey.public, day, b"", bytes(16))
+
+
+def parse_any_id(data: bytes) -> None:
+    """A text is at most one of the three kinds of IDs, and is what is written for it, but for case and space."""
+    text = text_of(data)
+    took = 0
+    for parse, write in ((parse_id, id_text), (parse_node, node_text), (parse_space, space_text)):
+        try:
+            found = parse(text)
+        except UsageError as error:
+            refused = error
+            continue
+        took += 1
+        assert write(found).upper() == text.strip().upper()
+    assert took < 2
+    if not took:
+        raise refused
+
+
+def ids() -> Iterable[bytes]:
+    """One of each kind."""
+    return [write(secret("id")).encode() for write in (id_text, node_text, space_text)]
+
+
+def read_words(data: bytes) -> None:
+    """Words that are taken are those of what they give."""
+    text = text_of(data)
+    assert words_of(entropy_of(text)) == text.lower().split()
+
+
+WORDS = " ".join(words_of(secret("words")))
+
+
+def read_header_texts(data: bytes) -> None:
+    """A browser's cookies, and an address as people type it."""
+    text = data.decode("latin-1")
+    read_cookies(text)
+    host, port = parse_address(text)
+    assert host in text
+    assert 0 <= port < 65_536
+
+
+# ---- mail ----
+
+
+def sealed_letter() -> SealedLetter:
+    """A letter with all that a letter can have."""
+    bob = somebody("Bob")
+    body = TEXT.encode(Text("hello", bytes(16)))
+    return SealedLetter(
+        id=bytes(16),
+        kind=TEXT.name,
+        sent_ms=NOW_MS,
+        life_ms=5,
+        prekey=bob.prekey.public,
+        prekey_day=TODAY,
+        body=body,
+    )
+
+
+def envelope(letter: SealedLetter) -> Entry:
+    """Bob's letter to Ada."""
+    ada, bob = somebody("Ada"), somebody("Bob")
+    key = mail.direction_key(bob.seal, bob.device, ada.device)
+    return mail.seal_letter(
+        letter,
+        key=key,
+        counter=0,
+        sender=bob.device,
+        sender_seal=bob.seal,
+        receiver=ada.device,
+        prekey=ada.prekey.public,
+        now_ms=NOW_MS,
+        rand=stream("letter"),
+    )
+
+
+def letters() -> Iterable[bytes]:
+    """Letters as they lie in an envelope, padded."""
+    for letter in (sealed_letter(), replace_letter(prekey=None, prekey_day=None), replace_letter(body=b"")):
+        data = msgspec.msgpack.encode(letter)
+        yield len(data).to_bytes(2, "big") + data + bytes(40)
+
+
+def replace_letter(**fields: Any) -> SealedLetter:
+    """The letter with other fields."""
+    return msgspec.structs.replace(sealed_letter(), **fields)
+
+
+def decode_letter(data: bytes) -> None:
+    """A letter that is taken is within the bounds of one that is sent."""
+    letter = mail._decode_letter(data)
+    mail._encode_letter(letter)
+
+
+def decode_letter_fields(data: bytes) -> None:
+    """The same behind a true length."""
+    decode_letter(len(data[:65_535]).to_bytes(2, "big") + data[:65_535])
+
+
+def put_into_envelope(payload: bytes) -> Entry:
+    """An envelope with this payload."""
+    made = envelope(sealed_letter())
+    header = msgspec.structs.replace(made.header, payload_hash=sha256(payload).digest(), payload_size=512)
+    data = encode_header(header)
+    return Entry(header, data, made.signature, entry_id(data), payload)
+
+
+def associated(sender: Device | None) -> bytes:
+    """What Ada's envelopes are bound to."""
+    author = envelope(sealed_letter()).header.author
+    return mail._associated(sender, somebody("Ada").device, author, TODAY)
+
+
+def open_raw_letter(data: bytes) -> None:
+    """The payload of an envelope as anybody can make it."""
+    ada, bob = somebody("Ada"), somebody("Bob")
+    made = put_into_envelope(data)
+    try:
+        mail.open_letter(made, prekeys=(ada.prekey,), sender=bob.device, receiver=ada.device)
+    except MailError:
+        mail.open_introduction(made, intro_secret=bytes(16), prekeys=(ada.prekey,), receiver=ada.device)
+
+
+def raw_payloads() -> Iterable[bytes]:
+    """A letter's and an introduction's."""
+    yield envelope(sealed_letter()).payload or b""
+    yield introduction().payload or b""
+
+
+def introduction() -> Entry:
+    """Bob's first letter to Ada."""
+    ada, bob = somebody("Ada"), somebody("Bob")
+    return mail.seal_introduction(
+        sealed_letter(),
+        intro_secret=bytes(16),
+        sender=bob.device,
+        sender_seal=bob.seal,
+        receiver=ada.device,
+        counter=5,
+        prekey=ada.prekey.public,
+        now_ms=NOW_MS,
+        rand=stream("letter"),
+    )
+
+
+def seal_to_ada(data: bytes, **arguments: Any) -> bytes:
+    """Sealed for Ada's prekey."""
+    public = somebody("Ada").prekey.public
+    return hpke.seal(public, data, ephemeral=secret("ephemeral"), **arguments) or b""
+
+
+def open_sealed_letter(data: bytes) -> None:
+    """What a hostile contact seals."""
+    ada, bob = somebody("Ada"), somebody("Bob")
+    payload = seal_to_ada(data, info=mail._INFO, aad=associated(bob.device), sender=bob.seal)
+    mail.open_letter(put_into_envelope(payload), prekeys=(ada.prekey,), sender=bob.device, receiver=ada.device)
+
+
+def open_made_introduction(data: bytes) -> str | None:
+    """What a hostile stranger with Ada's link seals: certificate, its length's lie, and the letter inside."""
+    found = parts_of(data, bytes, int, bytes)
+    if found is None:
+        return NO_INPUT
+    certificate, lie, letter = found
+    ada, bob = somebody("Ada"), somebody("Bob")
+    inner = seal_to_ada(letter, info=mail._INFO, aad=associated(bob.device), sender=bob.seal)
+    head = ((len(certificate) + lie) % 2**16).to_bytes(2, "big")
+    payload = seal_to_ada(
+        head + certificate + inner,
+        info=mail._INTRO_INFO,
+        aad=associated(None),
+        psk=mail.derive(bytes(16), mail._INTRO_PSK_LABEL, mail._party(ada.device)),
+        psk_id=mail._INTRO_PSK_ID,
+    )
+    mail.open_introduction(
+        put_into_envelope(payload), intro_secret=bytes(16), prekeys=(ada.prekey,), receiver=ada.device
+    )
+    return None
+
+
+# ---- bundles ----
+
+
+@cache
+def bundle_file(sealed: bool) -> bytes:
+    """A bundle of all forms of entries."""
+    ada, bob = somebody("Ada"), somebody("Bob")
+    if sealed:
+        writer = BundleWriter.sealed(
+            [(ada.device.device, ada.prekey.public)],
+            certificate=bob.device.certificate,
+            signer=bob.signing,
+            number=3,
+            made_day=TODAY,
+            rand=stream("bundle"),
+            acks={ada.device.device: (1, 2)},
+            entries=len(entries()),
+        )
+    else:
+        writer = BundleWriter.open(made_day=TODAY)
+    return b"".join((writer.start(), *map(writer.add, entries()), *writer.finish()))
+
+
+def bundle_starts() -> Iterable[bytes]:
+    """The beginnings of bundles; a whole one has more bytes than an input."""
+    for sealed in (True, False):
+        yield bundle_file(sealed)[:400]
+
+
+def pieces_of(data: bytes, sizes: Iterable[int]) -> Iterable[bytes]:
+    """``data`` cut into pieces of these sizes, and the rest."""
+    at = 0
+    for size in sizes:
+        yield data[at : at + size]
+        at += size
+        if at >= len(data):
+            return
+    yield data[at:]
+
+
+def read_bundle(data: bytes, sizes: Iterable[int]) -> str | None:
+    """What a bundle gives does not depend on how its bytes come."""
+    found = []
+    for cut in (sizes, ()):
+        reader = BundleReader((somebody("Ada").prekey,), somebody("Ada").device.device)
+        try:
+            items = [item for piece in pieces_of(data, cut) for item in reader.feed(piece)]
+            summary = reader.finish()
+        except BundleError as error:
+            found.append((str(error), 0))
+            continue
+        if summary.whole:
+            assert not summary.damaged_chunks
+            assert not summary.malformed
+        found.append((summary, len(items)))
+    assert str(found[0]) == str(found[1])
+    summary_or_line, items_count = found[0]
+    return None if items_count else str(summary_or_line)
+
+
+def read_raw_bundle(data: bytes) -> str | None:
+    """A file that begins as an input does and goes on as a bundle."""
+    file = bundle_file(data[9:10] == b"\0")
+    return read_bundle(data + file[len(data) :], [1] * 20 + [len(data) or 1, 65_536])
+
+
+def read_chunks(data: bytes) -> str | None:
+    """What a writer of good chunks with anything in them does: whether sealed, chunks, sizes of pieces.
+
+    A chunk is ``[where its first record begins, whether the last, its data, number of its place]``. What fills it up is
+    no record: zeros are 13,000 empty ones, and an input would take as long as a hundred others.
+    """
+    found = parts_of(data, bool, list, list)
+    if found is None:
+        return NO_INPUT
+    is_sealed, chunks, sizes = found
+    head = bundle_file(is_sealed)[: 330 if is_sealed else 10]
+    cipher = sealing_of(is_sealed, head)
+    made = []
+    for chunk in chunks[:6]:
+        if not isinstance(chunk, list) or [type(part) for part in chunk] != [int, bool, bytes, int]:
+            return NO_INPUT
+        first, final, content, place = chunk
+        plaintext = (first % 2**16).to_bytes(2, "big") + content[: bundle.DATA_BYTES].ljust(bundle.DATA_BYTES, b"\xff")
+        made.append(cipher.close(plaintext, place % 2**40, final))
+    cuts = [size for size in sizes if type(size) is int and size > 0][:40]
+    return read_bundle(head + b"".join(made), cuts)
+
+
+@cache
+def sealing_of(is_sealed: bool, head: bytes) -> Any:
+    """The cipher of the chunks behind a bundle's head."""
+    if not is_sealed:
+        return bundle._OpenChunks(head)
+    for at in range(10, len(head), 80):
+        key = hpke.unseal(somebody("Ada").prekey, head[at : at + 80], info=bundle._INFO, aad=head[:10])
+        if key is not None:
+            return bundle._SealedChunks(key, head[:10])
+    raise AssertionError("no slot is Ada's")
+
+
+def chunks() -> Iterable[bytes]:
+    """The chunks of bundles, opened, and of one whose records run over the end of a chunk."""
+    for is_sealed in (True, False):
+        file = bundle_file(is_sealed)
+        head = file[: 330 if is_sealed else 10]
+        plaintext = sealing_of(is_sealed, head).open(file[len(head) :], 0, True)
+        content = plaintext[2:].rstrip(b"\0")
+        yield packed(is_sealed, [[0, True, content, 0]], [5, 300, 70_000])
+        long = content[: content.index(b"opaque") - 300]
+        size = bundle.DATA_BYTES - len(long)
+        filler = (size + 95).to_bytes(4, "big") + b"\x09"
+        yield packed(is_sealed, [[0, False, long + filler, 0], [100, True, content, 1]], [1000])
+
+
+# ---- passphrases ----
+
+
+def open_key_slot(data: bytes) -> str | None:
+    """A slot whose check holds; costs that an honest one may have are made small."""
+    cost = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    if 1 <= cost[0] <= keyslot.PASSES_MAX and 8 <= cost[1] <= keyslot.MEMORY_MAX_KIB:
+        data = data[:16] + b"\0\0\0\1\0\0\0\x08" + data[24:]
+    keyslot.open_slot(data + sha256(data).digest()[:8], PASSPHRASE)
+    return None
+
+
+def open_raw_slot(data: bytes) -> None:
+    """A slot and a backup as they lie in a file."""
+    try:
+        keyslot.open_slot(data, PASSPHRASE)
+    except StorageError:
+        backup.open_backup(data, PASSPHRASE)
+
+
+CHEAP = keyslot.Cost(1, 8)
+
+
+def slots() -> Iterable[bytes]:
+    """A slot, and one for another passphrase."""
+    for passphrase in (PASSPHRASE, "other"):
+        yield keyslot.seal_slot(bytes(32), passphrase, salt=bytes(16), nonce=bytes(24), cost=CHEAP)
+
+
+def open_backup_body(data: bytes) -> None:
+    """What somebody with the passphrase, or a later version, put into a backup."""
+    file = keyslot.seal(backup._MAGIC, data, PASSPHRASE, salt=bytes(16), nonce=bytes(24), cost=CHEAP)
+    backup.count(backup.open_backup(file, PASSPHRASE))
+
+
+def open_backup_fields(data: bytes) -> None:
+    """The same behind a true length."""
+    open_backup_body(len(data).to_bytes(4, "big") + data)
+
+
+def backup_bodies() -> Iterable[bytes]:
+    """The fields of a backup."""
+    ada, bob = somebody("Ada").device, somebody("Bob").device
+    device = backup.BackupDevice(bob.certificate, True, None, bytes(32), TODAY)
+    contact = backup.BackupContact(bob.identity, "Bob", 5, False, NOW_MS, bytes(16), [device])
+    rows = backup.TableRows(["n", "text"], [[1, "x"], [2, None], [3, b"y"]])
+    held = backup.RoomRows(1, {"local_carry_message": rows})
+    yield msgspec.msgpack.encode(
+        backup.BackupBody(1, NOW_MS, bytes(32), "Ada", [ada.certificate], [contact], {"carry": held})
+    )
+
+
+# ---- links ----
+
+
+def read_preamble(data: bytes) -> str | None:
+    """A preamble that is taken was incomplete, and not wrong, at each byte before its end."""
+    found = parse_preamble(data)
+    if found is None:
+        return "incomplete"
+    assert all(parse_preamble(data[:end]) is None for end in range(len(data)))
+    assert encode_preamble(found.pattern, found.versions) == data
+    return None
+
+
+def read_frames(data: bytes) -> str | None:
+    """Frames do not depend on how their bytes come; input: role and size of pieces, then the stream."""
+    size = data[1] + 1 if len(data) > 1 else 1
+    found: list[list[bytes] | str] = []
+    for step in (size, len(data) + 1):
+        reader = FrameReader(initiator=bool(data[:1] > b"\x7f"))
+        messages: list[bytes] = []
+        try:
+            for at in range(2, len(data), step):
+                messages += reader.feed(data[at : at + step])
+        except FrameError as error:
+            found.append(str(error))
+        else:
+            found.append(messages)
+        assert len(reader._buffer) < 2 + 65_535 + step
+    assert found[0] == found[1]
+    if isinstance(found[0], str):
+        return found[0]
+    return None if found[0] else "incomplete"
+
+
+def frames() -> Iterable[bytes]:
+    """A handshake's frames and some after them."""
+    for role in (b"\x00\x07", b"\xff\x40"):
+        yield role + b"".join(encode_frame(bytes(size)) for size in (32, 96, 16, 400))
+
+
+def shaker(pattern: Pattern, initiator: bool) -> Handshake:
+    """One end of a handshake; the same keys in every run."""
+    other = SealingKey.from_secret(secret("static", False)).public
+    return Handshake(
+        pattern,
+        initiator=initiator,
+        prologue=b"prologue",
+        static=secret("static", initiator),
+        ephemeral=secret("ephemeral", initiator),
+        remote_static=other if initiator and pattern is Pattern.XK else None,
+        psk=bytes(32) if pattern is Pattern.XXPSK0 else None,
+    )
+
+
+def shake(data: bytes) -> str | None:
+    """A handshake with an end that sends what the input holds."""
+    found = parts_of(data, int, bool, list)
+    if found is None or not all(isinstance(message, bytes) for message in found[2]):
+        return NO_INPUT
+    number, initiator, messages = found
+    handshake = shaker(Pattern(number % 3), initiator)
+    arriving = iter(messages[:4])
+    writing = initiator
+    while not handshake.done:
+        if writing:
+            assert len(handshake.write(b"payload")) <= 4096
+        else:
+            message = next(arriving, None)
+            if message is None:
+                return "incomplete"
+            handshake.read(message)
+        writing = not writing
+    assert handshake.remote_static is not None
+    handshake.split()
+    for message in arriving:
+        handshake.read(message)
+    return None
+
+
+def handshakes() -> Iterable[bytes]:
+    """What each end of each handshake is sent."""
+    for pattern in Pattern:
+        ends = shaker(pattern, True), shaker(pattern, False)
+        sent: tuple[list[bytes], list[bytes]] = ([], [])
+        turn = 0
+        while not (ends[0].done and ends[1].done):
+            message = ends[turn].write(b"payload")
+            ends[1 - turn].read(message)
+            sent[turn].append(message)
+            turn = 1 - turn
+        yield packed(int(pattern), True, sent[1])
+        yield packed(int(pattern), False, sent[0])
+
+
+class NoWriter:
+    """The sending half of a stream that nobody reads."""
+
+    def __init__(self) -> None:
+        """It is its own transport."""
+        self.transport = self
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        """Nothing is ever written."""
+
+    def get_extra_info(self, _name: str) -> tuple[str, int]:
+        """An address."""
+        return "192.0.2.1", 1
+
+
+def channel_reader() -> Run:
+    """Messages of a TCP link: ``[[Noise plaintexts: bytes, their size, or [sealed bytes]], size of pieces]``."""
+    loop = asyncio.new_event_loop()
+
+    async def receive(sealed: bytes, size: int) -> str | None:
+        reader = asyncio.StreamReader(limit=2**26)
+        opened = tcp._Opened(
+            Transport(bytes(32), b"\1" * 32), FrameReader(initiator=True), [], Pattern.XX, None, bytes(32)
+        )
+        opened.frames.feed(encode_frame(bytes(32)))  # the handshake's
+        writer: Any = NoWriter()
+        channel = tcp.Channel(reader, writer, opened, initiator=True)
+        for at in range(0, len(sealed), size):
+            reader.feed_data(sealed[at : at + size])
+        reader.feed_eof()
+        took = 0
+        try:
+            while (message := await channel.receive()) is not None:
+                assert 1 <= len(message) <= tcp.MESSAGE_MAX_BYTES
+                took += 1
+        finally:
+            channel._timer.cancel()
+            assert len(channel._partial) <= tcp.MESSAGE_MAX_BYTES
+        return None if took else "incomplete"
+
+    def run(data: bytes) -> str | None:
+        found = parts_of(data, list, int)
+        if found is None:
+            return NO_INPUT
+        other = Transport(b"\1" * 32, bytes(32))
+        sealed = b""
+        for part in found[0][:20]:
+            if type(part) is int:
+                part = bytes(part % (PLAINTEXT_MAX_BYTES + 1))
+            if isinstance(part, bytes):
+                sealed += encode_frame(other.encrypt(part))
+            elif isinstance(part, list) and part and isinstance(part[0], bytes):
+                sealed += part[0]
+            else:
+                return NO_INPUT
+        return loop.run_until_complete(receive(sealed, max(1, abs(found[1]) % 2**20, len(sealed) // 50)))
+
+    return run
+
+
+def channel_messages() -> Iterable[bytes]:
+    """Short messages, long ones, signs of life, and one too long."""
+    yield packed([b"hello", b"", b"more"], 3)
+    yield packed([PLAINTEXT_MAX_BYTES, PLAINTEXT_MAX_BYTES, b"end"], 1000)
+    yield packed([PLAINTEXT_MAX_BYTES] * 15 + [65_000], 70_000)
+    yield packed([PLAINTEXT_MAX_BYTES] * 18, 70_000)
+    yield packed([b"x", [bytes(40)]], 10)
+
+
+# ---- reconciliation and sessions ----
+
+
+@cache
+def view(first: int, size: int) -> SetView:
+    """A set of so many items."""
+    return SetView.from_items((NOW_MS + number // 3, secret("item", number)) for number in range(first, first + size))
+
+
+def respond(data: bytes) -> None:
+    """The answer to any message is bounded by what its documentation says."""
+    for limit in (0, 4096):
+        ours = view(0, 300)
+        reply = Responder(ours, frame_size_limit=limit).step(data)
+        assert len(reply) <= (limit or 32 * len(ours) + 90 * len(data) + 1)
+
+
+def initiate(data: bytes) -> str | None:
+    """Whatever the responder answers; what is told is told once."""
+    found = parts_of(data, bool, list)
+    if found is None or not all(isinstance(message, bytes) for message in found[1]):
+        return NO_INPUT
+    limited, messages = found
+    machine = Initiator(view(0, 300), seed=secret("cuts"), frame_size_limit=4096 if limited else 0)
+    machine.initiate()
+    told: list[bytes] = []
+    for message in messages[:8]:
+        step = machine.step(message)
+        told += step.have + step.need
+        assert len(told) == len(set(told))
+        assert all(len(one) == 32 for one in told)
+        assert not limited or len(step.reply or b"") <= 4096
+        if step.reply is None:
+            return None
+    return "not finished"
+
+
+def reconciliations() -> tuple[list[bytes], list[bytes]]:
+    """Inputs for both sides, out of honest reconciliations."""
+    questions, answers = [], []
+    for limited in (False, True):
+        limit = 4096 if limited else 0
+        for ours, theirs in ((300, 320), (300, 5), (0, 300), (300, 300)):
+            responder = Responder(view(10, theirs), frame_size_limit=limit)
+            machine = Initiator(view(0, ours), seed=secret("cuts"), frame_size_limit=limit)
+            question: bytes | None = machine.initiate()
+            sent = []
+            while question is not None:
+                questions.append(question)
+                sent.append(responder.step(question))
+                question = machine.step(sent[-1]).reply
+            if ours == 300:
+                answers.append(packed(limited, sent[:8]))
+    return questions, answers
+
+
+@cache
+def met(number: int) -> Town:
+    """Two places that share some of what each holds; in the second one nothing is shared, in the third all is."""
+    town = Town(2, number)
+    first, second = town.places
+    space = first.found("news")
+    town.follow(space)
+    second.entries.update(first.entries)
+    for post in range(24):
+        town.clock.advance(1000)
+        writer = (first, second)[post % 2]
+        note = writer.post(space, ("long " * 400 if post % 5 == 0 else "short ") + str(post), life_days=1 + post % 4)
+        if number == 2 or (number == 0 and post % 3):
+            for place in town.places:
+                place.entries[note.id] = note
+    header = second.post(space, "long " * 500)
+    first.entries[header.id] = replace(header, payload=None)
+    return town
+
+
+def places_of(number: int) -> list[Place]:
+    """The two places, to be changed by one input."""
+    made = []
+    for original in met(number).places:
+        place = copy.copy(original)
+        place.entries, place.copies = dict(original.entries), {}
+        place.refused, place.listeners = [], []
+        place.random = copy.copy(original.random)
+        made.append(place)
+    return made
+
+
+class AtOnce(Meeting):
+    """A meeting of which each side does at once what it wants of its store, so that it can be repeated by half."""
+
+    def __init__(self, number: int) -> None:
+        """Greet from both sides."""
+        first, second = places_of(number)
+        super().__init__((first, second), MemoryLink(first.clock), seed=number)
+
+    def hear(self, end: int, event: Event) -> None:
+        """Bring one event to a side."""
+        self.feed(end, event)
+        while self._answers[end] or self._ingests[end] or self.news[end]:
+            for what, queue in (("answer", self._answers), ("ingest", self._ingests), ("news", self.news)):
+                if queue[end]:
+                    self._happen(end, what)
+
+    def talk(self) -> None:
+        """Go on until neither side has anything to say."""
+        heard = True
+        while heard:
+            heard = False
+            for end in (0, 1):
+                while (message := self.link.receive(end)) is not None:
+                    self.hear(end, MessageArrived(message))
+                    heard = True
+
+
+def hold_session(data: bytes) -> str | None:
+    """A session with a neighbour that sends any messages in any state: ``[number of the town, end, messages]``.
+
+    A message is bytes; a number stands for another event. The machine raises nothing, sends no message above 1 MiB, and
+    its store takes nothing that is not signed.
+    """
+    found = parts_of(data, int, int, list)
+    if found is None:
+        return NO_INPUT
+    number, end, messages = found
+    meeting, end = AtOnce(number % 3), end % 2
+    for message in messages[:80]:
+        if isinstance(message, bytes):
+            meeting.hear(end, MessageArrived(message))
+        elif type(message) is int and message % 5 < 2:
+            meeting.hear(end, Tick(abs(message) % 10_000_000))
+        elif type(message) is int:
+            meeting.hear(end, (Stopping(), LinkClosed(), LocalAppended(()))[message % 3])
+        else:
+            return NO_INPUT
+    for sender, sent in meeting.log:
+        assert sender != end or 1 <= len(sent) <= 2**20
+    how = meeting.ended[end]
+    if isinstance(how, Close | CutOff):
+        return how.reason
+    return None if meeting.in_step[end] else "not finished"
+
+
+def sessions() -> Iterable[bytes]:
+    """What honest neighbours send, from each side, of each town."""
+    for number in range(3):
+        meeting = AtOnce(number)
+        meeting.talk()
+        assert meeting.in_step == [True, True]
+        for end in (0, 1):
+            sent = [message for sender, message in meeting.log if sender != end]
+            half = len(sent) // 2
+            yield packed(number, end, sent)
+            yield packed(number, end, [*sent[:half], 0, 2, *sent[half:], 5_000_000])
+
+
+# ---- the local API ----
+
+
+def api() -> Run:
+    """Requests to the local API, up to where an operation would be carried out: ``[method, path, query, body]``."""
+
+    async def nothing(_call: object) -> None:
+        return None
+
+    node: Any = SimpleNamespace(rooms={"carry": ROOM})
+    local = LocalApi(node)
+    local._paths = {path: replace(operation, run=nothing) for path, operation in local._paths.items()}
+
+    def run(data: bytes) -> str | None:
+        found = parts_of(data, str, str, bytes, bytes)
+        if found is None:
+            return NO_INPUT
+        method, path, query, body = found
+        if path == "/metrics":
+            return NO_INPUT
+        arriving = [{"body": body[: len(body) // 2], "more_body": True}, {"body": body[len(body) // 2 :]}]
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return arriving.pop(0)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": method, "path": path, "query_string": query, "headers": []}
+        at_once(local(scope, receive, send))
+        status, answer = sent[0]["status"], sent[1]["body"]
+        assert status < 500, answer
+        return None if status == 200 else json.loads(answer)["error"]
+
+    return run
+
+
+def at_once(work: Coroutine[Any, Any, Any]) -> Any:
+    """Carry out what waits for nothing."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("it waits")
+
+
+def requests() -> Iterable[bytes]:
+    """Requests of several kinds."""
+    bodies = {
+        "contact/add": {"link": contact_link(), "name": "Bob"},
+        "carry/send": {"to": id_text(secret("id")), "text": "hello"},
+        "peer/add": {"address": "192.0.2.1:8485", "node": node_text(secret("id"))},
+        "carry/inbox": {},
+    }
+    for name, body in bodies.items():
+        yield packed("POST", f"/api/v1/{name}", b"", json.dumps(body).encode())
+    yield packed("GET", "/api/v1/carry/inbox", b"limit=3&before=4", b"")
+    yield packed("POST", "/api/v1/carry/inbox", b"", b'{"limit": 1e9, "a": "\\ud800"}')
+    yield packed("GET", "/api/v1/openapi.json", b"", b"")
+
+
+def check_form(data: bytes) -> str | None:
+    """A form that comes in pieces, its length, and its token: ``[length, size of pieces, body]``."""
+    found = parts_of(data, str, int, bytes)
+    if found is None:
+        return NO_INPUT
+    length, size, body = found
+    size = max(1, size % 2048)
+    arriving = [{"body": body[at : at + size], "more_body": True} for at in range(0, len(body), size)]
+    arriving.append({"body": b"", "more_body": False})
+
+    async def receive() -> dict[str, Any]:
+        return arriving.pop(0)
+
+    headers = gate.Headers(raw=[(b"content-length", length.encode("latin-1", "replace"))])
+
+    async def read() -> None:
+        again = await gate.checked(gate.limited(receive, 8192, headers), "x" * 43)
+        read_again = b""
+        while True:
+            message = await again()
+            read_again += message["body"]
+            if not message["more_body"]:
+                break
+        assert read_again == body
+
+    at_once(read())
+    return None
+
+
+def forms() -> Iterable[bytes]:
+    """An ordinary form and an upload."""
+    yield packed("100", 50, b"csrf=" + b"x" * 43 + b"&name=Bob")
+    upload = b'--b\r\ncontent-disposition: form-data; name="csrf"\r\n\r\n' + b"x" * 43 + b"\r\n--b--\r\n"
+    yield packed("0", 1000, upload)
+    yield packed("²", 1, b"csrf=")
+
+
+def encoded(texts: Iterable[str]) -> Callable[[], Iterable[bytes]]:
+    """Seeds that are text."""
+    return lambda: [text.encode() for text in texts]
+
+
+TARGETS = (
+    Target(
+        "entry header",
+        lambda: [one.header_bytes for one in entries()],
+        run_with(decode_one_header),
+        (EntryError,),
+        8,
+    ),
+    Target("packed entry", lambda: map(pack, entries()), run_with(unpack_one), (EntryError,), 5),
+    Target(
+        "packed entries",
+        lambda: [pack(entries()[0]) + pack(entries()[3]), pack(entries()[1])],
+        run_with(unpack_buffer),
+        (EntryError,),
+        5,
+    ),
+    Target(
+        "admission",
+        lambda: [packed(one.header_bytes, one.payload or b"") for one in entries()],
+        run_with(admit_one),
+        (),
+        8,
+    ),
+    Target(
+        "rows of an entry",
+        lambda: (
+            [packed(one.header_bytes, one.payload or b"") for one in entries()]
+            + [packed(entries()[0].header_bytes, TEXT.encode(Text("hello")))]
+        ),
+        run_with(fold_one),
+        (),
+        4,
+    ),
+    Target("bodies of kinds", bodies, run_with(decode_kind), (KindError,), 8),
+    Target(
+        "certificate",
+        lambda: [somebody("Ada").device.certificate],
+        run_with(lambda data: read_certificate(data) and None),
+        (IdentityError,),
+        3,
+    ),
+    Target("certificate behind its signatures", device_bodies, run_with(read_signed_certificate), (IdentityError,), 3),
+    Target(
+        "links",
+        encoded([contact_link(), make_channel_link(secret("space"), "news"), "<outlast://contact/\n abc=>"]),
+        run_with(read_any_link),
+        (UsageError, ProtocolError),
+        2,
+    ),
+    Target("contact link", contact_fields, run_with(read_contact_fields), (UsageError, ProtocolError), 3),
+    Target(
+        "channel link",
+        lambda: [packed(1, secret("space"), "news"), packed(2, 3)],
+        run_with(read_channel_fields),
+        (UsageError, ProtocolError),
+        3,
+    ),
+    Target("IDs", ids, run_with(parse_any_id), (UsageError,), 1),
+    Target("24 words", encoded([WORDS, WORDS[::-1], "abandon " * 24]), run_with(read_words), (UsageError,), 3),
+    Target(
+        "cookies and addresses",
+        encoded(["192.0.2.1:8485", "[2001:db8::1]:1", "a=b; session=x", ":1", "a:99999", "a:" + "9" * 5000]),
+        run_with(read_header_texts),
+        (UsageError,),
+        1,
+    ),
+    Target("letter", letters, run_with(decode_letter), (MailError,), 4),
+    Target(
+        "letter's fields",
+        lambda: [msgspec.msgpack.encode(sealed_letter()), msgspec.msgpack.encode(replace_letter(prekey=None))],
+        run_with(decode_letter_fields),
+        (MailError,),
+        6,
+    ),
+    Target("envelope's payload", raw_payloads, run_with(open_raw_letter), (MailError,), 1),
+    Target("envelope behind its seal", letters, run_with(open_sealed_letter), (MailError,), 3),
+    Target(
+        "introduction behind its seals",
+        lambda: [packed(somebody("Bob").device.certificate, 0, letter) for letter in letters()],
+        run_with(open_made_introduction),
+        (MailError,),
+        4,
+    ),
+    Target("bundle file", bundle_starts, run_with(read_raw_bundle), (), 3),
+    Target("bundle behind its seals", chunks, run_with(read_chunks), (), 4),
+    Target("key slot and backup file", slots, run_with(open_raw_slot), (StorageError, LockedError), 2),
+    Target(
+        "key slot behind its check",
+        lambda: [slot[:-8] for slot in slots()],
+        run_with(open_key_slot),
+        (StorageError, LockedError),
+        3,
+    ),
+    Target(
+        "backup behind its seal",
+        lambda: [(len(body)).to_bytes(4, "big") + body + bytes(50) for body in backup_bodies()],
+        run_with(open_backup_body),
+        (StorageError,),
+        1,
+    ),
+    Target("backup's fields", backup_bodies, run_with(open_backup_fields), (StorageError,), 2),
+    Target(
+        "preamble",
+        lambda: [encode_preamble(pattern, (1, 2, 255)) for pattern in Pattern],
+        run_with(read_preamble),
+        (HandshakeError,),
+        4,
+    ),
+    Target("frames", frames, run_with(read_frames), (), 2),
+    Target("handshake", handshakes, run_with(shake), (HandshakeError,), 4),
+    Target("messages of a TCP link", channel_messages, channel_reader, (ProtocolError,), 3),
+    Target("reconciliation, responder", lambda: reconciliations()[0], run_with(respond), (SetrecError,), 6),
+    Target("reconciliation, initiator", lambda: reconciliations()[1], run_with(initiate), (SetrecError,), 6),
+    Target("session", sessions, run_with(hold_session), (), 10),
+    Target("local API", requests, api, (), 6),
+    Target(
+        "form",
+        forms,
+        run_with(check_form),
+        (OutlastError,),
+        2,
+    ),
+)
+"""All decoders."""

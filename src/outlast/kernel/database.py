@@ -263,6 +263,15 @@ class Database:
         except (apsw.Error, MemoryError) as error:
             _complain(error, self.path)
 
+    def checkpoint(self) -> None:
+        """Move the write-ahead log into the file and empty it, on the writer's thread; raises StorageError."""
+        import apsw
+
+        try:
+            self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except (apsw.Error, MemoryError) as error:
+            _complain(error, self.path)
+
     def close(self) -> None:
         """Close both connections; the last commit is durable already. Closing twice is harmless."""
         self._reader.close(True)

@@ -225,9 +225,12 @@ def qr(text: str) -> Qr:
 
 @jinja2.pass_context
 def time_element(context: Mapping[str, Any], at_ms: int) -> Markup:
-    """A time on the node's clock: the hour when it is today, else the day as well."""
+    """A time on the node's clock: the hour when it is today, else the day as well; a dash for one of no calendar."""
     _: Translation = context["_"]
-    at, now = datetime.fromtimestamp(at_ms / 1000).astimezone(), datetime.now().astimezone()
+    try:
+        at, now = datetime.fromtimestamp(at_ms / 1000).astimezone(), datetime.now().astimezone()
+    except (ValueError, OverflowError, OSError):
+        return Markup("<time>\u2013</time>")
     clock = f"{at:%H:%M}"
     if at.date() != now.date():
         months = _("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec").split()

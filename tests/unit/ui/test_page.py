@@ -107,6 +107,11 @@ def test_a_time_tells_the_day_only_when_it_is_not_today() -> None:
     assert f">{yesterday.day} " in time_element(context, int(yesterday.timestamp() * 1000))
 
 
+def test_a_time_that_no_calendar_has_is_a_dash() -> None:
+    for at_ms in (2**53 - 1, 253_402_300_799_999 + 86_400_000, -(2**53)):
+        assert time_element({"_": str}, at_ms) == "<time>\u2013</time>"
+
+
 def test_a_static_address_changes_with_its_content() -> None:
     assert static_url("style.css") != static_url("live.js").replace("live.js", "style.css")
     assert SimpleNamespace(size=(STATIC / "live.js").stat().st_size).size <= 4096

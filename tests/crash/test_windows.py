@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from outlast.errors import LockedError, StorageError, UsageError
-from outlast.kernel import Home, Node, neighbours, person
+from outlast.kernel import Home, Node, inbox, neighbours, outbox
 from tests.architecture.tree import ROOT
 from tests.crash.disk import Disk, Write
 from tests.crash.promises import Promises
@@ -86,7 +86,8 @@ def test_letters_are_opened_with_their_receipts_or_not_at_all(tmp_path: Path, ro
 
 
 def test_mail_is_opened_by_itself_when_there_is_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(person, "RETRY_S", 0.01)
+    for part in (inbox, outbox):
+        monkeypatch.setattr(part, "RETRY_S", 0.01)
 
     async def run() -> None:
         one_home, other_home = await two(tmp_path)
@@ -141,7 +142,8 @@ class FullStore(FullVault):
 def test_a_letter_whose_store_was_full_leaves_by_itself_when_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(person, "RETRY_S", 0.01)
+    for part in (inbox, outbox):
+        monkeypatch.setattr(part, "RETRY_S", 0.01)
 
     async def run() -> None:
         one_home, _ = await two(tmp_path)
@@ -226,7 +228,7 @@ def test_who_waits_is_told_when_the_node_is_closed(tmp_path: Path) -> None:
             refused = [answer for answer in answers if isinstance(answer, LockedError)]
             assert len(kept) + len(refused) == 50
             with pytest.raises(LockedError):
-                await one.person._enqueue(to, "toy.letter", b"", None)
+                await one.person.outbox.enqueue(to, "toy.letter", b"", None)
         async with house(one_home) as one:
             held = {row[0] for row in one.person.query("SELECT letter FROM local_toy_sent")}
             assert held.issuperset(kept)

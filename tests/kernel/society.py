@@ -18,8 +18,9 @@ from outlast.kernel.entry import Entry
 from outlast.kernel.home import Home
 from outlast.kernel.kinds import Kind
 from outlast.kernel.node import Node
-from outlast.kernel.person import BundleReport, Person
+from outlast.kernel.person import Person
 from outlast.kernel.room import Change, Event, Letter, Put, Room, RowChanges, Rows
+from outlast.kernel.trips import BundleReport
 from outlast.testing.clock import FakeClock
 
 P = ParamSpec("P")
@@ -195,8 +196,10 @@ async def settle(*people: Person) -> None:
 
 
 def _is_quiet(person: Person) -> bool:
-    waits = person._queue or person._pending or person._later or person._later_arrived.is_set()
-    return person._cursor >= person.node.open_store.cursor() and not waits
+    waits = (
+        person.outbox._queue or person.outbox._pending or person.inbox._later or person.inbox._later_arrived.is_set()
+    )
+    return person.inbox.cursor >= person.node.open_store.cursor() and not waits
 
 
 async def meet(one: Person, other: Person) -> None:

@@ -11,13 +11,13 @@ import msgspec
 import pytest
 
 from outlast.errors import ProtocolError, UsageError
-from outlast.kernel import mail
-from outlast.kernel import person as persons
+from outlast.kernel import inbox, mail
 from outlast.kernel.admit import Refused, Rule
 from outlast.kernel.bundle import BundleWriter
 from outlast.kernel.entry import DAY_MS, Entry, day_of
 from outlast.kernel.identity import SigningKey
-from outlast.kernel.person import Person, Receipt
+from outlast.kernel.outbox import Receipt
+from outlast.kernel.person import Person
 from outlast.testing.clock import FakeClock
 from tests.kernel.forger import Forger, envelope, garbage, note, unchecked
 from tests.kernel.society import (
@@ -166,14 +166,14 @@ class TestIdentities:
             await hand_over(more, anna)
             before = len(envelopes(anna))
             await anna.send(forger.identity.public, NOTE.name, _note("hello"))
-            assert len(envelopes(anna)) - before <= persons.DEVICES_MAX
-            assert anna.query("SELECT count(*) FROM device")[0][0] <= 2 * persons.DEVICES_MAX
+            assert len(envelopes(anna)) - before <= inbox.DEVICES_MAX
+            assert anna.query("SELECT count(*) FROM device")[0][0] <= 2 * inbox.DEVICES_MAX
 
     @story
     async def test_who_floods_a_link_with_identities_meets_an_end(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(persons, "INTRODUCED_MAX", 5)
+        monkeypatch.setattr(inbox, "INTRODUCED_MAX", 5)
         async with society(tmp_path) as nodes:
             anna, boris = await nodes.join("anna"), await nodes.join("boris")
             now, link = nodes.clock(), await anna.link()
@@ -363,7 +363,7 @@ class TestCosts:
             await anna.read_mail()
             before = Counter(tried)[tag]
             assert "next" in notes(anna), "the mail of others did not wait"
-            assert before <= persons.FAILURES_MAX + persons.TRIES_MAX + 5 * persons.LATER_SLICE
+            assert before <= inbox.FAILURES_MAX + inbox.TRIES_MAX + 5 * inbox.LATER_SLICE
             await hand_over([real], anna)
 
     @story
@@ -374,7 +374,7 @@ class TestCosts:
             await boris.add_contact(await anna.link())
             away.advance(days=9 * 365)
             forger = await acquainted(nodes, anna)
-            before = sum(map(len, anna._expected.values()))
+            before = sum(map(len, anna.inbox._expected.values()))
             now = nodes.clock()
             made_up = [
                 envelope(SigningKey.from_seed(os.urandom(32)), os.urandom(512), os.urandom(16), now + n * DAY_MS)
@@ -384,8 +384,8 @@ class TestCosts:
             await write(boris, anna, "my clock is nine years ahead")
             await hand_over(envelopes(boris), anna)
             assert notes(anna) == ["hello", "my clock is nine years ahead"]
-            assert sum(map(len, anna._expected.values())) <= 3 * before
-            assert len(anna._expected) <= persons.DAYS_MAX
+            assert sum(map(len, anna.inbox._expected.values())) <= 3 * before
+            assert len(anna.inbox._expected) <= inbox.DAYS_MAX
             # The days after are found as well, and so is what came before the introduction.
             away.advance(days=1)
             await write(boris, anna, "and a day more")

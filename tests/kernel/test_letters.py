@@ -15,8 +15,9 @@ from outlast.errors import NotFoundError, ProtocolError, UsageError
 from outlast.kernel import mail
 from outlast.kernel.entry import DAY_MS, HOUR_MS, day_of
 from outlast.kernel.identity import NAME_MAX_CHARS
+from outlast.kernel.inbox import WINDOW
 from outlast.kernel.node import BUILT_MS
-from outlast.kernel.person import CUSTODY_DAYS, WINDOW, Person
+from outlast.kernel.person import CUSTODY_DAYS, Person
 from outlast.testing.clock import FakeClock
 from tests.kernel.forger import Forger, note
 from tests.kernel.society import (
@@ -423,7 +424,7 @@ class TestKeys:
             kept = {bytes(row[0]) for row in boris.query("SELECT public FROM prekey")}
             assert len(seen) >= 60
             assert len(kept) <= mail.MAIL_LIFE_DAYS + 1 + 7 + 4
-            assert {key.public for key in boris._prekeys} == kept, "nor are they in memory"
+            assert {key.public for key in boris.inbox.prekeys} == kept, "nor are they in memory"
             gone = [secret for public, secret in seen.items() if public not in kept]
             assert gone
             await hand_over([old], boris)

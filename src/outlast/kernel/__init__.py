@@ -20,7 +20,7 @@ from outlast.kernel.kinds import Kind
 from outlast.kernel.mail import LETTER_MAX_BYTES
 from outlast.kernel.neighbours import PeerState
 from outlast.kernel.node import Node, find_rooms
-from outlast.kernel.person import BundleReport, Contact, Custody, Person
+from outlast.kernel.person import Contact, Custody, Person
 from outlast.kernel.room import (
     Change,
     Delete,
@@ -36,6 +36,7 @@ from outlast.kernel.room import (
     Value,
 )
 from outlast.kernel.space import GENESIS, SpaceBody, read_genesis
+from outlast.kernel.trips import BundleReport
 
 __all__ = [
     "DAY_MS",

@@ -53,7 +53,8 @@ from outlast.kernel.home import Home
 from outlast.kernel.identity import SealingKey, check_name, verify
 from outlast.kernel.kinds import Kinds
 from outlast.kernel.neighbours import Neighbours, PeerState
-from outlast.kernel.person import Person, new_person, restore_person
+from outlast.kernel.people import new_person, restore_person
+from outlast.kernel.person import Person
 from outlast.kernel.room import Level, Room, RowChanges, Status, Value
 from outlast.kernel.space import GENESIS, OPEN, SpaceBody, make_genesis, space_of
 from outlast.kernel.store import REFUSED_MAX, Incoming, Store
@@ -296,12 +297,12 @@ class Node:
         vault = await self.write(act)
         try:
             person = Person(self, key, vault)
-            await person.start()
+            await person.outbox.start()
         except BaseException:
             await self.write(vault.close)
             raise
         self.people[key] = person
-        self._spawn(key, person.run_outbox(), person.run_mail(), person.run_later())
+        self._spawn(key, person.outbox.run(), person.inbox.run(), person.inbox.run_later())
         self.touch()
         return person
 
@@ -446,6 +447,7 @@ class Node:
         over, pruned = self.over_before(), self.pruned_day
         for person in list(self.people.values()):
             await self.write(partial(person.vault.write, partial(person.tidy, over_before=over, pruned_day=pruned)))
+            await self.write(person.vault.forget_deleted)
 
     # ---- the one door ----
 
@@ -648,7 +650,7 @@ class Node:
 
     def leaves(self, entries: Iterable[bytes]) -> None:
         """Note that these are about to be handed to a link or a bundle."""
-        fresh = set().union(*(person.fresh for person in self.people.values()))
+        fresh = set().union(*(person.outbox.fresh for person in self.people.values()))
         self._left.update(fresh.intersection(entries))
 
     async def copied(self, entries: Sequence[bytes]) -> None:
@@ -677,14 +679,14 @@ class Node:
         payload = known.encode(body)
         if len(payload) > PAYLOAD_MAX_BYTES:
             raise UsageError(f"an entry holds at most {PAYLOAD_MAX_BYTES} bytes, this has {len(payload)}")
-        return await person.append(space, known, payload, life_ms, local)
+        return await person.outbox.append(space, known, payload, life_ms, local)
 
     async def new_space(self, person: Person, name: str) -> bytes:
         """Found an open space whose one signer is ``person``; returns its id (32 B). It is followed from now on."""
         body = SpaceBody(OPEN, check_name(name), person.certificate, "owner", (person.identity,), os.urandom(16))
         genesis = make_genesis(person.signing_key, body, self.now_ms())
         await self.follow(genesis.id)
-        await person.keep([genesis])
+        await person.outbox.keep([genesis])
         return genesis.id
 
     async def follow(self, space: bytes) -> None:

@@ -162,7 +162,7 @@ async def test_a_restored_owner_speaks_in_the_old_channel_from_the_new_device(tm
         await ann.carry_to(ben, space=news.space)
 
         home = Home(tmp_path / "ann again")
-        entropy = ann.person._entropy
+        entropy = ann.person.entropy
         await Node.create(home, "ann", passphrase=None, entropy=entropy, rooms=[ROOM])
         async with await Node.open(home, rooms=[ROOM]) as node:
             again = House(node, next(iter(node.people.values())))

@@ -1,0 +1,511 @@
+"""Inbox: how a person finds and opens the mail that is for them, among all that the node carries.
+
+It follows the store's change log by a cursor and knows the tags to expect: for each day, the next ones of every device
+of a contact, and those of introductions. What was opened, what the room made of it, the receipt for it and the cursor
+are one transaction of the vault. What costs much to look at, and may be garbage, waits for its turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from outlast.errors import ProtocolError, StorageError
+from outlast.kernel import mail
+from outlast.kernel.database import Transaction
+from outlast.kernel.entry import Entry, day_of
+from outlast.kernel.hpke import OpeningKey
+from outlast.kernel.identity import Device, read_certificate
+from outlast.kernel.kinds import Kind, KindError
+from outlast.kernel.outbox import READ, RECEIPT_IDS, RECEIVED, RETRY_S, Outgoing, Receipt, receipt_bodies
+from outlast.kernel.room import Change, Event, Letter
+
+if TYPE_CHECKING:
+    from outlast.kernel.person import Person
+
+WINDOW: Final = 16
+"""How many unused tags ahead a receiver looks for each contact device and day; those behind stay expected, since
+letters come in any order."""
+INTRODUCED_MAX: Final = 1000
+"""Contacts that introduced themselves and were neither verified nor added by a link; more are not let in."""
+DEVICES_MAX: Final = 8
+"""Devices of a contact that letters are sealed to without asking; each makes every letter to them dearer."""
+NEAR_DAYS: Final = mail.MAIL_LIFE_DAYS + 3
+AHEAD_DAYS: Final = 3
+"""Mail dated from NEAR_DAYS before today to AHEAD_DAYS after it is looked at as it comes; the rest waits."""
+DAYS_MAX: Final = 128
+"""Days whose tags are remembered."""
+TRIES_MAX: Final = 8
+"""Envelopes with one tag that are tried as they come; who saw a tag can make any number of them."""
+FAILURES_MAX: Final = 64
+"""Envelopes that may fail to open in one transaction, before the others wait for their turn."""
+LATER_MAX: Final = 100_000
+"""Envelopes that wait for their turn; those beyond are found again at the next start."""
+LATER_SLICE: Final = 4
+LATER_PAUSE: Final = 9
+"""For each second spent on what waits, so many seconds are left to everything else."""
+
+
+@dataclass(slots=True)
+class _Slot:
+    """What an expected tag stands for: a contact's device and counter, or (device None) an introduction."""
+
+    device: bytes | None
+    day: int
+    counter: int
+    secret: bytes = b""
+
+
+class Inbox:
+    """A person's mail on its way in."""
+
+    def __init__(self, person: Person) -> None:
+        """Read the keys and what is known of contacts' devices out of the vault."""
+        self._person = person
+        self._node = person.node
+        self._vault = person.vault
+        self._outbox = person.outbox
+        self.cursor = int.from_bytes(person.vault.meta("mail_cursor") or b"", "big")
+        """Up to there the store's change log was looked through."""
+        self.prekeys: list[OpeningKey] = []
+        self.intros: list[bytes] = []
+        self.reading = asyncio.Lock()
+        self.devices: dict[bytes, Device] = {}
+        self._keys_in: dict[bytes, bytes] = {}
+        self._expected: dict[int, dict[bytes, _Slot]] = {}
+        """By day: the tags of mail that is for this person."""
+        self._next_in: dict[tuple[bytes, int], int] = {}
+        self._failures: dict[bytes, int] = {}
+        """How often an envelope with that tag did not open."""
+        self._later: deque[bytes] = deque()
+        """Entries that wait for their turn; any thread adds."""
+        self._later_arrived = asyncio.Event()
+        self._later_arrived.set()
+        self._unopened_due = self._odd_dates_due = True
+        self.load(person.vault.query)
+
+    async def run(self) -> None:
+        """Open what is for this person, as the store's change log grows."""
+        while True:
+            try:
+                await self.read()
+            except StorageError:
+                # Nothing of that batch is marked as opened: it is taken up again when there is room.
+                await asyncio.sleep(RETRY_S)
+            else:
+                await self._node.wait_store(self.cursor)
+
+    async def read(self) -> None:
+        """Open everything in the store up to its present end that is for this person."""
+        store = self._node.open_store
+        async with self.reading:
+            while changes := store.changes(self.cursor, 500):
+                await self._look_through(changes)
+
+    async def run_later(self) -> None:
+        """Give what was put off its turn, a little at a time: what does not open keeps nobody from their mail."""
+        while True:
+            await self._later_arrived.wait()
+            began = self._node.loop.time()
+            try:
+                await self._look_again()
+            except StorageError:
+                await asyncio.sleep(RETRY_S)
+            await asyncio.sleep((self._node.loop.time() - began) * LATER_PAUSE)
+
+    async def learn(self, devices: Sequence[bytes], act: Callable[[Transaction], None]) -> None:
+        """Make devices known by ``act``, and open the mail of theirs that is here already, in one transaction."""
+
+        def find(tx: Transaction) -> list[Entry]:
+            act(tx)
+            self.load(tx.query)
+            return self._stored(tx, [tag for d in devices if d in self.devices for tag in self._expect_recent(d)])
+
+        async with self.reading:
+            await self._open(find, self.cursor)
+        self._look_for_odd_dates()
+
+    def load(self, query: Callable[[str], list[tuple[Any, ...]]]) -> None:
+        """Read prekeys, intro secrets and devices from the vault into memory, by this thread's way to query it."""
+        self.prekeys = [
+            OpeningKey.from_secret(bytes(row[0])) for row in query("SELECT secret FROM prekey ORDER BY made_day DESC")
+        ]
+        self.intros = [
+            bytes(row[0]) for row in query("SELECT secret FROM invite WHERE kind = 'intro' ORDER BY made_day DESC")
+        ]
+        rows = query("SELECT certificate FROM device JOIN contact USING (identity) WHERE NOT blocked")
+        self.devices = {device.device: device for device in (read_certificate(bytes(row[0])) for row in rows)}
+        self._next_in = {
+            (bytes(device), day): number
+            for device, day, number in query("SELECT device, day, next FROM counter WHERE direction = 1")
+        }
+
+    def forget(self, query: Callable[[str], list[tuple[Any, ...]]]) -> None:
+        """Forget the expected tags and read the vault anew."""
+        self._expected.clear()
+        self._failures.clear()
+        self.load(query)
+
+    def put_device(self, tx: Transaction, device: Device, prekey: bytes | None, prekey_day: int | None) -> bool:
+        """Remember a contact's device; one that no accepted device of theirs signed for waits for the person's word.
+
+        False when it is known as somebody else's, or with another key.
+        """
+        stands = tx.query("SELECT identity, seal FROM device WHERE device = ?", (device.device,))
+        if stands and stands[0] != (device.identity, device.seal):
+            return False
+        others = tx.query("SELECT device FROM device WHERE identity = ? AND accepted = 1", (device.identity,))
+        known = {bytes(row[0]) for row in others}
+        trusted = not known or device.device in known or (device.cross in known and len(known) < DEVICES_MAX)
+        expected = not known or device.device in known
+        warning = "" if expected else "new_device" if trusted else "unknown_device"
+        tx.execute(
+            "INSERT INTO device"
+            "(device, identity, seal, created_day, certificate, accepted, warning, prekey, prekey_day)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(device) DO UPDATE SET prekey = excluded.prekey,"
+            " prekey_day = excluded.prekey_day WHERE prekey_day IS NULL OR prekey_day <= excluded.prekey_day",
+            (
+                device.device,
+                device.identity,
+                device.seal,
+                device.created_day,
+                device.certificate,
+                int(trusted),
+                warning,
+                prekey,
+                prekey_day,
+            ),
+        )
+        return True
+
+    def put_cursor(self, tx: Transaction, cursor: int) -> None:
+        """Remember how far the change log was looked through."""
+        tx.execute("INSERT OR REPLACE INTO meta(name, value) VALUES ('mail_cursor', ?)", (cursor.to_bytes(8, "big"),))
+
+    async def _look_through(self, changes: Sequence[Change]) -> None:
+        found = [
+            change.entry
+            for change in changes
+            if change.event in (Event.ADMITTED, Event.PAYLOAD_ARRIVED)
+            and change.entry.header.space == mail.MAIL_SPACE
+            and change.entry.payload is not None
+            and self._expects(change.entry)
+        ]
+        cursor = changes[-1].cursor
+        if found:
+            await self._open(lambda _: found, cursor)
+        else:
+            await asyncio.sleep(0)  # a long log is walked through in steps
+        self.cursor = cursor
+
+    def _expects(self, entry: Entry) -> bool:
+        """Whether to open an envelope at once; what may be garbage that is dear to look at is put off."""
+        day, tag = day_of(entry.header.ts_ms), entry.header.tags[0]
+        if day not in self._expected:
+            if not self._is_near(day):
+                self._put_off(entry.id)
+                return False
+            self._expect_day(day)
+        if tag not in self._expected[day]:
+            return False
+        if self._failures.get(tag, 0) >= TRIES_MAX:
+            self._put_off(entry.id)
+            return False
+        return True
+
+    def _slot_of(self, entry: Entry) -> _Slot | None:
+        return self._expected.get(day_of(entry.header.ts_ms), {}).get(entry.header.tags[0])
+
+    def _is_near(self, day: int) -> bool:
+        return -NEAR_DAYS <= day - self._node.today() <= AHEAD_DAYS
+
+    def _put_off(self, entry: bytes) -> None:
+        if len(self._later) < LATER_MAX:
+            self._later.append(entry)
+            self._node.loop.call_soon_threadsafe(self._later_arrived.set)
+
+    def _put_off_unopened(self) -> None:
+        """Find what an earlier run has put off, or could not open: mail by its tags, and all of odd dates."""
+        store = self._node.open_store
+        for bucket_day, _ in store.buckets(mail.MAIL_SPACE):
+            day = bucket_day - mail.MAIL_LIFE_DAYS - 1
+            if self._is_near(day):
+                if day not in self._expected:
+                    self._expect_day(day)
+                for _, entry in store.by_tags(self._expected[day]):
+                    if not self._was_opened(entry):
+                        self._put_off(entry)
+
+    def _put_off_odd_dates(self) -> None:
+        store = self._node.open_store
+        for bucket_day, _ in store.buckets(mail.MAIL_SPACE):
+            if len(self._later) < LATER_MAX and not self._is_near(bucket_day - mail.MAIL_LIFE_DAYS - 1):
+                for entry in store.bucket(mail.MAIL_SPACE, bucket_day)[1][:LATER_MAX]:
+                    if not self._was_opened(entry.tobytes()):
+                        self._put_off(entry.tobytes())
+
+    def _look_for_odd_dates(self) -> None:
+        self._odd_dates_due = True
+        self._node.loop.call_soon_threadsafe(self._later_arrived.set)
+
+    def _was_opened(self, entry: bytes) -> bool:
+        return bool(self._vault.query("SELECT 1 FROM opened WHERE entry = ?", (entry,)))
+
+    async def _look_again(self) -> None:
+        async with self.reading:
+            if self._unopened_due:
+                self._put_off_unopened()
+                self._unopened_due = False
+            if self._odd_dates_due:
+                self._odd_dates_due = False
+                self._put_off_odd_dates()
+            self._later_arrived.clear()
+            ids = [self._later.popleft() for _ in range(min(LATER_SLICE, len(self._later)))]
+            if self._later:
+                self._later_arrived.set()
+            entries = [e for e in self._node.open_store.load(ids) if e.payload is not None]
+            odd = {day_of(e.header.ts_ms) for e in entries} - self._expected.keys()
+            for day in odd:
+                self._expect_day(day)
+            found = [e for e in entries if self._slot_of(e) is not None and not self._was_opened(e.id)]
+            try:
+                if found:
+                    await self._open(lambda _: found, self.cursor)
+            except StorageError:
+                self._later.extendleft(reversed(ids))
+                self._later_arrived.set()
+                raise
+            finally:
+                # Days on which somebody known wrote stay; any number of others could be made up.
+                for day in odd - {day for _, day in self._next_in}:
+                    self._expected.pop(day, None)
+
+    async def _open(self, find: Callable[[Transaction], Sequence[Entry]], cursor: int) -> None:
+        """Open what ``find`` finds, and all stored mail that becomes expected by it, in one transaction.
+
+        With it go the receipts, and ``cursor``: up to there the change log needs no second look. Raises StorageError;
+        then nothing of it has happened.
+        """
+
+        def act(tx: Transaction) -> tuple[list[Entry], None]:
+            receipts: dict[bytes, list[bytes]] = {}
+            found = find(tx)
+            while found:
+                found = self._stored(tx, self._accept_all(tx, found, receipts))
+            self.put_cursor(tx, cursor)
+            now = self._node.now_ms()
+            letters = [
+                Outgoing(sender, "receipt", body, os.urandom(16), now)
+                for sender, ids in receipts.items()
+                for body in receipt_bodies(RECEIVED, ids)
+            ]
+            return self._outbox.put_letters(tx, letters)[0], None
+
+        def commit() -> None:
+            try:
+                self._outbox.commit(act)
+            except BaseException:
+                self.forget(self._vault.read)
+                raise
+
+        await self._node.write(commit)
+        await self._outbox.flush()
+        self._node.touch()
+
+    def _accept_all(self, tx: Transaction, entries: Sequence[Entry], receipts: dict[bytes, list[bytes]]) -> list[bytes]:
+        """Open these envelopes and take in their letters; returns the tags that became expected by them."""
+        tags: list[bytes] = []
+        introduced: set[bytes] = set()
+        failures = 0
+        for entry in entries:
+            slot = self._slot_of(entry)
+            if slot is None or tx.query("SELECT 1 FROM opened WHERE entry = ?", (entry.id,)):
+                continue
+            if failures >= FAILURES_MAX:
+                self._put_off(entry.id)
+                continue
+            result = self._open_one(entry, slot)
+            if result is None:
+                failures += 1
+                self._failures[entry.header.tags[0]] = self._failures.get(entry.header.tags[0], 0) + 1
+                continue
+            if self._accept_letter(tx, entry, slot, *result, receipts, introduced):
+                tx.execute("INSERT INTO opened(entry, expires_day) VALUES (?, ?)", (entry.id, entry.header.expires_day))
+            if slot.device is not None:
+                tags += self._advance(slot)
+        if introduced:
+            self.load(tx.query)
+            for device in introduced:
+                tags += self._expect_recent(device)
+            self._look_for_odd_dates()
+        return tags
+
+    def _stored(self, tx: Transaction, tags: Sequence[bytes]) -> list[Entry]:
+        ids = [id for _, id in self._node.open_store.by_tags(tags)] if tags else []
+        fresh = [id for id in ids if not tx.query("SELECT 1 FROM opened WHERE entry = ?", (id,))]
+        return [entry for entry in self._node.open_store.load(fresh) if entry.payload is not None]
+
+    def _open_one(self, entry: Entry, slot: _Slot) -> tuple[Device, mail.SealedLetter, bytes] | None:
+        """The sender, the letter, and the prekey by which it opened; None when it does not.
+
+        Anybody who saw the tag can make an envelope with it; the real one stays expected.
+        """
+        for prekey in self.prekeys:
+            with contextlib.suppress(ProtocolError):
+                if slot.device is None:
+                    introduction = mail.open_introduction(
+                        entry, intro_secret=slot.secret, prekeys=[prekey], receiver=self._person.own
+                    )
+                    return introduction.device, introduction.letter, prekey.public
+                device = self.devices[slot.device]
+                letter = mail.open_letter(entry, prekeys=[prekey], sender=device, receiver=self._person.own)
+                return device, letter, prekey.public
+        return None
+
+    def _accept_letter(
+        self,
+        tx: Transaction,
+        entry: Entry,
+        slot: _Slot,
+        device: Device,
+        sealed: mail.SealedLetter,
+        prekey: bytes,
+        receipts: dict[bytes, list[bytes]],
+        introduced: set[bytes],
+    ) -> bool:
+        """Take a letter in; False when it is to be opened again at another start.
+
+        Then it is from somebody who is blocked, or from one too many, or no room here knows what it says.
+        """
+        now = self._node.now_ms()
+        if device.device not in self.devices and device.device not in introduced:
+            if device.identity == self._person.identity:
+                return True
+            known = tx.query("SELECT blocked FROM contact WHERE identity = ?", (device.identity,))
+            if (known and known[0][0]) or not self._has_room_for(tx, device.identity):
+                return False
+            tx.execute(
+                "INSERT OR IGNORE INTO contact(identity, name, verified_ms, blocked, added_ms, intro)"
+                " VALUES (?, ?, NULL, 0, ?, NULL)",
+                (device.identity, device.name, now),
+            )
+            if not self.put_device(tx, device, sealed.prekey, sealed.prekey_day):
+                return True
+            introduced.add(device.device)
+        elif slot.device is None and tx.query(
+            "SELECT 1 FROM device WHERE device = ? AND (identity, seal) <> (?, ?)",
+            (device.device, device.identity, device.seal),
+        ):
+            return True
+        elif sealed.prekey is not None:
+            tx.execute(
+                "UPDATE device SET prekey = ?, prekey_day = ?"
+                " WHERE device = ? AND (prekey_day IS NULL OR prekey_day <= ?)",
+                (sealed.prekey, sealed.prekey_day, device.device, sealed.prekey_day),
+            )
+        # They wrote, so they know this device and expect the pair's own tags from it: introductions to them may end.
+        tx.execute(
+            "INSERT INTO counter(device, day, direction, next) VALUES (?, ?, 1, ?)"
+            " ON CONFLICT(device, day, direction) DO UPDATE SET next = max(next, excluded.next)",
+            (device.device, slot.day, slot.counter + 1 if slot.device is not None else 0),
+        )
+        tx.execute("UPDATE device SET used = ? WHERE device = ?", (prekey, device.device))
+        room, kind = self._node.letter_rooms.get(sealed.kind), self._node.letters.get(sealed.kind)
+        if sealed.kind != "receipt" and (room is None or kind is None):
+            return False
+        if tx.query("SELECT 1 FROM seen_letter WHERE letter = ?", (sealed.id,)):
+            return True
+        tx.execute(
+            "INSERT INTO seen_letter(letter, sender, sent_ms, received_ms, expires_day) VALUES (?, ?, ?, ?, ?)",
+            (sealed.id, device.identity, sealed.sent_ms, now, entry.header.expires_day),
+        )
+        if sealed.kind == "receipt":
+            self._accept_receipt(tx, device.identity, sealed.body, now)
+        elif room is not None and kind is not None and _is_of(kind, sealed.body):
+            letter = Letter(sealed.id, sealed.kind, sealed.body, sealed.sent_ms, device.identity, device.device, now)
+            tx.apply(room.receive(letter, tx), room.name)
+            receipts.setdefault(device.identity, []).append(sealed.id)
+        return True
+
+    def _has_room_for(self, tx: Transaction, identity: bytes) -> bool:
+        """Whether one more who introduces themself is let in, or one more device of a contact."""
+        if tx.query("SELECT 1 FROM contact WHERE identity = ?", (identity,)):
+            return bool(
+                tx.query("SELECT count(*) < ? FROM device WHERE identity = ?", (2 * DEVICES_MAX, identity))[0][0]
+            )
+        strangers = "SELECT count(*) < ? FROM contact WHERE intro IS NULL AND verified_ms IS NULL AND NOT blocked"
+        return bool(tx.query(strangers, (INTRODUCED_MAX,))[0][0])
+
+    def _accept_receipt(self, tx: Transaction, sender: bytes, body: bytes, now: int) -> None:
+        try:
+            receipt = msgspec.msgpack.decode(body, type=Receipt)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            return
+        event = {RECEIVED: "received", READ: "read"}.get(receipt.event)
+        for letter in receipt.letters[:RECEIPT_IDS] if event else ():
+            # Only whom a letter was sent to can acknowledge it.
+            if tx.query("SELECT 1 FROM sent WHERE letter = ? AND to_identity = ?", (letter, sender)):
+                tx.execute("INSERT OR IGNORE INTO custody(letter, event, at_ms) VALUES (?, ?, ?)", (letter, event, now))
+
+    def _expect_day(self, day: int) -> None:
+        """Make the tags of one day known: those of each contact's device, and those of introductions."""
+        if len(self._expected) >= DAYS_MAX:
+            for tag in self._expected.pop(next(iter(self._expected))):
+                self._failures.pop(tag, None)
+        tags = self._expected[day] = {}
+        for secret in self.intros:
+            key, slot = mail.intro_key(secret, self._person.own), _Slot(None, day, 0, secret)
+            for counter in range(mail.INTRO_TAGS):
+                tags[mail.tag(key, day, counter)] = slot
+        for device in self.devices:
+            self._expect(device, day, range(self._next_in.get((device, day), 0) + WINDOW))
+
+    def _expect(self, device: bytes, day: int, counters: Iterable[int]) -> list[bytes]:
+        key = self._direction_in(device)
+        tags = []
+        for counter in counters:
+            tag = mail.tag(key, day, counter)
+            self._expected[day][tag] = _Slot(device, day, counter)
+            tags.append(tag)
+        return tags
+
+    def _advance(self, slot: _Slot) -> list[bytes]:
+        """Move the window of one device and day past an opened counter; returns the tags new in it."""
+        assert slot.device is not None
+        where = (slot.device, slot.day)
+        old = self._next_in.get(where, 0)
+        if slot.counter + 1 <= old:
+            return []
+        self._next_in[where] = slot.counter + 1
+        return self._expect(slot.device, slot.day, range(old + WINDOW, slot.counter + 1 + WINDOW))
+
+    def _expect_recent(self, device: bytes) -> list[bytes]:
+        """The tags of a newly known device for all days that stored mail can still have."""
+        today = self._node.today()
+        days = {*range(today - NEAR_DAYS, today + AHEAD_DAYS + 1), *self._expected}
+        tags: list[bytes] = []
+        for day in days:
+            if day not in self._expected:
+                self._expect_day(day)
+            tags += self._expect(device, day, range(self._next_in.get((device, day), 0) + WINDOW))
+        return tags
+
+    def _direction_in(self, device: bytes) -> bytes:
+        if device not in self._keys_in:
+            self._keys_in[device] = mail.direction_key(self._person.seal, self.devices[device], self._person.own)
+        return self._keys_in[device]
+
+
+def _is_of(kind: Kind, body: bytes) -> bool:
+    try:
+        kind.decode(body)
+    except KindError:
+        return False
+    return True

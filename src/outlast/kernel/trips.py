@@ -1,0 +1,208 @@
+"""Trips: bundles as a person writes and reads them, and what is remembered of who has what.
+
+A bundle to a contact leaves out what their device confirmed, by the numbers of the bundles it has read, and what came
+from it. What is remembered rests on signatures: nobody can claim that somebody else holds an entry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from outlast.errors import UsageError
+from outlast.kernel import bundle as bundles
+from outlast.kernel import mail
+from outlast.kernel.admit import Admitted, Held, Known, Refused
+from outlast.kernel.database import Transaction
+from outlast.kernel.entry import Entry
+from outlast.kernel.identity import Device, read_certificate
+from outlast.kernel.room import Event
+from outlast.kernel.space import space_of
+
+if TYPE_CHECKING:
+    from outlast.kernel.person import Person
+
+HELD_BY_MAX: Final = 200_000
+"""Entries of one bundle that its writer is remembered to have; those beyond travel once more."""
+
+
+@dataclass(frozen=True, slots=True)
+class BundleReport:
+    """What a bundle held: entries and bytes, how many entries were new here, and what was wrong with it."""
+
+    entries: int
+    size_bytes: int
+    new: int
+    damaged: int = 0
+    problems: tuple[str, ...] = ()
+    written: tuple[bytes, ...] = ()
+
+
+Progress = Callable[[int, int | None], None]
+"""Told of long work: how much is done, and of how much, None while that is unknown."""
+
+
+def silent(_done: int, _total: int | None) -> None:
+    """The progress that nobody watches."""
+
+
+async def write_bundle(
+    person: Person, out: BinaryIO, *, to: bytes | None = None, space: bytes | None = None, progress: Progress = silent
+) -> BundleReport:
+    """Write a bundle: mail that a contact's node may lack, sealed to their devices, or a public space, open to all.
+
+    What they confirmed to have read, and what came from them, is left out. The caller makes the file durable and
+    then calls ``bundle_left``. Raises NotFoundError and UsageError.
+    """
+    if (to is None) == (space is None):
+        raise UsageError("name either a contact or a channel to write a bundle for")
+    store = person.node.open_store
+    today, over, upto = person.node.today(), person.node.over_before(), store.cursor()
+    held: set[bytes] = set()
+    base = number = 0
+    devices: list[bytes] = []
+    if to is not None:
+        contact = person.contact(to)
+        await person.met_somebody()
+        rows = person.query(
+            "SELECT device, prekey FROM device WHERE identity = ? AND accepted = 1 AND prekey IS NOT NULL"
+            " ORDER BY created_day DESC LIMIT ?",
+            (to, bundles.SLOTS),
+        )
+        if not rows or contact.blocked:
+            raise UsageError(f"nothing can be sealed to {contact.name}: add their link again, or unblock them")
+        devices = [bytes(device) for device, _ in rows]
+        base, number, acks, held = _bundle_state(person, devices)
+        writer = bundles.BundleWriter.sealed(
+            [(bytes(device), bytes(prekey)) for device, prekey in rows],
+            certificate=person.certificate,
+            signer=person.signing_key,
+            number=number,
+            made_day=today,
+            acks=acks,
+            rand=os.urandom,
+        )
+    else:
+        assert space is not None
+        if space not in person.node.spaces() or space == mail.MAIL_SPACE:
+            raise UsageError("only a channel that is followed here can be written as an open bundle")
+        writer = bundles.BundleWriter.open(made_day=today)
+
+    def reserve(tx: Transaction) -> None:
+        tx.executemany(
+            "INSERT INTO bundle_out(device, number, upto_cursor, acked) VALUES (?, ?, ?, 0)",
+            [(device, number, upto) for device in devices],
+        )
+
+    if devices:
+        # Before a byte of the file exists: of two files with one number, the acknowledgement of the first would
+        # stand for what only the second holds.
+        await person.node.write(lambda: person.vault.write(reserve))
+    size = out.write(writer.start())
+    count, cursor = 0, base
+    written: list[bytes] = []
+    while cursor < upto and (changes := store.changes(cursor, 500)):
+        cursor = changes[-1].cursor
+        for event, entry in ((change.event, change.entry) for change in changes):
+            wanted = space_of(entry) == (mail.MAIL_SPACE if space is None else space)
+            whole = entry.payload is not None and event in (Event.ADMITTED, Event.PAYLOAD_ARRIVED)
+            if wanted and whole and entry.id not in held and not 0 < entry.header.expires_day < over:
+                size += out.write(writer.add(entry))
+                written.append(entry.id)
+                count += 1
+        person.node.leaves(written[-len(changes) :])
+        progress(min(cursor, upto) - base, upto - base)
+        await asyncio.sleep(0)
+    for piece in writer.finish():
+        size += out.write(piece)
+    return BundleReport(count, size, count, written=tuple(written))
+
+
+def _bundle_state(person: Person, devices: Sequence[bytes]) -> tuple[int, int, dict[bytes, list[int]], set[bytes]]:
+    """For a bundle to these devices: the cursor up to which they have all, its number, acks, and held entries."""
+    base, number, acks = None, 0, dict[bytes, list[int]]()
+    held: set[bytes] | None = None
+    for device in devices:
+        row = person.query(
+            "SELECT ifnull(max(number), 0), ifnull(max(upto_cursor * acked), 0) FROM bundle_out WHERE device = ?",
+            (device,),
+        )[0]
+        number = max(number, row[0])
+        base = row[1] if base is None else min(base, row[1])
+        rows = person.query("SELECT number FROM bundle_in WHERE device = ? ORDER BY number", (device,))
+        acks[device] = [n for (n,) in rows]
+        mine = {bytes(e) for (e,) in person.query("SELECT entry FROM held_by WHERE device = ?", (device,))}
+        held = mine if held is None else held & mine
+    return base or 0, number + 1, acks, held or set()
+
+
+async def read_bundle(person: Person, source: BinaryIO, *, progress: Progress = silent) -> BundleReport:
+    """Take in what is whole of a bundle; raises BundleError when the file is none or is for somebody else."""
+    keys = [person.seal, *person.inbox.prekeys]
+    reader = bundles.BundleReader(keys, person.device)
+    entries: list[Entry] = []
+    writer: Device | None = None
+    size = count = new = refused = 0
+    reasons: set[str] = set()
+    theirs: list[tuple[bytes, int]] = []
+
+    async def take() -> None:
+        nonlocal new, refused
+        batch, entries[:] = entries[:], []
+        verdicts = await person.node.ingest(batch)
+        held = [v.entry for v in verdicts if isinstance(v, Admitted | Known)]
+        new += sum(isinstance(v, Admitted) for v in verdicts)
+        for verdict in verdicts:
+            if isinstance(verdict, Refused | Held):
+                refused += 1
+                reasons.add(verdict.rule.line)
+        theirs.extend((e.id, e.header.expires_day) for e in held[: HELD_BY_MAX - len(theirs)])
+
+    while data := await asyncio.to_thread(source.read, bundles.CHUNK_BYTES):
+        size += len(data)
+        for item in reader.feed(data):
+            if isinstance(item, Entry):
+                count += 1
+                entries.append(item)
+            elif item.certificate:
+                writer = read_certificate(item.certificate)
+        if len(entries) >= 500:
+            await take()
+        progress(size, None)
+    summary = reader.finish()
+    await take()
+    await person.met_somebody()
+    manifest = summary.manifest
+    known = person.inbox.devices.get(writer.device) if writer is not None else None
+    if summary.signature_ok and known is not None and manifest is not None:
+        device, number, acks = known.device, manifest.number, manifest.acks_for(person.device)
+
+        def note(tx: Transaction) -> None:
+            # Only what the writer signed counts: others could claim that he has what he has not.
+            tx.executemany(
+                "INSERT OR IGNORE INTO held_by(device, entry, expires_day) VALUES (?, ?, ?)",
+                [(device, entry, day) for entry, day in theirs],
+            )
+            if not summary.whole:
+                return
+            tx.execute("INSERT OR IGNORE INTO bundle_in(device, number) VALUES (?, ?)", (device, number))
+            tx.executemany(
+                "UPDATE bundle_out SET acked = 1 WHERE device = ? AND number = ?", [(device, ack) for ack in acks]
+            )
+
+        await person.node.write(lambda: person.vault.write(note))
+    problems = []
+    if summary.damaged_chunks:
+        problems.append(f"{len(summary.damaged_chunks)} damaged pieces of the file were passed over: copy it again")
+    if summary.truncated:
+        problems.append("the file ends too early: what was whole is here, copy it again for the rest")
+    if summary.signature_ok is False or summary.malformed:
+        problems.append("the file was not written as its writer says; each entry was checked by itself")
+    if refused:
+        problems.append(f"{refused} entries were not taken: {'; '.join(sorted(reasons))}")
+    person.node.touch()
+    damaged = len(summary.damaged_chunks) + summary.malformed + int(summary.truncated)
+    return BundleReport(count, size, new, damaged, tuple(problems))

@@ -80,7 +80,6 @@ from outlast.kernel.noise import (
     encode_preamble,
     parse_preamble,
 )
-from outlast.kernel.outbox import Receipt
 from outlast.kernel.setrec import Initiator, Responder, SetrecError, SetView
 from outlast.kernel.space import GENESIS, SpaceBody, make_genesis
 from outlast.kernel.sync import Close, CutOff, Event, LinkClosed, LocalAppended, MessageArrived, Stopping, Tick
@@ -297,7 +296,7 @@ class NoRows:
         return []
 
 
-KINDS: tuple[Kind, ...] = (GENESIS, *ROOM.kinds, *ROOM.letters, Kind("receipt", Receipt, max_bytes=4096))
+KINDS: tuple[Kind, ...] = (GENESIS, *ROOM.kinds, *ROOM.letters)
 
 
 def decode_kind(data: bytes) -> str | None:
@@ -320,7 +319,6 @@ def bodies() -> Iterable[bytes]:
         Hide(secret("post")),
         ChannelDevice(owner.certificate),
         Text("hello", bytes(16)),
-        Receipt(1, [bytes(16)] * 3),
     ]
     for number, kind in enumerate(KINDS):
         yield packed(number, kind.encode(next(body for body in made if isinstance(body, kind.body))))

@@ -1,4 +1,4 @@
-"""What must not be found: the names, words, keys and secrets of people, in every form in which they could be written."""
+"""What must not be found: the names, words, keys and secrets of people, in every form in which they may be written."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from outlast.kernel.identity import read_certificate
 from outlast.kernel.person import Person
 from outlast.rooms.carry import service
 
@@ -26,8 +27,9 @@ def of_text(what: str, text: str) -> Needles:
 def of_bytes(what: str, data: bytes) -> Needles:
     """Bytes raw and as digits or letters of any alphabet in use here; a certificate or a link also in parts."""
     texts = [data.hex(), b32encode(data).decode(), b64encode(data).decode(), urlsafe_b64encode(data).decode()]
-    plain = {text.rstrip("=") for text in texts}
-    return {data: what} | {t.encode(): what for text in plain for t in (text, text.lower(), text.upper())}
+    # Behind them a checksum may go on in the middle of the last letter.
+    whole = [texts[0], *(text.rstrip("=")[:-1] for text in texts[1:])]
+    return {data: what} | {form.encode(): what for text in whole for form in (text, text.lower(), text.upper())}
 
 
 async def of_person(person: Person) -> Needles:
@@ -36,23 +38,17 @@ async def of_person(person: Person) -> Needles:
     found = of_text(f"the name of {name}", name) | of_text(f"the link of {name}", await person.link())
     for word in name.split():
         found |= of_text(f"a name of {name}", word)
-    secret = {
-        "identity": person.identity,
-        "device": person.device,
-        "seal key": person._own.seal,
-        "certificate": person.certificate,
-        "signature in the certificate": person.certificate[-64:],
-        "signing secret": person.signing_key.seed,
-        "sealing secret": person._seal.secret,
-        "entropy": person._entropy,
-    }
-    for what, data in secret.items():
+    own = read_certificate(person.certificate)
+    known = {"identity": own.identity, "device": own.device, "seal key": own.seal, "signed": person.certificate[-64:]}
+    secrets = person.query("SELECT name, value FROM meta WHERE name IN ('entropy', 'device', 'seal', 'certificate')")
+    assert len(secrets) == 4
+    for what, data in (*known.items(), *((f"{what} in the vault", bytes(value)) for what, value in secrets)):
         found |= of_bytes(f"the {what} of {name}", data)
     for public, private in person.query("SELECT public, secret FROM prekey"):
         found |= of_bytes(f"a prekey of {name}", public) | of_bytes(f"a prekey's secret of {name}", private)
     for (intro,) in person.query("SELECT secret FROM invite UNION SELECT intro FROM contact WHERE intro IS NOT NULL"):
         found |= of_bytes(f"an intro secret that {name} has", intro)
-    for key in (*person._keys_in.values(), *person._keys_out.values()):
+    for key in (*person.inbox._keys_in.values(), *person.outbox._keys_out.values()):
         found |= of_bytes(f"a key of tags of {name}", key)
     for (letter,) in person.query("SELECT letter FROM sent UNION SELECT letter FROM seen_letter"):
         found |= of_bytes(f"a letter's id that {name} knows", letter)

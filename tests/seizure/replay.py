@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from outlast.kernel import mail
@@ -31,20 +31,14 @@ def entries_of(store: Opened) -> dict[int, Entry]:
 def differences(store: Opened, folder: Path) -> list[str]:
     """What a taken store has that a new one lacks to which the same headers and payloads came in the same order.
 
-    The new one is told nothing else: not who brought an entry, nor when, nor who has it now. What both have says no more
-    than the entries and their order do.
+    The new one is told nothing else: not who brought an entry, nor when, nor who has it now. What both have says no
+    more than the entries and their order do.
     """
-    entries = entries_of(store)
+    arrivals = list(_arrivals(store))
     new = Store.open(folder / "again.db", KEY, rooms=find_rooms())
     try:
         new.put_space(mail.MAIL_SPACE)
-        for cursor, event, n, gone in _rows(store, "change", "cursor", "event", "n", "gone"):
-            if gone is not None:
-                return [f"change {cursor} keeps what is gone"]
-            entry = entries[cursor if n is None else n]
-            if event == Event.ADMITTED and _came_later(store, cursor):
-                entry = Entry(entry.header, entry.header_bytes, entry.signature, entry.id, None)
-            new.append([Incoming(entry, Tier.FOLLOWED)])
+        new.together(lambda: [new.append([arrival]) for arrival in arrivals])
         for room in find_rooms():
             while new.fold(room.name):
                 pass
@@ -58,8 +52,17 @@ def differences(store: Opened, folder: Path) -> list[str]:
     ]
 
 
-def _came_later(store: Opened, number: int) -> bool:
-    return (number, Event.PAYLOAD_ARRIVED) in _rows(store, "change", "n", "event")
+def _arrivals(store: Opened) -> Iterator[Incoming]:
+    """What came, in order: entries, some without their payload, and payloads that came behind."""
+    entries = entries_of(store)
+    changes = _rows(store, "change", "cursor", "event", "n", "gone")
+    late = {n for _, event, n, _ in changes if event == Event.PAYLOAD_ARRIVED}
+    for cursor, _, n, gone in changes:
+        assert gone is None, "a change keeps what is gone"
+        entry = entries[cursor if n is None else n]
+        if n is None and cursor in late:
+            entry = Entry(entry.header, entry.header_bytes, entry.signature, entry.id, None)
+        yield Incoming(entry, Tier.FOLLOWED)
 
 
 def _rows(store: Opened, table: str, *columns: str) -> Sequence[Row]:

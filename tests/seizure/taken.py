@@ -1,8 +1,8 @@
 """What somebody with the key reads in a taken home: every page and every file, also what was deleted.
 
-SQLite3 Multiple Ciphers encrypts each page by ChaCha20 and authenticates it by Poly1305; the last 32 bytes of a page are
-its nonce and tag. Taking the pages apart here, without SQLite, shows free pages, free room inside pages, and all that is
-still in the write-ahead log, commits that were overwritten since included.
+SQLite3 Multiple Ciphers encrypts each page by ChaCha20 and authenticates it by Poly1305; the last 32 bytes of a page
+are its nonce and tag. Taking the pages apart here, without SQLite, shows free pages, free room inside pages, and all
+that is still in the write-ahead log, commits that were overwritten since included.
 """
 
 from __future__ import annotations
@@ -39,6 +39,14 @@ class Opened:
     """By table: all its rows, in the order of their columns."""
     columns: dict[str, list[str]]
 
+    def everything(self) -> Iterator[tuple[str, bytes]]:
+        """All bytes in it, each with a name of the place."""
+        for number, page in enumerate(self.pages):
+            yield f"page or frame {number}", page
+        for table, rows in self.tables.items():
+            for row in rows:
+                yield f"table {table}", b"\0".join(_raw(value) for value in row)
+
 
 @dataclass(frozen=True)
 class Taken:
@@ -51,12 +59,8 @@ class Taken:
 
     def everything(self) -> Iterator[tuple[str, bytes]]:
         """All bytes that can be had, each with a name of the place."""
-        for place, opened in (("store", self.store), *(("vault", vault) for vault in self.vaults)):
-            for number, page in enumerate(opened.pages):
-                yield f"{place}: page or frame {number}", page
-            for table, rows in opened.tables.items():
-                for row in rows:
-                    yield f"{place}: table {table}", b"\0".join(_raw(value) for value in row)
+        for opened in (self.store, *self.vaults):
+            yield from opened.everything()
         for path, data in self.files.items():
             yield f"file {path}", path.encode() + b"\0" + data
 

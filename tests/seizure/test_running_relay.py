@@ -22,21 +22,22 @@ import pytest
 from outlast.edges.config import parse_address
 from outlast.kernel import mail
 from outlast.kernel.entry import DAY_MS, HOUR_MS, Entry
+from outlast.kernel.home import Home
 from outlast.kernel.identity import node_text, parse_node
 from outlast.kernel.node import BUILT_MS
 from outlast.testing.clock import FakeClock
 from tests.e2e.program import PASSPHRASE, Program, made, secret_file
 from tests.kernel.society import until
 from tests.seizure import likeness, needles, replay
-from tests.seizure.taken import Taken, take
+from tests.seizure.taken import Taken, open_file, take
 from tests.seizure.village import Truth, Village, befriend, is_known, mail_at, next_morning, read_all, village, write
 
 pytestmark = pytest.mark.xdist_group("seizure")
 
 ANAHIT, BORYS, CIGDEM, DOROTA = "Anahit Petrosyan", "Борислав Ковальчук", "Çiğdem Yıldırım", "Dorota Grzegorzewska"
 PAIRS = ((ANAHIT, BORYS), (CIGDEM, DOROTA))
-DAYS = 4
-LENGTHS = (20, 90, 250, 700, 2500, 9000)
+DAYS = 3
+LENGTHS = (20, 60, 90, 250, 700, 2500, 9000)
 FIRST_LETTERS = 12
 """Further letters of everybody before the first answer; all of that day are introductions."""
 PATIENCE_S = 100.0
@@ -62,6 +63,8 @@ class Seizure:
     taken: Taken
     said: str
     story: Story
+    homes: list[Path]
+    """Those of the people, closed by now."""
 
     @property
     def envelopes(self) -> list[Entry]:
@@ -83,7 +86,8 @@ def seizure(tmp_path_factory: pytest.TempPathFactory) -> Seizure:
         story = asyncio.run(asyncio.wait_for(days, PATIENCE_S))
         running.process.send_signal(signal.SIGKILL)
         out, err = running.process.communicate(timeout=60)
-    return Seizure(take(relay.home, PASSPHRASE), "\n".join((*running.at.values(), out, err)), story)
+    said = "\n".join((*running.at.values(), out, err))
+    return Seizure(take(relay.home, PASSPHRASE), said, story, sorted((folder / "village").iterdir()))
 
 
 async def days_of_writing(folder: Path, relay: Program, address: tuple[str, int], page: int) -> Story:
@@ -102,7 +106,7 @@ async def days_of_writing(folder: Path, relay: Program, address: tuple[str, int]
         letters: dict[str, list[bytes]] = {name: [] for name in people}
         numbers = itertools.count()
         for day in range(DAYS):
-            if day == 2:
+            if day == 1:
                 await place.go(BORYS)
             for one, other in ((a, b) for pair in PAIRS for a, b in (pair, pair[::-1]) if a in people):
                 for length in (*LENGTHS, *([40] * FIRST_LETTERS if day == 0 else [])):
@@ -113,7 +117,7 @@ async def days_of_writing(folder: Path, relay: Program, address: tuple[str, int]
                 for name in (ANAHIT, BORYS, CIGDEM):
                     await people[name].node.peer_add(relay_node, *address)
                 await run(relay, "peer", "add", f"127.0.0.1:{called[2]}", node_text(called[0]))
-            if day == 2:
+            if day == 1:
                 await place.come(BORYS)
             await until(lambda: has_all(place, letters, "received"), *people.values())
             for person in people.values():
@@ -129,7 +133,7 @@ async def days_of_writing(folder: Path, relay: Program, address: tuple[str, int]
             found |= await needles.of_person(person)
             if person.node is not listener:
                 found |= needles.of_bytes(f"the node of {person.name}", person.node.transport_id)
-        asked = [("carry", "inbox"), ("carry", "sent"), ("contact", "list"), ("carry", "channels"), ("status",)]
+        asked = [("carry", "inbox"), ("carry", "sent"), ("contact", "list"), ("carry", "channels"), ("id",)]
         told = [str(await run(relay, *command)) for command in asked]
         return Story(truth, found, called, "\n".join(told))
 
@@ -181,12 +185,12 @@ class TestItsHome:
         assert all(one.header.author in pages and one.header.tags[0] in pages for one in seizure.envelopes)
 
     def test_its_store_knows_no_more_than_what_came_and_in_which_order(self, seizure: Seizure, tmp_path: Path) -> None:
-        """No column says who brought an entry, who has it now, or when: a store that was told none of it is the same."""
+        """No column says who brought an entry, when, or who has it now: a store that was told none of it is like it."""
         assert replay.differences(seizure.taken.store, tmp_path) == []
 
     def test_of_itself_it_knows_its_key_the_date_and_whom_it_calls(self, seizure: Seizure) -> None:
         tables = seizure.taken.store.tables
-        meta = dict(tables["meta"])
+        meta: dict[str, bytes] = dict(tables["meta"])
         assert meta.keys() <= {"transport", "pruned_day", "tidy_day", "confirmed_day", "floor_ms"}
         assert int.from_bytes(meta.get("floor_ms", b""), "big") % DAY_MS == 0, "a time finer than a day"
         assert tables["peer"] == [seizure.story.called]
@@ -211,6 +215,22 @@ class TestItsHome:
         assert needles.search(seizure.story.needles, told) == []
         assert "Rita Relay" in seizure.story.told
         assert seizure.said.strip().count("\n") <= 5, seizure.said
+
+
+class TestStoresOfThoseWhoWrite:
+    """Who takes one of their computers and has the key of its store, but no person's."""
+
+    def test_they_know_no_more_than_what_came_and_in_which_order(self, seizure: Seizure, tmp_path: Path) -> None:
+        """What was written here stands there as what others wrote."""
+        for home in seizure.homes:
+            (tmp_path / home.name).mkdir()
+            store = open_file(Home(home).store_path, Home(home).open_key(None))
+            assert replay.differences(store, tmp_path / home.name) == []
+
+    def test_they_name_nobody(self, seizure: Seizure) -> None:
+        for home in seizure.homes:
+            store = open_file(Home(home).store_path, Home(home).open_key(None))
+            assert needles.search(seizure.story.needles, store.everything()) == []
 
 
 class TestItsMail:

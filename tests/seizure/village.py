@@ -73,7 +73,7 @@ class Village:
             receiver, envelope = by_identity[to], person.node.open_store.get(entry)
             assert envelope is not None
             day = day_of(envelope.header.ts_ms)
-            keys = [mail.intro_key(secret, receiver._own) for secret in receiver._intros]
+            keys = [mail.intro_key(secret, receiver.own) for secret in receiver.inbox.intros]
             first = {tag for key in keys for tag in mail.expected_tags(key, [day], 0, mail.INTRO_TAGS)}
             kind = "introduction" if envelope.header.tags[0] in first else "text" if letter in texts else "receipt"
             found[entry] = Truth(person.name, receiver.name, kind)
@@ -103,8 +103,9 @@ async def write(sender: Person, to: bytes, text: str) -> bytes:
 
 
 async def read_all(person: Person) -> None:
-    """Look at all that came, so that its senders hear of it."""
-    await service.mark_read(person.node, person, [message.letter for message in service.inbox(person)])
+    """Look at all that came, one by one, so that its senders hear of it."""
+    for message in service.inbox(person):
+        await service.mark_read(person.node, person, [message.letter])
 
 
 def mail_at(node: Node) -> list[Entry]:

@@ -472,7 +472,7 @@ class _Outbox:
         """News; an alarm overtakes all that waits."""
         for offer in offers:
             if len(self._live) < LIVE_MAX:
-                heappush(self._live, (rank(offer.entry, offer.tier), offer.entry))
+                heappush(self._live, (rank(offer.entry, offer.tier), _as_news(offer.entry)))
             else:
                 self._offered.append(offer.entry.id)
 
@@ -1208,6 +1208,13 @@ _BYE_LINES: Final = {
     Reason.BROKE_RULES: "the other node says that this one broke the rules: update both",
     Reason.STALLED: "the other node waited too long for this one",
 }
+
+
+def _as_news(entry: Entry) -> Entry:
+    """An entry as it waits to be pushed: without a payload that is asked for apart, which would fill the memory."""
+    if entry.payload is None or len(entry.payload) <= INLINE_MAX_BYTES:
+        return entry
+    return Entry(entry.header, entry.header_bytes, entry.signature, entry.id, None)
 
 
 def _inline(entry: Entry) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from random import Random
 from typing import Any
 
@@ -49,6 +50,7 @@ from outlast.kernel.sync import (
     space_mac,
 )
 from outlast.testing import FakeClock, Meeting, MemoryLink, Place, Town
+from tests.unit.kernel.entries import post
 
 KEY = b"k" * 32
 PEER = b"p" * 32
@@ -612,6 +614,18 @@ def test_credit_comes_back_only_for_what_is_durable_and_never_beyond_the_days_sh
                 granted += fields(command.data)[0]
     assert granted == 6000
     assert is_cut_off(session.step(MessageArrived(data)))
+
+
+def test_news_for_a_peer_that_takes_none_keep_no_large_payloads_in_memory() -> None:
+    session, _ = sending(0, credit=0)
+    (space,) = session.spaces
+    tracemalloc.start()
+    for number in range(100):
+        note = post(number, payload=bytes(60_000), space=space, day=2**20)
+        assert sends(session.step(LocalAppended([Offer(note)]))) == []
+    held_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held_bytes < 1_000_000
 
 
 def test_an_output_budget_ends_what_is_sent() -> None:

@@ -128,3 +128,11 @@ def do_not_cluster(bits: Bits, labels: Sequence[Hashable]) -> None:
 def sizes_of(envelopes: Sequence[Entry]) -> Counter[int]:
     """How many there are of each size of payload."""
     return Counter(one.header.payload_size for one in envelopes)
+
+
+def agree_by_half(one: bytes, other: bytes) -> None:
+    """Of the bits of two things of one size half are equal."""
+    assert len(one) == len(other)
+    differ = int(np.unpackbits(np.frombuffer(one, np.uint8) ^ np.frombuffer(other, np.uint8)).sum())
+    lean = (differ - 4 * len(one)) / (2 * len(one)) ** 0.5
+    assert abs(lean) < FAR, f"their bits agree by {-lean:+.1f} deviations"

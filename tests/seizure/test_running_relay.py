@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import signal
 import socket
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -24,13 +23,12 @@ from outlast.kernel import mail
 from outlast.kernel.entry import DAY_MS, HOUR_MS, Entry
 from outlast.kernel.home import Home
 from outlast.kernel.identity import node_text, parse_node
-from outlast.kernel.node import BUILT_MS
 from outlast.testing.clock import FakeClock
 from tests.e2e.program import PASSPHRASE, Program, made, secret_file
 from tests.kernel.society import until
 from tests.seizure import likeness, needles, replay
 from tests.seizure.taken import Taken, open_file, take
-from tests.seizure.village import Truth, Village, befriend, is_known, mail_at, next_morning, read_all, village, write
+from tests.seizure.village import Truth, Village, befriend, first_morning, is_known, mail_at, read_all, village, write
 
 pytestmark = pytest.mark.xdist_group("seizure")
 
@@ -93,7 +91,7 @@ def seizure(tmp_path_factory: pytest.TempPathFactory) -> Seizure:
 async def days_of_writing(folder: Path, relay: Program, address: tuple[str, int], page: int) -> Story:
     """Texts, introductions, receipts and read receipts between two pairs, while one of them is away for a day."""
     relay_node = parse_node((await run(relay, "id"))["node"])
-    clock = FakeClock(next_morning(max(int(time.time() * 1000), BUILT_MS)))
+    clock = FakeClock(first_morning())
     async with village(folder, clock) as place:
         for name in (ANAHIT, BORYS, CIGDEM, DOROTA):
             await place.join(name)
@@ -226,6 +224,12 @@ class TestStoresOfThoseWhoWrite:
             (tmp_path / home.name).mkdir()
             store = open_file(Home(home).store_path, Home(home).open_key(None))
             assert replay.differences(store, tmp_path / home.name) == []
+
+    def test_when_their_person_wrote_last_stands_there_to_the_day_at_most(self, seizure: Seizure) -> None:
+        stores = [open_file(Home(home).store_path, Home(home).open_key(None)) for home in seizure.homes]
+        floors = [value for store in stores for name, value in store.tables["meta"] if name == "floor_ms"]
+        assert floors, "nobody who had written came back"
+        assert all(int.from_bytes(value, "big") % DAY_MS == 0 for value in floors)
 
     def test_they_name_nobody(self, seizure: Seizure) -> None:
         for home in seizure.homes:

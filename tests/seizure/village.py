@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from outlast.kernel import mail
 from outlast.kernel.entry import DAY_MS, HOUR_MS, Entry, day_of
 from outlast.kernel.home import Home
-from outlast.kernel.node import Node
+from outlast.kernel.node import BUILT_MS, Node
 from outlast.kernel.person import Person
 from outlast.kernel.room import Event
 from outlast.rooms.carry import service
@@ -126,6 +127,7 @@ def is_known(person: Person, letters: Sequence[bytes], event: str) -> bool:
     return all(event in {one.event for one in known[letter]} for letter in letters)
 
 
-def next_morning(now_ms: int) -> int:
-    """Nine o'clock on the next day, UTC, and odd minutes, so that a time that is not rounded shows."""
+def first_morning() -> int:
+    """Nine o'clock tomorrow, UTC, and odd minutes, so that a time that is not rounded shows."""
+    now_ms = max(int(time.time() * 1000), BUILT_MS)
     return now_ms - now_ms % DAY_MS + DAY_MS + 9 * HOUR_MS + 1_234_567

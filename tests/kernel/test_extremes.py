@@ -1,4 +1,4 @@
-"""Entries with every field at its ends, validly signed: whatever passes the door is stored, folded, carried and removed."""
+"""Entries with every field at its ends, validly signed: what passes the door is stored, folded, carried, removed."""
 
 from __future__ import annotations
 

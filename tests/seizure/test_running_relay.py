@@ -107,9 +107,9 @@ async def days_of_writing(folder: Path, relay: Program, address: tuple[str, int]
             if day == 1:
                 await place.go(BORYS)
             for one, other in ((a, b) for pair in PAIRS for a, b in (pair, pair[::-1]) if a in people):
-                for length in (*LENGTHS, *([40] * FIRST_LETTERS if day == 0 else [])):
-                    text = f"{one} number {next(numbers)}: " + (PHRASE * 400)[:length]
-                    letters[one].append(await write(people[one], identities[other], text))
+                lengths = (*LENGTHS, *([40] * FIRST_LETTERS if day == 0 else []))
+                texts = [f"{one} number {next(numbers)}: " + (PHRASE * 400)[:length] for length in lengths]
+                letters[one] += await write(people[one], identities[other], *texts)
                 clock.advance(HOUR_MS + 77_777)
             if day == 0:
                 for name in (ANAHIT, BORYS, CIGDEM):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -98,15 +99,16 @@ async def befriend(one: Person, other: Person) -> None:
     await other.add_contact(await one.link())
 
 
-async def write(sender: Person, to: bytes, text: str) -> bytes:
-    """Send a text to an identity; its letter's id."""
-    return await service.send(sender.node, sender, to, text)
+async def write(sender: Person, to: bytes, *texts: str) -> list[bytes]:
+    """Send texts to an identity, all at once; their letters' ids."""
+    return await asyncio.gather(*(service.send(sender.node, sender, to, text) for text in texts))
 
 
 async def read_all(person: Person) -> None:
-    """Look at all that came, one by one, so that its senders hear of it."""
-    for message in service.inbox(person):
-        await service.mark_read(person.node, person, [message.letter])
+    """Look at all that came, two by two, so that its senders hear of it by many receipts."""
+    letters = [message.letter for message in service.inbox(person) if message.unread]
+    twos = [letters[at : at + 2] for at in range(0, len(letters), 2)]
+    await asyncio.gather(*(service.mark_read(person.node, person, two) for two in twos))
 
 
 def mail_at(node: Node) -> list[Entry]:

@@ -12,10 +12,11 @@ import pytest
 
 from outlast.errors import ProtocolError, UsageError
 from outlast.kernel import inbox, mail
-from outlast.kernel.admit import Refused, Rule
+from outlast.kernel.admit import Admitted, Refused, Rule
 from outlast.kernel.bundle import BundleWriter
 from outlast.kernel.entry import DAY_MS, Entry, day_of
 from outlast.kernel.identity import SigningKey
+from outlast.kernel.node import SPACE_LOW_BYTES, Node
 from outlast.kernel.outbox import Receipt
 from outlast.kernel.person import Person
 from outlast.testing.clock import FakeClock
@@ -436,6 +437,31 @@ class TestShares:
             assert anna.node.query("SELECT count(*) FROM refused")[0][0] <= 20
             await hand_over([real], anna)
             assert notes(anna) == ["hello"]
+
+    @story
+    async def test_a_disk_that_fills_is_kept_for_what_is_written_here(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await friends(nodes)
+            neighbour, stranger = os.urandom(32), os.urandom(32)
+            await anna.node.peer_add(neighbour, "127.0.0.1", 9)
+            for number in range(3):
+                await write(boris, anna, f"letter {number}")
+            first, second, third = envelopes(boris)
+            for free, entry, source, is_let_in in (
+                (SPACE_LOW_BYTES * 3, first, stranger, True),
+                (SPACE_LOW_BYTES * 3 // 2, second, stranger, False),
+                (SPACE_LOW_BYTES * 3 // 2, second, neighbour, True),
+                (SPACE_LOW_BYTES - 1, third, neighbour, False),
+                (SPACE_LOW_BYTES - 1, third, None, True),
+            ):
+                monkeypatch.setattr(Node, "space_left", lambda _, free=free: free)
+                (verdict,) = await anna.node.ingest([entry], source)
+                assert isinstance(verdict, Admitted) is is_let_in
+            await write(anna, boris, "still here")
+            await settle(anna)
+            assert notes(anna) == ["letter 0", "letter 1", "letter 2"]
 
 
 class TestBundles:

@@ -73,6 +73,7 @@ STRANGERS: Final = bytes(32)
 """Stands for all neighbours that were not added."""
 SPACE_QUOTA_BYTES: Final = 256 << 20
 SPACE_LOW_BYTES: Final = 64 << 20
+"""With less free disk nothing is taken of neighbours, and with twice as much nothing of strangers."""
 VERIFY_SPLIT: Final = 64
 """Batches from this size on are verified on two threads."""
 TIDY_S: Final = 3600.0
@@ -635,6 +636,9 @@ class Node:
             rows = self.open_store.query("SELECT neighbour, bytes FROM spent WHERE day = ?", (day,))
             self._spent, self._spent_day = {bytes(name): size for name, size in rows}, day
         paired = [peer.node for peer in self.open_store.peers()]
+        # What is left of the disk is for what people here write; strangers are the first to be turned away.
+        if self.space_left() < (SPACE_LOW_BYTES if neighbour in paired else 2 * SPACE_LOW_BYTES):
+            return 0
         return forward.share_left(neighbour, paired, self._spent, DAY_SHARE_BYTES)
 
     async def remove(self, entries: Sequence[bytes]) -> None:

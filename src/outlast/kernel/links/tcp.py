@@ -279,19 +279,20 @@ async def serve(
 
     ``static`` is this node's private transport key (32 B). ``pairing`` returns the secret of the
     pairing code shown now, if any. Calls of strangers (XX) are taken only with ``strangers``. The
-    link is closed when ``on_channel`` returns. A caller that breaks the rules is dropped in silence
-    and so is one too many.
+    link is closed when ``on_channel`` returns. A caller that breaks the rules is dropped in silence,
+    and so is the slowest when there are too many.
 
     Raises LinkError when the port cannot be had.
     """
-    opening = 0
+    opening: dict[asyncio.StreamWriter, None] = {}
 
     async def called(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal opening
-        if opening >= OPENING_MAX:
-            writer.transport.abort()
-            return
-        opening += 1
+        if len(opening) >= OPENING_MAX:
+            # The one that has dawdled longest makes room: idle callers cannot keep others out.
+            slowest = next(iter(opening))
+            del opening[slowest]
+            slowest.transport.abort()
+        opening[writer] = None
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
                 opened = await _answer(reader, writer, static, pairing, strangers)
@@ -303,7 +304,7 @@ async def serve(
             writer.transport.abort()
             raise
         finally:
-            opening -= 1
+            opening.pop(writer, None)
         try:
             await on_channel(channel)
         finally:

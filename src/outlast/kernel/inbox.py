@@ -50,7 +50,9 @@ LATER_MAX: Final = 100_000
 """Envelopes that wait for their turn; those beyond are found again at the next start."""
 LATER_SLICE: Final = 4
 LATER_PAUSE: Final = 9
-"""For each second spent on what waits, so many seconds are left to everything else."""
+"""For each second spent on what waits, so many seconds are left to everything else,"""
+LATER_PAUSE_MAX_S: Final = 1.0
+"""but no more than this: some of that time went by in waiting for the disk and for other mail."""
 
 
 @dataclass(slots=True)
@@ -118,7 +120,8 @@ class Inbox:
                 await self._look_again()
             except StorageError:
                 await asyncio.sleep(RETRY_S)
-            await asyncio.sleep((self._node.loop.time() - began) * LATER_PAUSE)
+            spent_s = self._node.loop.time() - began
+            await asyncio.sleep(min(spent_s * LATER_PAUSE, LATER_PAUSE_MAX_S))
 
     async def learn(self, devices: Sequence[bytes], act: Callable[[Transaction], None]) -> None:
         """Make devices known by ``act``, and open the mail of theirs that is here already, in one transaction."""

@@ -357,7 +357,7 @@ class TestCosts:
             (real,) = envelopes(boris)
             tag = real.header.tags[0]
             for _ in range(3):
-                await anna.node.ingest(garbage(real, 300))
+                await anna.node.ingest(garbage(real, 120))
             now = nodes.clock()
             other = forger.write(forger.letter(note("next"), now), await anna.link(), now)
             await anna.node.ingest([other])
@@ -379,7 +379,7 @@ class TestCosts:
             now = nodes.clock()
             made_up = [
                 envelope(SigningKey.from_seed(os.urandom(32)), os.urandom(512), os.urandom(16), now + n * DAY_MS)
-                for n in (*range(50, 300), 10**6, 10**8)
+                for n in (*range(50, 50 + inbox.DAYS_MAX + 10), 10**6, 10**8)
             ]
             await anna.node.ingest(made_up)
             await write(boris, anna, "my clock is nine years ahead")
@@ -404,7 +404,7 @@ class TestCosts:
             (real,) = envelopes(boris)
             forger = Forger()
             odd = forger.introduce(forger.letter(note("odd"), away()), await anna.link(), away())
-            await anna.node.ingest([*garbage(real, 400), real, odd])
+            await anna.node.ingest([*garbage(real, 100), real, odd])
             await anna.read_mail()  # what is cheap was looked at, and the cursor stands behind it all
             anna = await nodes.come_back("anna")
             await settle(anna)

@@ -327,6 +327,10 @@ class TestLetters:
 
 
 class TestCosts:
+    @pytest.fixture(autouse=True)
+    def without_pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(inbox, "LATER_PAUSE", 0)
+
     @story
     async def test_garbage_under_a_tag_that_was_seen_hides_no_letter(self, tmp_path: Path) -> None:
         """A relay holds a letter back, and sends a hundred envelopes with its tag ahead of it."""

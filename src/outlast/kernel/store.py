@@ -55,7 +55,7 @@ _SCHEMA: Final = (
     CREATE TABLE entry (
         n INTEGER PRIMARY KEY, prefix INTEGER NOT NULL, id BLOB NOT NULL, space INTEGER NOT NULL,
         expires_day INTEGER NOT NULL, ts_ms INTEGER NOT NULL, author BLOB, seq INTEGER, tier INTEGER NOT NULL,
-        source BLOB, whole INTEGER NOT NULL, header BLOB NOT NULL, signature BLOB NOT NULL, payload BLOB
+        whole INTEGER NOT NULL, header BLOB NOT NULL, signature BLOB NOT NULL, payload BLOB
     );
     CREATE INDEX entry_prefix ON entry (prefix);
     CREATE INDEX entry_order ON entry (space, expires_day, ts_ms, id);
@@ -86,7 +86,7 @@ _SCHEMA: Final = (
     """,
 )
 
-_PUT_ENTRY: Final = "INSERT INTO entry VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+_PUT_ENTRY: Final = "INSERT INTO entry VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
 _ENTRY: Final = "e.header, e.signature, e.id, ifnull(e.payload, (SELECT data FROM payload WHERE n = e.n))"
 _BY_ID: Final = "e.prefix = ? AND e.id = ?"
 _SPACE: Final = "(SELECT n FROM space WHERE id = ?)"
@@ -100,11 +100,10 @@ _first_8 = struct.Struct(">q").unpack_from
 
 
 class Incoming(NamedTuple):
-    """An admitted entry on its way into the store."""
+    """An admitted entry on its way into the store, which is not told who brought it."""
 
     entry: Entry
     tier: int = 0  # how near its author is to us; decides what goes first when room is short
-    source: bytes | None = None  # transport key (32 B) of the neighbour who brought it; None = made here
 
 
 class Peer(NamedTuple):
@@ -479,7 +478,7 @@ class Store:
         changes: list[Change] = []
         chained = False
         spaces = self._spaces
-        for entry, tier, source in items:
+        for entry, tier in items:
             n += 1
             h = entry.header
             home = entry.id if h.space == NO_SPACE else h.space
@@ -505,7 +504,6 @@ class Store:
                     author,
                     seq,
                     tier,
-                    source,
                     whole,
                     entry.header_bytes,
                     entry.signature,

@@ -21,11 +21,13 @@ def test_no_decoder_falls_for_any_bytes(soaking: bool) -> None:
     if find_spec("atheris") is None and os.environ.get("CI") != "true":
         pytest.skip("atheris has no wheel for this machine")
     seconds = 2 * ALL_S / len(TARGETS) if soaking else EACH_S
-    outcomes = {one.name: one for one in run(TARGETS, SEED, seconds)}
-    for one in outcomes.values():
+    outcomes = {}
+    for one in run(TARGETS, SEED, seconds):
+        outcomes[one.name] = one
         print(
             f"{one.name}: {one.executions} inputs, {one.accepted} taken, {one.refusals} reasons against others,"
-            f" {one.branches} branches, {one.seeded} by its seeds"
+            f" {one.branches} branches, {one.seeded} by its seeds{one.failure and ', FAILED'}",
+            flush=True,
         )
     assert "\n\n".join(one.failure for one in outcomes.values() if one.failure) == ""
     assert outcomes.keys() == {target.name for target in TARGETS}

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from outlast.edges.client import ask_running
 from outlast.edges.config import parse_address
 from outlast.kernel import mail
 from outlast.kernel.entry import DAY_MS, HOUR_MS, Entry
@@ -131,8 +132,8 @@ async def days_of_writing(folder: Path, relay: Program, address: tuple[str, int]
             found |= await needles.of_person(person)
             if person.node is not listener:
                 found |= needles.of_bytes(f"the node of {person.name}", person.node.transport_id)
-        asked = [("carry", "inbox"), ("carry", "sent"), ("contact", "list"), ("carry", "channels"), ("id",)]
-        told = [str(await run(relay, *command)) for command in asked]
+        asked = ("carry.inbox", "carry.sent", "contact.list", "carry.channels", "id")
+        told = [str(await asyncio.to_thread(ask_running, relay.home, what, {})) for what in asked]
         return Story(truth, found, called, "\n".join(told))
 
 

@@ -599,9 +599,9 @@ class Node:
             if steps:
                 store.spend(payer, day, steps * SPENT_STEP_BYTES)
         if incoming:
-            store.append(incoming)
+            changes = store.append(incoming)
             for name in self.rooms:
-                while store.fold(name):
+                while store.fold(name, fresh=changes):
                     pass
         return results, spent
 

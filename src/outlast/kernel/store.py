@@ -220,12 +220,13 @@ class Store:
         """Remove these entries, as ``expire`` would; how many there were."""
         return self._write(lambda t: sum(self._remove(t, _BY_ID, (_prefix(id), id), 1) for id in ids))
 
-    def fold(self, room: str, limit: int = 1000) -> int:
+    def fold(self, room: str, limit: int = 1000, fresh: Sequence[Change] = ()) -> int:
         """Fold up to ``limit`` changes into a room's view, in one transaction; how many are left: call until 0.
 
+        ``fresh`` are the newest changes, as ``append`` returned them: they need not be read again if they come next.
         Whatever the room's ``fold`` raises passes through and nothing is written.
         """
-        return self._write(lambda t: self._fold(t, self._rooms[room], limit))
+        return self._write(lambda t: self._fold(t, self._rooms[room], limit, fresh))
 
     def rebuild(self, room: str | None = None) -> None:
         """Drop a room's view, or all, and fold every change anew. Cursors of the change log stay as they are."""
@@ -577,9 +578,9 @@ class Store:
             " AND cursor <= (SELECT ifnull(min(cursor), 9223372036854775807) FROM room)"
         )
 
-    def _fold(self, t: Transaction, room: Room, limit: int) -> int:
+    def _fold(self, t: Transaction, room: Room, limit: int, fresh: Sequence[Change]) -> int:
         cursor = t.query("SELECT cursor FROM room WHERE name = ?", (room.name,))[0][0]
-        folded = _changes(t, cursor, limit)
+        folded = fresh if fresh and fresh[0].cursor == cursor + 1 else _changes(t, cursor, limit)
         if not folded:
             return 0
         for change in folded:

@@ -69,10 +69,11 @@ def test_a_link_cut_at_any_byte_loses_nothing_and_brings_nothing_twice(
     monkeypatch.setattr(neighbours, "RETRY_MIN_S", 0.01)
 
     def choose(size: int) -> Iterable[int]:
-        return range(1, size) if soaking else some(range(1, size), 150)
+        return range(1, size) if soaking else some(range(1, size), 170)
 
     count = asyncio.run(cutting.cut_and_look(tmp_path, choose))
     print(f"\ncrash: {count}")
     assert count.broken == []
     assert count.cuts >= 150
+    assert count.whole * 10 <= count.cuts
     assert count.acknowledged > count.cuts * 4

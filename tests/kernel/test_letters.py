@@ -529,6 +529,19 @@ class TestClocks:
             assert "set the clock" in (anna.node.clock_warning() or "")
 
 
+    @story
+    async def test_changes_that_came_and_went_unread_do_not_hold_up_the_inbox(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await pair(nodes)
+            await write(anna, boris, "soon over")
+            async with anna.inbox.reading:
+                nodes.clock.advance(days=mail.MAIL_LIFE_DAYS + 3)
+                await anna.node.confirm_clock()
+                assert not anna.node.open_store.changes(anna.inbox.cursor), "nothing is left to read"
+            await anna.read_mail()
+            assert anna.inbox.cursor == anna.node.open_store.cursor()
+
+
 class TestRestore:
     @story
     async def test_a_restored_person_warns_contacts_is_accepted_and_is_written_to_again(self, tmp_path: Path) -> None:

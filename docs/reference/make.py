@@ -79,7 +79,8 @@ def _named(schema: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, 
 def _fields(schema: Mapping[str, Any]) -> Iterator[str]:
     for name, field in schema["properties"].items():
         default = f", {field['default']!r} unless given" if "default" in field and field["default"] is not None else ""
-        yield f"- `{name}`: {_type(field)}{default}"
+        text = f". {field['description']}" if "description" in field and "$ref" not in field else ""
+        yield f"- `{name}`: {_type(field)}{default}{text}"
 
 
 def _type(schema: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 HEAVY = {"apsw", "argon2", "babel", "cryptography", "jinja2", "nacl", "numpy", "pyhpke"}
-HEAVY |= {"starlette", "uvicorn", "zeroconf", "zxingcpp", "prometheus_client", "multipart"}
+HEAVY |= {"starlette", "uvicorn", "zeroconf", "zxingcpp", "multipart"}
 PROBE = """
 import json, sys
 from outlast.edges.main import main

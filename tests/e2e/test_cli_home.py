@@ -38,6 +38,14 @@ def test_id_tells_who_one_is(ada: Program) -> None:
     assert who["id"] in ada("id").stdout
 
 
+def test_counts_are_told_as_a_table_as_json_and_as_text_for_a_monitor(ada: Program) -> None:
+    assert ada.json("metrics")["people_unlocked"] == 1
+    assert "people_unlocked" in ada("metrics").stdout
+    lines = ada("metrics", "--openmetrics").stdout.splitlines()
+    assert "outlast_people_unlocked 1" in lines
+    assert lines[-1] == "# EOF"
+
+
 def test_without_the_passphrase_nothing_is_told(tmp_path: Path) -> None:
     program = Program(tmp_path / "ada")
     secret = secret_file(tmp_path)

@@ -7,7 +7,7 @@ secret, and it opens files by the paths it is given. Browsers cannot reach it.
 
     POST /api/v1/contact/add   {"link": ...}     every operation; their document is /api/v1/openapi.json
     GET  /api/v1/contact/list                    those that change nothing
-    GET  /metrics                                counts in Prometheus' text format: no names, no IDs
+    GET  /metrics                                counts as OpenMetrics text: no names, no IDs
 
 An answer is JSON. Who accepts ``application/x-ndjson`` gets lines: the progress, then the result or the error.
 """
@@ -25,7 +25,8 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from outlast.edges.client import LINES
-from outlast.edges.operations import COUNTED, METRICS, OPERATIONS
+from outlast.edges.metrics import METRICS, TEXT, exposition
+from outlast.edges.operations import OPERATIONS
 from outlast.errors import NotFoundError, OutlastError, UsageError
 from outlast.kernel import Home, Node, Room
 from outlast.ui.command import fault
@@ -47,7 +48,6 @@ BODY_MAX_BYTES: Final = 1024 * 1024
 PROGRESS_S: Final = 0.2
 DOCUMENT: Final = PREFIX + "openapi.json"
 JSON: Final = "application/json"
-TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -105,7 +105,8 @@ class LocalApi:
         try:
             match scope["path"]:
                 case "/metrics":
-                    await _send(send, 200, TEXT, (await exposition(self._node)).encode())
+                    counts = await METRICS.answer(Call(self._node, Nothing()))
+                    await _send(send, 200, TEXT, exposition(counts).encode())
                 case path if path == DOCUMENT:
                     await _send(send, 200, JSON, msgspec.json.encode(openapi(self._operations.values())))
                 case path:
@@ -157,17 +158,6 @@ class LocalApi:
         except Exception as error:
             log.error("%s", fault(error))
             return 500, Problem(fault(error), OutlastError.exit_code)
-
-
-async def exposition(node: Node) -> str:
-    """The node's counts in Prometheus' text format."""
-    from prometheus_client import CollectorRegistry, Gauge, generate_latest
-
-    counts = await METRICS.run(Call(node, Nothing()))
-    registry = CollectorRegistry()
-    for name, value in msgspec.structs.asdict(counts).items():
-        Gauge(f"outlast_{name}", COUNTED[name], registry=registry).set(value)
-    return generate_latest(registry).decode()
 
 
 async def _body(receive: Receive) -> bytes:

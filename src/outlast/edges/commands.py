@@ -161,6 +161,24 @@ def doctor() -> None:
 
 
 @app.command()
+def metrics(
+    openmetrics: Annotated[bool, typer.Option("--openmetrics", help="As text for Prometheus and its like.")] = False,
+) -> None:
+    """Counts for a monitor, which name nobody.
+
+    How much there is now, and how much has happened since the node was started.
+    """
+    from outlast.edges.metrics import exposition, samples
+
+    counts = call("metrics")
+    if openmetrics:
+        print(exposition(counts), end="")
+        return
+    rows = ((f"{one.name} {one.label}".strip(), one.value, one.text) for one in samples(counts))
+    show(counts, lambda _: table(("COUNT", "NOW", "WHAT IT IS"), rows))
+
+
+@app.command()
 def rebuild() -> None:
     """Make all views anew from the entries."""
     show(call("rebuild"), lambda answer: [f"Made anew from {answer['entries']} entries."])

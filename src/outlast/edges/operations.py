@@ -20,6 +20,7 @@ import msgspec
 
 from outlast import __version__
 from outlast.edges.config import format_address, parse_address
+from outlast.edges.metrics import METRICS
 from outlast.errors import NotFoundError, StorageError, UsageError
 from outlast.kernel import Contact, Level, Node, PeerState, Rows, id_text, node_text, parse_node, parse_space
 from outlast.ui.operation import Call, Nothing, Operation
@@ -205,33 +206,6 @@ class Saved(msgspec.Struct, frozen=True):
     bytes: int
 
 
-class Counts(msgspec.Struct, frozen=True):
-    """Counts of the node, for a monitor."""
-
-    locked: int
-    people_unlocked: int
-    entries: int
-    store_bytes: int
-    disk_free_bytes: int
-    spaces: int
-    peers: int
-    peers_connected: int
-    clock_warning: int
-
-
-COUNTED: Final[Mapping[str, str]] = {
-    "locked": "1 while the store is closed",
-    "people_unlocked": "Vaults that are open",
-    "entries": "Entries held",
-    "store_bytes": "Bytes of the entries held",
-    "disk_free_bytes": "Bytes free on the disk of the home",
-    "spaces": "Spaces followed, the mail space included",
-    "peers": "Nodes that this one connects to",
-    "peers_connected": "Of these, how many are connected now",
-    "clock_warning": "1 while the clock is in doubt",
-}
-
-
 async def identity(call: Call[Nothing]) -> Identity:
     """Who the caller is."""
     person = call.person
@@ -281,7 +255,6 @@ async def rebuild(call: Call[Nothing]) -> Rebuilt:
 async def wipe(call: Call[Nothing]) -> Nothing:
     """Destroy the home; the process that served it ends."""
     await call.node.wipe()
-    call.node.touch()
     return Nothing()
 
 
@@ -379,30 +352,10 @@ async def backup(call: Call[Saving]) -> Saved:
     return Saved(str(file), len(data))
 
 
-async def metrics(call: Call[Nothing]) -> Counts:
-    """Count."""
-    node = call.node
-    entries, size = _usage(node)
-    peers = _peers(node)
-    return Counts(
-        locked=int(node.locked),
-        people_unlocked=len(node.people),
-        entries=entries,
-        store_bytes=size,
-        disk_free_bytes=node.space_left(),
-        spaces=0 if node.locked else len(node.spaces()),
-        peers=len(peers),
-        peers_connected=sum(peer.connected for peer in peers),
-        clock_warning=int(node.clock_warning() is not None),
-    )
-
-
 async def doctor(call: Call[Nothing]) -> Diagnosis:
     """Look at what goes wrong most often."""
     return Diagnosis(list(_examine(call.node)))
 
-
-METRICS: Final = Operation("metrics", Nothing, Counts, metrics, "Counts for a monitor", while_locked=True)
 
 OPERATIONS: Final[list[Operation[Any, Any]]] = [
     Operation("id", Nothing, Identity, identity, "Who you are here"),

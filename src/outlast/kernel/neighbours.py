@@ -25,6 +25,8 @@ from outlast.kernel.setrec import SetView
 if TYPE_CHECKING:
     from outlast.kernel.node import Node
 
+LINK: Final = "tcp"
+"""The kind of all links so far."""
 RETRY_MIN_S: Final = 1.0
 RETRY_MAX_S: Final = 60.0
 TICK_S: Final = 10.0
@@ -207,6 +209,7 @@ class Neighbours:
         live.room.set()
         ingests: asyncio.Queue[Sequence[Entry]] = asyncio.Queue()
         self._live.add(live)
+        node.metrics.sessions += 1
         self._errors.pop(peer, None)
         node.touch()
         read = node.loop.create_task(self._read(channel, live))
@@ -255,6 +258,7 @@ class Neighbours:
         store = node.open_store
         match command:
             case sync.Send(data):
+                node.metrics.link_bytes_out[LINK] += len(data)
                 await channel.send(data)
             case sync.LoadBuckets(spaces, floor_day):
                 buckets = [
@@ -307,6 +311,7 @@ class Neighbours:
                 message = await channel.receive()
                 if message is None:
                     break
+                self._node.metrics.link_bytes_in[LINK] += len(message)
                 _put(live.events, sync.MessageArrived(message))
                 live.ahead_bytes += len(message)
                 if live.ahead_bytes > READ_AHEAD_BYTES:

@@ -52,6 +52,7 @@ from outlast.kernel.entry import (
 from outlast.kernel.home import Home
 from outlast.kernel.identity import SealingKey, check_name, verify
 from outlast.kernel.kinds import Kinds
+from outlast.kernel.metrics import Metrics
 from outlast.kernel.neighbours import Neighbours, PeerState
 from outlast.kernel.people import new_person, restore_person
 from outlast.kernel.person import Person
@@ -109,6 +110,7 @@ class Node:
         self.store: Store | None = None
         self.people: dict[str, Person] = {}
         self.revision = 0
+        self.metrics = Metrics()
         self.loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[None] = self.loop.create_future()
         """Ends with the error when a part of the node fails; who runs the node waits for it."""
@@ -263,6 +265,7 @@ class Node:
         """Destroy the keys, then the files, of this home. There is no way back but the backup."""
         await self.lock()
         await self.write(self.home.wipe)
+        self.touch()  # whoever runs the node sees that its home is gone, and ends
 
     async def _open_store(self, passphrase: str | None) -> None:
         def act() -> Store:
@@ -429,7 +432,8 @@ class Node:
             if before > self.pruned_day:
                 await self.write(lambda: store.set_meta("pruned_day", _bytes(before)))
                 self.pruned_day = before
-                while await self.write(lambda: store.expire(before)):
+                while removed := await self.write(lambda: store.expire(before)):
+                    self.metrics.expired += removed
                     await self._fold(store)
                     self._after_write()
         else:
@@ -558,6 +562,9 @@ class Node:
         )
         for payer, size in spent.items():
             self._spent[payer] = self._spent.get(payer, 0) + size
+        for verdicts in results:
+            self.metrics.admitted += sum(isinstance(verdict, Admitted) for verdict in verdicts)
+            self.metrics.refused.update(str(verdict.rule) for verdict in verdicts if isinstance(verdict, Refused))
         self._after_write()
         offers = [
             forward.Offer(verdict.entry, forward.Tier.OWN if arrival.own else forward.Tier.FOLLOWED, arrival.source)
@@ -781,6 +788,10 @@ class Node:
         elif self.peers() and not any(peer.connected for peer in self.peers()):
             own = Status(Level.WARN, None, "no-neighbour")
         return [("node", own), *((room.name, room.status(self)) for room in self.rooms.values() if room.status)]
+
+    def waiting(self) -> int:
+        """Entries that wait at the door."""
+        return sum(len(arrival.batch) for arrival in self._arrivals)
 
     def space_left(self) -> int:
         """Bytes free on the home's disk."""

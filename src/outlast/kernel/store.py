@@ -411,6 +411,11 @@ class Store:
         """The cursor of the latest change there ever was; 0 before the first."""
         return _last_cursor(self._database)
 
+    def behind(self) -> int:
+        """How many changes the view that lags most has not folded yet."""
+        sql = "SELECT count(*) FROM change WHERE cursor > (SELECT min(cursor) FROM room)"
+        return int(self._database.query(sql)[0][0])
+
     def usage(self) -> Usage:
         """What all entries take."""
         return Usage(*self._database.query("SELECT ifnull(sum(bytes), 0), ifnull(sum(entries), 0) FROM bucket")[0])

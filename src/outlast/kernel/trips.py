@@ -25,6 +25,8 @@ from outlast.kernel.space import space_of
 if TYPE_CHECKING:
     from outlast.kernel.person import Person
 
+LINK: Final = "bundle"
+"""The kind of link that a bundle counts as."""
 HELD_BY_MAX: Final = 200_000
 """Entries of one bundle that its writer is remembered to have; those beyond travel once more."""
 
@@ -118,6 +120,7 @@ async def write_bundle(
         await asyncio.sleep(0)
     for piece in writer.finish():
         size += out.write(piece)
+    person.node.metrics.link_bytes_out[LINK] += size
     return BundleReport(count, size, count, written=tuple(written))
 
 
@@ -203,6 +206,7 @@ async def read_bundle(person: Person, source: BinaryIO, *, progress: Progress = 
         problems.append("the file was not written as its writer says; each entry was checked by itself")
     if refused:
         problems.append(f"{refused} entries were not taken: {'; '.join(sorted(reasons))}")
+    person.node.metrics.link_bytes_in[LINK] += size
     person.node.touch()
     damaged = len(summary.damaged_chunks) + summary.malformed + int(summary.truncated)
     return BundleReport(count, size, new, damaged, tuple(problems))

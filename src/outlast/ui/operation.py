@@ -1,8 +1,8 @@
 """Operations: what can be asked of a node, the same for the command line, the local API and its document.
 
 An operation has a dotted name (``contact.add``), a frozen msgspec Struct of parameters, a result type and a coroutine.
-The node's own stand in ``edges/api.py``; a room lists its in ``Room.api`` (``"module:OPERATIONS"``), imported when an
-edge first needs it. Identities, channels and letters cross this border as text, times as ``..._ms``.
+The node's own stand in ``edges/operations.py``; a room lists its in ``Room.api`` (``"module:OPERATIONS"``), imported
+when an edge first needs it. Identities, channels and letters cross this border as text, times as ``..._ms``.
 """
 
 from __future__ import annotations

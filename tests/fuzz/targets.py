@@ -85,7 +85,7 @@ from outlast.kernel.space import GENESIS, SpaceBody, make_genesis
 from outlast.kernel.sync import Close, CutOff, Event, LinkClosed, LocalAppended, MessageArrived, Stopping, Tick
 from outlast.rooms.carry import ROOM
 from outlast.rooms.carry.entries import DEVICE, HIDE, POST, TEXT, ChannelDevice, Hide, Post, Text
-from outlast.testing import Meeting, MemoryLink, Place, Town
+from outlast.testing import Meeting, MemoryLink, MemoryShelf, Place, Town
 
 Run = Callable[[bytes], str | None]
 """Takes one input; returns None when the decoder took it, else why not. Raises when a property is broken."""
@@ -988,7 +988,8 @@ def places_of(number: int) -> list[Place]:
     made = []
     for original in met(number).places:
         place = copy.copy(original)
-        place.entries, place.copies = dict(original.entries), {}
+        place.shelf, place.copies = MemoryShelf(), {}
+        place.shelf.append(list(original.entries.values()))
         place.refused, place.listeners = [], []
         place.random = copy.copy(original.random)
         made.append(place)

@@ -422,7 +422,8 @@ class _Outbox:
         self._credit = credit
         self._left = limits.output_bytes
         self._spaces = spaces
-        self._live: list[tuple[Rank, Entry]] = []
+        self._live: list[tuple[Rank, int, Entry]] = []
+        self._pushed = 0  # tells two offers of one entry apart
         self._wanted: deque[bytes] = deque()
         self._offered: deque[bytes] = deque()
         self._pulled: deque[tuple[bytes, SetView, int]] = deque()  # END message, view, next rank
@@ -472,7 +473,8 @@ class _Outbox:
         """News; an alarm overtakes all that waits."""
         for offer in offers:
             if len(self._live) < LIVE_MAX:
-                heappush(self._live, (rank(offer.entry, offer.tier), _as_news(offer.entry)))
+                self._pushed += 1
+                heappush(self._live, (rank(offer.entry, offer.tier), self._pushed, _as_news(offer.entry)))
             else:
                 self._offered.append(offer.entry.id)
 
@@ -608,7 +610,7 @@ class _Outbox:
 
     def _first(self) -> tuple[bytes | None, bytes] | None:
         if self._live:
-            entry = self._live[0][1]
+            entry = self._live[0][2]
             return entry.id, _inline(entry)
         return self._ready[0] if self._ready else None
 

@@ -1,17 +1,17 @@
-"""A town: places that hold entries in memory and meet over memory links, by the real machines.
+"""A town: places that hold entries and meet over memory links, by the real machines.
 
-A place is what a node is without its disk: admission, sync sessions and expiry are the kernel's
-own, and only the store is a dict. Everything is decided by the seed, also the order in which the
-answers of a place's store come back.
+A place is what a node is without its people: admission, sync sessions, expiry and (with a
+``FileShelf``) the store are the kernel's own. Everything is decided by the seed, also the order in
+which the answers of a place's store come back.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from random import Random
-from typing import assert_never
+from typing import Final, assert_never
 
 import msgspec
 
@@ -21,16 +21,18 @@ from outlast.kernel.entry import (
     VERSION,
     Entry,
     Header,
+    day_of,
     encode_header,
     entry_id,
     expiry_day,
     signing_input,
 )
+from outlast.kernel.expiry import Prune, leapt, prune_before, sane_now
 from outlast.kernel.forward import Offer, Tier
 from outlast.kernel.identity import SigningKey, certify, verify
 from outlast.kernel.kinds import Kind, Kinds
-from outlast.kernel.setrec import SetView
-from outlast.kernel.space import OPEN, SpaceBody, make_genesis, space_of
+from outlast.kernel.log import Head, next_entry
+from outlast.kernel.space import OPEN, SpaceBody, make_genesis
 from outlast.kernel.sync import (
     Bucket,
     BucketLoaded,
@@ -57,8 +59,9 @@ from outlast.kernel.sync import (
     Started,
     Tick,
 )
-from outlast.testing.clock import FakeClock
+from outlast.testing.clock import START_MS, FakeClock
 from outlast.testing.link import MemoryLink
+from outlast.testing.shelf import MemoryShelf, Shelf
 
 
 class NoteBody(msgspec.Struct, array_like=True, frozen=True):
@@ -68,20 +71,27 @@ class NoteBody(msgspec.Struct, array_like=True, frozen=True):
 
 
 NOTE = Kind("town.note", NoteBody, max_bytes=1024 * 1024, max_life_days=30)
+BUILT_MS: Final = START_MS - 60 * DAY_MS
+"""When the program of the places was made: their clocks show no less."""
+CLAIM_DAYS: Final = 7
+"""How long it counts what a neighbour took for the date."""
 
 
 class Place:
-    """One node of a town, its store a dict."""
+    """One node of a town. Its clock can be wrong; its shelf, its spaces and what it knows of the date are durable."""
 
-    def __init__(self, name: str, clock: FakeClock, seed: int) -> None:
-        """An empty place; ``seed`` makes its keys."""
+    def __init__(self, name: str, clock: FakeClock, seed: int, shelf: Shelf | None = None) -> None:
+        """An empty place; ``seed`` makes its keys. Without a shelf its entries stand in memory."""
         self.name = name
         self.clock = clock
+        self.skew_ms = 0
+        """How far its own clock is ahead of the town's."""
         self.random = Random(f"{seed}/{name}")
         self.key = SigningKey.from_seed(self.random.randbytes(32))
         self.transport = self.random.randbytes(32)
+        self.kinds = Kinds([NOTE])
         self.followed: set[bytes] = set()
-        self.entries: dict[bytes, Entry] = {}
+        self.shelf: Shelf = MemoryShelf() if shelf is None else shelf
         self.copies: dict[bytes, set[bytes]] = {}
         """Which neighbours are known to hold an entry whole: id -> their transport keys."""
         self.refused: list[Refused] = []
@@ -90,6 +100,23 @@ class Place:
         self.pruned_day = 0
         self.listeners: list[list[Offer]] = []
         """For each open session what became whole here and it was not told yet."""
+        self._tidy_day: int | None = None
+        self._confirmed_day: int | None = None
+        self._claims: dict[bytes, tuple[int, int]] = {}  # neighbour -> the day it named, the day it was met here
+
+    @property
+    def entries(self) -> Mapping[bytes, Entry]:
+        """What is held, by id."""
+        return self.shelf.entries
+
+    def now_ms(self) -> int:
+        """The time it goes by: its clock's, but none that has certainly passed."""
+        return sane_now(self.clock() + self.skew_ms, max(BUILT_MS, self.pruned_day * DAY_MS)).ms
+
+    @property
+    def today(self) -> int:
+        """The day it goes by."""
+        return day_of(self.now_ms())
 
     def found(self, name: str) -> bytes:
         """Found an open space and follow it; returns its id."""
@@ -101,7 +128,7 @@ class Place:
             (),
             self.random.randbytes(16),
         )
-        genesis = make_genesis(self.key, body, self.clock())
+        genesis = make_genesis(self.key, body, self.now_ms())
         self.followed.add(genesis.id)
         self.ingest([genesis], None)
         return genesis.id
@@ -118,7 +145,7 @@ class Place:
         """Write a note into a space, or ``payload`` as an entry of a kind that nobody knows."""
         kind = NOTE.name if payload is None else "town.unknown"
         payload = NOTE.encode(NoteBody(text)) if payload is None else payload
-        ts_ms = self.clock()
+        ts_ms = self.now_ms()
         header = Header(
             version=VERSION,
             space=space,
@@ -140,46 +167,84 @@ class Place:
         self.ingest([entry], None)
         return entry
 
+    def continue_chain(self, space: bytes, text: str, key: SigningKey | None = None, *, life_days: int = 30) -> Entry:
+        """Write the next note of a chain as this place knows it: its own, or that of a key that was copied here."""
+        author = key or self.key
+        entry = next_entry(
+            author,
+            self.head(space, author.public),
+            space=space,
+            kind=NOTE.name,
+            payload=NOTE.encode(NoteBody(text)),
+            clock=0,
+            ts_ms=self.now_ms(),
+            life_ms=life_days * DAY_MS,
+            priority=NOTE.priority,
+        )
+        self.ingest([entry], None)
+        return entry
+
+    def head(self, space: bytes, author: bytes) -> Head | None:
+        """The last entry of a chain that is held here."""
+        return self.shelf.head(space, author)
+
     def ingest(self, entries: Sequence[Entry], source: bytes | None) -> list[Fate]:
         """Send entries through the one door and keep what is admitted."""
+        ids = [entry.id for entry in entries]
         state = AdmissionState(
-            kinds=Kinds([NOTE]),
+            kinds=self.kinds,
             spaces=self.followed,
             pruned_day=self.pruned_day,
-            known=self.entries.keys(),
-            incomplete={one.id for one in entries if self._is_incomplete(one.id)},
+            known=self.shelf.known(ids),
+            incomplete=self.shelf.incomplete(ids),
         )
-        return [self._keep(verdict, source) for verdict in admit(entries, state, verify_each)]
+        verdicts = admit(entries, state, verify_each)
+        admitted = [verdict.entry for verdict in verdicts if isinstance(verdict, Admitted)]
+        if admitted:
+            self.shelf.append(admitted)
+        for news in self.listeners:
+            news.extend(Offer(entry, Tier.FOLLOWED, source) for entry in admitted if entry.payload is not None)
+        self.refused += [verdict for verdict in verdicts if isinstance(verdict, Refused)]
+        bare = self.shelf.incomplete(ids)
+        return [self._fate(verdict, bare) for verdict in verdicts]
 
-    def _keep(self, verdict: Admitted | Known | Held | Refused, source: bytes | None) -> Fate:
+    def _fate(self, verdict: Admitted | Known | Held | Refused, bare: set[bytes]) -> Fate:
         match verdict:
-            case Admitted(entry):
-                self.entries[entry.id] = entry
-                if entry.payload is None:
-                    return Fate.WANTS_PAYLOAD
-                for news in self.listeners:
-                    news.append(Offer(entry, Tier.FOLLOWED, source))
-                return Fate.KEPT
-            case Known(entry):
-                return Fate.WANTS_PAYLOAD if self._is_incomplete(entry.id) else Fate.KEPT
-            case Refused():
-                self.refused.append(verdict)
-                return Fate.REFUSED
-            case Held():
+            case Admitted(entry) | Known(entry):
+                return Fate.WANTS_PAYLOAD if entry.id in bare else Fate.KEPT
+            case Refused() | Held():
                 return Fate.REFUSED
             case _:
                 assert_never(verdict)
 
-    def _is_incomplete(self, entry_id: bytes) -> bool:
-        held = self.entries.get(entry_id)
-        return held is not None and held.payload is None
-
     def prune(self, before_day: int) -> None:
         """Drop what expires before a day."""
         self.pruned_day = before_day
-        self.entries = {
-            one: entry for one, entry in self.entries.items() if not 0 < entry.header.expires_day < before_day
-        }
+        self.shelf.expire(before_day)
+
+    def tidy(self, *, confirmed: bool = False) -> None:
+        """Prune as a node does each hour: by its own date and by what those it met lately took for the date.
+
+        ``confirmed``: its owner has just looked at the clock and found it right.
+        """
+        local = day_of(self.clock() + self.skew_ms)
+        if confirmed:
+            self._confirmed_day = self._tidy_day = local
+        claims = [day for day, met in self._claims.values() if 0 <= local - met <= CLAIM_DAYS]
+        verdict = prune_before(local, self._tidy_day, claims, self._confirmed_day)
+        if not leapt(local, self._tidy_day, self._confirmed_day) and (self._tidy_day is None or local > self._tidy_day):
+            self._tidy_day = local
+        if isinstance(verdict, Prune) and verdict.before_day > self.pruned_day:
+            self.prune(verdict.before_day)
+
+    def hear_date(self, peer: bytes, day: int) -> None:
+        """Note what a neighbour takes for the date; in a node this comes from letters of verified contacts."""
+        self._claims[peer] = day, self.today
+
+    def restart(self) -> None:
+        """End the process and begin it again: what is not durable is gone."""
+        self.shelf.reopen()
+        self.listeners.clear()
 
     def session(self, *, initiator: bool, key: bytes, peer: bytes, limits: Limits | None = None) -> Session:
         """A new session with a neighbour."""
@@ -188,7 +253,7 @@ class Place:
             key=key,
             peer=peer,
             spaces=self.followed,
-            today=self.clock.today,
+            today=self.today,
             pruned_day=self.pruned_day,
             rand=self.random.randbytes,
             limits=limits or Limits(),
@@ -198,17 +263,17 @@ class Place:
         """Carry out one command of a session with ``peer``; None if it asks nothing."""
         match command:
             case LoadBuckets(spaces, floor_day):
-                counts: dict[tuple[bytes, int], int] = {}
-                for entry in self.entries.values():
-                    key = space_of(entry), entry.header.expires_day
-                    if key[0] in spaces and (key[1] == 0 or key[1] >= floor_day):
-                        counts[key] = counts.get(key, 0) + 1
-                missing = [entry for entry in self.entries.values() if entry.payload is None]
-                return BucketsLoaded([Bucket(space, day, count) for (space, day), count in counts.items()], missing)
+                buckets = [
+                    Bucket(space, day, count)
+                    for space in sorted(spaces)
+                    for day, count in self.shelf.buckets(space)
+                    if day == 0 or day >= floor_day
+                ]
+                return BucketsLoaded(buckets, self.shelf.bare())
             case LoadBucket(space, day):
-                return BucketLoaded(space, day, self.bucket(space, day))
+                return BucketLoaded(space, day, self.shelf.bucket(space, day))
             case LoadEntries(ids):
-                return EntriesLoaded([self.entries[one] for one in ids if one in self.entries])
+                return EntriesLoaded(self.shelf.load(ids))
             case Ingest(entries):
                 self.received += len(entries)
                 return Ingested(self.ingest(entries, peer))
@@ -220,14 +285,6 @@ class Place:
                 return None
             case _:
                 assert_never(command)
-
-    def bucket(self, space: bytes, day: int) -> SetView:
-        """A snapshot of one bucket."""
-        return SetView.from_items(
-            (entry.header.ts_ms, entry.id)
-            for entry in self.entries.values()
-            if space_of(entry) == space and entry.header.expires_day == day
-        )
 
 
 class Meeting:
@@ -251,6 +308,8 @@ class Meeting:
         """All messages, with the end that sent them."""
         self.copied: tuple[set[bytes], set[bytes]] = (set(), set())
         """What each side has learnt to be durable and whole at the other."""
+        self.unfounded: set[bytes] = set()
+        """What of that the other side did not hold when it was learnt."""
         self._random = Random(f"{seed}/{places[0].name}/{places[1].name}")
         key = self._random.randbytes(32)
         self.sessions = tuple(
@@ -285,9 +344,11 @@ class Meeting:
                     self._ingests[end].append(command)
                 case Copied(ids):
                     self.copied[end].update(ids)
+                    self.unfounded.update(set(ids) - self.places[1 - end].shelf.known(ids))
                     place.answer(command, peer)
                 case InStep():
                     self.in_step[end] = True
+                    place.hear_date(peer, self.sessions[end].peer_today or 0)
                 case Close() | CutOff():
                     self.ended[end] = command
                     self.link.close()
@@ -345,6 +406,14 @@ class Meeting:
         if not self.link.open:
             self.end()
 
+    def crash(self, end: int) -> None:
+        """The process at ``end`` is gone: what it had not made durable, and what it was about to do, with it."""
+        self.link.close()
+        self.sessions[end].closed = True
+        self._answers[end].clear()
+        self._ingests[end].clear()
+        self.news[end].clear()
+
     def end(self) -> None:
         """Cut the link, if it is still there, and tell both sides."""
         self.link.close()
@@ -362,11 +431,12 @@ class Meeting:
 class Town:
     """``n`` places with one clock, all decided by ``seed``."""
 
-    def __init__(self, n: int, seed: int = 0) -> None:
-        """Places are called "place-0" to "place-{n-1}"."""
+    def __init__(self, n: int, seed: int = 0, shelf: Callable[[str], Shelf] | None = None) -> None:
+        """Places are called "place-0" to "place-{n-1}"; ``shelf`` makes what each of them keeps its entries on."""
         self.clock = FakeClock()
         self.seed = seed
-        self.places = [Place(f"place-{i}", self.clock, seed) for i in range(n)]
+        names = [f"place-{i}" for i in range(n)]
+        self.places = [Place(name, self.clock, seed, shelf(name) if shelf else None) for name in names]
         self._meetings = 0
 
     def follow(self, space: bytes, places: Iterable[int] | None = None) -> None:

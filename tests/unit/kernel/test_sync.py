@@ -278,6 +278,16 @@ def test_news_that_arrive_together_leave_in_one_message() -> None:
     assert len(messages[0]) <= ENTRIES_MAX_BYTES
 
 
+def test_news_told_twice_before_it_could_leave_is_sent_all_the_same() -> None:
+    a, b, meeting, space = live()
+    note = a.post(space, "note")
+    meeting.feed(0, LocalAppended([*meeting.news[0], *meeting.news[0]]))
+    meeting.news[0].clear()
+    meeting.run()
+    assert note.id in b.entries
+    assert meeting.ended == [None, None]
+
+
 def test_news_never_goes_back_to_whom_it_came_from() -> None:
     a, b, meeting, space = live()
     before = len(meeting.log)
@@ -870,7 +880,7 @@ def test_ids_that_a_store_declined_and_left_in_its_view_are_neither_asked_for_no
     town = two_places(4, shared=100, first=50, second=0, days=1)
     a, b = town.places
     declined = [entry for one, entry in a.entries.items() if one not in b.entries]
-    bucket = b.bucket
+    bucket = b.shelf.bucket
 
     def with_declined(space: bytes, day: int) -> SetView:
         view = bucket(space, day)
@@ -878,7 +888,7 @@ def test_ids_that_a_store_declined_and_left_in_its_view_are_neither_asked_for_no
         gone = [(e.header.ts_ms, e.id) for e in declined if space_of(e) == space and e.header.expires_day == day]
         return SetView.from_items(items + gone)
 
-    b.bucket = with_declined  # type: ignore[method-assign]
+    b.shelf.bucket = with_declined  # type: ignore[method-assign]
     costs = []
     for _ in range(10):
         meeting = town.meet(0, 1)
@@ -957,7 +967,7 @@ def reconciling(*, initiator: bool) -> tuple[Session, bytes, int]:
     day = place.post(space, "first").header.expires_day
     for number in range(40):
         place.post(space, f"note {number}")
-    view = place.bucket(space, day)
+    view = place.shelf.bucket(space, day)
     session = agreed(place, [Bucket(space, day, len(view))], initiator=initiator)
     session.step(MessageArrived(message(Type.SUMMARY, [[0, day, len(view)]])))
     if initiator:

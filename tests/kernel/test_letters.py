@@ -528,7 +528,6 @@ class TestClocks:
             assert anna.node.now_ms() >= BUILT_MS
             assert "set the clock" in (anna.node.clock_warning() or "")
 
-
     @story
     async def test_changes_that_came_and_went_unread_do_not_hold_up_the_inbox(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from outlast.kernel import mail
 from outlast.kernel.entry import Entry, decode_header, entry_id
-from outlast.kernel.forward import Tier
 from outlast.kernel.node import find_rooms
 from outlast.kernel.room import Event
 from outlast.kernel.store import Incoming, Store
@@ -62,7 +61,7 @@ def _arrivals(store: Opened) -> Iterator[Incoming]:
         entry = entries[cursor if n is None else n]
         if n is None and cursor in late:
             entry = Entry(entry.header, entry.header_bytes, entry.signature, entry.id, None)
-        yield Incoming(entry, Tier.FOLLOWED)
+        yield Incoming(entry)
 
 
 def _rows(store: Opened, table: str, *columns: str) -> Sequence[Row]:

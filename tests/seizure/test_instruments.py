@@ -68,7 +68,7 @@ def store(tmp_path: Path) -> Store:
     """A relay's store with some mail."""
     new = Store.open(tmp_path / "store.db", KEY, rooms=find_rooms())
     new.put_space(mail.MAIL_SPACE)
-    new.append([Incoming(one, 2) for one in honest(20)])
+    new.append([Incoming(one) for one in honest(20)])
     for room in find_rooms():
         new.fold(room.name)
     return new

@@ -10,7 +10,7 @@ authorises anything, and there is no hop count.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
 from typing import Final
@@ -44,33 +44,35 @@ class Rule(StrEnum):
     """Why an entry was not admitted: a code for machines, and ``line``, one line for people.
 
     ``lasting`` rules can never come out otherwise, and finding out costs time: such a refusal is
-    worth remembering by its digest.
+    worth remembering by its digest. ``by_id``: the id alone decides, whoever sends it with whatever
+    signature, so that it need not be asked for again.
     """
 
     line: str
     lasting: bool
+    by_id: bool
 
-    def __new__(cls, code: str, line: str, lasting: bool = False) -> Rule:
+    def __new__(cls, code: str, line: str, lasting: bool = False, by_id: bool = False) -> Rule:
         """A rule is its code, as a string."""
         rule = str.__new__(cls, code)
         rule._value_ = code
         rule.line = line
         rule.lasting = lasting
+        rule.by_id = by_id
         return rule
 
     SIZE = "size", "it is larger than any entry can be"
     FORM = "form", "its bytes are no canonical entry"
-    KIND_SIZE = "kind-size", "its payload is larger than its kind allows"
-    BODY = "body", "its payload is not what its kind says", True
-    LIFE = "life", "it asks to be kept longer than its kind allows"
+    KIND_SIZE = "kind-size", "its payload is larger than its kind allows", False, True
+    BODY = "body", "its payload is not what its kind says", True, True
+    LIFE = "life", "it asks to be kept longer than its kind allows", False, True
     EXPIRED = "expired", "its time is over"
     SPACE = "space", "it belongs to a channel that nobody here follows"
     SPACE_TYPE = "space-type", "its channel has a type that this version does not know"
     GENESIS = "genesis", "it founds no channel: its form or its owner's certificate is wrong", True
-    ENVELOPE = "envelope", "it lies in the mail space and does not look like every other envelope"
+    ENVELOPE = "envelope", "it lies in the mail space and does not look like every other envelope", False, True
     REMEMBERED = "remembered", "the same bytes were refused before"
     SHARE = "share", "the neighbour has used up its bytes for today"
-    QUOTA = "quota", "the space reserved for its channel is full"
     SIGNATURE = "signature", "its signature is not its author's", True
 
 
@@ -119,8 +121,8 @@ VerifyMany = Callable[[list[Signed]], list[bool]]
 class AdmissionState:
     """What admission needs to know of this node, for one batch from one neighbour.
 
-    ``share_left`` and ``space_left`` (bytes) go down as candidates are found: a forged entry has
-    cost its neighbour's share all the same.
+    ``share_left`` (bytes) goes down as candidates are found: a forged entry has cost its
+    neighbour's share all the same.
     """
 
     kinds: Kinds
@@ -135,8 +137,6 @@ class AdmissionState:
     refused: Container[bytes] = frozenset()
     """Digests of lasting refusals."""
     share_left: int = UNLIMITED
-    space_left: dict[bytes, int] = field(default_factory=dict)
-    """Bytes left of a space's quota; a space that is not named here has none."""
 
 
 def refusal_digest(entry: Entry) -> bytes:
@@ -232,10 +232,6 @@ def _rule_against(entry: Entry, state: AdmissionState) -> Rule | None:
     size = _HEAD_BYTES + len(entry.header_bytes) + len(entry.payload or b"")
     if size > state.share_left:
         return Rule.SHARE
-    if state.space_left and space in state.space_left:
-        if size > state.space_left[space]:
-            return Rule.QUOTA
-        state.space_left[space] -= size
     state.share_left -= size
     return None
 

@@ -37,17 +37,13 @@ Rank = tuple[int, int, int, bytes]
 """Sorts what goes out: priority, tier, newest first, and the id so that ranks are never equal."""
 
 
-def tier_of(entry: Entry, own: Container[bytes], contacts: Container[bytes], followed: Container[bytes]) -> Tier:
-    """The tier of an entry, by the devices of one's own people and of verified contacts.
+def tier_of(entry: Entry, own: Container[bytes], contacts: Container[bytes]) -> Tier:
+    """The tier of an entry that no stranger brought, by the devices of one's own people and of verified contacts.
 
-    An envelope's author is a key used once: mail counts as followed when its space is.
+    An envelope's author is a key used once: mail counts as followed.
     """
     author = entry.header.author
-    if author in own:
-        return Tier.OWN
-    if author in contacts:
-        return Tier.CONTACT
-    return Tier.FOLLOWED if space_of(entry) in followed else Tier.STRANGER
+    return Tier.OWN if author in own else Tier.CONTACT if author in contacts else Tier.FOLLOWED
 
 
 def rank(entry: Entry, tier: Tier = Tier.FOLLOWED) -> Rank:

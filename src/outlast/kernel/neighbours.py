@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 from outlast.errors import OutlastError, ProtocolError, StorageError
 from outlast.kernel import sync
 from outlast.kernel.admit import Admitted, Known, Refused, Verdict
-from outlast.kernel.entry import Entry
 from outlast.kernel.forward import Offer
 from outlast.kernel.links import tcp
 from outlast.kernel.setrec import SetView
@@ -204,10 +203,11 @@ class Neighbours:
             pruned_day=node.pruned_day,
             rand=os.urandom,
             limits=sync.Limits(intake_bytes=node.share_left(peer)),
+            stranger=peer not in self._added(),
         )
         live = _Live(peer, initiator, asyncio.Queue(), session, asyncio.current_task(), asyncio.Event())
         live.room.set()
-        ingests: asyncio.Queue[Sequence[Entry]] = asyncio.Queue()
+        ingests: asyncio.Queue[sync.Ingest] = asyncio.Queue()
         self._live.add(live)
         node.metrics.sessions += 1
         self._errors.pop(peer, None)
@@ -251,7 +251,7 @@ class Neighbours:
             node.touch()
 
     async def _carry_out(
-        self, command: sync.Command, channel: tcp.Channel, live: _Live, ingests: asyncio.Queue[Sequence[Entry]]
+        self, command: sync.Command, channel: tcp.Channel, live: _Live, ingests: asyncio.Queue[sync.Ingest]
     ) -> str | None:
         """Do what the machine says; a reason when the session is over."""
         node = self._node
@@ -264,20 +264,23 @@ class Neighbours:
                 buckets = [
                     sync.Bucket(space, day, count)
                     for space in spaces
-                    for day, count in store.buckets(space)
+                    for day, count in store.buckets(space, pool=live.session.stranger)
                     if day == 0 or day >= floor_day
                 ]
                 bare = [entry for entry in store.bare() if entry.id not in self._hopeless]
                 _put(live.events, sync.BucketsLoaded(buckets, bare))
             case sync.LoadBucket(space, day):
-                times, ids = store.bucket(space, day)
+                times, ids = store.bucket(space, day, pool=live.session.stranger)
                 view = await asyncio.to_thread(SetView.from_sorted, times, ids)
                 _put(live.events, sync.BucketLoaded(space, day, view))
             case sync.LoadEntries(ids):
                 node.leaves(ids)
                 _put(live.events, sync.EntriesLoaded(store.load(ids)))
-            case sync.Ingest(entries):
-                ingests.put_nowait(entries)
+            case sync.Ingest():
+                ingests.put_nowait(command)
+            case sync.WeighOffer(ids):
+                held = store.known(ids) | store.declined(ids)
+                _put(live.events, sync.OfferWeighed([one for one in ids if one not in held]))
             case sync.Copied(ids):
                 await node.copied(ids)
                 if live.peer in self._unconfirmed:
@@ -286,6 +289,8 @@ class Neighbours:
                 live.in_step = True
                 again = store.load(self._unconfirmed.get(live.peer, ()))
                 _put(live.events, sync.LocalAppended([Offer(entry) for entry in again]))
+                if not live.session.stranger:
+                    _put(live.events, sync.PoolLoaded(store.pool(live.session.spaces)))
                 for person in list(node.people.values()):
                     await person.met_somebody()
                 node.touch()
@@ -325,14 +330,16 @@ class Neighbours:
             _put(live.events, sync.Tick(int(self._node.loop.time() * 1000)))
             await asyncio.sleep(TICK_S)
 
-    async def _ingest(self, ingests: asyncio.Queue[Sequence[Entry]], live: _Live) -> None:
+    async def _ingest(self, ingests: asyncio.Queue[sync.Ingest], live: _Live) -> None:
         """Take what arrived to the door; all that waits goes together, so that it shares a transaction."""
         while True:
             waiting = [await ingests.get()]
             while not ingests.empty():
                 waiting.append(ingests.get_nowait())
             try:
-                results = await asyncio.gather(*(self._node.ingest(entries, live.peer) for entries in waiting))
+                results = await asyncio.gather(
+                    *(self._node.ingest(one.entries, live.peer, one.offered) for one in waiting)
+                )
             except OutlastError:
                 _put(live.events, sync.Stopping())
                 raise

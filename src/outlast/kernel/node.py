@@ -14,18 +14,18 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import entry_points
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import msgspec
 
 from outlast.errors import LockedError, NotFoundError, OutlastError, StorageError, UsageError
-from outlast.kernel import expiry, forward, mail
+from outlast.kernel import expiry, forward, mail, quota
 from outlast.kernel.admit import (
     UNLIMITED,
     AdmissionState,
@@ -49,6 +49,7 @@ from outlast.kernel.entry import (
     pack,
     unpack,
 )
+from outlast.kernel.eviction import Eviction
 from outlast.kernel.home import Home
 from outlast.kernel.identity import SealingKey, check_name, verify
 from outlast.kernel.kinds import Kinds
@@ -56,7 +57,7 @@ from outlast.kernel.metrics import Metrics
 from outlast.kernel.neighbours import Neighbours, PeerState
 from outlast.kernel.people import new_person, restore_person
 from outlast.kernel.person import Person
-from outlast.kernel.room import Level, Room, RowChanges, Status, Value
+from outlast.kernel.room import Event, Level, Room, RowChanges, Status, Value
 from outlast.kernel.space import GENESIS, OPEN, SpaceBody, make_genesis, space_of
 from outlast.kernel.store import REFUSED_MAX, Incoming, Store
 from outlast.kernel.vault import Vault
@@ -72,7 +73,6 @@ SPENT_STEP_BYTES: Final = 16 << 20
 """What neighbours bring is written down in such steps: who opens the store does not see who brought a few letters."""
 STRANGERS: Final = bytes(32)
 """Stands for all neighbours that were not added."""
-SPACE_QUOTA_BYTES: Final = 256 << 20
 SPACE_LOW_BYTES: Final = 64 << 20
 """With less free disk nothing is taken of neighbours, and with twice as much nothing of strangers."""
 VERIFY_SPLIT: Final = 64
@@ -82,12 +82,23 @@ BUILT_MS: Final = 1_793_491_200_000
 """1 November 2026: no clock that shows less is right."""
 
 
+class _Standing(NamedTuple):
+    """Whose entries are near: devices of the people here, of their verified contacts, and of channels' founders."""
+
+    own: frozenset[bytes]
+    contacts: frozenset[bytes]
+    owners: frozenset[bytes]
+    paired: frozenset[bytes]
+    """Transport keys of the neighbours that were added."""
+
+
 @dataclass(slots=True)
 class _Arrival:
     """Entries waiting at the door, and who waits for their verdicts."""
 
     batch: Sequence[bytes | Entry]
     source: bytes | None
+    offered: Container[bytes]
     own: bool
     done: asyncio.Future[list[Verdict]]
 
@@ -100,7 +111,9 @@ def find_rooms() -> tuple[Room, ...]:
 class Node:
     """One node, open. Made by ``Node.open``; use it as an async context manager."""
 
-    def __init__(self, home: Home, rooms: Sequence[Room], system_ms: Callable[[], int], dial: bool) -> None:
+    def __init__(
+        self, home: Home, rooms: Sequence[Room], system_ms: Callable[[], int], dial: bool, capacity_bytes: int | None
+    ) -> None:
         """Made by ``open`` alone."""
         self.home = home
         self.rooms: Mapping[str, Room] = {room.name: room for room in rooms}
@@ -128,6 +141,9 @@ class Node:
         self.pruned_day = 0
         self._stopped: str | None = None
         self._transport: SealingKey | None = None
+        self._eviction: Eviction
+        self._owners: dict[bytes, bytes] = {}
+        self._capacity_bytes = capacity_bytes
         self._writer = ThreadPoolExecutor(1, "outlast-writer")
         self._verifiers = ThreadPoolExecutor(1, "outlast-verify")
         self._tasks: dict[str, list[asyncio.Task[None]]] = {}
@@ -178,15 +194,17 @@ class Node:
         rooms: Sequence[Room] | None = None,
         system_ms: Callable[[], int] | None = None,
         dial: bool = True,
+        capacity_bytes: int | None = None,
     ) -> Self:
         """Take hold of a home; it is locked afterwards unless its key files open it.
 
-        Without ``dial`` it stays by itself: no neighbour is called.
+        Without ``dial`` it stays by itself: no neighbour is called. ``capacity_bytes`` is what entries may take here,
+        None for half of the disk that they and what is free make up, at most 32 GiB.
         Raises NotFoundError when there is no node, StorageError when another process has it open.
         """
         if not home.exists():
             raise NotFoundError(f"there is no node in {home.path}: make one with `outlast init --name NAME`")
-        node = cls(home, find_rooms() if rooms is None else rooms, system_ms or _system_ms, dial)
+        node = cls(home, find_rooms() if rooms is None else rooms, system_ms or _system_ms, dial, capacity_bytes)
         try:
             node._exit.enter_context(home.lock())
             if home.unattended:
@@ -286,6 +304,7 @@ class Node:
             await self.write(store.close)
             raise
         self._cursor = store.cursor()
+        self._eviction = Eviction(store)
         self.store = store
         self._spawn(
             "node", self._run_door(), self._run_tidy(), *(room.run(self) for room in self.rooms.values() if room.run)
@@ -456,20 +475,23 @@ class Node:
 
     # ---- the one door ----
 
-    async def ingest(self, batch: Sequence[bytes | Entry], source: bytes | None = None) -> list[Verdict]:
+    async def ingest(
+        self, batch: Sequence[bytes | Entry], source: bytes | None = None, offered: Container[bytes] = ()
+    ) -> list[Verdict]:
         """Let packed entries in; their verdicts in order, once those admitted are durable.
 
-        ``source`` is the neighbour (32 B) whose share is charged, None for what a person here brought. Raises
-        StorageError when the disk refuses; nothing of the batch is then said to be kept.
+        ``source`` is the neighbour (32 B) whose share is charged, None for what a person here brought; ``offered`` are
+        the ids that it had from a stranger itself. Raises StorageError when the disk refuses; nothing of the batch is
+        then said to be kept.
         """
-        return await self._enter(batch, source, own=False)
+        return await self._enter(batch, source, offered, own=False)
 
     async def admit_own(self, entries: Sequence[Entry]) -> None:
         """Let entries of this node's people in by the same door; raises StorageError when the disk refuses.
 
         What the door turns away now (its time is over, its channel was left meanwhile) it would turn away always.
         """
-        await self._enter(entries, None, own=True)
+        await self._enter(entries, None, (), own=True)
 
     def check_own(self, entries: Sequence[Entry]) -> None:
         """Raise UsageError when the door would turn away one of these, before anybody is promised anything."""
@@ -479,13 +501,15 @@ class Node:
             if isinstance(verdict, Refused | Held):
                 raise UsageError(f"this cannot be kept: {verdict.rule.line}")
 
-    async def _enter(self, batch: Sequence[bytes | Entry], source: bytes | None, *, own: bool) -> list[Verdict]:
+    async def _enter(
+        self, batch: Sequence[bytes | Entry], source: bytes | None, offered: Container[bytes], *, own: bool
+    ) -> list[Verdict]:
         if not batch:
             return []
         self.open_store  # noqa: B018  locked nodes say so at once
         verdicts: list[Verdict] = []
         for start in range(0, len(batch), BATCH_MAX):
-            arrival = _Arrival(batch[start : start + BATCH_MAX], source, own, self.loop.create_future())
+            arrival = _Arrival(batch[start : start + BATCH_MAX], source, offered, own, self.loop.create_future())
             self._arrivals.append(arrival)
             self._arrived.set()
             verdicts += await arrival.done
@@ -527,11 +551,7 @@ class Node:
         store = self.open_store
         states: list[tuple[list[bytes | Entry], AdmissionState]] = []
         spaces = frozenset(store.spaces())
-        room_left = {
-            space: max(0, SPACE_QUOTA_BYTES - int(store.usage_of(space).bytes))
-            for space in spaces
-            if space != mail.MAIL_SPACE
-        }
+        standing = self._standing(spaces)
         for arrival in arrivals:
             batch = [_unpacked(data) for data in arrival.batch]
             ids = [entry.id for entry in batch if isinstance(entry, Entry)]
@@ -552,65 +572,140 @@ class Node:
                         incomplete=store.incomplete(list(large)),
                         refused=self._refused,
                         share_left=UNLIMITED if arrival.source is None else self.share_left(arrival.source),
-                        space_left={} if arrival.own else room_left,
                     ),
                 )
             )
-        # One transaction for all of it: entries, what was refused or spent, and the rooms' views.
-        results, spent = await self.write(
-            lambda: store.together(lambda: self._admit_on_writer(store, arrivals, states))
-        )
+
+        def act() -> tuple[list[list[Verdict]], set[bytes], Counter[bytes]]:
+            # One transaction for all of it: entries, what was refused or spent, and the rooms' views.
+            done = store.together(lambda: self._admit_on_writer(store, arrivals, states, standing))
+            with contextlib.suppress(StorageError):  # what came is durable; room is made with the next batch
+                self._make_room(store, standing)
+            return done
+
+        results, promoted, spent = await self.write(act)
         for payer, size in spent.items():
             self._spent[payer] = self._spent.get(payer, 0) + size
         for verdicts in results:
             self.metrics.admitted += sum(isinstance(verdict, Admitted) for verdict in verdicts)
             self.metrics.refused.update(str(verdict.rule) for verdict in verdicts if isinstance(verdict, Refused))
         self._after_write()
+        late = [v.entry.id for verdicts in results for v in verdicts if isinstance(v, Admitted) and v.completes]
+        pooled = store.pooled(late) if late else set()
         offers = [
-            forward.Offer(verdict.entry, forward.Tier.OWN if arrival.own else forward.Tier.FOLLOWED, arrival.source)
+            forward.Offer(
+                verdict.entry,
+                forward.Tier.STRANGER if verdict.entry.id in pooled else self._tier(verdict.entry, arrival, standing),
+                arrival.source,
+            )
             for arrival, verdicts in zip(arrivals, results, strict=True)
             for verdict in verdicts
-            if isinstance(verdict, Admitted)
+            if isinstance(verdict, Admitted) or (isinstance(verdict, Known) and verdict.entry.id in promoted)
         ]
         if offers:
             self.neighbours.offer(offers)
         return results
 
+    def _standing(self, spaces: Iterable[bytes]) -> _Standing:
+        """Whose entries are near, as it is now."""
+        store = self.open_store
+        return _Standing(
+            frozenset(person.device for person in self.people.values()),
+            frozenset(device for person in self.people.values() for device in person.verified_devices()),
+            frozenset(author for space in spaces if (author := self._owner(space)) is not None),
+            frozenset(peer.node for peer in store.peers()),
+        )
+
+    def _owner(self, space: bytes) -> bytes | None:
+        """The device that founded a space, None while its genesis is not here."""
+        if space not in self._owners and (genesis := self.open_store.get(space)) is not None:
+            self._owners[space] = genesis.header.author
+        return self._owners.get(space)
+
+    def _tier(self, entry: Entry, arrival: _Arrival, standing: _Standing) -> forward.Tier:
+        """How near an entry is; what a stranger brought, or offered to who brought it, is a stranger's."""
+        if arrival.own:
+            return forward.Tier.OWN
+        tier = forward.tier_of(entry, standing.own, standing.contacts)
+        by_stranger = arrival.source is not None and arrival.source not in standing.paired
+        if tier is forward.Tier.FOLLOWED and (by_stranger or entry.id in arrival.offered):
+            return tier if entry.header.author in standing.owners else forward.Tier.STRANGER
+        return tier
+
+    def _make_room(self, store: Store, standing: _Standing) -> None:
+        """Keep the store within its quotas, on the writer's thread."""
+        people = list(self.people.values())
+
+        def own(entries: Sequence[Entry]) -> set[bytes]:
+            ids = [one.id for one in entries]
+            mail_of_ours = {id for person in people for id in person.authored(ids)}
+            return mail_of_ours | {one.id for one in entries if one.header.author in standing.own}
+
+        capacity = self._capacity_bytes or quota.capacity(store.usage().bytes, self.space_left())
+        if self._eviction.make_room(capacity, len(standing.paired), own, standing.contacts):
+            for name in self.rooms:
+                while store.fold(name):
+                    pass
+
     def _admit_on_writer(
-        self, store: Store, arrivals: Sequence[_Arrival], states: Sequence[tuple[list[bytes | Entry], AdmissionState]]
-    ) -> tuple[list[list[Verdict]], Counter[bytes]]:
+        self,
+        store: Store,
+        arrivals: Sequence[_Arrival],
+        states: Sequence[tuple[list[bytes | Entry], AdmissionState]],
+        standing: _Standing,
+    ) -> tuple[list[list[Verdict]], set[bytes], Counter[bytes]]:
+        """The verdicts, which of those known left the pool, and what each neighbour spent."""
         results: list[list[Verdict]] = []
-        incoming: list[Incoming] = []
+        incoming: dict[bytes, Incoming] = {}
+        sources: dict[bytes, bytes | None] = {}
+        known: list[bytes] = []
+        declined: list[Entry] = []
         spent: Counter[bytes] = Counter()
-        day, paired = self.today(), {peer.node for peer in store.peers()}
+        day = self.today()
         for arrival, (batch, state) in zip(arrivals, states, strict=True):
             verdicts = admit(batch, state, self._verify_many)
             results.append(verdicts)
+            is_paired = arrival.source is None or arrival.source in standing.paired
             size = 0
             for data, verdict in zip(batch, verdicts, strict=True):
                 if not isinstance(verdict, Known):
                     size += _size(data)  # what is refused has cost as much
-                if isinstance(verdict, Admitted):
-                    # Of mail nobody who opens the store may see which was written here.
-                    is_own = arrival.own and verdict.entry.header.space != mail.MAIL_SPACE
-                    incoming.append(Incoming(verdict.entry, forward.Tier.OWN if is_own else forward.Tier.FOLLOWED))
-                elif isinstance(verdict, Held):
-                    store.hold(pack(verdict.entry), verdict.rule, space_of(verdict.entry))
-                elif isinstance(verdict, Refused) and verdict.rule.lasting and self._remembers(verdict.digest):
-                    store.remember_refused(verdict.digest, day + mail.MAIL_LIFE_DAYS)
+                match verdict:
+                    case Admitted(entry):
+                        pooled = self._tier(entry, arrival, standing) is forward.Tier.STRANGER
+                        incoming.setdefault(entry.id, Incoming(entry, pooled))
+                        sources.setdefault(entry.id, arrival.source)
+                    case Known(entry):
+                        if is_paired and entry.id not in arrival.offered:
+                            known.append(entry.id)
+                    case Held(entry, rule):
+                        store.hold(pack(entry), rule, space_of(entry))
+                    case Refused(rule, digest, entry):
+                        if rule.lasting and self._remembers(digest):
+                            store.remember_refused(digest, day + mail.MAIL_LIFE_DAYS)
+                        if rule.by_id and is_paired and entry is not None:
+                            declined.append(entry)
             if arrival.source is not None and size:
-                spent[arrival.source if arrival.source in paired else STRANGERS] += size
+                spent[arrival.source if is_paired else STRANGERS] += size
         for payer, size in spent.items():
             before = self._spent.get(payer, 0)
             steps = (before + size) // SPENT_STEP_BYTES - before // SPENT_STEP_BYTES
             if steps:
                 store.spend(payer, day, steps * SPENT_STEP_BYTES)
+        if declined:
+            store.decline(declined)
+        promoted = store.promote(known) if known else set()
         if incoming:
-            changes = store.append(incoming)
+            changes = store.append(list(incoming.values()))
+            for change in changes:
+                if change.event is Event.ADMITTED:
+                    entry = change.entry
+                    size = len(entry.header_bytes) + len(entry.signature) + len(entry.payload or b"")
+                    self._eviction.payers.charge(sources[entry.id], change.cursor, size)
             for name in self.rooms:
                 while store.fold(name, fresh=changes):
                     pass
-        return results, spent
+        return results, promoted, spent
 
     def _remembers(self, digest: bytes) -> bool:
         """Take note of what was refused, within bounds; whether it was new."""

@@ -317,6 +317,16 @@ class Person:
         """Those of the entries that are this person's letters."""
         return [e for e in entries if self.query("SELECT 1 FROM sent WHERE entry = ?", (e,))]
 
+    def verified_devices(self) -> list[bytes]:
+        """The devices of verified contacts, by their public keys (32 B)."""
+        return [
+            bytes(row[0])
+            for row in self.query(
+                "SELECT device FROM device JOIN contact USING (identity)"
+                " WHERE verified_ms IS NOT NULL AND NOT blocked AND accepted"
+            )
+        ]
+
     # ---- bundles and backup ----
 
     async def write_bundle(

@@ -25,8 +25,9 @@ import msgspec
 
 from outlast.kernel.database import Database, Transaction, check_room_name
 from outlast.kernel.entry import Entry, Header, pack_header, unpack
+from outlast.kernel.quota import POOLED, Holdings, rank_of
 from outlast.kernel.room import Change, Event, Room, Value
-from outlast.kernel.space import NO_SPACE
+from outlast.kernel.space import NO_SPACE, space_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +37,8 @@ APPLICATION_ID: Final = 0x4F4C5354  # "OLST"
 HELD_MAX: Final = 1000
 HELD_MAX_BYTES: Final = 4 * 1024 * 1024
 REFUSED_MAX: Final = 100_000
+DECLINED_MAX: Final = 500_000
+"""Ids that are remembered so that they are not asked for again; the oldest are forgotten first."""
 _INLINE_MAX_BYTES: Final = 1024
 _SEQ_ZERO: Final = 2**63  # seq has 64 bits, SQLite's integers have a sign: 2**63 stands as 0
 _CHANGES_SLICE: Final = 100
@@ -51,22 +54,30 @@ _SCHEMA: Final = (
     -- n is the cursor of the entry's ADMITTED change. prefix is the first 8 bytes of the id: indexes over random bytes
     -- cost most of a commit, and short ones less. author and seq are NULL outside chains. Payloads above 1 KiB stand in
     -- a table of their own, so that a walk over entries need not step over them. whole: 0 the payload has not come yet,
-    -- 1 it is here, 2 it was here and was dropped.
+    -- 1 it is here, 2 it was here and was dropped. rank: how soon it goes when room is short, from 512 on of the pool.
     CREATE TABLE entry (
         n INTEGER PRIMARY KEY, prefix INTEGER NOT NULL, id BLOB NOT NULL, space INTEGER NOT NULL,
-        expires_day INTEGER NOT NULL, ts_ms INTEGER NOT NULL, author BLOB, seq INTEGER, tier INTEGER NOT NULL,
+        expires_day INTEGER NOT NULL, ts_ms INTEGER NOT NULL, author BLOB, seq INTEGER, rank INTEGER NOT NULL,
         whole INTEGER NOT NULL, header BLOB NOT NULL, signature BLOB NOT NULL, payload BLOB
     );
     CREATE INDEX entry_prefix ON entry (prefix);
-    CREATE INDEX entry_order ON entry (space, expires_day, ts_ms, id);
+    CREATE INDEX entry_order ON entry (space, expires_day, ts_ms, id, rank);
+    CREATE INDEX entry_pool ON entry (n) WHERE rank >= 512;
     CREATE INDEX entry_chain ON entry (author, space, seq) WHERE author IS NOT NULL;
     CREATE INDEX entry_bare ON entry (n) WHERE whole = 0;
     CREATE TABLE payload (n INTEGER PRIMARY KEY, data BLOB NOT NULL);
     CREATE TABLE tag (prefix INTEGER NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (prefix, n)) WITHOUT ROWID;
     CREATE TABLE bucket (
-        space INTEGER NOT NULL, expires_day INTEGER NOT NULL, entries INTEGER NOT NULL, bytes INTEGER NOT NULL,
-        PRIMARY KEY (space, expires_day)
+        space INTEGER NOT NULL, expires_day INTEGER NOT NULL, pooled INTEGER NOT NULL, entries INTEGER NOT NULL,
+        bytes INTEGER NOT NULL, PRIMARY KEY (space, expires_day, pooled)
     ) WITHOUT ROWID;
+    -- What was let go or turned away and is not to be asked for again. n grows: the first rows are the oldest.
+    CREATE TABLE declined (
+        n INTEGER PRIMARY KEY AUTOINCREMENT, space INTEGER NOT NULL, expires_day INTEGER NOT NULL,
+        ts_ms INTEGER NOT NULL, id BLOB NOT NULL
+    );
+    CREATE UNIQUE INDEX declined_order ON declined (space, expires_day, ts_ms, id);
+    CREATE INDEX declined_id ON declined (id);
 
     -- n is the entry of a later change, NULL in ADMITTED; gone is the packed header of one that is here no more.
     CREATE TABLE change (cursor INTEGER PRIMARY KEY AUTOINCREMENT, event INTEGER NOT NULL, n INTEGER, gone BLOB);
@@ -90,8 +101,13 @@ _PUT_ENTRY: Final = "INSERT INTO entry VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
 _ENTRY: Final = "e.header, e.signature, e.id, ifnull(e.payload, (SELECT data FROM payload WHERE n = e.n))"
 _BY_ID: Final = "e.prefix = ? AND e.id = ?"
 _SPACE: Final = "(SELECT n FROM space WHERE id = ?)"
+_SIZE: Final = (
+    "length(e.header) + length(e.signature)"
+    " + ifnull(length(e.payload), ifnull((SELECT length(data) FROM payload WHERE n = e.n), 0))"
+)
 
 T = TypeVar("T")
+_Bucket = tuple[int, int, bool]  # number of the space, expires_day, pooled
 
 # What stands in the store was canonical when it came in, and the file's encryption authenticates it.
 _decode = msgspec.msgpack.Decoder(Header).decode
@@ -103,7 +119,7 @@ class Incoming(NamedTuple):
     """An admitted entry on its way into the store, which is not told who brought it."""
 
     entry: Entry
-    tier: int = 0  # how near its author is to us; decides what goes first when room is short
+    pooled: bool = False  # brought by a stranger: held outside the sets that neighbours reconcile
 
 
 class Peer(NamedTuple):
@@ -186,10 +202,10 @@ class Store:
             rows = _with_place(t, id)
             if not rows or rows[0][3] is None:
                 return None
-            header, signature, _, payload, n, space, day = rows[0]
+            header, signature, _, payload, n, *bucket = rows[0]
             t.execute("UPDATE entry SET payload = NULL, whole = 2 WHERE n = ?", (n,))
             t.execute("DELETE FROM payload WHERE n = ?", (n,))
-            _count(t, {(space, day): (0, -len(payload))})
+            _count(t, {_bucket(*bucket): (0, -len(payload))})
             return _log(t, Event.PAYLOAD_DROPPED, n, _entry(header, signature, id, None))
 
         return self._write(act)
@@ -211,6 +227,7 @@ class Store:
             if not removed:
                 t.execute("DELETE FROM refused WHERE day < ?", (before_day,))
                 t.execute("DELETE FROM spent WHERE day < ?", (before_day,))
+                t.execute("DELETE FROM declined WHERE expires_day BETWEEN 1 AND ?", (before_day - 1,))
                 self._forget_gone(t)
             return removed
 
@@ -219,6 +236,71 @@ class Store:
     def remove(self, ids: Sequence[bytes]) -> int:
         """Remove these entries, as ``expire`` would; how many there were."""
         return self._write(lambda t: sum(self._remove(t, _BY_ID, (_prefix(id), id), 1) for id in ids))
+
+    def promote(self, ids: Sequence[bytes]) -> set[bytes]:
+        """Take entries out of the pool and into the sets, for somebody who is no stranger has them; which they were."""
+
+        def act(t: Transaction) -> set[bytes]:
+            rows = t.query(
+                f"SELECT id, n, space, expires_day, rank, {_SIZE} FROM entry e WHERE prefix IN carray(?)"
+                f" AND rank >= {POOLED}",
+                (_prefixes(ids),),
+            )
+            found = [row for row in rows if row[0] in ids]
+            t.executemany("UPDATE entry SET rank = rank - ? WHERE n = ?", [(POOLED, row[1]) for row in found])
+            for _, _, space, day, _, size in found:
+                _count(t, {(space, day, True): (-1, -size), (space, day, False): (1, size)})
+            return {row[0] for row in found}
+
+        return self._write(act)
+
+    def decline(self, entries: Sequence[Entry]) -> None:
+        """Remember ids that are not to be asked for again, until their buckets expire."""
+
+        def act(t: Transaction) -> None:
+            _decline(t, [(self._space(t, space_of(e)), e.header.expires_day, e.header.ts_ms, e.id) for e in entries])
+
+        self._write(act)
+
+    def let_go(self, numbers: Sequence[int], spares: Callable[[Sequence[Entry]], set[bytes]]) -> dict[int, int]:
+        """Remove those of the entries with these numbers whose ids ``spares`` does not name; number -> bytes freed.
+
+        Each leaves an EXPIRED change, as by ``expire``, and is not to be asked for again.
+        """
+
+        def act(t: Transaction) -> dict[int, int]:
+            rows = t.query(
+                f"SELECT e.header, e.signature, e.id, e.n, e.space, e.expires_day, e.ts_ms, {_SIZE} FROM entry e"
+                " WHERE n IN carray(?)",
+                (_numbers(numbers),),
+            )
+            spared = spares([_entry(row[0], row[1], row[2], None) for row in rows])
+            gone = [row[2:] for row in rows if row[2] not in spared]
+            _decline(t, [(space, day, ts_ms, id) for id, _, space, day, ts_ms, _ in gone])
+            for at in range(0, len(gone), _CHANGES_SLICE):
+                part = [n for _, n, *_ in gone[at : at + _CHANGES_SLICE]]
+                self._remove(t, "n IN carray(?)", (_numbers(part),), len(part))
+            return {n: size for _, n, _, _, _, size in gone}
+
+        return self._write(act)
+
+    def drop_payloads(self, numbers: Sequence[int], spares: Callable[[Sequence[Entry]], set[bytes]]) -> dict[int, int]:
+        """Drop the payloads above 1 KiB of those entries whose ids ``spares`` does not name; number -> bytes freed."""
+
+        def act(t: Transaction) -> dict[int, int]:
+            rows = t.query(
+                "SELECT e.header, e.signature, e.id, e.n, length(p.data) FROM entry e JOIN payload p ON p.n = e.n"
+                " WHERE e.n IN carray(?)",
+                (_numbers(numbers),),
+            )
+            spared = spares([_entry(row[0], row[1], row[2], None) for row in rows])
+            freed = {n: size for _, _, id, n, size in rows if id not in spared}
+            for _, _, id, n, _ in rows:
+                if n in freed:
+                    self.drop_payload(id)
+            return freed
+
+        return self._write(act)
 
     def fold(self, room: str, limit: int = 1000, fresh: Sequence[Change] = ()) -> int:
         """Fold up to ``limit`` changes into a room's view, in one transaction; how many are left: call until 0.
@@ -303,6 +385,7 @@ class Store:
             if not rows:
                 return 0
             t.execute("UPDATE space SET followed = 0 WHERE n = ?", rows[0])
+            t.execute("DELETE FROM declined WHERE space = ?", rows[0])
             return self._remove(t, "space = ?", rows[0], limit)
 
         return self._write(act)
@@ -334,6 +417,20 @@ class Store:
 
     # ---- reader ----
 
+    def holdings(self, *, pooled: bool, space: bytes | None = None, large: bool = False) -> Holdings:
+        """What could be let go: of the pool or of the sets, of one space or of all; ``large``: with payloads > 1 KiB.
+
+        Reads what the writer's open transaction has written.
+        """
+        import numpy as np
+
+        where = f"rank {'>=' if pooled else '<'} {POOLED}" + (f" AND space = {_SPACE}" if space else "")
+        if large:
+            where += " AND n IN (SELECT n FROM payload)"
+        rows = self._database.read(f"SELECT n, rank, ts_ms FROM entry WHERE {where}", (space,) if space else ())
+        columns = np.array(rows, np.int64).reshape(-1, 3)
+        return Holdings(columns[:, 0], columns[:, 1], columns[:, 2])
+
     def query(self, sql: str, args: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
         """All rows of a SELECT."""
         return self._database.query(sql, args)
@@ -359,12 +456,39 @@ class Store:
         """The entries of these ids that are held, in the order asked for."""
         return [entry for id in ids if (entry := self.get(id)) is not None]
 
-    def buckets(self, space: bytes) -> list[tuple[int, int]]:
-        """The non-empty buckets of a space as (expires_day, entries), by day."""
-        return self._database.query(f"SELECT expires_day, entries FROM bucket WHERE space = {_SPACE}", (space,))
+    def buckets(self, space: bytes, *, pool: bool = False) -> list[tuple[int, int]]:
+        """The buckets of a space as (expires_day, ids), by day: with what was declined, and what lies in the pool."""
+        return self._database.query(
+            f"SELECT expires_day, sum(ids) FROM (SELECT expires_day, entries AS ids FROM bucket WHERE space = {_SPACE}"
+            f" AND pooled <= ? UNION ALL SELECT expires_day, count(*) FROM declined WHERE space = {_SPACE}"
+            " GROUP BY expires_day) GROUP BY expires_day",
+            (space, int(pool), space),
+        )
 
-    def bucket(self, space: bytes, expires_day: int) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
-        """A bucket's set, sorted by (ts, id): times in ms, shape (n,), and ids, shape (n, 32)."""
+    def bucket(
+        self, space: bytes, expires_day: int, *, pool: bool = False
+    ) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+        """A bucket's set, sorted by (ts, id): times in ms, shape (n,), and ids, shape (n, 32).
+
+        In it stands what was declined, so that nobody offers it again, and with ``pool`` what strangers brought.
+        """
+        import numpy as np
+
+        limit = 2 * POOLED if pool else POOLED
+        times, ids = self._items(f"entry WHERE rank < {limit} AND", space, expires_day)
+        gone_times, gone_ids = self._items("declined WHERE", space, expires_day)
+        if not gone_times.size:
+            return times, ids
+        times, ids = np.concatenate((times, gone_times)), np.concatenate((ids, gone_ids))
+        heads = np.ascontiguousarray(ids).view(">u8")
+        order = np.lexsort((heads[:, 3], heads[:, 2], heads[:, 1], heads[:, 0], times))
+        # What was declined and is held all the same stands here twice.
+        times, ids = times[order], ids[order]
+        fresh = np.ones(len(times), bool)
+        fresh[1:] = (ids[1:] != ids[:-1]).any(axis=1)
+        return times[fresh], ids[fresh]
+
+    def _items(self, rows_of: str, space: bytes, expires_day: int) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
         import numpy as np
 
         times: list[NDArray[np.uint64]] = []
@@ -373,7 +497,7 @@ class Store:
         while True:
             # Slices keep the memory for rows small; each begins behind the last one in the index.
             rows = self._database.query(
-                f"SELECT ts_ms, id FROM entry WHERE space = {_SPACE} AND expires_day = ? AND (ts_ms, id) > (?, ?)"
+                f"SELECT ts_ms, id FROM {rows_of} space = {_SPACE} AND expires_day = ? AND (ts_ms, id) > (?, ?)"
                 " ORDER BY ts_ms, id LIMIT ?",
                 (space, expires_day, *after, _SLICE),
             )
@@ -385,6 +509,26 @@ class Store:
                 break
         joined = np.frombuffer(b"".join(ids), np.uint8).reshape(-1, 32)
         return (np.concatenate(times) if times else np.empty(0, np.uint64)), joined
+
+    def pool(self, spaces: Iterable[bytes], limit: int = 1000) -> list[tuple[bytes, int]]:
+        """What strangers brought to these spaces last, newest first, as (id, bytes)."""
+        numbers = [n for n, id in self._database.query("SELECT n, id FROM space") if id in set(spaces)]
+        return self._database.query(
+            f"SELECT id, {_SIZE} FROM entry e WHERE rank >= {POOLED} AND space IN carray(?) ORDER BY n DESC LIMIT ?",
+            (_numbers(numbers), limit),
+        )
+
+    def pooled(self, ids: Iterable[bytes]) -> set[bytes]:
+        """Which of these ids lie in the pool."""
+        asked = set(ids)
+        rows = self._database.query(
+            f"SELECT id FROM entry WHERE prefix IN carray(?) AND rank >= {POOLED}", (_prefixes(asked),)
+        )
+        return {row[0] for row in rows} & asked
+
+    def declined(self, ids: Iterable[bytes]) -> set[bytes]:
+        """Which of these ids are not to be asked for again."""
+        return {id for id in ids if self._database.query("SELECT 1 FROM declined WHERE id = ? LIMIT 1", (id,))}
 
     def bare(self, limit: int = 10_000) -> list[Entry]:
         """Entries whose payload has not come yet, newest first; those whose payload was dropped are not among them."""
@@ -419,6 +563,12 @@ class Store:
     def usage(self) -> Usage:
         """What all entries take."""
         return Usage(*self._database.query("SELECT ifnull(sum(bytes), 0), ifnull(sum(entries), 0) FROM bucket")[0])
+
+    def pool_usage(self) -> Usage:
+        """What strangers' entries take."""
+        return Usage(
+            *self._database.query("SELECT ifnull(sum(bytes), 0), ifnull(sum(entries), 0) FROM bucket WHERE pooled")[0]
+        )
 
     def usage_of(self, space: bytes) -> Usage:
         """What the entries of a space take."""
@@ -464,9 +614,12 @@ class Store:
             # It would miss changes while it is away; should it come back, it folds anew.
             t.drop(name)
             t.execute("DELETE FROM room WHERE name = ?", (name,))
-        for name, room in self._rooms.items():
-            if present.get(name) != room.version:
-                _create_views(t, room)
+        changed = [room for name, room in self._rooms.items() if present.get(name) != room.version]
+        for room in changed:
+            _create_views(t, room)
+        if changed:
+            # A newer room may take what an older one turned away.
+            t.execute("DELETE FROM declined")
 
     def _space(self, t: Transaction, id: bytes) -> int:
         number = self._spaces.get(id)
@@ -480,11 +633,11 @@ class Store:
         rows: list[tuple[Any, ...]] = []
         large: list[tuple[int, bytes]] = []
         tags: list[tuple[int, int]] = []
-        counts: dict[tuple[int, int], tuple[int, int]] = {}
+        counts: dict[_Bucket, tuple[int, int]] = {}
         changes: list[Change] = []
         chained = False
         spaces = self._spaces
-        for entry, tier in items:
+        for entry, pooled in items:
             n += 1
             h = entry.header
             home = entry.id if h.space == NO_SPACE else h.space
@@ -509,7 +662,7 @@ class Store:
                     h.ts_ms,
                     author,
                     seq,
-                    tier,
+                    rank_of(h, pooled),
                     whole,
                     entry.header_bytes,
                     entry.signature,
@@ -518,7 +671,7 @@ class Store:
             )
             for tag in h.tags:
                 tags.append((_prefix(tag), n))
-            bucket = (space, h.expires_day)
+            bucket = (space, h.expires_day, pooled)
             number, total = counts.get(bucket, (0, 0))
             counts[bucket] = (number + 1, total + size)
             changes.append(Change(n, Event.ADMITTED, entry))
@@ -540,7 +693,7 @@ class Store:
         rows = _with_place(t, id)
         if not rows or rows[0][3] is not None:
             return []
-        header, signature, _, _, n, space, day = rows[0]
+        header, signature, _, _, n, *bucket = rows[0]
         entry = _entry(header, signature, id, payload)
         if sha256(payload).digest() != entry.header.payload_hash:
             return []
@@ -548,26 +701,27 @@ class Store:
         if large:
             t.execute("INSERT INTO payload VALUES (?, ?)", (n, payload))
         t.execute("UPDATE entry SET payload = ?, whole = 1 WHERE n = ?", (None if large else payload, n))
-        _count(t, {(space, day): (0, len(payload))})
+        _count(t, {_bucket(*bucket): (0, len(payload))})
         return [_log(t, Event.PAYLOAD_ARRIVED, n, entry)]
 
     def _remove(self, t: Transaction, where: str, args: tuple[Any, ...], limit: int) -> int:
         rows = t.query(
-            "SELECT e.header, e.signature, e.id, e.n, e.space, e.expires_day,"
+            "SELECT e.header, e.signature, e.id, e.n, e.space, e.expires_day, e.rank,"
             " ifnull(length(e.payload), (SELECT length(data) FROM payload WHERE n = e.n))"
             f" FROM entry e WHERE {where} LIMIT ?",
             (*args, limit),
         )
-        counts: dict[tuple[int, int], tuple[int, int]] = {}
+        counts: dict[_Bucket, tuple[int, int]] = {}
         numbers, tags, gone = [], [], []
-        for header, signature, id, n, space, day, payload_size in rows:
+        for header, signature, id, n, space, day, rank, payload_size in rows:
             entry = _entry(header, signature, id, None)
             numbers.append((n,))
             tags += [(_prefix(tag), n) for tag in entry.header.tags]
             gone.append((pack_header(entry),))
             size = len(header) + len(signature) + (payload_size or 0)
-            number, total = counts.get((space, day), (0, 0))
-            counts[space, day] = (number - 1, total - size)
+            bucket = _bucket(space, day, rank)
+            number, total = counts.get(bucket, (0, 0))
+            counts[bucket] = (number - 1, total - size)
         t.executemany("DELETE FROM tag WHERE prefix = ? AND n = ?", tags)
         t.executemany("DELETE FROM payload WHERE n = ?", numbers)
         t.executemany("DELETE FROM change WHERE cursor = ?", numbers)
@@ -625,8 +779,25 @@ def _held(rows: Database | Transaction, ids: set[bytes]) -> set[bytes]:
     return {row[0] for row in found} & ids
 
 
+def _numbers(numbers: Iterable[int]) -> Any:
+    import apsw
+
+    return apsw.carray(array("q", numbers) or array("q", [0]))
+
+
+def _decline(t: Transaction, rows: Sequence[tuple[int, int, int, bytes]]) -> None:
+    t.executemany("INSERT OR IGNORE INTO declined (space, expires_day, ts_ms, id) VALUES (?, ?, ?, ?)", rows)
+    t.execute("DELETE FROM declined WHERE n <= (SELECT max(n) FROM declined) - ?", (DECLINED_MAX,))
+
+
 def _with_place(t: Transaction, id: bytes) -> list[tuple[Any, ...]]:
-    return t.query(f"SELECT {_ENTRY}, e.n, e.space, e.expires_day FROM entry e WHERE {_BY_ID}", (_prefix(id), id))
+    return t.query(
+        f"SELECT {_ENTRY}, e.n, e.space, e.expires_day, e.rank FROM entry e WHERE {_BY_ID}", (_prefix(id), id)
+    )
+
+
+def _bucket(space: int, day: int, rank: int) -> _Bucket:
+    return space, day, rank >= POOLED
 
 
 def _last_cursor(rows: Database | Transaction) -> int:
@@ -658,9 +829,9 @@ def _changes(rows: Database | Transaction, after: int, limit: int) -> list[Chang
     return changes
 
 
-def _count(t: Transaction, counts: Mapping[tuple[int, int], tuple[int, int]]) -> None:
+def _count(t: Transaction, counts: Mapping[_Bucket, tuple[int, int]]) -> None:
     t.executemany(
-        "INSERT INTO bucket VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE"
+        "INSERT INTO bucket VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE"
         " SET entries = entries + excluded.entries, bytes = bytes + excluded.bytes",
         [(*bucket, *change) for bucket, change in counts.items()],
     )

@@ -7,9 +7,10 @@
     either         WANT, WANT_PAYLOAD, LACK
     either         ENTRIES, PAYLOAD, KEPT, CREDIT
     both           DONE       all that the start of the session asked for is durable
+    either         OFFER, TAKE  what strangers brought, newest first, for the other side to choose from
     either         BYE
 
-After that the session stays open and what is new is pushed as it comes. The wire is
+After DONE the session stays open and what is new is pushed as it comes. The wire is
 docs/spec/sync.md.
 
 The machine touches nothing: the shell carries out the commands (load from the store, append to it,
@@ -47,7 +48,7 @@ from outlast.kernel.entry import (
     travel_size,
     unpack_all,
 )
-from outlast.kernel.forward import Offer, Rank, offered, rank
+from outlast.kernel.forward import Offer, Rank, Tier, offered, rank
 from outlast.kernel.setrec import SEED_BYTES, Initiator, Responder, SetView
 from outlast.kernel.space import space_of
 
@@ -79,6 +80,10 @@ TOLD_MAX: Final = 262_144
 """Ids that one pass over a bucket may turn up before it is begun anew with what has arrived."""
 LIVE_MAX: Final = 4096
 """News held in memory for a slow link; what exceeds it is loaded from the store again."""
+POOL_BYTES: Final = 4 * 1024 * 1024
+"""Of what strangers brought, how much a peer may take in one session."""
+POOL_OFFERS_MAX: Final = 16_384
+"""Ids that a peer may offer so in one session."""
 STALL_MS: Final = 120_000
 """A peer that owes an answer and sends none for so long is cut off."""
 
@@ -179,6 +184,20 @@ class LocalAppended:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolLoaded:
+    """What strangers brought here, as (id, bytes), newest first; comes once, after InStep, and not to strangers."""
+
+    items: Sequence[tuple[bytes, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class OfferWeighed:
+    """Answers WeighOffer: those of the ids that are wanted."""
+
+    ids: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed; any clock that does not run backwards, about once in 10 s."""
 
@@ -203,6 +222,8 @@ Event = (
     | EntriesLoaded
     | Ingested
     | LocalAppended
+    | PoolLoaded
+    | OfferWeighed
     | Tick
     | Stopping
     | LinkClosed
@@ -247,6 +268,15 @@ class Ingest:
     """Send these entries of the peer through the one door and make what is admitted durable."""
 
     entries: Sequence[Entry]
+    offered: frozenset[bytes] = frozenset()
+    """Ids of those that the peer has from strangers."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeighOffer:
+    """The peer offers what strangers brought it: which of it is neither held nor declined here?"""
+
+    ids: Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +305,7 @@ class CutOff:
     reason: str
 
 
-Command = Send | LoadBuckets | LoadBucket | LoadEntries | Ingest | Copied | InStep | Close | CutOff
+Command = Send | LoadBuckets | LoadBucket | LoadEntries | Ingest | WeighOffer | Copied | InStep | Close | CutOff
 
 
 # Messages: a type byte, then a msgpack array (ENTRIES: packed entries, back to back)
@@ -298,6 +328,8 @@ class Type(IntEnum):
     CREDIT = 12
     DONE = 13
     BYE = 14
+    OFFER = 15
+    TAKE = 16
 
 
 _Id = Annotated[bytes, Meta(min_length=32, max_length=32)]
@@ -341,6 +373,10 @@ class _IdList(_Message, frozen=True):
     ids: _Ids
 
 
+class _Taken(_Message, frozen=True):
+    ids: Annotated[list[_Id], Meta(max_length=WANT_IDS_MAX)]
+
+
 class _Piece(_Message, frozen=True):
     id: _Id
     offset: Annotated[int, Meta(ge=0, lt=2**17)]
@@ -379,6 +415,8 @@ _BODIES: Final[dict[Type, type[_Message]]] = {
     Type.CREDIT: _Credit,
     Type.DONE: _Done,
     Type.BYE: _Bye,
+    Type.OFFER: _IdList,
+    Type.TAKE: _Taken,
 }
 _decoders: Final = {kind: msgspec.msgpack.Decoder(body) for kind, body in _BODIES.items()}
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -412,6 +450,7 @@ class Limits:
     output_bytes: int = 2**62
     """What may be sent to it."""
     credit_bytes: int = CREDIT_BYTES
+    pool_bytes: int = POOL_BYTES
     stall_ms: int = STALL_MS
 
 
@@ -438,6 +477,9 @@ class _Outbox:
         self._partly_sent = 0  # bytes of the payload in the making
         self._kept = 0
         self._lacked = 0
+        self._pool: deque[tuple[bytes, int]] = deque(maxlen=LIVE_MAX)  # id and bytes, newest first
+        self._pool_left = limits.pool_bytes
+        self._choice: dict[bytes, int] = {}  # what was offered last and is not answered yet
 
     @property
     def backlog(self) -> int:
@@ -451,8 +493,8 @@ class _Outbox:
 
     @property
     def awaits(self) -> bool:
-        """Whether the peer owes a KEPT."""
-        return bool(self._flying)
+        """Whether the peer owes a KEPT or a TAKE."""
+        return bool(self._flying or self._choice)
 
     @property
     def idle(self) -> bool:
@@ -477,6 +519,30 @@ class _Outbox:
                 heappush(self._live, (rank(offer.entry, offer.tier), self._pushed, _as_news(offer.entry)))
             else:
                 self._offered.append(offer.entry.id)
+
+    def pool(self, items: Iterable[tuple[bytes, int]]) -> None:
+        """What strangers brought, as (id, bytes), oldest first."""
+        self._pool.extendleft(items)
+
+    def next_offer(self) -> bytes | None:
+        """The OFFER that is due: one at a time, and within what the peer may still take."""
+        while self._pool and not self._choice and self._pool_left > 0:
+            left = self._pool_left
+            for one, size in _take(self._pool, WANT_IDS_MAX):
+                if size <= left:
+                    left -= size
+                    self._choice[one] = size
+            if self._choice:
+                return _encode(Type.OFFER, _IdList(list(self._choice)))
+        return None
+
+    def taken(self, ids: Sequence[bytes]) -> None:
+        """What the peer chose of the last OFFER."""
+        if not self._choice or not self._choice.keys() >= set(ids) or len(set(ids)) < len(ids):
+            raise SyncError("it takes what it was not offered")
+        self._pool_left -= sum(self._choice[one] for one in ids)
+        self._choice = {}
+        self.want(Type.WANT, ids)
 
     def offer(self, ids: Iterable[bytes]) -> None:
         """What reconciliation found the peer to lack."""
@@ -655,6 +721,9 @@ class _Inbox:
         self._assembled: bytes | None = None  # the id of the payload in the making
         self._assembly_cost = 0
         self._news: set[bytes] | None = set()  # None: nothing will be found needed any more
+        self._weighing = False
+        self._offers = 0
+        self._taken: set[bytes] = set()
 
     @property
     def backlog(self) -> int:
@@ -688,6 +757,21 @@ class _Inbox:
     def need(self, ids: Iterable[bytes]) -> None:
         """What reconciliation found this side to lack."""
         self._needed.extend(one for one in ids if one not in (self._news or ()))
+
+    def offered(self, ids: Sequence[bytes]) -> WeighOffer:
+        """What the peer has from strangers."""
+        self._offers += len(ids)
+        if self._weighing or self._offers > POOL_OFFERS_MAX:
+            raise SyncError("it offers more than one can weigh")
+        self._weighing = True
+        return WeighOffer(ids)
+
+    def weighed(self, ids: Sequence[bytes]) -> bytes:
+        """The TAKE for those that are wanted."""
+        self._weighing = False
+        self._asked.update(ids)
+        self._taken.update(ids)
+        return _encode(Type.TAKE, _Taken(list(ids)))
 
     def need_payloads(self, entries: Iterable[Entry]) -> None:
         """Headers whose payload is wanted."""
@@ -730,7 +814,9 @@ class _Inbox:
         if not entries:
             raise SyncError("it sends messages that hold nothing")
         self._open.append((len(entries), len(message)))
-        return Ingest(entries)
+        offered_ids = frozenset(entry.id for entry in entries if entry.id in self._taken)
+        self._taken -= offered_ids
+        return Ingest(entries, offered_ids)
 
     def piece(self, message: bytes, piece: _Piece) -> Ingest | None:
         """Take a PAYLOAD message; the entry is whole with its last piece."""
@@ -758,6 +844,7 @@ class _Inbox:
         """The peer does not have what was asked for."""
         for one in ids:
             self._asked.discard(one)
+            self._taken.discard(one)
             if one != self._assembled:
                 self._payloads_asked.pop(one, None)
 
@@ -801,7 +888,8 @@ class Session:
     ``key`` is 32 bytes that only the two ends of this link know. ``peer`` names the neighbour (its
     transport key). ``spaces`` are those that this node follows, the mail space among them.
     ``today`` is the local date in days since 1970, ``pruned_day`` the day before which this store
-    has pruned. ``rand`` returns random bytes.
+    has pruned. ``rand`` returns random bytes. With a ``stranger``, a peer that nobody here added, what strangers
+    brought is reconciled like all else; to others it is offered apart.
     """
 
     def __init__(
@@ -815,6 +903,7 @@ class Session:
         pruned_day: int,
         rand: Callable[[int], bytes],
         limits: Limits = Limits(),
+        stranger: bool = False,
     ) -> None:
         self.peer_today: int | None = None
         """The date that the peer claims, once its HELLO is here."""
@@ -822,6 +911,7 @@ class Session:
         """The spaces that both sides follow, once the peer's HELLO is here."""
         self.closed = False
         """Whether the session is over; events change nothing any more."""
+        self.stranger = stranger
         self._initiator = initiator
         self._key = key
         self._peer = peer
@@ -830,7 +920,6 @@ class Session:
         self._floor = self._pruned_day = pruned_day
         self._rand = rand
         self._limits = limits
-
         self._refs: list[bytes] = []
         self._ref_of: dict[bytes, int] = {}
         self._outbox = _Outbox((), 0, limits)
@@ -898,6 +987,10 @@ class Session:
                     self._out.append(Send(message))
             case LocalAppended(offers):
                 self._push(offers)
+            case PoolLoaded(items):
+                self._outbox.pool(reversed(items))
+            case OfferWeighed(ids):
+                self._out.append(Send(self._inbox.weighed(ids)))
             case Tick(now_ms):
                 self._tick(now_ms)
             case Stopping():
@@ -1101,6 +1194,12 @@ class Session:
                     self._out.append(Copied(copied))
             case Type.CREDIT:
                 self._outbox.grant(body.size_bytes)
+            case Type.OFFER:
+                if not self._in_step:
+                    raise SyncError("it offers before both sides are done")
+                self._out.append(self._inbox.offered(body.ids))
+            case Type.TAKE:
+                self._outbox.taken(body.ids)
             case Type.DONE:
                 if self._peer_done:
                     raise SyncError("it is done twice")
@@ -1127,6 +1226,10 @@ class Session:
         if self.peer_today is None:
             return  # the snapshots, not taken yet, will hold them
         fresh = offered(offers, self._peer, self.spaces, self._floor)
+        if not self.stranger:
+            of_strangers = [offer.entry for offer in fresh if offer.tier is Tier.STRANGER]
+            self._outbox.pool((one.id, len(pack_header(one)) + len(one.payload or b"")) for one in of_strangers)
+            fresh = [offer for offer in fresh if offer.tier is not Tier.STRANGER]
         self._outbox.push(fresh)
         if self._pushed is not None and len(self._pushed) < TOLD_MAX:
             self._pushed.update(offer.entry.id for offer in fresh)
@@ -1159,6 +1262,8 @@ class Session:
             self._out.append(Send(message))
         if self._ours is not None and self._theirs is not None:
             self._finish()
+        if self._in_step and (offer := self._outbox.next_offer()) is not None:
+            self._out.append(Send(offer))
 
     def _finish(self) -> None:
         reconciling = self._passes or self._to_reconcile or self._again or self._replies

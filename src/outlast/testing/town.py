@@ -54,10 +54,12 @@ from outlast.kernel.sync import (
     LoadEntries,
     LocalAppended,
     MessageArrived,
+    OfferWeighed,
     Send,
     Session,
     Started,
     Tick,
+    WeighOffer,
 )
 from outlast.testing.clock import START_MS, FakeClock
 from outlast.testing.link import MemoryLink
@@ -277,6 +279,8 @@ class Place:
             case Ingest(entries):
                 self.received += len(entries)
                 return Ingested(self.ingest(entries, peer))
+            case WeighOffer(ids):
+                return OfferWeighed([one for one in ids if one not in self.entries])
             case Copied(ids):
                 for one in ids:
                     self.copies.setdefault(one, set()).add(peer)

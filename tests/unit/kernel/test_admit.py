@@ -378,16 +378,6 @@ def test_a_neighbour_delivers_no_more_than_its_share_and_forgeries_count() -> No
     assert not Rule.SHARE.lasting
 
 
-def test_a_space_holds_no_more_than_its_quota() -> None:
-    entries = [made(stamp_nonce=number) for number in range(3)]
-    size = len(pack(entries[0]))
-    full = state(space_left={SPACE: 2 * size}, share_left=10 * size)
-    verdicts = admit(entries, full, verify_each)
-    assert [getattr(verdict, "rule", None) for verdict in verdicts] == [None, None, Rule.QUOTA]
-    assert full.space_left == {SPACE: 0}
-    assert full.share_left == 8 * size
-
-
 def test_what_is_known_or_out_of_bounds_costs_no_share() -> None:
     entry = made()
     untouched = state(share_left=1000, known={entry.id})

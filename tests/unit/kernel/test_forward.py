@@ -24,18 +24,11 @@ def notes(count: int = 1, *, priority: int = 2) -> tuple[bytes, list[Entry]]:
 
 
 def test_the_tier_is_the_nearest_that_fits() -> None:
-    space, (note,) = notes()
+    _, (note,) = notes()
     author = note.header.author
-    assert tier_of(note, {author}, {author}, {space}) is Tier.OWN
-    assert tier_of(note, set(), {author}, {space}) is Tier.CONTACT
-    assert tier_of(note, set(), set(), {space}) is Tier.FOLLOWED
-    assert tier_of(note, set(), set(), set()) is Tier.STRANGER
-
-
-def test_a_genesis_is_of_the_space_it_founds() -> None:
-    place = Town(1).places[0]
-    space = place.found("news")
-    assert tier_of(place.entries[space], set(), set(), {space}) is Tier.FOLLOWED
+    assert tier_of(note, {author}, {author}) is Tier.OWN
+    assert tier_of(note, set(), {author}) is Tier.CONTACT
+    assert tier_of(note, set(), set()) is Tier.FOLLOWED
 
 
 def test_alarms_first_then_the_nearest_then_the_newest() -> None:

@@ -1,0 +1,96 @@
+"""Eviction: keeps the store within its quotas, in the order that ``quota`` says, and never at the cost of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Sequence
+from typing import Literal
+
+from outlast.kernel.entry import Entry
+from outlast.kernel.mail import MAIL_SPACE
+from outlast.kernel.quota import POOL_MAX_BYTES, SPACE_MAX_BYTES, Payers, excess, order
+from outlast.kernel.space import NO_SPACE
+from outlast.kernel.store import Store
+
+Spares = Callable[[Sequence[Entry]], set[bytes]]
+
+
+class Eviction:
+    """Makes room in one store, on the writer's thread. It remembers in memory who brought what."""
+
+    def __init__(self, store: Store) -> None:
+        """For a store that was just opened."""
+        self._store = store
+        self.payers = Payers(store.cursor())
+        self.entries = 0
+        """How many entries were let go since then."""
+        self._stuck: dict[bytes | str, int] = {}
+        """By quota: the bytes above it that may not go."""
+
+    def make_room(
+        self,
+        capacity_bytes: int,
+        neighbours: int,
+        own: Callable[[Sequence[Entry]], set[bytes]],
+        contacts: Container[bytes],
+    ) -> int:
+        """Let go of what exceeds the quotas; returns the bytes freed.
+
+        ``own`` names what people here wrote and nobody else may have, which stays whatever happens; ``contacts`` are
+        the devices of verified contacts, whose entries go last. ``neighbours`` is how many were added.
+        """
+        store = self._store
+
+        def all_but_own(entries: Sequence[Entry]) -> set[bytes]:
+            return own(entries) | {one.id for one in entries if one.header.space == NO_SPACE}
+
+        def strangers_and_followed(entries: Sequence[Entry]) -> set[bytes]:
+            return all_but_own(entries) | {one.id for one in entries if one.header.author in contacts}
+
+        turns = (strangers_and_followed, all_but_own)
+        freed = self._keep_within(POOL_MAX_BYTES, store.pool_usage().bytes, 1, turns, "pool")
+        for space in store.spaces():
+            if space != MAIL_SPACE:
+                used = store.usage_of(space).bytes
+                freed += self._keep_within(SPACE_MAX_BYTES, used, neighbours + 1, turns, space)
+        return freed + self._keep_within(capacity_bytes, store.usage().bytes, neighbours + 1, turns, "all")
+
+    def _keep_within(
+        self,
+        limit_bytes: int,
+        used_bytes: int,
+        shares: int,
+        turns: Sequence[Spares],
+        scope: bytes | Literal["pool", "all"],
+    ) -> int:
+        # Where nothing more may go it is not looked for again until there is something new.
+        over = excess(used_bytes - self._stuck.get(scope, 0), limit_bytes)
+        if not over:
+            return 0
+        freed = 0
+        for spares in turns:
+            for pooled in (True,) if scope == "pool" else (True, False):
+                if over := excess(used_bytes - freed, limit_bytes):
+                    space = scope if isinstance(scope, bytes) else None
+                    freed += self._shrink(over, used_bytes - freed, shares, spares, pooled=pooled, space=space)
+        self._stuck[scope] = max(0, used_bytes - freed - limit_bytes)
+        return freed
+
+    def _shrink(
+        self, over: int, held_bytes: int, shares: int, spares: Spares, *, pooled: bool, space: bytes | None = None
+    ) -> int:
+        """Free ``over`` bytes if that much may go: payloads first, then whole entries; returns the bytes freed."""
+        freed = 0
+        for large, act in ((True, self._store.drop_payloads), (False, self._store.let_go)):
+            if freed >= over:
+                break
+            held = self._store.holdings(pooled=pooled, space=space, large=large)
+            for numbers in order(held, self.payers, held_bytes, shares):
+                gone = act(numbers, spares)
+                for number, size in gone.items():
+                    self.payers.release(number, size)
+                freed += sum(gone.values())
+                if not large:
+                    self.entries += len(gone)
+                if freed >= over:
+                    break
+        return freed

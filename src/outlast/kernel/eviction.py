@@ -7,7 +7,7 @@ from typing import Literal
 
 from outlast.kernel.entry import Entry
 from outlast.kernel.mail import MAIL_SPACE
-from outlast.kernel.quota import POOL_MAX_BYTES, SPACE_MAX_BYTES, Payers, excess, order
+from outlast.kernel.quota import POOL_PART, SPACE_MAX_BYTES, Payers, excess, order
 from outlast.kernel.space import NO_SPACE
 from outlast.kernel.store import Store
 
@@ -47,7 +47,7 @@ class Eviction:
             return all_but_own(entries) | {one.id for one in entries if one.header.author in contacts}
 
         turns = (strangers_and_followed, all_but_own)
-        freed = self._keep_within(POOL_MAX_BYTES, store.pool_usage().bytes, 1, turns, "pool")
+        freed = self._keep_within(capacity_bytes // POOL_PART, store.pool_usage().bytes, 1, turns, "pool")
         for space in store.spaces():
             if space != MAIL_SPACE:
                 used = store.usage_of(space).bytes
@@ -85,7 +85,7 @@ class Eviction:
                 break
             held = self._store.holdings(pooled=pooled, space=space, large=large)
             for numbers in order(held, self.payers, held_bytes, shares):
-                gone = act(numbers, spares)
+                gone = act(numbers, spares, over - freed)
                 for number, size in gone.items():
                     self.payers.release(number, size)
                 freed += sum(gone.values())

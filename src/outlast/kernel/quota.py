@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-POOL_MAX_BYTES: Final = 64 << 20
-"""What strangers' entries may take together."""
+POOL_PART: Final = 8
+"""Strangers' entries may take one such part of the store's capacity together."""
 SPACE_MAX_BYTES: Final = 256 << 20
 """What one channel or group may take."""
 CAPACITY_MAX_BYTES: Final = 32 << 30

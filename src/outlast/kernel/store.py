@@ -262,42 +262,37 @@ class Store:
 
         self._write(act)
 
-    def let_go(self, numbers: Sequence[int], spares: Callable[[Sequence[Entry]], set[bytes]]) -> dict[int, int]:
-        """Remove those of the entries with these numbers whose ids ``spares`` does not name; number -> bytes freed.
+    def let_go(
+        self, numbers: Sequence[int], spares: Callable[[Sequence[Entry]], set[bytes]], enough_bytes: int
+    ) -> dict[int, int]:
+        """Remove entries by their numbers, in that order, until ``enough_bytes`` are free; number -> bytes freed.
 
-        Each leaves an EXPIRED change, as by ``expire``, and is not to be asked for again.
+        ``spares`` names ids that stay. Each that goes leaves an EXPIRED change, as by ``expire``, and is not to be
+        asked for again.
         """
 
         def act(t: Transaction) -> dict[int, int]:
-            rows = t.query(
-                f"SELECT e.header, e.signature, e.id, e.n, e.space, e.expires_day, e.ts_ms, {_SIZE} FROM entry e"
-                " WHERE n IN carray(?)",
-                (_numbers(numbers),),
-            )
-            spared = spares([_entry(row[0], row[1], row[2], None) for row in rows])
-            gone = [row[2:] for row in rows if row[2] not in spared]
-            _decline(t, [(space, day, ts_ms, id) for id, _, space, day, ts_ms, _ in gone])
+            freed = _freed(t, numbers, _SIZE, spares, enough_bytes)
+            gone = list(freed)
             for at in range(0, len(gone), _CHANGES_SLICE):
-                part = [n for _, n, *_ in gone[at : at + _CHANGES_SLICE]]
-                self._remove(t, "n IN carray(?)", (_numbers(part),), len(part))
-            return {n: size for _, n, _, _, _, size in gone}
+                part = _numbers(gone[at : at + _CHANGES_SLICE])
+                rows = t.query("SELECT space, expires_day, ts_ms, id FROM entry WHERE n IN carray(?)", (part,))
+                _decline(t, rows)
+                self._remove(t, "n IN carray(?)", (part,), _CHANGES_SLICE)
+            return freed
 
         return self._write(act)
 
-    def drop_payloads(self, numbers: Sequence[int], spares: Callable[[Sequence[Entry]], set[bytes]]) -> dict[int, int]:
-        """Drop the payloads above 1 KiB of those entries whose ids ``spares`` does not name; number -> bytes freed."""
+    def drop_payloads(
+        self, numbers: Sequence[int], spares: Callable[[Sequence[Entry]], set[bytes]], enough_bytes: int
+    ) -> dict[int, int]:
+        """Drop payloads above 1 KiB, as ``let_go`` removes whole entries; number -> bytes freed."""
 
         def act(t: Transaction) -> dict[int, int]:
-            rows = t.query(
-                "SELECT e.header, e.signature, e.id, e.n, length(p.data) FROM entry e JOIN payload p ON p.n = e.n"
-                " WHERE e.n IN carray(?)",
-                (_numbers(numbers),),
-            )
-            spared = spares([_entry(row[0], row[1], row[2], None) for row in rows])
-            freed = {n: size for _, _, id, n, size in rows if id not in spared}
-            for _, _, id, n, _ in rows:
-                if n in freed:
-                    self.drop_payload(id)
+            size = "(SELECT length(data) FROM payload WHERE n = e.n)"
+            freed = _freed(t, numbers, size, spares, enough_bytes)
+            for (id,) in t.query("SELECT id FROM entry WHERE n IN carray(?)", (_numbers(freed),)):
+                self.drop_payload(id)
             return freed
 
         return self._write(act)
@@ -783,6 +778,30 @@ def _numbers(numbers: Iterable[int]) -> Any:
     import apsw
 
     return apsw.carray(array("q", numbers) or array("q", [0]))
+
+
+def _freed(
+    t: Transaction,
+    numbers: Sequence[int],
+    size: str,
+    spares: Callable[[Sequence[Entry]], set[bytes]],
+    enough_bytes: int,
+) -> dict[int, int]:
+    """Which of these entries to free for ``enough_bytes``, in their order, and the bytes of each."""
+    rows = t.query(
+        f"SELECT e.header, e.signature, e.id, e.n, {size} FROM entry e WHERE n IN carray(?)", (_numbers(numbers),)
+    )
+    spared = spares([_entry(header, signature, id, None) for header, signature, id, *_ in rows])
+    sizes = {n: freed for _, _, id, n, freed in rows if id not in spared}
+    chosen: dict[int, int] = {}
+    total = 0
+    for number in numbers:
+        if total >= enough_bytes:
+            break
+        if number in sizes:
+            chosen[number] = sizes[number]
+            total += sizes[number]
+    return chosen
 
 
 def _decline(t: Transaction, rows: Sequence[tuple[int, int, int, bytes]]) -> None:

@@ -1,0 +1,171 @@
+"""A store within its quotas: who pays when room is short, and what is never let go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from outlast.kernel.entry import Entry
+from outlast.kernel.eviction import Eviction
+from outlast.kernel.mail import MAIL_SPACE
+from outlast.kernel.quota import POOL_PART
+from outlast.kernel.room import Event
+from outlast.kernel.store import DECLINED_MAX, Incoming, Store
+from tests.unit.kernel.entries import DAY, KEY, SPACE, TOY, post
+from tests.unit.kernel.people import secret
+
+FRIEND, FLOODER = secret("friend"), secret("flooder")
+SIZE = len(post(1).header_bytes) + 64 + 5
+PLENTY = 1 << 40
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store.open(tmp_path / "store.db", KEY, rooms=[TOY])
+    opened.put_space(MAIL_SPACE)
+    opened.put_space(SPACE)
+    yield opened
+    opened.close()
+
+
+class Keeping:
+    """A store and its eviction, with what a node would tell it."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.eviction = Eviction(store)
+        self.own: set[bytes] = set()
+        self.contacts: set[bytes] = set()
+
+    def bring(self, source: bytes | None, *entries: Entry, pooled: bool = False) -> None:
+        for change in self.store.append([Incoming(one, pooled) for one in entries]):
+            entry = change.entry
+            size = len(entry.header_bytes) + 64 + len(entry.payload or b"")
+            self.eviction.payers.charge(source, change.cursor, size)
+
+    def make_room(self, capacity_bytes: int) -> int:
+        return self.eviction.make_room(
+            capacity_bytes, 1, lambda entries: {one.id for one in entries if one.id in self.own}, self.contacts
+        )
+
+    def holds(self, *entries: Entry) -> list[bool]:
+        return [self.store.get(one.id) is not None for one in entries]
+
+
+@pytest.fixture
+def keeping(store: Store) -> Keeping:
+    return Keeping(store)
+
+
+def test_nothing_goes_while_there_is_room(keeping: Keeping) -> None:
+    keeping.bring(FRIEND, post(1), post(2))
+    assert keeping.make_room(PLENTY) == 0
+    assert keeping.holds(post(1), post(2)) == [True, True]
+
+
+def test_strangers_pay_before_anybody_else_and_the_sets_stay_as_they_are(keeping: Keeping) -> None:
+    friendly, strange = [post(n) for n in range(100)], [post(n) for n in range(100, 200)]
+    keeping.bring(FRIEND, *friendly)
+    keeping.bring(FLOODER, *strange, pooled=True)
+    before = keeping.store.buckets(SPACE)
+    keeping.make_room(150 * SIZE)
+    assert all(keeping.holds(*friendly))
+    assert keeping.store.pool_usage().bytes <= 150 * SIZE // POOL_PART
+    assert keeping.store.pool_usage().entries > 0
+    left = keeping.store.bucket(SPACE, DAY)[1]
+    assert {one.tobytes() for one in left} >= {one.id for one in friendly}
+    assert before == [(DAY, 100)]
+
+
+def test_the_fullest_neighbour_pays_and_the_other_one_does_not(keeping: Keeping) -> None:
+    few, many = [post(n) for n in range(50)], [post(n) for n in range(50, 1550)]
+    keeping.bring(FRIEND, *few)
+    keeping.bring(FLOODER, *many)
+    keeping.make_room(800 * SIZE)
+    assert keeping.store.usage().bytes <= 800 * SIZE
+    assert all(keeping.holds(*few))
+
+
+def test_payloads_go_before_headers(keeping: Keeping) -> None:
+    large = [post(n, payload=bytes(4096) + secret("payload", n)) for n in range(20)]
+    keeping.bring(FLOODER, *large)
+    keeping.make_room(10 * 4300)
+    assert all(keeping.holds(*large))
+    assert sum(keeping.store.get(one.id).payload is None for one in large) >= 10  # type: ignore[union-attr]
+    assert keeping.store.bare() == [], "what was dropped is not asked for again"
+
+
+def test_own_entries_never_go_and_contacts_entries_go_last(keeping: Keeping) -> None:
+    own, contact, other = post(1), post(2, author="contact"), post(3)
+    keeping.own, keeping.contacts = {own.id}, {contact.header.author}
+    keeping.bring(FLOODER, own, contact, other)
+    keeping.make_room(3 * SIZE - 1)
+    assert keeping.holds(own, contact, other) == [True, True, False]
+    keeping.make_room(1)
+    assert keeping.holds(own, contact) == [True, False]
+    keeping.make_room(1)
+    assert keeping.holds(own) == [True]
+
+
+def test_what_cannot_go_is_not_looked_for_again_and_again(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = [post(n) for n in range(10)]
+    keeping.own = {one.id for one in own}
+    keeping.bring(None, *own)
+    keeping.make_room(SIZE)
+    monkeypatch.setattr(Store, "holdings", None)
+    keeping.make_room(SIZE)
+
+
+def test_what_is_let_go_is_in_the_set_and_in_the_log_and_is_not_served(keeping: Keeping) -> None:
+    keeping.bring(FLOODER, *[post(n) for n in range(20)])
+    keeping.make_room(10 * SIZE)
+    store = keeping.store
+    assert store.buckets(SPACE) == [(DAY, 20)]
+    assert {one.tobytes() for one in store.bucket(SPACE, DAY)[1]} == {post(n).id for n in range(20)}
+    gone = [change.entry.id for change in store.changes(0) if change.event is Event.EXPIRED]
+    assert len(gone) == 20 - store.usage().entries > 0
+    assert store.declined([post(n).id for n in range(20)]) == set(gone)
+    assert store.load(gone) == []
+
+
+def test_what_was_declined_and_came_all_the_same_stands_in_the_set_once(keeping: Keeping) -> None:
+    keeping.store.decline([post(1), post(2)])
+    keeping.bring(FRIEND, post(1))
+    times, ids = keeping.store.bucket(SPACE, DAY)
+    assert sorted(one.tobytes() for one in ids) == sorted([post(1).id, post(2).id])
+    assert len(times) == 2
+
+
+def test_declined_ids_are_forgotten_with_their_bucket_with_their_space_and_beyond_a_number(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = keeping.store
+    store.decline([post(1), post(2, day=DAY + 9)])
+    while store.expire(DAY + 1):
+        pass
+    assert store.declined([post(1).id, post(2, day=DAY + 9).id]) == {post(2, day=DAY + 9).id}
+    store.remove_space(SPACE)
+    assert store.declined([post(2, day=DAY + 9).id]) == set()
+    monkeypatch.setattr("outlast.kernel.store.DECLINED_MAX", 3)
+    store.decline([post(n) for n in range(5)])
+    assert store.declined([post(n).id for n in range(5)]) == {post(n).id for n in (2, 3, 4)}
+    assert DECLINED_MAX > 3
+
+
+def test_the_pool_stands_outside_the_sets_until_somebody_known_has_it_too(keeping: Keeping) -> None:
+    store = keeping.store
+    keeping.bring(FLOODER, post(1), post(2), pooled=True)
+    assert store.buckets(SPACE) == []
+    assert len(store.bucket(SPACE, DAY)[1]) == 0
+    assert store.buckets(SPACE, pool=True) == [(DAY, 2)]
+    assert len(store.bucket(SPACE, DAY, pool=True)[1]) == 2
+    assert [one for one, _ in store.pool([SPACE])] == [post(2).id, post(1).id]
+    assert store.pool([MAIL_SPACE]) == []
+    assert store.promote([post(1).id, post(9).id]) == {post(1).id}
+    assert store.promote([post(1).id]) == set()
+    assert store.pooled([post(1).id, post(2).id]) == {post(2).id}
+    assert store.buckets(SPACE) == [(DAY, 1)]
+    assert store.usage().entries == 2
+    assert store.usage().bytes == 2 * SIZE + len(post(2).header_bytes) - len(post(1).header_bytes)

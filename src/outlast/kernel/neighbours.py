@@ -12,6 +12,7 @@ import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 
 from outlast.errors import OutlastError, ProtocolError, StorageError
@@ -64,6 +65,8 @@ class _Live:
     """Set while more may be read ahead."""
     ahead_bytes: int = 0
     in_step: bool = False
+    told: int = 0
+    """The cursor up to which the peer has chosen from what strangers brought."""
 
 
 class Neighbours:
@@ -229,6 +232,8 @@ class Neighbours:
                     reason = await self._carry_out(command, channel, live, ingests)
                     if reason is not None:
                         break
+                if session.pool_settled and not session.stranger and live.events.empty():
+                    live.told = node.cursor
                 if session.peer_today is not None:
                     self._claims[peer] = session.peer_today
                 if session.closed and reason is None:
@@ -243,6 +248,9 @@ class Neighbours:
             self._live.discard(live)
             self._claims.pop(peer, None)
             self._note_unconfirmed(peer, session.unacknowledged)
+            if live.told:
+                with contextlib.suppress(OutlastError):
+                    await node.write(partial(node.open_store.tell_peer, peer, live.told))
             if peer in self._added():
                 self._seen[peer] = node.now_ms()
             else:
@@ -290,7 +298,7 @@ class Neighbours:
                 again = store.load(self._unconfirmed.get(live.peer, ()))
                 _put(live.events, sync.LocalAppended([Offer(entry) for entry in again]))
                 if not live.session.stranger:
-                    _put(live.events, sync.PoolLoaded(store.pool(live.session.spaces)))
+                    _put(live.events, sync.PoolLoaded(store.pool(live.session.spaces, live.peer)))
                 for person in list(node.people.values()):
                     await person.met_somebody()
                 node.touch()

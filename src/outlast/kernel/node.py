@@ -131,7 +131,8 @@ class Node:
         self._system_ms = system_ms
         self._floor_ms = BUILT_MS
         self._news = asyncio.Event()
-        self._cursor = 0
+        self.cursor = 0
+        """Up to there this loop has seen the store's change log grow."""
         self._arrivals: list[_Arrival] = []
         self._arrived = asyncio.Event()
         self._left: set[bytes] = set()
@@ -303,7 +304,7 @@ class Node:
         except BaseException:
             await self.write(store.close)
             raise
-        self._cursor = store.cursor()
+        self.cursor = store.cursor()
         self._eviction = Eviction(store)
         self.store = store
         self._spawn(
@@ -382,7 +383,7 @@ class Node:
 
     async def wait_store(self, cursor: int) -> None:
         """Return as soon as the change log goes beyond ``cursor``."""
-        while self._cursor <= cursor:
+        while self.cursor <= cursor:
             await self._news.wait()
 
     # ---- time ----
@@ -721,7 +722,7 @@ class Node:
                 pass
 
     def _after_write(self) -> None:
-        self._cursor = self.open_store.cursor()
+        self.cursor = self.open_store.cursor()
         self.touch()
 
     def _verify_many(self, signed: list[Signed]) -> list[bool]:

@@ -74,9 +74,9 @@ _SCHEMA: Final = (
     -- What was let go or turned away and is not to be asked for again. n grows: the first rows are the oldest.
     CREATE TABLE declined (
         n INTEGER PRIMARY KEY AUTOINCREMENT, space INTEGER NOT NULL, expires_day INTEGER NOT NULL,
-        ts_ms INTEGER NOT NULL, id BLOB NOT NULL
+        ts_ms INTEGER NOT NULL, id BLOB NOT NULL, rank INTEGER NOT NULL
     );
-    CREATE UNIQUE INDEX declined_order ON declined (space, expires_day, ts_ms, id);
+    CREATE UNIQUE INDEX declined_order ON declined (space, expires_day, ts_ms, id, rank);
     CREATE INDEX declined_id ON declined (id);
 
     -- n is the entry of a later change, NULL in ADMITTED; gone is the packed header of one that is here no more.
@@ -88,7 +88,10 @@ _SCHEMA: Final = (
         packed BLOB NOT NULL
     );
     CREATE INDEX held_space ON held (space);
-    CREATE TABLE peer (node BLOB PRIMARY KEY, host TEXT NOT NULL, port INTEGER NOT NULL);
+    -- told: the cursor up to which that neighbour has chosen from what strangers brought.
+    CREATE TABLE peer (
+        node BLOB PRIMARY KEY, host TEXT NOT NULL, port INTEGER NOT NULL, told INTEGER NOT NULL DEFAULT 0
+    );
     CREATE TABLE refused (digest BLOB PRIMARY KEY, day INTEGER NOT NULL) WITHOUT ROWID;
     CREATE INDEX refused_day ON refused (day);
     CREATE TABLE spent (
@@ -258,7 +261,7 @@ class Store:
         """Remember ids that are not to be asked for again, until their buckets expire."""
 
         def act(t: Transaction) -> None:
-            _decline(t, [(self._space(t, space_of(e)), e.header.expires_day, e.header.ts_ms, e.id) for e in entries])
+            _decline(t, [(self._space(t, space_of(e)), e.header.expires_day, e.header.ts_ms, e.id, 0) for e in entries])
 
         self._write(act)
 
@@ -276,7 +279,7 @@ class Store:
             gone = list(freed)
             for at in range(0, len(gone), _CHANGES_SLICE):
                 part = _numbers(gone[at : at + _CHANGES_SLICE])
-                rows = t.query("SELECT space, expires_day, ts_ms, id FROM entry WHERE n IN carray(?)", (part,))
+                rows = t.query("SELECT space, expires_day, ts_ms, id, rank FROM entry WHERE n IN carray(?)", (part,))
                 _decline(t, rows)
                 self._remove(t, "n IN carray(?)", (part,), _CHANGES_SLICE)
             return freed
@@ -352,7 +355,7 @@ class Store:
         """Remember a neighbour (transport key, 32 B), or its new address."""
         self._write(
             lambda t: t.execute(
-                "INSERT INTO peer VALUES (?, ?, ?)"
+                "INSERT INTO peer (node, host, port) VALUES (?, ?, ?)"
                 " ON CONFLICT (node) DO UPDATE SET host = excluded.host, port = excluded.port",
                 (node, host, port),
             )
@@ -361,6 +364,10 @@ class Store:
     def remove_peer(self, node: bytes) -> bool:
         """Forget a neighbour; whether there was one."""
         return self._write(lambda t: t.execute("DELETE FROM peer WHERE node = ?", (node,))) > 0
+
+    def tell_peer(self, node: bytes, cursor: int) -> None:
+        """Remember that a neighbour has chosen from all that strangers brought up to ``cursor``."""
+        self._write(lambda t: t.execute("UPDATE peer SET told = ? WHERE node = ?", (cursor, node)))
 
     def put_space(self, space: bytes, followed: bool = True) -> None:
         """Follow a space, or stop following it and keep what is held of it."""
@@ -456,8 +463,8 @@ class Store:
         return self._database.query(
             f"SELECT expires_day, sum(ids) FROM (SELECT expires_day, entries AS ids FROM bucket WHERE space = {_SPACE}"
             f" AND pooled <= ? UNION ALL SELECT expires_day, count(*) FROM declined WHERE space = {_SPACE}"
-            " GROUP BY expires_day) GROUP BY expires_day",
-            (space, int(pool), space),
+            " AND rank < ? GROUP BY expires_day) GROUP BY expires_day",
+            (space, int(pool), space, 2 * POOLED if pool else POOLED),
         )
 
     def bucket(
@@ -470,8 +477,8 @@ class Store:
         import numpy as np
 
         limit = 2 * POOLED if pool else POOLED
-        times, ids = self._items(f"entry WHERE rank < {limit} AND", space, expires_day)
-        gone_times, gone_ids = self._items("declined WHERE", space, expires_day)
+        times, ids = self._items("entry", limit, space, expires_day)
+        gone_times, gone_ids = self._items("declined", limit, space, expires_day)
         if not gone_times.size:
             return times, ids
         times, ids = np.concatenate((times, gone_times)), np.concatenate((ids, gone_ids))
@@ -483,7 +490,9 @@ class Store:
         fresh[1:] = (ids[1:] != ids[:-1]).any(axis=1)
         return times[fresh], ids[fresh]
 
-    def _items(self, rows_of: str, space: bytes, expires_day: int) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+    def _items(
+        self, table: str, rank: int, space: bytes, expires_day: int
+    ) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
         import numpy as np
 
         times: list[NDArray[np.uint64]] = []
@@ -492,9 +501,9 @@ class Store:
         while True:
             # Slices keep the memory for rows small; each begins behind the last one in the index.
             rows = self._database.query(
-                f"SELECT ts_ms, id FROM {rows_of} space = {_SPACE} AND expires_day = ? AND (ts_ms, id) > (?, ?)"
-                " ORDER BY ts_ms, id LIMIT ?",
-                (space, expires_day, *after, _SLICE),
+                f"SELECT ts_ms, id FROM {table} WHERE space = {_SPACE} AND expires_day = ? AND (ts_ms, id) > (?, ?)"
+                " AND rank < ? ORDER BY ts_ms, id LIMIT ?",
+                (space, expires_day, *after, rank, _SLICE),
             )
             if rows:
                 after = rows[-1]
@@ -505,12 +514,14 @@ class Store:
         joined = np.frombuffer(b"".join(ids), np.uint8).reshape(-1, 32)
         return (np.concatenate(times) if times else np.empty(0, np.uint64)), joined
 
-    def pool(self, spaces: Iterable[bytes], limit: int = 1000) -> list[tuple[bytes, int]]:
-        """What strangers brought to these spaces last, newest first, as (id, bytes)."""
+    def pool(self, spaces: Iterable[bytes], peer: bytes, limit: int = 1000) -> list[tuple[bytes, int]]:
+        """What strangers brought to these spaces and a neighbour was not told of, newest first, as (id, bytes)."""
         numbers = [n for n, id in self._database.query("SELECT n, id FROM space") if id in set(spaces)]
         return self._database.query(
-            f"SELECT id, {_SIZE} FROM entry e WHERE rank >= {POOLED} AND space IN carray(?) ORDER BY n DESC LIMIT ?",
-            (_numbers(numbers), limit),
+            f"SELECT id, {_SIZE} FROM entry e WHERE rank >= {POOLED}"
+            " AND n > ifnull((SELECT told FROM peer WHERE node = ?), 0) AND space IN carray(?)"
+            " ORDER BY n DESC LIMIT ?",
+            (peer, _numbers(numbers), limit),
         )
 
     def pooled(self, ids: Iterable[bytes]) -> set[bytes]:
@@ -804,8 +815,8 @@ def _freed(
     return chosen
 
 
-def _decline(t: Transaction, rows: Sequence[tuple[int, int, int, bytes]]) -> None:
-    t.executemany("INSERT OR IGNORE INTO declined (space, expires_day, ts_ms, id) VALUES (?, ?, ?, ?)", rows)
+def _decline(t: Transaction, rows: Sequence[tuple[int, int, int, bytes, int]]) -> None:
+    t.executemany("INSERT OR IGNORE INTO declined (space, expires_day, ts_ms, id, rank) VALUES (?, ?, ?, ?, ?)", rows)
     t.execute("DELETE FROM declined WHERE n <= (SELECT max(n) FROM declined) - ?", (DECLINED_MAX,))
 
 

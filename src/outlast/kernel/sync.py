@@ -80,7 +80,7 @@ TOLD_MAX: Final = 262_144
 """Ids that one pass over a bucket may turn up before it is begun anew with what has arrived."""
 LIVE_MAX: Final = 4096
 """News held in memory for a slow link; what exceeds it is loaded from the store again."""
-POOL_BYTES: Final = 4 * 1024 * 1024
+POOL_BYTES: Final = 16 * 1024 * 1024
 """Of what strangers brought, how much a peer may take in one session."""
 POOL_OFFERS_MAX: Final = 16_384
 """Ids that a peer may offer so in one session."""
@@ -524,6 +524,11 @@ class _Outbox:
         """What strangers brought, as (id, bytes), oldest first."""
         self._pool.extendleft(items)
 
+    @property
+    def pool_settled(self) -> bool:
+        """Whether all that strangers brought was offered, as far as it may be, and what was chosen has landed."""
+        return self.idle and not self._choice and not (self._pool and self._pool_left > 0)
+
     def next_offer(self) -> bytes | None:
         """The OFFER that is due: one at a time, and within what the peer may still take."""
         while self._pool and not self._choice and self._pool_left > 0:
@@ -953,6 +958,11 @@ class Session:
         again in the next session as news, they are sent once more at most, and confirmed.
         """
         return self._outbox.unacknowledged
+
+    @property
+    def pool_settled(self) -> bool:
+        """Whether the peer has chosen from all that strangers brought here, and has what it chose."""
+        return self._in_step and self._outbox.pool_settled
 
     def step(self, event: Event) -> list[Command]:
         """What is to be done about an event. Raises nothing for any bytes of the peer."""

@@ -161,8 +161,11 @@ def test_the_pool_stands_outside_the_sets_until_somebody_known_has_it_too(keepin
     assert len(store.bucket(SPACE, DAY)[1]) == 0
     assert store.buckets(SPACE, pool=True) == [(DAY, 2)]
     assert len(store.bucket(SPACE, DAY, pool=True)[1]) == 2
-    assert [one for one, _ in store.pool([SPACE])] == [post(2).id, post(1).id]
-    assert store.pool([MAIL_SPACE]) == []
+    assert [one for one, _ in store.pool([SPACE], FRIEND)] == [post(2).id, post(1).id]
+    assert store.pool([MAIL_SPACE], FRIEND) == []
+    store.put_peer(FRIEND, "127.0.0.1", 1)
+    store.tell_peer(FRIEND, 1)
+    assert [one for one, _ in store.pool([SPACE], FRIEND)] == [post(2).id]
     assert store.promote([post(1).id, post(9).id]) == {post(1).id}
     assert store.promote([post(1).id]) == set()
     assert store.pooled([post(1).id, post(2).id]) == {post(2).id}

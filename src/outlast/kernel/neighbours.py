@@ -286,6 +286,9 @@ class Neighbours:
                 _put(live.events, sync.EntriesLoaded(store.load(ids)))
             case sync.Ingest():
                 ingests.put_nowait(command)
+            case sync.LoadUrgent(spaces, floor_day):
+                found = {space: store.urgent(space, floor_day) for space in spaces}
+                _put(live.events, sync.UrgentLoaded(found))
             case sync.WeighOffer(ids):
                 held = store.known(ids) | store.declined(ids)
                 _put(live.events, sync.OfferWeighed([one for one in ids if one not in held]))

@@ -62,6 +62,7 @@ _SCHEMA: Final = (
     );
     CREATE INDEX entry_prefix ON entry (prefix);
     CREATE INDEX entry_order ON entry (space, expires_day, ts_ms, id, rank);
+    CREATE INDEX entry_urgent ON entry (space, expires_day, id) WHERE rank < 64;
     CREATE INDEX entry_pool ON entry (n) WHERE rank >= 512;
     CREATE INDEX entry_chain ON entry (author, space, seq) WHERE author IS NOT NULL;
     CREATE INDEX entry_bare ON entry (n) WHERE whole = 0;
@@ -261,7 +262,13 @@ class Store:
         """Remember ids that are not to be asked for again, until their buckets expire."""
 
         def act(t: Transaction) -> None:
-            _decline(t, [(self._space(t, space_of(e)), e.header.expires_day, e.header.ts_ms, e.id, 0) for e in entries])
+            _decline(
+                t,
+                [
+                    (self._space(t, space_of(e)), e.header.expires_day, e.header.ts_ms, e.id, rank_of(e.header, False))
+                    for e in entries
+                ],
+            )
 
         self._write(act)
 
@@ -513,6 +520,16 @@ class Store:
                 break
         joined = np.frombuffer(b"".join(ids), np.uint8).reshape(-1, 32)
         return (np.concatenate(times) if times else np.empty(0, np.uint64)), joined
+
+    def urgent(self, space: bytes, floor_day: int) -> list[bytes]:
+        """The ids of a space's alarms and keys: priority 0, of day 0 or ``floor_day`` and later; declined ones too."""
+        rows = self._database.query(
+            f"SELECT id FROM entry WHERE space = {_SPACE} AND rank < 64 AND (expires_day = 0 OR expires_day >= ?)"
+            f" UNION SELECT id FROM declined WHERE space = {_SPACE} AND rank < 64"
+            " AND (expires_day = 0 OR expires_day >= ?)",
+            (space, floor_day, space, floor_day),
+        )
+        return [row[0] for row in rows]
 
     def pool(self, spaces: Iterable[bytes], peer: bytes, limit: int = 1000) -> list[tuple[bytes, int]]:
         """What strangers brought to these spaces and a neighbour was not told of, newest first, as (id, bytes)."""

@@ -7,6 +7,7 @@
     either         WANT, WANT_PAYLOAD, LACK
     either         ENTRIES, PAYLOAD, KEPT, CREDIT
     both           DONE       all that the start of the session asked for is durable
+    both           CONFIRM, URGENT  that both hold the same alarms and keys, by a digest that only this session has
     either         OFFER, TAKE  what strangers brought, newest first, for the other side to choose from
     either         BYE
 
@@ -28,7 +29,7 @@ from __future__ import annotations
 
 import hmac
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha256
@@ -82,6 +83,8 @@ LIVE_MAX: Final = 4096
 """News held in memory for a slow link; what exceeds it is loaded from the store again."""
 POOL_BYTES: Final = 16 * 1024 * 1024
 """Of what strangers brought, how much a peer may take in one session."""
+URGENT_MAX: Final = 65_536
+"""Ids of alarms and keys that a peer may list in one session."""
 POOL_OFFERS_MAX: Final = 16_384
 """Ids that a peer may offer so in one session."""
 STALL_MS: Final = 120_000
@@ -184,6 +187,13 @@ class LocalAppended:
 
 
 @dataclass(frozen=True, slots=True)
+class UrgentLoaded:
+    """Answers LoadUrgent: by space the ids of what has priority 0; spaces that have none may be left out."""
+
+    ids: Mapping[bytes, Sequence[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
 class PoolLoaded:
     """What strangers brought here, as (id, bytes), newest first; comes once, after InStep, and not to strangers."""
 
@@ -222,6 +232,7 @@ Event = (
     | EntriesLoaded
     | Ingested
     | LocalAppended
+    | UrgentLoaded
     | PoolLoaded
     | OfferWeighed
     | Tick
@@ -273,6 +284,14 @@ class Ingest:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadUrgent:
+    """Find what has priority 0 in these spaces: of ``floor_day`` and later, and of day 0."""
+
+    spaces: frozenset[bytes]
+    floor_day: int
+
+
+@dataclass(frozen=True, slots=True)
 class WeighOffer:
     """The peer offers what strangers brought it: which of it is neither held nor declined here?"""
 
@@ -305,7 +324,9 @@ class CutOff:
     reason: str
 
 
-Command = Send | LoadBuckets | LoadBucket | LoadEntries | Ingest | WeighOffer | Copied | InStep | Close | CutOff
+Command = (
+    Send | LoadBuckets | LoadBucket | LoadEntries | Ingest | LoadUrgent | WeighOffer | Copied | InStep | Close | CutOff
+)
 
 
 # Messages: a type byte, then a msgpack array (ENTRIES: packed entries, back to back)
@@ -330,6 +351,8 @@ class Type(IntEnum):
     BYE = 14
     OFFER = 15
     TAKE = 16
+    CONFIRM = 17
+    URGENT = 18
 
 
 _Id = Annotated[bytes, Meta(min_length=32, max_length=32)]
@@ -377,6 +400,18 @@ class _Taken(_Message, frozen=True):
     ids: Annotated[list[_Id], Meta(max_length=WANT_IDS_MAX)]
 
 
+class _Confirm(_Message, frozen=True):
+    digests: Annotated[
+        list[tuple[_Ref, Annotated[bytes, Meta(min_length=_MAC_BYTES, max_length=_MAC_BYTES)]]],
+        Meta(max_length=SPACES_MAX),
+    ]
+
+
+class _Urgent(_Message, frozen=True):
+    ref: _Ref
+    ids: _Ids
+
+
 class _Piece(_Message, frozen=True):
     id: _Id
     offset: Annotated[int, Meta(ge=0, lt=2**17)]
@@ -417,6 +452,8 @@ _BODIES: Final[dict[Type, type[_Message]]] = {
     Type.BYE: _Bye,
     Type.OFFER: _IdList,
     Type.TAKE: _Taken,
+    Type.CONFIRM: _Confirm,
+    Type.URGENT: _Urgent,
 }
 _decoders: Final = {kind: msgspec.msgpack.Decoder(body) for kind, body in _BODIES.items()}
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -439,6 +476,14 @@ def space_mac(key: bytes, *, initiator: bool, space: bytes) -> bytes:
     """
     role = b"i" if initiator else b"r"
     return hmac.digest(key, b"outlast/space/1" + role + space, "sha256")[:_MAC_BYTES]
+
+
+def urgent_digest(key: bytes, space: bytes, ids: Iterable[bytes]) -> bytes:
+    """16 bytes over the ids (32 B each) of what has priority 0 in a space, which mean nothing outside this session.
+
+    Who made entries before the session began could not aim at it, as one can at the sums of reconciliation.
+    """
+    return hmac.digest(key, b"outlast/urgent/1" + space + b"".join(sorted(ids)), "sha256")[:_MAC_BYTES]
 
 
 @dataclass(frozen=True, slots=True)
@@ -945,6 +990,11 @@ class Session:
         self._served: set[_Key] = set()
         self._pushed: set[bytes] | None = set()  # None once nothing more is reconciled
 
+        self._urgent: dict[bytes, frozenset[bytes]] | None = None  # ours, once it is loaded
+        self._confirm: dict[bytes, bytes] | None = None  # the peer's digests
+        self._unlike: set[bytes] = set()  # spaces of which the peer may list what is urgent
+        self._urgent_listed = 0
+
         self._done = self._peer_done = self._in_step = False
         self._now_ms: int | None = None
         self._progress_ms: int | None = None
@@ -997,6 +1047,14 @@ class Session:
                     self._out.append(Send(message))
             case LocalAppended(offers):
                 self._push(offers)
+            case UrgentLoaded(ids):
+                self._urgent = {space: frozenset(found) for space, found in ids.items() if found}
+                digests = [
+                    (self._ref_of[space], urgent_digest(self._key, space, found))
+                    for space, found in self._urgent.items()
+                ]
+                self._send(Type.CONFIRM, _Confirm(digests))
+                self._compare()
             case PoolLoaded(items):
                 self._outbox.pool(reversed(items))
             case OfferWeighed(ids):
@@ -1204,6 +1262,13 @@ class Session:
                     self._out.append(Copied(copied))
             case Type.CREDIT:
                 self._outbox.grant(body.size_bytes)
+            case Type.CONFIRM:
+                if not self._in_step or self._confirm is not None:
+                    raise SyncError("it confirms twice, or before both sides are done")
+                self._confirm = {self._space(ref): digest for ref, digest in body.digests}
+                self._compare()
+            case Type.URGENT:
+                self._urgent_arrived(self._space(body.ref), body.ids)
             case Type.OFFER:
                 if not self._in_step:
                     raise SyncError("it offers before both sides are done")
@@ -1231,6 +1296,28 @@ class Session:
             raise SyncError("it pulls a bucket that it was not offered, or pulls one twice")
         self._served.add(key)
         self._out.append(LoadBucket(*key))
+
+    def _compare(self) -> None:
+        """List what is urgent in spaces where the two sides differ."""
+        if self._urgent is None or self._confirm is None:
+            return
+        for space in self._urgent.keys() | self._confirm.keys():
+            ours = self._urgent.get(space, frozenset())
+            if self._confirm.get(space) == urgent_digest(self._key, space, ours):
+                continue
+            self._unlike.add(space)
+            listed = sorted(ours)[:URGENT_MAX]
+            for at in range(0, len(listed), WANT_IDS_MAX):
+                self._send(Type.URGENT, _Urgent(self._ref_of[space], listed[at : at + WANT_IDS_MAX]))
+
+    def _urgent_arrived(self, space: bytes, ids: Sequence[bytes]) -> None:
+        if self._urgent is None or space not in self._unlike:
+            raise SyncError("it lists what both sides have")
+        self._urgent_listed += len(ids)
+        if self._urgent_listed > URGENT_MAX:
+            raise SyncError("it lists more alarms and keys than there can be")
+        ours = self._urgent.get(space, frozenset())
+        self._inbox.need(one for one in ids if one not in ours)
 
     def _push(self, offers: Sequence[Offer]) -> None:
         if self.peer_today is None:
@@ -1289,6 +1376,7 @@ class Session:
             self._send(Type.DONE, _Done())
         if self._done and self._peer_done and not self._in_step:
             self._in_step = True
+            self._out.append(LoadUrgent(self.spaces, self._floor))
             self._out.append(InStep())
 
     def _tick(self, now_ms: int) -> None:

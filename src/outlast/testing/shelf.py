@@ -79,6 +79,10 @@ class Shelf(Protocol):
         """A snapshot of one bucket."""
         ...
 
+    def urgent(self, space: bytes, floor_day: int) -> list[bytes]:
+        """The ids of what has priority 0, of day 0 or ``floor_day`` and later."""
+        ...
+
     def head(self, space: bytes, author: bytes) -> Head | None:
         """The head of an author's chain."""
         ...
@@ -145,6 +149,16 @@ class MemoryShelf:
             for entry in self.entries.values()
             if space_of(entry) == space and entry.header.expires_day == day
         )
+
+    def urgent(self, space: bytes, floor_day: int) -> list[bytes]:
+        """Looked for at each call."""
+        return [
+            one
+            for one, entry in self.entries.items()
+            if space_of(entry) == space
+            and entry.header.priority == 0
+            and (entry.header.expires_day == 0 or entry.header.expires_day >= floor_day)
+        ]
 
     def head(self, space: bytes, author: bytes) -> Head | None:
         """The highest number; of a fork the branch that came first."""
@@ -225,6 +239,10 @@ class FileShelf:
     def bucket(self, space: bytes, day: int) -> SetView:
         """Read from the file."""
         return SetView.from_sorted(*self._store.bucket(space, day))
+
+    def urgent(self, space: bytes, floor_day: int) -> list[bytes]:
+        """Asked of the file."""
+        return self._store.urgent(space, floor_day)
 
     def head(self, space: bytes, author: bytes) -> Head | None:
         """Asked of the file."""

@@ -52,6 +52,7 @@ from outlast.kernel.sync import (
     LoadBucket,
     LoadBuckets,
     LoadEntries,
+    LoadUrgent,
     LocalAppended,
     MessageArrived,
     OfferWeighed,
@@ -59,6 +60,7 @@ from outlast.kernel.sync import (
     Session,
     Started,
     Tick,
+    UrgentLoaded,
     WeighOffer,
 )
 from outlast.testing.clock import START_MS, FakeClock
@@ -279,6 +281,8 @@ class Place:
             case Ingest(entries):
                 self.received += len(entries)
                 return Ingested(self.ingest(entries, peer))
+            case LoadUrgent(spaces, floor_day):
+                return UrgentLoaded({space: self.shelf.urgent(space, floor_day) for space in spaces})
             case WeighOffer(ids):
                 return OfferWeighed([one for one in ids if one not in self.entries])
             case Copied(ids):

@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outlast.kernel.entry import INLINE_MAX_BYTES, Entry, pack, pack_header, unpack_all
-from outlast.kernel.forward import Offer
+from outlast.kernel.forward import Offer, Tier
 from outlast.kernel.setrec import SetView
 from outlast.kernel.space import space_of
 from outlast.kernel.sync import (
     CREDIT_BYTES,
     ENTRIES_MAX_BYTES,
     PIECE_MAX_BYTES,
+    POOL_OFFERS_MAX,
     RECON_OPEN_MAX,
     STALL_MS,
     WANTED_MAX,
@@ -34,6 +35,7 @@ from outlast.kernel.sync import (
     Fate,
     Ingest,
     Ingested,
+    InStep,
     Limits,
     LinkClosed,
     LoadBucket,
@@ -41,15 +43,21 @@ from outlast.kernel.sync import (
     LoadEntries,
     LocalAppended,
     MessageArrived,
+    OfferWeighed,
+    PoolLoaded,
     Send,
     Session,
     Started,
     Stopping,
     Tick,
     Type,
+    UrgentLoaded,
+    WeighOffer,
     space_mac,
+    urgent_digest,
 )
 from outlast.testing import FakeClock, Meeting, MemoryLink, Place, Town
+from outlast.testing.shelf import MemoryShelf
 from tests.unit.kernel.entries import post
 
 KEY = b"k" * 32
@@ -899,6 +907,177 @@ def test_ids_that_a_store_declined_and_left_in_its_view_are_neither_asked_for_no
 
 
 # Building blocks
+
+
+# What strangers brought
+
+
+def untold(place: Place, space: bytes, text: str, **more: int) -> Entry:
+    """An entry of which a place's sessions are not told, as if it lay in the pool."""
+    listeners, place.listeners = place.listeners, []
+    try:
+        return place.post(space, text, **more)
+    finally:
+        place.listeners = listeners
+
+
+def pool_of(*entries: Entry) -> PoolLoaded:
+    return PoolLoaded([(entry.id, len(pack(entry))) for entry in entries])
+
+
+def test_what_strangers_brought_is_offered_and_what_is_not_held_is_taken() -> None:
+    a, b, meeting, space = live()
+    known, new = untold(a, space, "known"), untold(a, space, "new")
+    b.ingest([known], None)
+    meeting.run()
+    before = len(meeting.log)
+    meeting.feed(0, pool_of(new, known))
+    meeting.run()
+    told = meeting.log[before:]
+    assert [kind for kind in kinds_sent(told) if kind in (Type.OFFER, Type.TAKE)] == [Type.OFFER, Type.TAKE]
+    assert [one.id for one in entries_sent(told)] == [new.id]
+    assert b.shelf.load([new.id])
+    assert all(session.pool_settled for session in meeting.sessions)
+
+
+def test_who_takes_what_was_offered_is_told_that_strangers_brought_it() -> None:
+    a, _, meeting, space = live()
+    new = untold(a, space, "new")
+    meeting.feed(0, pool_of(new))
+    ingests = []
+    while meeting.turn():
+        ingests += meeting._ingests[1]
+    assert {one for ingest in ingests for one in ingest.offered} == {new.id}
+
+
+def test_strangers_news_is_offered_and_not_pushed_except_to_strangers() -> None:
+    for stranger, kinds in ((False, [Type.OFFER]), (True, [Type.ENTRIES])):
+        session, entry = settled(stranger=stranger)
+        commands = session.step(LocalAppended([Offer(entry, Tier.STRANGER)]))
+        assert [Type(data[0]) for data in sends(commands)] == kinds
+
+
+def test_no_more_is_taken_of_the_pool_than_its_budget() -> None:
+    session, _ = settled(limits=Limits(pool_bytes=1000))
+    items = [(bytes([number]) * 32, 400) for number in range(4)]
+    (offer,) = sends(session.step(PoolLoaded(items)))
+    assert fields(offer) == [[one for one, _ in items[:2]]], "the newest, within the budget"
+    session.step(MessageArrived(message(Type.TAKE, [items[0][0]])))
+    assert sends(session.step(PoolLoaded([(b"l" * 32, 601)]))) == []
+    assert len(sends(session.step(PoolLoaded([(b"s" * 32, 600)])))) == 1
+
+
+@pytest.mark.parametrize(
+    "lies",
+    [
+        [message(Type.TAKE, [])],
+        [message(Type.OFFER, [b"a" * 32]), message(Type.OFFER, [b"b" * 32])],
+        [message(Type.CONFIRM, []), message(Type.CONFIRM, [])],
+        [message(Type.CONFIRM, [(9, bytes(16))])],
+        [message(Type.URGENT, 0, [b"a" * 32])],
+        [message(Type.CONFIRM, []), message(Type.URGENT, 0, [b"a" * 32])],
+    ],
+)
+def test_who_offers_or_confirms_out_of_turn_is_cut_off(lies: list[bytes]) -> None:
+    session, _ = settled(confirmed=False)
+    *first, last = lies
+    for data in first:
+        assert not is_cut_off(session.step(MessageArrived(data)))
+    assert is_cut_off(session.step(MessageArrived(last)))
+
+
+@pytest.mark.parametrize("kind", [Type.OFFER, Type.CONFIRM, Type.URGENT])
+def test_nothing_is_offered_or_confirmed_before_both_are_done(kind: Type) -> None:
+    session, _ = receiving()
+    body = {Type.OFFER: ([b"a" * 32],), Type.CONFIRM: ([],), Type.URGENT: (0, [b"a" * 32])}[kind]
+    assert is_cut_off(session.step(MessageArrived(message(kind, *body))))
+
+
+def test_what_was_not_offered_cannot_be_taken() -> None:
+    session, entry = settled()
+    session.step(pool_of(entry))
+    assert is_cut_off(session.step(MessageArrived(message(Type.TAKE, [b"x" * 32]))))
+
+
+def test_offers_without_end_are_cut_off() -> None:
+    session, _ = settled()
+    for start in range(0, POOL_OFFERS_MAX, 1000):
+        ids = [number.to_bytes(32, "big") for number in range(start, min(start + 1000, POOL_OFFERS_MAX))]
+        (weigh,) = session.step(MessageArrived(message(Type.OFFER, ids)))
+        assert weigh == WeighOffer(ids)
+        assert sends(session.step(OfferWeighed([]))) == [message(Type.TAKE, [])]
+    assert is_cut_off(session.step(MessageArrived(message(Type.OFFER, [b"z" * 32]))))
+
+
+# Alarms and keys
+
+
+class Blind(MemoryShelf):
+    """A store whose set hides an entry, as fingerprints that were made to agree would."""
+
+    hidden = b""
+
+    def bucket(self, space: bytes, day: int) -> SetView:
+        items = [(e.header.ts_ms, e.id) for e in self.entries.values() if space_of(e) == space]
+        return SetView.from_items(
+            item for item in items if item[1] != self.hidden and self.entries[item[1]].header.expires_day == day
+        )
+
+
+@pytest.mark.parametrize("end", [0, 1])
+def test_an_alarm_that_reconciliation_was_made_to_miss_arrives_all_the_same(end: int) -> None:
+    town = Town(2)
+    hiding, other = town.places[end], town.places[1 - end]
+    hiding.shelf = Blind()
+    space = hiding.found("alarms")
+    town.follow(space)
+    hiding.post(space, "first")
+    town.meet(0, 1)
+    alarm = hiding.post(space, "they are coming", priority=0)
+    quiet = hiding.post(space, "not urgent")
+    hiding.shelf.hidden = alarm.id
+    town.meet(0, 1)
+    assert other.shelf.load([alarm.id])
+    assert other.shelf.load([quiet.id])
+    again = town.meet(0, 1)
+    assert Type.URGENT not in kinds_sent(again.log), "both hold the same by now"
+
+
+def test_the_digest_of_what_is_urgent_is_of_one_session_and_one_space() -> None:
+    ids = [b"b" * 32, b"a" * 32]
+    digest = urgent_digest(KEY, b"s" * 32, ids)
+    assert digest == urgent_digest(KEY, b"s" * 32, reversed(ids))
+    others = [urgent_digest(bytes(32), b"s" * 32, ids), urgent_digest(KEY, b"t" * 32, ids)]
+    assert digest not in [*others, urgent_digest(KEY, b"s" * 32, ids[:1])]
+
+
+def settled(*, stranger: bool = False, confirmed: bool = True, limits: Limits | None = None) -> tuple[Session, Entry]:
+    """The responder's session, both sides done, and an entry that the peer lacks."""
+    town = Town(1)
+    (place,) = town.places
+    space = place.found("news")
+    entry = place.post(space, "news")
+    session = Session(
+        initiator=False,
+        key=KEY,
+        peer=PEER,
+        spaces=[space],
+        today=town.clock.today,
+        pruned_day=0,
+        rand=Random(1).randbytes,
+        limits=limits or Limits(),
+        stranger=stranger,
+    )
+    session.step(Started())
+    mac = space_mac(KEY, initiator=True, space=space)
+    session.step(MessageArrived(message(Type.HELLO, [1], town.clock.today, [mac], 2**30)))
+    session.step(BucketsLoaded([]))
+    session.step(MessageArrived(message(Type.SUMMARY, [])))
+    assert InStep() in session.step(MessageArrived(message(Type.DONE)))
+    if confirmed:
+        session.step(UrgentLoaded({}))
+        session.step(MessageArrived(message(Type.CONFIRM, [])))
+    return session, entry
 
 
 def sends(commands: list[Command]) -> list[bytes]:

@@ -39,12 +39,15 @@ from outlast.kernel.sync import (
     LoadBucket,
     LoadBuckets,
     LoadEntries,
+    LoadUrgent,
     MessageArrived,
     Send,
     Session,
     Started,
     Type,
+    UrgentLoaded,
     space_mac,
+    urgent_digest,
 )
 
 HERE = Path(__file__).parent
@@ -74,7 +77,7 @@ COMMON = secret("space 2")
 AUTHOR = SigningKey.from_seed(secret("author"))
 
 
-def post(number: int, life_days: int, size: int) -> Entry:
+def post(number: int, life_days: int, size: int, priority: int = 2) -> Entry:
     """An entry of the common space whose body has ``size`` bytes."""
     payload = f"{number} ".encode().ljust(size, b"x")
     ts_ms = NOW_MS + number * 1000
@@ -88,7 +91,7 @@ def post(number: int, life_days: int, size: int) -> Entry:
         clock=0,
         ts_ms=ts_ms,
         expires_day=expiry_day(ts_ms, life_days * DAY_MS),
-        priority=2,
+        priority=priority,
         payload_hash=sha256(payload).digest(),
         payload_size=len(payload),
         tags=(),
@@ -99,7 +102,8 @@ def post(number: int, life_days: int, size: int) -> Entry:
 
 
 POSTS = [post(number, 3, 20) for number in range(9)] + [post(9, 3, 2000), post(10, 5, 1024), post(11, 7, 1025)]
-STORES = {"i": [0, 1, 2, 3, 4, 5, 9, 10], "r": [0, 1, 2, 3, 6, 7, 8, 11]}
+POSTS.append(post(12, 3, 40, priority=0))
+STORES = {"i": [0, 1, 2, 3, 4, 5, 9, 10], "r": [0, 1, 2, 3, 6, 7, 8, 11, 12]}
 
 
 class Side:
@@ -136,6 +140,9 @@ class Side:
                         events.append(BucketLoaded(space, day, SetView.from_items(items)))
                     case LoadEntries(ids):
                         events.append(EntriesLoaded([self.entries[one] for one in ids if one in self.entries]))
+                    case LoadUrgent():
+                        urgent = [one.id for one in self.entries.values() if one.header.priority == 0]
+                        events.append(UrgentLoaded({COMMON: urgent}))
                     case Ingest(entries):
                         self.entries.update({entry.id: entry for entry in entries})
                         whole = [entry.payload is not None for entry in entries]
@@ -158,10 +165,16 @@ def run() -> tuple[dict[str, Side], list[tuple[str, bytes]]]:
     return sides, log
 
 
+def plain(value: Any) -> Any:
+    """Bytes as hex, however deep they lie."""
+    if isinstance(value, bytes):
+        return value.hex()
+    return [plain(one) for one in value] if isinstance(value, list) else value
+
+
 def message(kind: Type, *fields: Any) -> dict[str, Any]:
     """One message, in words and in bytes."""
-    shown = [field.hex() if isinstance(field, bytes) else field for field in fields]
-    shown = [[one.hex() if isinstance(one, bytes) else one for one in f] if isinstance(f, list) else f for f in shown]
+    shown = [plain(field) for field in fields]
     data = bytes([kind]) + msgspec.msgpack.encode(list(fields))
     return {"name": kind.name, "fields": shown, "bytes": data.hex()}
 
@@ -193,6 +206,10 @@ def main() -> None:
         message(Type.CREDIT, 262_200),
         message(Type.DONE),
         message(Type.BYE, 2),
+        message(Type.OFFER, ids),
+        message(Type.TAKE, ids[:1]),
+        message(Type.CONFIRM, [[0, urgent_digest(KEY, COMMON, ids)]]),
+        message(Type.URGENT, 0, ids),
     ]
     _, log = run()
     vectors = {

@@ -47,6 +47,7 @@ FORBIDDEN = [
 SHELL = {
     "__init__",
     "database",
+    "eviction",
     "home",
     "inbox",
     "neighbours",

@@ -8,6 +8,7 @@ from pathlib import Path
 from outlast.kernel import mail
 from outlast.kernel.entry import Entry, decode_header, entry_id
 from outlast.kernel.node import find_rooms
+from outlast.kernel.quota import POOLED
 from outlast.kernel.room import Event
 from outlast.kernel.store import Incoming, Store
 from tests.seizure.taken import Opened, Row, open_file
@@ -30,8 +31,8 @@ def entries_of(store: Opened) -> dict[int, Entry]:
 def differences(store: Opened, folder: Path) -> list[str]:
     """What a taken store has that a new one lacks to which the same headers and payloads came in the same order.
 
-    The new one is told nothing else: not who brought an entry, nor when, nor who has it now. What both have says no
-    more than the entries and their order do.
+    The new one is told nothing else but whether a stranger brought an entry: not who did, nor when, nor who has it now.
+    What both have says no more than that and the order of the entries.
     """
     arrivals = list(_arrivals(store))
     new = Store.open(folder / "again.db", KEY, rooms=find_rooms())
@@ -54,6 +55,7 @@ def differences(store: Opened, folder: Path) -> list[str]:
 def _arrivals(store: Opened) -> Iterator[Incoming]:
     """What came, in order: entries, some without their payload, and payloads that came behind."""
     entries = entries_of(store)
+    pooled = {n for n, rank in _rows(store, "entry", "n", "rank") if rank >= POOLED}
     changes = _rows(store, "change", "cursor", "event", "n", "gone")
     late = {n for _, event, n, _ in changes if event == Event.PAYLOAD_ARRIVED}
     for cursor, _, n, gone in changes:
@@ -61,7 +63,7 @@ def _arrivals(store: Opened) -> Iterator[Incoming]:
         entry = entries[cursor if n is None else n]
         if n is None and cursor in late:
             entry = Entry(entry.header, entry.header_bytes, entry.signature, entry.id, None)
-        yield Incoming(entry)
+        yield Incoming(entry, (cursor if n is None else n) in pooled)
 
 
 def _rows(store: Opened, table: str, *columns: str) -> Sequence[Row]:

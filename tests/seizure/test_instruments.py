@@ -180,7 +180,7 @@ def test_a_few_bits_that_only_a_pair_shares_are_noticed() -> None:
 @pytest.mark.parametrize(
     "statements",
     [
-        ["UPDATE entry SET tier = 1 WHERE n = 5"],
+        ["UPDATE entry SET rank = rank + 1 WHERE n = 5"],
         ["ALTER TABLE entry ADD COLUMN source BLOB"],
         ["UPDATE entry SET author = x'00112233' WHERE n = 5"],
         ["INSERT INTO tag VALUES (12345, 5)"],

@@ -192,7 +192,9 @@ class TestItsHome:
         meta: dict[str, bytes] = dict(tables["meta"])
         assert meta.keys() <= {"transport", "pruned_day", "tidy_day", "confirmed_day", "floor_ms"}
         assert int.from_bytes(meta.get("floor_ms", b""), "big") % DAY_MS == 0, "a time finer than a day"
-        assert tables["peer"] == [seizure.story.called]
+        (peer,) = tables["peer"]
+        assert peer[:-1] == seizure.story.called
+        assert peer[-1] <= max(row[0] for row in tables["change"]), "how far that neighbour has chosen, and no more"
         assert tables["spent"] == tables["held"] == tables["refused"] == []
 
     def test_the_vault_of_who_runs_it_holds_nothing_of_others(self, seizure: Seizure) -> None:

@@ -44,7 +44,7 @@ class TestStore:
             store = copy_of(nodes.home("Anna").path, tmp_path).store
             row_of = [dict(zip(store.columns["entry"], row, strict=True)) for row in store.tables["entry"]]
             assert {row["id"] for row in row_of} > own
-            told = ("space", "expires_day", "ts_ms", "author", "seq", "tier", "whole")
+            told = ("space", "expires_day", "ts_ms", "author", "seq", "rank", "whole")
             assert len({tuple(row[name] for name in told) for row in row_of}) == 1
             # What stands there about time is no finer than a day: else it would say when somebody here wrote last.
             meta = {

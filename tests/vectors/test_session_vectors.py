@@ -31,13 +31,6 @@ def maker() -> ModuleType:
     return module
 
 
-def plain(value: Any) -> Any:
-    """Bytes as hex, however deep they lie."""
-    if isinstance(value, bytes):
-        return value.hex()
-    return [plain(one) for one in value] if isinstance(value, list) else value
-
-
 @pytest.mark.parametrize("case", VECTORS["spaces"])
 def test_a_space_is_named_as_written(case: dict[str, Any]) -> None:
     space, initiator = bytes.fromhex(case["space"]), case["initiator"]
@@ -51,7 +44,15 @@ def test_a_space_is_named_as_written(case: dict[str, Any]) -> None:
 def test_a_message_is_its_type_and_an_array(case: dict[str, Any]) -> None:
     data = bytes.fromhex(case["bytes"])
     assert Type(data[0]).name == case["name"]
-    assert plain(msgspec.msgpack.decode(data[1:])) == case["fields"]
+    assert maker().plain(msgspec.msgpack.decode(data[1:])) == case["fields"]
+
+
+def test_what_is_urgent_is_confirmed_as_written() -> None:
+    (told,) = [data for role, data in LOG if role == "r" and data[0] == Type.CONFIRM]
+    packed = [unpack(bytes.fromhex(data))[0] for data in VECTORS["session"]["entries"]]
+    (urgent,) = [entry for entry in packed if entry.header.priority == 0]
+    text = b"outlast/urgent/1" + urgent.header.space + urgent.id
+    assert msgspec.msgpack.decode(told[1:]) == [[[0, hmac.digest(KEY, text, "sha256")[:16]]]]
 
 
 def test_there_is_a_vector_for_every_type() -> None:
@@ -68,6 +69,7 @@ def test_there_is_a_vector_for_every_type() -> None:
         Type.PAYLOAD,
         Type.KEPT,
         Type.DONE,
+        Type.CONFIRM,
     }
 
 

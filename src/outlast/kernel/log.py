@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from outlast.kernel.entry import VERSION, Entry, Header, encode_header, entry_id, expiry_day, signing_input
 from outlast.kernel.identity import SigningKey
+from outlast.kernel.stamp import mint
 
 
 class Head(NamedTuple):
@@ -70,11 +71,15 @@ def next_entry(
     ts_ms: int,
     life_ms: int,
     priority: int,
+    stamp_bits: int = 0,
 ) -> Entry:
     """The signed entry that follows ``head`` in the author's chain of a space (32 B).
 
     ``clock`` is its Lamport time, ``life_ms`` how long it is to be kept from ``ts_ms`` on; 0 = for ever.
+    ``stamp_bits`` of work are spent on it (see ``stamp.mint``).
     """
+    payload_hash = sha256(payload).digest()
+    expires_day = expiry_day(ts_ms, life_ms) if life_ms else 0
     header = Header(
         version=VERSION,
         space=space,
@@ -84,12 +89,12 @@ def next_entry(
         prev=head.id if head else None,
         clock=clock,
         ts_ms=ts_ms,
-        expires_day=expiry_day(ts_ms, life_ms) if life_ms else 0,
+        expires_day=expires_day,
         priority=priority,
-        payload_hash=sha256(payload).digest(),
+        payload_hash=payload_hash,
         payload_size=len(payload),
         tags=(),
-        stamp_nonce=0,
+        stamp_nonce=mint(space, expires_day, author.public, payload_hash, stamp_bits) if stamp_bits else 0,
     )
     data = encode_header(header)
     return Entry(header, data, author.sign(signing_input(data)), entry_id(data), payload)

@@ -272,13 +272,13 @@ class Neighbours:
                 buckets = [
                     sync.Bucket(space, day, count)
                     for space in spaces
-                    for day, count in store.buckets(space, pool=live.session.stranger)
+                    for day, count in store.buckets(space, pool=live.session.stranger, also=node.own_pooled())
                     if day == 0 or day >= floor_day
                 ]
                 bare = [entry for entry in store.bare() if entry.id not in self._hopeless]
                 _put(live.events, sync.BucketsLoaded(buckets, bare))
             case sync.LoadBucket(space, day):
-                times, ids = store.bucket(space, day, pool=live.session.stranger)
+                times, ids = store.bucket(space, day, pool=live.session.stranger, also=node.own_pooled())
                 view = await asyncio.to_thread(SetView.from_sorted, times, ids)
                 _put(live.events, sync.BucketLoaded(space, day, view))
             case sync.LoadEntries(ids):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import shutil
 import time
 from collections import Counter
@@ -58,7 +59,7 @@ from outlast.kernel.neighbours import Neighbours, PeerState
 from outlast.kernel.people import new_person, restore_person
 from outlast.kernel.person import Person
 from outlast.kernel.room import Event, Level, Room, RowChanges, Status, Value
-from outlast.kernel.space import GENESIS, OPEN, SpaceBody, make_genesis, space_of
+from outlast.kernel.space import ANYONE, GENESIS, OPEN, SpaceBody, make_genesis, read_genesis, space_of
 from outlast.kernel.store import REFUSED_MAX, Incoming, Store
 from outlast.kernel.vault import Vault
 
@@ -617,6 +618,11 @@ class Node:
             frozenset(peer.node for peer in store.peers()),
         )
 
+    def is_open_to_all(self, space: bytes) -> bool:
+        """Whether strangers may write in a space, as far as its genesis is known here."""
+        genesis = self.open_store.get(space)
+        return genesis is not None and genesis.payload is not None and read_genesis(genesis).writers == ANYONE
+
     def _owner(self, space: bytes) -> bytes | None:
         """The device that founded a space, None while its genesis is not here."""
         if space not in self._owners and (genesis := self.open_store.get(space)) is not None:
@@ -674,6 +680,9 @@ class Node:
                 match verdict:
                     case Admitted(entry):
                         pooled = self._tier(entry, arrival, standing) is forward.Tier.STRANGER
+                        if arrival.own and entry.header.space == mail.MAIL_SPACE:
+                            # Written here or brought by whomever: in the store all mail looks alike.
+                            pooled = store.is_like(mail.MAIL_SPACE, random.randint(1, self.cursor + 1))
                         incoming.setdefault(entry.id, Incoming(entry, pooled))
                         sources.setdefault(entry.id, arrival.source)
                     case Known(entry):
@@ -759,6 +768,10 @@ class Node:
         """Note that these are about to be handed to a link or a bundle."""
         fresh = set().union(*(person.outbox.fresh for person in self.people.values()))
         self._left.update(fresh.intersection(entries))
+
+    def own_pooled(self) -> set[bytes]:
+        """The ids of mail written here that looks in the store as if a stranger had brought it."""
+        return self.open_store.pooled(id for person in self.people.values() for id in person.own_mail())
 
     async def copied(self, entries: Sequence[bytes]) -> None:
         """These are durable at somebody else now: tell the people who wrote them."""

@@ -26,6 +26,7 @@ from outlast.kernel.identity import Device, read_certificate
 from outlast.kernel.kinds import Kind
 from outlast.kernel.log import Head, next_entry
 from outlast.kernel.room import RowChanges, Value
+from outlast.kernel.stamp import STAMP_BITS
 
 if TYPE_CHECKING:
     from outlast.kernel.person import Person
@@ -211,7 +212,8 @@ class Outbox:
         """Sign the next entry of this device's chain in a space and keep it (see ``Node.append``)."""
         async with self._speaking:
             head, clock = self._head(space)
-            entry = next_entry(
+            entry = await asyncio.to_thread(
+                next_entry,
                 self._person.signing_key,
                 head,
                 space=space,
@@ -221,6 +223,7 @@ class Outbox:
                 ts_ms=self._node.now_ms(),
                 life_ms=life_ms,
                 priority=kind.priority,
+                stamp_bits=STAMP_BITS if self._node.is_open_to_all(space) else 0,
             )
             await self.keep([entry], local)
         return entry

@@ -313,6 +313,10 @@ class Person:
                 count += 1
         return count
 
+    def own_mail(self) -> list[bytes]:
+        """The ids of this person's letters that may still be on their way."""
+        return [bytes(row[0]) for row in self.query("SELECT entry FROM sent")]
+
     def authored(self, entries: Iterable[bytes]) -> list[bytes]:
         """Those of the entries that are this person's letters."""
         return [e for e in entries if self.query("SELECT 1 FROM sent WHERE entry = ?", (e,))]

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from outlast.kernel.entry import Header
-from outlast.kernel.stamp import STAMP_MAX_BITS, stamp_bits
+from outlast.kernel.stamp import STAMP_MAX_BITS, strength
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +37,7 @@ _PAYERS_MAX: Final = 2**16 - 1
 
 def rank_of(header: Header, pooled: bool) -> int:
     """How soon an entry goes, 0 to 1023, the highest first: of the pool, of low priority, with a weak stamp."""
-    return POOLED * pooled | header.priority << 6 | STAMP_MAX_BITS - stamp_bits(header)
+    return POOLED * pooled | header.priority << 6 | STAMP_MAX_BITS - strength(header)
 
 
 def excess(held_bytes: int, limit_bytes: int) -> int:

@@ -27,7 +27,8 @@ from outlast.kernel.kinds import Kind, KindError
 NO_SPACE: Final = bytes(32)
 """The space field of a genesis."""
 OPEN: Final = "open"
-WRITERS: Final = ("owner", "anyone")
+ANYONE: Final = "anyone"
+WRITERS: Final = ("owner", ANYONE)
 SIGNERS_MAX: Final = 16
 NONCE_BYTES: Final = 16
 

@@ -20,7 +20,7 @@ STAMP_BITS: Final = 14
 _DOMAIN: Final = b"outlast/stamp/1"
 
 
-def stamp_bits(header: Header) -> int:
+def strength(header: Header) -> int:
     """The strength of a header's stamp, 0 to 63; 0 without one."""
     if header.stamp_nonce == 0:
         return 0
@@ -32,7 +32,7 @@ def stamp_bits(header: Header) -> int:
     )
 
 
-def mint(space: bytes, expires_day: int, author: bytes, payload_hash: bytes, bits: int = STAMP_BITS) -> int:
+def mint(space: bytes, expires_day: int, author: bytes, payload_hash: bytes, bits: int) -> int:
     """A nonce (1 to 2**64 - 1) whose stamp has at least ``bits``; takes about 2**bits hashes of 0.5 µs."""
     bound = sha256(_bound(space, expires_day, author, payload_hash))
     nonce = 0

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -465,33 +465,40 @@ class Store:
         """The entries of these ids that are held, in the order asked for."""
         return [entry for id in ids if (entry := self.get(id)) is not None]
 
-    def buckets(self, space: bytes, *, pool: bool = False) -> list[tuple[int, int]]:
-        """The buckets of a space as (expires_day, ids), by day: with what was declined, and what lies in the pool."""
+    def buckets(self, space: bytes, *, pool: bool = False, also: Collection[bytes] = ()) -> list[tuple[int, int]]:
+        """The buckets of a space as (expires_day, ids), by day: with what was declined, and as ``bucket`` with more."""
         return self._database.query(
             f"SELECT expires_day, sum(ids) FROM (SELECT expires_day, entries AS ids FROM bucket WHERE space = {_SPACE}"
-            f" AND pooled <= ? UNION ALL SELECT expires_day, count(*) FROM declined WHERE space = {_SPACE}"
+            f" AND pooled <= ? UNION ALL SELECT expires_day, 1 FROM entry WHERE space = {_SPACE} AND rank >= {POOLED}"
+            f" AND prefix IN carray(?) UNION ALL SELECT expires_day, count(*) FROM declined WHERE space = {_SPACE}"
             " AND rank < ? GROUP BY expires_day) GROUP BY expires_day",
-            (space, int(pool), space, 2 * POOLED if pool else POOLED),
+            (space, int(pool), space, _prefixes(also), space, 2 * POOLED if pool else POOLED),
         )
 
     def bucket(
-        self, space: bytes, expires_day: int, *, pool: bool = False
+        self, space: bytes, expires_day: int, *, pool: bool = False, also: Collection[bytes] = ()
     ) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
         """A bucket's set, sorted by (ts, id): times in ms, shape (n,), and ids, shape (n, 32).
 
-        In it stands what was declined, so that nobody offers it again, and with ``pool`` what strangers brought.
+        In it stands what was declined, so that nobody offers it again, and of the pool all or the ids in ``also``.
         """
         import numpy as np
 
         limit = 2 * POOLED if pool else POOLED
         times, ids = self._items("entry", limit, space, expires_day)
-        gone_times, gone_ids = self._items("declined", limit, space, expires_day)
-        if not gone_times.size:
+        declined = self._items("declined", limit, space, expires_day)
+        more = self._database.query(
+            f"SELECT ts_ms, id FROM entry WHERE prefix IN carray(?) AND space = {_SPACE} AND expires_day = ?",
+            (_prefixes(also), space, expires_day),
+        )
+        if not declined[0].size and not more:
             return times, ids
-        times, ids = np.concatenate((times, gone_times)), np.concatenate((ids, gone_ids))
+        more_times = np.array([ts_ms for ts_ms, _ in more], np.uint64)
+        more_ids = np.frombuffer(b"".join(id for _, id in more), np.uint8).reshape(-1, 32)
+        times, ids = np.concatenate((times, declined[0], more_times)), np.concatenate((ids, declined[1], more_ids))
         heads = np.ascontiguousarray(ids).view(">u8")
         order = np.lexsort((heads[:, 3], heads[:, 2], heads[:, 1], heads[:, 0], times))
-        # What was declined and is held all the same stands here twice.
+        # What was declined and is held all the same stands here more than once.
         times, ids = times[order], ids[order]
         fresh = np.ones(len(times), bool)
         fresh[1:] = (ids[1:] != ids[:-1]).any(axis=1)
@@ -540,6 +547,13 @@ class Store:
             " ORDER BY n DESC LIMIT ?",
             (peer, _numbers(numbers), limit),
         )
+
+    def is_like(self, space: bytes, number: int) -> bool:
+        """Whether the first entry of a space from this number on lies in the pool; False where there is none."""
+        rows = self._database.query(
+            f"SELECT rank FROM entry WHERE n >= ? AND space = {_SPACE} ORDER BY n LIMIT 1", (number, space)
+        )
+        return bool(rows) and rows[0][0] >= POOLED
 
     def pooled(self, ids: Iterable[bytes]) -> set[bytes]:
         """Which of these ids lie in the pool."""

@@ -172,3 +172,21 @@ def test_the_pool_stands_outside_the_sets_until_somebody_known_has_it_too(keepin
     assert store.buckets(SPACE) == [(DAY, 1)]
     assert store.usage().entries == 2
     assert store.usage().bytes == 2 * SIZE + len(post(2).header_bytes) - len(post(1).header_bytes)
+
+
+def test_what_was_written_here_stands_in_the_sets_however_it_looks_in_the_store(keeping: Keeping) -> None:
+    store = keeping.store
+    keeping.bring(FLOODER, post(1), post(2), post(3, day=DAY + 1), pooled=True)
+    own = [post(2).id, post(3, day=DAY + 1).id]
+    assert store.buckets(SPACE, also=own) == [(DAY, 1), (DAY + 1, 1)]
+    assert [one.tobytes() for one in store.bucket(SPACE, DAY, also=own)[1]] == [post(2).id]
+    assert len(store.bucket(SPACE, DAY, pool=True, also=own)[1]) == 2
+
+
+def test_an_entry_can_be_given_the_looks_of_those_that_came(keeping: Keeping) -> None:
+    store = keeping.store
+    assert not store.is_like(SPACE, 1)
+    keeping.bring(FLOODER, post(1), pooled=True)
+    keeping.bring(FRIEND, post(2))
+    assert [store.is_like(SPACE, number) for number in (1, 2, 3)] == [True, False, False]
+    assert not store.is_like(MAIL_SPACE, 1)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from outlast.kernel.entry import Header
 from outlast.kernel.quota import POOLED, SLICE, Holdings, Payers, capacity, excess, order, rank_of
-from outlast.kernel.stamp import mint, stamp_bits
+from outlast.kernel.stamp import mint, strength
 from tests.unit.kernel.entries import post
 
 A, B, C = (bytes([i]) * 32 for i in range(3))
@@ -36,8 +36,8 @@ def test_a_stamp_counts_within_one_priority_only() -> None:
     entry = header()
     nonce = mint(entry.space, entry.expires_day, entry.author, entry.payload_hash, 6)
     stamped = header(stamp_nonce=nonce)
-    assert stamp_bits(stamped) >= 6
-    assert stamp_bits(entry) == 0
+    assert strength(stamped) >= 6
+    assert strength(entry) == 0
     assert rank_of(stamped, False) <= rank_of(entry, False) - 6
     assert rank_of(header(priority=entry.priority - 1), False) < rank_of(stamped, False)
 
@@ -46,8 +46,8 @@ def test_a_stamp_counts_within_one_priority_only() -> None:
 def test_a_stamp_is_no_good_for_any_other_entry(changes: dict[str, object]) -> None:
     entry = header()
     nonce = mint(entry.space, entry.expires_day, entry.author, entry.payload_hash, 12)
-    assert stamp_bits(header(stamp_nonce=nonce)) >= 12
-    assert stamp_bits(header(stamp_nonce=nonce, **changes)) < 12
+    assert strength(header(stamp_nonce=nonce)) >= 12
+    assert strength(header(stamp_nonce=nonce, **changes)) < 12
 
 
 @given(st.integers(0, 2**40), st.integers(1, 2**40))

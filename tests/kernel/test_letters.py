@@ -519,7 +519,7 @@ class TestClocks:
             boris = await nodes.come_back("boris")
             await boris.node._tidy()
             assert boris.node.open_store.usage().entries == entries
-            assert boris.node.clock_warning() is not None
+            assert boris.node.pruning_stopped() is not None
 
     @story
     async def test_a_clock_before_the_programs_making_is_not_believed(self, tmp_path: Path) -> None:
@@ -527,7 +527,6 @@ class TestClocks:
             anna = await nodes.join("anna", clock=FakeClock(0))
             assert anna.node.now_ms() >= BUILT_MS
             assert "set the clock" in (anna.node.clock_warning() or "")
-
 
     @story
     async def test_changes_that_came_and_went_unread_do_not_hold_up_the_inbox(self, tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """The kernel's door: what rooms, pages and commands may use of it."""
 
+from outlast.kernel.backup import FILE_MAX_BYTES as BACKUP_MAX_BYTES
 from outlast.kernel.backup import BackupBody, open_backup
 from outlast.kernel.backup import count as count_backup
 from outlast.kernel.entry import DAY_MS, Entry
-from outlast.kernel.home import Home, default_path
+from outlast.kernel.home import Home
 from outlast.kernel.identity import (
     check_name,
     entropy_of,
@@ -39,6 +40,7 @@ from outlast.kernel.space import GENESIS, SpaceBody, read_genesis
 from outlast.kernel.trips import BundleReport
 
 __all__ = [
+    "BACKUP_MAX_BYTES",
     "DAY_MS",
     "GENESIS",
     "LETTER_MAX_BYTES",
@@ -67,7 +69,6 @@ __all__ = [
     "Value",
     "check_name",
     "count_backup",
-    "default_path",
     "entropy_of",
     "find_rooms",
     "id_text",

@@ -21,6 +21,8 @@ from outlast.kernel import keyslot
 
 ENTROPY_BYTES: Final = 32
 BODY_MAX_BYTES: Final = 2**31
+FILE_MAX_BYTES: Final = BODY_MAX_BYTES + BODY_MAX_BYTES // 8
+"""More than the largest backup file has."""
 VERSION: Final = 1
 
 _MAGIC: Final = b"outlast backup\n\0"

@@ -51,6 +51,7 @@ from outlast.kernel.entry import (
 )
 from outlast.kernel.home import Home
 from outlast.kernel.identity import SealingKey, check_name, verify
+from outlast.kernel.keyslot import check_passphrase
 from outlast.kernel.kinds import Kinds
 from outlast.kernel.metrics import Metrics
 from outlast.kernel.neighbours import Neighbours, PeerState
@@ -63,7 +64,6 @@ from outlast.kernel.vault import Vault
 
 T = TypeVar("T")
 
-PASSPHRASE_MIN_CHARS: Final = 8
 BATCH_MAX: Final = 2000
 """Entries that pass the door in one transaction."""
 DAY_SHARE_BYTES: Final = 1 << 30
@@ -152,8 +152,8 @@ class Node:
         file. Either way the person starts with a new device.
         """
         name = check_name(name)
-        if passphrase is not None and len(passphrase) < PASSPHRASE_MIN_CHARS:
-            raise UsageError(f"a passphrase has at least {PASSPHRASE_MIN_CHARS} characters; several words are best")
+        if passphrase is not None:
+            check_passphrase(passphrase)
         secret = backup.entropy if backup is not None else entropy or os.urandom(32)
 
         def make() -> None:
@@ -377,9 +377,13 @@ class Node:
         return day_of(self.now_ms())
 
     def clock_warning(self) -> str | None:
-        """One line when this device's clock cannot be right, or when nothing is deleted because of it."""
+        """One line when this device's clock cannot be right."""
         claims = [*self._claims(), *self.neighbours.claims()]
-        return expiry.sane_now(self._system_ms(), self._floor_ms, claims).warning or self._stopped
+        return expiry.sane_now(self._system_ms(), self._floor_ms, claims).warning
+
+    def pruning_stopped(self) -> str | None:
+        """One line when something is over and is not deleted, because the date is in doubt."""
+        return self._stopped
 
     def over_before(self) -> int:
         """The day before which what expires is over: today, or while the date is in doubt what is pruned already."""
@@ -785,6 +789,8 @@ class Node:
             own = Status(Level.CUT, None, "disk-full", {"bytes": self.space_left()})
         elif self.clock_warning():
             own = Status(Level.WARN, None, "clock")
+        elif self.pruning_stopped():
+            own = Status(Level.WARN, None, "pruning-stopped")
         elif self.peers() and not any(peer.connected for peer in self.peers()):
             own = Status(Level.WARN, None, "no-neighbour")
         return [("node", own), *((room.name, room.status(self)) for room in self.rooms.values() if room.status)]

@@ -31,6 +31,7 @@ from outlast.kernel.identity import (
     words_of,
 )
 from outlast.kernel.inbox import Inbox
+from outlast.kernel.keyslot import check_passphrase
 from outlast.kernel.outbox import READ, Outbox
 from outlast.kernel.room import RowChanges, Value
 from outlast.kernel.trips import BundleReport, Progress
@@ -339,7 +340,11 @@ class Person:
         return await trips.read_bundle(self, source, progress=progress)
 
     async def backup(self, passphrase: str) -> bytes:
-        """The backup file under its own passphrase: identity, contacts, the rooms' private rows; no device's keys."""
+        """The backup file under its own passphrase: identity, contacts, the rooms' private rows; no device's keys.
+
+        Raises UsageError for a passphrase under 8 characters, StorageError when there is too much for one file.
+        """
+        check_passphrase(passphrase)
         return await people.backup(self, passphrase)
 
     def old_devices(self) -> list[Device]:

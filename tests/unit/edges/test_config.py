@@ -81,6 +81,7 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 
 def test_the_home_is_where_the_environment_says(tmp_path: Path) -> None:
     assert default_home({"OUTLAST_HOME": str(tmp_path)}) == tmp_path
+    assert default_home({"OUTLAST_HOME": "~/elsewhere"}) == Path.home() / "elsewhere"
     assert default_home({"OUTLAST_HOME": ""}).name == "outlast"
     assert default_home({}).is_absolute()
 

@@ -66,7 +66,8 @@ from outlast.kernel.identity import (
 )
 from outlast.kernel.invite import make_channel_link, make_link, read_channel_link, read_link
 from outlast.kernel.kinds import Kind, KindError, Kinds
-from outlast.kernel.links import tcp
+from outlast.kernel.links.channel import MESSAGE_MAX_BYTES, Channel, Opened
+from outlast.kernel.links.link import Cost, Duplex
 from outlast.kernel.mail import MailError, SealedLetter
 from outlast.kernel.noise import (
     PLAINTEXT_MAX_BYTES,
@@ -838,44 +839,47 @@ def handshakes() -> Iterable[bytes]:
         yield packed(int(pattern), False, sent[0])
 
 
-class NoWriter:
-    """The sending half of a stream that nobody reads."""
+class OneWay:
+    """A link that brings these pieces and takes nothing."""
 
-    def __init__(self) -> None:
-        """It is its own transport."""
-        self.transport = self
+    mtu = 1
+    bits_per_s = 1
+    duplex = Duplex.HALF
+    cost = Cost.FREE
+    address = "nowhere"
 
-    def set_write_buffer_limits(self, high: int) -> None:
-        """Nothing is ever written."""
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        """Open until the pieces are through."""
+        self._pieces = iter(pieces)
 
-    def get_extra_info(self, _name: str) -> tuple[str, int]:
-        """An address."""
-        return "192.0.2.1", 1
+    async def send(self, _data: bytes) -> None:
+        """Nothing is ever sent."""
+
+    async def receive(self) -> bytes:
+        """The next piece."""
+        return next(self._pieces, b"")
+
+    async def close(self) -> None:
+        """Nothing is held."""
 
 
 def channel_reader() -> Run:
-    """Messages of a TCP link: ``[[Noise plaintexts: bytes, their size, or [sealed bytes]], size of pieces]``."""
+    """Messages of a link: ``[[Noise plaintexts: bytes, their size, or [sealed bytes]], size of pieces]``."""
     loop = asyncio.new_event_loop()
 
     async def receive(sealed: bytes, size: int) -> str | None:
-        reader = asyncio.StreamReader(limit=2**26)
-        opened = tcp._Opened(
-            Transport(bytes(32), b"\1" * 32), FrameReader(initiator=True), [], Pattern.XX, None, bytes(32)
-        )
+        opened = Opened(Transport(bytes(32), b"\1" * 32), FrameReader(initiator=True), [], Pattern.XX, None, bytes(32))
         opened.frames.feed(encode_frame(bytes(32)))  # the handshake's
-        writer: Any = NoWriter()
-        channel = tcp.Channel(reader, writer, opened, initiator=True)
-        for at in range(0, len(sealed), size):
-            reader.feed_data(sealed[at : at + size])
-        reader.feed_eof()
+        link = OneWay(sealed[at : at + size] for at in range(0, len(sealed), size))
+        channel = Channel(link, opened, initiator=True)
         took = 0
         try:
             while (message := await channel.receive()) is not None:
-                assert 1 <= len(message) <= tcp.MESSAGE_MAX_BYTES
+                assert 1 <= len(message) <= MESSAGE_MAX_BYTES
                 took += 1
         finally:
-            channel._timer.cancel()
-            assert len(channel._partial) <= tcp.MESSAGE_MAX_BYTES
+            await channel.close()
+            assert len(channel._partial) <= MESSAGE_MAX_BYTES
         return None if took else "incomplete"
 
     def run(data: bytes) -> str | None:

@@ -20,6 +20,7 @@ from outlast.kernel.admit import Admitted, Known, Refused, Verdict
 from outlast.kernel.entry import Entry
 from outlast.kernel.forward import Offer
 from outlast.kernel.links import tcp
+from outlast.kernel.links.channel import Channel
 from outlast.kernel.setrec import SetView
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ class Neighbours:
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
             wait_s = min(wait_s * 2, RETRY_MAX_S)
 
-    async def _accept(self, channel: tcp.Channel) -> None:
+    async def _accept(self, channel: Channel) -> None:
         inbound = [live.peer for live in self._live if not live.initiator and live.peer != channel.remote]
         if channel.remote is None or len(inbound) >= INBOUND_MAX:
             return
@@ -189,7 +190,7 @@ class Neighbours:
                 return False
         return True
 
-    async def _run(self, channel: tcp.Channel, peer: bytes) -> None:
+    async def _run(self, channel: Channel, peer: bytes) -> None:
         """One session from its first message to its end."""
         node, initiator = self._node, channel.initiator
         if not self._is_better(peer, initiator):
@@ -251,7 +252,7 @@ class Neighbours:
             node.touch()
 
     async def _carry_out(
-        self, command: sync.Command, channel: tcp.Channel, live: _Live, ingests: asyncio.Queue[Sequence[Entry]]
+        self, command: sync.Command, channel: Channel, live: _Live, ingests: asyncio.Queue[Sequence[Entry]]
     ) -> str | None:
         """Do what the machine says; a reason when the session is over."""
         node = self._node
@@ -304,7 +305,7 @@ class Neighbours:
             if len(self._unconfirmed) > UNCONFIRMED_MAX:
                 self._unconfirmed.pop(next(iter(self._unconfirmed)))
 
-    async def _read(self, channel: tcp.Channel, live: _Live) -> None:
+    async def _read(self, channel: Channel, live: _Live) -> None:
         try:
             while True:
                 await live.room.wait()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -25,6 +25,8 @@ import msgspec
 
 from outlast.kernel.database import Database, Transaction, check_room_name
 from outlast.kernel.entry import Entry, Header, pack_header, unpack
+from outlast.kernel.forward import ALL_PRIORITIES
+from outlast.kernel.mail import MAIL_PRIORITY, MAIL_SPACE
 from outlast.kernel.room import Change, Event, Room, Value
 from outlast.kernel.space import NO_SPACE
 
@@ -129,6 +131,7 @@ class Store:
         self._database = database
         self._rooms = {check_room_name(room.name): room for room in rooms}
         self._spaces: dict[bytes, int] = {}
+        self._removals = 0
 
     @classmethod
     def open(cls, path: Path, key: bytes, *, rooms: Sequence[Room] = ()) -> Self:
@@ -359,32 +362,52 @@ class Store:
         """The entries of these ids that are held, in the order asked for."""
         return [entry for id in ids if (entry := self.get(id)) is not None]
 
-    def buckets(self, space: bytes) -> list[tuple[int, int]]:
-        """The non-empty buckets of a space as (expires_day, entries), by day."""
-        return self._database.query(f"SELECT expires_day, entries FROM bucket WHERE space = {_SPACE}", (space,))
+    def buckets(self, space: bytes, priority_max: int = ALL_PRIORITIES) -> list[tuple[int, int]]:
+        """The non-empty buckets of a space as (expires_day, entries), by day; what counts is up to ``priority_max``."""
+        found = self._database.query(f"SELECT expires_day, entries FROM bucket WHERE space = {_SPACE}", (space,))
+        if _is_all(space, priority_max):
+            return found
+        counts = ((day, sum(len(times) for times, _ in self.slices(space, day, priority_max))) for day, _ in found)
+        return [(day, count) for day, count in counts if count]
 
-    def bucket(self, space: bytes, expires_day: int) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+    def bucket(
+        self, space: bytes, expires_day: int, priority_max: int = ALL_PRIORITIES
+    ) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
         """A bucket's set, sorted by (ts, id): times in ms, shape (n,), and ids, shape (n, 32)."""
         import numpy as np
 
-        times: list[NDArray[np.uint64]] = []
-        ids: list[bytes] = []
+        slices = list(self.slices(space, expires_day, priority_max))
+        times = np.fromiter((ts_ms for part, _ in slices for ts_ms in part), np.uint64)
+        return times, np.frombuffer(b"".join(ids for _, ids in slices), np.uint8).reshape(-1, 32)
+
+    def slices(
+        self, space: bytes, expires_day: int, priority_max: int = ALL_PRIORITIES
+    ) -> Iterator[tuple[list[int], bytes]]:
+        """A bucket's set piece by piece, in its order: times in ms, and ids, 32 B each.
+
+        What changes between two pieces may be in it or not.
+        """
         after: tuple[int, bytes] = (-1, b"")
+        header = "NULL" if _is_all(space, priority_max) else "header"
         while True:
             # Slices keep the memory for rows small; each begins behind the last one in the index.
             rows = self._database.query(
-                f"SELECT ts_ms, id FROM entry WHERE space = {_SPACE} AND expires_day = ? AND (ts_ms, id) > (?, ?)"
-                " ORDER BY ts_ms, id LIMIT ?",
+                f"SELECT ts_ms, id, {header} FROM entry WHERE space = {_SPACE} AND expires_day = ?"
+                " AND (ts_ms, id) > (?, ?) ORDER BY ts_ms, id LIMIT ?",
                 (space, expires_day, *after, _SLICE),
             )
-            if rows:
-                after = rows[-1]
-                times.append(np.fromiter((row[0] for row in rows), np.uint64, len(rows)))
-                ids.append(b"".join([row[1] for row in rows]))
+            urgent = [row for row in rows if row[2] is None or _decode(row[2]).priority <= priority_max]
+            yield [row[0] for row in urgent], b"".join([row[1] for row in urgent])
             if len(rows) < _SLICE:
-                break
-        joined = np.frombuffer(b"".join(ids), np.uint8).reshape(-1, 32)
-        return (np.concatenate(times) if times else np.empty(0, np.uint64)), joined
+                return
+            after = rows[-1][:2]
+
+    def version(self, space: bytes, expires_day: int) -> tuple[Value, ...]:
+        """Another one whenever a bucket's set is another one, within one run of the program."""
+        rows = self._database.query(
+            f"SELECT * FROM bucket WHERE space = {_SPACE} AND expires_day = ?", (space, expires_day)
+        )
+        return (self._removals, *(value for row in rows for value in row))
 
     def bare(self, limit: int = 10_000) -> list[Entry]:
         """Entries whose payload has not come yet, newest first; those whose payload was dropped are not among them."""
@@ -558,6 +581,7 @@ class Store:
             f" FROM entry e WHERE {where} LIMIT ?",
             (*args, limit),
         )
+        self._removals += bool(rows)
         counts: dict[tuple[int, int], tuple[int, int]] = {}
         numbers, tags, gone = [], [], []
         for header, signature, id, n, space, day, payload_size in rows:
@@ -606,6 +630,11 @@ def _create_views(t: Transaction, room: Room) -> None:
 
 def _entry(header: bytes, signature: bytes, id: bytes, payload: bytes | None) -> Entry:
     return Entry(_decode(header), header, signature, id, payload)
+
+
+def _is_all(space: bytes, priority_max: int) -> bool:
+    """Whether no entry of a space is above this priority: all mail has one."""
+    return priority_max >= (MAIL_PRIORITY if space == MAIL_SPACE else ALL_PRIORITIES)
 
 
 def _prefix(data: bytes) -> int:

@@ -28,7 +28,7 @@ from __future__ import annotations
 import hmac
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from hashlib import sha256
 from heapq import heappop, heappush
@@ -47,8 +47,8 @@ from outlast.kernel.entry import (
     travel_size,
     unpack_all,
 )
-from outlast.kernel.forward import Offer, Rank, offered, rank
-from outlast.kernel.setrec import SEED_BYTES, Initiator, Responder, SetView
+from outlast.kernel.forward import ALL_PRIORITIES, Carriage, Offer, Rank, offered, rank
+from outlast.kernel.setrec import FRAME_LIMIT_MIN_BYTES, SEED_BYTES, Initiator, Responder, SetView
 from outlast.kernel.space import space_of
 
 VERSIONS: Final = (1,)
@@ -179,6 +179,11 @@ class LocalAppended:
 
 
 @dataclass(frozen=True, slots=True)
+class TakenByLink:
+    """The link took all that was to be sent; comes when ``Session.has_more`` says that there is more."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed; any clock that does not run backwards, about once in 10 s."""
 
@@ -203,6 +208,7 @@ Event = (
     | EntriesLoaded
     | Ingested
     | LocalAppended
+    | TakenByLink
     | Tick
     | Stopping
     | LinkClosed
@@ -221,10 +227,14 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class LoadBuckets:
-    """Count what is held of these spaces: buckets of ``floor_day`` and later, and of day 0."""
+    """Count what is held of these spaces: buckets of ``floor_day`` and later, and of day 0.
+
+    Only entries up to ``priority_max`` count, here and in LoadBucket.
+    """
 
     spaces: frozenset[bytes]
     floor_day: int
+    priority_max: int = ALL_PRIORITIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +243,7 @@ class LoadBucket:
 
     space: bytes
     day: int
+    priority_max: int = ALL_PRIORITIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +331,7 @@ class _Hello(_Message, frozen=True):
         Meta(max_length=SPACES_MAX + _SPACES_STEP),
     ]
     credit: _Bytes
+    priority_max: Annotated[int, Meta(ge=0, le=ALL_PRIORITIES)] = ALL_PRIORITIES
 
 
 class _Summary(_Message, frozen=True):
@@ -412,7 +424,23 @@ class Limits:
     output_bytes: int = 2**62
     """What may be sent to it."""
     credit_bytes: int = CREDIT_BYTES
+    turn_bytes: int = 2**62
+    """What one step sends of entries and payloads; more at the next TakenByLink, behind what is more urgent by then."""
+    step_bytes: int = ENTRIES_MAX_BYTES
+    """Largest message of entries, pieces or reconciliation that this side makes, where one entry is no longer."""
+    priority_max: int = ALL_PRIORITIES
+    """Entries of greater numbers are neither compared nor offered."""
     stall_ms: int = STALL_MS
+
+    def over(self, carriage: Carriage) -> Limits:
+        """These limits over a link that carries no more than this."""
+        return replace(
+            self,
+            turn_bytes=min(self.turn_bytes, carriage.turn_bytes),
+            step_bytes=min(self.step_bytes, carriage.step_bytes),
+            priority_max=min(self.priority_max, carriage.priority_max),
+            stall_ms=max(self.stall_ms, carriage.stall_ms),
+        )
 
 
 class _Outbox:
@@ -421,6 +449,7 @@ class _Outbox:
     def __init__(self, spaces: Collection[bytes], credit: int, limits: Limits) -> None:
         self._credit = credit
         self._left = limits.output_bytes
+        self._step = limits.step_bytes
         self._spaces = spaces
         self._live: list[tuple[Rank, int, Entry]] = []
         self._pushed = 0  # tells two offers of one entry apart
@@ -435,6 +464,7 @@ class _Outbox:
         self._offset = 0
         self._flying: deque[tuple[bytes, int]] = deque()  # id, and bytes that its KEPT frees
         self._window = WINDOW_BYTES
+        self._turn = self._turn_left = limits.turn_bytes
         self._partly_sent = 0  # bytes of the payload in the making
         self._kept = 0
         self._lacked = 0
@@ -468,6 +498,15 @@ class _Outbox:
             or self._pieces
             or self._flying
         )
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something waits for the next turn alone."""
+        return self._turn_left <= 0 and bool(self._live or self._ready or self._pieces) and self._room > 0
+
+    def begin_turn(self) -> None:
+        """The link can take more."""
+        self._turn_left = self._turn
 
     def push(self, offers: Iterable[Offer]) -> None:
         """News; an alarm overtakes all that waits."""
@@ -544,8 +583,11 @@ class _Outbox:
         batch, ids = bytearray((Type.ENTRIES,)), list[bytes]()
         blocked = False
         while (item := self._first()) is not None:
+            if self._turn_left <= 0 and not ids:
+                return
             entry_id, data = item
-            if entry_id is not None and len(batch) + len(data) <= min(ENTRIES_MAX_BYTES, self._room):
+            fits = len(batch) + len(data) <= (self._step if ids else ENTRIES_MAX_BYTES)
+            if entry_id is not None and fits and len(batch) + len(data) <= self._room:
                 batch += data
                 ids.append(entry_id)
                 self._drop_first(data)
@@ -561,9 +603,9 @@ class _Outbox:
                 break
         if ids:
             yield self._sent(bytes(batch), ids)
-        while self._pieces and not blocked:
+        while self._pieces and not blocked and self._turn_left > 0:
             entry_id, payload = self._pieces[0]
-            end = self._offset + PIECE_MAX_BYTES
+            end = self._offset + min(PIECE_MAX_BYTES, self._step)
             message = _encode(Type.PAYLOAD, _Piece(entry_id, self._offset, payload[self._offset : end]))
             if len(message) > self._room:
                 break
@@ -622,6 +664,7 @@ class _Outbox:
 
     def _sent(self, message: bytes, ids: list[bytes]) -> bytes:
         size = len(message)
+        self._turn_left -= size
         self._credit -= size
         self._left -= size
         self._window -= size
@@ -830,6 +873,7 @@ class Session:
         self._floor = self._pruned_day = pruned_day
         self._rand = rand
         self._limits = limits
+        self._priority_max = limits.priority_max
 
         self._refs: list[bytes] = []
         self._ref_of: dict[bytes, int] = {}
@@ -855,6 +899,11 @@ class Session:
         self._now_ms: int | None = None
         self._progress_ms: int | None = None
         self._out: list[Command] = []
+
+    @property
+    def has_more(self) -> bool:
+        """Whether more is to be sent once the link has taken what was."""
+        return not self.closed and self._outbox.has_more
 
     @property
     def unacknowledged(self) -> list[bytes]:
@@ -886,7 +935,7 @@ class Session:
                 self._message(data)
             case BucketsLoaded(buckets, missing):
                 self._summarise(buckets)
-                self._inbox.need_payloads(missing)
+                self._inbox.need_payloads(e for e in missing if e.header.priority <= self._priority_max)
             case BucketLoaded(space, day, view):
                 self._bucket_loaded((space, day), view)
             case EntriesLoaded(entries):
@@ -898,6 +947,8 @@ class Session:
                     self._out.append(Send(message))
             case LocalAppended(offers):
                 self._push(offers)
+            case TakenByLink():
+                self._outbox.begin_turn()
             case Tick(now_ms):
                 self._tick(now_ms)
             case Stopping():
@@ -914,7 +965,7 @@ class Session:
         macs = [self._mac(space, own=True) for space in self._own_spaces]
         # Filled up to a multiple of 8 and sorted, so that little shows of their number and order.
         macs += [self._rand(_MAC_BYTES) for _ in range(-len(macs) % _SPACES_STEP)]
-        return _Hello(list(VERSIONS), self._today, sorted(macs), self._inbox.grant)
+        return _Hello(list(VERSIONS), self._today, sorted(macs), self._inbox.grant, self._priority_max)
 
     def _mac(self, space: bytes, *, own: bool) -> bytes:
         return space_mac(self._key, initiator=self._initiator is own, space=space)
@@ -933,7 +984,9 @@ class Session:
             self._floor = max(self._pruned_day, hello.today)
         self._outbox = _Outbox(self.spaces, hello.credit, self._limits)
         self._inbox = _Inbox(self.spaces, self._limits)
-        self._out.append(LoadBuckets(self.spaces, self._floor))
+        # Both sides compare the same part of their buckets.
+        self._priority_max = min(self._priority_max, hello.priority_max)
+        self._out.append(LoadBuckets(self.spaces, self._floor, self._priority_max))
 
     def _summarise(self, buckets: Sequence[Bucket]) -> None:
         ours = {
@@ -999,7 +1052,7 @@ class Session:
                 if len(self._responders) >= RECON_OPEN_MAX:
                     raise SyncError("it opens too many buckets at once")
                 self._responders[key] = None
-                self._out.append(LoadBucket(*key))
+                self._out.append(LoadBucket(*key, self._priority_max))
             self._questions[key] = message
             self._answer(key)
 
@@ -1022,11 +1075,11 @@ class Session:
 
     def _bucket_loaded(self, key: _Key, view: SetView) -> None:
         if key in self._passes:
-            machine = Initiator(view, seed=self._rand(SEED_BYTES), frame_size_limit=RECON_MAX_BYTES)
+            machine = Initiator(view, seed=self._rand(SEED_BYTES), frame_size_limit=self._recon_bytes)
             self._passes[key] = _Pass(machine, 0)
             self._send_recon(key, machine.initiate())
         elif key in self._responders:
-            self._responders[key] = Responder(view, frame_size_limit=RECON_MAX_BYTES)
+            self._responders[key] = Responder(view, frame_size_limit=self._recon_bytes)
             self._answer(key)
         elif key in self._served:
             self._outbox.pull(_encode(Type.END, _BucketName(self._ref_of[key[0]], key[1])), view)
@@ -1046,6 +1099,12 @@ class Session:
             self._again.append(key)
         del self._passes[key]
         self._send_recon(key, b"")
+
+    @property
+    def _recon_bytes(self) -> int:
+        """Largest message of reconciliation that this side makes."""
+        whole = self._limits.step_bytes >= ENTRIES_MAX_BYTES
+        return RECON_MAX_BYTES if whole else max(self._limits.step_bytes, FRAME_LIMIT_MIN_BYTES)
 
     def _send_recon(self, key: _Key, message: bytes) -> None:
         self._send(Type.RECON, _Recon(self._ref_of[key[0]], key[1], message))
@@ -1121,12 +1180,16 @@ class Session:
         if key not in (self._ours or ()) or key in self._served:
             raise SyncError("it pulls a bucket that it was not offered, or pulls one twice")
         self._served.add(key)
-        self._out.append(LoadBucket(*key))
+        self._out.append(LoadBucket(*key, self._priority_max))
+
+    def welcome(self, offers: Iterable[Offer]) -> list[Offer]:
+        """What of some news is for this session."""
+        return offered(offers, self._peer, self.spaces, self._floor, self._priority_max)
 
     def _push(self, offers: Sequence[Offer]) -> None:
         if self.peer_today is None:
             return  # the snapshots, not taken yet, will hold them
-        fresh = offered(offers, self._peer, self.spaces, self._floor)
+        fresh = self.welcome(offers)
         self._outbox.push(fresh)
         if self._pushed is not None and len(self._pushed) < TOLD_MAX:
             self._pushed.update(offer.entry.id for offer in fresh)
@@ -1142,7 +1205,7 @@ class Session:
         while self._to_reconcile and len(self._passes) < RECON_OPEN_MAX:
             key = self._to_reconcile.popleft()
             self._passes[key] = _Pass(None, 0)
-            self._out.append(LoadBucket(*key))
+            self._out.append(LoadBucket(*key, self._priority_max))
         while self._to_pull and len(self._pulling) < RECON_OPEN_MAX:
             key = self._to_pull.popleft()
             self._pulling.add(key)

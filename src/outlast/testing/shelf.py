@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from outlast.kernel.entry import Entry
+from outlast.kernel.forward import ALL_PRIORITIES
 from outlast.kernel.log import Head
 from outlast.kernel.room import Change, Delete, Event, Put, Room, RowChanges, Rows
 from outlast.kernel.setrec import SetView
@@ -71,12 +72,12 @@ class Shelf(Protocol):
         """Those of these that are held."""
         ...
 
-    def buckets(self, space: bytes) -> list[tuple[int, int]]:
-        """The days of a space on which something expires, and how much."""
+    def buckets(self, space: bytes, priority_max: int = ALL_PRIORITIES) -> list[tuple[int, int]]:
+        """The days of a space on which something up to this priority expires, and how much."""
         ...
 
-    def bucket(self, space: bytes, day: int) -> SetView:
-        """A snapshot of one bucket."""
+    def bucket(self, space: bytes, day: int, priority_max: int = ALL_PRIORITIES) -> SetView:
+        """A snapshot of one bucket, up to this priority."""
         ...
 
     def head(self, space: bytes, author: bytes) -> Head | None:
@@ -130,20 +131,20 @@ class MemoryShelf:
         """Those in the dict."""
         return [self.entries[one] for one in ids if one in self.entries]
 
-    def buckets(self, space: bytes) -> list[tuple[int, int]]:
+    def buckets(self, space: bytes, priority_max: int = ALL_PRIORITIES) -> list[tuple[int, int]]:
         """Counted at each call."""
         counts: dict[int, int] = {}
         for entry in self.entries.values():
-            if space_of(entry) == space:
+            if space_of(entry) == space and entry.header.priority <= priority_max:
                 counts[entry.header.expires_day] = counts.get(entry.header.expires_day, 0) + 1
         return sorted(counts.items())
 
-    def bucket(self, space: bytes, day: int) -> SetView:
+    def bucket(self, space: bytes, day: int, priority_max: int = ALL_PRIORITIES) -> SetView:
         """Sorted at each call."""
         return SetView.from_items(
             (entry.header.ts_ms, entry.id)
             for entry in self.entries.values()
-            if space_of(entry) == space and entry.header.expires_day == day
+            if space_of(entry) == space and entry.header.expires_day == day and entry.header.priority <= priority_max
         )
 
     def head(self, space: bytes, author: bytes) -> Head | None:
@@ -218,13 +219,13 @@ class FileShelf:
         """Read from the file."""
         return self._store.load(ids)
 
-    def buckets(self, space: bytes) -> list[tuple[int, int]]:
+    def buckets(self, space: bytes, priority_max: int = ALL_PRIORITIES) -> list[tuple[int, int]]:
         """Asked of the file."""
-        return self._store.buckets(space)
+        return self._store.buckets(space, priority_max)
 
-    def bucket(self, space: bytes, day: int) -> SetView:
+    def bucket(self, space: bytes, day: int, priority_max: int = ALL_PRIORITIES) -> SetView:
         """Read from the file."""
-        return SetView.from_sorted(*self._store.bucket(space, day))
+        return SetView.from_sorted(*self._store.bucket(space, day, priority_max))
 
     def head(self, space: bytes, author: bytes) -> Head | None:
         """Asked of the file."""

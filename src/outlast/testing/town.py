@@ -57,6 +57,7 @@ from outlast.kernel.sync import (
     Send,
     Session,
     Started,
+    TakenByLink,
     Tick,
 )
 from outlast.testing.clock import START_MS, FakeClock
@@ -262,16 +263,16 @@ class Place:
     def answer(self, command: Command, peer: bytes) -> Event | None:
         """Carry out one command of a session with ``peer``; None if it asks nothing."""
         match command:
-            case LoadBuckets(spaces, floor_day):
+            case LoadBuckets(spaces, floor_day, priority_max):
                 buckets = [
                     Bucket(space, day, count)
                     for space in sorted(spaces)
-                    for day, count in self.shelf.buckets(space)
+                    for day, count in self.shelf.buckets(space, priority_max)
                     if day == 0 or day >= floor_day
                 ]
                 return BucketsLoaded(buckets, self.shelf.bare())
-            case LoadBucket(space, day):
-                return BucketLoaded(space, day, self.shelf.bucket(space, day))
+            case LoadBucket(space, day, priority_max):
+                return BucketLoaded(space, day, self.shelf.bucket(space, day, priority_max))
             case LoadEntries(ids):
                 return EntriesLoaded(self.shelf.load(ids))
             case Ingest(entries):
@@ -356,6 +357,8 @@ class Meeting:
                     answer = place.answer(command, peer)
                     if answer is not None:
                         self._answers[end].append(answer)
+        if self.sessions[end].has_more:
+            self._answers[end].append(TakenByLink())
 
     def turn(self) -> bool:
         """Let one thing happen somewhere; False when nothing can without time passing."""

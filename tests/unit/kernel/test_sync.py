@@ -882,7 +882,7 @@ def test_ids_that_a_store_declined_and_left_in_its_view_are_neither_asked_for_no
     declined = [entry for one, entry in a.entries.items() if one not in b.entries]
     bucket = b.shelf.bucket
 
-    def with_declined(space: bytes, day: int) -> SetView:
+    def with_declined(space: bytes, day: int, *_: int) -> SetView:
         view = bucket(space, day)
         items = [(item.timestamp, item.prefix) for item in map(view.item, range(len(view)))]
         gone = [(e.header.ts_ms, e.id) for e in declined if space_of(e) == space and e.header.expires_day == day]

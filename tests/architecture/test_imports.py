@@ -55,6 +55,7 @@ SHELL = {
     "people",
     "person",
     "room",
+    "snapshots",
     "store",
     "trips",
     "vault",

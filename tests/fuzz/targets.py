@@ -842,6 +842,7 @@ def handshakes() -> Iterable[bytes]:
 class OneWay:
     """A link that brings these pieces and takes nothing."""
 
+    kind = "one way"
     mtu = 1
     bits_per_s = 1
     duplex = Duplex.HALF

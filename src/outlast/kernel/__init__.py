@@ -18,6 +18,7 @@ from outlast.kernel.identity import (
 )
 from outlast.kernel.invite import make_channel_link, read_channel_link
 from outlast.kernel.kinds import Kind
+from outlast.kernel.links.link import Cost, Duplex, Link, LinkError, Way
 from outlast.kernel.mail import LETTER_MAX_BYTES
 from outlast.kernel.neighbours import PeerState
 from outlast.kernel.node import Node, find_rooms
@@ -48,14 +49,18 @@ __all__ = [
     "BundleReport",
     "Change",
     "Contact",
+    "Cost",
     "Custody",
     "Delete",
+    "Duplex",
     "Entry",
     "Event",
     "Home",
     "Kind",
     "Letter",
     "Level",
+    "Link",
+    "LinkError",
     "Node",
     "PeerState",
     "Person",
@@ -67,6 +72,7 @@ __all__ = [
     "SpaceBody",
     "Status",
     "Value",
+    "Way",
     "check_name",
     "count_backup",
     "entropy_of",

@@ -513,7 +513,7 @@ class _Outbox:
         for offer in offers:
             if len(self._live) < LIVE_MAX:
                 self._pushed += 1
-                heappush(self._live, (rank(offer.entry, offer.tier), self._pushed, _as_news(offer.entry)))
+                heappush(self._live, (rank(offer.entry, offer.tier), self._pushed, as_news(offer.entry)))
             else:
                 self._offered.append(offer.entry.id)
 
@@ -1275,7 +1275,7 @@ _BYE_LINES: Final = {
 }
 
 
-def _as_news(entry: Entry) -> Entry:
+def as_news(entry: Entry) -> Entry:
     """An entry as it waits to be pushed: without a payload that is asked for apart, which would fill the memory."""
     if entry.payload is None or len(entry.payload) <= INLINE_MAX_BYTES:
         return entry

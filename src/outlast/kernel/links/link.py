@@ -44,6 +44,11 @@ class Link(Protocol):
     """
 
     @property
+    def kind(self) -> str:
+        """What is counted together, such as ``tcp``; the same for all links of a kind."""
+        ...
+
+    @property
     def mtu(self) -> int:
         """The most bytes that ``send`` takes at once, from 1 on."""
         ...

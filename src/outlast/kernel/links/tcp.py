@@ -31,6 +31,7 @@ _Closed = (ConnectionError, asyncio.IncompleteReadError, TimeoutError, OSError)
 class TcpLink:
     """A TCP connection, as a ``Link``."""
 
+    kind: Final = "tcp"
     mtu: Final = 2 + 65_535  # one frame
     bits_per_s: Final = BITS_PER_S
     duplex: Final = Duplex.FULL

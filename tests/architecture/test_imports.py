@@ -47,6 +47,7 @@ FORBIDDEN = [
 SHELL = {
     "__init__",
     "database",
+    "devices",
     "home",
     "inbox",
     "neighbours",

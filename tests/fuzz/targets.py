@@ -26,7 +26,7 @@ from outlast.edges.api import LocalApi
 from outlast.edges.config import parse_address
 from outlast.edges.web import read_cookies
 from outlast.errors import LockedError, OutlastError, ProtocolError, StorageError, UsageError
-from outlast.kernel import backup, bundle, hpke, keyslot, mail, room
+from outlast.kernel import backup, bundle, hpke, keyslot, mail, revocation, room
 from outlast.kernel.admit import AdmissionState, Candidate, examine
 from outlast.kernel.bundle import BundleError, BundleReader, BundleWriter
 from outlast.kernel.entry import (
@@ -297,7 +297,7 @@ class NoRows:
         return []
 
 
-KINDS: tuple[Kind, ...] = (GENESIS, *ROOM.kinds, *ROOM.letters)
+KINDS: tuple[Kind, ...] = (GENESIS, revocation.REVOKE, revocation.DEVICES, *ROOM.kinds, *ROOM.letters)
 
 
 def decode_kind(data: bytes) -> str | None:
@@ -317,6 +317,8 @@ def bodies() -> Iterable[bytes]:
     made: list[msgspec.Struct] = [
         SpaceBody("open", "news", owner.certificate, "owner", (owner.identity,), bytes(16)),
         Post("hello", None),
+        revocation.Revoke(revocation.revoke(somebody("Ada").identity, owner.device)),
+        msgspec.msgpack.decode(next(iter(device_letters())), type=revocation.Devices),
         Hide(secret("post")),
         ChannelDevice(owner.certificate),
         Text("hello", bytes(16)),
@@ -343,6 +345,40 @@ def device_bodies() -> Iterable[bytes]:
     ada = somebody("Ada").device
     for name in ("Ada", "Ada L", "Ада", "x" * 64):
         yield msgspec.msgpack.encode(DeviceBody(ada.identity, ada.device, ada.seal, TODAY, name))
+
+
+def read_signed_revocation(data: bytes) -> None:
+    """The revocation of a body that the identity signed, whatever it says; and as an entry brings it."""
+    signed = revocation.SignedRevocation(data, somebody("Ada").identity.sign(b"outlast/revocation/1" + data))
+    found = revocation.read_revocation(msgspec.msgpack.encode(signed))
+    brought = entry(revocation.REVOKE.encode(revocation.Revoke(found.signed)), kind="revoke", space=found.space)
+    assert revocation.revocation_in(brought) == found
+
+
+def revocation_bodies() -> Iterable[bytes]:
+    """Bodies of revocations."""
+    identity, device = somebody("Ada").identity.public, somebody("Bob").signing.public
+    for space, seq, last in ((mail.MAIL_SPACE, 0, None), (secret("space"), 2**64 - 1, secret("entry"))):
+        yield msgspec.msgpack.encode(revocation.RevocationBody(identity, device, space, seq, last))
+
+
+def read_devices(data: bytes) -> str | None:
+    """A letter about devices tells of few, and of no one's but its sender's."""
+    identity = somebody("Ada").identity.public
+    added, revoked = revocation.read_told(data, identity)
+    assert max(len(added), len(revoked)) <= revocation.TOLD_MAX
+    assert {one.identity for one, _, _ in added} | {one.identity for one in revoked} <= {identity}
+    return None if added or revoked else "nothing"
+
+
+def device_letters() -> Iterable[bytes]:
+    """Letters about devices."""
+    ada, bob = somebody("Ada"), somebody("Bob")
+    signature = sign_prekey(ada.signing, ada.prekey.public, TODAY)
+    told = revocation.Told(ada.device.certificate, ada.prekey.public, TODAY, signature)
+    ended = revocation.revoke(ada.identity, bob.signing.public)
+    yield revocation.tell([told, told], [ended])
+    yield revocation.tell([], [ended, revocation.revoke(bob.identity, bob.signing.public)])
 
 
 def text_of(data: bytes) -> str:
@@ -740,8 +776,10 @@ def backup_bodies() -> Iterable[bytes]:
     contact = backup.BackupContact(bob.identity, "Bob", 5, False, NOW_MS, bytes(16), [device])
     rows = backup.TableRows(["n", "text"], [[1, "x"], [2, None], [3, b"y"]])
     held = backup.RoomRows(1, {"local_carry_message": rows})
+    ended = backup.BackupRevocation(revocation.revoke(somebody("Ada").identity, bob.device), NOW_MS)
+    head = backup.BackupHead(ada.device, secret("space"), 3, 4, secret("entry"))
     yield msgspec.msgpack.encode(
-        backup.BackupBody(1, NOW_MS, bytes(32), "Ada", [ada.certificate], [contact], {"carry": held})
+        backup.BackupBody(1, NOW_MS, bytes(32), "Ada", [ada.certificate], [contact], {"carry": held}, [ended], [head])
     )
 
 
@@ -1213,6 +1251,8 @@ TARGETS = (
         (IdentityError,),
         3,
     ),
+    Target("revocation behind its signature", revocation_bodies, run_with(read_signed_revocation), (IdentityError,), 1),
+    Target("letter about devices", device_letters, run_with(read_devices), (), 1),
     Target("certificate behind its signatures", device_bodies, run_with(read_signed_certificate), (IdentityError,), 2),
     Target(
         "links",

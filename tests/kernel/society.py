@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -103,6 +104,11 @@ class Society:
         self._clocks[name] = clock or self.clock
         return await self.come_back(name, passphrase=passphrase)
 
+    def person(self, name: str) -> Person:
+        """Who lives on that open node."""
+        (person,) = self._open[name].people.values()
+        return person
+
     async def leave(self, name: str) -> None:
         """Close that person's node."""
         await self._open.pop(name).close()
@@ -116,6 +122,14 @@ class Society:
             return await node.unlock(passphrase)
         (person,) = node.people.values()
         return person
+
+    async def copy(self, name: str, to: str) -> Person:
+        """Copy a node's home as it stands, stopped for that while; both are open afterwards."""
+        await self.leave(name)
+        shutil.copytree(self.home(name).path, self.home(to).path)
+        self._clocks[to] = self._clocks[name]
+        await self.come_back(name)
+        return await self.come_back(to)
 
     async def close(self) -> None:
         """Close all nodes."""
@@ -178,6 +192,12 @@ def envelopes(person: Person) -> list[Entry]:
         cursor = changes[-1].cursor
         entries += [c.entry for c in changes if c.event is Event.ADMITTED and c.entry.header.kind == "mail"]
     return entries
+
+
+def entries_of(person: Person) -> list[Entry]:
+    """Everything in this person's node, in the order in which it came."""
+    store = person.node.open_store
+    return store.load(bytes(row[0]) for row in store.query("SELECT id FROM entry ORDER BY n"))
 
 
 async def hand_over(entries: Iterable[Entry], receiver: Person) -> None:

@@ -57,6 +57,7 @@ from outlast.kernel.metrics import Metrics
 from outlast.kernel.neighbours import Neighbours, PeerState
 from outlast.kernel.people import new_person, restore_person
 from outlast.kernel.person import Person
+from outlast.kernel.revocation import REVOKE
 from outlast.kernel.room import Level, Room, RowChanges, Status, Value
 from outlast.kernel.space import GENESIS, OPEN, SpaceBody, make_genesis, space_of
 from outlast.kernel.store import REFUSED_MAX, Incoming, Store
@@ -104,7 +105,7 @@ class Node:
         """Made by ``open`` alone."""
         self.home = home
         self.rooms: Mapping[str, Room] = {room.name: room for room in rooms}
-        self.kinds = Kinds([GENESIS, *(kind for room in rooms for kind in room.kinds)])
+        self.kinds = Kinds([GENESIS, REVOKE, *(kind for room in rooms for kind in room.kinds)])
         self.letters = Kinds([kind for room in rooms for kind in room.letters])
         self.letter_rooms: Mapping[str, Room] = {kind.name: room for room in rooms for kind in room.letters}
         self.store: Store | None = None

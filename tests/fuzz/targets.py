@@ -29,6 +29,7 @@ from outlast.errors import LockedError, OutlastError, ProtocolError, StorageErro
 from outlast.kernel import backup, bundle, hpke, keyslot, mail, revocation, room
 from outlast.kernel.admit import AdmissionState, Candidate, examine
 from outlast.kernel.bundle import BundleError, BundleReader, BundleWriter
+from outlast.kernel.chunks import Downloads
 from outlast.kernel.entry import (
     HEADER_MAX_BYTES,
     VERSION,
@@ -1023,6 +1024,8 @@ def met(number: int) -> Town:
                 place.entries[note.id] = note
     header = second.post(space, "long " * 500)
     first.entries[header.id] = replace(header, payload=None)
+    for place in town.places:
+        place.post_file(space, b"".join(secret(number, place.name, at) for at in range(5000)))
     return town
 
 
@@ -1033,7 +1036,9 @@ def places_of(number: int) -> list[Place]:
         place = copy.copy(original)
         place.shelf, place.copies = MemoryShelf(), {}
         place.shelf.append(list(original.entries.values()))
-        place.refused, place.listeners = [], []
+        place.refused, place.listeners, place.content_listeners = [], [], []
+        place.downloads, place.files = Downloads(), list(original.files)
+        place.chunks = {one: dict(chunks) for one, chunks in original.chunks.items()}
         place.random = copy.copy(original.random)
         made.append(place)
     return made
@@ -1050,8 +1055,14 @@ class AtOnce(Meeting):
     def hear(self, end: int, event: Event) -> None:
         """Bring one event to a side."""
         self.feed(end, event)
-        while self._answers[end] or self._ingests[end] or self.news[end]:
-            for what, queue in (("answer", self._answers), ("ingest", self._ingests), ("news", self.news)):
+        queues = (
+            ("answer", self._answers),
+            ("ingest", self._ingests),
+            ("news", self.news),
+            ("news", self.content_news),
+        )
+        while any(queue[end] for _, queue in queues):
+            for what, queue in queues:
                 if queue[end]:
                     self._happen(end, what)
 

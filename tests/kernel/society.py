@@ -15,7 +15,7 @@ from typing import Any, ParamSpec
 import msgspec
 
 from outlast.kernel.backup import open_backup
-from outlast.kernel.entry import Entry
+from outlast.kernel.entry import CONTENT_MAX_BYTES, Entry
 from outlast.kernel.home import Home
 from outlast.kernel.kinds import Kind
 from outlast.kernel.node import Node
@@ -39,6 +39,7 @@ class Note(msgspec.Struct, array_like=True, frozen=True):
 
 NOTE = Kind("toy.note", Note, max_bytes=15_000)
 POST = Kind("toy.post", Note, max_bytes=70_000, max_life_days=30)
+FILE = Kind("toy.file", None, max_bytes=CONTENT_MAX_BYTES, max_life_days=30, priority=7)
 
 
 def receive(letter: Letter, _rows: Rows) -> RowChanges:
@@ -57,7 +58,7 @@ def fold(change: Change, _rows: Rows) -> RowChanges:
 TOY = Room(
     "toy",
     1,
-    kinds=(POST,),
+    kinds=(POST, FILE),
     letters=(NOTE,),
     views=("CREATE TABLE view_toy_post (id BLOB PRIMARY KEY, space BLOB)",),
     migrations=("CREATE TABLE local_toy_note (letter BLOB PRIMARY KEY, sender BLOB, text TEXT)",),

@@ -53,7 +53,11 @@ async def up(home: Home, config: Config, announce: Announce) -> None:
     asyncio.get_running_loop().set_exception_handler(_log_fault)
     async with AsyncExitStack() as stack:
         stack.enter_context(_told_by_signals(stop))
-        node = await stack.enter_async_context(await Node.open(home)) if home.exists() else None
+        node = (
+            await stack.enter_async_context(await Node.open(home, files_auto_bytes=config.files_auto_bytes))
+            if home.exists()
+            else None
+        )
         listener = _Listener(config.listen_address)
         if node is not None:
             await stack.enter_async_context(local_api(home, node))

@@ -66,6 +66,7 @@ def next_entry(
     space: bytes,
     kind: str,
     payload: bytes,
+    size_bytes: int | None = None,
     clock: int,
     ts_ms: int,
     life_ms: int,
@@ -73,6 +74,7 @@ def next_entry(
 ) -> Entry:
     """The signed entry that follows ``head`` in the author's chain of a space (32 B).
 
+    ``size_bytes`` is that of the content whose manifest the ``payload`` is, None when it is the content itself.
     ``clock`` is its Lamport time, ``life_ms`` how long it is to be kept from ``ts_ms`` on; 0 = for ever.
     """
     header = Header(
@@ -87,7 +89,7 @@ def next_entry(
         expires_day=expiry_day(ts_ms, life_ms) if life_ms else 0,
         priority=priority,
         payload_hash=sha256(payload).digest(),
-        payload_size=len(payload),
+        payload_size=len(payload) if size_bytes is None else size_bytes,
         tags=(),
         stamp_nonce=0,
     )

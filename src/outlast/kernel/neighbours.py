@@ -15,13 +15,14 @@ import contextlib
 import logging
 import os
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 
 from outlast.errors import OutlastError, ProtocolError, StorageError
 from outlast.kernel import sync
 from outlast.kernel.admit import Admitted, Known, Refused, Verdict
+from outlast.kernel.chunks import Chunk, Downloads, is_chunked
 from outlast.kernel.entry import Entry
 from outlast.kernel.forward import Carriage, Offer, carriage
 from outlast.kernel.links import tcp
@@ -32,6 +33,7 @@ from outlast.kernel.snapshots import Snapshots
 
 if TYPE_CHECKING:
     from outlast.kernel.node import Node
+    from outlast.kernel.store import Grown
 
 log = logging.getLogger("outlast")
 
@@ -46,6 +48,8 @@ READ_AHEAD_BYTES: Final = 4 * 1024 * 1024
 further."""
 UNBOUNDED: Final = 2**62
 MESSAGE_COST_BYTES: Final = 512
+CHUNKS_TOGETHER: Final = 32
+"""Chunks that are written in one transaction: 2 MiB."""
 INBOUND_MAX: Final = 64
 """Sessions that others may have opened at a time."""
 UNCONFIRMED_MAX: Final = 256
@@ -79,10 +83,14 @@ class _Live:
     room: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while more may be read ahead."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
+    bulk: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while a piece of a chunk is on its way to the link."""
     ahead_bytes: int = 0
     in_step: bool = False
     news: list[Offer] = field(default_factory=list)
     behind: bool = False
+    holdings: dict[bytes, int] = field(default_factory=dict)
+    whole: set[bytes] = field(default_factory=set)
 
     def hear(self, offers: Sequence[Offer]) -> None:
         """Put news into the queue; all that wait there are one event, and not too many."""
@@ -98,6 +106,13 @@ class _Live:
             self.put(sync.LocalAppended(self.news))
         self.news += [offer._replace(entry=sync.as_news(offer.entry)) for offer in fresh]
 
+    def hear_of_content(self, holdings: Mapping[bytes, int], whole: Collection[bytes]) -> None:
+        """Put what came of contents into the queue; all that waits there is one event."""
+        if not self.holdings:
+            self.put(sync.ContentGrew(self.holdings, self.whole))
+        self.holdings.update(holdings)
+        self.whole.update(whole)
+
     def put(self, event: sync.Event) -> None:
         """Let the session see to this in its turn."""
         self.events.put_nowait(event)
@@ -111,6 +126,8 @@ class _Live:
                 self.room.set()
             case sync.LocalAppended(offers) if offers is self.news:
                 self.news = []
+            case sync.ContentGrew():
+                self.holdings, self.whole = {}, set()
         return event
 
 
@@ -129,6 +146,7 @@ class Neighbours:
         self._errors: dict[bytes, str] = {}
         self._claims: dict[bytes, int] = {}
         self._hopeless: set[bytes] = set()
+        self._downloads = Downloads()
         self._unconfirmed: dict[bytes, set[bytes]] = {}
         """What people here wrote, and a link died before the neighbour said that it is durable there."""
         self._sent: dict[str, int] = {}
@@ -185,6 +203,16 @@ class Neighbours:
             self._node.leaves([offer.entry.id for offer in offers])
         for live in self._live:
             live.hear(offers)
+
+    def content_grew(self, grown: Grown) -> None:
+        """Tell all sessions what came of contents in chunks."""
+        for live in self._live:
+            live.hear_of_content(grown.holdings, grown.whole)
+
+    def more_wanted(self) -> None:
+        """Tell all sessions that there may be more content to fetch."""
+        for live in self._live:
+            live.put(sync.MoreWanted())
 
     def states(self) -> list[PeerState]:
         """All neighbours that were added, then those that connected by themselves."""
@@ -338,11 +366,13 @@ class Neighbours:
             today=node.today(),
             pruned_day=node.pruned_day,
             rand=os.urandom,
+            downloads=self._downloads,
             limits=limits.over(bounds),
         )
         live = _Live(peer, link, initiator, session, asyncio.current_task())
         live.room.set()
         ingests: asyncio.Queue[Sequence[Entry]] = asyncio.Queue()
+        chunks: asyncio.Queue[Chunk] = asyncio.Queue()
         self._live.add(live)
         self._errors.pop(peer, None)
         node.metrics.sessions += 1
@@ -350,15 +380,19 @@ class Neighbours:
         read = node.loop.create_task(self._read(channel, live))
         tick = node.loop.create_task(self._tick(live))
         admit = node.loop.create_task(self._ingest(ingests, live))
+        keep = node.loop.create_task(self._keep_chunks(chunks, live))
+        bulk = node.loop.create_task(self._report_bulk(channel, live))
+        tasks = (read, tick, admit, keep, bulk)
         try:
             live.put(sync.Started())
             reason: str | None = None
             while reason is None:
                 event = await live.next()
-                if admit.done():
-                    admit.result()
+                for task in (admit, keep, bulk):
+                    if task.done():
+                        task.result()
                 for command in session.step(event):
-                    reason = await self._carry_out(command, channel, live, ingests)
+                    reason = await self._carry_out(command, channel, live, ingests, chunks)
                     if reason is not None:
                         break
                 if session.has_more:
@@ -374,11 +408,13 @@ class Neighbours:
         except Exception:
             self._failed(peer)
         finally:
-            for task in (read, tick, admit):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(read, tick, admit, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             self._live.discard(live)
             live.over.set()
+            session.step(sync.LinkClosed())
+            self.more_wanted()  # what it was asked for can be asked of others
             self._claims.pop(peer, None)
             self._note_unconfirmed(peer, session.unacknowledged)
             if bounds.day_bytes is not None:
@@ -400,7 +436,12 @@ class Neighbours:
         return max(0, bounds.day_bytes - self._sent.get(link.kind, 0))
 
     async def _carry_out(
-        self, command: sync.Command, channel: Channel, live: _Live, ingests: asyncio.Queue[Sequence[Entry]]
+        self,
+        command: sync.Command,
+        channel: Channel,
+        live: _Live,
+        ingests: asyncio.Queue[Sequence[Entry]],
+        chunks: asyncio.Queue[Chunk],
     ) -> str | None:
         """Do what the machine says; a reason when the session is over."""
         node = self._node
@@ -409,6 +450,10 @@ class Neighbours:
             case sync.Send(data):
                 node.metrics.link_bytes_out[live.link.kind] += len(data)
                 await channel.send(data)
+            case sync.SendBulk(data):
+                node.metrics.link_bytes_out[live.link.kind] += len(data)
+                await channel.send(data)
+                live.bulk.set()
             case sync.LoadBuckets(spaces, floor_day, priority_max):
                 buckets = [
                     sync.Bucket(space, day, count)
@@ -426,6 +471,14 @@ class Neighbours:
                 live.put(sync.EntriesLoaded(store.load(ids)))
             case sync.Ingest(entries):
                 ingests.put_nowait(entries)
+            case sync.LoadWanted(spaces, passed):
+                live.put(sync.WantedLoaded(await node.next_content(spaces, passed)))
+            case sync.LoadChunks(places):
+                loaded = [store.chunk(id, place) for id, place in places]
+                lacking = {one.id for one in loaded if one.data is None}
+                live.put(sync.ChunksLoaded(loaded, {id: store.holding(id) for id in lacking}))
+            case sync.IngestChunk(chunk):
+                chunks.put_nowait(chunk)
             case sync.Copied(ids):
                 await node.copied(ids)
                 if live.peer in self._unconfirmed:
@@ -494,13 +547,40 @@ class Neighbours:
                 self._hopeless |= self._node.open_store.known(refused)
                 live.put(sync.Ingested([self._fate(verdict) for verdict in verdicts]))
 
+    async def _keep_chunks(self, chunks: asyncio.Queue[Chunk], live: _Live) -> None:
+        """Make chunks durable, as many in one transaction as have come meanwhile."""
+        while True:
+            waiting = [await chunks.get()]
+            while not chunks.empty() and len(waiting) < CHUNKS_TOGETHER:
+                waiting.append(chunks.get_nowait())
+            try:
+                await self._node.keep_chunks(waiting, live.peer)
+            except OutlastError:
+                live.put(sync.Stopping())
+                raise
+            live.put(sync.ChunksIngested(len(waiting)))
+
+    async def _report_bulk(self, channel: Channel, live: _Live) -> None:
+        """Say when the link has taken what goes last, so that no more than this lies before anything else."""
+        while True:
+            await live.bulk.wait()
+            live.bulk.clear()
+            await channel.drained()
+            live.put(sync.BulkSent())
+
     def _fate(self, verdict: Verdict) -> sync.Fate:
         match verdict:
             case Admitted(entry):
-                whole = entry.payload is not None
+                has_payload = entry.payload is not None
             case Known(entry):
                 held = self._node.open_store.get(entry.id) if entry.payload is None else entry
-                whole = held is not None and held.payload is not None
+                has_payload = held is not None and held.payload is not None
             case _:
                 return sync.Fate.REFUSED
-        return sync.Fate.KEPT if whole else sync.Fate.WANTS_PAYLOAD
+        if not has_payload:
+            return sync.Fate.WANTS_PAYLOAD
+        if is_chunked(entry.header):
+            progress = self._node.open_store.progress(entry.id)
+            if progress is None or not progress.is_whole:
+                return sync.Fate.WANTS_CONTENT
+        return sync.Fate.KEPT

@@ -228,20 +228,28 @@ class Outbox:
         self._node.touch()
         return gone
 
-    async def append(self, space: bytes, kind: Kind, payload: bytes, life_ms: int, local: RowChanges) -> Entry:
+    async def append(
+        self,
+        space: bytes,
+        kind: Kind,
+        payload: bytes,
+        life_ms: int,
+        local: RowChanges,
+        size_bytes: int | None = None,
+    ) -> Entry:
         """Sign the next entry of this device's chain in a space and keep it (see ``Node.append``)."""
         async with self.speaking:
             self._person.check_device()
             head, _ = self.head(space)
             found = self._node.open_store.head(space, self._person.device)
             if found is None or (head is not None and found[0] <= head.seq):
-                entry = self.next(space, kind, payload, life_ms)
+                entry = self.next(space, kind, payload, life_ms, size_bytes)
                 await self.keep([entry], local)
                 return entry
         await self._person.renew()
         raise UsageError("this device wrote somewhere else too, so a new one has begun here just now: do it again")
 
-    def next(self, space: bytes, kind: Kind, payload: bytes, life_ms: int) -> Entry:
+    def next(self, space: bytes, kind: Kind, payload: bytes, life_ms: int, size_bytes: int | None = None) -> Entry:
         """The next entry of this device's chain in a space; who keeps it holds ``speaking``."""
         head, clock = self.head(space)
         return next_entry(
@@ -250,6 +258,7 @@ class Outbox:
             space=space,
             kind=kind.name,
             payload=payload,
+            size_bytes=size_bytes,
             clock=clock + 1,
             ts_ms=self._node.now_ms(),
             life_ms=life_ms,

@@ -6,6 +6,7 @@
     either         PULL, END  the whole of a bucket that one side has nothing of
     either         WANT, WANT_PAYLOAD, LACK
     either         ENTRIES, PAYLOAD, KEPT, CREDIT
+    either         WANT_CHUNKS, CHUNK, HOLDS, WHOLE
     both           DONE       all that the start of the session asked for is durable
     either         BYE
 
@@ -19,15 +20,19 @@ write to the link) and brings what came of them as events, in any order but the 
 What a hostile peer can cost. It can send no more than it was granted (1 MiB at a time, each byte
 paid back only when what it carried is durable or refused, and never more than the day's share), no
 ids but those asked of it, one unfinished payload at a time, and rounds of reconciliation in number
-bounded by the sizes of both sets. It can make this side hold 4 snapshots of its own buckets, 4,096
-ids it asked for and 1.5 MiB that wait for its credit.
+bounded by the sizes of both sets. Chunks of large content (``chunks``) come only when they were asked
+for, at most 4 MiB that are not durable. It can make this side hold 4 snapshots of its own buckets,
+4,096 ids it asked for, 1.5 MiB that wait for its credit and 4 chunks that wait for the link.
+
+Chunks go last: this side hands the link one piece at a time, by ``SendBulk``, and the next one when
+the link has taken it. So a text waits behind one piece at most.
 """
 
 from __future__ import annotations
 
 import hmac
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from hashlib import sha256
@@ -39,7 +44,21 @@ import msgspec
 from msgspec import Meta
 
 from outlast.errors import ProtocolError
+from outlast.kernel.chunks import (
+    ASKED_MAX,
+    PIECE_MAX_BYTES,
+    PLACES_MAX,
+    Chunk,
+    Downloads,
+    Fetching,
+    Holds,
+    Loaded,
+    Serving,
+    Wanted,
+    to_bytes,
+)
 from outlast.kernel.entry import (
+    CHUNK_BYTES,
     INLINE_MAX_BYTES,
     Entry,
     pack,
@@ -55,7 +74,6 @@ VERSIONS: Final = (1,)
 """Session versions spoken here, rising."""
 ENTRIES_MAX_BYTES: Final = 60_000
 """Largest ENTRIES message: one Noise frame."""
-PIECE_MAX_BYTES: Final = 32 * 1024
 CREDIT_BYTES: Final = 1024 * 1024
 """What a peer may send before anything of it must be durable here."""
 WINDOW_BYTES: Final = CREDIT_BYTES
@@ -110,6 +128,8 @@ class Fate(IntEnum):
     """Its header is durable here; its payload is wanted and not at hand."""
     REFUSED = 2
     """It is not kept."""
+    WANTS_CONTENT = 3
+    """Its header and its manifest are durable here, and not all of its chunks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +204,48 @@ class TakenByLink:
 
 
 @dataclass(frozen=True, slots=True)
+class BulkSent:
+    """Answers SendBulk: the link has taken it, and nothing waits to be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class WantedLoaded:
+    """Answers LoadWanted; None: there is nothing to fetch."""
+
+    wanted: Wanted | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChunksLoaded:
+    """Answers LoadChunks; ``holdings`` has the places of what is here of each content that lacks a chunk."""
+
+    chunks: Sequence[Loaded]
+    holdings: Mapping[bytes, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunksIngested:
+    """The oldest ``count`` chunks of IngestChunk commands are durable."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContentGrew:
+    """Content is here that was not, from wherever it came."""
+
+    holdings: Mapping[bytes, int]
+    """The places of what is here of contents that grew."""
+    whole: Collection[bytes]
+    """Those of them that are whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class MoreWanted:
+    """There may be more content to fetch, or some that was asked of another neighbour is free again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed; any clock that does not run backwards, about once in 10 s."""
 
@@ -209,6 +271,12 @@ Event = (
     | Ingested
     | LocalAppended
     | TakenByLink
+    | BulkSent
+    | WantedLoaded
+    | ChunksLoaded
+    | ChunksIngested
+    | ContentGrew
+    | MoreWanted
     | Tick
     | Stopping
     | LinkClosed
@@ -221,6 +289,13 @@ Event = (
 @dataclass(frozen=True, slots=True)
 class Send:
     """Write this message to the link, after those before it; at most 1 MiB."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendBulk:
+    """Write this message to the link like any other; answered by BulkSent when all that was written is out."""
 
     data: bytes
 
@@ -261,6 +336,28 @@ class Ingest:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadWanted:
+    """Look for content of these spaces that is wanted and not whole, but none of those passed over."""
+
+    spaces: frozenset[bytes]
+    passed: Collection[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadChunks:
+    """Load chunks, by entry and place."""
+
+    places: Sequence[tuple[bytes, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class IngestChunk:
+    """Make this chunk durable; it is what its manifest names."""
+
+    chunk: Chunk
+
+
+@dataclass(frozen=True, slots=True)
 class Copied:
     """The peer has these entries durably and whole."""
 
@@ -286,7 +383,21 @@ class CutOff:
     reason: str
 
 
-Command = Send | LoadBuckets | LoadBucket | LoadEntries | Ingest | Copied | InStep | Close | CutOff
+Command = (
+    Send
+    | SendBulk
+    | LoadBuckets
+    | LoadBucket
+    | LoadEntries
+    | LoadWanted
+    | LoadChunks
+    | Ingest
+    | IngestChunk
+    | Copied
+    | InStep
+    | Close
+    | CutOff
+)
 
 
 # Messages: a type byte, then a msgpack array (ENTRIES: packed entries, back to back)
@@ -309,6 +420,10 @@ class Type(IntEnum):
     CREDIT = 12
     DONE = 13
     BYE = 14
+    WANT_CHUNKS = 15
+    CHUNK = 16
+    HOLDS = 17
+    WHOLE = 18
 
 
 _Id = Annotated[bytes, Meta(min_length=32, max_length=32)]
@@ -316,6 +431,7 @@ _Ids = Annotated[list[_Id], Meta(min_length=1, max_length=WANT_IDS_MAX)]
 _Day = Annotated[int, Meta(ge=0, lt=2**31)]
 _Ref = Annotated[int, Meta(ge=0, lt=SPACES_MAX)]
 _Bytes = Annotated[int, Meta(ge=0, le=_CREDIT_CAP)]
+_Place = Annotated[int, Meta(ge=0, lt=PLACES_MAX)]
 _Index = Annotated[int, Meta(ge=0, lt=2**62)]
 
 
@@ -377,6 +493,24 @@ class _Bye(_Message, frozen=True):
     reason: Annotated[int, Meta(ge=0, le=255)]
 
 
+class _WantChunks(_Message, frozen=True):
+    id: _Id
+    places: Annotated[list[_Place], Meta(min_length=1, max_length=ASKED_MAX)]
+
+
+class _ChunkPiece(_Message, frozen=True):
+    id: _Id
+    place: _Place
+    offset: Annotated[int, Meta(ge=0, lt=CHUNK_BYTES)]
+    data: Annotated[bytes, Meta(min_length=1, max_length=PIECE_MAX_BYTES)]
+
+
+class _Holds(_Message, frozen=True):
+    id: _Id
+    lacked: Annotated[list[_Place], Meta(max_length=ASKED_MAX)]
+    held: Annotated[bytes, Meta(max_length=PLACES_MAX // 8)]  # bit p % 8 of byte p // 8: place p
+
+
 _BODIES: Final[dict[Type, type[_Message]]] = {
     Type.HELLO: _Hello,
     Type.SUMMARY: _Summary,
@@ -391,9 +525,15 @@ _BODIES: Final[dict[Type, type[_Message]]] = {
     Type.CREDIT: _Credit,
     Type.DONE: _Done,
     Type.BYE: _Bye,
+    Type.WANT_CHUNKS: _WantChunks,
+    Type.CHUNK: _ChunkPiece,
+    Type.HOLDS: _Holds,
+    Type.WHOLE: _IdList,
 }
 _decoders: Final = {kind: msgspec.msgpack.Decoder(body) for kind, body in _BODIES.items()}
 _encoder: Final = msgspec.msgpack.Encoder()
+_NO_PROGRESS: Final = frozenset((Type.CREDIT, Type.HOLDS, Type.WHOLE))
+"""Messages that settle nothing of what a peer owes: it could send them for ever."""
 _Key = tuple[bytes, int]  # a bucket: space, day
 _T = TypeVar("_T")
 
@@ -468,6 +608,7 @@ class _Outbox:
         self._partly_sent = 0  # bytes of the payload in the making
         self._kept = 0
         self._lacked = 0
+        self._partial: set[bytes] = set()  # not whole at the peer when it acknowledged them
 
     @property
     def backlog(self) -> int:
@@ -476,8 +617,8 @@ class _Outbox:
 
     @property
     def unacknowledged(self) -> list[bytes]:
-        """The ids that were sent and of which the peer has not said what became of them."""
-        return [one for one, _ in self._flying]
+        """The ids that were sent and of which the peer has not said that they are whole there, or refused."""
+        return [*(one for one, _ in self._flying), *self._partial]
 
     @property
     def awaits(self) -> bool:
@@ -634,7 +775,26 @@ class _Outbox:
         self._kept = kept.count
         landed = _take(self._flying, count)
         self._window += sum(size for _, size in landed)
-        return [one for index, (one, _) in enumerate(landed, first) if index not in without]
+        partial = {landed[index - first][0] for index in kept.partial}
+        whole = [one for index, (one, _) in enumerate(landed, first) if index not in without]
+        self._partial.difference_update(whole)
+        self._partial.update(islice(partial, max(0, LIVE_MAX - len(self._partial))))
+        return whole
+
+    def whole(self, ids: Iterable[bytes]) -> list[bytes]:
+        """Those of the ids that this side sent, and that the peer did not hold whole so far."""
+        found = [one for one in ids if one in self._partial]
+        self._partial.difference_update(found)
+        return found
+
+    @property
+    def room_bulk(self) -> int:
+        """Bytes of chunks that may be sent now: they were asked for, and need no credit."""
+        return self._left
+
+    def bulk_sent(self, size_bytes: int) -> None:
+        """A piece of a chunk went out."""
+        self._left -= size_bytes
 
     @property
     def _room(self) -> int:
@@ -698,6 +858,22 @@ class _Inbox:
         self._assembled: bytes | None = None  # the id of the payload in the making
         self._assembly_cost = 0
         self._news: set[bytes] | None = set()  # None: nothing will be found needed any more
+        self._partial: set[bytes] = set()  # acknowledged as not whole
+
+    @property
+    def budget(self) -> int:
+        """Bytes of the peer's share that are promised to nobody yet."""
+        return self._budget
+
+    def spend(self, size_bytes: int) -> None:
+        """Take what is asked for in chunks from the peer's share; a negative number gives back what did not come."""
+        self._budget -= size_bytes
+
+    def whole(self, ids: Iterable[bytes]) -> list[bytes]:
+        """Those of the ids that the peer was told are not whole here."""
+        found = [one for one in ids if one in self._partial]
+        self._partial.difference_update(found)
+        return found
 
     @property
     def backlog(self) -> int:
@@ -816,7 +992,10 @@ class _Inbox:
             found[fate].append(index)
             if fate is Fate.WANTS_PAYLOAD and entry.payload is None:
                 self.need_payloads((entry,))
-        yield _encode(Type.KEPT, _Kept(self._decided, found[Fate.REFUSED], found[Fate.WANTS_PAYLOAD]))
+            if fate is Fate.WANTS_CONTENT and len(self._partial) < LIVE_MAX:
+                self._partial.add(entry.id)
+        partial = sorted(found[Fate.WANTS_PAYLOAD] + found[Fate.WANTS_CONTENT])
+        yield _encode(Type.KEPT, _Kept(self._decided, found[Fate.REFUSED], partial))
         self._returned += cost
         if self._returned >= self._threshold and self._budget:
             grant = min(self._returned, self._budget)
@@ -844,7 +1023,7 @@ class Session:
     ``key`` is 32 bytes that only the two ends of this link know. ``peer`` names the neighbour (its
     transport key). ``spaces`` are those that this node follows, the mail space among them.
     ``today`` is the local date in days since 1970, ``pruned_day`` the day before which this store
-    has pruned. ``rand`` returns random bytes.
+    has pruned. ``rand`` returns random bytes. ``downloads`` is what all sessions of this node fetch.
     """
 
     def __init__(
@@ -857,6 +1036,7 @@ class Session:
         today: int,
         pruned_day: int,
         rand: Callable[[int], bytes],
+        downloads: Downloads,
         limits: Limits = Limits(),
     ) -> None:
         self.peer_today: int | None = None
@@ -880,6 +1060,9 @@ class Session:
         self._outbox = _Outbox((), 0, limits)
         self._inbox = _Inbox((), limits)
         self._ingests: deque[Sequence[Entry]] = deque()
+        self._fetching = Fetching(downloads)
+        self._serving = Serving((), PIECE_MAX_BYTES)
+        self._bulk_on_way = False
         self._ours: dict[_Key, int] | None = None
         self._theirs: dict[_Key, int] | None = None
 
@@ -949,13 +1132,25 @@ class Session:
                 self._push(offers)
             case TakenByLink():
                 self._outbox.begin_turn()
+            case BulkSent():
+                self._bulk_on_way = False
+            case WantedLoaded(wanted):
+                self._fetching.loaded(wanted)
+            case ChunksLoaded(chunks, holdings):
+                self._say_holds(self._serving.loaded(chunks, holdings))
+            case ChunksIngested(count):
+                self._fetching.durable(count)
+            case ContentGrew(holdings, whole):
+                self._content_grew(holdings, whole)
+            case MoreWanted():
+                self._fetching.look_again()
             case Tick(now_ms):
                 self._tick(now_ms)
             case Stopping():
                 self._send(Type.BYE, _Bye(Reason.FINISHED))
                 self._close("this side ended the session")
             case LinkClosed():
-                self.closed = True
+                self._end()
             case _:
                 assert_never(event)
 
@@ -984,6 +1179,7 @@ class Session:
             self._floor = max(self._pruned_day, hello.today)
         self._outbox = _Outbox(self.spaces, hello.credit, self._limits)
         self._inbox = _Inbox(self.spaces, self._limits)
+        self._serving = Serving(self.spaces, min(PIECE_MAX_BYTES, self._limits.step_bytes))
         # Both sides compare the same part of their buckets.
         self._priority_max = min(self._priority_max, hello.priority_max)
         self._out.append(LoadBuckets(self.spaces, self._floor, self._priority_max))
@@ -1125,7 +1321,7 @@ class Session:
         except (ValueError, UnicodeError, RecursionError):
             raise SyncError("it sends what is no message of a session") from None
         self._require_hello(kind)
-        if kind is not Type.CREDIT:
+        if kind not in _NO_PROGRESS:
             self._progress_ms = self._now_ms
         self._dispatch(kind, body, data)
 
@@ -1155,21 +1351,34 @@ class Session:
             case Type.PAYLOAD:
                 self._ingest(self._inbox.piece(data, body))
             case Type.KEPT:
-                copied = self._outbox.kept(body)
-                if copied:
-                    self._out.append(Copied(copied))
+                self._copied(self._outbox.kept(body))
             case Type.CREDIT:
                 self._outbox.grant(body.size_bytes)
             case Type.DONE:
                 if self._peer_done:
                     raise SyncError("it is done twice")
                 self._peer_done = True
+            case Type.WANT_CHUNKS:
+                if self._priority_max < ALL_PRIORITIES:
+                    raise SyncError("it asks for chunks over a link that carries none")
+                self._serving.want(body.id, body.places)
+            case Type.CHUNK:
+                self._chunk_arrived(body)
+            case Type.HOLDS:
+                held = int.from_bytes(body.held, "little")
+                self._inbox.spend(-self._fetching.holds(Holds(body.id, body.lacked, held)))
+            case Type.WHOLE:
+                self._copied(self._outbox.whole(body.ids))
             case Type.BYE:
                 self._close(_BYE_LINES.get(body.reason, "the other node ended the session"))
             case Type.ENTRIES:
                 raise AssertionError("entries are no msgpack")
             case _:
                 assert_never(kind)
+
+    def _copied(self, ids: Sequence[bytes]) -> None:
+        if ids:
+            self._out.append(Copied(ids))
 
     def _ingest(self, ingest: Ingest | None) -> None:
         if ingest is not None:
@@ -1193,6 +1402,40 @@ class Session:
         self._outbox.push(fresh)
         if self._pushed is not None and len(self._pushed) < TOLD_MAX:
             self._pushed.update(offer.entry.id for offer in fresh)
+
+    # Chunks
+
+    def _chunk_arrived(self, piece: _ChunkPiece) -> None:
+        chunk = self._fetching.piece(piece.id, piece.place, piece.offset, piece.data)
+        if chunk is not None:
+            self._out.append(IngestChunk(chunk))
+
+    def _content_grew(self, holdings: Mapping[bytes, int], whole: Collection[bytes]) -> None:
+        self._say_holds(self._serving.grown(holdings))
+        told = self._inbox.whole(whole)
+        for at in range(0, len(told), WANT_IDS_MAX):
+            self._send(Type.WHOLE, _IdList(told[at : at + WANT_IDS_MAX]))
+
+    def _say_holds(self, holds: Iterable[Holds]) -> None:
+        for one in holds:
+            self._send(Type.HOLDS, _Holds(one.id, list(one.lacked), to_bytes(one.held)))
+
+    def _move_chunks(self) -> None:
+        if self.peer_today is None or self._priority_max < ALL_PRIORITIES:
+            return
+        if self._fetching.begin_load():
+            self._out.append(LoadWanted(self.spaces, self._fetching.passed))
+        for id, asked, size in self._fetching.asks(self._inbox.budget):
+            self._inbox.spend(size)
+            self._send(Type.WANT_CHUNKS, _WantChunks(id, asked))
+        load = self._serving.next_load()
+        if load:
+            self._out.append(LoadChunks(load))
+        if not self._bulk_on_way and (piece := self._serving.piece(self._outbox.room_bulk)) is not None:
+            message = _encode(Type.CHUNK, _ChunkPiece(*piece))
+            self._outbox.bulk_sent(len(message))
+            self._bulk_on_way = True
+            self._out.append(SendBulk(message))
 
     # What follows from the state after any event
 
@@ -1222,6 +1465,7 @@ class Session:
             self._out.append(Send(message))
         if self._ours is not None and self._theirs is not None:
             self._finish()
+        self._move_chunks()
 
     def _finish(self) -> None:
         reconciling = self._passes or self._to_reconcile or self._again or self._replies
@@ -1241,7 +1485,7 @@ class Session:
 
     def _tick(self, now_ms: int) -> None:
         self._now_ms = now_ms
-        if self._progress_ms is None or self._inbox.busy or not self._awaits():
+        if self._progress_ms is None or self._inbox.busy or self._fetching.busy or not self._awaits():
             self._progress_ms = now_ms
         elif now_ms - self._progress_ms > self._limits.stall_ms:
             self._cut_off(Reason.STALLED, "it owes an answer and sends nothing")
@@ -1254,17 +1498,22 @@ class Session:
             or (bool(self._pulling) and not self._inbox.exhausted)
             or self._inbox.awaits
             or self._outbox.awaits
+            or self._fetching.awaits
         )
 
     def _send(self, kind: Type, body: _Message) -> None:
         self._out.append(Send(_encode(kind, body)))
 
     def _close(self, reason: str) -> None:
-        self.closed = True
+        self._end()
         self._out.append(Close(reason))
 
-    def _cut_off(self, reason: Reason, line: str) -> None:
+    def _end(self) -> None:
         self.closed = True
+        self._fetching.leave()
+
+    def _cut_off(self, reason: Reason, line: str) -> None:
+        self._end()
         self._out = [Send(_encode(Type.BYE, _Bye(reason))), CutOff(line)]
 
 

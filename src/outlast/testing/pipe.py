@@ -50,6 +50,9 @@ class Pipe:
         self.sent_bytes += len(data)
         self.longest_bytes = max(self.longest_bytes, len(data))
 
+    async def drained(self) -> None:
+        """A piece that was put in lies at the other end."""
+
     async def receive(self) -> bytes:
         """The next piece; none when the pipe is closed."""
         return await self._unless_closed(self._arrived.get()) or b""

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from outlast.kernel.chunks import Downloads
 from outlast.kernel.entry import INLINE_MAX_BYTES, Entry, pack, pack_header, unpack_all
 from outlast.kernel.forward import Offer
 from outlast.kernel.setrec import SetView
@@ -433,6 +434,7 @@ def test_a_peers_date_narrows_what_is_reconciled_only_when_it_is_near(
         today=clock.today,
         pruned_day=pruned_day,
         rand=Random(1).randbytes,
+        downloads=Downloads(),
     )
     session.step(Started())
     hello = message(Type.HELLO, [1], clock.today + peer_shift, [], 0)

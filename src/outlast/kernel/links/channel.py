@@ -104,6 +104,10 @@ class Channel:
             for at in range(0, len(data) + 1, PLAINTEXT_MAX_BYTES):
                 await self._write(data[at : at + PLAINTEXT_MAX_BYTES])
 
+    async def drained(self) -> None:
+        """Wait until all messages have left this end of the link; raises LinkError when it is closed."""
+        await self.link.drained()
+
     async def receive(self) -> bytes | None:
         """The next message; None when the other end has closed the link or it broke.
 

@@ -77,6 +77,13 @@ class Link(Protocol):
         """Take 1 to ``mtu`` bytes; returns when the link can take more. Raises LinkError when it is closed or broke."""
         ...
 
+    async def drained(self) -> None:
+        """Wait until what was sent has left this end as far as can be told, so that little goes before what comes next.
+
+        Raises LinkError when the link is closed or broke.
+        """
+        ...
+
     async def receive(self) -> bytes:
         """The next bytes, however many; none when the other end has closed the link or it broke."""
         ...

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -21,10 +22,13 @@ BITS_PER_S: Final = 10_000_000
 BACKLOG_MAX_BYTES: Final = 8 * 1024 * 1024
 """What may wait to be written; above it ``send`` waits. It is more than two honest sessions ever owe
 each other, so that two ends which both write before they read never wait for each other."""
+UNSENT_MAX_BYTES: Final = 128 * 1024
+"""What the operating system may hold of a link and has not sent yet."""
 OPENING_MAX: Final = 64
 """Callers that may be in the middle of their handshake at a time."""
 
 _READ_BYTES: Final = 256 * 1024
+_NOTSENT_LOWAT: Final = 25  # Linux's TCP_NOTSENT_LOWAT; Python 3.11 has no name for it
 _Closed = (ConnectionError, asyncio.IncompleteReadError, TimeoutError, OSError)
 
 
@@ -42,15 +46,28 @@ class TcpLink:
         self.address = _address(writer)
         self._reader = reader
         self._writer = writer
-        writer.transport.set_write_buffer_limits(high=BACKLOG_MAX_BYTES, low=BACKLOG_MAX_BYTES - _READ_BYTES)
+        if sys.platform == "linux":
+            # What the system has queued cannot be overtaken any more.
+            writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, UNSENT_MAX_BYTES)
 
     async def send(self, data: bytes) -> None:
         """Take up to 64 KiB; waits while more than 8 MiB are still to be written."""
         if self._writer.is_closing():
             raise LinkError(f"the link to {self.address} is closed")
         self._writer.write(data)
+        await self._wait(BACKLOG_MAX_BYTES, BACKLOG_MAX_BYTES - _READ_BYTES)
+
+    async def drained(self) -> None:
+        """Wait until nothing waits to be written here; the system then holds at most 128 KiB that it has not sent."""
+        await self._wait(0, 0)
+
+    async def _wait(self, high: int, low: int) -> None:
+        """Wait while there is more than ``high`` to be written, and then until no more than ``low`` is."""
+        transport = self._writer.transport
         try:
-            await self._writer.drain()
+            while transport.get_write_buffer_size() > high:
+                transport.set_write_buffer_limits(high, low)
+                await self._writer.drain()
         except _Closed:
             raise LinkError(f"the link to {self.address} broke") from None
 

@@ -82,6 +82,7 @@ from outlast.kernel.noise import (
     encode_preamble,
     parse_preamble,
 )
+from outlast.kernel.outbox import Receipt
 from outlast.kernel.setrec import Initiator, Responder, SetrecError, SetView
 from outlast.kernel.space import GENESIS, SpaceBody, make_genesis
 from outlast.kernel.sync import Close, CutOff, Event, LinkClosed, LocalAppended, MessageArrived, Stopping, Tick
@@ -298,7 +299,14 @@ class NoRows:
         return []
 
 
-KINDS: tuple[Kind, ...] = (GENESIS, revocation.REVOKE, revocation.DEVICES, *ROOM.kinds, *ROOM.letters)
+KINDS: tuple[Kind, ...] = (
+    GENESIS,
+    revocation.REVOKE,
+    revocation.DEVICES,
+    *ROOM.kinds,
+    *ROOM.letters,
+    Kind("receipt", Receipt, max_bytes=4096),
+)
 
 
 def decode_kind(data: bytes) -> str | None:
@@ -323,6 +331,7 @@ def bodies() -> Iterable[bytes]:
         Hide(secret("post")),
         ChannelDevice(owner.certificate),
         Text("hello", bytes(16)),
+        Receipt(1, [bytes(16), secret("letter")[:16]]),
     ]
     for number, kind in enumerate(KINDS):
         yield packed(number, kind.encode(next(body for body in made if isinstance(body, kind.body))))

@@ -46,6 +46,7 @@ from outlast.kernel.identity import (
     words_of,
 )
 from outlast.kernel.invite import make_channel_link, make_link
+from outlast.kernel.revocation import RevocationBody, SignedRevocation, Told, read_revocation, revoke, tell
 
 HERE = Path(__file__).parent
 NOW_MS = 1_795_305_912_345
@@ -258,7 +259,16 @@ def identity_vectors() -> dict[str, Any]:
         data = msgspec.msgpack.encode(msgspec.structs.replace(body, **changed))
         return msgspec.msgpack.encode(Certificate(data, signer.sign(domain + data), device.sign(domain + data))).hex()
 
+    def revocation(signer: SigningKey = ALICE.identity, domain: bytes = b"outlast/revocation/1", **changed: Any) -> str:
+        ended = RevocationBody(ALICE.identity.public, old.public, secret("space"), 7, secret("entry"))
+        data = msgspec.msgpack.encode(msgspec.structs.replace(ended, **changed))
+        return msgspec.msgpack.encode(SignedRevocation(data, signer.sign(domain + data))).hex()
+
     prekey = sign_prekey(ALICE.signing, ALICE.prekey.public, DAY)
+    told = tell(
+        [Told(crossed, ALICE.prekey.public, DAY, prekey)],
+        [revoke(ALICE.identity, old.public), revoke(BOB.identity, old.public)],
+    )
     text = id_text(ALICE.identity.public)
     return {
         "about": "Keys, certificates and texts of docs/spec/entry.md. Bytes are in hex.",
@@ -310,6 +320,56 @@ def identity_vectors() -> dict[str, Any]:
         "texts": [
             {"of": of, "key": secret("key").hex(), "text": write(secret("key"))}
             for of, write in (("identity", id_text), ("node", node_text), ("space", space_text))
+        ],
+        "revocations": [
+            {
+                "identity_seed": ALICE.identity.seed.hex(),
+                "identity": one.identity.hex(),
+                "device": one.device.hex(),
+                "space": one.space.hex(),
+                "seq": one.seq,
+                "last": None if one.last is None else one.last.hex(),
+                "signed": one.signed.hex(),
+            }
+            for one in (
+                read_revocation(revoke(ALICE.identity, old.public)),
+                read_revocation(revoke(ALICE.identity, old.public, secret("space"), 7, secret("entry"))),
+                read_revocation(revoke(ALICE.identity, old.public, secret("space"), 2**64 - 1, secret("entry"))),
+            )
+        ],
+        "ended": [
+            {"seq": seq, "id": name.hex(), "ended": ended}
+            for seq, name, ended in (
+                (6, secret("before"), False),
+                (7, secret("entry"), False),
+                (7, secret("another branch"), True),
+                (8, secret("behind"), True),
+                (0, secret("outside of chains"), True),
+            )
+        ],
+        "devices_letter": {
+            "from": ALICE.identity.public.hex(),
+            "body": told.hex(),
+            "added": [ALICE.signing.public.hex()],
+            "revoked": [old.public.hex()],
+        },
+        "refused_revocations": [
+            {"why": why, "signed": data}
+            for why, data in {
+                "signed by another identity": revocation(BOB.identity),
+                "signed for another purpose": revocation(domain=b"outlast/device/1"),
+                "a last entry without a number": revocation(seq=0),
+                "a number without a last entry": revocation(last=None),
+                "numbers in the mail space": revocation(space=mail.MAIL_SPACE),
+                "a device of 31 bytes": revocation(device=bytes(31)),
+                "an id of 33 bytes": revocation(last=bytes(33)),
+                "a number below zero": revocation(seq=-1),
+                "one element more": msgspec.msgpack.encode(
+                    [*msgspec.msgpack.decode(bytes.fromhex(revocation())), None]
+                ).hex(),
+                "not in the shortest form": (b"\xdc\x00\x02" + bytes.fromhex(revocation())[1:]).hex(),
+                "nothing": "",
+            }.items()
         ],
         "refused_certificates": [
             {"why": why, "certificate": data}

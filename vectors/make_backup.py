@@ -13,7 +13,16 @@ from pathlib import Path
 
 import msgspec
 
-from outlast.kernel.backup import BackupBody, BackupContact, BackupDevice, RoomRows, TableRows, seal_backup
+from outlast.kernel.backup import (
+    BackupBody,
+    BackupContact,
+    BackupDevice,
+    BackupHead,
+    BackupRevocation,
+    RoomRows,
+    TableRows,
+    seal_backup,
+)
 from outlast.kernel.keyslot import Cost, seal_slot
 
 HERE = Path(__file__).parent
@@ -58,6 +67,8 @@ BODY = BackupBody(
             },
         )
     },
+    revoked=[BackupRevocation(secret("revocation") * 5, MADE_MS - 4)],
+    heads=[BackupHead(secret("own device"), secret("space"), 2**64 - 1, 7, secret("entry"))],
 )
 
 

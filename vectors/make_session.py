@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from outlast.kernel.chunks import Downloads, Splitter
 from outlast.kernel.entry import (
     DAY_MS,
     Entry,
@@ -71,6 +72,7 @@ class Chance:
         return secret(f"{self._text} {next(self._numbers)}")[:size]
 
 
+CONTENT_BYTES = 150_000
 KEY = secret("session key")
 SPACES = {"i": [secret("space 1"), secret("space 2")], "r": [secret("space 2"), secret("space 3")]}
 COMMON = secret("space 2")
@@ -120,6 +122,7 @@ class Side:
             today=TODAY,
             pruned_day=TODAY - 1,
             rand=Chance("chance of " + role),
+            downloads=Downloads(),
         )
 
     def hear(self, event: Event) -> list[bytes]:
@@ -206,20 +209,36 @@ def main() -> None:
         message(Type.CREDIT, 262_200),
         message(Type.DONE),
         message(Type.BYE, 2),
+        message(Type.WANT_CHUNKS, ids[0], [0, 1, 2, 7, 2047]),
+        message(Type.CHUNK, ids[0], 7, 32_768, b"the second half of it"),
+        message(Type.HOLDS, ids[0], [2, 2047], bytes.fromhex("8301")),
+        message(Type.WHOLE, ids),
         message(Type.OFFER, ids),
         message(Type.TAKE, ids[:1]),
         message(Type.CONFIRM, [[0, urgent_digest(KEY, COMMON, ids)]]),
         message(Type.URGENT, 0, ids),
     ]
+    content = b"".join(secret(f"content {number}") for number in range(CONTENT_BYTES // 32 + 1))[:CONTENT_BYTES]
+    splitter = Splitter(CONTENT_BYTES)
+    splitter.feed(content)
+    _, manifest = splitter.finish()
+    assert manifest is not None
     _, log = run()
     vectors = {
         "about": "Sessions of docs/spec/sync.md. Bytes are in hex. `spaces`: how each side names a space. `messages`:"
-        " one of each type but ENTRIES. `session`: two stores, given by indexes into `entries` (packed), and all"
+        " one of each type but ENTRIES. `content`: its bytes are SHA-256('outlast/vectors/1/content N') for N = 0, 1, ..., cut"
+        " to its size; and its manifest. `session`: two stores, given by indexes into `entries` (packed), and all"
         " messages in the order in which they arrive; `i` is the initiator, whose cuts in RECON and random fill of"
         " HELLO are free. What `r` says after its HELLO follows from what it has heard.",
         "key": KEY.hex(),
         "spaces": macs,
         "messages": messages,
+        "content": {
+            "size_bytes": CONTENT_BYTES,
+            "sha256": sha256(content).hexdigest(),
+            "manifest": manifest.hashes.hex(),
+            "payload_hash": sha256(manifest.hashes).hexdigest(),
+        },
         "session": {
             "today": TODAY,
             "spaces": {role: [space.hex() for space in SPACES[role]] for role in "ir"},

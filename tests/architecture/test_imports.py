@@ -47,6 +47,7 @@ FORBIDDEN = [
 SHELL = {
     "__init__",
     "database",
+    "devices",
     "eviction",
     "home",
     "inbox",
@@ -56,6 +57,7 @@ SHELL = {
     "people",
     "person",
     "room",
+    "snapshots",
     "store",
     "trips",
     "vault",

@@ -16,7 +16,7 @@ from outlast.kernel.setrec import Initiator, Responder, SetView
 
 ITEMS = 1_000_000
 # (differences, half of them on each side; buckets that the items are spread over)
-WORKS = ((0, 1), (10, 1), (1_000, 1), (100_000, 1), (10, 30))
+WORKS = tuple((differences, buckets) for buckets in (1, 30) for differences in (0, 10, 1_000, 100_000))
 BYTES_BAR = 1.0
 CPU_BAR = 0.01  # at 10 differences in one bucket
 

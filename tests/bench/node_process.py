@@ -68,6 +68,12 @@ class Driver:
     async def sessions(self) -> dict[str, Any]:
         return {"count": sum(peer.connected for peer in self.node.peers())}
 
+    async def in_step(self) -> dict[str, Any]:
+        return {"yes": any(live.in_step for live in self.node.neighbours._live)}
+
+    async def holds(self, ids: list[str]) -> dict[str, Any]:
+        return {"count": len(self.node.open_store.known([bytes.fromhex(one) for one in ids]))}
+
     async def sent(self) -> dict[str, Any]:
         return _since((0, 0))
 
@@ -107,7 +113,8 @@ async def main(home: Path) -> None:
         _channels.append(channel)
 
     tcp.Channel.__init__ = counted  # type: ignore[method-assign]
-    await Node.create(Home(home), home.name, passphrase=None)
+    if not Home(home).exists():
+        await Node.create(Home(home), home.name, passphrase=None)
     async with await Node.open(Home(home)) as node:
         driver = Driver(node, next(iter(node.people.values())))
         while line := await asyncio.to_thread(sys.stdin.readline):

@@ -16,9 +16,10 @@ from tests.unit.edges.served import Served, served
 pytestmark = pytest.mark.serial
 
 NAME = "Somebody-with-a-name-that-has-no-place-to-break"
-SMALL = """() => [...document.querySelectorAll("a.button, button, nav a, .list a, input, select, summary")]
+SMALL = """() => [...document.querySelectorAll(
+    "a.button, a.card, button, nav a, .top a, .list a, .actions a, input, select, textarea, summary")]
     .filter(e => e.type !== "hidden" && !["radio", "checkbox"].includes(e.type) && e.checkVisibility())
-    .filter(e => e.getBoundingClientRect().height < 36).map(e => e.outerHTML.slice(0, 80))"""
+    .filter(e => e.getBoundingClientRect().height < 44).map(e => e.outerHTML.slice(0, 80))"""
 
 
 def filled(node: Served, other: Served) -> list[str]:

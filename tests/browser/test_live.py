@@ -67,3 +67,24 @@ def test_what_was_typed_stays_when_the_node_is_gone_and_nothing_is_sent_twice(
         assert page.page.get_by_label("Message").input_value() == "second, a long one"
         page.shot("node is gone")
     assert [letter["text"] for letter in program.json("carry", "sent")] == ["first"]
+
+
+def test_a_file_that_is_sent_shows_how_much_has_left_and_then_what_came_of_it(
+    chromium: Any, album: Album, tmp_path: Path
+) -> None:
+    file = tmp_path / "no bundle"
+    file.write_bytes(bytes(2_000_000))
+    with (
+        served(tmp_path / "home", name="Ala", rooms=None) as node,
+        phone(chromium, album, "Ala", node.url) as page,
+    ):
+        page.enter(node.serving.launch_url)
+        page.go("/stick")
+        slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 500_000}
+        page.page.context.new_cdp_session(page.page).send("Network.emulateNetworkConditions", slow)
+        page.page.get_by_label("File from the stick or phone").set_input_files(file)
+        page.page.get_by_role("button", name="Read it").click()
+        page.page.locator("progress[value]").wait_for(timeout=WAIT_MS)
+        page.shot("file leaving")
+        page.sees("This file is no bundle")
+        assert page.page.locator("progress").count() == 0

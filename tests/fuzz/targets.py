@@ -26,9 +26,10 @@ from outlast.edges.api import LocalApi
 from outlast.edges.config import parse_address
 from outlast.edges.web import read_cookies
 from outlast.errors import LockedError, OutlastError, ProtocolError, StorageError, UsageError
-from outlast.kernel import backup, bundle, hpke, keyslot, mail, room
+from outlast.kernel import backup, bundle, hpke, keyslot, mail, revocation, room
 from outlast.kernel.admit import AdmissionState, Candidate, examine
 from outlast.kernel.bundle import BundleError, BundleReader, BundleWriter
+from outlast.kernel.chunks import Downloads
 from outlast.kernel.entry import (
     HEADER_MAX_BYTES,
     VERSION,
@@ -66,7 +67,8 @@ from outlast.kernel.identity import (
 )
 from outlast.kernel.invite import make_channel_link, make_link, read_channel_link, read_link
 from outlast.kernel.kinds import Kind, KindError, Kinds
-from outlast.kernel.links import tcp
+from outlast.kernel.links.channel import MESSAGE_MAX_BYTES, Channel, Opened
+from outlast.kernel.links.link import Cost, Duplex
 from outlast.kernel.mail import MailError, SealedLetter
 from outlast.kernel.noise import (
     PLAINTEXT_MAX_BYTES,
@@ -80,6 +82,7 @@ from outlast.kernel.noise import (
     encode_preamble,
     parse_preamble,
 )
+from outlast.kernel.outbox import Receipt
 from outlast.kernel.setrec import Initiator, Responder, SetrecError, SetView
 from outlast.kernel.space import GENESIS, SpaceBody, make_genesis
 from outlast.kernel.sync import Close, CutOff, Event, LinkClosed, LocalAppended, MessageArrived, Stopping, Tick
@@ -296,7 +299,14 @@ class NoRows:
         return []
 
 
-KINDS: tuple[Kind, ...] = (GENESIS, *ROOM.kinds, *ROOM.letters)
+KINDS: tuple[Kind, ...] = (
+    GENESIS,
+    revocation.REVOKE,
+    revocation.DEVICES,
+    *ROOM.kinds,
+    *ROOM.letters,
+    Kind("receipt", Receipt, max_bytes=4096),
+)
 
 
 def decode_kind(data: bytes) -> str | None:
@@ -316,9 +326,12 @@ def bodies() -> Iterable[bytes]:
     made: list[msgspec.Struct] = [
         SpaceBody("open", "news", owner.certificate, "owner", (owner.identity,), bytes(16)),
         Post("hello", None),
+        revocation.Revoke(revocation.revoke(somebody("Ada").identity, owner.device)),
+        msgspec.msgpack.decode(next(iter(device_letters())), type=revocation.Devices),
         Hide(secret("post")),
         ChannelDevice(owner.certificate),
         Text("hello", bytes(16)),
+        Receipt(1, [bytes(16), secret("letter")[:16]]),
     ]
     for number, kind in enumerate(KINDS):
         yield packed(number, kind.encode(next(body for body in made if isinstance(body, kind.body))))
@@ -342,6 +355,40 @@ def device_bodies() -> Iterable[bytes]:
     ada = somebody("Ada").device
     for name in ("Ada", "Ada L", "Ада", "x" * 64):
         yield msgspec.msgpack.encode(DeviceBody(ada.identity, ada.device, ada.seal, TODAY, name))
+
+
+def read_signed_revocation(data: bytes) -> None:
+    """The revocation of a body that the identity signed, whatever it says; and as an entry brings it."""
+    signed = revocation.SignedRevocation(data, somebody("Ada").identity.sign(b"outlast/revocation/1" + data))
+    found = revocation.read_revocation(msgspec.msgpack.encode(signed))
+    brought = entry(revocation.REVOKE.encode(revocation.Revoke(found.signed)), kind="revoke", space=found.space)
+    assert revocation.revocation_in(brought) == found
+
+
+def revocation_bodies() -> Iterable[bytes]:
+    """Bodies of revocations."""
+    identity, device = somebody("Ada").identity.public, somebody("Bob").signing.public
+    for space, seq, last in ((mail.MAIL_SPACE, 0, None), (secret("space"), 2**64 - 1, secret("entry"))):
+        yield msgspec.msgpack.encode(revocation.RevocationBody(identity, device, space, seq, last))
+
+
+def read_devices(data: bytes) -> str | None:
+    """A letter about devices tells of few, and of no one's but its sender's."""
+    identity = somebody("Ada").identity.public
+    added, revoked = revocation.read_told(data, identity)
+    assert max(len(added), len(revoked)) <= revocation.TOLD_MAX
+    assert {one.identity for one, _, _ in added} | {one.identity for one in revoked} <= {identity}
+    return None if added or revoked else "nothing"
+
+
+def device_letters() -> Iterable[bytes]:
+    """Letters about devices."""
+    ada, bob = somebody("Ada"), somebody("Bob")
+    signature = sign_prekey(ada.signing, ada.prekey.public, TODAY)
+    told = revocation.Told(ada.device.certificate, ada.prekey.public, TODAY, signature)
+    ended = revocation.revoke(ada.identity, bob.signing.public)
+    yield revocation.tell([told, told], [ended])
+    yield revocation.tell([], [ended, revocation.revoke(bob.identity, bob.signing.public)])
 
 
 def text_of(data: bytes) -> str:
@@ -739,8 +786,10 @@ def backup_bodies() -> Iterable[bytes]:
     contact = backup.BackupContact(bob.identity, "Bob", 5, False, NOW_MS, bytes(16), [device])
     rows = backup.TableRows(["n", "text"], [[1, "x"], [2, None], [3, b"y"]])
     held = backup.RoomRows(1, {"local_carry_message": rows})
+    ended = backup.BackupRevocation(revocation.revoke(somebody("Ada").identity, bob.device), NOW_MS)
+    head = backup.BackupHead(ada.device, secret("space"), 3, 4, secret("entry"))
     yield msgspec.msgpack.encode(
-        backup.BackupBody(1, NOW_MS, bytes(32), "Ada", [ada.certificate], [contact], {"carry": held})
+        backup.BackupBody(1, NOW_MS, bytes(32), "Ada", [ada.certificate], [contact], {"carry": held}, [ended], [head])
     )
 
 
@@ -838,44 +887,48 @@ def handshakes() -> Iterable[bytes]:
         yield packed(int(pattern), False, sent[0])
 
 
-class NoWriter:
-    """The sending half of a stream that nobody reads."""
+class OneWay:
+    """A link that brings these pieces and takes nothing."""
 
-    def __init__(self) -> None:
-        """It is its own transport."""
-        self.transport = self
+    kind = "one way"
+    mtu = 1
+    bits_per_s = 1
+    duplex = Duplex.HALF
+    cost = Cost.FREE
+    address = "nowhere"
 
-    def set_write_buffer_limits(self, high: int) -> None:
-        """Nothing is ever written."""
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        """Open until the pieces are through."""
+        self._pieces = iter(pieces)
 
-    def get_extra_info(self, _name: str) -> tuple[str, int]:
-        """An address."""
-        return "192.0.2.1", 1
+    async def send(self, _data: bytes) -> None:
+        """Nothing is ever sent."""
+
+    async def receive(self) -> bytes:
+        """The next piece."""
+        return next(self._pieces, b"")
+
+    async def close(self) -> None:
+        """Nothing is held."""
 
 
 def channel_reader() -> Run:
-    """Messages of a TCP link: ``[[Noise plaintexts: bytes, their size, or [sealed bytes]], size of pieces]``."""
+    """Messages of a link: ``[[Noise plaintexts: bytes, their size, or [sealed bytes]], size of pieces]``."""
     loop = asyncio.new_event_loop()
 
     async def receive(sealed: bytes, size: int) -> str | None:
-        reader = asyncio.StreamReader(limit=2**26)
-        opened = tcp._Opened(
-            Transport(bytes(32), b"\1" * 32), FrameReader(initiator=True), [], Pattern.XX, None, bytes(32)
-        )
+        opened = Opened(Transport(bytes(32), b"\1" * 32), FrameReader(initiator=True), [], Pattern.XX, None, bytes(32))
         opened.frames.feed(encode_frame(bytes(32)))  # the handshake's
-        writer: Any = NoWriter()
-        channel = tcp.Channel(reader, writer, opened, initiator=True)
-        for at in range(0, len(sealed), size):
-            reader.feed_data(sealed[at : at + size])
-        reader.feed_eof()
+        link = OneWay(sealed[at : at + size] for at in range(0, len(sealed), size))
+        channel = Channel(link, opened, initiator=True)
         took = 0
         try:
             while (message := await channel.receive()) is not None:
-                assert 1 <= len(message) <= tcp.MESSAGE_MAX_BYTES
+                assert 1 <= len(message) <= MESSAGE_MAX_BYTES
                 took += 1
         finally:
-            channel._timer.cancel()
-            assert len(channel._partial) <= tcp.MESSAGE_MAX_BYTES
+            await channel.close()
+            assert len(channel._partial) <= MESSAGE_MAX_BYTES
         return None if took else "incomplete"
 
     def run(data: bytes) -> str | None:
@@ -980,6 +1033,8 @@ def met(number: int) -> Town:
                 place.entries[note.id] = note
     header = second.post(space, "long " * 500)
     first.entries[header.id] = replace(header, payload=None)
+    for place in town.places:
+        place.post_file(space, b"".join(secret(number, place.name, at) for at in range(5000)))
     return town
 
 
@@ -990,7 +1045,9 @@ def places_of(number: int) -> list[Place]:
         place = copy.copy(original)
         place.shelf, place.copies = MemoryShelf(), {}
         place.shelf.append(list(original.entries.values()))
-        place.refused, place.listeners = [], []
+        place.refused, place.listeners, place.content_listeners = [], [], []
+        place.downloads, place.files = Downloads(), list(original.files)
+        place.chunks = {one: dict(chunks) for one, chunks in original.chunks.items()}
         place.random = copy.copy(original.random)
         made.append(place)
     return made
@@ -1007,8 +1064,14 @@ class AtOnce(Meeting):
     def hear(self, end: int, event: Event) -> None:
         """Bring one event to a side."""
         self.feed(end, event)
-        while self._answers[end] or self._ingests[end] or self.news[end]:
-            for what, queue in (("answer", self._answers), ("ingest", self._ingests), ("news", self.news)):
+        queues = (
+            ("answer", self._answers),
+            ("ingest", self._ingests),
+            ("news", self.news),
+            ("news", self.content_news),
+        )
+        while any(queue[end] for _, queue in queues):
+            for what, queue in queues:
                 if queue[end]:
                     self._happen(end, what)
 
@@ -1208,6 +1271,8 @@ TARGETS = (
         (IdentityError,),
         3,
     ),
+    Target("revocation behind its signature", revocation_bodies, run_with(read_signed_revocation), (IdentityError,), 1),
+    Target("letter about devices", device_letters, run_with(read_devices), (), 1),
     Target("certificate behind its signatures", device_bodies, run_with(read_signed_certificate), (IdentityError,), 2),
     Target(
         "links",

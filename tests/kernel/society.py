@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ from typing import Any, ParamSpec
 import msgspec
 
 from outlast.kernel.backup import open_backup
-from outlast.kernel.entry import Entry
+from outlast.kernel.entry import CONTENT_MAX_BYTES, Entry
 from outlast.kernel.home import Home
 from outlast.kernel.kinds import Kind
 from outlast.kernel.node import Node
@@ -38,6 +39,7 @@ class Note(msgspec.Struct, array_like=True, frozen=True):
 
 NOTE = Kind("toy.note", Note, max_bytes=15_000)
 POST = Kind("toy.post", Note, max_bytes=70_000, max_life_days=30)
+FILE = Kind("toy.file", None, max_bytes=CONTENT_MAX_BYTES, max_life_days=30, priority=7)
 
 
 def receive(letter: Letter, _rows: Rows) -> RowChanges:
@@ -56,7 +58,7 @@ def fold(change: Change, _rows: Rows) -> RowChanges:
 TOY = Room(
     "toy",
     1,
-    kinds=(POST,),
+    kinds=(POST, FILE),
     letters=(NOTE,),
     views=("CREATE TABLE view_toy_post (id BLOB PRIMARY KEY, space BLOB)",),
     migrations=("CREATE TABLE local_toy_note (letter BLOB PRIMARY KEY, sender BLOB, text TEXT)",),
@@ -103,6 +105,11 @@ class Society:
         self._clocks[name] = clock or self.clock
         return await self.come_back(name, passphrase=passphrase)
 
+    def person(self, name: str) -> Person:
+        """Who lives on that open node."""
+        (person,) = self._open[name].people.values()
+        return person
+
     async def leave(self, name: str) -> None:
         """Close that person's node."""
         await self._open.pop(name).close()
@@ -116,6 +123,14 @@ class Society:
             return await node.unlock(passphrase)
         (person,) = node.people.values()
         return person
+
+    async def copy(self, name: str, to: str) -> Person:
+        """Copy a node's home as it stands, stopped for that while; both are open afterwards."""
+        await self.leave(name)
+        shutil.copytree(self.home(name).path, self.home(to).path)
+        self._clocks[to] = self._clocks[name]
+        await self.come_back(name)
+        return await self.come_back(to)
 
     async def close(self) -> None:
         """Close all nodes."""
@@ -178,6 +193,12 @@ def envelopes(person: Person) -> list[Entry]:
         cursor = changes[-1].cursor
         entries += [c.entry for c in changes if c.event is Event.ADMITTED and c.entry.header.kind == "mail"]
     return entries
+
+
+def entries_of(person: Person) -> list[Entry]:
+    """Everything in this person's node, in the order in which it came."""
+    store = person.node.open_store
+    return store.load(bytes(row[0]) for row in store.query("SELECT id FROM entry ORDER BY n"))
 
 
 async def hand_over(entries: Iterable[Entry], receiver: Person) -> None:

@@ -19,6 +19,7 @@ from outlast.kernel.identity import SigningKey
 from outlast.kernel.node import SPACE_LOW_BYTES, Node
 from outlast.kernel.outbox import Receipt
 from outlast.kernel.person import Person
+from outlast.kernel.revocation import TOLD_MAX, Devices, revoke
 from outlast.testing.clock import FakeClock
 from tests.kernel.forger import Forger, envelope, garbage, note, unchecked
 from tests.kernel.society import (
@@ -152,6 +153,77 @@ class TestIdentities:
             await write(anna, boris, "to both")
             rows = anna.query("SELECT device FROM sent JOIN custody USING (letter)")
             assert {bytes(row[0]) for row in rows} == {boris.device, second.device.device}
+
+    @story
+    async def test_nobody_ends_somebody_elses_device(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await friends(nodes)
+            forger, now = Forger(), nodes.clock()
+            ended = [revoke(forger.identity, boris.device), revoke(forger.identity, anna.device)]
+            forged = msgspec.msgpack.encode([msgspec.msgpack.decode(ended[0])[0], bytes(64)])
+            body = msgspec.msgpack.encode(Devices([], [*ended, forged]))
+            letter = forger.letter(body, now, kind="devices")
+            await hand_over([forger.introduce(letter, await anna.link(), now)], anna)
+            assert [(d.accepted, d.warning) for d in anna.contact_devices(boris.identity)] == [(True, "")]
+            assert not anna.is_ended
+            await write(anna, boris, "as before")
+            await meet(anna, boris)
+            assert "as before" in notes(boris)
+
+    @story
+    async def test_a_revocation_told_again_and_again_ends_one_device_once(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await friends(nodes)
+            await boris.renew()
+            await meet(boris, anna)
+            before = anna.contact_devices(boris.identity)
+            ended = anna.query("SELECT signed FROM revoked")
+            thief = Forger("Boris", SigningKey.from_seed(_identity_seed(boris)))
+            now, link = nodes.clock(), await anna.link()
+            again = msgspec.msgpack.encode(Devices([], [bytes(row[0]) for row in ended]))
+            for _ in range(3):
+                await hand_over([thief.introduce(thief.letter(again, now, kind="devices"), link, now)], anna)
+            assert anna.contact_devices(boris.identity)[1:] == before
+            assert anna.query("SELECT signed FROM revoked") == ended
+
+    @story
+    async def test_a_device_that_was_ended_before_it_was_seen_is_never_written_to(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await friends(nodes)
+            lost = Forger("Boris", SigningKey.from_seed(_identity_seed(boris)))
+            lost.device = lost.certified(cross=boris.signing_key)
+            now, link = nodes.clock(), await anna.link()
+            ended = msgspec.msgpack.encode(Devices([], [revoke(lost.identity, lost.device.device)]))
+            other = Forger("Boris", lost.identity)
+            await hand_over([other.introduce(other.letter(ended, now, kind="devices"), link, now)], anna)
+            await hand_over([lost.introduce(lost.letter(note("hi"), now), link, now)], anna)
+            assert {d.device.device: d.warning for d in anna.contact_devices(boris.identity)} == {
+                boris.device: "",
+                other.device.device: "unknown_device",
+                lost.device.device: "revoked",
+            }
+            await anna.accept_device(boris.identity)
+            await write(anna, boris, "to whom?")
+            rows = anna.query("SELECT device FROM sent JOIN custody USING (letter)")
+            assert lost.device.device not in {bytes(row[0]) for row in rows}
+
+    @story
+    async def test_revocations_of_devices_that_nobody_knows_do_not_fill_the_vault(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna = await nodes.join("anna")
+            forger = await acquainted(nodes, anna)
+            now, link = nodes.clock(), await anna.link()
+            letters = []
+            for _ in range(inbox.REVOKED_MAX // TOLD_MAX + 3):
+                ended = [revoke(forger.identity, os.urandom(32)) for _ in range(TOLD_MAX)]
+                body = msgspec.msgpack.encode(Devices([], ended))
+                letters.append(forger.introduce(forger.letter(body, now, kind="devices"), link, now))
+            await hand_over(letters, anna)
+            assert anna.query("SELECT count(*) FROM revoked") == [(inbox.REVOKED_MAX,)]
+            ended = [revoke(forger.identity, forger.device.device)]
+            body = msgspec.msgpack.encode(Devices([], ended))
+            await hand_over([forger.introduce(forger.letter(body, now, kind="devices"), link, now)], anna)
+            assert [d.warning for d in anna.contact_devices(forger.identity.public)] == ["revoked"]
 
     @story
     async def test_a_contact_cannot_make_each_letter_cost_a_hundred(self, tmp_path: Path) -> None:

@@ -519,7 +519,7 @@ class TestClocks:
             boris = await nodes.come_back("boris")
             await boris.node._tidy()
             assert boris.node.open_store.usage().entries == entries
-            assert boris.node.clock_warning() is not None
+            assert boris.node.pruning_stopped() is not None
 
     @story
     async def test_a_clock_before_the_programs_making_is_not_believed(self, tmp_path: Path) -> None:

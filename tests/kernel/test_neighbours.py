@@ -17,6 +17,7 @@ from outlast.kernel import sync
 from outlast.kernel.entry import day_of
 from outlast.kernel.identity import SealingKey
 from outlast.kernel.links import tcp
+from outlast.kernel.links.channel import Channel
 from outlast.kernel.mail import MAIL_SPACE
 from outlast.kernel.person import Person
 from tests.kernel.society import (
@@ -49,7 +50,7 @@ def is_connected(person: Person) -> bool:
 class Caller:
     """A peer made by hand: it speaks the session, and does with it what it likes."""
 
-    def __init__(self, channel: tcp.Channel) -> None:
+    def __init__(self, channel: Channel) -> None:
         self.channel = channel
 
     @classmethod

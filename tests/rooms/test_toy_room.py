@@ -128,22 +128,37 @@ def test_a_room_from_outside_has_its_entries_letters_tables_and_operations(tmp_p
     asyncio.run(story())
 
 
-def test_a_node_without_the_room_carries_its_entries_all_the_same(tmp_path: Path) -> None:
+def test_a_node_without_the_room_carries_its_entries_from_one_that_has_it_to_another(tmp_path: Path) -> None:
     async def story() -> None:
-        async with await open_home(tmp_path / "ann") as ann:
+        home = Home(tmp_path / "relay")
+        await Node.create(home, "relay", passphrase=None, rooms=[])
+        async with (
+            await open_home(tmp_path / "ann") as ann,
+            await open_home(tmp_path / "ben") as ben,
+            await Node.open(home, rooms=[]) as relay,
+        ):
             space = await ann.new_space(person_of(ann), "Bells")
-            rung = await ann.append(person_of(ann), space, RUNG.name, Bell(3), life_ms=DAY_MS)
-            stick = io.BytesIO()
-            await person_of(ann).write_bundle(stick, space=space)
-            stick.seek(0)
-            home = Home(tmp_path / "relay")
-            await Node.create(home, "relay", passphrase=None, rooms=[])
-            async with await Node.open(home, rooms=[]) as relay:
-                await relay.follow(space)
-                await person_of(relay).read_bundle(stick)
-                assert relay.open_store.known([rung.id]) == {rung.id}
+            early = await ann.append(person_of(ann), space, RUNG.name, Bell(3), life_ms=DAY_MS)
+            for node in (relay, ben):
+                await node.follow(space)
+            port = await relay.listen("127.0.0.1", 0)
+            for node in (ann, ben):
+                await node.peer_add(relay.transport_id, "127.0.0.1", port)
+            await holds(ben, early.id)  # by reconciliation
+            late = await ann.append(person_of(ann), space, RUNG.name, Bell(4), life_ms=DAY_MS)
+            await holds(ben, late.id)  # as news
+            assert relay.open_store.known([early.id, late.id]) == {early.id, late.id}
+            assert relay.query("SELECT name FROM pragma_table_list WHERE name GLOB 'view_*'") == []
+            assert await operations_of([TOY])["toy.total"].answer(Call(ben, Nothing())) == {"times": 7}
 
     asyncio.run(story())
+
+
+async def holds(node: Node, entry: bytes) -> None:
+    """Wait until a node holds an entry."""
+    async with asyncio.timeout(30):
+        while not node.open_store.known([entry]):
+            await node.wait(node.revision)
 
 
 def test_a_room_is_found_by_its_entry_point(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import importlib.util
 import json
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from outlast.kernel.chunks import Manifest, Splitter
 from outlast.kernel.entry import unpack, unpack_all
 from outlast.kernel.sync import MessageArrived, Started, Type, space_mac
 
@@ -53,6 +55,22 @@ def test_what_is_urgent_is_confirmed_as_written() -> None:
     (urgent,) = [entry for entry in packed if entry.header.priority == 0]
     text = b"outlast/urgent/1" + urgent.header.space + urgent.id
     assert msgspec.msgpack.decode(told[1:]) == [[[0, hmac.digest(KEY, text, "sha256")[:16]]]]
+
+
+def test_content_is_cut_as_written() -> None:
+    said = VECTORS["content"]
+    size = said["size_bytes"]
+    blocks = [sha256(f"outlast/vectors/1/content {number}".encode()).digest() for number in range(size // 32 + 1)]
+    content = b"".join(blocks)[:size]
+    assert sha256(content).hexdigest() == said["sha256"]
+    manifest = b"".join(sha256(content[at : at + 65_536]).digest() for at in range(0, size, 65_536))
+    assert manifest.hex() == said["manifest"]
+    assert sha256(manifest).hexdigest() == said["payload_hash"]
+    splitter = Splitter(size)
+    chunks = splitter.feed(content)
+    last, found = splitter.finish()
+    assert found == Manifest(size, manifest)
+    assert b"".join(chunk.data for chunk in [*chunks, last]) == content
 
 
 def test_there_is_a_vector_for_every_type() -> None:

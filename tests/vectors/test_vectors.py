@@ -49,6 +49,7 @@ from outlast.kernel.identity import (
 )
 from outlast.kernel.invite import read_channel_link, read_link
 from outlast.kernel.mail import (
+    MAIL_GENESIS,
     MAIL_SPACE,
     MailError,
     SealedLetter,
@@ -59,6 +60,7 @@ from outlast.kernel.mail import (
     open_letter,
     tag,
 )
+from outlast.kernel.revocation import is_ended, read_revocation, read_told, revoke
 from tests.vectors import rfc9180
 from vectors import make
 
@@ -169,6 +171,35 @@ class TestIdentity:
         assert verify_prekey(unhex(case["device"]), prekey, case["day"], signature)
         message = b"outlast/prekey/1" + case["day"].to_bytes(4, "big") + prekey
         assert SigningKey.from_seed(unhex(case["device_seed"])).sign(message) == signature
+
+    @pytest.mark.parametrize("case", IDENTITY["revocations"])
+    def test_a_revocation_is_read(self, case: dict[str, Any]) -> None:
+        signed = unhex(case["signed"])
+        found = read_revocation(signed)
+        said = {name: make.shown(getattr(found, name)) for name in case if name != "identity_seed"}
+        assert said == {name: value for name, value in case.items() if name != "identity_seed"}
+        body, by_identity = msgspec.msgpack.decode(signed)
+        assert crypto_sign_open(by_identity + b"outlast/revocation/1" + body, found.identity)
+        assert msgspec.msgpack.decode(body) == [found.identity, found.device, found.space, found.seq, found.last]
+        identity = SigningKey.from_seed(unhex(case["identity_seed"]))
+        assert revoke(identity, found.device, found.space, found.seq, found.last or b"") == signed
+
+    @pytest.mark.parametrize("case", IDENTITY["ended"])
+    def test_what_lies_beyond_the_last_valid_entry_is_ended(self, case: dict[str, Any]) -> None:
+        found = read_revocation(unhex(IDENTITY["revocations"][1]["signed"]))
+        header = msgspec.structs.replace(MAIL_GENESIS, author=found.device, space=found.space, seq=case["seq"])
+        assert is_ended(header, unhex(case["id"]), found.identity, [found]) is case["ended"]
+
+    def test_a_letter_tells_of_its_senders_devices_alone(self) -> None:
+        case = IDENTITY["devices_letter"]
+        added, revoked = read_told(unhex(case["body"]), unhex(case["from"]))
+        assert [one.device.hex() for one, _, _ in added] == case["added"]
+        assert [one.device.hex() for one in revoked] == case["revoked"]
+
+    @pytest.mark.parametrize("case", named(IDENTITY["refused_revocations"]))
+    def test_other_revocations_are_refused(self, case: dict[str, str]) -> None:
+        with pytest.raises(IdentityError):
+            read_revocation(unhex(case["signed"]))
 
     @pytest.mark.parametrize("case", IDENTITY["texts"])
     def test_texts_name_keys(self, case: dict[str, str]) -> None:

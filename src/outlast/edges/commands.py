@@ -378,6 +378,8 @@ def _status_lines(answer: dict[str, Any]) -> Iterator[str]:
     yield "Locked: your passphrase opens it." if answer["locked"] else f"Unlocked: {answer['name']}."
     if answer["clock_warning"]:
         yield f"Clock: {answer['clock_warning']}"
+    if answer["pruning_stopped"]:
+        yield answer["pruning_stopped"]
     yield f"{answer['entries']} entries, {size(answer['bytes'])}; {size(answer['space_left'])} left on the disk."
     yield from table(("ROOM", "LEVEL", "REASON"), ((r["room"], r["level"], r["reason"]) for r in answer["rooms"]))
     yield from _peer_lines(answer["peers"])
@@ -390,7 +392,7 @@ def _peer_lines(peers: list[dict[str, Any]]) -> list[str]:
         seen = f"last seen {local_time(peer['last_seen_ms'])}" if peer["last_seen_ms"] else "not seen yet"
         return f"{seen}; {peer['error']}" if peer["error"] else seen
 
-    return table(("NODE", "ADDRESS", "STATE"), ((p["node"], p["address"], state(p)) for p in peers))
+    return table(("NODE", "ADDRESS", "STATE"), ((p["node"], p["address"] or "(it called)", state(p)) for p in peers))
 
 
 def _contact_lines(contacts: list[dict[str, Any]]) -> list[str]:

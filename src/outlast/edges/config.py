@@ -4,6 +4,7 @@ port = 8484                       # the page, on this machine; 0 picks a free on
 listen = "0.0.0.0:8485"           # where other nodes may connect; nowhere without it
 lan = true                        # the page for phones of this network; else as set on the page
 passphrase_file = "/run/secret"   # opens the home at the start, for services
+files_auto_bytes = 16777216       # files of channels up to this size are fetched without anybody asking
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listen: str | None = None  # HOST:PORT
     lan: bool | None = None
     passphrase_file: str | None = None
+    files_auto_bytes: int = 16 * 1024 * 1024
 
     @property
     def listen_address(self) -> tuple[str, int] | None:
@@ -107,6 +109,8 @@ def _convert(values: Mapping[str, Any], where: str) -> Config:
         raise UsageError(f"{where}: {error}") from None
     if not 0 <= config.port <= 65535:
         raise UsageError(f"{where}: there is no port {config.port}; ports go from 0 to 65535")
+    if config.files_auto_bytes < 0:
+        raise UsageError(f"{where}: files_auto_bytes is a number of bytes; 0 fetches no file by itself")
     if config.listen is not None:
         try:
             parse_address(config.listen)

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -23,7 +24,7 @@ import uvicorn
 from outlast.edges.api import LocalApi
 from outlast.edges.client import socket_path
 from outlast.edges.config import Config, format_address, no_core_dumps
-from outlast.edges.web import serving
+from outlast.edges.web import Server, serving
 from outlast.errors import StorageError
 from outlast.kernel import Home, Node
 from outlast.ui.command import fault, read_passphrase
@@ -52,7 +53,11 @@ async def up(home: Home, config: Config, announce: Announce) -> None:
     asyncio.get_running_loop().set_exception_handler(_log_fault)
     async with AsyncExitStack() as stack:
         stack.enter_context(_told_by_signals(stop))
-        node = await stack.enter_async_context(await Node.open(home)) if home.exists() else None
+        node = (
+            await stack.enter_async_context(await Node.open(home, files_auto_bytes=config.files_auto_bytes))
+            if home.exists()
+            else None
+        )
         listener = _Listener(config.listen_address)
         if node is not None:
             await stack.enter_async_context(local_api(home, node))
@@ -71,6 +76,9 @@ async def up(home: Home, config: Config, announce: Announce) -> None:
             stack.push_async_exit(node)
             stack.push_async_callback(pages.close)
             await stack.enter_async_context(local_api(home, node))
+        # What is uploaded waits on the disk of the home, not in a folder that may be memory.
+        stack.callback(setattr, tempfile, "tempdir", tempfile.tempdir)
+        tempfile.tempdir = str(home.path)
         announce("commands", str(home.socket_path))
         await _first(stop.wait(), _until_wiped(node), listener.follow(node, announce))
 
@@ -96,7 +104,7 @@ async def local_api(home: Home, node: Node) -> AsyncIterator[None]:
         LocalApi(node), http="h11", ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
         proxy_headers=False, timeout_graceful_shutdown=10,
     )  # fmt: skip
-    server = _Server(settings)
+    server = Server(settings)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield
@@ -105,15 +113,6 @@ async def local_api(home: Home, node: Node) -> AsyncIterator[None]:
         await serving
         with suppress(FileNotFoundError):
             home.socket_path.unlink()
-
-
-class _Server(uvicorn.Server):
-    """A server that leaves the signals to ``up``."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
-        yield
 
 
 async def _until_wiped(node: Node) -> None:

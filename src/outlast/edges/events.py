@@ -41,7 +41,8 @@ async def news(web: Web, session: Session, seen: int | None) -> AsyncIterator[st
     # A revision of an earlier run may be higher than ours, and says only that the page is old.
     revision = node.revision if seen is None else seen if seen <= node.revision else -1
     try:
-        yield f"retry: 1500\nid: {node.revision}\nevent: status\ndata: open\n\n"
+        # No id: a browser that loses the stream before it is told of what it missed must still ask for that.
+        yield "retry: 1500\nevent: status\ndata: open\n\n"
         while True:
             change = asyncio.create_task(node.wait(revision))
             try:

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from outlast.edges.gate import Access, Web, keep, route
 from outlast.edges.people import kept_link, renew_link
 from outlast.errors import OutlastError, UsageError
-from outlast.kernel import Node, Person, entropy_of, open_backup
+from outlast.kernel import BACKUP_MAX_BYTES, Node, Person, entropy_of, open_backup
 from outlast.ui.page import LANGUAGE_COOKIE, fields, go, render, translator, upload
 
 HOWS: Final = ("new", "join", "words", "backup")
@@ -23,7 +23,6 @@ STEPS: Final = 5
 LEFT_ROW: Final = "web/first-run"
 LATER: Final = ("words", "phone")
 """The steps that come behind the making of the node."""
-RESTORE_MAX_BYTES: Final = 64 << 20
 
 
 def routes() -> list[Route]:
@@ -32,7 +31,7 @@ def routes() -> list[Route]:
         route("/first/language", "GET", language, Access.HOST),
         route("/first/how", "GET", how, Access.HOST),
         route("/first/name", "GET", name, Access.HOST),
-        route("/first/name", "POST", make, Access.HOST, RESTORE_MAX_BYTES),
+        route("/first/name", "POST", make, Access.HOST, BACKUP_MAX_BYTES),
         route("/first/words", "GET", words, Access.OWNER),
         route("/first/phone", "GET", phone, Access.OWNER),
         route("/first/done", "POST", done, Access.OWNER),

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from outlast.edges.config import no_core_dumps
 from outlast.edges.operations import Identity, existing_file, identity
 from outlast.errors import NotFoundError, StorageError, UsageError
-from outlast.kernel import BackupBody, Home, Node, count_backup, entropy_of, open_backup
+from outlast.kernel import BACKUP_MAX_BYTES, BackupBody, Home, Node, count_backup, entropy_of, open_backup
 from outlast.ui.operation import Call, Nothing
-
-BACKUP_MAX_BYTES: Final = 2**31
 
 
 class OldDevice(msgspec.Struct, frozen=True):

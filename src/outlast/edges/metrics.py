@@ -48,7 +48,8 @@ class Counts(msgspec.Struct, frozen=True):
     door_waiting: Annotated[int, Meta(description="Entries that wait to be examined")]
     outbox_waiting: Annotated[int, Meta(description="Entries in open vaults that are not in the store yet")]
     changes_unfolded: Annotated[int, Meta(description="Changes that the view which lags most has not seen yet")]
-    clock_warning: Annotated[int, Meta(description="1 while the clock is in doubt")]
+    clock_warning: Annotated[int, Meta(description="1 while the clock cannot be right")]
+    pruning_stopped: Annotated[int, Meta(description="1 while what is over is kept, because the date is in doubt")]
     sessions: Annotated[int, _total("Sessions with other nodes that were begun")]
     admitted: Annotated[int, _total("Entries taken in, those written here included")]
     refused: Annotated[dict[str, int], _totals("Entries turned away, by the rule that did it", "rule")]
@@ -91,6 +92,7 @@ def count(node: Node) -> Counts:
         outbox_waiting=sum(int(one.query("SELECT count(*) FROM outbox")[0][0]) for one in node.people.values()),
         changes_unfolded=store.behind() if store else 0,
         clock_warning=int(node.clock_warning() is not None),
+        pruning_stopped=int(node.pruning_stopped() is not None),
         sessions=counted.sessions,
         admitted=counted.admitted,
         refused=dict(counted.refused),

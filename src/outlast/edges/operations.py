@@ -26,7 +26,6 @@ from outlast.kernel import Contact, Level, Node, PeerState, Rows, id_text, node_
 from outlast.ui.operation import Call, Nothing, Operation
 
 LOW_SPACE_BYTES: Final = 256 * 1024 * 1024
-PASSPHRASE_MIN_CHARS: Final = 8
 
 LevelName = Literal["off", "ok", "warn", "cut"]
 _LEVELS: Final[Mapping[Level, LevelName]] = {
@@ -58,7 +57,7 @@ class RoomState(msgspec.Struct, frozen=True):
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """A node that this one connects to."""
+    """A node that this one connects to, or one that called: then ``address`` is empty."""
 
     node: str
     address: str
@@ -78,6 +77,7 @@ class State(msgspec.Struct, frozen=True):
     bytes: int
     space_left: int
     clock_warning: str | None
+    pruning_stopped: str | None
     rooms: list[RoomState]
     peers: list[Peer]
 
@@ -226,6 +226,7 @@ async def status(call: Call[Nothing]) -> State:
         bytes=size,
         space_left=node.space_left(),
         clock_warning=node.clock_warning(),
+        pruning_stopped=node.pruning_stopped(),
         rooms=[
             RoomState(name, _LEVELS[state.level], state.since_ms, state.reason_code, _plain(state.evidence))
             for name, state in node.status()
@@ -344,8 +345,6 @@ async def bundle_read(call: Call[Source]) -> Carried:
 async def backup(call: Call[Saving]) -> Saved:
     """Write a backup file."""
     file = Path(call.params.file)
-    if len(call.params.passphrase) < PASSPHRASE_MIN_CHARS:
-        raise UsageError(f"a passphrase has at least {PASSPHRASE_MIN_CHARS} characters; several words are best")
     data = await call.person.backup(call.params.passphrase)
     with new_file(file, 0o600) as out:
         out.write(data)
@@ -437,7 +436,7 @@ def _known(contact: Contact) -> Known:
 
 
 def _peer(state: PeerState) -> Peer:
-    address = format_address(state.host, state.port)
+    address = format_address(state.host, state.port) if state.added else ""
     return Peer(node_text(state.node), address, state.connected, state.last_seen_ms, state.error)
 
 
@@ -469,6 +468,8 @@ def _examine(node: Node) -> Iterator[Check]:
     yield Check("disk", "ok" if free > LOW_SPACE_BYTES else "bad", f"{free >> 20} MiB free")
     clock = node.clock_warning()
     yield Check("clock", "warn" if clock else "ok", clock or "in keeping with what was seen")
+    stopped = node.pruning_stopped()
+    yield Check("pruning", "warn" if stopped else "ok", stopped or "goes on")
     dumps = resource.getrlimit(resource.RLIMIT_CORE)[0]
     yield Check("core dumps", "warn" if dumps else "ok", "possible: keys could reach a file" if dumps else "off")
     swap = _swap()

@@ -16,11 +16,10 @@ from outlast.edges.doors import same
 from outlast.edges.events import events
 from outlast.edges.gate import LAN_SETTING, Access, ForbiddenError, StrangerError, Web, route
 from outlast.errors import LockedError, NotFoundError, OutlastError, UsageError
-from outlast.kernel import Node, Person, count_backup, open_backup
+from outlast.kernel import BACKUP_MAX_BYTES, Node, Person, count_backup, open_backup
 from outlast.ui.languages import marked
 from outlast.ui.page import LANGUAGE_COOKIE, STATIC, Card, attachment, fields, go, render, translator, upload
 
-BACKUP_MAX_BYTES: Final = 64 << 20
 STATIC_TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 HELP: Final = ("travel", "stick", "hotspot", "phone", "verify", "passphrase", "safety")
 NOTICES: Final = {
@@ -185,8 +184,13 @@ async def home(request: Request) -> Response:
         left=first_run.steps_left(request),
         waiting=sneakernet.waiting_to_leave(person),
         alone=not person.contacts(),
-        clock=web.node.clock_warning() if request.state.door == "localhost" else None,
+        doubts=doubts(web.node) if request.state.door == "localhost" else [],
     )
+
+
+def doubts(node: Node) -> list[str]:
+    """What the owner is to look at before the date is believed, a line each."""
+    return [line for line in (node.clock_warning(), node.pruning_stopped()) if line]
 
 
 def room_cards(request: Request) -> list[Card]:
@@ -239,13 +243,12 @@ async def backup_file(request: Request) -> Response:
     person: Person = request.state.person
     form = await fields(request)
     passphrase = form.get("passphrase", "")
-    if len(passphrase) < 8:
-        return render_backup(
-            request, wrong=_("A passphrase has at least 8 characters; several words are best."), at="file"
-        )
-    if passphrase != form.get("again"):
-        return render_backup(request, wrong=_("The two passphrases differ: type the same twice."), at="file")
-    data = await person.backup(passphrase)
+    try:
+        if passphrase != form.get("again"):
+            raise UsageError("the two passphrases differ: type the same twice")
+        data = await person.backup(passphrase)
+    except UsageError as error:
+        return render_backup(request, wrong=first_run.sentence(_(str(error))), at="file")
     return download(data, f"outlast-{datetime.now():%Y-%m-%d}.backup")
 
 
@@ -292,7 +295,7 @@ async def settings(request: Request) -> Response:
         "settings.html",
         lan=web.lan,
         urls=web.lan_urls(),
-        clock=node.clock_warning(),
+        doubts=doubts(node),
         unattended=web.home.unattended,
         free=node.space_left(),
         wrong="",

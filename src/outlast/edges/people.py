@@ -97,7 +97,7 @@ async def add(request: Request) -> Response:
 async def add_by_photo(request: Request) -> Response:
     """Add somebody by a photo of their QR code."""
     person: Person = request.state.person
-    file, _form = await upload(request, "photo")
+    file, _form = await upload(request, "photo", memory_bytes=PHOTO_MAX_BYTES)
     text = await read_qr(await file.read())
     if not text:
         raise UsageError(

@@ -182,7 +182,7 @@ def is_neighbourly(address: str) -> bool:
     return at.is_private and not at.is_loopback and not (at.version == 6 and at.is_link_local)
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """A server that leaves the process's signals to the daemon."""
 
     @contextmanager
@@ -199,7 +199,7 @@ class Serving:
         self.web = web
         web.switch_lan = self.switch_lan
         self._addresses = addresses
-        self._servers: dict[str, tuple[_Server, asyncio.Task[None]]] = {}
+        self._servers: dict[str, tuple[Server, asyncio.Task[None]]] = {}
         self._follow: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._switching = asyncio.Lock()
@@ -299,7 +299,7 @@ class Serving:
             h11_max_incomplete_event_size=32 * 1024,
             timeout_graceful_shutdown=3,
         )
-        server = _Server(config)
+        server = Server(config)
         self._servers[name] = server, asyncio.create_task(server.serve(sockets=listeners))
         while not server.started and not self._servers[name][1].done():
             await asyncio.sleep(0.005)

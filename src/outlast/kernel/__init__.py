@@ -1,9 +1,10 @@
 """The kernel's door: what rooms, pages and commands may use of it."""
 
+from outlast.kernel.backup import FILE_MAX_BYTES as BACKUP_MAX_BYTES
 from outlast.kernel.backup import BackupBody, open_backup
 from outlast.kernel.backup import count as count_backup
 from outlast.kernel.entry import DAY_MS, Entry
-from outlast.kernel.home import Home, default_path
+from outlast.kernel.home import Home
 from outlast.kernel.identity import (
     check_name,
     entropy_of,
@@ -17,6 +18,7 @@ from outlast.kernel.identity import (
 )
 from outlast.kernel.invite import make_channel_link, read_channel_link
 from outlast.kernel.kinds import Kind
+from outlast.kernel.links.link import Cost, Duplex, Link, LinkError, Way
 from outlast.kernel.mail import LETTER_MAX_BYTES
 from outlast.kernel.neighbours import PeerState
 from outlast.kernel.node import Node, find_rooms
@@ -39,6 +41,7 @@ from outlast.kernel.space import GENESIS, SpaceBody, read_genesis
 from outlast.kernel.trips import BundleReport
 
 __all__ = [
+    "BACKUP_MAX_BYTES",
     "DAY_MS",
     "GENESIS",
     "LETTER_MAX_BYTES",
@@ -46,14 +49,18 @@ __all__ = [
     "BundleReport",
     "Change",
     "Contact",
+    "Cost",
     "Custody",
     "Delete",
+    "Duplex",
     "Entry",
     "Event",
     "Home",
     "Kind",
     "Letter",
     "Level",
+    "Link",
+    "LinkError",
     "Node",
     "PeerState",
     "Person",
@@ -65,9 +72,9 @@ __all__ = [
     "SpaceBody",
     "Status",
     "Value",
+    "Way",
     "check_name",
     "count_backup",
-    "default_path",
     "entropy_of",
     "find_rooms",
     "id_text",

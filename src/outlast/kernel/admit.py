@@ -241,16 +241,14 @@ def _rule_of_kind(entry: Entry, kinds: Kinds) -> Rule | None:
     # What a later version says under a name of today need not fit today's body.
     kind = kinds.get(h.kind) if h.version == VERSION else None
     if kind is None:
-        if h.payload_size > PAYLOAD_MAX_BYTES:
-            return Rule.KIND_SIZE
-        life_days = DEFAULT_LIFE_DAYS
+        life_days = DEFAULT_LIFE_DAYS  # of large content a manifest, no larger than any payload
     else:
         if h.payload_size > kind.max_bytes:
             return Rule.KIND_SIZE
         life_days = kind.max_life_days
     if life_days and not 0 < h.expires_day <= expiry_day(h.ts_ms, life_days * DAY_MS):
         return Rule.LIFE
-    if kind is not None and entry.payload is not None and h.payload_size <= PAYLOAD_MAX_BYTES:
+    if kind and kind.body and entry.payload is not None and h.payload_size <= PAYLOAD_MAX_BYTES:
         try:
             if kind.encode(kind.decode(entry.payload)) != entry.payload:
                 return Rule.BODY

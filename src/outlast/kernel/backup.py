@@ -21,6 +21,8 @@ from outlast.kernel import keyslot
 
 ENTROPY_BYTES: Final = 32
 BODY_MAX_BYTES: Final = 2**31
+FILE_MAX_BYTES: Final = BODY_MAX_BYTES + BODY_MAX_BYTES // 8
+"""More than the largest backup file has."""
 VERSION: Final = 1
 
 _MAGIC: Final = b"outlast backup\n\0"
@@ -64,6 +66,23 @@ class BackupContact(msgspec.Struct, array_like=True, frozen=True):
     devices: list[BackupDevice]
 
 
+class BackupRevocation(msgspec.Struct, array_like=True, frozen=True):
+    """A revocation of a device, own or of a contact, and when it came."""
+
+    signed: bytes
+    at_ms: int
+
+
+class BackupHead(msgspec.Struct, array_like=True, frozen=True):
+    """The last entry of an own device in a space."""
+
+    device: bytes  # 32 B
+    space: bytes  # 32 B
+    seq: int
+    clock: int
+    id: bytes  # 32 B
+
+
 class BackupBody(msgspec.Struct, array_like=True, frozen=True):
     """What is in a backup. Later versions append fields."""
 
@@ -74,6 +93,8 @@ class BackupBody(msgspec.Struct, array_like=True, frozen=True):
     devices: list[bytes]  # certificates of this person's own devices, to be revoked after a restore
     contacts: list[BackupContact]
     rooms: dict[str, RoomRows]
+    revoked: list[BackupRevocation]
+    heads: list[BackupHead]
 
 
 @dataclass(frozen=True, slots=True)

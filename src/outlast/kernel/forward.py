@@ -10,10 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable, Mapping
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from outlast.kernel.entry import Entry
 from outlast.kernel.space import space_of
+
+SLOW_BITS_PER_S: Final = 64_000
+"""A link that carries less is slow."""
+SLOW_PRIORITY_MAX: Final = 1
+"""Over a slow or a metered link go alarms, keys, letters and their receipts, and nothing else."""
+METERED_DAY_BYTES: Final = 8 * 1024 * 1024
+ALL_PRIORITIES: Final = 7
+
+_DAY_S: Final = 86_400
+_TURN_S: Final = 20
+_TURN_MIN_BYTES: Final = 4096
+_TURN_MAX_BYTES: Final = 1024 * 1024
+_STEP_MIN_BYTES: Final = 2048
+_STEP_MAX_BYTES: Final = 60_000
+_STALL_MS: Final = 120_000
 
 
 class Tier(IntEnum):
@@ -37,6 +52,42 @@ Rank = tuple[int, int, int, bytes]
 """Sorts what goes out: priority, tier, newest first, and the id so that ranks are never equal."""
 
 
+class Carriage(NamedTuple):
+    """What a session may make a link carry."""
+
+    priority_max: int
+    """Entries of greater numbers are neither compared nor offered."""
+    step_bytes: int
+    """Largest message that could wait: an alarm has to wait until it is through."""
+    turn_bytes: int
+    """What may be on the way and not acknowledged, each way."""
+    day_bytes: int | None
+    """What may be sent in a day; None: no bound but the link's own."""
+    stall_ms: int
+    """How long the other side may owe an answer."""
+
+
+def carriage(bits_per_s: int, *, metered: bool) -> Carriage:
+    """What goes over a link that carries so many bits a second (from 1), and may cost somebody money.
+
+    A slow link carries half of a day: the other half is for what comes back.
+    """
+    bytes_per_s = max(1, bits_per_s // 8)
+    slow = bits_per_s < SLOW_BITS_PER_S
+    day_bytes = bytes_per_s * _DAY_S // 2 if slow else None
+    if metered:
+        day_bytes = min(day_bytes or METERED_DAY_BYTES, METERED_DAY_BYTES)
+    turn = min(max(bytes_per_s * _TURN_S, _TURN_MIN_BYTES), _TURN_MAX_BYTES)
+    return Carriage(
+        priority_max=SLOW_PRIORITY_MAX if slow or metered else ALL_PRIORITIES,
+        step_bytes=min(max(turn // 4, _STEP_MIN_BYTES), _STEP_MAX_BYTES),
+        turn_bytes=turn,
+        day_bytes=day_bytes,
+        # Both sides' turns, and as much again for what repeats itself on the way.
+        stall_ms=_STALL_MS + 4 * turn * 1000 // bytes_per_s if slow else _STALL_MS,
+    )
+
+
 def tier_of(entry: Entry, own: Container[bytes], contacts: Container[bytes]) -> Tier:
     """The tier of an entry that no stranger brought, by the devices of one's own people and of verified contacts.
 
@@ -51,12 +102,19 @@ def rank(entry: Entry, tier: Tier = Tier.FOLLOWED) -> Rank:
     return entry.header.priority, tier, -entry.header.ts_ms, entry.id
 
 
-def offered(offers: Iterable[Offer], peer: bytes, spaces: Container[bytes], floor_day: int) -> list[Offer]:
-    """What of ``offers`` a neighbour is told: of its spaces, alive there, and not its own news."""
+def offered(
+    offers: Iterable[Offer],
+    peer: bytes,
+    spaces: Container[bytes],
+    floor_day: int,
+    priority_max: int = ALL_PRIORITIES,
+) -> list[Offer]:
+    """What of ``offers`` a neighbour is told: of its spaces, alive there, for this link, and not its own news."""
     return [
         offer
         for offer in offers
         if offer.source != peer
+        and offer.entry.header.priority <= priority_max
         and space_of(offer.entry) in spaces
         and not 0 < offer.entry.header.expires_day < floor_day
     ]

@@ -22,26 +22,16 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 from outlast.errors import LockedError, NotFoundError, StorageError, UsageError
 from outlast.kernel import keyslot
 from outlast.kernel.database import sync_folder
 from outlast.kernel.keyslot import KEY_BYTES
 
-ENVIRONMENT: Final = "OUTLAST_HOME"
 _PERSON = re.compile(r"[0-9a-f]{16}").fullmatch
 _OURS = re.compile(
     r"lock|unfinished|people|api\.sock|config\.toml|store\.(db(-wal|-shm|\.new(-journal)?)?|(key|keyfile)(\.new)?)"
 ).fullmatch
-
-
-def default_path() -> Path:
-    """Where the home is when nobody says otherwise: ``OUTLAST_HOME``, else the platform's data directory."""
-    from platformdirs import user_data_path
-
-    named = os.environ.get(ENVIRONMENT)
-    return Path(named).expanduser() if named else user_data_path("outlast")
 
 
 def local_cost() -> keyslot.Cost:

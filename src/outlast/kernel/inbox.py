@@ -12,20 +12,35 @@ import contextlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from outlast.errors import ProtocolError, StorageError
-from outlast.kernel import mail
+from outlast.kernel import devices, mail
 from outlast.kernel.database import Transaction
 from outlast.kernel.entry import Entry, day_of
 from outlast.kernel.hpke import OpeningKey
 from outlast.kernel.identity import Device, read_certificate
 from outlast.kernel.kinds import Kind, KindError
-from outlast.kernel.outbox import READ, RECEIPT_IDS, RECEIVED, RETRY_S, Outgoing, Receipt, receipt_bodies
+from outlast.kernel.outbox import (
+    IN,
+    OUT,
+    READ,
+    RECEIPT_IDS,
+    RECEIVED,
+    RETIRED,
+    RETRY_S,
+    SILENT,
+    Outgoing,
+    Party,
+    Receipt,
+    receipt_bodies,
+)
+from outlast.kernel.revocation import DEVICES, read_told
 from outlast.kernel.room import Change, Event, Letter
+from outlast.kernel.store import ALL
 
 if TYPE_CHECKING:
     from outlast.kernel.person import Person
@@ -55,14 +70,31 @@ LATER_PAUSE_MAX_S: Final = 1.0
 """but no more than this: some of that time went by in waiting for the disk and for other mail."""
 
 
+REVOKED: Final = "revoked"
+"""The warning at a contact's device that their identity has ended."""
+REVOKED_MAX: Final = 64
+"""Revocations of one identity that are kept for devices that are not known here."""
+
+Query = Callable[[str], list[tuple[Any, ...]]]
+
+
 @dataclass(slots=True)
 class _Slot:
-    """What an expected tag stands for: a contact's device and counter, or (device None) an introduction."""
+    """What an expected tag stands for: a contact's device and counter, or (device None) an introduction; to whom."""
 
+    own: Party
     device: bytes | None
     day: int
     counter: int
     secret: bytes = b""
+
+
+@dataclass(slots=True)
+class _News:
+    """What a batch of letters asks for: receipts by sender; an answer to who wrote to an earlier device, and which."""
+
+    receipts: dict[bytes, list[bytes]] = field(default_factory=dict)
+    astray: set[tuple[bytes, bytes]] = field(default_factory=set)
 
 
 class Inbox:
@@ -80,10 +112,14 @@ class Inbox:
         self.intros: list[bytes] = []
         self.reading = asyncio.Lock()
         self.devices: dict[bytes, Device] = {}
-        self._keys_in: dict[bytes, bytes] = {}
+        self.is_elsewhere = False
+        """Whether something was seen that this device signed and this vault never wrote."""
+        self._keys_in: dict[tuple[bytes, bytes], bytes] = {}
+        """By own device and contact's device."""
         self._expected: dict[int, dict[bytes, _Slot]] = {}
         """By day: the tags of mail that is for this person."""
-        self._next_in: dict[tuple[bytes, int], int] = {}
+        self._next_in: dict[tuple[int, bytes, int], int] = {}
+        """By direction, device and day."""
         self._failures: dict[bytes, int] = {}
         """How often an envelope with that tag did not open."""
         self._later: deque[bytes] = deque()
@@ -113,6 +149,8 @@ class Inbox:
                 await self._look_through(changes)
             # What was at the end may be gone again: the log never returns to those numbers.
             self.cursor = max(self.cursor, end)
+        if self.is_elsewhere:
+            await self._person.renew()
 
     async def run_later(self) -> None:
         """Give what was put off its turn, a little at a time: what does not open keeps nobody from their mail."""
@@ -138,23 +176,26 @@ class Inbox:
             await self._open(find, self.cursor)
         self._look_for_odd_dates()
 
-    def load(self, query: Callable[[str], list[tuple[Any, ...]]]) -> None:
+    def load(self, query: Query) -> None:
         """Read prekeys, intro secrets and devices from the vault into memory, by this thread's way to query it."""
         self.prekeys = [
-            OpeningKey.from_secret(bytes(row[0])) for row in query("SELECT secret FROM prekey ORDER BY made_day DESC")
+            OpeningKey.from_secret(bytes(row[0]))
+            for row in query("SELECT secret FROM prekey ORDER BY superseded_day IS NULL DESC, rowid DESC")
         ]
         self.intros = [
-            bytes(row[0]) for row in query("SELECT secret FROM invite WHERE kind = 'intro' ORDER BY made_day DESC")
+            bytes(row[0]) for row in query("SELECT secret FROM invite WHERE kind = 'intro' ORDER BY rowid DESC")
         ]
         rows = query("SELECT certificate FROM device JOIN contact USING (identity) WHERE NOT blocked")
         self.devices = {device.device: device for device in (read_certificate(bytes(row[0])) for row in rows)}
         self._next_in = {
-            (bytes(device), day): number
-            for device, day, number in query("SELECT device, day, next FROM counter WHERE direction = 1")
+            (direction, bytes(device), day): number
+            for direction, device, day, number in query("SELECT direction, device, day, next FROM counter")
+            if direction in (IN, IN + RETIRED)
         }
 
-    def forget(self, query: Callable[[str], list[tuple[Any, ...]]]) -> None:
+    def forget(self, query: Query) -> None:
         """Forget the expected tags and read the vault anew."""
+        self.is_elsewhere = False
         self._expected.clear()
         self._failures.clear()
         self.load(query)
@@ -162,21 +203,24 @@ class Inbox:
     def put_device(self, tx: Transaction, device: Device, prekey: bytes | None, prekey_day: int | None) -> bool:
         """Remember a contact's device; one that no accepted device of theirs signed for waits for the person's word.
 
-        False when it is known as somebody else's, or with another key.
+        So does any but the first, also when all others are ended. False when it is known as somebody else's, or with
+        another key.
         """
         stands = tx.query("SELECT identity, seal FROM device WHERE device = ?", (device.device,))
         if stands and stands[0] != (device.identity, device.seal):
             return False
-        others = tx.query("SELECT device FROM device WHERE identity = ? AND accepted = 1", (device.identity,))
-        known = {bytes(row[0]) for row in others}
-        trusted = not known or device.device in known or (device.cross in known and len(known) < DEVICES_MAX)
-        expected = not known or device.device in known
-        warning = "" if expected else "new_device" if trusted else "unknown_device"
+        others = tx.query("SELECT device, accepted FROM device WHERE identity = ?", (device.identity,))
+        known = {bytes(row[0]) for row in others if row[1]}
+        trusted = not others or device.device in known or (device.cross in known and len(known) < DEVICES_MAX)
+        warning = "" if not others else "new_device" if trusted else "unknown_device"
+        if tx.query("SELECT 1 FROM revoked WHERE (device, identity) = (?, ?)", (device.device, device.identity)):
+            trusted, warning = False, REVOKED
         tx.execute(
             "INSERT INTO device"
             "(device, identity, seal, created_day, certificate, accepted, warning, prekey, prekey_day)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(device) DO UPDATE SET prekey = excluded.prekey,"
-            " prekey_day = excluded.prekey_day WHERE prekey_day IS NULL OR prekey_day <= excluded.prekey_day",
+            " prekey_day = excluded.prekey_day"
+            " WHERE prekey_day IS NULL OR prekey_day <= excluded.prekey_day OR prekey_day > ?",
             (
                 device.device,
                 device.identity,
@@ -187,6 +231,7 @@ class Inbox:
                 warning,
                 prekey,
                 prekey_day,
+                self._node.today() + AHEAD_DAYS,
             ),
         )
         return True
@@ -196,6 +241,9 @@ class Inbox:
         tx.execute("INSERT OR REPLACE INTO meta(name, value) VALUES ('mail_cursor', ?)", (cursor.to_bytes(8, "big"),))
 
     async def _look_through(self, changes: Sequence[Change]) -> None:
+        self.is_elsewhere = self.is_elsewhere or any(devices.is_elsewhere(self._person, change) for change in changes)
+        for signed in filter(None, (devices.ends_this(self._person, change) for change in changes)):
+            await self._be_ended(signed)
         found = [
             change.entry
             for change in changes
@@ -240,7 +288,7 @@ class Inbox:
     def _put_off_unopened(self) -> None:
         """Find what an earlier run has put off, or could not open: mail by its tags, and all of odd dates."""
         store = self._node.open_store
-        for bucket_day, _ in store.buckets(mail.MAIL_SPACE):
+        for bucket_day, _ in store.buckets(mail.MAIL_SPACE, ALL):
             day = bucket_day - mail.MAIL_LIFE_DAYS - 1
             if self._is_near(day):
                 if day not in self._expected:
@@ -251,9 +299,9 @@ class Inbox:
 
     def _put_off_odd_dates(self) -> None:
         store = self._node.open_store
-        for bucket_day, _ in store.buckets(mail.MAIL_SPACE):
+        for bucket_day, _ in store.buckets(mail.MAIL_SPACE, ALL):
             if len(self._later) < LATER_MAX and not self._is_near(bucket_day - mail.MAIL_LIFE_DAYS - 1):
-                for entry in store.bucket(mail.MAIL_SPACE, bucket_day)[1][:LATER_MAX]:
+                for entry in store.bucket(mail.MAIL_SPACE, bucket_day, ALL)[1][:LATER_MAX]:
                     if not self._was_opened(entry.tobytes()):
                         self._put_off(entry.tobytes())
 
@@ -290,7 +338,7 @@ class Inbox:
                 raise
             finally:
                 # Days on which somebody known wrote stay; any number of others could be made up.
-                for day in odd - {day for _, day in self._next_in}:
+                for day in odd - {day for _, _, day in self._next_in}:
                     self._expected.pop(day, None)
 
     async def _open(self, find: Callable[[Transaction], Sequence[Entry]], cursor: int) -> None:
@@ -301,18 +349,29 @@ class Inbox:
         """
 
         def act(tx: Transaction) -> tuple[list[Entry], None]:
-            receipts: dict[bytes, list[bytes]] = {}
+            news = _News()
             found = find(tx)
             while found:
-                found = self._stored(tx, self._accept_all(tx, found, receipts))
+                found = self._stored(tx, self._accept_all(tx, found, news))
             self.put_cursor(tx, cursor)
             now = self._node.now_ms()
-            letters = [
+            receipts = [
                 Outgoing(sender, "receipt", body, os.urandom(16), now)
-                for sender, ids in receipts.items()
+                for sender, ids in news.receipts.items()
                 for body in receipt_bodies(RECEIVED, ids)
             ]
-            return self._outbox.put_letters(tx, letters)[0], None
+            if self._person.is_ended:
+                return [], None
+            entries = self._outbox.put_letters(tx, receipts)[0]
+            for own in self._person.retired:
+                body = devices.about_renewal(self._person, tx, own.device)
+                again = [
+                    Outgoing(sender, DEVICES.name, body, os.urandom(16), now)
+                    for sender, to in news.astray
+                    if to == own.device.device
+                ]
+                entries += self._outbox.put_letters(tx, again, own)[0]
+            return entries, None
 
         def commit() -> None:
             try:
@@ -325,7 +384,7 @@ class Inbox:
         await self._outbox.flush()
         self._node.touch()
 
-    def _accept_all(self, tx: Transaction, entries: Sequence[Entry], receipts: dict[bytes, list[bytes]]) -> list[bytes]:
+    def _accept_all(self, tx: Transaction, entries: Sequence[Entry], news: _News) -> list[bytes]:
         """Open these envelopes and take in their letters; returns the tags that became expected by them."""
         tags: list[bytes] = []
         introduced: set[bytes] = set()
@@ -342,7 +401,7 @@ class Inbox:
                 failures += 1
                 self._failures[entry.header.tags[0]] = self._failures.get(entry.header.tags[0], 0) + 1
                 continue
-            if self._accept_letter(tx, entry, slot, *result, receipts, introduced):
+            if self._accept_letter(tx, entry, slot, *result, news, introduced):
                 tx.execute("INSERT INTO opened(entry, expires_day) VALUES (?, ?)", (entry.id, entry.header.expires_day))
             if slot.device is not None:
                 tags += self._advance(slot)
@@ -367,11 +426,11 @@ class Inbox:
             with contextlib.suppress(ProtocolError):
                 if slot.device is None:
                     introduction = mail.open_introduction(
-                        entry, intro_secret=slot.secret, prekeys=[prekey], receiver=self._person.own
+                        entry, intro_secret=slot.secret, prekeys=[prekey], receiver=slot.own.device
                     )
                     return introduction.device, introduction.letter, prekey.public
                 device = self.devices[slot.device]
-                letter = mail.open_letter(entry, prekeys=[prekey], sender=device, receiver=self._person.own)
+                letter = mail.open_letter(entry, prekeys=[prekey], sender=device, receiver=slot.own.device)
                 return device, letter, prekey.public
         return None
 
@@ -383,7 +442,7 @@ class Inbox:
         device: Device,
         sealed: mail.SealedLetter,
         prekey: bytes,
-        receipts: dict[bytes, list[bytes]],
+        news: _News,
         introduced: set[bytes],
     ) -> bool:
         """Take a letter in; False when it is to be opened again at another start.
@@ -393,6 +452,7 @@ class Inbox:
         now = self._node.now_ms()
         if device.device not in self.devices and device.device not in introduced:
             if device.identity == self._person.identity:
+                self._hear_of_own(tx, sealed, now)
                 return True
             known = tx.query("SELECT blocked FROM contact WHERE identity = ?", (device.identity,))
             if (known and known[0][0]) or not self._has_room_for(tx, device.identity):
@@ -413,18 +473,30 @@ class Inbox:
         elif sealed.prekey is not None:
             tx.execute(
                 "UPDATE device SET prekey = ?, prekey_day = ?"
-                " WHERE device = ? AND (prekey_day IS NULL OR prekey_day <= ?)",
-                (sealed.prekey, sealed.prekey_day, device.device, sealed.prekey_day),
+                # A day that is still to come was a wrong clock's: it must not stay the newest for years.
+                " WHERE device = ? AND (prekey_day IS NULL OR prekey_day <= ? OR prekey_day > ?)",
+                (
+                    sealed.prekey,
+                    sealed.prekey_day,
+                    device.device,
+                    sealed.prekey_day,
+                    self._node.today() + AHEAD_DAYS,
+                ),
             )
         # They wrote, so they know this device and expect the pair's own tags from it: introductions to them may end.
         tx.execute(
-            "INSERT INTO counter(device, day, direction, next) VALUES (?, ?, 1, ?)"
+            "INSERT INTO counter(device, day, direction, next) VALUES (?, ?, ?, ?)"
             " ON CONFLICT(device, day, direction) DO UPDATE SET next = max(next, excluded.next)",
-            (device.device, slot.day, slot.counter + 1 if slot.device is not None else 0),
+            (device.device, slot.day, _direction(slot.own), slot.counter + 1 if slot.device is not None else 0),
         )
+        if slot.own.is_retired and not tx.query(
+            "SELECT 1 FROM counter WHERE device = ? AND day = ? AND direction = ?",
+            (device.device, day_of(now), OUT + RETIRED),
+        ):
+            news.astray.add((device.identity, slot.own.device.device))
         tx.execute("UPDATE device SET used = ? WHERE device = ?", (prekey, device.device))
         room, kind = self._node.letter_rooms.get(sealed.kind), self._node.letters.get(sealed.kind)
-        if sealed.kind != "receipt" and (room is None or kind is None):
+        if sealed.kind not in SILENT and (room is None or kind is None):
             return False
         if tx.query("SELECT 1 FROM seen_letter WHERE letter = ?", (sealed.id,)):
             return True
@@ -433,12 +505,49 @@ class Inbox:
             (sealed.id, device.identity, sealed.sent_ms, now, entry.header.expires_day),
         )
         if sealed.kind == "receipt":
-            self._accept_receipt(tx, device.identity, sealed.body, now)
+            # One that was ended may be in other hands: that these have a letter is no news of its receiver.
+            if not tx.query("SELECT 1 FROM device WHERE device = ? AND warning = ?", (device.device, REVOKED)):
+                self._accept_receipt(tx, device.identity, sealed.body, now)
+        elif sealed.kind == DEVICES.name:
+            self._hear_of_devices(tx, device.identity, sealed.body, now, introduced)
         elif room is not None and kind is not None and _is_of(kind, sealed.body):
             letter = Letter(sealed.id, sealed.kind, sealed.body, sealed.sent_ms, device.identity, device.device, now)
             tx.apply(room.receive(letter, tx), room.name)
-            receipts.setdefault(device.identity, []).append(sealed.id)
+            news.receipts.setdefault(device.identity, []).append(sealed.id)
         return True
+
+    def _hear_of_devices(self, tx: Transaction, sender: bytes, body: bytes, now: int, introduced: set[bytes]) -> None:
+        """Take in what a contact's identity signed of its devices; which of them brought it does not matter."""
+        added, revoked = read_told(body, sender)
+        for device, prekey, day in added:
+            known = tx.query("SELECT 1 FROM device WHERE device = ?", (device.device,))
+            if (known or self._has_room_for(tx, sender)) and self.put_device(tx, device, prekey, day):
+                introduced.add(device.device)
+        for one in revoked:
+            of_theirs = (one.device, sender)
+            if tx.query("SELECT 1 FROM device WHERE (device, identity) = (?, ?)", of_theirs) or tx.query(
+                "SELECT count(*) < ? FROM revoked WHERE identity = ?", (REVOKED_MAX, sender)
+            ) == [(1,)]:
+                devices.put_revoked(tx, sender, one.device, one.signed, now)
+            tx.execute(
+                "UPDATE device SET accepted = 0, warning = ? WHERE (device, identity) = (?, ?)", (REVOKED, *of_theirs)
+            )
+
+    def _hear_of_own(self, tx: Transaction, sealed: mail.SealedLetter, now: int) -> None:
+        """Take in that another device of this person has ended this one."""
+        if sealed.kind == DEVICES.name:
+            for one in read_told(sealed.body, self._person.identity)[1]:
+                if one.device == self._person.device:
+                    devices.put_revoked(tx, one.identity, one.device, one.signed, now)
+                    self._person.is_ended = True
+
+    async def _be_ended(self, signed: bytes) -> None:
+        person, now = self._person, self._node.now_ms()
+        await self._node.write(
+            lambda: self._vault.write(lambda tx: devices.put_revoked(tx, person.identity, person.device, signed, now))
+        )
+        person.is_ended = True
+        self._node.touch()
 
     def _has_room_for(self, tx: Transaction, identity: bytes) -> bool:
         """Whether one more who introduces themself is let in, or one more device of a contact."""
@@ -466,31 +575,38 @@ class Inbox:
             for tag in self._expected.pop(next(iter(self._expected))):
                 self._failures.pop(tag, None)
         tags = self._expected[day] = {}
-        for secret in self.intros:
-            key, slot = mail.intro_key(secret, self._person.own), _Slot(None, day, 0, secret)
-            for counter in range(mail.INTRO_TAGS):
-                tags[mail.tag(key, day, counter)] = slot
-        for device in self.devices:
-            self._expect(device, day, range(self._next_in.get((device, day), 0) + WINDOW))
+        for own in self._parties():
+            for secret in self.intros:
+                key, slot = mail.intro_key(secret, own.device), _Slot(own, None, day, 0, secret)
+                for counter in range(mail.INTRO_TAGS):
+                    tags[mail.tag(key, day, counter)] = slot
+            for device in self.devices:
+                self._expect_window(own, device, day)
 
-    def _expect(self, device: bytes, day: int, counters: Iterable[int]) -> list[bytes]:
-        key = self._direction_in(device)
+    def _parties(self) -> list[Party]:
+        return [*reversed(self._person.retired), self._person.party]
+
+    def _expect_window(self, own: Party, device: bytes, day: int) -> list[bytes]:
+        return self._expect(own, device, day, range(self._next_in.get((_direction(own), device, day), 0) + WINDOW))
+
+    def _expect(self, own: Party, device: bytes, day: int, counters: Iterable[int]) -> list[bytes]:
+        key = self._direction_in(own, device)
         tags = []
         for counter in counters:
             tag = mail.tag(key, day, counter)
-            self._expected[day][tag] = _Slot(device, day, counter)
+            self._expected[day][tag] = _Slot(own, device, day, counter)
             tags.append(tag)
         return tags
 
     def _advance(self, slot: _Slot) -> list[bytes]:
         """Move the window of one device and day past an opened counter; returns the tags new in it."""
         assert slot.device is not None
-        where = (slot.device, slot.day)
+        where = (_direction(slot.own), slot.device, slot.day)
         old = self._next_in.get(where, 0)
         if slot.counter + 1 <= old:
             return []
         self._next_in[where] = slot.counter + 1
-        return self._expect(slot.device, slot.day, range(old + WINDOW, slot.counter + 1 + WINDOW))
+        return self._expect(slot.own, slot.device, slot.day, range(old + WINDOW, slot.counter + 1 + WINDOW))
 
     def _expect_recent(self, device: bytes) -> list[bytes]:
         """The tags of a newly known device for all days that stored mail can still have."""
@@ -500,13 +616,20 @@ class Inbox:
         for day in days:
             if day not in self._expected:
                 self._expect_day(day)
-            tags += self._expect(device, day, range(self._next_in.get((device, day), 0) + WINDOW))
+            for own in self._parties():
+                tags += self._expect_window(own, device, day)
         return tags
 
-    def _direction_in(self, device: bytes) -> bytes:
-        if device not in self._keys_in:
-            self._keys_in[device] = mail.direction_key(self._person.seal, self.devices[device], self._person.own)
-        return self._keys_in[device]
+    def _direction_in(self, own: Party, device: bytes) -> bytes:
+        where = (own.device.device, device)
+        if where not in self._keys_in:
+            self._keys_in[where] = mail.direction_key(own.seal, self.devices[device], own.device)
+        return self._keys_in[where]
+
+
+def _direction(own: Party) -> int:
+    """The direction of the counters of what comes in to a device of this person."""
+    return IN + RETIRED * own.is_retired
 
 
 def _is_of(kind: Kind, body: bytes) -> bool:

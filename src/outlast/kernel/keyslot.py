@@ -21,6 +21,7 @@ from typing import Final
 from outlast.errors import LockedError, StorageError, UsageError
 
 KEY_BYTES: Final = 32
+PASSPHRASE_MIN_CHARS: Final = 8
 MAGIC_BYTES: Final = 16
 SALT_BYTES: Final = 16
 NONCE_BYTES: Final = 24
@@ -48,6 +49,12 @@ class Cost:
 def cost_for(ram_bytes: int) -> Cost:
     """The cost on a machine with that much memory: 3 passes over 256 MiB, over 64 MiB below 2 GiB."""
     return Cost() if ram_bytes >= 2 * 1024**3 else Cost(memory_kib=64 * 1024)
+
+
+def check_passphrase(passphrase: str) -> None:
+    """Raise UsageError for one that is too short to be chosen: under 8 characters."""
+    if len(passphrase) < PASSPHRASE_MIN_CHARS:
+        raise UsageError(f"a passphrase has at least {PASSPHRASE_MIN_CHARS} characters; several words are best")
 
 
 def seal_slot(key: bytes, passphrase: str, *, salt: bytes, nonce: bytes, cost: Cost) -> bytes:

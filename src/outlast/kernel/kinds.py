@@ -27,12 +27,13 @@ class KindError(ProtocolError):
 class Kind:
     """One kind of entry (on the log) or of letter (inside mail).
 
-    ``body`` is a frozen msgspec Struct, encoded as msgpack; ``max_bytes`` bounds the encoded body; ``max_life_days``
+    ``body`` is a frozen msgspec Struct, encoded as msgpack, or None: then the payload is bytes as they are, as those of
+    a file, and above 64 KiB it is in chunks. ``max_bytes`` bounds the encoded body or the bytes; ``max_life_days``
     bounds ``expires_day`` against the entry's own time, and 0 allows entries that never expire.
     """
 
     name: str
-    body: type[msgspec.Struct]
+    body: type[msgspec.Struct] | None
     max_bytes: int
     max_life_days: int = DEFAULT_LIFE_DAYS
     priority: int = 2
@@ -44,6 +45,8 @@ class Kind:
 
     def encode(self, body: msgspec.Struct) -> bytes:
         """The payload of a body; raises KindError when it is too large or of another type."""
+        if self.body is None:
+            raise KindError(f"{self.name} takes bytes as they are, no body")
         if not isinstance(body, self.body):
             raise KindError(f"{self.name} takes a {self.body.__name__}")
         data = msgspec.msgpack.encode(body)
@@ -52,7 +55,9 @@ class Kind:
         return data
 
     def decode(self, payload: bytes) -> Any:
-        """The body of a payload; raises KindError when it is malformed."""
+        """The body of a payload; raises KindError when it is malformed, or the kind has none."""
+        if self.body is None:
+            raise KindError(f"{self.name} has no body: its payload is bytes as they are")
         if len(payload) > self.max_bytes:
             raise KindError(f"{self.name} holds at most {self.max_bytes} bytes, this has {len(payload)}")
         try:

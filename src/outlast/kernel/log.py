@@ -67,6 +67,7 @@ def next_entry(
     space: bytes,
     kind: str,
     payload: bytes,
+    size_bytes: int | None = None,
     clock: int,
     ts_ms: int,
     life_ms: int,
@@ -75,6 +76,7 @@ def next_entry(
 ) -> Entry:
     """The signed entry that follows ``head`` in the author's chain of a space (32 B).
 
+    ``size_bytes`` is that of the content whose manifest the ``payload`` is, None when it is the content itself.
     ``clock`` is its Lamport time, ``life_ms`` how long it is to be kept from ``ts_ms`` on; 0 = for ever.
     ``stamp_bits`` of work are spent on it (see ``stamp.mint``).
     """
@@ -92,7 +94,7 @@ def next_entry(
         expires_day=expires_day,
         priority=priority,
         payload_hash=payload_hash,
-        payload_size=len(payload),
+        payload_size=len(payload) if size_bytes is None else size_bytes,
         tags=(),
         stamp_nonce=mint(space, expires_day, author.public, payload_hash, stamp_bits) if stamp_bits else 0,
     )

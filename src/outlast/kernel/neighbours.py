@@ -1,37 +1,56 @@
 """Neighbours: the sessions of a node with others; carries out what the session machine returns.
 
-A neighbour that was added is dialled until it answers, and again when the link breaks. Whoever knows this node's ID may
-connect; those that were not added share the strangers' budget.
+A neighbour that was added is dialled until it answers, and again when the link breaks; a way that a room brings is
+opened in the same manner. Whoever knows this node's ID may connect; those that were not added share the strangers'
+budget.
+
+The sessions take turns: each carries out what one event asks for, hands the link no more than a turn's bytes, and lets
+the others go on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 
 from outlast.errors import OutlastError, ProtocolError, StorageError
 from outlast.kernel import sync
 from outlast.kernel.admit import Admitted, Known, Refused, Verdict
-from outlast.kernel.forward import Offer
+from outlast.kernel.chunks import Chunk, Downloads, is_chunked
+from outlast.kernel.forward import Carriage, Offer, carriage
 from outlast.kernel.links import tcp
-from outlast.kernel.setrec import SetView
+from outlast.kernel.links.channel import Channel, answer, call
+from outlast.kernel.links.link import Cost, Link, LinkError, Way
+from outlast.kernel.noise import Pattern
+from outlast.kernel.snapshots import Snapshots
+from outlast.kernel.store import Scope
 
 if TYPE_CHECKING:
     from outlast.kernel.node import Node
+    from outlast.kernel.store import Grown
 
-LINK: Final = "tcp"
+log = logging.getLogger("outlast")
+
 """The kind of all links so far."""
 RETRY_MIN_S: Final = 1.0
 RETRY_MAX_S: Final = 60.0
 TICK_S: Final = 10.0
+NEWS_MAX: Final = 4096
+"""News that wait for a session; one that is further behind is ended, and the next one finds what is missing."""
 READ_AHEAD_BYTES: Final = 4 * 1024 * 1024
-"""Of messages that wait for the session; an honest peer's credit bounds them further."""
+"""Of messages that wait for the session, with what each takes beside its bytes; an honest peer's credit bounds them
+further."""
+UNBOUNDED: Final = 2**62
+MESSAGE_COST_BYTES: Final = 512
+CHUNKS_TOGETHER: Final = 32
+"""Chunks that are written in one transaction: 2 MiB."""
 INBOUND_MAX: Final = 64
 """Sessions that others may have opened at a time."""
 UNCONFIRMED_MAX: Final = 256
@@ -57,16 +76,62 @@ class _Live:
     """A running session."""
 
     peer: bytes
+    link: Link
     initiator: bool
-    events: asyncio.Queue[sync.Event]
     session: sync.Session
     task: asyncio.Task[None] | None
-    room: asyncio.Event
+    events: asyncio.Queue[sync.Event] = field(default_factory=asyncio.Queue)
+    room: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while more may be read ahead."""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    bulk: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while a piece of a chunk is on its way to the link."""
     ahead_bytes: int = 0
     in_step: bool = False
     told: int = 0
     """The cursor up to which the peer has chosen from what strangers brought."""
+    news: list[Offer] = field(default_factory=list)
+    behind: bool = False
+    holdings: dict[bytes, int] = field(default_factory=dict)
+    whole: set[bytes] = field(default_factory=set)
+
+    def hear(self, offers: Sequence[Offer]) -> None:
+        """Put news into the queue; all that wait there are one event, and not too many."""
+        fresh = self.session.welcome(offers)
+        if not fresh or self.behind:
+            return
+        if len(self.news) + len(fresh) > NEWS_MAX:
+            self.news.clear()
+            self.behind = True
+            self.put(sync.Stopping())
+            return
+        if not self.news:
+            self.put(sync.LocalAppended(self.news))
+        self.news += [offer._replace(entry=sync.as_news(offer.entry)) for offer in fresh]
+
+    def hear_of_content(self, holdings: Mapping[bytes, int], whole: Collection[bytes]) -> None:
+        """Put what came of contents into the queue; all that waits there is one event."""
+        if not self.holdings:
+            self.put(sync.ContentGrew(self.holdings, self.whole))
+        self.holdings.update(holdings)
+        self.whole.update(whole)
+
+    def put(self, event: sync.Event) -> None:
+        """Let the session see to this in its turn."""
+        self.events.put_nowait(event)
+
+    async def next(self) -> sync.Event:
+        """What the session is to see to now."""
+        event = await self.events.get()
+        match event:
+            case sync.MessageArrived(data):
+                self.ahead_bytes -= len(data) + MESSAGE_COST_BYTES
+                self.room.set()
+            case sync.LocalAppended(offers) if offers is self.news:
+                self.news = []
+            case sync.ContentGrew():
+                self.holdings, self.whole = {}, set()
+        return event
 
 
 class Neighbours:
@@ -77,26 +142,37 @@ class Neighbours:
         self._dials_out = dial
         self._node = node
         self._dials: dict[bytes, asyncio.Task[None]] = {}
+        self._ways: list[asyncio.Task[None]] = []
         self._servers: list[tcp.Listener] = []
         self._live: set[_Live] = set()
         self._seen: dict[bytes, int] = {}
         self._errors: dict[bytes, str] = {}
         self._claims: dict[bytes, int] = {}
         self._hopeless: set[bytes] = set()
+        self._downloads = Downloads()
         self._unconfirmed: dict[bytes, set[bytes]] = {}
         """What people here wrote, and a link died before the neighbour said that it is durable there."""
+        self._sent: dict[str, int] = {}
+        """Bytes sent today over the kinds of links that have a bound."""
+        self._sent_day = 0
 
     def start(self) -> None:
-        """Begin to dial the neighbours that were added."""
+        """Begin to dial the neighbours that were added, and to open the ways that the rooms bring."""
+        self._snapshots = Snapshots(self._node.open_store)
         self.refresh_peers()
+        if self._dials_out:
+            for room in self._node.rooms.values():
+                for way in room.links(self._node) if room.links else ():
+                    self._ways.append(self._node.loop.create_task(self._travel(way)))
 
     async def stop(self) -> None:
         """End all sessions and stop listening."""
         for server in self._servers:
             await server.close()
         self._servers.clear()
-        tasks = [*self._dials.values(), *(live.task for live in self._live if live.task)]
+        tasks = [*self._dials.values(), *self._ways, *(live.task for live in self._live if live.task)]
         self._dials.clear()
+        self._ways.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -122,14 +198,24 @@ class Neighbours:
     def refresh(self) -> None:
         """What is followed has changed: begin the sessions anew."""
         for live in self._live:
-            _put(live.events, sync.Stopping())
+            live.put(sync.Stopping())
 
     def offer(self, offers: Sequence[Offer]) -> None:
         """Tell all sessions what became whole here."""
         if self._live:
             self._node.leaves([offer.entry.id for offer in offers])
         for live in self._live:
-            _put(live.events, sync.LocalAppended(offers))
+            live.hear(offers)
+
+    def content_grew(self, grown: Grown) -> None:
+        """Tell all sessions what came of contents in chunks."""
+        for live in self._live:
+            live.hear_of_content(grown.holdings, grown.whole)
+
+    def more_wanted(self) -> None:
+        """Tell all sessions that there may be more content to fetch."""
+        for live in self._live:
+            live.put(sync.MoreWanted())
 
     def states(self) -> list[PeerState]:
         """All neighbours that were added, then those that connected by themselves."""
@@ -155,20 +241,88 @@ class Neighbours:
         return set() if self._node.locked else {peer.node for peer in self._node.open_store.peers()}
 
     async def _dial(self, peer: bytes, host: str, port: int) -> None:
+        def opens() -> Awaitable[Channel]:
+            return tcp.connect(host, port, static=self._node.transport.secret, remote=peer)
+
+        await self._keep_calling(peer, opens, tcp.BITS_PER_S)
+
+    async def _travel(self, way: Way) -> None:
+        """Go a way that a room brings, again and again."""
+        if way.remote is None:
+            await self._keep_answering(way)
+            return
+
+        async def opens() -> Channel:
+            link = await way.opens()
+            return await call(link, Pattern.XK, static=self._node.transport.secret, remote=way.remote, psk=None)
+
+        await self._keep_calling(way.remote, opens, None)
+
+    async def _keep_calling(self, peer: bytes, opens: Callable[[], Awaitable[Channel]], bits_per_s: int | None) -> None:
+        """Have a session with a neighbour whenever there is none over a link as good as this."""
         wait_s = RETRY_MIN_S
         while True:
+            while (rival := self._rival(peer, bits_per_s)) is not None:
+                await rival.over.wait()
             try:
-                channel = await tcp.connect(host, port, static=self._node.transport.secret, remote=peer)
+                channel = await opens()
             except OutlastError as error:
                 self._errors[peer] = str(error)
                 self._node.touch()
+            except Exception:
+                self._failed(peer)
             else:
-                wait_s = RETRY_MIN_S
-                await self._run(channel, peer)
+                bits_per_s = channel.link.bits_per_s
+                if await self._run(channel, peer):
+                    wait_s = RETRY_MIN_S
             await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
             wait_s = min(wait_s * 2, RETRY_MAX_S)
 
-    async def _accept(self, channel: tcp.Channel) -> None:
+    async def _keep_answering(self, way: Way) -> None:
+        """Have a session over each link that others open by this way."""
+        wait_s = RETRY_MIN_S
+        sessions: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                try:
+                    link = await way.opens()
+                except Exception as error:
+                    if not isinstance(error, OutlastError):
+                        log.exception("the way %s failed", way.name)
+                    await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
+                    wait_s = min(wait_s * 2, RETRY_MAX_S)
+                    continue
+                wait_s = RETRY_MIN_S
+                if len(sessions) >= INBOUND_MAX:
+                    await asyncio.wait(sessions, return_when=asyncio.FIRST_COMPLETED)
+                task = self._node.loop.create_task(self._answer(link))
+                sessions.add(task)
+                task.add_done_callback(sessions.discard)
+        finally:
+            for task in sessions:
+                task.cancel()
+
+    async def _answer(self, link: Link) -> None:
+        with contextlib.suppress(ProtocolError, LinkError):
+            channel = await answer(link, static=self._node.transport.secret)
+            try:
+                await self._accept(channel)
+            finally:
+                await channel.close()
+
+    def _rival(self, peer: bytes, bits_per_s: int | None) -> _Live | None:
+        """The session with a neighbour over a link as good as one of so many bits a second, if there is one."""
+        if bits_per_s is None:
+            return None
+        return next((one for one in self._live if one.peer == peer and one.link.bits_per_s >= bits_per_s), None)
+
+    def _failed(self, peer: bytes) -> None:
+        """Something failed as nothing should: it ends this session alone, so that no peer can end the node by it."""
+        log.exception("a session failed")
+        self._errors[peer] = "something failed on this side: see the log"
+        self._node.touch()
+
+    async def _accept(self, channel: Channel) -> None:
         inbound = [live.peer for live in self._live if not live.initiator and live.peer != channel.remote]
         if channel.remote is None or len(inbound) >= INBOUND_MAX:
             return
@@ -177,26 +331,36 @@ class Neighbours:
             return
         await self._run(channel, channel.remote)
 
-    def _is_better(self, peer: bytes, initiator: bool) -> bool:
-        """Of two sessions with a neighbour the one that the lower key began stays; who calls anew has lost the old."""
+    def _is_better(self, peer: bytes, link: Link, initiator: bool) -> bool:
+        """Whether a new session with a neighbour takes the place of those that are.
+
+        The one over the faster link stays; of two over alike links the one that the lower key began; and who calls anew
+        has lost the old.
+        """
         mine = self._node.transport_id
         for live in list(self._live):
             if live.peer != peer:
                 continue
-            if live.initiator == initiator and not initiator and live.task is not None:
+            if live.link.bits_per_s != link.bits_per_s:
+                if live.link.bits_per_s > link.bits_per_s:
+                    return False
+                live.put(sync.Stopping())
+            elif live.initiator == initiator and not initiator and live.task is not None:
                 live.task.cancel()
             elif live.initiator != initiator and initiator == (mine < peer):
-                _put(live.events, sync.Stopping())
+                live.put(sync.Stopping())
             else:
                 return False
         return True
 
-    async def _run(self, channel: tcp.Channel, peer: bytes) -> None:
-        """One session from its first message to its end."""
-        node, initiator = self._node, channel.initiator
-        if not self._is_better(peer, initiator):
+    async def _run(self, channel: Channel, peer: bytes) -> bool:
+        """One session from its first message to its end; whether both sides came to have the same."""
+        node, initiator, link = self._node, channel.initiator, channel.link
+        if not self._is_better(peer, link, initiator):
             await channel.close()
-            return
+            return False
+        bounds = carriage(link.bits_per_s, metered=link.cost is Cost.METERED)
+        limits = sync.Limits(intake_bytes=node.share_left(peer), output_bytes=self._output_left(link, bounds))
         session = sync.Session(
             initiator=initiator,
             key=channel.session_key,
@@ -205,93 +369,130 @@ class Neighbours:
             today=node.today(),
             pruned_day=node.pruned_day,
             rand=os.urandom,
-            limits=sync.Limits(intake_bytes=node.share_left(peer)),
+            downloads=self._downloads,
+            limits=limits.over(bounds),
             stranger=peer not in self._added(),
         )
-        live = _Live(peer, initiator, asyncio.Queue(), session, asyncio.current_task(), asyncio.Event())
+        live = _Live(peer, link, initiator, session, asyncio.current_task())
         live.room.set()
         ingests: asyncio.Queue[sync.Ingest] = asyncio.Queue()
+        chunks: asyncio.Queue[Chunk] = asyncio.Queue()
         self._live.add(live)
-        node.metrics.sessions += 1
         self._errors.pop(peer, None)
+        node.metrics.sessions += 1
         node.touch()
         read = node.loop.create_task(self._read(channel, live))
         tick = node.loop.create_task(self._tick(live))
         admit = node.loop.create_task(self._ingest(ingests, live))
+        keep = node.loop.create_task(self._keep_chunks(chunks, live))
+        bulk = node.loop.create_task(self._report_bulk(channel, live))
+        tasks = (read, tick, admit, keep, bulk)
         try:
-            _put(live.events, sync.Started())
+            live.put(sync.Started())
             reason: str | None = None
             while reason is None:
-                event = await live.events.get()
-                if isinstance(event, sync.MessageArrived):
-                    live.ahead_bytes -= len(event.data)
-                    live.room.set()
-                if admit.done():
-                    admit.result()
+                event = await live.next()
+                for task in (admit, keep, bulk):
+                    if task.done():
+                        task.result()
                 for command in session.step(event):
-                    reason = await self._carry_out(command, channel, live, ingests)
+                    reason = await self._carry_out(command, channel, live, ingests, chunks)
                     if reason is not None:
                         break
                 if session.pool_settled and not session.stranger and live.events.empty():
                     live.told = node.cursor
+                if session.has_more:
+                    live.put(sync.TakenByLink())
                 if session.peer_today is not None:
                     self._claims[peer] = session.peer_today
                 if session.closed and reason is None:
                     reason = "the link broke"
+                await asyncio.sleep(0)  # the others' turn
             self._errors[peer] = reason
         except (OutlastError, OSError) as error:
             self._errors[peer] = str(error)
+        except Exception:
+            self._failed(peer)
         finally:
-            for task in (read, tick, admit):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(read, tick, admit, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             self._live.discard(live)
+            live.over.set()
+            session.step(sync.LinkClosed())
+            self.more_wanted()  # what it was asked for can be asked of others
             self._claims.pop(peer, None)
             self._note_unconfirmed(peer, session.unacknowledged)
             if live.told:
                 with contextlib.suppress(OutlastError):
                     await node.write(partial(node.open_store.tell_peer, peer, live.told))
+            if bounds.day_bytes is not None:
+                self._sent[link.kind] = self._sent.get(link.kind, 0) + channel.bytes_sent
             if peer in self._added():
                 self._seen[peer] = node.now_ms()
             else:
                 self._errors.pop(peer, None)  # nothing is remembered of any number of strangers
             await channel.close()
             node.touch()
+        return live.in_step
+
+    def _output_left(self, link: Link, bounds: Carriage) -> int:
+        """What may still be sent today over a kind of link."""
+        if (today := self._node.today()) != self._sent_day:
+            self._sent, self._sent_day = {}, today
+        if bounds.day_bytes is None:
+            return UNBOUNDED
+        return max(0, bounds.day_bytes - self._sent.get(link.kind, 0))
 
     async def _carry_out(
-        self, command: sync.Command, channel: tcp.Channel, live: _Live, ingests: asyncio.Queue[sync.Ingest]
+        self,
+        command: sync.Command,
+        channel: Channel,
+        live: _Live,
+        ingests: asyncio.Queue[sync.Ingest],
+        chunks: asyncio.Queue[Chunk],
     ) -> str | None:
         """Do what the machine says; a reason when the session is over."""
         node = self._node
         store = node.open_store
         match command:
             case sync.Send(data):
-                node.metrics.link_bytes_out[LINK] += len(data)
+                node.metrics.link_bytes_out[live.link.kind] += len(data)
                 await channel.send(data)
-            case sync.LoadBuckets(spaces, floor_day):
+            case sync.SendBulk(data):
+                node.metrics.link_bytes_out[live.link.kind] += len(data)
+                await channel.send(data)
+                live.bulk.set()
+            case sync.LoadBuckets(spaces, floor_day, priority_max):
                 buckets = [
                     sync.Bucket(space, day, count)
                     for space in spaces
-                    for day, count in store.buckets(space, pool=live.session.stranger, also=node.own_pooled())
+                    for day, count in store.buckets(space, self._scope(live, priority_max))
                     if day == 0 or day >= floor_day
                 ]
                 bare = [entry for entry in store.bare() if entry.id not in self._hopeless]
-                _put(live.events, sync.BucketsLoaded(buckets, bare))
-            case sync.LoadBucket(space, day):
-                times, ids = store.bucket(space, day, pool=live.session.stranger, also=node.own_pooled())
-                view = await asyncio.to_thread(SetView.from_sorted, times, ids)
-                _put(live.events, sync.BucketLoaded(space, day, view))
+                live.put(sync.BucketsLoaded(buckets, bare))
+            case sync.LoadBucket(space, day, priority_max):
+                view = await self._snapshots.take(space, day, self._scope(live, priority_max))
+                live.put(sync.BucketLoaded(space, day, view))
             case sync.LoadEntries(ids):
                 node.leaves(ids)
-                _put(live.events, sync.EntriesLoaded(store.load(ids)))
+                live.put(sync.EntriesLoaded(store.load(ids)))
             case sync.Ingest():
                 ingests.put_nowait(command)
-            case sync.LoadUrgent(spaces, floor_day):
-                found = {space: store.urgent(space, floor_day) for space in spaces}
-                _put(live.events, sync.UrgentLoaded(found))
+            case sync.LoadUrgent(buckets):
+                live.put(sync.UrgentLoaded(store.urgent(buckets)))
             case sync.WeighOffer(ids):
                 held = store.known(ids) | store.declined(ids)
-                _put(live.events, sync.OfferWeighed([one for one in ids if one not in held]))
+                live.put(sync.OfferWeighed([one for one in ids if one not in held]))
+            case sync.LoadWanted(spaces, passed):
+                live.put(sync.WantedLoaded(await node.next_content(spaces, passed)))
+            case sync.LoadChunks(places):
+                loaded = [store.chunk(id, place) for id, place in places]
+                lacking = {one.id for one in loaded if one.data is None}
+                live.put(sync.ChunksLoaded(loaded, {id: store.holding(id) for id in lacking}))
+            case sync.IngestChunk(chunk):
+                chunks.put_nowait(chunk)
             case sync.Copied(ids):
                 await node.copied(ids)
                 if live.peer in self._unconfirmed:
@@ -299,9 +500,9 @@ class Neighbours:
             case sync.InStep():
                 live.in_step = True
                 again = store.load(self._unconfirmed.get(live.peer, ()))
-                _put(live.events, sync.LocalAppended([Offer(entry) for entry in again]))
+                live.put(sync.LocalAppended([Offer(entry) for entry in again]))
                 if not live.session.stranger:
-                    _put(live.events, sync.PoolLoaded(store.pool(live.session.spaces, live.peer)))
+                    live.put(sync.PoolLoaded(store.pool(live.session.spaces, live.peer)))
                 for person in list(node.people.values()):
                     await person.met_somebody()
                 node.touch()
@@ -310,6 +511,10 @@ class Neighbours:
             case _:
                 assert_never(command)
         return None
+
+    def _scope(self, live: _Live, priority_max: int) -> Scope:
+        """What is compared with a peer: the pool with strangers alone, and what people here wrote always."""
+        return Scope(priority_max, live.session.stranger, frozenset(self._node.own_pooled()))
 
     def _note_unconfirmed(self, peer: bytes, ids: Sequence[bytes]) -> None:
         """Offer these once more when that neighbour is back: reconciliation does not tell who holds what."""
@@ -320,26 +525,30 @@ class Neighbours:
             if len(self._unconfirmed) > UNCONFIRMED_MAX:
                 self._unconfirmed.pop(next(iter(self._unconfirmed)))
 
-    async def _read(self, channel: tcp.Channel, live: _Live) -> None:
+    async def _read(self, channel: Channel, live: _Live) -> None:
         try:
             while True:
                 await live.room.wait()
                 message = await channel.receive()
                 if message is None:
                     break
-                self._node.metrics.link_bytes_in[LINK] += len(message)
-                _put(live.events, sync.MessageArrived(message))
-                live.ahead_bytes += len(message)
+                self._node.metrics.link_bytes_in[live.link.kind] += len(message)
+                live.put(sync.MessageArrived(message))
+                live.ahead_bytes += len(message) + MESSAGE_COST_BYTES
                 if live.ahead_bytes > READ_AHEAD_BYTES:
                     live.room.clear()
         except ProtocolError as error:
             self._errors[live.peer] = str(error)
-        _put(live.events, sync.LinkClosed())
+        live.put(sync.LinkClosed())
 
     async def _tick(self, live: _Live) -> None:
+        began = self._node.today()
         while True:
-            _put(live.events, sync.Tick(int(self._node.loop.time() * 1000)))
+            live.put(sync.Tick(int(self._node.loop.time() * 1000)))
             await asyncio.sleep(TICK_S)
+            if self._node.today() != began:
+                # A new day has new shares and another floor: the session begins anew with them.
+                live.put(sync.Stopping())
 
     async def _ingest(self, ingests: asyncio.Queue[sync.Ingest], live: _Live) -> None:
         """Take what arrived to the door; all that waits goes together, so that it shares a transaction."""
@@ -352,25 +561,48 @@ class Neighbours:
                     *(self._node.ingest(one.entries, live.peer, one.offered) for one in waiting)
                 )
             except OutlastError:
-                _put(live.events, sync.Stopping())
+                live.put(sync.Stopping())
                 raise
             for verdicts in results:
                 # A header that was kept can have a payload that its kind refuses: it is not asked for again.
                 refused = [v.entry.id for v in verdicts if isinstance(v, Refused) and v.entry and v.entry.payload]
                 self._hopeless |= self._node.open_store.known(refused)
-                _put(live.events, sync.Ingested([self._fate(verdict) for verdict in verdicts]))
+                live.put(sync.Ingested([self._fate(verdict) for verdict in verdicts]))
+
+    async def _keep_chunks(self, chunks: asyncio.Queue[Chunk], live: _Live) -> None:
+        """Make chunks durable, as many in one transaction as have come meanwhile."""
+        while True:
+            waiting = [await chunks.get()]
+            while not chunks.empty() and len(waiting) < CHUNKS_TOGETHER:
+                waiting.append(chunks.get_nowait())
+            try:
+                await self._node.keep_chunks(waiting, live.peer)
+            except OutlastError:
+                live.put(sync.Stopping())
+                raise
+            live.put(sync.ChunksIngested(len(waiting)))
+
+    async def _report_bulk(self, channel: Channel, live: _Live) -> None:
+        """Say when the link has taken what goes last, so that no more than this lies before anything else."""
+        while True:
+            await live.bulk.wait()
+            live.bulk.clear()
+            await channel.drained()
+            live.put(sync.BulkSent())
 
     def _fate(self, verdict: Verdict) -> sync.Fate:
         match verdict:
             case Admitted(entry):
-                whole = entry.payload is not None
+                has_payload = entry.payload is not None
             case Known(entry):
                 held = self._node.open_store.get(entry.id) if entry.payload is None else entry
-                whole = held is not None and held.payload is not None
+                has_payload = held is not None and held.payload is not None
             case _:
                 return sync.Fate.REFUSED
-        return sync.Fate.KEPT if whole else sync.Fate.WANTS_PAYLOAD
-
-
-def _put(events: asyncio.Queue[sync.Event], event: sync.Event) -> None:
-    events.put_nowait(event)
+        if not has_payload:
+            return sync.Fate.WANTS_PAYLOAD
+        if is_chunked(entry.header):
+            progress = self._node.open_store.progress(entry.id)
+            if progress is None or not progress.is_whole:
+                return sync.Fate.WANTS_CONTENT
+        return sync.Fate.KEPT

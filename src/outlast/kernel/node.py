@@ -15,11 +15,22 @@ import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Container,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
@@ -40,6 +51,7 @@ from outlast.kernel.admit import (
     examine,
 )
 from outlast.kernel.backup import BackupBody
+from outlast.kernel.chunks import Chunk, Manifest, Splitter, Wanted, is_chunked
 from outlast.kernel.entry import (
     DAY_MS,
     INLINE_MAX_BYTES,
@@ -53,19 +65,20 @@ from outlast.kernel.entry import (
 from outlast.kernel.eviction import Eviction
 from outlast.kernel.home import Home
 from outlast.kernel.identity import SealingKey, check_name, verify
-from outlast.kernel.kinds import Kinds
+from outlast.kernel.keyslot import check_passphrase
+from outlast.kernel.kinds import Kind, Kinds
 from outlast.kernel.metrics import Metrics
 from outlast.kernel.neighbours import Neighbours, PeerState
 from outlast.kernel.people import new_person, restore_person
 from outlast.kernel.person import Person
+from outlast.kernel.revocation import REVOKE
 from outlast.kernel.room import Event, Level, Room, RowChanges, Status, Value
 from outlast.kernel.space import ANYONE, GENESIS, OPEN, SpaceBody, make_genesis, read_genesis, space_of
-from outlast.kernel.store import REFUSED_MAX, Incoming, Store
+from outlast.kernel.store import REFUSED_MAX, Grown, Incoming, Progress, Store
 from outlast.kernel.vault import Vault
 
 T = TypeVar("T")
 
-PASSPHRASE_MIN_CHARS: Final = 8
 BATCH_MAX: Final = 2000
 """Entries that pass the door in one transaction."""
 DAY_SHARE_BYTES: Final = 1 << 30
@@ -76,8 +89,14 @@ STRANGERS: Final = bytes(32)
 """Stands for all neighbours that were not added."""
 SPACE_LOW_BYTES: Final = 64 << 20
 """With less free disk nothing is taken of neighbours, and with twice as much nothing of strangers."""
+BLOCK_BYTES: Final = 1 << 20
+"""Of content that is read or written at a time."""
 VERIFY_SPLIT: Final = 64
 """Batches from this size on are verified on two threads."""
+FILES_AUTO_BYTES: Final = 16 << 20
+"""Content up to this size is fetched without anybody asking for it."""
+STAGE_DAYS: Final = 30
+"""So long chunks wait for the entry that names them, if a crash came between the two."""
 TIDY_S: Final = 3600.0
 BUILT_MS: Final = 1_793_491_200_000
 """1 November 2026: no clock that shows less is right."""
@@ -118,11 +137,13 @@ class Node:
         """Made by ``open`` alone."""
         self.home = home
         self.rooms: Mapping[str, Room] = {room.name: room for room in rooms}
-        self.kinds = Kinds([GENESIS, *(kind for room in rooms for kind in room.kinds)])
+        self.kinds = Kinds([GENESIS, REVOKE, *(kind for room in rooms for kind in room.kinds)])
         self.letters = Kinds([kind for room in rooms for kind in room.letters])
         self.letter_rooms: Mapping[str, Room] = {kind.name: room for room in rooms for kind in room.letters}
         self.store: Store | None = None
         self.people: dict[str, Person] = {}
+        self.files_auto_bytes = FILES_AUTO_BYTES
+        """Content in chunks up to this size is fetched without anybody asking for it."""
         self.revision = 0
         self.metrics = Metrics()
         self.loop = asyncio.get_running_loop()
@@ -170,8 +191,8 @@ class Node:
         file. Either way the person starts with a new device.
         """
         name = check_name(name)
-        if passphrase is not None and len(passphrase) < PASSPHRASE_MIN_CHARS:
-            raise UsageError(f"a passphrase has at least {PASSPHRASE_MIN_CHARS} characters; several words are best")
+        if passphrase is not None:
+            check_passphrase(passphrase)
         secret = backup.entropy if backup is not None else entropy or os.urandom(32)
 
         def make() -> None:
@@ -197,16 +218,19 @@ class Node:
         system_ms: Callable[[], int] | None = None,
         dial: bool = True,
         capacity_bytes: int | None = None,
+        files_auto_bytes: int = FILES_AUTO_BYTES,
     ) -> Self:
         """Take hold of a home; it is locked afterwards unless its key files open it.
 
         Without ``dial`` it stays by itself: no neighbour is called. ``capacity_bytes`` is what entries may take here,
-        None for half of the disk that they and what is free make up, at most 32 GiB.
+        None for half of the disk that they and what is free make up, at most 32 GiB. Files of followed spaces up to
+        ``files_auto_bytes`` are fetched without anybody asking for them.
         Raises NotFoundError when there is no node, StorageError when another process has it open.
         """
         if not home.exists():
             raise NotFoundError(f"there is no node in {home.path}: make one with `outlast init --name NAME`")
         node = cls(home, find_rooms() if rooms is None else rooms, system_ms or _system_ms, dial, capacity_bytes)
+        node.files_auto_bytes = files_auto_bytes
         try:
             node._exit.enter_context(home.lock())
             if home.unattended:
@@ -398,9 +422,13 @@ class Node:
         return day_of(self.now_ms())
 
     def clock_warning(self) -> str | None:
-        """One line when this device's clock cannot be right, or when nothing is deleted because of it."""
+        """One line when this device's clock cannot be right."""
         claims = [*self._claims(), *self.neighbours.claims()]
-        return expiry.sane_now(self._system_ms(), self._floor_ms, claims).warning or self._stopped
+        return expiry.sane_now(self._system_ms(), self._floor_ms, claims).warning
+
+    def pruning_stopped(self) -> str | None:
+        """One line when something is over and is not deleted, because the date is in doubt."""
+        return self._stopped
 
     def over_before(self) -> int:
         """The day before which what expires is over: today, or while the date is in doubt what is pruned already."""
@@ -457,6 +485,8 @@ class Node:
                     self.metrics.expired += removed
                     await self._fold(store)
                     self._after_write()
+                await self.write(partial(store.close_stages, before - STAGE_DAYS))
+                await self._free_chunks(store)
         else:
             waiting = store.query(
                 "SELECT 1 FROM bucket WHERE expires_day BETWEEN 1 AND ? AND entries > 0", (local - 1,)
@@ -606,6 +636,8 @@ class Node:
         ]
         if offers:
             self.neighbours.offer(offers)
+            if any(is_chunked(offer.entry.header) for offer in offers):
+                self.neighbours.more_wanted()
         return results
 
     def _standing(self, spaces: Iterable[bytes]) -> _Standing:
@@ -791,15 +823,145 @@ class Node:
 
         ``life_ms`` 0 = never expires, where the kind allows it. ``local`` is written in the vault together with it.
         """
+        known = self._speakable(space, kind)
+        payload = known.encode(body)
+        if len(payload) > PAYLOAD_MAX_BYTES:
+            raise UsageError(f"an entry holds at most {PAYLOAD_MAX_BYTES} bytes, this has {len(payload)}")
+        return await person.outbox.append(space, known, payload, life_ms, local)
+
+    def _speakable(self, space: bytes, kind: str) -> Kind:
         known = self.kinds.get(kind)
         if known is None:
             raise UsageError(f"no room here knows entries of kind {kind!r}")
         if space not in self.open_store.spaces():
             raise UsageError("follow this channel first")
-        payload = known.encode(body)
-        if len(payload) > PAYLOAD_MAX_BYTES:
-            raise UsageError(f"an entry holds at most {PAYLOAD_MAX_BYTES} bytes, this has {len(payload)}")
-        return await person.outbox.append(space, known, payload, life_ms, local)
+        return known
+
+    # ---- content in chunks ----
+
+    async def append_content(
+        self,
+        person: Person,
+        space: bytes,
+        kind: str,
+        source: Path | AsyncIterable[bytes],
+        *,
+        life_ms: int,
+        local: RowChanges = (),
+    ) -> Entry:
+        """Put a file, or bytes as they come, into a followed space, as an entry of a kind without a body.
+
+        A few chunks of it are in memory at a time. Entry and content are durable when this returns. Raises UsageError
+        when it is larger than its kind allows, StorageError when the disk is full; then nothing is kept.
+        """
+        known, store = self._speakable(space, kind), self.open_store
+        if known.body is not None:
+            raise UsageError(f"entries of kind {kind!r} are made of a body: use append")
+        splitter, first, stage = Splitter(known.max_bytes), 0, None
+        try:
+            async for data in _blocks(source):
+                chunks = await asyncio.to_thread(splitter.feed, data)
+                if not chunks:
+                    continue
+                if stage is None:
+                    stage = await self.write(partial(store.open_stage, space, self.today()))
+                await self.write(partial(store.stage_chunks, stage, first, chunks))
+                first += len(chunks)
+            last, manifest = splitter.finish()
+            if manifest is None:
+                return await person.outbox.append(space, known, last.data, life_ms, local)
+            assert stage is not None
+            await self.write(partial(store.stage_chunks, stage, first, [last]))
+            entry = await person.outbox.append(space, known, manifest.hashes, life_ms, local, manifest.size_bytes)
+            if not store.known([entry.id]):
+                stage = None  # the disk is full: the entry takes its chunks from there when it comes in
+            return entry
+        finally:
+            if stage is not None:
+                await self.write(partial(store.close_stage, stage))
+                await self._free_chunks(store)
+
+    def read_content(self, entry: bytes) -> Iterator[bytes]:
+        """The content of an entry, in pieces of at most 64 KiB; raises NotFoundError when not all of it is here."""
+        store = self.open_store
+        found, progress = store.get(entry), store.progress(entry)
+        if found is None or found.payload is None or progress is None or not progress.is_whole:
+            raise NotFoundError("this is not here, or not all of it: fetch it and wait until it is")
+        manifest = Manifest.of(found)
+        if manifest is None:
+            yield found.payload
+            return
+        for place in range(len(manifest)):
+            data = store.chunk(entry, place).data
+            if data is None:
+                raise NotFoundError("this was dropped meanwhile: fetch it again")
+            yield data
+
+    def content(self, entry: bytes) -> Progress:
+        """How much of an entry's content is here; raises NotFoundError when the entry is not."""
+        progress = self.open_store.progress(entry)
+        if progress is None:
+            raise NotFoundError("there is no such entry here")
+        return progress
+
+    async def fetch(self, entry: bytes) -> Progress:
+        """Fetch an entry's content from any neighbour that has it, whatever its size; how much is here so far."""
+        store = self.open_store
+        progress = self.content(entry)
+        if not progress.is_whole:
+            await self.write(partial(store.want, entry))
+            self.neighbours.more_wanted()
+        return progress
+
+    async def drop_content(self, entry: bytes) -> None:
+        """Forget the chunks of an entry; they are not fetched again unless somebody here asks."""
+        store = self.open_store
+        if await self.write(partial(store.drop_content, entry)) is not None:
+            await self._fold(store)
+            await self._free_chunks(store)
+            self._after_write()
+
+    async def next_content(self, spaces: Container[bytes], passed: Container[bytes]) -> Wanted | None:
+        """What is to be fetched next, of these spaces and besides those passed over; None when there is nothing."""
+        store = self.open_store
+        for id, space, missing, asked in store.wanted(self.files_auto_bytes):
+            if id in passed or space not in spaces or self.space_left() - missing < SPACE_LOW_BYTES:
+                continue
+            if not asked and store.content_bytes(space) + missing > quota.SPACE_MAX_BYTES:
+                continue
+            wanted, grown = await self.write(partial(store.open_content, id))
+            await self._content_grown(store, grown)
+            if wanted is not None:
+                return wanted
+        return None
+
+    async def keep_chunks(self, chunks: Sequence[Chunk], source: bytes) -> None:
+        """Make chunks durable that a neighbour (32 B) sent; raises StorageError, and then none of them is kept."""
+        store = self.open_store
+        grown = await self.write(lambda: store.put_chunks(chunks))
+        await self._charge(store, source, sum(len(chunk.data) for chunk in chunks))
+        await self._content_grown(store, grown)
+
+    async def _content_grown(self, store: Store, grown: Grown) -> None:
+        if not grown.holdings:
+            return
+        if grown.changes:
+            await self._fold(store)
+        self._after_write()
+        self.neighbours.content_grew(grown)
+
+    async def _charge(self, store: Store, source: bytes, size: int) -> None:
+        """Count what a neighbour brought outside of the door against its share of the day."""
+        day = self.today()
+        payer = source if source in {peer.node for peer in store.peers()} else STRANGERS
+        before = self._spent.get(payer, 0)
+        self._spent[payer] = before + size
+        if steps := (before + size) // SPENT_STEP_BYTES - before // SPENT_STEP_BYTES:
+            await self.write(lambda: store.spend(payer, day, steps * SPENT_STEP_BYTES))
+
+    async def _free_chunks(self, store: Store) -> None:
+        while await self.write(store.free_chunks):
+            pass
 
     async def new_space(self, person: Person, name: str) -> bytes:
         """Found an open space whose one signer is ``person``; returns its id (32 B). It is followed from now on."""
@@ -830,6 +992,7 @@ class Node:
         while await self.write(lambda: store.remove_space(space)):
             await self._fold(store)
             self._after_write()
+        await self._free_chunks(store)
         self.neighbours.refresh()
         self.touch()
 
@@ -894,6 +1057,8 @@ class Node:
             own = Status(Level.CUT, None, "disk-full", {"bytes": self.space_left()})
         elif self.clock_warning():
             own = Status(Level.WARN, None, "clock")
+        elif self.pruning_stopped():
+            own = Status(Level.WARN, None, "pruning-stopped")
         elif self.peers() and not any(peer.connected for peer in self.peers()):
             own = Status(Level.WARN, None, "no-neighbour")
         return [("node", own), *((room.name, room.status(self)) for room in self.rooms.values() if room.status)]
@@ -920,6 +1085,22 @@ def _unpacked(data: bytes | Entry) -> bytes | Entry:
     except EntryError:
         return data
     return entry if end == len(data) else data
+
+
+async def _blocks(source: Path | AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """What a source holds, in blocks of about 1 MiB."""
+    if isinstance(source, Path):
+        with await asyncio.to_thread(source.open, "rb") as file:
+            while data := await asyncio.to_thread(file.read, BLOCK_BYTES):
+                yield data
+        return
+    block = bytearray()
+    async for part in source:
+        block += part
+        if len(block) >= BLOCK_BYTES:
+            yield bytes(block)
+            block.clear()
+    yield bytes(block)
 
 
 def _make_person(

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -22,9 +22,11 @@ from outlast.errors import LockedError, StorageError, UsageError
 from outlast.kernel import mail
 from outlast.kernel.database import Transaction
 from outlast.kernel.entry import Entry, day_of, pack, unpack
+from outlast.kernel.hpke import OpeningKey
 from outlast.kernel.identity import Device, read_certificate
 from outlast.kernel.kinds import Kind
 from outlast.kernel.log import Head, next_entry
+from outlast.kernel.revocation import DEVICES
 from outlast.kernel.room import RowChanges, Value
 from outlast.kernel.stamp import STAMP_BITS
 
@@ -39,12 +41,17 @@ POST_BATCH: Final = 200
 """Letters sealed and committed at a time: the first of many leave while the others are still being sealed."""
 
 OUT: Final = 0
+IN: Final = 1
 INTRODUCING: Final = 2
-"""Directions of counters, beside 1 for what comes in."""
+"""Directions of counters."""
 
 RECEIVED: Final = 1
 READ: Final = 2
 RECEIPT_IDS: Final = 200
+SILENT: Final = ("receipt", DEVICES.name)
+"""Letters that the kernel writes by itself: nobody waits for news of them, and none is acknowledged."""
+RETIRED: Final = 3
+"""Added to the directions OUT and IN for this person's earlier devices."""
 
 
 class Receipt(msgspec.Struct, array_like=True, frozen=True):
@@ -52,6 +59,14 @@ class Receipt(msgspec.Struct, array_like=True, frozen=True):
 
     event: int
     letters: list[bytes]
+
+
+class Party(NamedTuple):
+    """A device of this person, as mail is sealed by it and opened for it; ``is_retired``: it has renewed itself."""
+
+    device: Device
+    seal: OpeningKey
+    is_retired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +108,14 @@ class Outbox:
         self._person = person
         self._node = person.node
         self._vault = person.vault
-        self._keys_out: dict[bytes, bytes] = {}
+        self._keys_out: dict[tuple[bytes, bytes], bytes] = {}
+        """By own device and contact's device."""
         self._pending: deque[Entry] = deque()
         """In the outbox, and on their way to the store; the writer thread adds, the loop takes."""
         self._flushed: deque[bytes] = deque()
         """In the store by now, and to be struck out of the outbox; the loop adds, the writer thread takes."""
-        self._speaking = asyncio.Lock()
+        self.speaking = asyncio.Lock()
+        """Held while an entry of this device's chains is made, and while the device changes."""
         self._flushing = asyncio.Lock()
         self._retrying = False
         self._closed = False
@@ -116,9 +133,13 @@ class Outbox:
     def enqueue(
         self, to: bytes, kind: str, body: bytes, local: Callable[[bytes], RowChanges] | None
     ) -> asyncio.Future[bytes]:
-        """Seal and keep a letter in its turn; its id (16 B) comes when it is durable. Raises LockedError."""
+        """Seal and keep a letter in its turn; its id (16 B) comes when it is durable.
+
+        Raises LockedError, and UsageError when this device was ended.
+        """
         if self._closed:
             raise LockedError("this person is locked: unlock them first")
+        self._person.check_device()
         done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._queue.append(_Waiting(Outgoing(to, kind, body, os.urandom(16), self._node.now_ms(), local), done))
         self._queued.set()
@@ -208,25 +229,43 @@ class Outbox:
         self._node.touch()
         return gone
 
-    async def append(self, space: bytes, kind: Kind, payload: bytes, life_ms: int, local: RowChanges) -> Entry:
+    async def append(
+        self,
+        space: bytes,
+        kind: Kind,
+        payload: bytes,
+        life_ms: int,
+        local: RowChanges,
+        size_bytes: int | None = None,
+    ) -> Entry:
         """Sign the next entry of this device's chain in a space and keep it (see ``Node.append``)."""
-        async with self._speaking:
-            head, clock = self._head(space)
-            entry = await asyncio.to_thread(
-                next_entry,
-                self._person.signing_key,
-                head,
-                space=space,
-                kind=kind.name,
-                payload=payload,
-                clock=clock + 1,
-                ts_ms=self._node.now_ms(),
-                life_ms=life_ms,
-                priority=kind.priority,
-                stamp_bits=STAMP_BITS if self._node.is_open_to_all(space) else 0,
-            )
-            await self.keep([entry], local)
-        return entry
+        async with self.speaking:
+            self._person.check_device()
+            head, _ = self.head(space)
+            found = self._node.open_store.head(space, self._person.device)
+            if found is None or (head is not None and found[0] <= head.seq):
+                entry = await asyncio.to_thread(self.next, space, kind, payload, life_ms, size_bytes)
+                await self.keep([entry], local)
+                return entry
+        await self._person.renew()
+        raise UsageError("this device wrote somewhere else too, so a new one has begun here just now: do it again")
+
+    def next(self, space: bytes, kind: Kind, payload: bytes, life_ms: int, size_bytes: int | None = None) -> Entry:
+        """The next entry of this device's chain in a space; who keeps it holds ``speaking``."""
+        head, clock = self.head(space)
+        return next_entry(
+            self._person.signing_key,
+            head,
+            space=space,
+            kind=kind.name,
+            payload=payload,
+            size_bytes=size_bytes,
+            clock=clock + 1,
+            ts_ms=self._node.now_ms(),
+            life_ms=life_ms,
+            priority=kind.priority,
+            stamp_bits=STAMP_BITS if self._node.is_open_to_all(space) else 0,
+        )
 
     async def keep(self, entries: Sequence[Entry], local: RowChanges = ()) -> None:
         """Put finished entries into the outbox, with what the room remembers of them, and hand them to the door.
@@ -286,8 +325,14 @@ class Outbox:
         tx.executemany("DELETE FROM outbox WHERE entry_id = ?", [(entry,) for entry in flushed])
         return flushed
 
-    def put_letters(self, tx: Transaction, batch: Sequence[Outgoing]) -> tuple[list[Entry], dict[bytes, Exception]]:
-        """Seal letters and write down all that is to be known of them; those that nothing can be sealed for fail."""
+    def put_letters(
+        self, tx: Transaction, batch: Sequence[Outgoing], by: Party | None = None
+    ) -> tuple[list[Entry], dict[bytes, Exception]]:
+        """Seal letters and write down all that is to be known of them; those that nothing can be sealed for fail.
+
+        ``by`` is the device that writes, the present one by default.
+        """
+        by = by or self._person.party
         entries: list[Entry] = []
         failures: dict[bytes, Exception] = {}
         devices: dict[bytes, list[tuple[Device, bytes, bytes | None]]] = {}
@@ -297,7 +342,7 @@ class Outbox:
         prekey, prekey_day = newest_prekey(tx)
         for item in batch:
             if item.to not in devices:
-                devices[item.to] = self._sealable(tx, item.to)
+                devices[item.to] = self._sealable(tx, item.to, by)
             if not devices[item.to]:
                 failures[item.letter] = UsageError("nothing can be sealed to this contact yet: add their link again")
                 continue
@@ -310,10 +355,10 @@ class Outbox:
                     prekey=prekey,
                     prekey_day=prekey_day,
                 )
-                entry = self._seal_one(tx, counters, sealed, device, their_prekey, intro)
+                entry = self._seal_one(tx, counters, sealed, by, device, their_prekey, intro)
                 entries.append(entry)
                 sent.append((entry.id, item.letter, item.to, device.device, entry.header.expires_day))
-            if item.kind != "receipt":
+            if item.kind not in SILENT:
                 custody.append((item.letter, "kept", item.sent_ms))
             if item.local is not None:
                 tx.apply(item.local(item.letter))
@@ -348,12 +393,13 @@ class Outbox:
         tx: Transaction,
         counters: dict[tuple[bytes, int, int], int],
         sealed: mail.SealedLetter,
+        by: Party,
         device: Device,
         their_prekey: bytes,
         intro: bytes | None,
     ) -> Entry:
         day = day_of(sealed.sent_ms)
-        slot = (device.device, day, OUT if intro is None else INTRODUCING)
+        slot = (device.device, day, OUT + RETIRED * by.is_retired if intro is None else INTRODUCING)
         if slot not in counters:
             row = tx.query("SELECT next FROM counter WHERE device = ? AND day = ? AND direction = ?", slot)
             counters[slot] = row[0][0] if row else 0
@@ -363,27 +409,27 @@ class Outbox:
             return mail.seal_introduction(
                 sealed,
                 intro_secret=intro,
-                sender=self._person.own,
-                sender_seal=self._person.seal,
+                sender=by.device,
+                sender_seal=by.seal,
                 receiver=device,
-                counter=mail.intro_counter(self._person.seal.secret, device, day, counter),
+                counter=mail.intro_counter(by.seal.secret, device, day, counter),
                 prekey=their_prekey,
                 now_ms=sealed.sent_ms,
                 rand=os.urandom,
             )
         return mail.seal_letter(
             sealed,
-            key=self._direction_out(device),
+            key=self._direction_out(by, device),
             counter=counter,
-            sender=self._person.own,
-            sender_seal=self._person.seal,
+            sender=by.device,
+            sender_seal=by.seal,
             receiver=device,
             prekey=their_prekey,
             now_ms=sealed.sent_ms,
             rand=os.urandom,
         )
 
-    def _sealable(self, tx: Transaction, identity: bytes) -> list[tuple[Device, bytes, bytes | None]]:
+    def _sealable(self, tx: Transaction, identity: bytes, by: Party) -> list[tuple[Device, bytes, bytes | None]]:
         """The devices to seal to, each with its prekey, and the intro secret as long as it never wrote to this one."""
         contact = tx.query("SELECT intro FROM contact WHERE identity = ? AND blocked = 0", (identity,))
         if not contact:
@@ -395,19 +441,23 @@ class Outbox:
             " FROM device WHERE identity = ? AND accepted = 1 AND prekey IS NOT NULL",
             (identity,),
         )
-        return [(read_certificate(bytes(c)), bytes(p), None if known else secret) for c, p, known in rows]
+        # Whom a retired device writes to, they have known it.
+        return [
+            (read_certificate(bytes(c)), bytes(p), None if known or by.is_retired else secret) for c, p, known in rows
+        ]
 
-    def _direction_out(self, device: Device) -> bytes:
-        if device.device not in self._keys_out:
-            self._keys_out[device.device] = mail.direction_key(self._person.seal, self._person.own, device)
-        return self._keys_out[device.device]
+    def _direction_out(self, by: Party, device: Device) -> bytes:
+        where = (by.device.device, device.device)
+        if where not in self._keys_out:
+            self._keys_out[where] = mail.direction_key(by.seal, by.device, device)
+        return self._keys_out[where]
 
     def _close_gap(self, tx: Transaction, device: bytes, receiver: Device, day: int) -> None:
         """Let the next letter of that day take the tags of those taken back: receivers look only WINDOW tags ahead."""
         where = (device, day)
         rows = tx.query("SELECT next FROM counter WHERE device = ? AND day = ? AND direction = 0", where)
         free = rows[0][0] if rows else 0
-        key, waiting = self._direction_out(receiver), {entry.header.tags for entry in self._pending}
+        key, waiting = self._direction_out(self._person.party, receiver), {entry.header.tags for entry in self._pending}
         while free:
             tag = mail.tag(key, day, free - 1)
             if (tag,) in waiting or self._node.open_store.by_tags([tag]):
@@ -419,24 +469,24 @@ class Outbox:
         # The store may lack an entry that is in the outbox, or a space that was left: only the vault knows for certain.
         h = entry.header
         if h.seq:
-            value = h.seq.to_bytes(8, "big") + h.clock.to_bytes(8, "big") + entry.id
-            tx.execute("INSERT OR REPLACE INTO meta(name, value) VALUES (?, ?)", (f"head/{h.space.hex()}", value))
+            tx.execute(
+                "INSERT OR REPLACE INTO head(device, space, seq, clock, id) VALUES (?, ?, ?, ?, ?)",
+                (h.author, h.space, h.seq.to_bytes(8, "big"), h.clock.to_bytes(8, "big"), entry.id),
+            )
 
-    def _head(self, space: bytes) -> tuple[Head | None, int]:
-        value = self._vault.meta(f"head/{space.hex()}")
-        known = (
-            (Head(int.from_bytes(value[:8], "big"), value[16:]), int.from_bytes(value[8:16], "big")) if value else None
-        )
-        found = self._node.open_store.head(space, self._person.device)
-        last = self._node.open_store.get(found[1]) if found else None
-        if last is None or (known is not None and known[0].seq >= last.header.seq):
-            return known or (None, 0)
-        return Head(last.header.seq, last.id), last.header.clock
+    def head(self, space: bytes) -> tuple[Head | None, int]:
+        """The head of this device's chain in a space, and the clock of what this person said there last."""
+        device = self._person.device
+        rows = self._vault.query("SELECT seq, id FROM head WHERE device = ? AND space = ?", (device, space))
+        # A new device goes on where the earlier one stood, else its words would be sorted before theirs.
+        clocks = self._vault.query("SELECT max(clock) FROM head WHERE space = ?", (space,))
+        head = Head(int.from_bytes(rows[0][0], "big"), bytes(rows[0][1])) if rows else None
+        return head, int.from_bytes(clocks[0][0] or b"", "big")
 
 
 def newest_prekey(tx: Transaction) -> tuple[bytes, int]:
     """This person's newest prekey (32 B) and the day it was made."""
-    public, day = tx.query("SELECT public, made_day FROM prekey ORDER BY made_day DESC LIMIT 1")[0]
+    public, day = tx.query("SELECT public, made_day FROM prekey WHERE superseded_day IS NULL")[0]
     return bytes(public), int(day)
 
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from outlast.kernel import backup as backups
 from outlast.kernel import keyslot
 from outlast.kernel.database import Transaction
+from outlast.kernel.entry import day_of
 from outlast.kernel.home import local_cost
 from outlast.kernel.identity import SealingKey, SigningKey, certify, check_name, identity_key, read_certificate
+from outlast.kernel.revocation import read_revocation
 from outlast.kernel.vault import Vault
 
 if TYPE_CHECKING:
@@ -55,8 +57,21 @@ def restore_person(vault: Vault, body: backups.BackupBody) -> None:
     """Write a backup's contacts into a new person's vault; room rows were restored when the vault was opened."""
 
     def write(tx: Transaction) -> None:
-        for number, certificate in enumerate(body.devices):
-            tx.execute("INSERT INTO meta(name, value) VALUES (?, ?)", (f"old_device/{number:04d}", certificate))
+        for certificate in body.devices:
+            tx.execute(
+                "INSERT OR IGNORE INTO own_device(device, certificate, seal, ended_day) VALUES (?, ?, NULL, ?)",
+                (read_certificate(certificate).device, certificate, day_of(body.made_ms)),
+            )
+        for ended in body.revoked:
+            one = read_revocation(ended.signed)
+            tx.execute(
+                "INSERT OR IGNORE INTO revoked(device, identity, signed, at_ms) VALUES (?, ?, ?, ?)",
+                (one.device, one.identity, ended.signed, ended.at_ms),
+            )
+        tx.executemany(
+            "INSERT OR IGNORE INTO head(device, space, seq, clock, id) VALUES (?, ?, ?, ?, ?)",
+            [(h.device, h.space, h.seq.to_bytes(8, "big"), h.clock.to_bytes(8, "big"), h.id) for h in body.heads],
+        )
         for contact in body.contacts:
             tx.execute(
                 "INSERT INTO contact(identity, name, verified_ms, blocked, added_ms, intro) VALUES (?, ?, ?, ?, ?, ?)",
@@ -107,7 +122,15 @@ async def backup(person: Person, passphrase: str) -> bytes:
             "SELECT identity, name, verified_ms, blocked, added_ms, intro FROM contact ORDER BY added_ms"
         )
     ]
-    old = [bytes(row[0]) for row in person.query("SELECT value FROM meta WHERE name GLOB 'old_device/*'")]
+    old = [bytes(row[0]) for row in person.query("SELECT certificate FROM own_device ORDER BY ended_day, rowid")]
+    revoked = [
+        backups.BackupRevocation(signed, at_ms)
+        for signed, at_ms in person.query("SELECT signed, at_ms FROM revoked ORDER BY at_ms")
+    ]
+    heads = [
+        backups.BackupHead(device, space, int.from_bytes(seq, "big"), int.from_bytes(clock, "big"), id)
+        for device, space, seq, clock, id in person.query("SELECT device, space, seq, clock, id FROM head")
+    ]
     body = backups.BackupBody(
         backups.VERSION,
         person.node.now_ms(),
@@ -116,6 +139,8 @@ async def backup(person: Person, passphrase: str) -> bytes:
         [*old, person.certificate],
         contacts,
         person.vault.room_rows(),
+        revoked,
+        heads,
     )
     salt, nonce = os.urandom(keyslot.SALT_BYTES), os.urandom(keyslot.NONCE_BYTES)
     return await asyncio.to_thread(backups.seal_backup, body, passphrase, salt=salt, nonce=nonce, cost=local_cost())

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
 import msgspec
 
 from outlast.errors import NotFoundError, StorageError, UsageError
+from outlast.kernel import devices as own_devices
 from outlast.kernel import invite, mail, people, trips
 from outlast.kernel.database import Transaction
+from outlast.kernel.devices import OwnDevice
 from outlast.kernel.entry import DAY_MS, day_of
 from outlast.kernel.hpke import OpeningKey
 from outlast.kernel.identity import (
@@ -30,8 +32,9 @@ from outlast.kernel.identity import (
     sign_prekey,
     words_of,
 )
-from outlast.kernel.inbox import Inbox
-from outlast.kernel.outbox import READ, Outbox
+from outlast.kernel.inbox import REVOKED, Inbox, Query
+from outlast.kernel.keyslot import check_passphrase
+from outlast.kernel.outbox import READ, Outbox, Party
 from outlast.kernel.room import RowChanges, Value
 from outlast.kernel.trips import BundleReport, Progress
 from outlast.kernel.vault import Vault
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
 CUSTODY_DAYS: Final = 7
 PREKEY_SPARE_DAYS: Final = 7
 LINK_DAYS: Final = 90
+RETIRED_MAX: Final = 4
+"""Earlier devices whose mail is still looked for; each doubles the tags."""
 CLAIMS: Final = 32
 """How many of the newest verified letters' dates count as claims about the time."""
 
@@ -72,6 +77,15 @@ class Contact:
 
 
 @dataclass(frozen=True, slots=True)
+class ContactDevice:
+    """A device of a contact. ``warning`` is a code: ``unknown_device``, ``new_device``, ``revoked``, or empty."""
+
+    device: Device
+    accepted: bool
+    warning: str
+
+
+@dataclass(frozen=True, slots=True)
 class Custody:
     """One thing that is known about where a letter has been."""
 
@@ -90,12 +104,33 @@ class Person:
         self.entropy = _must(vault.meta("entropy"))
         self.identity = identity_key(self.entropy).public
         self.name = _must(vault.meta("name")).decode()
-        self.certificate = _must(vault.meta("certificate"))
-        self.signing_key = SigningKey.from_seed(_must(vault.meta("device")))
-        self.own = read_certificate(self.certificate)
-        self.seal = OpeningKey.from_secret(_must(vault.meta("seal")))
+        self.take_keys(vault.query)
         self.outbox = Outbox(self)
         self.inbox = Inbox(self)
+
+    def take_keys(self, query: Query) -> None:
+        """Read out of the vault by which device this person speaks, and which of theirs still get mail."""
+        meta: dict[str, bytes] = dict(
+            query("SELECT name, value FROM meta WHERE name IN ('certificate', 'device', 'seal')")
+        )
+        self.certificate = _must(meta.get("certificate"))
+        self.signing_key = SigningKey.from_seed(_must(meta.get("device")))
+        self.own = read_certificate(self.certificate)
+        self.seal = OpeningKey.from_secret(_must(meta.get("seal")))
+        self.party = Party(self.own, self.seal)
+        self.retired = [
+            Party(read_certificate(bytes(certificate)), OpeningKey.from_secret(bytes(seal)), is_retired=True)
+            for certificate, seal in query(
+                "SELECT certificate, seal FROM own_device WHERE seal IS NOT NULL ORDER BY ended_day DESC, rowid DESC"
+                f" LIMIT {RETIRED_MAX}"
+            )
+        ]
+        """Devices that have renewed themselves here, the latest first."""
+        mine = query(
+            f"SELECT 1 FROM revoked WHERE device = x'{self.own.device.hex()}' AND identity = x'{self.identity.hex()}'"
+        )
+        self.is_ended = bool(mine)
+        """Whether another device of this person has revoked this one."""
 
     def leave(self, tx: Transaction) -> None:
         """Write down, before the vault is closed, what a restart need not look through again."""
@@ -125,7 +160,8 @@ class Person:
     async def link(self) -> str:
         """A contact link: with it somebody's first letter can be sealed; it is good for 90 days from today."""
         await self.met_somebody()
-        row = self.query("SELECT public, made_day FROM prekey ORDER BY made_day DESC LIMIT 1")[0]
+        self.check_device()
+        row = self.query("SELECT public, made_day FROM prekey WHERE superseded_day IS NULL")[0]
         public, day = bytes(row[0]), int(row[1])
 
         def keep(tx: Transaction) -> None:
@@ -221,7 +257,9 @@ class Person:
         self.contact(identity)
 
         def accept(tx: Transaction) -> None:
-            tx.execute("UPDATE device SET accepted = 1, warning = '' WHERE identity = ?", (identity,))
+            tx.execute(
+                "UPDATE device SET accepted = 1, warning = '' WHERE identity = ? AND warning <> ?", (identity, REVOKED)
+            )
 
         await self.node.write(lambda: self.vault.write(accept))
         self.inbox.load(self.query)
@@ -230,7 +268,7 @@ class Person:
     def _contacts(self, which: str, args: Sequence[Value]) -> list[Contact]:
         rows = self.query(
             "SELECT identity, name, verified_ms, blocked, added_ms, (SELECT group_concat(DISTINCT warning) FROM device"
-            f" WHERE device.identity = contact.identity AND warning <> '') FROM contact {which}",
+            f" WHERE device.identity = contact.identity AND warning NOT IN ('', '{REVOKED}')) FROM contact {which}",
             args,
         )
         return [
@@ -353,13 +391,63 @@ class Person:
         return await trips.read_bundle(self, source, progress=progress)
 
     async def backup(self, passphrase: str) -> bytes:
-        """The backup file under its own passphrase: identity, contacts, the rooms' private rows; no device's keys."""
+        """The backup file under its own passphrase: identity, contacts, the rooms' private rows; no device's keys.
+
+        Raises UsageError for a passphrase under 8 characters, StorageError when there is too much for one file.
+        """
+        check_passphrase(passphrase)
         return await people.backup(self, passphrase)
 
+    # ---- devices ----
+
+    def check_device(self) -> None:
+        """Raise UsageError when this device was revoked by another one of this person: it says nothing any more."""
+        if self.is_ended:
+            raise UsageError(
+                "this device was ended by another of yours; if it is to go on, start it anew: `outlast device renew`"
+            )
+
+    def devices(self) -> list[OwnDevice]:
+        """This person's devices, the present one first, then the earlier ones, the latest first."""
+        return own_devices.devices(self)
+
     def old_devices(self) -> list[Device]:
-        """The devices that were this person's before a restore; to be revoked."""
-        rows = self.query("SELECT value FROM meta WHERE name GLOB 'old_device/*' ORDER BY name")
-        return [read_certificate(bytes(row[0])) for row in rows]
+        """The earlier devices of this person that are not revoked yet, the latest first."""
+        return [one.device for one in self.devices()[1:] if not one.revoked]
+
+    async def revoke_device(self, device: bytes) -> None:
+        """End an earlier device (see ``devices.revoke``); raises NotFoundError, UsageError."""
+        await own_devices.revoke(self, device)
+
+    async def renew(self) -> None:
+        """Go on as a new device and end the present one (see ``devices.renew``)."""
+        await own_devices.renew(self)
+
+    def contact_devices(self, identity: bytes) -> list[ContactDevice]:
+        """The devices of a contact, the newest first."""
+        return [
+            ContactDevice(read_certificate(bytes(certificate)), bool(accepted), warning or "")
+            for certificate, accepted, warning in self.query(
+                "SELECT certificate, accepted, warning FROM device WHERE identity = ? ORDER BY rowid DESC", (identity,)
+            )
+        ]
+
+    def doubts(self, device: bytes, received_ms: int) -> str:
+        """Why a letter of a contact's device, received then, may not be theirs; empty when nothing speaks against it.
+
+        ``revoked``: their identity had ended the device before; ``unknown_device``: nobody has accepted it yet.
+        """
+        rows = self.query(
+            "SELECT warning, (SELECT at_ms FROM revoked WHERE revoked.device = device.device"
+            " AND revoked.identity = device.identity) FROM device WHERE device = ?",
+            (device,),
+        )
+        if not rows:
+            return ""
+        warning, ended_ms = rows[0]
+        if ended_ms is not None:
+            return REVOKED if received_ms >= ended_ms else ""
+        return "unknown_device" if warning == "unknown_device" else ""
 
     # ---- time and housekeeping ----
 
@@ -382,7 +470,7 @@ class Person:
     async def met_somebody(self) -> None:
         """Somebody was met today: make the day's prekey, and destroy those that no mail can need any more."""
         today = self.node.today()
-        if self.query("SELECT 1 FROM prekey WHERE made_day >= ?", (today,)):
+        if self.is_ended or self.query("SELECT 1 FROM prekey WHERE made_day = ? AND superseded_day IS NULL", (today,)):
             return
         await self.node.write(lambda: self.vault.write(lambda tx: people.new_prekey(tx, today)))
         self.inbox.load(self.query)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from outlast.kernel.entry import Entry
 from outlast.kernel.kinds import Kind
+from outlast.kernel.links.link import Way
 
 if TYPE_CHECKING:
     from outlast.kernel.node import Node
@@ -120,7 +121,7 @@ class Room:
     receive: Callable[[Letter, Rows], RowChanges] = _no_rows
     run: Callable[[Node], Coroutine[Any, Any, None]] | None = None
     status: Callable[[Node], Status] | None = None
-    links: Callable[[Node], Sequence[Any]] | None = None
+    links: Callable[[Node], Sequence[Way]] | None = None
     cli: str = ""
     api: str = ""
     web: str = ""

@@ -84,7 +84,7 @@ class SetView:
     is built up to 32 bytes an item more. Nothing that is done to the arguments later changes it.
     """
 
-    __slots__ = ("_ids", "_sums", "_timestamps")
+    __slots__ = ("__weakref__", "_ids", "_sums", "_timestamps")
 
     def __init__(self, timestamps: bytes, ids: bytes, sums: bytes) -> None:
         """Use ``from_sorted`` or ``from_items``; this takes their columns as they are."""

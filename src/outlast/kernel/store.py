@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -23,8 +23,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
 import msgspec
 
+from outlast.kernel.chunks import Chunk, Cut, Loaded, Manifest, Wanted, is_chunked
 from outlast.kernel.database import Database, Transaction, check_room_name
-from outlast.kernel.entry import Entry, Header, pack_header, unpack
+from outlast.kernel.entry import CHUNK_BYTES, PAYLOAD_MAX_BYTES, Entry, Header, pack_header, unpack
+from outlast.kernel.forward import ALL_PRIORITIES
+from outlast.kernel.mail import MAIL_PRIORITY, MAIL_SPACE
 from outlast.kernel.quota import POOLED, Holdings, rank_of
 from outlast.kernel.room import Change, Event, Room, Value
 from outlast.kernel.space import NO_SPACE, space_of
@@ -44,6 +47,7 @@ _SEQ_ZERO: Final = 2**63  # seq has 64 bits, SQLite's integers have a sign: 2**6
 _CHANGES_SLICE: Final = 100
 _CHANGES_MAX_BYTES: Final = 4 * 1024 * 1024
 _SLICE: Final = 10_000
+_PIECES_SLICE: Final = 20_000
 
 _SCHEMA: Final = (
     """
@@ -67,6 +71,25 @@ _SCHEMA: Final = (
     CREATE INDEX entry_chain ON entry (author, space, seq) WHERE author IS NOT NULL;
     CREATE INDEX entry_bare ON entry (n) WHERE whole = 0;
     CREATE TABLE payload (n INTEGER PRIMARY KEY, data BLOB NOT NULL);
+
+    -- Content in chunks. file: one row for each entry whose manifest is here; wanted: 0 if its size allows, 1 somebody
+    -- asked for it, -1 it was dropped. piece: which chunk stands at a place of an entry, only for those that are here;
+    -- negative entries are stages. Equal chunks of one space are held once, those of two spaces twice: else who shares
+    -- one space with this node could find out what it holds of another. refs: how many pieces name the chunk.
+    CREATE TABLE file (
+        n INTEGER PRIMARY KEY, size_bytes INTEGER NOT NULL, held_bytes INTEGER NOT NULL, wanted INTEGER NOT NULL
+    );
+    CREATE INDEX file_partial ON file (n) WHERE held_bytes < size_bytes;
+    CREATE TABLE piece (
+        entry INTEGER NOT NULL, place INTEGER NOT NULL, chunk INTEGER NOT NULL, PRIMARY KEY (entry, place)
+    ) WITHOUT ROWID;
+    CREATE TABLE chunk (
+        n INTEGER PRIMARY KEY, space INTEGER NOT NULL, hash BLOB NOT NULL, refs INTEGER NOT NULL, UNIQUE (space, hash)
+    );
+    CREATE INDEX chunk_loose ON chunk (n) WHERE refs = 0;
+    CREATE TABLE chunk_data (n INTEGER PRIMARY KEY, data BLOB NOT NULL);
+    CREATE TABLE stage (n INTEGER PRIMARY KEY AUTOINCREMENT, space INTEGER NOT NULL, day INTEGER NOT NULL);
+
     CREATE TABLE tag (prefix INTEGER NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (prefix, n)) WITHOUT ROWID;
     CREATE TABLE bucket (
         space INTEGER NOT NULL, expires_day INTEGER NOT NULL, pooled INTEGER NOT NULL, entries INTEGER NOT NULL,
@@ -134,11 +157,44 @@ class Peer(NamedTuple):
     port: int
 
 
+class Progress(NamedTuple):
+    """How much of an entry's content is here."""
+
+    held_bytes: int
+    size_bytes: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it is."""
+        return self.held_bytes == self.size_bytes
+
+
+class Grown(NamedTuple):
+    """What came of chunks that were put: changes, and of each content that grew the places of what is here."""
+
+    changes: list[Change]
+    holdings: dict[bytes, int]
+    whole: list[bytes]
+
+
 class Usage(NamedTuple):
-    """What is stored: bytes of headers, signatures and payloads, and the number of entries."""
+    """What is stored: bytes of headers, signatures and payloads (manifests, not chunks), and the number of entries."""
 
     bytes: int
     entries: int
+
+
+class Scope(NamedTuple):
+    """Which entries of a bucket count as its set."""
+
+    priority_max: int = ALL_PRIORITIES  # not those of greater numbers
+    pool: bool = False  # with all that strangers brought
+    also: frozenset[bytes] = frozenset()  # of what strangers brought, these ids
+
+
+SETS: Final = Scope()
+"""What both sides of a link are to hold."""
+ALL: Final = Scope(pool=True)
 
 
 class Store:
@@ -149,6 +205,7 @@ class Store:
         self._database = database
         self._rooms = {check_room_name(room.name): room for room in rooms}
         self._spaces: dict[bytes, int] = {}
+        self._removals = 0
 
     @classmethod
     def open(cls, path: Path, key: bytes, *, rooms: Sequence[Room] = ()) -> Self:
@@ -210,7 +267,123 @@ class Store:
             t.execute("UPDATE entry SET payload = NULL, whole = 2 WHERE n = ?", (n,))
             t.execute("DELETE FROM payload WHERE n = ?", (n,))
             _count(t, {_bucket(*bucket): (0, -len(payload))})
+            _let_go(t, n)
+            t.execute("DELETE FROM file WHERE n = ?", (n,))
             return _log(t, Event.PAYLOAD_DROPPED, n, _entry(header, signature, id, None))
+
+        return self._write(act)
+
+    def put_chunks(self, chunks: Sequence[Chunk]) -> Grown:
+        """Store chunks, each at all its places in its entry; what is here already is skipped.
+
+        The caller has compared them with the manifest. A content that becomes whole adds a PAYLOAD_ARRIVED change.
+        Entries that are gone meanwhile are passed over.
+        """
+
+        def act(t: Transaction) -> Grown:
+            changes: list[Change] = []
+            holdings: dict[bytes, int] = {}
+            whole: list[bytes] = []
+            by_entry: dict[bytes, list[Chunk]] = {}
+            for chunk in chunks:
+                by_entry.setdefault(chunk.id, []).append(chunk)
+            for id, its in by_entry.items():
+                rows = _with_place(t, id)
+                if not rows or not (file := _file(t, rows[0][4])):
+                    continue
+                header, signature, _, payload, n, space, *_ = rows[0]
+                manifest = Manifest(file.size_bytes, payload)
+                numbers = [(_put_chunk(t, space, chunk.hash, chunk.data), chunk.hash) for chunk in its]
+                fresh = _put_pieces(t, n, [(at, number) for number, hash in numbers for at in manifest.places_of(hash)])
+                if not fresh:
+                    continue
+                if _grow(t, n, manifest, fresh):
+                    changes.append(_log(t, Event.PAYLOAD_ARRIVED, n, _entry(header, signature, id, payload)))
+                    whole.append(id)
+                holdings[id] = _holding(t, n)
+            return Grown(changes, holdings, whole)
+
+        return self._write(act)
+
+    def want(self, id: bytes) -> bool:
+        """Fetch this entry's content, whatever its size; False when there is no such entry, or not in chunks."""
+        return self._write(lambda t: _set_wanted(t, id, 1)) > 0
+
+    def open_content(self, id: bytes) -> tuple[Wanted | None, Grown]:
+        """What is missing of an entry's content, once what its space holds already is taken from there."""
+
+        def act(t: Transaction) -> tuple[Wanted | None, Grown]:
+            rows = _with_place(t, id)
+            if not rows or not (file := _file(t, rows[0][4])) or file.is_whole:
+                return None, Grown([], {}, [])
+            header, signature, _, payload, n, space, *_ = rows[0]
+            manifest = Manifest(file.size_bytes, payload)
+            changes = _link(t, n, space, _entry(header, signature, id, payload))
+            if changes:
+                return None, Grown(changes, {id: _holding(t, n)}, [id])
+            held, first = _holding(t, n), dict[bytes, int]()
+            for place in range(len(manifest)):
+                first.setdefault(manifest.hash_at(place), place)
+            missing = sum(1 << place for place in first.values() if not held >> place & 1)
+            return Wanted(id, manifest, missing), Grown([], {id: held}, [])
+
+        return self._write(act)
+
+    def drop_content(self, id: bytes) -> Change | None:
+        """Forget an entry's chunks and keep its manifest; they are fetched again only when somebody asks for it."""
+
+        def act(t: Transaction) -> Change | None:
+            rows = _with_place(t, id)
+            if not rows or not (file := _file(t, rows[0][4])) or not file.held_bytes:
+                return None
+            header, signature, _, payload, n, *_ = rows[0]
+            _let_go(t, n)
+            _set_wanted(t, id, -1)
+            return _log(t, Event.PAYLOAD_DROPPED, n, _entry(header, signature, id, payload))
+
+        return self._write(act)
+
+    def open_stage(self, space: bytes, day: int) -> int:
+        """A place for the chunks of an entry that is being made: its number."""
+
+        def act(t: Transaction) -> int:
+            t.execute("INSERT INTO stage (space, day) VALUES (?, ?)", (self._space(t, space), day))
+            return int(t.query("SELECT max(n) FROM stage")[0][0])
+
+        return self._write(act)
+
+    def stage_chunks(self, stage: int, first: int, chunks: Sequence[Cut]) -> None:
+        """Keep chunks from a place on; the entry that names them takes them from there."""
+
+        def act(t: Transaction) -> None:
+            space = t.query("SELECT space FROM stage WHERE n = ?", (stage,))[0][0]
+            numbers = [_put_chunk(t, space, hash, data) for hash, data in chunks]
+            _put_pieces(t, -stage, list(enumerate(numbers, first)))
+
+        self._write(act)
+
+    def close_stage(self, stage: int) -> None:
+        """The entry is in the store, or will never be."""
+
+        def act(t: Transaction) -> None:
+            _let_go(t, -stage)
+            t.execute("DELETE FROM stage WHERE n = ?", (stage,))
+
+        self._write(act)
+
+    def close_stages(self, before_day: int) -> None:
+        """Forget stages that were opened before that day and never closed: a crash was in between."""
+        for (stage,) in self.query("SELECT n FROM stage WHERE day < ?", (before_day,)):
+            self.close_stage(stage)
+
+    def free_chunks(self, limit: int = 512) -> int:
+        """Remove chunks that no entry names any more, at most ``limit``: call again while it removes some."""
+
+        def act(t: Transaction) -> int:
+            loose = t.query("SELECT n FROM chunk WHERE refs = 0 LIMIT ?", (limit,))
+            t.executemany("DELETE FROM chunk_data WHERE n = ?", loose)
+            t.executemany("DELETE FROM chunk WHERE n = ?", loose)
+            return len(loose)
 
         return self._write(act)
 
@@ -262,6 +435,7 @@ class Store:
         """Remember ids that are not to be asked for again, until their buckets expire."""
 
         def act(t: Transaction) -> None:
+            self._removals += 1
             _decline(
                 t,
                 [
@@ -288,7 +462,8 @@ class Store:
                 part = _numbers(gone[at : at + _CHANGES_SLICE])
                 rows = t.query("SELECT space, expires_day, ts_ms, id, rank FROM entry WHERE n IN carray(?)", (part,))
                 _decline(t, rows)
-                self._remove(t, "n IN carray(?)", (part,), _CHANGES_SLICE)
+                while self._remove(t, "e.n IN carray(?)", (part,), _CHANGES_SLICE):
+                    pass
             return freed
 
         return self._write(act)
@@ -465,78 +640,71 @@ class Store:
         """The entries of these ids that are held, in the order asked for."""
         return [entry for id in ids if (entry := self.get(id)) is not None]
 
-    def buckets(self, space: bytes, *, pool: bool = False, also: Collection[bytes] = ()) -> list[tuple[int, int]]:
-        """The buckets of a space as (expires_day, ids), by day: with what was declined, and as ``bucket`` with more."""
+    def buckets(self, space: bytes, scope: Scope = SETS) -> list[tuple[int, int]]:
+        """The buckets of a space as (expires_day, ids), by day; what was declined counts like what is held."""
+        counted = "SELECT expires_day, entries AS ids FROM bucket WHERE pooled <= ?"
+        if not _is_all(space, scope.priority_max):
+            counted = "SELECT expires_day, 1 AS ids FROM entry WHERE (rank >= 512) <= ?"
+        low = "TRUE" if _is_all(space, scope.priority_max) else _is_low(scope)
         return self._database.query(
-            f"SELECT expires_day, sum(ids) FROM (SELECT expires_day, entries AS ids FROM bucket WHERE space = {_SPACE}"
-            f" AND pooled <= ? UNION ALL SELECT expires_day, 1 FROM entry WHERE space = {_SPACE} AND rank >= {POOLED}"
-            f" AND prefix IN carray(?) UNION ALL SELECT expires_day, count(*) FROM declined WHERE space = {_SPACE}"
-            " AND rank < ? GROUP BY expires_day) GROUP BY expires_day",
-            (space, int(pool), space, _prefixes(also), space, 2 * POOLED if pool else POOLED),
+            f"SELECT expires_day, sum(ids) FROM ({counted} AND space = {_SPACE} AND {low}"
+            f" UNION ALL SELECT expires_day, 1 FROM entry WHERE prefix IN carray(?) AND rank >= {POOLED}"
+            f" AND space = {_SPACE} UNION ALL SELECT expires_day, 1 FROM declined WHERE (rank >= {POOLED}) <= ?"
+            f" AND space = {_SPACE} AND {low}) GROUP BY expires_day",
+            (scope.pool, space, _prefixes(scope.also), space, scope.pool, space),
         )
 
     def bucket(
-        self, space: bytes, expires_day: int, *, pool: bool = False, also: Collection[bytes] = ()
+        self, space: bytes, expires_day: int, scope: Scope = SETS
     ) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
-        """A bucket's set, sorted by (ts, id): times in ms, shape (n,), and ids, shape (n, 32).
+        """A bucket's set, sorted by (ts, id): times in ms, shape (n,), and ids, shape (n, 32)."""
+        return in_order(self.slices(space, expires_day, scope))
 
-        In it stands what was declined, so that nobody offers it again, and of the pool all or the ids in ``also``.
+    def slices(self, space: bytes, expires_day: int, scope: Scope = SETS) -> Iterator[tuple[list[int], bytes]]:
+        """A bucket's set piece by piece: times in ms, and ids, 32 B each; held ones in order, then the rest.
+
+        What was declined is part of it, so that nobody offers it again. What changes between two pieces may be in it or
+        not.
         """
-        import numpy as np
-
-        limit = 2 * POOLED if pool else POOLED
-        times, ids = self._items("entry", limit, space, expires_day)
-        declined = self._items("declined", limit, space, expires_day)
-        more = self._database.query(
-            f"SELECT ts_ms, id FROM entry WHERE prefix IN carray(?) AND space = {_SPACE} AND expires_day = ?",
-            (_prefixes(also), space, expires_day),
-        )
-        if not declined[0].size and not more:
-            return times, ids
-        more_times = np.array([ts_ms for ts_ms, _ in more], np.uint64)
-        more_ids = np.frombuffer(b"".join(id for _, id in more), np.uint8).reshape(-1, 32)
-        times, ids = np.concatenate((times, declined[0], more_times)), np.concatenate((ids, declined[1], more_ids))
-        heads = np.ascontiguousarray(ids).view(">u8")
-        order = np.lexsort((heads[:, 3], heads[:, 2], heads[:, 1], heads[:, 0], times))
-        # What was declined and is held all the same stands here more than once.
-        times, ids = times[order], ids[order]
-        fresh = np.ones(len(times), bool)
-        fresh[1:] = (ids[1:] != ids[:-1]).any(axis=1)
-        return times[fresh], ids[fresh]
-
-    def _items(
-        self, table: str, rank: int, space: bytes, expires_day: int
-    ) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
-        import numpy as np
-
-        times: list[NDArray[np.uint64]] = []
-        ids: list[bytes] = []
-        after: tuple[int, bytes] = (-1, b"")
-        while True:
-            # Slices keep the memory for rows small; each begins behind the last one in the index.
+        for table in ("entry", "declined"):
+            after: tuple[int, bytes] = (-1, b"")
+            while True:
+                # Pieces keep the memory for rows small; each begins behind the last one in the index.
+                rows = self._database.query(
+                    f"SELECT ts_ms, id FROM {table} WHERE space = {_SPACE} AND expires_day = ? AND (ts_ms, id) > (?, ?)"
+                    f" AND (rank >= {POOLED}) <= ? AND {_is_low(scope)} ORDER BY ts_ms, id LIMIT ?",
+                    (space, expires_day, *after, scope.pool, _SLICE),
+                )
+                if rows:
+                    yield [row[0] for row in rows], b"".join([row[1] for row in rows])
+                    after = rows[-1]
+                if len(rows) < _SLICE:
+                    break
+        if scope.also:
             rows = self._database.query(
-                f"SELECT ts_ms, id FROM {table} WHERE space = {_SPACE} AND expires_day = ? AND (ts_ms, id) > (?, ?)"
-                " AND rank < ? ORDER BY ts_ms, id LIMIT ?",
-                (space, expires_day, *after, rank, _SLICE),
+                f"SELECT ts_ms, id FROM entry WHERE prefix IN carray(?) AND space = {_SPACE} AND expires_day = ?",
+                (_prefixes(scope.also), space, expires_day),
             )
-            if rows:
-                after = rows[-1]
-                times.append(np.fromiter((row[0] for row in rows), np.uint64, len(rows)))
-                ids.append(b"".join([row[1] for row in rows]))
-            if len(rows) < _SLICE:
-                break
-        joined = np.frombuffer(b"".join(ids), np.uint8).reshape(-1, 32)
-        return (np.concatenate(times) if times else np.empty(0, np.uint64)), joined
+            yield [row[0] for row in rows], b"".join([row[1] for row in rows])
 
-    def urgent(self, space: bytes, floor_day: int) -> list[bytes]:
-        """The ids of a space's alarms and keys: priority 0, of day 0 or ``floor_day`` and later; declined ones too."""
+    def version(self, space: bytes, expires_day: int) -> tuple[Value, ...]:
+        """Another one whenever a bucket's set is another one, within one run of the program."""
         rows = self._database.query(
-            f"SELECT id FROM entry WHERE space = {_SPACE} AND rank < 64 AND (expires_day = 0 OR expires_day >= ?)"
-            f" UNION SELECT id FROM declined WHERE space = {_SPACE} AND rank < 64"
-            " AND (expires_day = 0 OR expires_day >= ?)",
-            (space, floor_day, space, floor_day),
+            f"SELECT * FROM bucket WHERE space = {_SPACE} AND expires_day = ?", (space, expires_day)
         )
-        return [row[0] for row in rows]
+        return (self._removals, *(value for row in rows for value in row))
+
+    def urgent(self, buckets: Iterable[tuple[bytes, int]]) -> dict[bytes, list[bytes]]:
+        """By space the ids of alarms and keys, which have priority 0, in these buckets; declined ones too."""
+        found: dict[bytes, list[bytes]] = {}
+        for space, day in buckets:
+            rows = self._database.query(
+                f"SELECT id FROM entry WHERE space = {_SPACE} AND expires_day = ? AND rank < 64"
+                f" UNION SELECT id FROM declined WHERE space = {_SPACE} AND expires_day = ? AND rank < 64",
+                (space, day, space, day),
+            )
+            found.setdefault(space, []).extend(row[0] for row in rows)
+        return found
 
     def pool(self, spaces: Iterable[bytes], peer: bytes, limit: int = 1000) -> list[tuple[bytes, int]]:
         """What strangers brought to these spaces and a neighbour was not told of, newest first, as (id, bytes)."""
@@ -574,6 +742,45 @@ class Store:
         )
         return [_entry(header, signature, id, None) for header, signature, id in rows]
 
+    def wanted(self, auto_bytes: int, limit: int = 4096) -> list[tuple[bytes, bytes, int, bool]]:
+        """Followed content that is not whole and was asked for, or has at most ``auto_bytes``: what came last, first.
+
+        As (id, space, bytes that are missing, whether somebody asked for it).
+        """
+        return self._database.query(
+            "SELECT e.id, s.id, f.size_bytes - f.held_bytes, f.wanted FROM file f JOIN entry e ON e.n = f.n"
+            " JOIN space s ON s.n = e.space WHERE f.held_bytes < f.size_bytes AND s.followed"
+            " AND (f.wanted = 1 OR f.wanted = 0 AND f.size_bytes <= ?) ORDER BY f.n DESC LIMIT ?",
+            (auto_bytes, limit),
+        )
+
+    def progress(self, id: bytes) -> Progress | None:
+        """How much of an entry's content is here; None when the entry is not, or its manifest."""
+        rows = self._database.query(
+            f"SELECT e.header, e.whole, f.held_bytes FROM entry e LEFT JOIN file f ON f.n = e.n WHERE {_BY_ID}",
+            (_prefix(id), id),
+        )
+        if not rows:
+            return None
+        header, whole, held = rows[0]
+        size = _decode(header).payload_size
+        return Progress(held if held is not None else size if whole == 1 and size <= PAYLOAD_MAX_BYTES else 0, size)
+
+    def chunk(self, id: bytes, place: int) -> Loaded:
+        """A chunk of an entry's content, with its entry's space; see ``Loaded`` for what is not here."""
+        rows = self._database.query(
+            "SELECT s.id, d.data FROM entry e JOIN space s ON s.n = e.space LEFT JOIN piece p"
+            " ON p.entry = e.n AND p.place = ? LEFT JOIN chunk_data d ON d.n = p.chunk"
+            f" WHERE {_BY_ID}",
+            (place, _prefix(id), id),
+        )
+        return Loaded(id, place, *rows[0]) if rows else Loaded(id, place, None, None)
+
+    def holding(self, id: bytes) -> int:
+        """The places of an entry's chunks that are here, as a set (see ``chunks``)."""
+        rows = self._database.query(f"SELECT n FROM entry e WHERE {_BY_ID}", (_prefix(id), id))
+        return _holding(self._database, rows[0][0]) if rows else 0
+
     def by_tags(self, tags: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
         """The entries that bear any of these tags, as (tag, id)."""
         wanted = set(tags)
@@ -605,6 +812,16 @@ class Store:
         """What strangers' entries take."""
         return Usage(
             *self._database.query("SELECT ifnull(sum(bytes), 0), ifnull(sum(entries), 0) FROM bucket WHERE pooled")[0]
+        )
+
+    def content_bytes(self, space: bytes) -> int:
+        """What is here of the contents in chunks of a space, as if no two shared a chunk; not part of ``Usage``."""
+        return int(
+            self._database.query(
+                "SELECT ifnull(sum(f.held_bytes), 0) FROM file f JOIN entry e ON e.n = f.n"
+                f" WHERE f.held_bytes > 0 AND e.space = {_SPACE}",
+                (space,),
+            )[0][0]
         )
 
     def usage_of(self, space: bytes) -> Usage:
@@ -672,6 +889,7 @@ class Store:
         tags: list[tuple[int, int]] = []
         counts: dict[_Bucket, tuple[int, int]] = {}
         changes: list[Change] = []
+        files: list[Change] = []
         chained = False
         spaces = self._spaces
         for entry, pooled in items:
@@ -712,6 +930,8 @@ class Store:
             number, total = counts.get(bucket, (0, 0))
             counts[bucket] = (number + 1, total + size)
             changes.append(Change(n, Event.ADMITTED, entry))
+            if whole and is_chunked(h):
+                files.append(changes[-1])
         t.executemany(_PUT_ENTRY, rows)
         t.executemany("INSERT INTO payload VALUES (?, ?)", large)
         t.executemany("INSERT OR IGNORE INTO tag VALUES (?, ?)", tags)
@@ -724,6 +944,8 @@ class Store:
                 (before,),
             )
             changes += [_log(t, Event.FORKED, n, changes[n - before - 1].entry) for (n,) in forks]
+        for n, _, entry in files:
+            changes += _open_file(t, n, entry)
         return changes
 
     def _attach(self, t: Transaction, id: bytes, payload: bytes) -> list[Change]:
@@ -739,18 +961,27 @@ class Store:
             t.execute("INSERT INTO payload VALUES (?, ?)", (n, payload))
         t.execute("UPDATE entry SET payload = ?, whole = 1 WHERE n = ?", (None if large else payload, n))
         _count(t, {_bucket(*bucket): (0, len(payload))})
-        return [_log(t, Event.PAYLOAD_ARRIVED, n, entry)]
+        changes = [_log(t, Event.PAYLOAD_ARRIVED, n, entry)]
+        return changes + _open_file(t, n, entry) if is_chunked(entry.header) else changes
 
     def _remove(self, t: Transaction, where: str, args: tuple[Any, ...], limit: int) -> int:
         rows = t.query(
             "SELECT e.header, e.signature, e.id, e.n, e.space, e.expires_day, e.rank,"
-            " ifnull(length(e.payload), (SELECT length(data) FROM payload WHERE n = e.n))"
-            f" FROM entry e WHERE {where} LIMIT ?",
+            " ifnull(length(e.payload), (SELECT length(data) FROM payload WHERE n = e.n)), f.held_bytes"
+            f" FROM entry e LEFT JOIN file f ON f.n = e.n WHERE {where} LIMIT ?",
             (*args, limit),
         )
+        self._removals += bool(rows)
         counts: dict[_Bucket, tuple[int, int]] = {}
         numbers, tags, gone = [], [], []
-        for header, signature, id, n, space, day, rank, payload_size in rows:
+        removed = pieces = 0
+        for header, signature, id, n, space, day, rank, payload_size, held in rows:
+            if held is not None:
+                pieces += held // CHUNK_BYTES
+                if removed and pieces > _PIECES_SLICE:
+                    break
+                _let_go(t, n)
+            removed += 1
             entry = _entry(header, signature, id, None)
             numbers.append((n,))
             tags += [(_prefix(tag), n) for tag in entry.header.tags]
@@ -765,8 +996,9 @@ class Store:
         t.executemany("DELETE FROM change WHERE n = ?", numbers)
         t.executemany("DELETE FROM entry WHERE n = ?", numbers)
         t.executemany(f"INSERT INTO change (event, gone) VALUES ({Event.EXPIRED:d}, ?)", gone)
+        t.executemany("DELETE FROM file WHERE n = ?", numbers)
         _count(t, counts)
-        return len(rows)
+        return removed
 
     def _forget_gone(self, t: Transaction) -> None:
         t.execute(
@@ -797,6 +1029,33 @@ def _create_views(t: Transaction, room: Room) -> None:
 
 def _entry(header: bytes, signature: bytes, id: bytes, payload: bytes | None) -> Entry:
     return Entry(_decode(header), header, signature, id, payload)
+
+
+def in_order(slices: Iterable[tuple[list[int], bytes]]) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+    """A set out of pieces that may overlap: times in ms, shape (n,), and ids, shape (n, 32), by (ts, id), each once."""
+    import numpy as np
+
+    parts = list(slices)
+    times = np.fromiter((ts_ms for part, _ in parts for ts_ms in part), np.uint64)
+    ids = np.frombuffer(b"".join(ids for _, ids in parts), np.uint8).reshape(-1, 32)
+    if len(parts) < 2:
+        return times, ids
+    heads = ids.view(">u8")
+    order = np.lexsort((heads[:, 3], heads[:, 2], heads[:, 1], heads[:, 0], times))
+    times, ids = times[order], ids[order]
+    fresh = np.ones(len(times), bool)
+    fresh[1:] = (ids[1:] != ids[:-1]).any(axis=1)
+    return times[fresh], ids[fresh]
+
+
+def _is_low(scope: Scope) -> str:
+    """The condition on ``rank`` that says that an entry's priority is within a scope."""
+    return f"(rank >> 6 & 7) <= {scope.priority_max:d}" if scope.priority_max < ALL_PRIORITIES else "TRUE"
+
+
+def _is_all(space: bytes, priority_max: int) -> bool:
+    """Whether no entry of a space is above this priority: all mail has one."""
+    return priority_max >= (MAIL_PRIORITY if space == MAIL_SPACE else ALL_PRIORITIES)
 
 
 def _prefix(data: bytes) -> int:
@@ -859,6 +1118,79 @@ def _with_place(t: Transaction, id: bytes) -> list[tuple[Any, ...]]:
 
 def _bucket(space: int, day: int, rank: int) -> _Bucket:
     return space, day, rank >= POOLED
+
+
+def _open_file(t: Transaction, n: int, entry: Entry) -> list[Change]:
+    """The manifest came; what its space holds of its chunks is here, too."""
+    t.execute("INSERT OR IGNORE INTO file VALUES (?, ?, 0, 0)", (n, entry.header.payload_size))
+    return _link(t, n, t.query("SELECT space FROM entry WHERE n = ?", (n,))[0][0], entry)
+
+
+def _link(t: Transaction, n: int, space: int, entry: Entry) -> list[Change]:
+    """Name the chunks of an entry that are here because of another one."""
+    manifest = Manifest.of(entry)
+    assert manifest is not None
+    found = [
+        (place, number)
+        for place in range(len(manifest))
+        for (number,) in t.query("SELECT n FROM chunk WHERE space = ? AND hash = ?", (space, manifest.hash_at(place)))
+    ]
+    if _grow(t, n, manifest, _put_pieces(t, n, found)):
+        return [_log(t, Event.PAYLOAD_ARRIVED, n, entry)]
+    return []
+
+
+def _grow(t: Transaction, n: int, manifest: Manifest, fresh: Sequence[int]) -> bool:
+    """Count what came; whether the content became whole by it."""
+    if not fresh:
+        return False
+    size = sum(map(manifest.size_at, fresh))
+    t.execute("UPDATE file SET held_bytes = held_bytes + ? WHERE n = ?", (size, n))
+    file = _file(t, n)
+    return file is not None and file.is_whole
+
+
+def _file(t: Transaction, n: int) -> Progress | None:
+    rows = t.query("SELECT held_bytes, size_bytes FROM file WHERE n = ?", (n,))
+    return Progress(*rows[0]) if rows else None
+
+
+def _set_wanted(t: Transaction, id: bytes, wanted: int) -> int:
+    return t.execute(
+        f"UPDATE file SET wanted = ? WHERE n = (SELECT n FROM entry e WHERE {_BY_ID})", (wanted, _prefix(id), id)
+    )
+
+
+def _put_chunk(t: Transaction, space: int, hash: bytes, data: bytes) -> int:
+    rows = t.query("SELECT n FROM chunk WHERE space = ? AND hash = ?", (space, hash))
+    if not rows:
+        rows = t.query("INSERT INTO chunk (space, hash, refs) VALUES (?, ?, 0) RETURNING n", (space, hash))
+        t.execute("INSERT INTO chunk_data VALUES (?, ?)", (rows[0][0], data))
+    return int(rows[0][0])
+
+
+def _put_pieces(t: Transaction, n: int, found: Sequence[tuple[int, int]]) -> list[int]:
+    """Note that chunks, as (place, number), stand in an entry; the places that were not noted before."""
+    fresh = [
+        (place, chunk)
+        for place, chunk in found
+        if t.execute("INSERT OR IGNORE INTO piece VALUES (?, ?, ?)", (n, place, chunk))
+    ]
+    t.executemany("UPDATE chunk SET refs = refs + 1 WHERE n = ?", [(chunk,) for _, chunk in fresh])
+    return [place for place, _ in fresh]
+
+
+def _let_go(t: Transaction, n: int) -> None:
+    """Forget which chunks stand in an entry; ``free_chunks`` removes those that stand in no other."""
+    t.executemany(
+        "UPDATE chunk SET refs = refs - 1 WHERE n = ?", t.query("SELECT chunk FROM piece WHERE entry = ?", (n,))
+    )
+    t.execute("DELETE FROM piece WHERE entry = ?", (n,))
+    t.execute("UPDATE file SET held_bytes = 0 WHERE n = ?", (n,))
+
+
+def _holding(rows: Database | Transaction, n: int) -> int:
+    return sum(1 << place for (place,) in rows.query("SELECT place FROM piece WHERE entry = ?", (n,)))
 
 
 def _last_cursor(rows: Database | Transaction) -> int:

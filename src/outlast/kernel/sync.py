@@ -6,6 +6,7 @@
     either         PULL, END  the whole of a bucket that one side has nothing of
     either         WANT, WANT_PAYLOAD, LACK
     either         ENTRIES, PAYLOAD, KEPT, CREDIT
+    either         WANT_CHUNKS, CHUNK, HOLDS, WHOLE
     both           DONE       all that the start of the session asked for is durable
     both           CONFIRM, URGENT  that both hold the same alarms and keys, by a digest that only this session has
     either         OFFER, TAKE  what strangers brought, newest first, for the other side to choose from
@@ -21,8 +22,12 @@ write to the link) and brings what came of them as events, in any order but the 
 What a hostile peer can cost. It can send no more than it was granted (1 MiB at a time, each byte
 paid back only when what it carried is durable or refused, and never more than the day's share), no
 ids but those asked of it, one unfinished payload at a time, and rounds of reconciliation in number
-bounded by the sizes of both sets. It can make this side hold 4 snapshots of its own buckets, 4,096
-ids it asked for and 1.5 MiB that wait for its credit.
+bounded by the sizes of both sets. Chunks of large content (``chunks``) come only when they were asked
+for, at most 4 MiB that are not durable. It can make this side hold 4 snapshots of its own buckets,
+4,096 ids it asked for, 1.5 MiB that wait for its credit and 4 chunks that wait for the link.
+
+Chunks go last: this side hands the link one piece at a time, by ``SendBulk``, and the next one when
+the link has taken it. So a text waits behind one piece at most.
 """
 
 from __future__ import annotations
@@ -30,7 +35,7 @@ from __future__ import annotations
 import hmac
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from hashlib import sha256
 from heapq import heappop, heappush
@@ -41,7 +46,21 @@ import msgspec
 from msgspec import Meta
 
 from outlast.errors import ProtocolError
+from outlast.kernel.chunks import (
+    ASKED_MAX,
+    PIECE_MAX_BYTES,
+    PLACES_MAX,
+    Chunk,
+    Downloads,
+    Fetching,
+    Holds,
+    Loaded,
+    Serving,
+    Wanted,
+    to_bytes,
+)
 from outlast.kernel.entry import (
+    CHUNK_BYTES,
     INLINE_MAX_BYTES,
     Entry,
     pack,
@@ -49,15 +68,14 @@ from outlast.kernel.entry import (
     travel_size,
     unpack_all,
 )
-from outlast.kernel.forward import Offer, Rank, Tier, offered, rank
-from outlast.kernel.setrec import SEED_BYTES, Initiator, Responder, SetView
+from outlast.kernel.forward import ALL_PRIORITIES, Carriage, Offer, Rank, Tier, offered, rank
+from outlast.kernel.setrec import FRAME_LIMIT_MIN_BYTES, SEED_BYTES, Initiator, Responder, SetView
 from outlast.kernel.space import space_of
 
 VERSIONS: Final = (1,)
 """Session versions spoken here, rising."""
 ENTRIES_MAX_BYTES: Final = 60_000
 """Largest ENTRIES message: one Noise frame."""
-PIECE_MAX_BYTES: Final = 32 * 1024
 CREDIT_BYTES: Final = 1024 * 1024
 """What a peer may send before anything of it must be durable here."""
 WINDOW_BYTES: Final = CREDIT_BYTES
@@ -118,6 +136,8 @@ class Fate(IntEnum):
     """Its header is durable here; its payload is wanted and not at hand."""
     REFUSED = 2
     """It is not kept."""
+    WANTS_CONTENT = 3
+    """Its header and its manifest are durable here, and not all of its chunks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +228,53 @@ class OfferWeighed:
 
 
 @dataclass(frozen=True, slots=True)
+class TakenByLink:
+    """The link took all that was to be sent; comes when ``Session.has_more`` says that there is more."""
+
+
+@dataclass(frozen=True, slots=True)
+class BulkSent:
+    """Answers SendBulk: the link has taken it, and nothing waits to be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class WantedLoaded:
+    """Answers LoadWanted; None: there is nothing to fetch."""
+
+    wanted: Wanted | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChunksLoaded:
+    """Answers LoadChunks; ``holdings`` has the places of what is here of each content that lacks a chunk."""
+
+    chunks: Sequence[Loaded]
+    holdings: Mapping[bytes, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunksIngested:
+    """The oldest ``count`` chunks of IngestChunk commands are durable."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContentGrew:
+    """Content is here that was not, from wherever it came."""
+
+    holdings: Mapping[bytes, int]
+    """The places of what is here of contents that grew."""
+    whole: Collection[bytes]
+    """Those of them that are whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class MoreWanted:
+    """There may be more content to fetch, or some that was asked of another neighbour is free again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed; any clock that does not run backwards, about once in 10 s."""
 
@@ -235,6 +302,13 @@ Event = (
     | UrgentLoaded
     | PoolLoaded
     | OfferWeighed
+    | TakenByLink
+    | BulkSent
+    | WantedLoaded
+    | ChunksLoaded
+    | ChunksIngested
+    | ContentGrew
+    | MoreWanted
     | Tick
     | Stopping
     | LinkClosed
@@ -252,11 +326,22 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
+class SendBulk:
+    """Write this message to the link like any other; answered by BulkSent when all that was written is out."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class LoadBuckets:
-    """Count what is held of these spaces: buckets of ``floor_day`` and later, and of day 0."""
+    """Count what is held of these spaces: buckets of ``floor_day`` and later, and of day 0.
+
+    Only entries up to ``priority_max`` count, here and in LoadBucket.
+    """
 
     spaces: frozenset[bytes]
     floor_day: int
+    priority_max: int = ALL_PRIORITIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +350,7 @@ class LoadBucket:
 
     space: bytes
     day: int
+    priority_max: int = ALL_PRIORITIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,10 +371,9 @@ class Ingest:
 
 @dataclass(frozen=True, slots=True)
 class LoadUrgent:
-    """Find what has priority 0 in these spaces: of ``floor_day`` and later, and of day 0."""
+    """Find what has priority 0 in these buckets: (space, day)."""
 
-    spaces: frozenset[bytes]
-    floor_day: int
+    buckets: frozenset[tuple[bytes, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +381,28 @@ class WeighOffer:
     """The peer offers what strangers brought it: which of it is neither held nor declined here?"""
 
     ids: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadWanted:
+    """Look for content of these spaces that is wanted and not whole, but none of those passed over."""
+
+    spaces: frozenset[bytes]
+    passed: Collection[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadChunks:
+    """Load chunks, by entry and place."""
+
+    places: Sequence[tuple[bytes, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class IngestChunk:
+    """Make this chunk durable; it is what its manifest names."""
+
+    chunk: Chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +432,21 @@ class CutOff:
 
 
 Command = (
-    Send | LoadBuckets | LoadBucket | LoadEntries | Ingest | LoadUrgent | WeighOffer | Copied | InStep | Close | CutOff
+    Send
+    | SendBulk
+    | LoadBuckets
+    | LoadBucket
+    | LoadEntries
+    | LoadUrgent
+    | LoadWanted
+    | LoadChunks
+    | Ingest
+    | IngestChunk
+    | WeighOffer
+    | Copied
+    | InStep
+    | Close
+    | CutOff
 )
 
 
@@ -349,10 +470,14 @@ class Type(IntEnum):
     CREDIT = 12
     DONE = 13
     BYE = 14
-    OFFER = 15
-    TAKE = 16
-    CONFIRM = 17
-    URGENT = 18
+    WANT_CHUNKS = 15
+    CHUNK = 16
+    HOLDS = 17
+    WHOLE = 18
+    OFFER = 19
+    TAKE = 20
+    CONFIRM = 21
+    URGENT = 22
 
 
 _Id = Annotated[bytes, Meta(min_length=32, max_length=32)]
@@ -360,6 +485,7 @@ _Ids = Annotated[list[_Id], Meta(min_length=1, max_length=WANT_IDS_MAX)]
 _Day = Annotated[int, Meta(ge=0, lt=2**31)]
 _Ref = Annotated[int, Meta(ge=0, lt=SPACES_MAX)]
 _Bytes = Annotated[int, Meta(ge=0, le=_CREDIT_CAP)]
+_Place = Annotated[int, Meta(ge=0, lt=PLACES_MAX)]
 _Index = Annotated[int, Meta(ge=0, lt=2**62)]
 
 
@@ -375,6 +501,7 @@ class _Hello(_Message, frozen=True):
         Meta(max_length=SPACES_MAX + _SPACES_STEP),
     ]
     credit: _Bytes
+    priority_max: Annotated[int, Meta(ge=0, le=ALL_PRIORITIES)] = ALL_PRIORITIES
 
 
 class _Summary(_Message, frozen=True):
@@ -436,6 +563,24 @@ class _Bye(_Message, frozen=True):
     reason: Annotated[int, Meta(ge=0, le=255)]
 
 
+class _WantChunks(_Message, frozen=True):
+    id: _Id
+    places: Annotated[list[_Place], Meta(min_length=1, max_length=ASKED_MAX)]
+
+
+class _ChunkPiece(_Message, frozen=True):
+    id: _Id
+    place: _Place
+    offset: Annotated[int, Meta(ge=0, lt=CHUNK_BYTES)]
+    data: Annotated[bytes, Meta(min_length=1, max_length=PIECE_MAX_BYTES)]
+
+
+class _Holds(_Message, frozen=True):
+    id: _Id
+    lacked: Annotated[list[_Place], Meta(max_length=ASKED_MAX)]
+    held: Annotated[bytes, Meta(max_length=PLACES_MAX // 8)]  # bit p % 8 of byte p // 8: place p
+
+
 _BODIES: Final[dict[Type, type[_Message]]] = {
     Type.HELLO: _Hello,
     Type.SUMMARY: _Summary,
@@ -450,6 +595,10 @@ _BODIES: Final[dict[Type, type[_Message]]] = {
     Type.CREDIT: _Credit,
     Type.DONE: _Done,
     Type.BYE: _Bye,
+    Type.WANT_CHUNKS: _WantChunks,
+    Type.CHUNK: _ChunkPiece,
+    Type.HOLDS: _Holds,
+    Type.WHOLE: _IdList,
     Type.OFFER: _IdList,
     Type.TAKE: _Taken,
     Type.CONFIRM: _Confirm,
@@ -457,6 +606,8 @@ _BODIES: Final[dict[Type, type[_Message]]] = {
 }
 _decoders: Final = {kind: msgspec.msgpack.Decoder(body) for kind, body in _BODIES.items()}
 _encoder: Final = msgspec.msgpack.Encoder()
+_NO_PROGRESS: Final = frozenset((Type.CREDIT, Type.HOLDS, Type.WHOLE))
+"""Messages that settle nothing of what a peer owes: it could send them for ever."""
 _Key = tuple[bytes, int]  # a bucket: space, day
 _T = TypeVar("_T")
 
@@ -496,7 +647,23 @@ class Limits:
     """What may be sent to it."""
     credit_bytes: int = CREDIT_BYTES
     pool_bytes: int = POOL_BYTES
+    turn_bytes: int = 2**62
+    """What one step sends of entries and payloads; more at the next TakenByLink, behind what is more urgent by then."""
+    step_bytes: int = ENTRIES_MAX_BYTES
+    """Largest message of entries, pieces or reconciliation that this side makes, where one entry is no longer."""
+    priority_max: int = ALL_PRIORITIES
+    """Entries of greater numbers are neither compared nor offered."""
     stall_ms: int = STALL_MS
+
+    def over(self, carriage: Carriage) -> Limits:
+        """These limits over a link that carries no more than this."""
+        return replace(
+            self,
+            turn_bytes=min(self.turn_bytes, carriage.turn_bytes),
+            step_bytes=min(self.step_bytes, carriage.step_bytes),
+            priority_max=min(self.priority_max, carriage.priority_max),
+            stall_ms=max(self.stall_ms, carriage.stall_ms),
+        )
 
 
 class _Outbox:
@@ -505,6 +672,7 @@ class _Outbox:
     def __init__(self, spaces: Collection[bytes], credit: int, limits: Limits) -> None:
         self._credit = credit
         self._left = limits.output_bytes
+        self._step = limits.step_bytes
         self._spaces = spaces
         self._live: list[tuple[Rank, int, Entry]] = []
         self._pushed = 0  # tells two offers of one entry apart
@@ -519,9 +687,11 @@ class _Outbox:
         self._offset = 0
         self._flying: deque[tuple[bytes, int]] = deque()  # id, and bytes that its KEPT frees
         self._window = WINDOW_BYTES
+        self._turn = self._turn_left = limits.turn_bytes
         self._partly_sent = 0  # bytes of the payload in the making
         self._kept = 0
         self._lacked = 0
+        self._partial: set[bytes] = set()  # not whole at the peer when it acknowledged them
         self._pool: deque[tuple[bytes, int]] = deque(maxlen=LIVE_MAX)  # id and bytes, newest first
         self._pool_left = limits.pool_bytes
         self._choice: dict[bytes, int] = {}  # what was offered last and is not answered yet
@@ -533,8 +703,8 @@ class _Outbox:
 
     @property
     def unacknowledged(self) -> list[bytes]:
-        """The ids that were sent and of which the peer has not said what became of them."""
-        return [one for one, _ in self._flying]
+        """The ids that were sent and of which the peer has not said that they are whole there, or refused."""
+        return [*(one for one, _ in self._flying), *self._partial]
 
     @property
     def awaits(self) -> bool:
@@ -556,12 +726,21 @@ class _Outbox:
             or self._flying
         )
 
+    @property
+    def has_more(self) -> bool:
+        """Whether something waits for the next turn alone."""
+        return self._turn_left <= 0 and bool(self._live or self._ready or self._pieces) and self._room > 0
+
+    def begin_turn(self) -> None:
+        """The link can take more."""
+        self._turn_left = self._turn
+
     def push(self, offers: Iterable[Offer]) -> None:
         """News; an alarm overtakes all that waits."""
         for offer in offers:
             if len(self._live) < LIVE_MAX:
                 self._pushed += 1
-                heappush(self._live, (rank(offer.entry, offer.tier), self._pushed, _as_news(offer.entry)))
+                heappush(self._live, (rank(offer.entry, offer.tier), self._pushed, as_news(offer.entry)))
             else:
                 self._offered.append(offer.entry.id)
 
@@ -660,8 +839,11 @@ class _Outbox:
         batch, ids = bytearray((Type.ENTRIES,)), list[bytes]()
         blocked = False
         while (item := self._first()) is not None:
+            if self._turn_left <= 0 and not ids:
+                return
             entry_id, data = item
-            if entry_id is not None and len(batch) + len(data) <= min(ENTRIES_MAX_BYTES, self._room):
+            fits = len(batch) + len(data) <= (self._step if ids else ENTRIES_MAX_BYTES)
+            if entry_id is not None and fits and len(batch) + len(data) <= self._room:
                 batch += data
                 ids.append(entry_id)
                 self._drop_first(data)
@@ -677,9 +859,9 @@ class _Outbox:
                 break
         if ids:
             yield self._sent(bytes(batch), ids)
-        while self._pieces and not blocked:
+        while self._pieces and not blocked and self._turn_left > 0:
             entry_id, payload = self._pieces[0]
-            end = self._offset + PIECE_MAX_BYTES
+            end = self._offset + min(PIECE_MAX_BYTES, self._step)
             message = _encode(Type.PAYLOAD, _Piece(entry_id, self._offset, payload[self._offset : end]))
             if len(message) > self._room:
                 break
@@ -708,7 +890,26 @@ class _Outbox:
         self._kept = kept.count
         landed = _take(self._flying, count)
         self._window += sum(size for _, size in landed)
-        return [one for index, (one, _) in enumerate(landed, first) if index not in without]
+        partial = {landed[index - first][0] for index in kept.partial}
+        whole = [one for index, (one, _) in enumerate(landed, first) if index not in without]
+        self._partial.difference_update(whole)
+        self._partial.update(islice(partial, max(0, LIVE_MAX - len(self._partial))))
+        return whole
+
+    def whole(self, ids: Iterable[bytes]) -> list[bytes]:
+        """Those of the ids that this side sent, and that the peer did not hold whole so far."""
+        found = [one for one in ids if one in self._partial]
+        self._partial.difference_update(found)
+        return found
+
+    @property
+    def room_bulk(self) -> int:
+        """Bytes of chunks that may be sent now: they were asked for, and need no credit."""
+        return self._left
+
+    def bulk_sent(self, size_bytes: int) -> None:
+        """A piece of a chunk went out."""
+        self._left -= size_bytes
 
     @property
     def _room(self) -> int:
@@ -738,6 +939,7 @@ class _Outbox:
 
     def _sent(self, message: bytes, ids: list[bytes]) -> bytes:
         size = len(message)
+        self._turn_left -= size
         self._credit -= size
         self._left -= size
         self._window -= size
@@ -771,9 +973,25 @@ class _Inbox:
         self._assembled: bytes | None = None  # the id of the payload in the making
         self._assembly_cost = 0
         self._news: set[bytes] | None = set()  # None: nothing will be found needed any more
+        self._partial: set[bytes] = set()  # acknowledged as not whole
         self._weighing = False
         self._offers = 0
         self._taken: set[bytes] = set()
+
+    @property
+    def budget(self) -> int:
+        """Bytes of the peer's share that are promised to nobody yet."""
+        return self._budget
+
+    def spend(self, size_bytes: int) -> None:
+        """Take what is asked for in chunks from the peer's share; a negative number gives back what did not come."""
+        self._budget -= size_bytes
+
+    def whole(self, ids: Iterable[bytes]) -> list[bytes]:
+        """Those of the ids that the peer was told are not whole here."""
+        found = [one for one in ids if one in self._partial]
+        self._partial.difference_update(found)
+        return found
 
     @property
     def backlog(self) -> int:
@@ -910,7 +1128,10 @@ class _Inbox:
             found[fate].append(index)
             if fate is Fate.WANTS_PAYLOAD and entry.payload is None:
                 self.need_payloads((entry,))
-        yield _encode(Type.KEPT, _Kept(self._decided, found[Fate.REFUSED], found[Fate.WANTS_PAYLOAD]))
+            if fate is Fate.WANTS_CONTENT and len(self._partial) < LIVE_MAX:
+                self._partial.add(entry.id)
+        partial = sorted(found[Fate.WANTS_PAYLOAD] + found[Fate.WANTS_CONTENT])
+        yield _encode(Type.KEPT, _Kept(self._decided, found[Fate.REFUSED], partial))
         self._returned += cost
         if self._returned >= self._threshold and self._budget:
             grant = min(self._returned, self._budget)
@@ -938,8 +1159,9 @@ class Session:
     ``key`` is 32 bytes that only the two ends of this link know. ``peer`` names the neighbour (its
     transport key). ``spaces`` are those that this node follows, the mail space among them.
     ``today`` is the local date in days since 1970, ``pruned_day`` the day before which this store
-    has pruned. ``rand`` returns random bytes. With a ``stranger``, a peer that nobody here added, what strangers
-    brought is reconciled like all else; to others it is offered apart.
+    has pruned. ``rand`` returns random bytes. ``downloads`` is what all sessions of this node fetch. With a
+    ``stranger``, a peer that nobody here added, what strangers brought is reconciled like all else; to others it is
+    offered apart.
     """
 
     def __init__(
@@ -952,6 +1174,7 @@ class Session:
         today: int,
         pruned_day: int,
         rand: Callable[[int], bytes],
+        downloads: Downloads,
         limits: Limits = Limits(),
         stranger: bool = False,
     ) -> None:
@@ -970,11 +1193,16 @@ class Session:
         self._floor = self._pruned_day = pruned_day
         self._rand = rand
         self._limits = limits
+        self._priority_max = limits.priority_max
+
         self._refs: list[bytes] = []
         self._ref_of: dict[bytes, int] = {}
         self._outbox = _Outbox((), 0, limits)
         self._inbox = _Inbox((), limits)
         self._ingests: deque[Sequence[Entry]] = deque()
+        self._fetching = Fetching(downloads)
+        self._serving = Serving((), PIECE_MAX_BYTES)
+        self._bulk_on_way = False
         self._ours: dict[_Key, int] | None = None
         self._theirs: dict[_Key, int] | None = None
 
@@ -999,6 +1227,11 @@ class Session:
         self._now_ms: int | None = None
         self._progress_ms: int | None = None
         self._out: list[Command] = []
+
+    @property
+    def has_more(self) -> bool:
+        """Whether more is to be sent once the link has taken what was."""
+        return not self.closed and self._outbox.has_more
 
     @property
     def unacknowledged(self) -> list[bytes]:
@@ -1035,7 +1268,7 @@ class Session:
                 self._message(data)
             case BucketsLoaded(buckets, missing):
                 self._summarise(buckets)
-                self._inbox.need_payloads(missing)
+                self._inbox.need_payloads(e for e in missing if e.header.priority <= self._priority_max)
             case BucketLoaded(space, day, view):
                 self._bucket_loaded((space, day), view)
             case EntriesLoaded(entries):
@@ -1059,13 +1292,27 @@ class Session:
                 self._outbox.pool(reversed(items))
             case OfferWeighed(ids):
                 self._out.append(Send(self._inbox.weighed(ids)))
+            case TakenByLink():
+                self._outbox.begin_turn()
+            case BulkSent():
+                self._bulk_on_way = False
+            case WantedLoaded(wanted):
+                self._fetching.loaded(wanted)
+            case ChunksLoaded(chunks, holdings):
+                self._say_holds(self._serving.loaded(chunks, holdings))
+            case ChunksIngested(count):
+                self._fetching.durable(count)
+            case ContentGrew(holdings, whole):
+                self._content_grew(holdings, whole)
+            case MoreWanted():
+                self._fetching.look_again()
             case Tick(now_ms):
                 self._tick(now_ms)
             case Stopping():
                 self._send(Type.BYE, _Bye(Reason.FINISHED))
                 self._close("this side ended the session")
             case LinkClosed():
-                self.closed = True
+                self._end()
             case _:
                 assert_never(event)
 
@@ -1075,7 +1322,7 @@ class Session:
         macs = [self._mac(space, own=True) for space in self._own_spaces]
         # Filled up to a multiple of 8 and sorted, so that little shows of their number and order.
         macs += [self._rand(_MAC_BYTES) for _ in range(-len(macs) % _SPACES_STEP)]
-        return _Hello(list(VERSIONS), self._today, sorted(macs), self._inbox.grant)
+        return _Hello(list(VERSIONS), self._today, sorted(macs), self._inbox.grant, self._priority_max)
 
     def _mac(self, space: bytes, *, own: bool) -> bytes:
         return space_mac(self._key, initiator=self._initiator is own, space=space)
@@ -1094,7 +1341,10 @@ class Session:
             self._floor = max(self._pruned_day, hello.today)
         self._outbox = _Outbox(self.spaces, hello.credit, self._limits)
         self._inbox = _Inbox(self.spaces, self._limits)
-        self._out.append(LoadBuckets(self.spaces, self._floor))
+        self._serving = Serving(self.spaces, min(PIECE_MAX_BYTES, self._limits.step_bytes))
+        # Both sides compare the same part of their buckets.
+        self._priority_max = min(self._priority_max, hello.priority_max)
+        self._out.append(LoadBuckets(self.spaces, self._floor, self._priority_max))
 
     def _summarise(self, buckets: Sequence[Bucket]) -> None:
         ours = {
@@ -1160,7 +1410,7 @@ class Session:
                 if len(self._responders) >= RECON_OPEN_MAX:
                     raise SyncError("it opens too many buckets at once")
                 self._responders[key] = None
-                self._out.append(LoadBucket(*key))
+                self._out.append(LoadBucket(*key, self._priority_max))
             self._questions[key] = message
             self._answer(key)
 
@@ -1183,11 +1433,11 @@ class Session:
 
     def _bucket_loaded(self, key: _Key, view: SetView) -> None:
         if key in self._passes:
-            machine = Initiator(view, seed=self._rand(SEED_BYTES), frame_size_limit=RECON_MAX_BYTES)
+            machine = Initiator(view, seed=self._rand(SEED_BYTES), frame_size_limit=self._recon_bytes)
             self._passes[key] = _Pass(machine, 0)
             self._send_recon(key, machine.initiate())
         elif key in self._responders:
-            self._responders[key] = Responder(view, frame_size_limit=RECON_MAX_BYTES)
+            self._responders[key] = Responder(view, frame_size_limit=self._recon_bytes)
             self._answer(key)
         elif key in self._served:
             self._outbox.pull(_encode(Type.END, _BucketName(self._ref_of[key[0]], key[1])), view)
@@ -1208,6 +1458,12 @@ class Session:
         del self._passes[key]
         self._send_recon(key, b"")
 
+    @property
+    def _recon_bytes(self) -> int:
+        """Largest message of reconciliation that this side makes."""
+        whole = self._limits.step_bytes >= ENTRIES_MAX_BYTES
+        return RECON_MAX_BYTES if whole else max(self._limits.step_bytes, FRAME_LIMIT_MIN_BYTES)
+
     def _send_recon(self, key: _Key, message: bytes) -> None:
         self._send(Type.RECON, _Recon(self._ref_of[key[0]], key[1], message))
 
@@ -1227,7 +1483,7 @@ class Session:
         except (ValueError, UnicodeError, RecursionError):
             raise SyncError("it sends what is no message of a session") from None
         self._require_hello(kind)
-        if kind is not Type.CREDIT:
+        if kind not in _NO_PROGRESS:
             self._progress_ms = self._now_ms
         self._dispatch(kind, body, data)
 
@@ -1257,9 +1513,7 @@ class Session:
             case Type.PAYLOAD:
                 self._ingest(self._inbox.piece(data, body))
             case Type.KEPT:
-                copied = self._outbox.kept(body)
-                if copied:
-                    self._out.append(Copied(copied))
+                self._copied(self._outbox.kept(body))
             case Type.CREDIT:
                 self._outbox.grant(body.size_bytes)
             case Type.CONFIRM:
@@ -1279,12 +1533,27 @@ class Session:
                 if self._peer_done:
                     raise SyncError("it is done twice")
                 self._peer_done = True
+            case Type.WANT_CHUNKS:
+                if self._priority_max < ALL_PRIORITIES:
+                    raise SyncError("it asks for chunks over a link that carries none")
+                self._serving.want(body.id, body.places)
+            case Type.CHUNK:
+                self._chunk_arrived(body)
+            case Type.HOLDS:
+                held = int.from_bytes(body.held, "little")
+                self._inbox.spend(-self._fetching.holds(Holds(body.id, body.lacked, held)))
+            case Type.WHOLE:
+                self._copied(self._outbox.whole(body.ids))
             case Type.BYE:
                 self._close(_BYE_LINES.get(body.reason, "the other node ended the session"))
             case Type.ENTRIES:
                 raise AssertionError("entries are no msgpack")
             case _:
                 assert_never(kind)
+
+    def _copied(self, ids: Sequence[bytes]) -> None:
+        if ids:
+            self._out.append(Copied(ids))
 
     def _ingest(self, ingest: Ingest | None) -> None:
         if ingest is not None:
@@ -1295,7 +1564,11 @@ class Session:
         if key not in (self._ours or ()) or key in self._served:
             raise SyncError("it pulls a bucket that it was not offered, or pulls one twice")
         self._served.add(key)
-        self._out.append(LoadBucket(*key))
+        self._out.append(LoadBucket(*key, self._priority_max))
+
+    def welcome(self, offers: Iterable[Offer]) -> list[Offer]:
+        """What of some news is for this session."""
+        return offered(offers, self._peer, self.spaces, self._floor, self._priority_max)
 
     def _compare(self) -> None:
         """List what is urgent in spaces where the two sides differ."""
@@ -1322,7 +1595,7 @@ class Session:
     def _push(self, offers: Sequence[Offer]) -> None:
         if self.peer_today is None:
             return  # the snapshots, not taken yet, will hold them
-        fresh = offered(offers, self._peer, self.spaces, self._floor)
+        fresh = self.welcome(offers)
         if not self.stranger:
             of_strangers = [offer.entry for offer in fresh if offer.tier is Tier.STRANGER]
             self._outbox.pool((one.id, len(pack_header(one)) + len(one.payload or b"")) for one in of_strangers)
@@ -1330,6 +1603,40 @@ class Session:
         self._outbox.push(fresh)
         if self._pushed is not None and len(self._pushed) < TOLD_MAX:
             self._pushed.update(offer.entry.id for offer in fresh)
+
+    # Chunks
+
+    def _chunk_arrived(self, piece: _ChunkPiece) -> None:
+        chunk = self._fetching.piece(piece.id, piece.place, piece.offset, piece.data)
+        if chunk is not None:
+            self._out.append(IngestChunk(chunk))
+
+    def _content_grew(self, holdings: Mapping[bytes, int], whole: Collection[bytes]) -> None:
+        self._say_holds(self._serving.grown(holdings))
+        told = self._inbox.whole(whole)
+        for at in range(0, len(told), WANT_IDS_MAX):
+            self._send(Type.WHOLE, _IdList(told[at : at + WANT_IDS_MAX]))
+
+    def _say_holds(self, holds: Iterable[Holds]) -> None:
+        for one in holds:
+            self._send(Type.HOLDS, _Holds(one.id, list(one.lacked), to_bytes(one.held)))
+
+    def _move_chunks(self) -> None:
+        if self.peer_today is None or self._priority_max < ALL_PRIORITIES:
+            return
+        if self._fetching.begin_load():
+            self._out.append(LoadWanted(self.spaces, self._fetching.passed))
+        for id, asked, size in self._fetching.asks(self._inbox.budget):
+            self._inbox.spend(size)
+            self._send(Type.WANT_CHUNKS, _WantChunks(id, asked))
+        load = self._serving.next_load()
+        if load:
+            self._out.append(LoadChunks(load))
+        if not self._bulk_on_way and (piece := self._serving.piece(self._outbox.room_bulk)) is not None:
+            message = _encode(Type.CHUNK, _ChunkPiece(*piece))
+            self._outbox.bulk_sent(len(message))
+            self._bulk_on_way = True
+            self._out.append(SendBulk(message))
 
     # What follows from the state after any event
 
@@ -1342,7 +1649,7 @@ class Session:
         while self._to_reconcile and len(self._passes) < RECON_OPEN_MAX:
             key = self._to_reconcile.popleft()
             self._passes[key] = _Pass(None, 0)
-            self._out.append(LoadBucket(*key))
+            self._out.append(LoadBucket(*key, self._priority_max))
         while self._to_pull and len(self._pulling) < RECON_OPEN_MAX:
             key = self._to_pull.popleft()
             self._pulling.add(key)
@@ -1361,6 +1668,7 @@ class Session:
             self._finish()
         if self._in_step and (offer := self._outbox.next_offer()) is not None:
             self._out.append(Send(offer))
+        self._move_chunks()
 
     def _finish(self) -> None:
         reconciling = self._passes or self._to_reconcile or self._again or self._replies
@@ -1376,12 +1684,15 @@ class Session:
             self._send(Type.DONE, _Done())
         if self._done and self._peer_done and not self._in_step:
             self._in_step = True
-            self._out.append(LoadUrgent(self.spaces, self._floor))
+            assert self._ours is not None
+            assert self._theirs is not None
+            # Of buckets that only one side named the other has pruned the day, or got all of it at once.
+            self._out.append(LoadUrgent(frozenset(self._ours.keys() & self._theirs.keys())))
             self._out.append(InStep())
 
     def _tick(self, now_ms: int) -> None:
         self._now_ms = now_ms
-        if self._progress_ms is None or self._inbox.busy or not self._awaits():
+        if self._progress_ms is None or self._inbox.busy or self._fetching.busy or not self._awaits():
             self._progress_ms = now_ms
         elif now_ms - self._progress_ms > self._limits.stall_ms:
             self._cut_off(Reason.STALLED, "it owes an answer and sends nothing")
@@ -1394,17 +1705,22 @@ class Session:
             or (bool(self._pulling) and not self._inbox.exhausted)
             or self._inbox.awaits
             or self._outbox.awaits
+            or self._fetching.awaits
         )
 
     def _send(self, kind: Type, body: _Message) -> None:
         self._out.append(Send(_encode(kind, body)))
 
     def _close(self, reason: str) -> None:
-        self.closed = True
+        self._end()
         self._out.append(Close(reason))
 
-    def _cut_off(self, reason: Reason, line: str) -> None:
+    def _end(self) -> None:
         self.closed = True
+        self._fetching.leave()
+
+    def _cut_off(self, reason: Reason, line: str) -> None:
+        self._end()
         self._out = [Send(_encode(Type.BYE, _Bye(reason))), CutOff(line)]
 
 
@@ -1415,7 +1731,7 @@ _BYE_LINES: Final = {
 }
 
 
-def _as_news(entry: Entry) -> Entry:
+def as_news(entry: Entry) -> Entry:
     """An entry as it waits to be pushed: without a payload that is asked for apart, which would fill the memory."""
     if entry.payload is None or len(entry.payload) <= INLINE_MAX_BYTES:
         return entry

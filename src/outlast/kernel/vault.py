@@ -34,6 +34,20 @@ _SCHEMA: Final = (
         prekey BLOB, prekey_day INTEGER, told BLOB, used BLOB
     );
     CREATE INDEX device_identity ON device (identity);
+    -- Of contacts and of the person alone: what an identity ended, whether the device was known here or not.
+    CREATE TABLE revoked (
+        device BLOB NOT NULL, identity BLOB NOT NULL, signed BLOB NOT NULL, at_ms INTEGER NOT NULL,
+        PRIMARY KEY (device, identity)
+    ) WITHOUT ROWID;
+    -- The person's earlier devices; with seal those that renewed themselves here: mail is still sealed to them.
+    CREATE TABLE own_device (
+        device BLOB PRIMARY KEY, certificate BLOB NOT NULL, seal BLOB, ended_day INTEGER NOT NULL
+    );
+    -- The last entry of each own device in each space: seq and clock (8 B each, so that all 64 bits fit), id.
+    CREATE TABLE head (
+        device BLOB NOT NULL, space BLOB NOT NULL, seq BLOB NOT NULL, clock BLOB NOT NULL, id BLOB NOT NULL,
+        PRIMARY KEY (device, space)
+    ) WITHOUT ROWID;
     CREATE TABLE prekey (
         public BLOB PRIMARY KEY, secret BLOB NOT NULL, made_day INTEGER NOT NULL, superseded_day INTEGER
     );

@@ -5,6 +5,7 @@ Nothing of the program imports them; tests and rooms of others do.
 
 from outlast.testing.clock import FakeClock
 from outlast.testing.link import MemoryLink
+from outlast.testing.pipe import Pipe, pipe
 from outlast.testing.shelf import FileShelf, MemoryShelf
 from outlast.testing.story import Teller, shrink, write_script
 from outlast.testing.town import Meeting, Place, Town
@@ -15,9 +16,11 @@ __all__ = [
     "Meeting",
     "MemoryLink",
     "MemoryShelf",
+    "Pipe",
     "Place",
     "Teller",
     "Town",
+    "pipe",
     "shrink",
     "write_script",
 ]

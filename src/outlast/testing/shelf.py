@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
 
 from outlast.kernel.entry import Entry
+from outlast.kernel.forward import ALL_PRIORITIES
 from outlast.kernel.log import Head
 from outlast.kernel.room import Change, Delete, Event, Put, Room, RowChanges, Rows
 from outlast.kernel.setrec import SetView
 from outlast.kernel.space import space_of
-from outlast.kernel.store import Incoming, Store
+from outlast.kernel.store import Incoming, Scope, Store
 
 
 def fold_entries(change: Change, _rows: Rows) -> RowChanges:
@@ -71,16 +72,16 @@ class Shelf(Protocol):
         """Those of these that are held."""
         ...
 
-    def buckets(self, space: bytes) -> list[tuple[int, int]]:
-        """The days of a space on which something expires, and how much."""
+    def buckets(self, space: bytes, priority_max: int = ALL_PRIORITIES) -> list[tuple[int, int]]:
+        """The days of a space on which something up to this priority expires, and how much."""
         ...
 
-    def bucket(self, space: bytes, day: int) -> SetView:
-        """A snapshot of one bucket."""
+    def bucket(self, space: bytes, day: int, priority_max: int = ALL_PRIORITIES) -> SetView:
+        """A snapshot of one bucket, up to this priority."""
         ...
 
-    def urgent(self, space: bytes, floor_day: int) -> list[bytes]:
-        """The ids of what has priority 0, of day 0 or ``floor_day`` and later."""
+    def urgent(self, buckets: Collection[tuple[bytes, int]]) -> dict[bytes, list[bytes]]:
+        """By space the ids of what has priority 0 in these buckets."""
         ...
 
     def head(self, space: bytes, author: bytes) -> Head | None:
@@ -134,31 +135,29 @@ class MemoryShelf:
         """Those in the dict."""
         return [self.entries[one] for one in ids if one in self.entries]
 
-    def buckets(self, space: bytes) -> list[tuple[int, int]]:
+    def buckets(self, space: bytes, priority_max: int = ALL_PRIORITIES) -> list[tuple[int, int]]:
         """Counted at each call."""
         counts: dict[int, int] = {}
         for entry in self.entries.values():
-            if space_of(entry) == space:
+            if space_of(entry) == space and entry.header.priority <= priority_max:
                 counts[entry.header.expires_day] = counts.get(entry.header.expires_day, 0) + 1
         return sorted(counts.items())
 
-    def bucket(self, space: bytes, day: int) -> SetView:
+    def bucket(self, space: bytes, day: int, priority_max: int = ALL_PRIORITIES) -> SetView:
         """Sorted at each call."""
         return SetView.from_items(
             (entry.header.ts_ms, entry.id)
             for entry in self.entries.values()
-            if space_of(entry) == space and entry.header.expires_day == day
+            if space_of(entry) == space and entry.header.expires_day == day and entry.header.priority <= priority_max
         )
 
-    def urgent(self, space: bytes, floor_day: int) -> list[bytes]:
+    def urgent(self, buckets: Collection[tuple[bytes, int]]) -> dict[bytes, list[bytes]]:
         """Looked for at each call."""
-        return [
-            one
-            for one, entry in self.entries.items()
-            if space_of(entry) == space
-            and entry.header.priority == 0
-            and (entry.header.expires_day == 0 or entry.header.expires_day >= floor_day)
-        ]
+        found: dict[bytes, list[bytes]] = {}
+        for one, entry in self.entries.items():
+            if entry.header.priority == 0 and (space_of(entry), entry.header.expires_day) in buckets:
+                found.setdefault(space_of(entry), []).append(one)
+        return found
 
     def head(self, space: bytes, author: bytes) -> Head | None:
         """The highest number; of a fork the branch that came first."""
@@ -232,17 +231,17 @@ class FileShelf:
         """Read from the file."""
         return self._store.load(ids)
 
-    def buckets(self, space: bytes) -> list[tuple[int, int]]:
+    def buckets(self, space: bytes, priority_max: int = ALL_PRIORITIES) -> list[tuple[int, int]]:
         """Asked of the file."""
-        return self._store.buckets(space)
+        return self._store.buckets(space, Scope(priority_max))
 
-    def bucket(self, space: bytes, day: int) -> SetView:
+    def bucket(self, space: bytes, day: int, priority_max: int = ALL_PRIORITIES) -> SetView:
         """Read from the file."""
-        return SetView.from_sorted(*self._store.bucket(space, day))
+        return SetView.from_sorted(*self._store.bucket(space, day, Scope(priority_max)))
 
-    def urgent(self, space: bytes, floor_day: int) -> list[bytes]:
+    def urgent(self, buckets: Collection[tuple[bytes, int]]) -> dict[bytes, list[bytes]]:
         """Asked of the file."""
-        return self._store.urgent(space, floor_day)
+        return self._store.urgent(buckets)
 
     def head(self, space: bytes, author: bytes) -> Head | None:
         """Asked of the file."""

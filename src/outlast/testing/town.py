@@ -8,7 +8,7 @@ which the answers of a place's store come back.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from hashlib import sha256
 from random import Random
 from typing import Final, assert_never
@@ -16,7 +16,9 @@ from typing import Final, assert_never
 import msgspec
 
 from outlast.kernel.admit import AdmissionState, Admitted, Held, Known, Refused, Signed, admit
+from outlast.kernel.chunks import Chunk, Downloads, Loaded, Manifest, Splitter, Wanted, is_chunked
 from outlast.kernel.entry import (
+    CONTENT_MAX_BYTES,
     DAY_MS,
     VERSION,
     Entry,
@@ -32,35 +34,46 @@ from outlast.kernel.forward import Offer, Tier
 from outlast.kernel.identity import SigningKey, certify, verify
 from outlast.kernel.kinds import Kind, Kinds
 from outlast.kernel.log import Head, next_entry
-from outlast.kernel.space import OPEN, SpaceBody, make_genesis
+from outlast.kernel.space import OPEN, SpaceBody, make_genesis, space_of
 from outlast.kernel.sync import (
     Bucket,
     BucketLoaded,
     BucketsLoaded,
+    BulkSent,
+    ChunksIngested,
+    ChunksLoaded,
     Close,
     Command,
+    ContentGrew,
     Copied,
     CutOff,
     EntriesLoaded,
     Event,
     Fate,
     Ingest,
+    IngestChunk,
     Ingested,
     InStep,
     Limits,
     LinkClosed,
     LoadBucket,
     LoadBuckets,
+    LoadChunks,
     LoadEntries,
     LoadUrgent,
+    LoadWanted,
     LocalAppended,
     MessageArrived,
+    MoreWanted,
     OfferWeighed,
     Send,
+    SendBulk,
     Session,
     Started,
+    TakenByLink,
     Tick,
     UrgentLoaded,
+    WantedLoaded,
     WeighOffer,
 )
 from outlast.testing.clock import START_MS, FakeClock
@@ -79,6 +92,7 @@ BUILT_MS: Final = START_MS - 60 * DAY_MS
 """When the program of the places was made: their clocks show no less."""
 CLAIM_DAYS: Final = 7
 """How long it counts what a neighbour took for the date."""
+FILE = Kind("town.file", None, max_bytes=CONTENT_MAX_BYTES, max_life_days=30, priority=7)
 
 
 class Place:
@@ -93,9 +107,18 @@ class Place:
         self.random = Random(f"{seed}/{name}")
         self.key = SigningKey.from_seed(self.random.randbytes(32))
         self.transport = self.random.randbytes(32)
-        self.kinds = Kinds([NOTE])
+        self.kinds = Kinds([NOTE, FILE])
         self.followed: set[bytes] = set()
         self.shelf: Shelf = MemoryShelf() if shelf is None else shelf
+        self.chunks: dict[bytes, dict[int, bytes]] = {}
+        """What is here of large contents: id -> place -> chunk."""
+        self.files: list[Entry] = []
+        """Entries with a manifest, as they came."""
+        self.auto_bytes = CONTENT_MAX_BYTES
+        """Content up to this size is fetched."""
+        self.asked_chunks = 0
+        """Chunks that came from others."""
+        self.downloads = Downloads()
         self.copies: dict[bytes, set[bytes]] = {}
         """Which neighbours are known to hold an entry whole: id -> their transport keys."""
         self.refused: list[Refused] = []
@@ -104,6 +127,8 @@ class Place:
         self.pruned_day = 0
         self.listeners: list[list[Offer]] = []
         """For each open session what became whole here and it was not told yet."""
+        self.content_listeners: list[list[ContentGrew | MoreWanted]] = []
+        """The same of what came of large contents."""
         self._tidy_day: int | None = None
         self._confirmed_day: int | None = None
         self._claims: dict[bytes, tuple[int, int]] = {}  # neighbour -> the day it named, the day it was met here
@@ -149,6 +174,26 @@ class Place:
         """Write a note into a space, or ``payload`` as an entry of a kind that nobody knows."""
         kind = NOTE.name if payload is None else "town.unknown"
         payload = NOTE.encode(NoteBody(text)) if payload is None else payload
+        entry = self._sign(space, kind, payload, len(payload), life_days, priority)
+        self.ingest([entry], None)
+        return entry
+
+    def post_file(self, space: bytes, content: bytes, *, life_days: int = 30) -> Entry:
+        """Put content of more than 64 KiB into a space."""
+        splitter = Splitter(CONTENT_MAX_BYTES)
+        chunks = splitter.feed(content)
+        last, manifest = splitter.finish()
+        assert manifest is not None, "a file has more than one chunk"
+        entry = self._sign(space, FILE.name, manifest.hashes, len(content), life_days, FILE.priority)
+        self.chunks[entry.id] = {place: chunk.data for place, chunk in enumerate([*chunks, last])}
+        self.ingest([entry], None)
+        return entry
+
+    def content(self, entry_id: bytes) -> bytes:
+        """What is here of a file, in order."""
+        return b"".join(chunk for _, chunk in sorted(self.chunks.get(entry_id, {}).items()))
+
+    def _sign(self, space: bytes, kind: str, payload: bytes, payload_size: int, life_days: int, priority: int) -> Entry:
         ts_ms = self.now_ms()
         header = Header(
             version=VERSION,
@@ -162,14 +207,12 @@ class Place:
             expires_day=expiry_day(ts_ms, life_days * DAY_MS),
             priority=priority,
             payload_hash=sha256(payload).digest(),
-            payload_size=len(payload),
+            payload_size=payload_size,
             tags=(),
             stamp_nonce=self.random.getrandbits(32),
         )
         data = encode_header(header)
-        entry = Entry(header, data, self.key.sign(signing_input(data)), entry_id(data), payload)
-        self.ingest([entry], None)
-        return entry
+        return Entry(header, data, self.key.sign(signing_input(data)), entry_id(data), payload)
 
     def continue_chain(self, space: bytes, text: str, key: SigningKey | None = None, *, life_days: int = 30) -> Entry:
         """Write the next note of a chain as this place knows it: its own, or that of a key that was copied here."""
@@ -206,6 +249,10 @@ class Place:
         admitted = [verdict.entry for verdict in verdicts if isinstance(verdict, Admitted)]
         if admitted:
             self.shelf.append(admitted)
+        files = [entry for entry in admitted if entry.payload is not None and is_chunked(entry.header)]
+        self.files += files
+        for changes in self.content_listeners:
+            changes.extend(MoreWanted() for _ in files)
         for news in self.listeners:
             news.extend(Offer(entry, Tier.FOLLOWED, source) for entry in admitted if entry.payload is not None)
         self.refused += [verdict for verdict in verdicts if isinstance(verdict, Refused)]
@@ -215,11 +262,48 @@ class Place:
     def _fate(self, verdict: Admitted | Known | Held | Refused, bare: set[bytes]) -> Fate:
         match verdict:
             case Admitted(entry) | Known(entry):
-                return Fate.WANTS_PAYLOAD if entry.id in bare else Fate.KEPT
+                if entry.id in bare:
+                    return Fate.WANTS_PAYLOAD
+                return Fate.WANTS_CONTENT if self._missing(entry.id) else Fate.KEPT
             case Refused() | Held():
                 return Fate.REFUSED
             case _:
                 assert_never(verdict)
+
+    def _manifest(self, entry_id: bytes) -> Manifest | None:
+        found = self.shelf.load([entry_id])
+        return Manifest.of(found[0]) if found else None
+
+    def _missing(self, entry_id: bytes) -> int:
+        """The places of an entry's chunks that are not here; of equal ones only the first."""
+        manifest = self._manifest(entry_id)
+        if manifest is None:
+            return 0
+        held = self.chunks.get(entry_id, {})
+        first = {manifest.hash_at(place): place for place in reversed(range(len(manifest)))}
+        return sum(1 << place for place in first.values() if place not in held)
+
+    def _held(self, entry_id: bytes) -> int:
+        return sum(1 << place for place in self.chunks.get(entry_id, {}))
+
+    def _next_content(self, spaces: Collection[bytes], passed: Collection[bytes]) -> Wanted | None:
+        for entry in self.files:
+            manifest = self._manifest(entry.id) if space_of(entry) in spaces and entry.id not in passed else None
+            if manifest and manifest.size_bytes <= self.auto_bytes and (missing := self._missing(entry.id)):
+                return Wanted(entry.id, manifest, missing)
+        return None
+
+    def keep_chunk(self, chunk: Chunk) -> None:
+        """Keep a chunk wherever its content has it, and tell the sessions."""
+        self.asked_chunks += 1
+        manifest = self._manifest(chunk.id)
+        assert manifest is not None
+        held = self.chunks.setdefault(chunk.id, {})
+        assert chunk.place not in held, "a chunk came twice"
+        held.update((place, chunk.data) for place in manifest.places_of(chunk.hash))
+        whole = [] if self._missing(chunk.id) else [chunk.id]
+        for changes in self.content_listeners:
+            changes.append(ContentGrew({chunk.id: self._held(chunk.id)}, whole))
 
     def prune(self, before_day: int) -> None:
         """Drop what expires before a day."""
@@ -260,39 +344,53 @@ class Place:
             today=self.today,
             pruned_day=self.pruned_day,
             rand=self.random.randbytes,
+            downloads=self.downloads,
             limits=limits or Limits(),
         )
 
     def answer(self, command: Command, peer: bytes) -> Event | None:
         """Carry out one command of a session with ``peer``; None if it asks nothing."""
         match command:
-            case LoadBuckets(spaces, floor_day):
+            case LoadBuckets(spaces, floor_day, priority_max):
                 buckets = [
                     Bucket(space, day, count)
                     for space in sorted(spaces)
-                    for day, count in self.shelf.buckets(space)
+                    for day, count in self.shelf.buckets(space, priority_max)
                     if day == 0 or day >= floor_day
                 ]
                 return BucketsLoaded(buckets, self.shelf.bare())
-            case LoadBucket(space, day):
-                return BucketLoaded(space, day, self.shelf.bucket(space, day))
+            case LoadBucket(space, day, priority_max):
+                return BucketLoaded(space, day, self.shelf.bucket(space, day, priority_max))
             case LoadEntries(ids):
                 return EntriesLoaded(self.shelf.load(ids))
             case Ingest(entries):
                 self.received += len(entries)
                 return Ingested(self.ingest(entries, peer))
-            case LoadUrgent(spaces, floor_day):
-                return UrgentLoaded({space: self.shelf.urgent(space, floor_day) for space in spaces})
+            case LoadUrgent(buckets):
+                return UrgentLoaded(self.shelf.urgent(buckets))
             case WeighOffer(ids):
                 return OfferWeighed([one for one in ids if one not in self.entries])
+            case LoadWanted(spaces, passed):
+                return WantedLoaded(self._next_content(spaces, passed))
+            case LoadChunks(wanted):
+                loaded = [self._load_chunk(entry_id, place) for entry_id, place in wanted]
+                return ChunksLoaded(loaded, {one.id: self._held(one.id) for one in loaded if one.data is None})
+            case IngestChunk(chunk):
+                self.keep_chunk(chunk)
+                return ChunksIngested(1)
             case Copied(ids):
                 for one in ids:
                     self.copies.setdefault(one, set()).add(peer)
                 return None
-            case Send() | InStep() | Close() | CutOff():
+            case Send() | SendBulk() | InStep() | Close() | CutOff():
                 return None
             case _:
                 assert_never(command)
+
+    def _load_chunk(self, entry_id: bytes, place: int) -> Loaded:
+        found = self.shelf.load([entry_id])
+        data = self.chunks.get(entry_id, {}).get(place)
+        return Loaded(entry_id, place, space_of(found[0]) if found else None, data)
 
 
 class Meeting:
@@ -331,11 +429,13 @@ class Meeting:
         )
         # Answers of the store come in any order, except that batches are ingested one by one.
         self._answers: list[list[Event]] = [[], []]
-        self._ingests: list[deque[Ingest]] = [deque(), deque()]
+        self._ingests: list[deque[Ingest | IngestChunk]] = [deque(), deque()]
         self.news: tuple[list[Offer], list[Offer]] = ([], [])
         """What each side's place has taken in and its session was not told yet."""
-        for place, news in zip(places, self.news, strict=True):
+        self.content_news: tuple[list[ContentGrew | MoreWanted], list[ContentGrew | MoreWanted]] = ([], [])
+        for place, news, changes in zip(places, self.news, self.content_news, strict=True):
             place.listeners.append(news)
+            place.content_listeners.append(changes)
         for end in (0, 1):
             self.feed(end, Started())
 
@@ -348,7 +448,11 @@ class Meeting:
                 case Send(data):
                     self.log.append((end, data))
                     self.link.send(end, data)
-                case Ingest():
+                case SendBulk(data):
+                    self.log.append((end, data))
+                    self.link.send(end, data)
+                    self._answers[end].append(BulkSent())
+                case Ingest() | IngestChunk():
                     self._ingests[end].append(command)
                 case Copied(ids):
                     self.copied[end].update(ids)
@@ -364,6 +468,8 @@ class Meeting:
                     answer = place.answer(command, peer)
                     if answer is not None:
                         self._answers[end].append(answer)
+        if self.sessions[end].has_more:
+            self._answers[end].append(TakenByLink())
 
     def turn(self) -> bool:
         """Let one thing happen somewhere; False when nothing can without time passing."""
@@ -373,7 +479,7 @@ class Meeting:
                 choices.append((end, "answer"))
             if self._ingests[end]:
                 choices.append((end, "ingest"))
-            if self.news[end]:
+            if self.news[end] or self.content_news[end]:
                 choices.append((end, "news"))
             choices.append((end, "link"))
         self._random.shuffle(choices)
@@ -391,7 +497,12 @@ class Meeting:
         elif what == "news":
             offers = self.news[end].copy()
             self.news[end].clear()
-            self.feed(end, LocalAppended(offers))
+            if offers:
+                self.feed(end, LocalAppended(offers))
+            changes = self.content_news[end].copy()
+            self.content_news[end].clear()
+            for change in changes:
+                self.feed(end, change)
         else:
             message = self.link.receive(end)
             if message is None:
@@ -429,6 +540,8 @@ class Meeting:
             self.feed(end, LinkClosed())
             listeners = self.places[end].listeners
             listeners[:] = [news for news in listeners if news is not self.news[end]]
+            watchers = self.places[end].content_listeners
+            watchers[:] = [changes for changes in watchers if changes is not self.content_news[end]]
 
     def tick(self) -> None:
         """Tell both sides the time."""

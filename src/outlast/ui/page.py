@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 import jinja2
 from markupsafe import Markup
 from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 HERE: Final = Path(__file__).parent
 STATIC: Final = HERE / "static"
 LANGUAGE_COOKIE: Final = "outlast-language"
+UPLOAD_MEMORY_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +189,20 @@ async def fields(request: Request) -> dict[str, str]:
     return {name: value.strip() for name, value in form.items() if isinstance(value, str)}
 
 
-async def upload(request: Request, name: str) -> tuple[UploadFile, dict[str, str]]:
-    """The file in the field ``name`` of a submitted form, on disk when large, and the text fields beside it."""
-    form = await request.form(max_files=1, max_fields=16)
+async def upload(
+    request: Request, name: str, *, memory_bytes: int = UPLOAD_MEMORY_BYTES
+) -> tuple[UploadFile, dict[str, str]]:
+    """The file in the field ``name`` of a submitted form, and the text fields beside it.
+
+    Above ``memory_bytes`` the file lies on the disk as it came, without a name: what is not sealed must stay below.
+    Raises UsageError when there is no file or the form is malformed.
+    """
+    parser = MultiPartParser(request.headers, request.stream(), max_files=1, max_fields=16)
+    parser.spool_max_size = memory_bytes
+    try:
+        form = await parser.parse()
+    except (KeyError, MultiPartException):
+        raise UsageError("This page cannot be used like that.") from None
     file = form.get(name)
     if not isinstance(file, UploadFile) or not file.filename:
         raise UsageError("Choose a file first.")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from outlast.edges.config import Config, default_home, format_address, parse_address, read_config
 from outlast.errors import UsageError
+from outlast.kernel.node import FILES_AUTO_BYTES
 
 
 def write(home: Path, text: str) -> Path:
@@ -22,6 +23,10 @@ def write(home: Path, text: str) -> Path:
 
 def test_without_a_file_everything_has_a_default(tmp_path: Path) -> None:
     assert read_config(tmp_path, {}, {}) == Config(port=8484, listen=None, lan=None, passphrase_file=None)
+
+
+def test_a_node_fetches_by_itself_what_it_would_without_a_setting(tmp_path: Path) -> None:
+    assert read_config(tmp_path, {}, {}).files_auto_bytes == FILES_AUTO_BYTES
 
 
 def test_flags_go_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
@@ -40,10 +45,11 @@ def test_a_flag_that_was_not_given_does_not_count(tmp_path: Path) -> None:
     ("text", "told"),
     [
         ("prot = 1", "did you mean 'port'"),
-        ("colour = 1", "there are port, listen, lan, passphrase_file"),
+        ("colour = 1", "there are port, listen, lan, passphrase_file, files_auto_bytes"),
         ("port = 'many'", "Expected `int`"),
         ("port = 70000", "ports go from 0 to 65535"),
         ("listen = 'here'", "HOST:PORT"),
+        ("files_auto_bytes = -1", "number of bytes"),
         ("port = ", "not well written"),
     ],
 )
@@ -81,6 +87,7 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 
 def test_the_home_is_where_the_environment_says(tmp_path: Path) -> None:
     assert default_home({"OUTLAST_HOME": str(tmp_path)}) == tmp_path
+    assert default_home({"OUTLAST_HOME": "~/elsewhere"}) == Path.home() / "elsewhere"
     assert default_home({"OUTLAST_HOME": ""}).name == "outlast"
     assert default_home({}).is_absolute()
 

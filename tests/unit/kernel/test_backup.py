@@ -14,6 +14,8 @@ from outlast.kernel.backup import (
     BackupBody,
     BackupContact,
     BackupDevice,
+    BackupHead,
+    BackupRevocation,
     RoomRows,
     TableRows,
     count,
@@ -47,6 +49,8 @@ def body(**changed: Any) -> BackupBody:
         "devices": [secret("own") * 5],
         "contacts": [BackupContact(secret("friend"), "Ян", None, False, NOW_MS, secret("intro")[:16], devices)],
         "rooms": {"toy": RoomRows(2, {"local_toy_note": TableRows(["id", "text"], [[1, "x"], [2, b"y"]])})},
+        "revoked": [BackupRevocation(secret("revocation") * 3, NOW_MS)],
+        "heads": [BackupHead(secret("device"), secret("space"), 2**64 - 1, 0, secret("entry"))],
     }
     return BackupBody(**{**fields, **changed})
 

@@ -12,7 +12,7 @@ from outlast.kernel.eviction import Eviction
 from outlast.kernel.mail import MAIL_SPACE
 from outlast.kernel.quota import POOL_PART
 from outlast.kernel.room import Event
-from outlast.kernel.store import DECLINED_MAX, Incoming, Store
+from outlast.kernel.store import ALL, DECLINED_MAX, Incoming, Scope, Store
 from tests.unit.kernel.entries import DAY, KEY, SPACE, TOY, post
 from tests.unit.kernel.people import secret
 
@@ -159,8 +159,8 @@ def test_the_pool_stands_outside_the_sets_until_somebody_known_has_it_too(keepin
     keeping.bring(FLOODER, post(1), post(2), pooled=True)
     assert store.buckets(SPACE) == []
     assert len(store.bucket(SPACE, DAY)[1]) == 0
-    assert store.buckets(SPACE, pool=True) == [(DAY, 2)]
-    assert len(store.bucket(SPACE, DAY, pool=True)[1]) == 2
+    assert store.buckets(SPACE, ALL) == [(DAY, 2)]
+    assert len(store.bucket(SPACE, DAY, ALL)[1]) == 2
     assert [one for one, _ in store.pool([SPACE], FRIEND)] == [post(2).id, post(1).id]
     assert store.pool([MAIL_SPACE], FRIEND) == []
     store.put_peer(FRIEND, "127.0.0.1", 1)
@@ -177,10 +177,10 @@ def test_the_pool_stands_outside_the_sets_until_somebody_known_has_it_too(keepin
 def test_what_was_written_here_stands_in_the_sets_however_it_looks_in_the_store(keeping: Keeping) -> None:
     store = keeping.store
     keeping.bring(FLOODER, post(1), post(2), post(3, day=DAY + 1), pooled=True)
-    own = [post(2).id, post(3, day=DAY + 1).id]
-    assert store.buckets(SPACE, also=own) == [(DAY, 1), (DAY + 1, 1)]
-    assert [one.tobytes() for one in store.bucket(SPACE, DAY, also=own)[1]] == [post(2).id]
-    assert len(store.bucket(SPACE, DAY, pool=True, also=own)[1]) == 2
+    own = frozenset({post(2).id, post(3, day=DAY + 1).id})
+    assert store.buckets(SPACE, Scope(also=own)) == [(DAY, 1), (DAY + 1, 1)]
+    assert [one.tobytes() for one in store.bucket(SPACE, DAY, Scope(also=own))[1]] == [post(2).id]
+    assert len(store.bucket(SPACE, DAY, Scope(pool=True, also=own))[1]) == 2
 
 
 def test_an_entry_can_be_given_the_looks_of_those_that_came(keeping: Keeping) -> None:

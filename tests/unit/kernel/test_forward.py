@@ -6,7 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outlast.kernel.entry import DAY_MS, Entry
-from outlast.kernel.forward import Offer, Tier, offered, rank, share_left, tier_of
+from outlast.kernel.forward import (
+    METERED_DAY_BYTES,
+    SLOW_BITS_PER_S,
+    Offer,
+    Tier,
+    carriage,
+    offered,
+    rank,
+    share_left,
+    tier_of,
+)
 from outlast.testing import Town
 
 A, B, C, D = (bytes([i]) * 32 for i in range(4))
@@ -85,3 +95,32 @@ def test_nobody_can_use_up_the_share_of_a_paired_neighbour(
         )
     total = sum(share_left(name, paired, {}, day_bytes) for name in [*paired, b"stranger"])
     assert total <= day_bytes
+
+
+def test_a_slow_link_is_offered_what_is_urgent_alone_and_a_fast_one_everything() -> None:
+    assert carriage(SLOW_BITS_PER_S - 1, metered=False).priority_max == 1
+    assert carriage(SLOW_BITS_PER_S, metered=False).priority_max == 7
+    assert carriage(10**9, metered=True).priority_max == 1
+    assert carriage(10**9, metered=False).day_bytes is None
+
+
+def test_what_is_above_the_priority_of_a_link_is_not_offered_there() -> None:
+    space, (note,) = notes(priority=2)
+    assert offered([Offer(note)], A, {space}, 0, 1) == []
+    assert len(offered([Offer(note)], A, {space}, 0, 2)) == 1
+
+
+@given(st.integers(1, 10**10), st.booleans())
+def test_whatever_a_link_carries_an_alarm_waits_for_seconds_and_a_day_has_its_bound(bits: int, metered: bool) -> None:
+    bounds = carriage(bits, metered=metered)
+    bytes_per_s = max(1, bits // 8)
+    assert 2048 <= bounds.step_bytes <= bounds.turn_bytes <= 1 << 20
+    if bytes_per_s >= 512:
+        assert bounds.step_bytes <= 5 * bytes_per_s
+    if metered:
+        assert bounds.day_bytes is not None
+        assert bounds.day_bytes <= METERED_DAY_BYTES
+    if bits < SLOW_BITS_PER_S:
+        assert bounds.day_bytes == min(bytes_per_s * 43_200, METERED_DAY_BYTES if metered else 2**62)
+        # Twice the turns of both sides pass before somebody is said to stall.
+        assert bounds.stall_ms / 1000 >= 120 + 4 * bounds.turn_bytes / bytes_per_s - 1

@@ -12,7 +12,7 @@ import pytest
 
 from outlast.errors import LockedError, NotFoundError, StorageError, UsageError
 from outlast.kernel import home as home_module
-from outlast.kernel.home import Home, default_path, local_cost, wipe_secret, write_secret
+from outlast.kernel.home import Home, local_cost, wipe_secret, write_secret
 from outlast.kernel.keyslot import Cost
 from outlast.kernel.store import Store
 from outlast.kernel.vault import Vault
@@ -99,11 +99,7 @@ def test_a_home_that_cannot_be_made_gets_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_where_the_home_is_can_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OUTLAST_HOME", "~/elsewhere")
-    assert default_path() == Path.home() / "elsewhere"
-    monkeypatch.delenv("OUTLAST_HOME")
-    assert default_path().name == "outlast"
+def test_a_home_stays_where_it_was_named_when_the_process_goes_elsewhere() -> None:
     assert Home(Path("relative")).path == Path.cwd() / "relative"
 
 

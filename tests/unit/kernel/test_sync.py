@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from outlast.kernel.chunks import Downloads
 from outlast.kernel.entry import INLINE_MAX_BYTES, Entry, pack, pack_header, unpack_all
 from outlast.kernel.forward import Offer, Tier
 from outlast.kernel.setrec import SetView
@@ -441,6 +442,7 @@ def test_a_peers_date_narrows_what_is_reconciled_only_when_it_is_near(
         today=clock.today,
         pruned_day=pruned_day,
         rand=Random(1).randbytes,
+        downloads=Downloads(),
     )
     session.step(Started())
     hello = message(Type.HELLO, [1], clock.today + peer_shift, [], 0)
@@ -890,7 +892,7 @@ def test_ids_that_a_store_declined_and_left_in_its_view_are_neither_asked_for_no
     declined = [entry for one, entry in a.entries.items() if one not in b.entries]
     bucket = b.shelf.bucket
 
-    def with_declined(space: bytes, day: int) -> SetView:
+    def with_declined(space: bytes, day: int, *_: int) -> SetView:
         view = bucket(space, day)
         items = [(item.timestamp, item.prefix) for item in map(view.item, range(len(view)))]
         gone = [(e.header.ts_ms, e.id) for e in declined if space_of(e) == space and e.header.expires_day == day]
@@ -1017,7 +1019,7 @@ class Blind(MemoryShelf):
 
     hidden = b""
 
-    def bucket(self, space: bytes, day: int) -> SetView:
+    def bucket(self, space: bytes, day: int, priority_max: int = 7) -> SetView:
         items = [(e.header.ts_ms, e.id) for e in self.entries.values() if space_of(e) == space]
         return SetView.from_items(
             item for item in items if item[1] != self.hidden and self.entries[item[1]].header.expires_day == day
@@ -1065,6 +1067,7 @@ def settled(*, stranger: bool = False, confirmed: bool = True, limits: Limits | 
         today=town.clock.today,
         pruned_day=0,
         rand=Random(1).randbytes,
+        downloads=Downloads(),
         limits=limits or Limits(),
         stranger=stranger,
     )
@@ -1155,3 +1158,70 @@ def reconciling(*, initiator: bool) -> tuple[Session, bytes, int]:
         session.step(MessageArrived(message(Type.RECON, 0, day, b"\x61\x00\x00\x01" + bytes(16))))
         session.step(BucketLoaded(space, day, view))
     return session, space, day
+
+
+# What a link carries
+
+
+@pytest.mark.parametrize("narrow", [(1, 7), (7, 1), (1, 0)])
+def test_a_session_is_about_what_is_as_urgent_as_both_sides_ask_for(narrow: tuple[int, int]) -> None:
+    town = Town(2, 5)
+    a, b = town.places
+    space = a.found("news")
+    town.follow(space)
+    for number in range(20):
+        for place in (a, b):
+            place.post(space, f"{place.name} {number}", priority=number % 4)
+    limits = (Limits(priority_max=narrow[0]), Limits(priority_max=narrow[1]))
+    meeting = town.meeting(0, 1, limits=limits)
+    meeting.run()
+    assert meeting.in_step == [True, True]
+    late = a.post(space, "late news", priority=3)
+    alarm = a.post(space, "late alarm", priority=0)
+    meeting.run()
+    meeting.end()
+    assert (late.id in b.entries, alarm.id in b.entries) == (False, True)
+    for here, there in ((a, b), (b, a)):
+        came = [one for one in here.entries.values() if one.header.author == there.key.public]
+        assert {one.header.priority for one in came} == set(range(min(narrow) + 1))
+        assert all(one in here.entries for one, e in there.entries.items() if e.header.priority <= min(narrow))
+    # Over a better link the rest follows.
+    assert town.meet(0, 1).in_step == [True, True]
+    assert a.entries.keys() == b.entries.keys()
+
+
+def test_an_alarm_overtakes_what_the_link_has_not_taken_yet() -> None:
+    town = Town(2, 6)
+    a, b = town.places
+    space = a.found("news")
+    town.follow(space)
+    for number in range(400):
+        a.post(space, f"letter {number}", priority=1)
+    slow = Limits(turn_bytes=6000, step_bytes=2048)
+    meeting = town.meeting(0, 1, limits=(slow, slow))
+    while len(b.entries) < 20:
+        assert meeting.turn()
+    before = len(entries_sent(meeting.log, 0))
+    alarm = a.post(space, "the bridge is gone", priority=0)
+    meeting.feed(0, LocalAppended(meeting.news[0].copy()))
+    meeting.news[0].clear()
+    meeting.run()
+    sent = entries_sent(meeting.log, 0)
+    place = [one.id for one in sent].index(alarm.id)
+    turn = 6000 // len(pack(a.post(space, "letter 400", priority=1)))
+    assert len(sent) == 402
+    assert place <= before + turn, "nothing went before it but what the link has"
+    assert all(len(data) <= 2048 for end, data in meeting.log if data[0] == Type.ENTRIES)
+
+
+def test_pieces_of_payloads_are_no_longer_than_a_step_of_the_link() -> None:
+    town = Town(2, 7)
+    a, b = town.places
+    space = a.found("news")
+    town.follow(space)
+    long = a.post(space, LONG * 20)
+    meeting = town.meeting(0, 1, limits=(Limits(turn_bytes=6000, step_bytes=2048),) * 2)
+    meeting.run()
+    assert b.entries[long.id].payload == long.payload
+    assert meeting.in_step == [True, True]
+    assert max(len(data) for _, data in meeting.log if data[0] == Type.PAYLOAD) <= 2048 + 64

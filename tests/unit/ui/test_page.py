@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from starlette.requests import Request
 
 from outlast.kernel import Room
 from outlast.ui.languages import Catalogues
-from outlast.ui.page import STATIC, Site, Translation, qr, render, static_url, time_element
+from outlast.ui.page import STATIC, Site, Translation, qr, render, static_url, time_element, upload
 
 BAIT = "<script>alert(1)</script>\"'&\u202e"
 
@@ -115,3 +116,21 @@ def test_a_time_that_no_calendar_has_is_a_dash() -> None:
 def test_a_static_address_changes_with_its_content() -> None:
     assert static_url("style.css") != static_url("live.js").replace("live.js", "style.css")
     assert SimpleNamespace(size=(STATIC / "live.js").stat().st_size).size <= 4096
+
+
+@pytest.mark.parametrize(("memory_bytes", "on_disk"), [(1 << 20, True), (4 << 20, False)])
+def test_a_file_lies_on_the_disk_only_above_what_the_page_keeps_in_memory(memory_bytes: int, on_disk: bool) -> None:
+    photo = b"x" * (2 << 20)
+    body = b'--b\r\ncontent-disposition: form-data; name="photo"; filename="p"\r\n\r\n' + photo + b"\r\n--b--\r\n"
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def look() -> None:
+        headers = [(b"content-type", b"multipart/form-data; boundary=b")]
+        sent = Request({"type": "http", "method": "POST", "headers": headers}, receive)
+        file, _ = await upload(sent, "photo", memory_bytes=memory_bytes)
+        assert getattr(file.file, "_rolled") is on_disk  # noqa: B009  (the one place where this can be seen)
+        assert await file.read() == photo
+
+    asyncio.run(look())

@@ -1,9 +1,4 @@
-"""TCP links: Noise over a stream, and on it whole messages of up to 1 MiB in both directions.
-
-``connect`` and ``serve`` open links by the preamble and handshake of docs/spec/link.md. On the open
-link a message is cut into Noise messages: it ends with the first one that is not full (65,519 B), which
-may be empty. An empty one between messages is a sign of life and no message.
-"""
+"""TCP links: ``connect`` and ``serve`` open channels over a stream."""
 
 from __future__ import annotations
 
@@ -11,189 +6,89 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections import deque
+import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final
 
-from outlast.errors import OutlastError, ProtocolError
-from outlast.kernel.identity import derive, node_text
-from outlast.kernel.noise import (
-    PLAINTEXT_MAX_BYTES,
-    PREAMBLE_MAX_BYTES,
-    FrameReader,
-    Handshake,
-    HandshakeError,
-    Pattern,
-    Transport,
-    accept_version,
-    choose_version,
-    encode_frame,
-    encode_preamble,
-    link_prologue,
-    parse_preamble,
-)
+from outlast.errors import ProtocolError
+from outlast.kernel.links.channel import Channel, answer, call
+from outlast.kernel.links.link import Cost, Duplex, LinkError
+from outlast.kernel.noise import Pattern
 
-VERSIONS: Final = (1,)
-"""Link versions spoken here, rising."""
-MESSAGE_MAX_BYTES: Final = 1024 * 1024
 CONNECT_TIMEOUT_S: Final = 10.0
-HANDSHAKE_TIMEOUT_S: Final = 10.0
-KEEPALIVE_S: Final = 20.0
-"""An end that has sent nothing for so long sends a sign of life."""
-SILENCE_MAX_S: Final = 90.0
-"""A link on which nothing has arrived for so long is closed."""
 CLOSE_TIMEOUT_S: Final = 5.0
+BITS_PER_S: Final = 10_000_000
+"""What a network is taken to carry: how fast it is shows itself."""
 BACKLOG_MAX_BYTES: Final = 8 * 1024 * 1024
 """What may wait to be written; above it ``send`` waits. It is more than two honest sessions ever owe
 each other, so that two ends which both write before they read never wait for each other."""
+UNSENT_MAX_BYTES: Final = 128 * 1024
+"""What the operating system may hold of a link and has not sent yet."""
 OPENING_MAX: Final = 64
 """Callers that may be in the middle of their handshake at a time."""
 
 _READ_BYTES: Final = 256 * 1024
+_NOTSENT_LOWAT: Final = 25  # Linux's TCP_NOTSENT_LOWAT; Python 3.11 has no name for it
 _Closed = (ConnectionError, asyncio.IncompleteReadError, TimeoutError, OSError)
 
 
-class LinkError(OutlastError):
-    """No link to another node could be opened, or it broke; try again later."""
+class TcpLink:
+    """A TCP connection, as a ``Link``."""
 
-    status = 502
+    kind: Final = "tcp"
+    mtu: Final = 2 + 65_535  # one frame
+    bits_per_s: Final = BITS_PER_S
+    duplex: Final = Duplex.FULL
+    cost: Final = Cost.FREE
 
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """What a finished handshake leaves."""
-
-    transport: Transport
-    frames: FrameReader
-    early: list[bytes]  # frames that came together with the last of the handshake
-    pattern: Pattern
-    remote: bytes | None
-    hash: bytes
-
-
-class Channel:
-    """An open link: whole messages, in order, sealed; made by ``connect`` and ``serve``.
-
-    One task may send and one may receive at a time.
-    """
-
-    def __init__(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        opened: _Opened,
-        *,
-        initiator: bool,
-    ) -> None:
-        """Take over a stream whose handshake is done."""
-        self.initiator = initiator
-        """Whether this end called the other one."""
-        self.pattern = opened.pattern
-        self.remote = opened.remote
-        """The other node's transport key, 32 B, proven; None between strangers (XX)."""
-        self.hash = opened.hash
-        """The handshake's transcript hash, 32 B, unique to this link."""
-        self.session_key = derive(opened.hash, b"outlast/session/1")
-        """32 B, the same at both ends and on no other link."""
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Take over an open stream."""
         self.address = _address(writer)
-        """Where the other end is, for people."""
-        self.bytes_sent = 0
-        self.bytes_received = 0
         self._reader = reader
         self._writer = writer
-        self._transport = opened.transport
-        self._frames = opened.frames
-        self._early = deque(opened.early)
-        self._messages: deque[bytes] = deque()
-        self._partial = bytearray()
-        self._loop = asyncio.get_running_loop()
-        self._sent_at = self._heard_at = self._loop.time()
-        self._reading = False
-        self._full_since: float | None = None
-        writer.transport.set_write_buffer_limits(high=BACKLOG_MAX_BYTES)
-        self._timer = self._loop.call_later(KEEPALIVE_S / 4, self._beat)
+        if sys.platform == "linux":
+            # What the system has queued cannot be overtaken any more.
+            writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, UNSENT_MAX_BYTES)
 
     async def send(self, data: bytes) -> None:
-        """Send one message (1 B to 1 MiB); waits while more than 8 MiB are still to be written.
-
-        Raises LinkError when the link is closed, ValueError for another length.
-        """
-        if not 1 <= len(data) <= MESSAGE_MAX_BYTES:
-            raise ValueError(f"a message has 1 to {MESSAGE_MAX_BYTES} bytes, not {len(data)}")
+        """Take up to 64 KiB; waits while more than 8 MiB are still to be written."""
         if self._writer.is_closing():
             raise LinkError(f"the link to {self.address} is closed")
-        self._write(data)
+        self._writer.write(data)
+        await self._wait(BACKLOG_MAX_BYTES, BACKLOG_MAX_BYTES - _READ_BYTES)
+
+    async def drained(self) -> None:
+        """Wait until nothing waits to be written here; the system then holds at most 128 KiB that it has not sent."""
+        await self._wait(0, 0)
+
+    async def _wait(self, high: int, low: int) -> None:
+        """Wait while there is more than ``high`` to be written, and then until no more than ``low`` is."""
+        transport = self._writer.transport
         try:
-            await self._writer.drain()
+            while transport.get_write_buffer_size() > high:
+                transport.set_write_buffer_limits(high, low)
+                await self._writer.drain()
         except _Closed:
             raise LinkError(f"the link to {self.address} broke") from None
 
-    async def receive(self) -> bytes | None:
-        """The next message; None when the other end has closed the link or it broke.
-
-        Raises ProtocolError when what arrived was altered or follows no rule.
-        """
-        while self._early:
-            self._take(self._transport.decrypt(self._early.popleft()))
-        while not self._messages:
-            # Silence counts only while somebody listens: a busy end does not blame the other.
-            try:
-                self._reading, self._heard_at = True, self._loop.time()
-                data = await self._reader.read(_READ_BYTES)
-            except _Closed:
-                return None
-            finally:
-                self._reading = False
-            if not data:
-                return None
-            self.bytes_received += len(data)
-            for frame in self._frames.feed(data):
-                self._take(self._transport.decrypt(frame))
-        return self._messages.popleft()
+    async def receive(self) -> bytes:
+        """What has arrived, at most 256 KiB."""
+        try:
+            return await self._reader.read(_READ_BYTES)
+        except _Closed:
+            return b""
 
     async def close(self) -> None:
-        """Close the link, once what was sent is out or 5 s have passed. Never fails."""
-        self._timer.cancel()
+        """Close the connection, once what was sent is out or 5 s have passed."""
         self._writer.close()
         with contextlib.suppress(*_Closed):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._writer.wait_closed()
+        self.abort()
+
+    def abort(self) -> None:
+        """Close it at once; what was sent may be lost."""
         self._writer.transport.abort()
-
-    def _write(self, data: bytes) -> None:
-        self._sent_at = self._loop.time()
-        for at in range(0, len(data) + 1, PLAINTEXT_MAX_BYTES):
-            frame = encode_frame(self._transport.encrypt(data[at : at + PLAINTEXT_MAX_BYTES]))
-            self.bytes_sent += len(frame)
-            self._writer.write(frame)
-
-    def _take(self, plain: bytes) -> None:
-        """One Noise message; the first that is not full ends a message."""
-        if len(self._partial) + len(plain) > MESSAGE_MAX_BYTES:
-            raise ProtocolError("the other node sends a message of an impossible length")
-        if len(plain) == PLAINTEXT_MAX_BYTES:
-            self._partial += plain
-            return
-        message = bytes(self._partial) + plain
-        self._partial.clear()
-        if message:
-            self._messages.append(message)
-
-    def _beat(self) -> None:
-        """Show a sign of life where one is due, and give up on an end that shows none."""
-        now = self._loop.time()
-        if self._writer.is_closing():
-            return
-        full = self._writer.transport.get_write_buffer_size() > BACKLOG_MAX_BYTES
-        self._full_since = (self._full_since or now) if full else None
-        silent_since = self._full_since or (self._heard_at if self._reading else now)
-        if now - silent_since > SILENCE_MAX_S:
-            self._writer.transport.abort()
-            return
-        if now - self._sent_at >= KEEPALIVE_S:
-            self._write(b"")
-        self._timer = self._loop.call_later(KEEPALIVE_S / 4, self._beat)
 
 
 class Listener:
@@ -222,7 +117,7 @@ async def connect(
     remote: bytes | None = None,
     psk: bytes | None = None,
 ) -> Channel:
-    """Call a node and open a link.
+    """Call a node and open a channel.
 
     ``static`` is this node's private transport key (32 B). With ``remote``, the public one of the
     node to reach, the link is XK; with ``psk``, the 32-byte secret of a pairing code, XXpsk0; with
@@ -248,22 +143,7 @@ async def connect(
         raise LinkError(f"nothing listens at {where}: is the other node up?") from None
     except OSError as error:
         raise LinkError(f"{where} cannot be reached: {error.strerror or error}") from None
-    try:
-        async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-            opened = await _call(reader, writer, pattern, static, remote, psk)
-        return Channel(reader, writer, opened, initiator=True)
-    except HandshakeError:
-        writer.transport.abort()
-        raise
-    except TimeoutError:
-        writer.transport.abort()
-        raise LinkError(f"{where} does not answer as a node of Outlast does") from None
-    except _Closed:
-        writer.transport.abort()
-        raise LinkError(f"{where} closed the link: {_DOUBTS[pattern]}{_name(remote)}") from None
-    except BaseException:
-        writer.transport.abort()
-        raise
+    return await call(TcpLink(reader, writer), pattern, static=static, remote=remote, psk=psk)
 
 
 async def serve(
@@ -273,38 +153,32 @@ async def serve(
     static: bytes,
     on_channel: Callable[[Channel], Awaitable[None]],
     pairing: Callable[[], bytes | None] = lambda: None,
-    strangers: bool = False,
+    strangers: Callable[[], bool] = lambda: False,
 ) -> Listener:
     """Take calls at ``host`` and ``port`` (0: any free one) and run ``on_channel`` for each link.
 
     ``static`` is this node's private transport key (32 B). ``pairing`` returns the secret of the
-    pairing code shown now, if any. Calls of strangers (XX) are taken only with ``strangers``. The
-    link is closed when ``on_channel`` returns. A caller that breaks the rules is dropped in silence,
+    pairing code shown now, if any. Calls of strangers (XX) are taken only while ``strangers`` says so.
+    The link is closed when ``on_channel`` returns. A caller that breaks the rules is dropped in silence,
     and so is the slowest when there are too many.
 
     Raises LinkError when the port cannot be had.
     """
-    opening: dict[asyncio.StreamWriter, None] = {}
+    opening: dict[TcpLink, None] = {}
 
-    async def called(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def called(link: TcpLink) -> None:
         if len(opening) >= OPENING_MAX:
             # The one that has dawdled longest makes room: idle callers cannot keep others out.
             slowest = next(iter(opening))
             del opening[slowest]
-            slowest.transport.abort()
-        opening[writer] = None
+            slowest.abort()
+        opening[link] = None
         try:
-            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-                opened = await _answer(reader, writer, static, pairing, strangers)
-            channel = Channel(reader, writer, opened, initiator=False)
-        except (ProtocolError, *_Closed):
-            writer.transport.abort()
+            channel = await answer(link, static=static, pairing=pairing, strangers=strangers())
+        except (ProtocolError, LinkError):
             return
-        except BaseException:
-            writer.transport.abort()
-            raise
         finally:
-            opening.pop(writer, None)
+            opening.pop(link, None)
         try:
             await on_channel(channel)
         finally:
@@ -313,7 +187,7 @@ async def serve(
     tasks: set[asyncio.Task[None]] = set()
 
     def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(called(reader, writer))
+        task = asyncio.get_running_loop().create_task(called(TcpLink(reader, writer)))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
@@ -322,104 +196,6 @@ async def serve(
     except OSError as error:
         raise LinkError(f"cannot listen at {_where(host, port)}: {error.strerror or error}") from None
     return Listener(server, tasks)
-
-
-async def _call(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    pattern: Pattern,
-    static: bytes,
-    remote: bytes | None,
-    psk: bytes | None,
-) -> _Opened:
-    preamble = encode_preamble(pattern, VERSIONS)
-    writer.write(preamble)
-    chosen = accept_version(VERSIONS, (await reader.readexactly(1))[0])
-    handshake = Handshake(
-        pattern,
-        initiator=True,
-        prologue=link_prologue(preamble, chosen),
-        static=static,
-        ephemeral=os.urandom(32),
-        remote_static=remote,
-        psk=psk if pattern is Pattern.XXPSK0 else None,
-    )
-    return await _shake(reader, writer, handshake, pattern, initiator=True)
-
-
-async def _answer(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    static: bytes,
-    pairing: Callable[[], bytes | None],
-    strangers: bool,
-) -> _Opened:
-    received = b""
-    while (preamble := parse_preamble(received)) is None:
-        data = await reader.read(PREAMBLE_MAX_BYTES + 1)
-        if not data:
-            raise ConnectionResetError
-        received += data
-    psk = pairing() if preamble.pattern is Pattern.XXPSK0 else None
-    if preamble.pattern is Pattern.XXPSK0 and psk is None:
-        raise HandshakeError("no pairing code is shown")
-    if preamble.pattern is Pattern.XX:
-        if not strangers:
-            raise HandshakeError("strangers are not let in")
-        static = os.urandom(32)
-    chosen = choose_version(preamble.versions, VERSIONS)
-    writer.write(bytes([chosen]))
-    if not chosen:
-        await writer.drain()
-        writer.close()
-        raise HandshakeError("no version in common")
-    handshake = Handshake(
-        preamble.pattern,
-        initiator=False,
-        prologue=link_prologue(received, chosen),
-        static=static,
-        ephemeral=os.urandom(32),
-        psk=psk,
-    )
-    return await _shake(reader, writer, handshake, preamble.pattern, initiator=False)
-
-
-async def _shake(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    handshake: Handshake,
-    pattern: Pattern,
-    *,
-    initiator: bool,
-) -> _Opened:
-    frames = FrameReader(initiator=initiator)
-    arrived: deque[bytes] = deque()
-    writing = initiator
-    while not handshake.done:
-        if writing:
-            writer.write(encode_frame(handshake.write()))
-        else:
-            while not arrived:
-                data = await reader.read(_READ_BYTES)
-                if not data:
-                    raise ConnectionResetError
-                arrived.extend(frames.feed(data))
-            handshake.read(arrived.popleft())
-        writing = not writing
-    # Throwaway keys name nobody.
-    remote = handshake.remote_static if pattern is not Pattern.XX else None
-    return _Opened(handshake.split(), frames, list(arrived), pattern, remote, handshake.hash)
-
-
-_DOUBTS: Final = {
-    Pattern.XK: "it is no node of Outlast, or not the node ",
-    Pattern.XXPSK0: "it shows no pairing code now, or another one than this",
-    Pattern.XX: "it is no node of Outlast, or takes no calls of strangers",
-}
-
-
-def _name(remote: bytes | None) -> str:
-    return node_text(remote) if remote is not None else ""
 
 
 def _address(writer: asyncio.StreamWriter) -> str:

@@ -189,7 +189,6 @@ async def unfollow(node: Node, person: Person, space: bytes) -> None:
     everybody_is_here = len(node.people) == len(node.home.people())
     if everybody_is_here and not any(_followed(one, space) for one in node.people.values()):
         await node.unfollow(space)
-        await _fold(node)
 
 
 def channels(node: Node, person: Person) -> list[Channel]:

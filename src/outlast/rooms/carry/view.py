@@ -37,6 +37,8 @@ FOLLOW: Final = "local_carry_follow"
 HIDDEN_KEPT_MS: Final = 3 * DAY_MS
 """How long after its removal a post's payload stays on this node."""
 SEARCH_MAX: Final = 200
+UNREAD_MAX: Final = 200
+"""Unread posts are counted among so many that came last: a channel may hold any number."""
 INDEXED_CHARS: Final = 3
 SHORT_SEARCH: Final = 5000
 """The index knows sequences of three characters; shorter words are looked for in this many of the newest letters."""
@@ -63,6 +65,7 @@ VIEWS: Final = (
     f"CREATE TABLE {_POST} (id BLOB PRIMARY KEY, space BLOB, device BLOB, clock INTEGER, ts_ms INTEGER,"
     " until_ms INTEGER, n INTEGER, text TEXT, reply_to BLOB)",
     f"CREATE INDEX view_carry_post_order ON {_POST} (space, clock, ts_ms, id)",
+    f"CREATE INDEX view_carry_post_arrival ON {_POST} (space, n)",
     f"CREATE TABLE {_HIDE} (id BLOB PRIMARY KEY, space BLOB, device BLOB, post BLOB, ts_ms INTEGER)",
     f"CREATE INDEX view_carry_hide_post ON {_HIDE} (post)",
     f"CREATE TABLE {_FORK} (id BLOB PRIMARY KEY, space BLOB, device BLOB)",
@@ -326,10 +329,11 @@ def find_post(store: Rows, id: bytes, now_ms: int) -> ChannelPost | None:
 
 
 def unread_posts(store: Rows, space: bytes, read_n: int, device: bytes, now_ms: int) -> int:
-    """How many posts by others arrived in a channel after number ``read_n``."""
+    """How many posts by others arrived in a channel after number ``read_n``, of the ``UNREAD_MAX`` that came last."""
     rows = store.query(
-        "SELECT count(*) FROM view_carry_shown WHERE space = ? AND n > ? AND device <> ? AND until_ms > ?",
-        (space, read_n, device, now_ms),
+        "SELECT count(*) FROM view_carry_shown WHERE space = ? AND device <> ? AND until_ms > ?"
+        f" AND n >= (SELECT min(n) FROM (SELECT n FROM {_POST} WHERE space = ? AND n > ? ORDER BY n DESC LIMIT ?))",
+        (space, device, now_ms, space, read_n, UNREAD_MAX),
     )
     return int(rows[0][0])
 

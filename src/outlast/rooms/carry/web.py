@@ -236,6 +236,7 @@ def _channels(request: Request, *, name: str = "", link: str = "", error: Outlas
         "carry/channels.html",
         status=error.status if error else 200,
         channels=service.channels(request.state.node, request.state.person),
+        most_unread=view.UNREAD_MAX,
         name=name,
         link=link,
         wrong=_line(request, error),

@@ -11,8 +11,11 @@ import pytest
 
 from outlast.errors import ProtocolError
 from outlast.kernel.identity import SealingKey, node_text
+from outlast.kernel.links import channel as channels
 from outlast.kernel.links import tcp
-from outlast.kernel.links.tcp import MESSAGE_MAX_BYTES, Channel, LinkError, Listener, connect, serve
+from outlast.kernel.links.channel import MESSAGE_MAX_BYTES, Channel
+from outlast.kernel.links.link import LinkError
+from outlast.kernel.links.tcp import Listener, connect, serve
 from outlast.kernel.noise import (
     PLAINTEXT_MAX_BYTES,
     Handshake,
@@ -34,7 +37,7 @@ async def listening(
     on_channel: Callable[[Channel], Awaitable[None]], *, pairing: bytes | None = None, strangers: bool = False
 ) -> AsyncIterator[Listener]:
     listener = await serve(
-        "127.0.0.1", 0, static=THERE.secret, on_channel=on_channel, pairing=lambda: pairing, strangers=strangers
+        "127.0.0.1", 0, static=THERE.secret, on_channel=on_channel, pairing=lambda: pairing, strangers=lambda: strangers
     )
     try:
         yield listener
@@ -269,7 +272,7 @@ def test_versions_without_a_common_one_are_told_in_one_line(monkeypatch: pytest.
 
 
 def test_an_end_that_stays_silent_in_the_handshake_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tcp, "HANDSHAKE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(channels, "HANDSHAKE_TIMEOUT_S", 0.05)
 
     async def run() -> None:
         async with listening(nothing) as listener:
@@ -343,8 +346,8 @@ def test_the_end_of_a_link_is_no_error_and_a_closed_one_takes_nothing() -> None:
 
 
 def test_an_idle_link_stays_open_by_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tcp, "KEEPALIVE_S", 0.02)
-    monkeypatch.setattr(tcp, "SILENCE_MAX_S", 0.5)
+    monkeypatch.setattr(channels, "KEEPALIVE_S", 0.02)
+    monkeypatch.setattr(channels, "SILENCE_MAX_S", 0.5)
 
     async def run() -> None:
         async with linked() as (caller, called):
@@ -361,8 +364,8 @@ def test_an_idle_link_stays_open_by_signs_of_life(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_link_on_which_nothing_arrives_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tcp, "KEEPALIVE_S", 0.02)
-    monkeypatch.setattr(tcp, "SILENCE_MAX_S", 0.05)
+    monkeypatch.setattr(channels, "KEEPALIVE_S", 0.02)
+    monkeypatch.setattr(channels, "SILENCE_MAX_S", 0.05)
 
     async def run() -> None:
         over: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()

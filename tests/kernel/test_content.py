@@ -1,0 +1,238 @@
+"""Large content on real nodes: put in as it comes, fetched by its size or when asked for, and freed with its entry."""
+
+from __future__ import annotations
+
+import asyncio
+import tracemalloc
+from collections.abc import AsyncIterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from outlast.errors import NotFoundError, UsageError
+from outlast.kernel.entry import CHUNK_BYTES, DAY_MS, PAYLOAD_MAX_BYTES, Entry
+from outlast.kernel.node import FILES_AUTO_BYTES, Node
+from outlast.kernel.person import Person
+from outlast.kernel.room import Event
+from tests.kernel.society import FILE, POST, Note, Society, society, story, until
+from tests.kernel.test_neighbours import link
+
+WEEK_MS = 7 * DAY_MS
+
+
+def some_bytes(size: int, seed: int = 1) -> bytes:
+    return Random(seed).randbytes(size)
+
+
+async def parts(content: bytes, step: int = 70_000) -> AsyncIterator[bytes]:
+    for at in range(0, len(content), step):
+        yield content[at : at + step]
+
+
+async def put(person: Person, space: bytes, content: bytes) -> Entry:
+    return await person.node.append_content(person, space, FILE.name, parts(content), life_ms=WEEK_MS)
+
+
+def read(node: Node, entry: Entry) -> bytes:
+    return b"".join(node.read_content(entry.id))
+
+
+def is_whole(person: Person, entry: Entry) -> bool:
+    progress = person.node.open_store.progress(entry.id)
+    return progress is not None and progress.is_whole
+
+
+def chunks_stored(person: Person) -> int:
+    count: int = person.node.query("SELECT count(*) FROM chunk_data")[0][0]
+    return count
+
+
+async def two(nodes: Society) -> tuple[Person, Person, bytes]:
+    """Two people whose nodes follow one channel, not connected yet."""
+    anna, boris = [await nodes.join(name) for name in ("anna", "boris")]
+    space = await anna.node.new_space(anna, "news")
+    await boris.node.follow(space)
+    return anna, boris, space
+
+
+@pytest.mark.parametrize("size", [0, 5, PAYLOAD_MAX_BYTES, PAYLOAD_MAX_BYTES + 1, 3_000_000])
+def test_content_of_any_size_comes_over_and_is_read_as_it_was(size: int, tmp_path: Path) -> None:
+    @story
+    async def run() -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris, space = await two(nodes)
+            content = some_bytes(size)
+            entry = await put(anna, space, content)
+            assert read(anna.node, entry) == content
+            await link(boris, anna)
+            await until(lambda: is_whole(boris, entry), boris)
+            assert read(boris.node, entry) == content
+            assert boris.node.content(entry.id) == (size, size)
+
+    run()
+
+
+@story
+async def test_a_file_from_the_disk_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
+    async with society(tmp_path) as nodes:
+        anna = await nodes.join("anna")
+        space = await anna.node.new_space(anna, "news")
+        path = tmp_path / "film"
+        path.write_bytes(some_bytes(40 << 20))
+        tracemalloc.start()
+        entry = await anna.node.append_content(anna, space, FILE.name, path, life_ms=WEEK_MS)
+        size = sum(map(len, anna.node.read_content(entry.id)))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert size == 40 << 20
+        assert peak < 12 << 20
+        assert anna.node.query("SELECT count(*) FROM stage") == [(0,)]
+
+
+@story
+async def test_a_room_is_told_when_the_content_is_whole(tmp_path: Path) -> None:
+    async with society(tmp_path) as nodes:
+        anna, boris, space = await two(nodes)
+        entry = await put(anna, space, some_bytes(1_000_000))
+        await link(boris, anna)
+        await until(lambda: is_whole(boris, entry), boris)
+        for person in (anna, boris):
+            changes = person.node.open_store.changes(0)
+            assert [c.event for c in changes if c.entry.id == entry.id] == [Event.ADMITTED, Event.PAYLOAD_ARRIVED]
+
+
+@story
+async def test_content_above_the_limit_comes_when_somebody_asks_for_it(tmp_path: Path) -> None:
+    async with society(tmp_path) as nodes:
+        anna, boris, space = await two(nodes)
+        boris.node.files_auto_bytes = 500_000
+        large = await put(anna, space, some_bytes(2_000_000))
+        small = await put(anna, space, some_bytes(400_000))
+        await link(boris, anna)
+        await until(lambda: is_whole(boris, small), boris)
+        assert boris.node.content(large.id) == (0, 2_000_000)
+        with pytest.raises(NotFoundError, match="fetch"):
+            read(boris.node, large)
+        assert await boris.node.fetch(large.id) == (0, 2_000_000)
+        await until(lambda: is_whole(boris, large), boris)
+        assert read(boris.node, large) == some_bytes(2_000_000)
+        # What was dropped does not come back by itself.
+        await boris.node.drop_content(small.id)
+        assert boris.node.content(small.id) == (0, 400_000)
+        boris.node.neighbours.more_wanted()
+        third = await put(anna, space, some_bytes(300_000, 3))
+        await until(lambda: is_whole(boris, third), boris)
+        assert boris.node.content(small.id).held_bytes == 0
+        await boris.node.fetch(small.id)
+        await until(lambda: is_whole(boris, small), boris)
+
+
+@story
+async def test_what_was_asked_for_is_remembered_by_a_node_that_starts_anew(tmp_path: Path) -> None:
+    async with society(tmp_path) as nodes:
+        anna, boris, space = await two(nodes)
+        content = some_bytes(FILES_AUTO_BYTES + 1)
+        entry = await put(anna, space, content)
+        await boris.node.ingest(anna.node.open_store.load([space, entry.id]))
+        await boris.node.fetch(entry.id)
+        boris = await nodes.come_back("boris")
+        await link(boris, anna)
+        await until(lambda: is_whole(boris, entry), boris)
+        assert read(boris.node, entry) == content
+
+
+@story
+async def test_two_files_of_one_channel_share_their_equal_chunks_and_two_channels_share_none(tmp_path: Path) -> None:
+    async with society(tmp_path) as nodes:
+        anna = await nodes.join("anna")
+        spaces = [await anna.node.new_space(anna, name) for name in ("news", "films")]
+        content = some_bytes(10 * CHUNK_BYTES)
+        first = await put(anna, spaces[0], content)
+        await put(anna, spaces[0], content[: 5 * CHUNK_BYTES])
+        assert chunks_stored(anna) == 10
+        await put(anna, spaces[1], content)
+        assert chunks_stored(anna) == 20
+        await anna.node.remove([first.id])
+        await anna.node._free_chunks(anna.node.open_store)
+        assert chunks_stored(anna) == 15
+        await anna.node.unfollow(spaces[0])
+        assert chunks_stored(anna) == 10
+        assert anna.node.query("SELECT count(*) FROM file") == [(1,)]
+
+
+@story
+async def test_a_file_that_is_too_large_or_breaks_off_leaves_nothing_behind(tmp_path: Path) -> None:
+    async with society(tmp_path) as nodes:
+        anna = await nodes.join("anna")
+        space = await anna.node.new_space(anna, "news")
+
+        async def endless() -> AsyncIterator[bytes]:
+            while True:
+                yield bytes(8 << 20)
+
+        async def broken() -> AsyncIterator[bytes]:
+            yield some_bytes(3 << 20)
+            raise ConnectionError
+
+        with pytest.raises(UsageError, match="larger"):
+            await anna.node.append_content(anna, space, FILE.name, endless(), life_ms=WEEK_MS)
+        with pytest.raises(ConnectionError):
+            await anna.node.append_content(anna, space, FILE.name, broken(), life_ms=WEEK_MS)
+        with pytest.raises(UsageError, match="body"):
+            await anna.node.append_content(anna, space, POST.name, parts(b"x"), life_ms=WEEK_MS)
+        for table in ("chunk", "chunk_data", "piece", "stage", "file"):
+            assert anna.node.query(f"SELECT count(*) FROM {table}") == [(0,)]
+        assert [c.entry.header.kind for c in anna.node.open_store.changes(0)] == ["genesis"]
+
+
+@story
+async def test_what_was_staged_when_the_entry_is_kept_is_there_when_the_disk_has_room_again(tmp_path: Path) -> None:
+    async with society(tmp_path) as nodes:
+        anna = await nodes.join("anna")
+        space = await anna.node.new_space(anna, "news")
+        store, content = anna.node.open_store, some_bytes(1_000_000)
+        # The entry is in the vault's outbox and the process dies before it is in the store.
+        entry = await put(anna, space, content)
+        stage = store.open_stage(space, anna.node.today())
+        rows = anna.node.query("SELECT c.hash, d.data FROM piece p JOIN chunk c ON c.n = p.chunk JOIN chunk_data d"
+                               " ON d.n = c.n ORDER BY place")  # fmt: skip
+        from outlast.kernel.chunks import Cut
+
+        await anna.node.write(lambda: store.stage_chunks(stage, 0, [Cut(*row) for row in rows]))
+        whole = store.load([entry.id])
+        await anna.node.remove([entry.id])
+        await anna.node._free_chunks(store)
+        assert chunks_stored(anna) == len(rows)
+        await anna.node.ingest(whole)
+        assert read(anna.node, entry) == content
+        await anna.node.write(lambda: store.close_stages(anna.node.today()))
+        assert anna.node.query("SELECT count(*) FROM stage") == [(1,)]
+        await anna.node.write(lambda: store.close_stages(anna.node.today() + 1))
+        assert anna.node.query("SELECT count(*) FROM stage") == [(0,)]
+        assert read(anna.node, entry) == content
+
+
+@story
+async def test_chunks_count_as_what_the_neighbour_brought(tmp_path: Path) -> None:
+    async with society(tmp_path) as nodes:
+        anna, boris, space = await two(nodes)
+        entry = await put(anna, space, some_bytes(3_000_000))
+        await link(boris, anna)
+        before = boris.node.share_left(anna.node.transport_id)
+        await until(lambda: is_whole(boris, entry), boris)
+        assert before - boris.node.share_left(anna.node.transport_id) >= 3_000_000 - CHUNK_BYTES
+
+
+@story
+async def test_posts_come_while_a_file_is_on_its_way(tmp_path: Path) -> None:
+    async with society(tmp_path) as nodes:
+        anna, boris, space = await two(nodes)
+        entry = await put(anna, space, some_bytes(15 << 20))
+        await link(boris, anna)
+        await until(lambda: boris.node.open_store.progress(entry.id) is not None, boris)
+        post = await anna.node.append(anna, space, POST.name, Note("now"), life_ms=WEEK_MS)
+        await until(lambda: bool(boris.node.open_store.known([post.id])), boris)
+        assert not is_whole(boris, entry)
+        await until(lambda: is_whole(boris, entry), boris)
+        await asyncio.sleep(0)

@@ -1,0 +1,293 @@
+"""What a person's devices promise: no chain is ever continued in two places, and who lost a device can end it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from outlast.errors import NotFoundError, UsageError
+from outlast.kernel.entry import DAY_MS, HOUR_MS, Entry
+from outlast.kernel.person import Person
+from outlast.kernel.revocation import REVOKE, is_ended, revocation_in
+from tests.kernel.society import (
+    POST,
+    Note,
+    Society,
+    befriend,
+    entries_of,
+    hand_over,
+    meet,
+    notes,
+    settle,
+    society,
+    story,
+    write,
+)
+
+
+async def friends(nodes: Society) -> tuple[Person, Person]:
+    """Two who have the other's link, have written to each other, and both know it."""
+    anna, boris = await nodes.join("anna"), await nodes.join("boris")
+    await befriend(anna, boris)
+    await write(anna, boris, "hello")
+    await write(boris, anna, "hello")
+    await meet(anna, boris)
+    return anna, boris
+
+
+async def post(person: Person, space: bytes, text: str) -> Entry:
+    """Say something in a space."""
+    return await person.node.append(person, space, POST.name, Note(text), life_ms=20 * DAY_MS)
+
+
+async def share(giver: Person, *takers: Person) -> None:
+    """All that one node holds goes to the others."""
+    for taker in takers:
+        await hand_over(entries_of(giver), taker)
+
+
+def forks(person: Person) -> list[tuple[int]]:
+    """Places where a node holds two entries of one device."""
+    return person.node.query(
+        "SELECT count(*) FROM entry WHERE author IS NOT NULL GROUP BY author, space, seq HAVING count(*) > 1"
+    )
+
+
+class TestCopies:
+    @story
+    async def test_a_copied_home_and_its_original_never_continue_one_chain(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await friends(nodes)
+            space = await anna.node.new_space(anna, "news")
+            await boris.node.follow(space)
+            await post(anna, space, "one")
+            copy = await nodes.copy("anna", "copy")
+            anna = nodes.person("anna")
+            before = anna.device
+            await post(anna, space, "two")
+            last = await post(anna, space, "three")
+            await share(anna, boris)
+            # The copy meets what its own device said elsewhere: it says nothing more as that device.
+            await share(boris, copy)
+            assert copy.device != before == anna.device
+            fourth = await post(copy, space, "four")
+            assert fourth.header.author == copy.device
+            # The original learns of it, by the space alone, and is still until it begins anew.
+            await share(copy, boris, anna)
+            with pytest.raises(UsageError, match="device renew"):
+                await post(anna, space, "five")
+            with pytest.raises(UsageError, match="device renew"):
+                await write(anna, boris, "five")
+            await anna.renew()
+            assert anna.device not in (before, copy.device)
+            await post(anna, space, "five")
+            await share(anna, boris)
+            await share(copy, boris)
+            assert forks(boris) == []
+            ended = [r for e in entries_of(boris) if (r := revocation_in(e)) is not None]
+            assert {(r.device, r.seq, r.last) for r in ended} == {(before, last.header.seq, last.id)}
+            said = [e for e in entries_of(boris) if e.header.kind == POST.name]
+            assert len(said) == 5
+            assert not any(is_ended(e.header, e.id, anna.identity, ended) for e in said)
+
+    @story
+    async def test_a_copy_that_speaks_first_finds_the_fork_and_stops_at_once(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await friends(nodes)
+            space = await anna.node.new_space(anna, "news")
+            await boris.node.follow(space)
+            copy = await nodes.copy("anna", "copy")
+            anna = nodes.person("anna")
+            before = anna.device
+            await post(anna, space, "here")
+            await post(copy, space, "there")
+            await share(copy, anna)
+            await share(anna, boris)
+            assert anna.device != before
+            assert forks(boris) == [(2,)], "both were said, and both are kept"
+            await share(boris, copy)
+            await copy.renew()
+            for person in (anna, copy):
+                await post(person, space, "again")
+                await share(person, boris)
+            assert forks(boris) == [(2,)]
+
+    @story
+    async def test_who_renews_loses_no_mail_and_is_written_to_without_asking(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await friends(nodes)
+            await write(boris, anna, "sealed to the device of before")
+            under_way = entries_of(boris)
+            before = anna.device
+            await anna.renew()
+            await hand_over(under_way, anna)
+            assert notes(anna) == ["hello", "sealed to the device of before"]
+            await meet(anna, boris)
+            assert {(d.device.device == anna.device, d.warning) for d in boris.contact_devices(anna.identity)} == {
+                (True, "new_device"),
+                (False, "revoked"),
+            }
+            count = len(entries_of(boris))
+            await write(boris, anna, "to the new one")
+            assert len(entries_of(boris)) == count + 1, "nothing is sealed to the one that is no more"
+            await meet(boris, anna)
+            assert "to the new one" in notes(anna)
+            await write(anna, boris, "from the new one")
+            await meet(anna, boris)
+            assert "from the new one" in notes(boris)
+            assert before not in {row[0] for row in boris.query("SELECT device FROM device WHERE accepted = 1")}
+
+    @story
+    async def test_who_never_gave_a_link_learns_of_the_new_device_too(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await nodes.join("anna"), await nodes.join("boris")
+            await boris.add_contact(await anna.link())
+            await write(boris, anna, "hello")
+            await meet(boris, anna)
+            await anna.renew()
+            await write(anna, boris, "from the new one")
+            await meet(anna, boris)
+            assert notes(boris) == ["from the new one"]
+
+    @story
+    async def test_a_link_of_the_device_of_before_still_leads_to_the_person(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await nodes.join("anna"), await nodes.join("boris")
+            link = await anna.link()
+            await anna.renew()
+            await boris.add_contact(link)
+            await write(boris, anna, "by the old link")
+            await meet(boris, anna)
+            assert notes(anna) == ["by the old link"]
+            await write(anna, boris, "welcome")
+            await meet(anna, boris)
+            assert notes(boris) == ["welcome"]
+            assert boris.contact(anna.identity).warnings == ("new_device",)
+
+    @story
+    async def test_the_other_copy_is_told_even_where_nobody_speaks_in_a_space(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            await friends(nodes)
+            copy = await nodes.copy("anna", "copy")
+            anna = nodes.person("anna")
+            await copy.renew()
+            await share(copy, anna)
+            assert anna.is_ended
+            with pytest.raises(UsageError, match="device renew"):
+                await anna.link()
+            anna = await nodes.come_back("anna")
+            assert anna.is_ended
+
+    @story
+    async def test_the_second_that_renews_waits_for_the_contacts_word(self, tmp_path: Path) -> None:
+        """Contacts cannot know which of two copies is in the right hands."""
+        async with society(tmp_path) as nodes:
+            _, boris = await friends(nodes)
+            copy = await nodes.copy("anna", "copy")
+            anna = nodes.person("anna")
+            await copy.renew()
+            await meet(copy, boris)
+            await anna.renew()
+            await meet(anna, boris)
+            warnings = {d.device.device: d.warning for d in boris.contact_devices(anna.identity)}
+            assert (warnings[copy.device], warnings[anna.device]) == ("new_device", "unknown_device")
+
+    @story
+    async def test_a_renewal_survives_the_restart(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await friends(nodes)
+            await anna.renew()
+            device = anna.device
+            anna = await nodes.come_back("anna")
+            assert anna.device == device
+            await meet(anna, boris)
+            await write(boris, anna, "to the new one")
+            await meet(boris, anna)
+            assert "to the new one" in notes(anna)
+
+
+class TestRevocation:
+    @story
+    async def test_a_restore_ends_the_lost_device_in_letters_and_spaces(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await friends(nodes)
+            space = await anna.node.new_space(anna, "news")
+            await boris.node.follow(space)
+            last = await post(anna, space, "before")
+            again = await nodes.join("again", backup=await anna.backup("backup words"))
+            await again.node.follow(space)
+            assert [d.device for d in again.old_devices()] == [anna.device]
+            await again.revoke_device(anna.device)
+            assert again.old_devices() == []
+            assert [d.revoked for d in again.devices()] == [False, True]
+            late = await post(anna, space, "by the thief")
+            await share(anna, boris)
+            await share(again, boris)
+            assert {
+                (d.device.device == anna.device, d.accepted, d.warning) for d in boris.contact_devices(anna.identity)
+            } == {
+                (True, False, "revoked"),
+                (False, False, "unknown_device"),
+            }
+            ended = [r for e in entries_of(boris) if (r := revocation_in(e)) is not None]
+            assert [is_ended(e.header, e.id, anna.identity, ended) for e in (last, late)] == [False, True]
+            with pytest.raises(UsageError, match="nothing can be sealed"):
+                await write(boris, anna, "to the thief?")
+            await boris.accept_device(anna.identity)
+            assert [d.warning for d in boris.contact_devices(anna.identity)] == ["", "revoked"]
+            await write(boris, anna, "welcome")
+            await share(boris, again, anna)
+            assert "welcome" in notes(again)
+            assert "welcome" not in notes(anna)
+
+    @story
+    async def test_letters_of_an_ended_device_are_shown_with_doubt_and_its_receipts_count_for_nothing(
+        self, tmp_path: Path
+    ) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await friends(nodes)
+            letter = await write(boris, anna, "for the lost one")
+            again = await nodes.join("again", backup=await anna.backup("backup words"))
+            await again.revoke_device(anna.device)
+            nodes.clock.advance(ms=HOUR_MS)
+            await share(again, boris)
+            assert boris.doubts(anna.device, nodes.clock() - 2 * HOUR_MS) == ""
+            await share(boris, anna)
+            await write(anna, boris, "still me")
+            await share(anna, boris)
+            assert "still me" in notes(boris)
+            assert boris.doubts(anna.device, nodes.clock()) == "revoked"
+            assert [one.event for one in boris.custody([letter])[letter]] == ["kept"]
+
+    @story
+    async def test_only_an_earlier_device_of_ones_own_can_be_revoked(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await friends(nodes)
+            with pytest.raises(UsageError, match="device renew"):
+                await anna.revoke_device(anna.device)
+            with pytest.raises(NotFoundError):
+                await anna.revoke_device(boris.device)
+
+    @story
+    async def test_what_was_ended_stays_so_after_a_restore_of_the_contact(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await friends(nodes)
+            await anna.renew()
+            await meet(anna, boris)
+            other = await nodes.join("boris again", backup=await boris.backup("backup words"))
+            assert [d.warning for d in other.contact_devices(anna.identity)] == [
+                d.warning for d in boris.contact_devices(anna.identity)
+            ]
+            assert other.query("SELECT count(*) FROM revoked") == [(1,)]
+
+    @story
+    async def test_a_revocation_stays_as_long_as_what_it_ends(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, _ = await friends(nodes)
+            space = await anna.node.new_space(anna, "news")
+            await post(anna, space, "one")
+            await anna.renew()
+            (entry,) = [e for e in entries_of(anna) if e.header.kind == REVOKE.name]
+            assert entry.header.expires_day == 0
+            await settle(anna)

@@ -58,9 +58,8 @@ class Phone:
 
     def click(self, name: str) -> None:
         """Press a button or a link by what it says, and wait for the page that follows."""
-        main = self.page
-        button = main.get_by_role("button", name=name, exact=True)
-        (button if button.count() else main.get_by_role("link", name=name, exact=True)).first.click()
+        button = self.page.get_by_role("button", name=name, exact=True)
+        button.or_(self.page.get_by_role("link", name=name, exact=True)).first.click()
         self.page.wait_for_load_state("load")
 
     def fill(self, label: str, text: str) -> None:

@@ -22,7 +22,7 @@ from outlast import __version__
 from outlast.edges.config import format_address, parse_address
 from outlast.edges.metrics import METRICS
 from outlast.errors import NotFoundError, StorageError, UsageError
-from outlast.kernel import Contact, Level, Node, PeerState, Rows, id_text, node_text, parse_node, parse_space
+from outlast.kernel import Contact, Level, Node, PeerState, id_text, node_text, parse_node, parse_space
 from outlast.ui.operation import Call, Nothing, Operation
 
 LOW_SPACE_BYTES: Final = 256 * 1024 * 1024
@@ -353,7 +353,17 @@ async def backup(call: Call[Saving]) -> Saved:
 
 async def doctor(call: Call[Nothing]) -> Diagnosis:
     """Look at what goes wrong most often."""
-    return Diagnosis(list(_examine(call.node)))
+    node = call.node
+    checks = list(_examine(node))
+    if node.locked:
+        return Diagnosis([*checks, Check("store", "ok", "locked, not looked at")])
+    entries, size = _usage(node)
+    # On the thread that writes: pages are read meanwhile.
+    checks.append(_soundness("store", await node.write(node.open_store.is_sound), f"{entries} entries, {size} bytes"))
+    for person in list(node.people.values()):
+        sound = await node.write(person.vault.is_sound)
+        checks.append(_soundness("vault", sound, f"{len(person.contacts())} contacts"))
+    return Diagnosis([*checks, *_surroundings(node)])
 
 
 OPERATIONS: Final[list[Operation[Any, Any]]] = [
@@ -474,13 +484,9 @@ def _examine(node: Node) -> Iterator[Check]:
     yield Check("core dumps", "warn" if dumps else "ok", "possible: keys could reach a file" if dumps else "off")
     swap = _swap()
     yield Check("swap", "warn" if swap else "ok", "in use: keys could reach the disk" if swap else "none")
-    if node.locked:
-        yield Check("store", "ok", "locked, not looked at")
-        return
-    entries, size = _usage(node)
-    yield _look_into("store", node, f"{entries} entries, {size} bytes")
-    for person in node.people.values():
-        yield _look_into("vault", person, f"{len(person.contacts())} contacts")
+
+
+def _surroundings(node: Node) -> Iterator[Check]:
     peers = _peers(node)
     connected = sum(peer.connected for peer in peers)
     yield Check("peers", "warn" if peers and not connected else "ok", f"{connected} of {len(peers)} connected")
@@ -489,12 +495,8 @@ def _examine(node: Node) -> Iterator[Check]:
         yield Check(f"room {name}", "warn" if state.level == Level.WARN else level, state.reason_code)
 
 
-def _look_into(name: str, rows: Rows, content: str) -> Check:
-    try:
-        whole = rows.query("SELECT * FROM pragma_quick_check") == [("ok",)]
-    except StorageError:
-        whole = False
-    return Check(name, "ok", content) if whole else Check(name, "bad", "damaged: restore from the backup file")
+def _soundness(name: str, sound: bool, content: str) -> Check:
+    return Check(name, "ok", content) if sound else Check(name, "bad", "damaged: restore from the backup file")
 
 
 def _files(home: Path) -> Iterator[Path]:

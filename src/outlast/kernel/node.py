@@ -354,11 +354,15 @@ class Node:
             self.failed.exception()
 
     async def _cancel(self, group: str) -> None:
-        for task in self._tasks.get(group, ()):
-            task.cancel()
-        for task in self._tasks.pop(group, ()):
+        tasks = self._tasks.pop(group, [])
+        for task in tasks:
+            task.remove_done_callback(self._ended)
+        # However those end that are told to end, it is no defect: what they wait for may be locked under them.
+        told = [task for task in tasks if task.cancel()]
+        await asyncio.gather(*told, return_exceptions=True)
+        for task in set(tasks).difference(told):
             with contextlib.suppress(asyncio.CancelledError, OutlastError):
-                await task
+                task.result()
 
     # ---- the threads ----
 

@@ -492,6 +492,10 @@ class Store:
             )
         )
 
+    def is_sound(self) -> bool:
+        """Whether no page of the file is damaged; reads all of it, which may take seconds."""
+        return self._database.is_sound()
+
     # ---- reader ----
 
     def query(self, sql: str, args: Sequence[Value] = ()) -> list[tuple[Any, ...]]:

@@ -280,14 +280,19 @@ async def _hold_channels(node: Node) -> None:
     here: set[str] = set()
     while True:
         revision = node.revision
-        for person in [person for key, person in node.people.items() if key not in here]:
-            for one in view.follows(person):
-                if one.space not in node.spaces():
-                    await node.follow(one.space)
-                    if _is_here(node, person):
-                        await _remember(node, person, [Put(view.FOLLOW, {"space": one.space, "read_n": 0})])
-        here = set(node.people)
+        with contextlib.suppress(StorageError):  # with the next news there may be room again
+            for person in [person for key, person in node.people.items() if key not in here]:
+                await _hold_channels_of(node, person)
+            here = set(node.people)
         await node.wait(revision)
+
+
+async def _hold_channels_of(node: Node, person: Person) -> None:
+    for one in view.follows(person):
+        if one.space not in node.spaces():
+            await node.follow(one.space)
+            if _is_here(node, person):
+                await _remember(node, person, [Put(view.FOLLOW, {"space": one.space, "read_n": 0})])
 
 
 async def _drop_removed(node: Node) -> None:

@@ -51,6 +51,7 @@ CLAIMS: Final = 32
 """How many of the newest verified letters' dates count as claims about the time."""
 
 CustodyEvent = Literal["kept", "copied", "received", "read"]
+DeviceState = Literal["ok", "renewed", "ended"]
 _EVENTS: Final[tuple[CustodyEvent, ...]] = ("kept", "copied", "received", "read")
 
 
@@ -400,6 +401,20 @@ class Person:
     def old_devices(self) -> list[Device]:
         """The earlier devices of this person that are not revoked yet, the latest first."""
         return [one.device for one in self.devices()[1:] if not one.revoked]
+
+    @property
+    def device_state(self) -> DeviceState:
+        """``ended`` by another device; ``renewed`` by itself, and nobody was told yet; else ``ok``."""
+        if self.is_ended:
+            return "ended"
+        return "ok" if self.vault.meta(own_devices.RENEWED) is None else "renewed"
+
+    async def note_renewal(self) -> None:
+        """The person was told that the device has renewed itself."""
+        await self.node.write(
+            lambda: self.vault.write(lambda tx: tx.execute("DELETE FROM meta WHERE name = ?", (own_devices.RENEWED,)))
+        )
+        self.node.touch()
 
     async def revoke_device(self, device: bytes) -> None:
         """End an earlier device (see ``devices.revoke``); raises NotFoundError, UsageError."""

@@ -153,6 +153,12 @@ def test_every_answer_of_a_whole_life_is_as_the_document_says(tmp_path: Path) ->
         assert (await ada("contact.block", who="Бела"))["blocked"]
         assert not (await ada("contact.block", who="Бела", blocked=False))["blocked"]
         assert (await ada("contact.rename", who="Бела", name="Bela"))["name"] == "Bela"
+        assert [one["state"] for one in (await ada("contact.accept", who="Bela"))["devices"]] == ["accepted"]
+        assert [one["state"] for one in await ada("device.list")] == ["present"]
+        before, *_ = await ada("device.list")
+        assert (await ada("device.revoke", 400, key=before["key"]))["code"] == 2
+        assert [one["state"] for one in await ada("device.renew")] == ["present", "revoked"]
+        assert await ada("device.revoke", all=True) == await ada("device.list")
         assert (await ada("contact.get", 404, who="nobody"))["code"] == 4
         assert (await ada("contact.add", 400, link="outlast://contact/x"))["code"] in (2, 6)
 

@@ -147,6 +147,13 @@ async def take_back(node: Node, person: Person, letter: bytes) -> None:
         raise UsageError("this message may have left already: it cannot be taken back")
 
 
+def doubts(person: Person, message: Message) -> str:
+    """Why a letter may be by somebody else: ``revoked`` or ``unknown_device``; empty when nothing speaks for that."""
+    if message.device is None or message.received_ms is None:
+        return ""
+    return person.doubts(message.device, message.received_ms)
+
+
 def custody(person: Person, messages: Sequence[Message]) -> dict[bytes, list[Custody]]:
     """Where the person's own letters among these have been; what one stick told at once stands in its natural order."""
     found = person.custody([message.letter for message in messages if message.outgoing])

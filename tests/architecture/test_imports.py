@@ -46,8 +46,10 @@ FORBIDDEN = [
 # What the kernel may do itself: the shell around its machines. Everything else there is a machine.
 SHELL = {
     "__init__",
+    "circular",
     "database",
     "devices",
+    "groups",
     "home",
     "inbox",
     "neighbours",

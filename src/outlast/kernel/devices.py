@@ -153,7 +153,7 @@ def known_heads(person: Person, device: bytes) -> dict[bytes, Head]:
     heads: dict[bytes, Head] = {}
     for space, seq, entry in person.query("SELECT space, seq, id FROM head WHERE device = ?", (device,)):
         heads[bytes(space)] = Head(int.from_bytes(seq, "big"), bytes(entry))
-    followed = store.spaces()
+    followed = set(store.spaces()) - store.closed().keys()
     for space in followed:
         found = store.head(space, device)
         if found is not None and (space not in heads or found[0] > heads[space].seq):

@@ -512,7 +512,8 @@ class Inbox:
         elif room is not None and kind is not None and _is_of(kind, sealed.body):
             letter = Letter(sealed.id, sealed.kind, sealed.body, sealed.sent_ms, device.identity, device.device, now)
             tx.apply(room.receive(letter, tx), room.name)
-            news.receipts.setdefault(device.identity, []).append(sealed.id)
+            if sealed.kind not in SILENT:
+                news.receipts.setdefault(device.identity, []).append(sealed.id)
         return True
 
     def _hear_of_devices(self, tx: Transaction, sender: bytes, body: bytes, now: int, introduced: set[bytes]) -> None:

@@ -356,13 +356,15 @@ class Neighbours:
         if not self._is_better(peer, link, initiator):
             await channel.close()
             return False
+        spaces, access = node.named()
         bounds = carriage(link.bits_per_s, metered=link.cost is Cost.METERED)
         limits = sync.Limits(intake_bytes=node.share_left(peer), output_bytes=self._output_left(link, bounds))
         session = sync.Session(
             initiator=initiator,
             key=channel.session_key,
             peer=peer,
-            spaces=node.spaces(),
+            spaces=spaces,
+            access=access,
             today=node.today(),
             pruned_day=node.pruned_day,
             rand=os.urandom,

@@ -51,6 +51,7 @@ from outlast.kernel.admit import (
 )
 from outlast.kernel.backup import BackupBody
 from outlast.kernel.chunks import Chunk, Manifest, Splitter, Wanted, is_chunked
+from outlast.kernel.circular import GROUPS
 from outlast.kernel.entry import (
     DAY_MS,
     INLINE_MAX_BYTES,
@@ -65,13 +66,14 @@ from outlast.kernel.home import Home
 from outlast.kernel.identity import SealingKey, check_name, verify
 from outlast.kernel.keyslot import check_passphrase
 from outlast.kernel.kinds import Kind, Kinds
+from outlast.kernel.membership import MEMBER_ACT, Membership
 from outlast.kernel.metrics import Metrics
 from outlast.kernel.neighbours import Neighbours, PeerState
 from outlast.kernel.people import new_person, restore_person
 from outlast.kernel.person import Person
 from outlast.kernel.revocation import REVOKE
 from outlast.kernel.room import Level, Room, RowChanges, Status, Value
-from outlast.kernel.space import GENESIS, OPEN, SpaceBody, make_genesis, space_of
+from outlast.kernel.space import CLOSED, GENESIS, OPEN, SEALED, SpaceBody, make_genesis, space_of
 from outlast.kernel.store import REFUSED_MAX, Grown, Incoming, Progress, Store
 from outlast.kernel.vault import Vault
 
@@ -123,9 +125,10 @@ class Node:
         """Made by ``open`` alone."""
         self.home = home
         self.rooms: Mapping[str, Room] = {room.name: room for room in rooms}
-        self.kinds = Kinds([GENESIS, REVOKE, *(kind for room in rooms for kind in room.kinds)])
-        self.letters = Kinds([kind for room in rooms for kind in room.letters])
-        self.letter_rooms: Mapping[str, Room] = {kind.name: room for room in rooms for kind in room.letters}
+        self.kinds = Kinds([GENESIS, MEMBER_ACT, REVOKE, *(kind for room in rooms for kind in room.kinds)])
+        private = (GROUPS, *rooms)
+        self.letters = Kinds([kind for room in private for kind in room.letters])
+        self.letter_rooms: Mapping[str, Room] = {kind.name: room for room in private for kind in room.letters}
         self.store: Store | None = None
         self.people: dict[str, Person] = {}
         self.files_auto_bytes = FILES_AUTO_BYTES
@@ -320,7 +323,7 @@ class Node:
     async def _open_person(self, key: str, passphrase: str | None) -> Person:
         def act() -> Vault:
             secret = self.home.open_key(key, passphrase)
-            return Vault.open(self.home.vault_path(key), secret, rooms=tuple(self.rooms.values()))
+            return Vault.open(self.home.vault_path(key), secret, rooms=(GROUPS, *self.rooms.values()))
 
         vault = await self.write(act)
         try:
@@ -330,13 +333,15 @@ class Node:
             await self.write(vault.close)
             raise
         self.people[key] = person
-        self._spawn(key, person.outbox.run(), person.inbox.run(), person.inbox.run_later())
+        self._spawn(key, person.outbox.run(), person.inbox.run(), person.inbox.run_later(), person.groups.run())
         self.touch()
         return person
 
     async def _close_person(self, key: str) -> None:
         await self._cancel(key)
         person = self.people.pop(key)
+        if person.groups.access:
+            self.neighbours.refresh()
         with contextlib.suppress(StorageError):
             await self.write(partial(person.vault.write, person.leave))
         await self.write(person.vault.close)
@@ -507,9 +512,12 @@ class Node:
 
     def check_own(self, entries: Sequence[Entry]) -> None:
         """Raise UsageError when the door would turn away one of these, before anybody is promised anything."""
-        spaces = frozenset(self.open_store.spaces())
+        spaces, closed = frozenset(self.open_store.spaces()), self.open_store.closed()
         for entry in entries:
-            verdict = examine(entry, AdmissionState(kinds=self.kinds, spaces=spaces, pruned_day=self.pruned_day))
+            verdict = examine(
+                entry,
+                AdmissionState(kinds=self.kinds, spaces=spaces, closed=closed, pruned_day=self.pruned_day),
+            )
             if isinstance(verdict, Refused | Held):
                 raise UsageError(f"this cannot be kept: {verdict.rule.line}")
 
@@ -560,7 +568,7 @@ class Node:
     async def _admit(self, arrivals: Sequence[_Arrival]) -> list[list[Verdict]]:
         store = self.open_store
         states: list[tuple[list[bytes | Entry], AdmissionState]] = []
-        spaces = frozenset(store.spaces())
+        spaces, closed = frozenset(store.spaces()), store.closed()
         room_left = {
             space: max(0, SPACE_QUOTA_BYTES - int(store.usage_of(space).bytes))
             for space in spaces
@@ -581,6 +589,7 @@ class Node:
                     AdmissionState(
                         kinds=self.kinds,
                         spaces=spaces,
+                        closed=closed,
                         pruned_day=self.pruned_day,
                         known=known,
                         incomplete=store.incomplete(list(large)),
@@ -720,9 +729,24 @@ class Node:
         """
         known = self._speakable(space, kind)
         payload = known.encode(body)
+        if space in self.open_store.closed():
+            return await person.groups.append(space, known, payload, life_ms, local)
         if len(payload) > PAYLOAD_MAX_BYTES:
             raise UsageError(f"an entry holds at most {PAYLOAD_MAX_BYTES} bytes, this has {len(payload)}")
-        return await person.outbox.append(space, known, payload, life_ms, local)
+        return await self._append(person, space, known, payload, life_ms, local)
+
+    async def _append(
+        self,
+        person: Person,
+        space: bytes,
+        kind: Kind,
+        payload: bytes,
+        life_ms: int,
+        local: RowChanges,
+        size_bytes: int | None = None,
+    ) -> Entry:
+        make = partial(person.outbox.next, space, kind, payload, life_ms, size_bytes)
+        return await person.outbox.append(space, make, lambda _: (local, ()))
 
     def _speakable(self, space: bytes, kind: str) -> Kind:
         known = self.kinds.get(kind)
@@ -750,6 +774,8 @@ class Node:
         when it is larger than its kind allows, StorageError when the disk is full; then nothing is kept.
         """
         known, store = self._speakable(space, kind), self.open_store
+        if store.closed().get(space) == SEALED:
+            raise UsageError("a sealed group holds no files yet: share this another way")
         if known.body is not None:
             raise UsageError(f"entries of kind {kind!r} are made of a body: use append")
         splitter, first, stage = Splitter(known.max_bytes), 0, None
@@ -764,10 +790,10 @@ class Node:
                 first += len(chunks)
             last, manifest = splitter.finish()
             if manifest is None:
-                return await person.outbox.append(space, known, last.data, life_ms, local)
+                return await self._append(person, space, known, last.data, life_ms, local)
             assert stage is not None
             await self.write(partial(store.stage_chunks, stage, first, [last]))
-            entry = await person.outbox.append(space, known, manifest.hashes, life_ms, local, manifest.size_bytes)
+            entry = await self._append(person, space, known, manifest.hashes, life_ms, local, manifest.size_bytes)
             if not store.known([entry.id]):
                 stage = None  # the disk is full: the entry takes its chunks from there when it comes in
             return entry
@@ -858,20 +884,46 @@ class Node:
         while await self.write(store.free_chunks):
             pass
 
-    async def new_space(self, person: Person, name: str) -> bytes:
-        """Found an open space whose one signer is ``person``; returns its id (32 B). It is followed from now on."""
+    async def new_space(self, person: Person, name: str, type: str = OPEN) -> bytes:
+        """Found a space whose owner is ``person``; returns its id (32 B). It is followed from now on.
+
+        ``type`` is "open", "members" (what it holds stands readable in members' nodes) or "sealed".
+        """
+        if type in CLOSED:
+            return await person.groups.found(name, type)
+        if type != OPEN:
+            raise UsageError(f"a space is {OPEN}, {' or '.join(CLOSED)}")
         body = SpaceBody(OPEN, check_name(name), person.certificate, "owner", (person.identity,), os.urandom(16))
         genesis = make_genesis(person.signing_key, body, self.now_ms())
         await self.follow(genesis.id)
         await person.outbox.keep([genesis])
         return genesis.id
 
-    async def follow(self, space: bytes) -> None:
-        """Hold this space and reconcile it with neighbours; what was held back for it is let in."""
+    def members(self, space: bytes) -> Membership:
+        """Who belongs to a closed space; raises NotFoundError when nobody who is unlocked here has joined it."""
+        for person in self.people.values():
+            with contextlib.suppress(NotFoundError):
+                return person.groups.membership(space)
+        raise NotFoundError("nobody who is unlocked here belongs to this group")
+
+    def named(self) -> tuple[list[bytes], dict[bytes, bytes]]:
+        """The spaces to speak of with neighbours, and the access keys of those that are closed.
+
+        A closed space whose members are locked is not spoken of.
+        """
+        access = {space: key for person in self.people.values() for space, key in person.groups.access.items()}
+        closed = self.open_store.closed()
+        return [space for space in self.spaces() if space not in closed or space in access], access
+
+    async def follow(self, space: bytes, type: str = OPEN) -> None:
+        """Hold this space and reconcile it with neighbours; what was held back for it is let in.
+
+        A closed one is joined by ``Person.join_space``, which calls this.
+        """
         store = self.open_store
 
         def act() -> list[bytes]:
-            store.put_space(space)
+            store.put_space(space, type=type)
             return store.release(space)
 
         held = await self.write(act)
@@ -1003,7 +1055,7 @@ def _make_person(
 ) -> None:
     key = os.urandom(8).hex()
     secret = home.new_key(key, passphrase)
-    vault = Vault.open(home.vault_path(key), secret, rooms=rooms, restore=backup.rooms if backup else None)
+    vault = Vault.open(home.vault_path(key), secret, rooms=(GROUPS, *rooms), restore=backup.rooms if backup else None)
     try:
         new_person(vault, name, entropy, day_of(max(_system_ms(), BUILT_MS)))
         if backup is not None:

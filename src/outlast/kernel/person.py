@@ -16,9 +16,11 @@ import msgspec
 from outlast.errors import NotFoundError, StorageError, UsageError
 from outlast.kernel import devices as own_devices
 from outlast.kernel import invite, mail, people, trips
+from outlast.kernel.circular import INVITED
 from outlast.kernel.database import Transaction
 from outlast.kernel.devices import OwnDevice
 from outlast.kernel.entry import DAY_MS, day_of
+from outlast.kernel.groups import Group, Groups, Said
 from outlast.kernel.hpke import OpeningKey
 from outlast.kernel.identity import (
     Device,
@@ -108,6 +110,7 @@ class Person:
         self.take_keys(vault.query)
         self.outbox = Outbox(self)
         self.inbox = Inbox(self)
+        self.groups = Groups(self)
 
     def take_keys(self, query: Query) -> None:
         """Read out of the vault by which device this person speaks, and which of theirs still get mail."""
@@ -355,6 +358,36 @@ class Person:
     def authored(self, entries: Iterable[bytes]) -> list[bytes]:
         """Those of the entries that are this person's letters."""
         return [e for e in entries if self.query("SELECT 1 FROM sent WHERE entry = ?", (e,))]
+
+    # ---- groups ----
+
+    def invitations(self) -> list[Group]:
+        """The closed spaces that somebody has added this person to, and that wait for ``join_space``."""
+        return self.groups.held(INVITED)
+
+    async def join_space(self, space: bytes) -> None:
+        """Join a closed space that this person was added to; until then nothing of it is in the node's store."""
+        await self.groups.join(space)
+
+    async def leave_space(self, space: bytes) -> None:
+        """Leave a closed space, or decline an invitation to it; what is here of it goes."""
+        await self.groups.leave(space)
+
+    async def add_member(self, space: bytes, identity: bytes, role: str = "member") -> None:
+        """Add a contact to a closed space as "member" or "admin", or tell a member everything once more."""
+        await self.groups.add(space, identity, role)
+
+    async def remove_member(self, space: bytes, identity: bytes) -> None:
+        """Remove a member of a closed space; what is said from now on is for the others alone."""
+        await self.groups.remove(space, identity)
+
+    async def renew_space(self, space: bytes) -> None:
+        """Give the members of a closed space a new key."""
+        await self.groups.renew(space)
+
+    def read_space(self, space: bytes, limit: int = 1000) -> list[Said]:
+        """The newest entries of a joined closed space, oldest first, opened."""
+        return self.groups.read(space, limit)
 
     # ---- bundles and backup ----
 

@@ -29,7 +29,7 @@ from outlast.kernel.entry import CHUNK_BYTES, PAYLOAD_MAX_BYTES, Entry, Header, 
 from outlast.kernel.forward import ALL_PRIORITIES
 from outlast.kernel.mail import MAIL_PRIORITY, MAIL_SPACE
 from outlast.kernel.room import Change, Event, Room, Value
-from outlast.kernel.space import NO_SPACE
+from outlast.kernel.space import NO_SPACE, OPEN
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +50,9 @@ _SCHEMA: Final = (
     """
     CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE room (name TEXT PRIMARY KEY, version INTEGER NOT NULL, cursor INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE space (n INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, followed INTEGER NOT NULL);
+    CREATE TABLE space (
+        n INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, followed INTEGER NOT NULL, type TEXT NOT NULL DEFAULT 'open'
+    );
 
     -- n is the cursor of the entry's ADMITTED change. prefix is the first 8 bytes of the id: indexes over random bytes
     -- cost most of a commit, and short ones less. author and seq are NULL outside chains. Payloads above 1 KiB stand in
@@ -445,13 +447,13 @@ class Store:
         """Forget a neighbour; whether there was one."""
         return self._write(lambda t: t.execute("DELETE FROM peer WHERE node = ?", (node,))) > 0
 
-    def put_space(self, space: bytes, followed: bool = True) -> None:
-        """Follow a space, or stop following it and keep what is held of it."""
+    def put_space(self, space: bytes, followed: bool = True, type: str = OPEN) -> None:
+        """Follow a space, or stop following it and keep what is held of it; what is closed is never opened again."""
         self._write(
             lambda t: t.execute(
-                "INSERT INTO space (id, followed) VALUES (?, ?)"
-                " ON CONFLICT (id) DO UPDATE SET followed = excluded.followed",
-                (space, int(followed)),
+                "INSERT INTO space (id, followed, type) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE"
+                " SET followed = excluded.followed, type = iif(excluded.type = ?, type, excluded.type)",
+                (space, int(followed), type, OPEN),
             )
         )
 
@@ -673,6 +675,17 @@ class Store:
     def spaces(self) -> list[bytes]:
         """The spaces that are followed."""
         return [row[0] for row in self._database.query("SELECT id FROM space WHERE followed ORDER BY n")]
+
+    def closed(self) -> dict[bytes, str]:
+        """Those of the followed spaces that are for members, with their types."""
+        return dict(self._database.query("SELECT id, type FROM space WHERE followed AND type <> ?", (OPEN,)))
+
+    def lasting(self, space: bytes) -> list[bytes]:
+        """The ids of a space's entries that never expire, in the order in which they came."""
+        rows = self._database.query(
+            f"SELECT id FROM entry WHERE space = {_SPACE} AND expires_day = 0 ORDER BY n", (space,)
+        )
+        return [row[0] for row in rows]
 
     def head(self, space: bytes, author: bytes) -> tuple[int, bytes] | None:
         """The highest (seq, id) of an author's chain in a space; of a fork the branch that came first."""

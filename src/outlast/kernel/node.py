@@ -540,9 +540,11 @@ class Node:
             while self._arrivals:
                 taken: list[_Arrival] = []
                 size = 0
-                while self._arrivals and size < BATCH_MAX:
-                    taken.append(self._arrivals.pop(0))
+                waiting = [self._arrivals[place] for place in forward.in_turn([one.source for one in self._arrivals])]
+                while waiting and size < BATCH_MAX:
+                    taken.append(waiting.pop(0))
                     size += len(taken[-1].batch)
+                self._arrivals = waiting
                 try:
                     results = await self._admit(taken)
                 except Exception as error:

@@ -50,6 +50,7 @@ SHELL = {
     "database",
     "devices",
     "groups",
+    "discovery",
     "home",
     "inbox",
     "neighbours",

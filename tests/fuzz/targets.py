@@ -15,11 +15,13 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
+from ipaddress import IPv4Address
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+from zeroconf.asyncio import AsyncServiceInfo
 
 from outlast.edges import gate
 from outlast.edges.api import LocalApi
@@ -67,6 +69,7 @@ from outlast.kernel.identity import (
 )
 from outlast.kernel.invite import make_channel_link, make_link, read_channel_link, read_link
 from outlast.kernel.kinds import Kind, KindError, Kinds
+from outlast.kernel.links import beacon, lan
 from outlast.kernel.links.channel import MESSAGE_MAX_BYTES, Channel, Opened
 from outlast.kernel.links.link import Cost, Duplex
 from outlast.kernel.mail import MailError, SealedLetter
@@ -887,6 +890,26 @@ def handshakes() -> Iterable[bytes]:
         yield packed(int(pattern), False, sent[0])
 
 
+def hear(data: bytes) -> str | None:
+    """The text of a TXT record, from the network to what is made of it."""
+    info = AsyncServiceInfo(lan.SERVICE, f"x.{lan.SERVICE}", properties=data)
+    said = beacon.read_fields(info.properties)
+    if said is None:
+        return "no announcement"
+    assert len(said.beacons) <= beacon.BEACONS_MAX
+    beacon.recognise(said, {bytes(32): bytes(32)}, (IPv4Address(1), 1))
+    return None
+
+
+def announcements() -> Iterable[bytes]:
+    """TXT records of nodes with few and many neighbours."""
+    for neighbours in (0, 9, 120):
+        keys = [secret("key", number) for number in range(neighbours)]
+        said = beacon.announce(secret("node"), keys, (IPv4Address(1), 1), stream("lan"), strangers=neighbours == 9)
+        fields = [name + b"=" + value for name, value in beacon.to_fields(said).items()]
+        yield b"".join(bytes([len(field)]) + field for field in fields)
+
+
 class OneWay:
     """A link that brings these pieces and takes nothing."""
 
@@ -1340,6 +1363,7 @@ TARGETS = (
         (HandshakeError,),
         4,
     ),
+    Target("announcement", announcements, run_with(hear), (), 2),
     Target("frames", frames, run_with(read_frames), (), 2),
     Target("handshake", handshakes, run_with(shake), (HandshakeError,), 4),
     Target("messages of a TCP link", channel_messages, channel_reader, (ProtocolError,), 2),

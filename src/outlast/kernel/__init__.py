@@ -4,6 +4,7 @@ from outlast.kernel.backup import FILE_MAX_BYTES as BACKUP_MAX_BYTES
 from outlast.kernel.backup import BackupBody, open_backup
 from outlast.kernel.backup import count as count_backup
 from outlast.kernel.devices import OwnDevice
+from outlast.kernel.discovery import Discovery
 from outlast.kernel.entry import DAY_MS, Entry
 from outlast.kernel.home import Home
 from outlast.kernel.identity import (
@@ -59,6 +60,7 @@ __all__ = [
     "Custody",
     "Delete",
     "Device",
+    "Discovery",
     "Duplex",
     "Entry",
     "Event",

@@ -52,6 +52,7 @@ from outlast.kernel.admit import (
 from outlast.kernel.backup import BackupBody
 from outlast.kernel.chunks import Chunk, Manifest, Splitter, Wanted, is_chunked
 from outlast.kernel.circular import GROUPS
+from outlast.kernel.discovery import Discovery, Lookout
 from outlast.kernel.entry import (
     DAY_MS,
     INLINE_MAX_BYTES,
@@ -139,6 +140,7 @@ class Node:
         self.failed: asyncio.Future[None] = self.loop.create_future()
         """Ends with the error when a part of the node fails; who runs the node waits for it."""
         self.neighbours = Neighbours(self, dial=dial)
+        self.lookout = Lookout(self)
         self._system_ms = system_ms
         self._floor_ms = BUILT_MS
         self._news = asyncio.Event()
@@ -270,6 +272,7 @@ class Node:
 
     async def lock(self) -> None:
         """Close all vaults and the store, end all sessions; what is acknowledged is durable already."""
+        await self.lookout.stop()
         await self.neighbours.stop()
         for key in list(self.people):
             await self._close_person(key)
@@ -982,6 +985,7 @@ class Node:
             raise UsageError("this is the node itself: name another one")
         await self.write(lambda: self.open_store.put_peer(node_id, host, port))
         self.neighbours.refresh_peers()
+        self.lookout.refresh()
         self.touch()
 
     async def peer_remove(self, node_id: bytes) -> None:
@@ -989,6 +993,18 @@ class Node:
         if not await self.write(lambda: self.open_store.remove_peer(node_id)):
             raise NotFoundError("no such neighbour: see `outlast peer list`")
         self.neighbours.refresh_peers()
+        self.lookout.refresh()
+        self.touch()
+
+    @property
+    def discovery(self) -> Discovery:
+        """Whom this node is to look for in the local network while it runs: nobody, until somebody here has said so."""
+        chosen = (self.open_store.meta("discovery") or b"").decode()
+        return Discovery(chosen) if chosen in Discovery.__members__.values() else Discovery.OFF
+
+    async def set_discovery(self, mode: Discovery) -> None:
+        """Look for these in the local network, now and at every later start."""
+        await self.write(lambda: self.open_store.set_meta("discovery", mode.encode()))
         self.touch()
 
     def peers(self) -> list[PeerState]:

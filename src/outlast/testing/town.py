@@ -293,9 +293,9 @@ class Place:
         """Keep a chunk wherever its content has it, and tell the sessions."""
         self.asked_chunks += 1
         manifest = self._manifest(chunk.id)
-        assert manifest is not None
+        if manifest is None:
+            return  # its entry expired meanwhile
         held = self.chunks.setdefault(chunk.id, {})
-        assert chunk.place not in held, "a chunk came twice"
         held.update((place, chunk.data) for place in manifest.places_of(chunk.hash))
         whole = [] if self._missing(chunk.id) else [chunk.id]
         for changes in self.content_listeners:
@@ -329,6 +329,8 @@ class Place:
         """End the process and begin it again: what is not durable is gone."""
         self.shelf.reopen()
         self.listeners.clear()
+        self.content_listeners.clear()
+        self.downloads = Downloads()
 
     def session(self, *, initiator: bool, key: bytes, peer: bytes, limits: Limits | None = None) -> Session:
         """A new session with a neighbour."""
@@ -524,6 +526,7 @@ class Meeting:
         self._answers[end].clear()
         self._ingests[end].clear()
         self.news[end].clear()
+        self.content_news[end].clear()
 
     def end(self) -> None:
         """Cut the link, if it is still there, and tell both sides."""

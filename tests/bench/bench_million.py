@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 from outlast.kernel import Home, Node, find_rooms, node_text, parse_space
-from outlast.kernel.entry import DAY_MS, HOUR_MS, Entry, Header, encode_header, entry_id, expiry_day, signing_input
+from outlast.kernel.entry import DAY_MS, HOUR_MS, Entry, Header, expiry_day, sign_entry
 from outlast.kernel.identity import SigningKey
 from outlast.kernel.log import Head
 from outlast.kernel.mail import MAIL_KIND, MAIL_LIFE_DAYS, MAIL_PRIORITY, MAIL_SPACE
@@ -234,8 +234,7 @@ def envelope(chance: Random, ts_ms: int) -> Entry:
         tags=(chance.randbytes(16),),
         stamp_nonce=0,
     )
-    data = encode_header(header)
-    return Entry(header, data, author.sign(signing_input(data)), entry_id(data), payload)
+    return sign_entry(header, author, payload)
 
 
 def post(author: SigningKey, space: bytes, head: Head | None, number: int, ts_ms: int) -> Entry:
@@ -257,5 +256,4 @@ def post(author: SigningKey, space: bytes, head: Head | None, number: int, ts_ms
         tags=(),
         stamp_nonce=0,
     )
-    data = encode_header(header)
-    return Entry(header, data, author.sign(signing_input(data)), entry_id(data), payload)
+    return sign_entry(header, author, payload)

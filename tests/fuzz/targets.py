@@ -42,7 +42,7 @@ from outlast.kernel.entry import (
     encode_header,
     entry_id,
     pack,
-    signing_input,
+    sign_entry,
     unpack,
     unpack_all,
 )
@@ -198,8 +198,7 @@ def entry(payload: bytes | None, **fields: Any) -> Entry:
             **fields,
         }
     )
-    data = encode_header(header)
-    return Entry(header, data, author.sign(signing_input(data)), entry_id(data), payload)
+    return sign_entry(header, author, payload)
 
 
 @cache

@@ -29,7 +29,7 @@ from outlast.kernel.entry import (
     encode_header,
     entry_id,
     expiry_day,
-    signing_input,
+    sign_entry,
 )
 from outlast.kernel.hpke import OpeningKey
 from outlast.kernel.identity import (
@@ -352,8 +352,7 @@ def _envelope(author: SigningKey, now_ms: int, handle: bytes, payload: bytes | N
         tags=(handle,),
         stamp_nonce=0,
     )
-    encoded = encode_header(header)
-    return Entry(header, encoded, author.sign(signing_input(encoded)), entry_id(encoded), payload)
+    return sign_entry(header, author, payload)
 
 
 def _payload(entry: Entry) -> bytes:

@@ -24,10 +24,8 @@ from outlast.kernel.entry import (
     Entry,
     Header,
     day_of,
-    encode_header,
-    entry_id,
     expiry_day,
-    signing_input,
+    sign_entry,
 )
 from outlast.kernel.expiry import Prune, leapt, prune_before, sane_now
 from outlast.kernel.forward import Offer, Tier
@@ -207,8 +205,7 @@ class Place:
             tags=(),
             stamp_nonce=self.random.getrandbits(32),
         )
-        data = encode_header(header)
-        return Entry(header, data, self.key.sign(signing_input(data)), entry_id(data), payload)
+        return sign_entry(header, self.key, payload)
 
     def continue_chain(self, space: bytes, text: str, key: SigningKey | None = None, *, life_days: int = 30) -> Entry:
         """Write the next note of a chain as this place knows it: its own, or that of a key that was copied here."""

@@ -27,6 +27,7 @@ from outlast.kernel.entry import (
     encode_header,
     entry_id,
     pack,
+    sign_entry,
     signing_input,
     unpack,
 )
@@ -149,8 +150,7 @@ def forge(payload: bytes, author: SigningKey, **changed: Any) -> Entry:
         payload_size=len(payload),
         **changed,
     )
-    data = encode_header(header)
-    return Entry(header, data, author.sign(signing_input(data)), entry_id(data), payload)
+    return sign_entry(header, author, payload)
 
 
 class TestSpace:

@@ -6,7 +6,7 @@ from hashlib import sha256
 
 import msgspec
 
-from outlast.kernel.entry import DAY_MS, Entry, Header, encode_header, entry_id, expiry_day, signing_input
+from outlast.kernel.entry import DAY_MS, Entry, Header, expiry_day, sign_entry
 from outlast.kernel.identity import SigningKey, certify
 from outlast.kernel.revocation import REVOKE, Revoke, revoke
 from outlast.kernel.room import Letter
@@ -57,8 +57,7 @@ def entry(
         tags=(),
         stamp_nonce=number,
     )
-    data = encode_header(header)
-    return Entry(header, data, author.sign(signing_input(data)), entry_id(data), payload)
+    return sign_entry(header, author, payload)
 
 
 def post(

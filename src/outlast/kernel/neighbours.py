@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("outlast")
 
-"""The kind of all links so far."""
 RETRY_MIN_S: Final = 1.0
 RETRY_MAX_S: Final = 60.0
 TICK_S: Final = 10.0

@@ -11,7 +11,7 @@ travels by the secret of a contact link and brings the sender's device certifica
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Final, NamedTuple
 
@@ -172,11 +172,6 @@ def intro_counter(own_secret: bytes, receiver: Device, day: int, number: int) ->
 def tag(key: bytes, day: int, counter: int) -> bytes:
     """The tag (16 B) of the envelope number ``counter`` (u32) on ``day`` (days since 1970, UTC)."""
     return hmac.digest(key, day.to_bytes(4, "big") + counter.to_bytes(4, "big"), "sha256")[:TAG_BYTES]
-
-
-def expected_tags(key: bytes, days: Iterable[int], start: int, window: int) -> dict[bytes, tuple[int, int]]:
-    """The tags to look up: tag -> (day, counter), ``window`` counters a day from ``start``."""
-    return {tag(key, day, counter): (day, counter) for day in days for counter in range(start, start + window)}
 
 
 def seal_letter(

@@ -49,6 +49,7 @@ SHELL = {
     "circular",
     "database",
     "devices",
+    "endings",
     "groups",
     "discovery",
     "home",

@@ -28,7 +28,7 @@ from outlast.edges.api import LocalApi
 from outlast.edges.config import parse_address
 from outlast.edges.web import read_cookies
 from outlast.errors import LockedError, OutlastError, ProtocolError, StorageError, UsageError
-from outlast.kernel import backup, bundle, hpke, keyslot, mail, revocation, room
+from outlast.kernel import backup, bundle, hpke, keyslot, mail, revocation, room, tombstone
 from outlast.kernel.admit import AdmissionState, Candidate, examine
 from outlast.kernel.bundle import BundleError, BundleReader, BundleWriter
 from outlast.kernel.chunks import Downloads
@@ -305,6 +305,7 @@ KINDS: tuple[Kind, ...] = (
     GENESIS,
     revocation.REVOKE,
     revocation.DEVICES,
+    tombstone.TOMBSTONE,
     *ROOM.kinds,
     *ROOM.letters,
     Kind("receipt", Receipt, max_bytes=4096),
@@ -330,6 +331,7 @@ def bodies() -> Iterable[bytes]:
         Post("hello", None),
         revocation.Revoke(revocation.revoke(somebody("Ada").identity, owner.device)),
         msgspec.msgpack.decode(next(iter(device_letters())), type=revocation.Devices),
+        tombstone.Tombstone((secret("post"), secret("other")), owner.certificate),
         Hide(secret("post")),
         ChannelDevice(owner.certificate),
         Text("hello", bytes(16)),
@@ -372,6 +374,23 @@ def revocation_bodies() -> Iterable[bytes]:
     identity, device = somebody("Ada").identity.public, somebody("Bob").signing.public
     for space, seq, last in ((mail.MAIL_SPACE, 0, None), (secret("space"), 2**64 - 1, secret("entry"))):
         yield msgspec.msgpack.encode(revocation.RevocationBody(identity, device, space, seq, last))
+
+
+def read_tombstone(data: bytes) -> str | None:
+    """A tombstone of any body names few ids, and judging it raises nothing."""
+    post = entry(b"x")
+    brought = entry(data, kind="tombstone", expires_day=0)
+    names = tombstone.ended_by(brought)
+    assert len(names) <= tombstone.ENDED_MAX
+    assert all(len(id) == 32 for id in names)
+    ended = tombstone.ends(brought, post.header, None, [])
+    return None if ended else "ends nothing"
+
+
+def tombstones() -> Iterable[bytes]:
+    """Bodies of tombstones: by the author, and by somebody else."""
+    for name in ("Ada", "Bob"):
+        yield tombstone.TOMBSTONE.encode(tombstone.Tombstone((secret("post"),), somebody(name).device.certificate))
 
 
 def read_devices(data: bytes) -> str | None:
@@ -1294,6 +1313,7 @@ TARGETS = (
         3,
     ),
     Target("revocation behind its signature", revocation_bodies, run_with(read_signed_revocation), (IdentityError,), 1),
+    Target("tombstone", tombstones, run_with(read_tombstone), (), 1),
     Target("letter about devices", device_letters, run_with(read_devices), (), 1),
     Target("certificate behind its signatures", device_bodies, run_with(read_signed_certificate), (IdentityError,), 2),
     Target(

@@ -13,6 +13,7 @@ from tests.kernel.society import (
     Society,
     befriend,
     carry,
+    entries_of,
     envelopes,
     hand_over,
     ids,
@@ -112,6 +113,33 @@ def holds(person: Person, space: bytes) -> set[bytes]:
     """The ids of all that this person's node holds of a space."""
     store = person.node.open_store
     return {id.tobytes() for day, _ in store.buckets(space) for id in store.bucket(space, day)[1]}
+
+
+@pytest.mark.parametrize("type", TYPES)
+@story
+async def test_a_member_whose_device_began_anew_goes_on_and_the_old_device_counts_no_more(
+    type: str, tmp_path: Path
+) -> None:
+    async with society(tmp_path) as nodes:
+        anna, boris, clara = await trio(nodes)
+        space = await group(type, anna, boris, clara)
+        await say(boris, space, "before")
+        await everybody_meets(anna, boris, clara)
+        copy = await nodes.copy("boris", "copy")
+        boris = nodes.person("boris")
+        await copy.renew()
+        await everybody_meets(anna, copy, clara)
+        await say(copy, space, "anew")
+        await say(boris, space, "by the copied device")
+        await everybody_meets(anna, copy, clara)
+        await hand_over([e for e in entries_of(boris) if e.header.space == space], anna)
+        for one in (anna, copy):
+            assert texts(one, space) == ["before", "anew"]
+            assert members(one, space) == {"anna", "boris", "clara"}
+        # The copied device learns of it within the group, too, and is still.
+        await hand_over([e for e in entries_of(anna) if e.header.space == space], boris)
+        await boris.groups.tend()
+        assert boris.is_ended
 
 
 class TestJoining:

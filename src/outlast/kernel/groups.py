@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Final
 
 from outlast.errors import NotFoundError, ProtocolError, StorageError, UsageError
 from outlast.kernel import circular
+from outlast.kernel import devices as own_devices
 from outlast.kernel.admit import Held
 from outlast.kernel.circular import CIRCULAR, INVITED, JOINED, LEFT
 from outlast.kernel.entry import PAYLOAD_MAX_BYTES, Entry, pack, unpack
 from outlast.kernel.epoch import EPOCHS_MAX, Inner, access_key, commitment, epoch_key, open_entry, seal_entry
-from outlast.kernel.identity import check_name, read_certificate
+from outlast.kernel.identity import check_name, identity_key, read_certificate
 from outlast.kernel.kinds import Kind
 from outlast.kernel.log import next_entry
 from outlast.kernel.mail import LETTER_MAX_BYTES
@@ -43,6 +44,7 @@ from outlast.kernel.membership import (
     resolve,
 )
 from outlast.kernel.outbox import RETRY_S, Outgoing
+from outlast.kernel.revocation import REVOKE, Revocation, Revoke, is_ended, revocation_of, revoke
 from outlast.kernel.room import Delete, Put, RowChange, RowChanges
 from outlast.kernel.space import GENESIS, SEALED, make_closed_genesis, open_genesis
 
@@ -89,6 +91,8 @@ class _Reading:
     def __init__(self) -> None:
         self.secrets: dict[bytes, bytes] = {}
         self.acts: dict[bytes, Act | None] = {}
+        self.ended: list[Revocation] = []
+        """Of devices, by the identities of whoever they were."""
         self.key: tuple[object, ...] = ()
         self.membership: Membership | None = None
 
@@ -146,16 +150,23 @@ class Groups:
                     commitments[act.id] = act.commitment
             reading.secrets.update({e: s for e, s in rows if commitments.get(e) == commitment(s)})
             opened = {
-                entry.id: _act_of(entry, inner)
+                entry.id: inner
                 for entry in store.load(waiting)
                 if (inner := _inner(group, entry, reading.secrets)) is not None
             }
-            reading.acts.update(opened)
+            reading.acts.update({entry.id: _act_of(entry, opened[entry.id]) for entry in store.load(opened)})
+            revokes = (inner.body for inner in opened.values() if inner.kind == REVOKE.name)
+            reading.ended += [one for body in revokes if (one := revocation_of(body, space)) is not None]
             waiting = [id for id in waiting if id not in opened]
             if not opened:
                 break
         founding = Founding(space, owner.identity, owner.device, body.commitment)
-        reading.membership = resolve(founding, (act for act in reading.acts.values() if act is not None))
+        acts = [
+            act
+            for act in reading.acts.values()
+            if act is not None and not any(one.ends(act.author, act.device, act.seq, act.id) for one in reading.ended)
+        ]
+        reading.membership = resolve(founding, acts)
         reading.key = key
         return reading.membership
 
@@ -168,19 +179,22 @@ class Groups:
             for id in store.bucket(space, day)[1]:
                 entry = store.get(id.tobytes())
                 inner = None if entry is None else _inner(group, entry, secrets)
-                if entry is None or inner is None or inner.kind in (GENESIS.name, MEMBER_ACT.name):
+                if entry is None or inner is None or inner.kind in (GENESIS.name, MEMBER_ACT.name, REVOKE.name):
                     continue
                 device = entry.header.author
+                author = membership.devices.get(device)
                 found.append(
                     Said(
                         entry.id,
                         inner.kind,
                         inner.body,
                         device,
-                        membership.devices.get(device),
+                        author,
                         entry.header.clock,
                         inner.ts_ms,
-                        membership.speaks(device, entry.header.seq),
+                        membership.speaks(device, entry.header.seq)
+                        and author is not None
+                        and not is_ended(entry.header, entry.id, author, self._readings[space].ended),
                     )
                 )
         found.sort(key=lambda said: (said.clock, said.at_ms, said.id))
@@ -279,6 +293,8 @@ class Groups:
                 await self.tend()
             except StorageError:
                 await asyncio.sleep(RETRY_S)
+            except UsageError:
+                pass  # the device began anew or was ended meanwhile: what is due comes up again with that news
             await self._node.wait(revision)
 
     async def tend(self) -> None:
@@ -290,7 +306,11 @@ class Groups:
                 await self._let_in(group.space)
                 membership = self.membership(group.space)
                 if self._person.identity in membership.roles:
+                    await self._hear_of_end(group.space)
+                    if self._person.is_ended:
+                        continue
                     membership = await self._show_device(group.space, membership)
+                    await self._end_devices(group, membership)
                     if membership.stale and self._is_first_leader(membership):
                         await self._act(group.space, RENEW, secret=os.urandom(32))
                         membership = self.membership(group.space)
@@ -332,6 +352,24 @@ class Groups:
             return membership
         await self._act(space, HERE)
         return self.membership(space)
+
+    async def _hear_of_end(self, space: bytes) -> None:
+        for one in self._readings[space].ended:
+            if (one.identity, one.device) == (self._person.identity, self._person.device) and not self._person.is_ended:
+                await self._person.inbox.be_ended(one.signed)
+
+    async def _end_devices(self, group: Group, membership: Membership) -> None:
+        """Say of each device that this person has ended up to where it counts here."""
+        space, me = group.space, self._person.identity
+        said = {one.device for one in self._readings[space].ended if one.identity == me}
+        for (ended,) in self._person.query("SELECT device FROM revoked WHERE identity = ?", (me,)):
+            device = bytes(ended)
+            if membership.devices.get(device) == me and device not in said and self._knows_key(space, membership):
+                head = own_devices.known_head(self._person, device, space)
+                body = Revoke(revoke(identity_key(self._person.entropy), device, space, *(head or ())))
+                secrets = {epoch: self._readings[space].secrets[epoch] for epoch in membership.epochs}
+                payload = REVOKE.encode(body)
+                await self._say(group, REVOKE.name, payload, REVOKE.priority, 0, secrets, membership, lambda _: ())
 
     async def _spread(self, group: Group, membership: Membership) -> None:
         """Tell members among the contacts the secrets that they may lack, and who is new all there is to know."""

@@ -242,7 +242,7 @@ class Inbox:
     async def _look_through(self, changes: Sequence[Change]) -> None:
         self.is_elsewhere = self.is_elsewhere or any(devices.is_elsewhere(self._person, change) for change in changes)
         for signed in filter(None, (devices.ends_this(self._person, change) for change in changes)):
-            await self._be_ended(signed)
+            await self.be_ended(signed)
         found = [
             change.entry
             for change in changes
@@ -541,7 +541,8 @@ class Inbox:
                     devices.put_revoked(tx, one.identity, one.device, one.signed, now)
                     self._person.is_ended = True
 
-    async def _be_ended(self, signed: bytes) -> None:
+    async def be_ended(self, signed: bytes) -> None:
+        """Take in that another device of this person has ended this one."""
         person, now = self._person, self._node.now_ms()
         await self._node.write(
             lambda: self._vault.write(lambda tx: devices.put_revoked(tx, person.identity, person.device, signed, now))

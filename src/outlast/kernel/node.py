@@ -36,7 +36,7 @@ from typing import Any, Final, Self, TypeVar
 import msgspec
 
 from outlast.errors import LockedError, NotFoundError, OutlastError, StorageError, UsageError
-from outlast.kernel import expiry, forward, mail
+from outlast.kernel import endings, expiry, forward, mail
 from outlast.kernel.admit import (
     UNLIMITED,
     AdmissionState,
@@ -74,8 +74,9 @@ from outlast.kernel.people import new_person, restore_person
 from outlast.kernel.person import Person
 from outlast.kernel.revocation import REVOKE
 from outlast.kernel.room import Level, Room, RowChanges, Status, Value
-from outlast.kernel.space import CLOSED, GENESIS, OPEN, SEALED, SpaceBody, make_genesis, space_of
+from outlast.kernel.space import CLOSED, GENESIS, OPEN, SEALED, SpaceBody, make_genesis, read_genesis, space_of
 from outlast.kernel.store import REFUSED_MAX, Grown, Incoming, Progress, Store
+from outlast.kernel.tombstone import ENDED_MAX, LASTING, TOMBSTONE, Tombstone, allowed, life_for
 from outlast.kernel.vault import Vault
 
 T = TypeVar("T")
@@ -126,7 +127,7 @@ class Node:
         """Made by ``open`` alone."""
         self.home = home
         self.rooms: Mapping[str, Room] = {room.name: room for room in rooms}
-        self.kinds = Kinds([GENESIS, MEMBER_ACT, REVOKE, *(kind for room in rooms for kind in room.kinds)])
+        self.kinds = Kinds([GENESIS, MEMBER_ACT, REVOKE, TOMBSTONE, *(kind for room in rooms for kind in room.kinds)])
         private = (GROUPS, *rooms)
         self.letters = Kinds([kind for room in private for kind in room.letters])
         self.letter_rooms: Mapping[str, Room] = {kind.name: room for room in private for kind in room.letters}
@@ -657,6 +658,7 @@ class Node:
                 store.spend(payer, day, steps * SPENT_STEP_BYTES)
         if incoming:
             changes = store.append(incoming)
+            endings.carry_out(store, changes)
             for name in self.rooms:
                 while store.fold(name, fresh=changes):
                     pass
@@ -752,6 +754,26 @@ class Node:
     ) -> Entry:
         make = partial(person.outbox.next, space, kind, payload, life_ms, size_bytes)
         return await person.outbox.append(space, make, lambda _: (local, ()))
+
+    async def end(self, person: Person, space: bytes, ids: Sequence[bytes], *, local: RowChanges = ()) -> Entry:
+        """End entries of a followed space before their time: their payloads go, here and wherever this arrives.
+
+        Their author may, and whom the space's genesis names. Returns the tombstone. Raises NotFoundError, UsageError.
+        """
+        targets = self.open_store.load(ids)
+        if len(targets) != len(ids) or any(target.header.space != space for target in targets):
+            raise NotFoundError("what is to be ended is not here: wait until it has arrived")
+        if self.open_store.closed().get(space) == SEALED:
+            raise UsageError("in a sealed group nothing can be ended before its time yet")
+        if not 0 < len(ids) <= ENDED_MAX or any(target.header.kind in LASTING for target in targets):
+            raise UsageError(f"1 to {ENDED_MAX} entries can be ended at once, and none that ends others")
+        genesis = self.open_store.get(space)
+        named = allowed(read_genesis(genesis)) if genesis is not None and genesis.payload is not None else set()
+        if person.identity not in named and any(target.header.author != person.device for target in targets):
+            raise UsageError("only its author, or whom the channel's beginning names, can end this")
+        body = Tombstone(tuple(ids), person.certificate)
+        life_ms = life_for([target.header for target in targets], self.now_ms())
+        return await self.append(person, space, TOMBSTONE.name, body, life_ms=life_ms, local=local)
 
     def _speakable(self, space: bytes, kind: str) -> Kind:
         known = self.kinds.get(kind)

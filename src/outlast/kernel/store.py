@@ -57,7 +57,7 @@ _SCHEMA: Final = (
     -- n is the cursor of the entry's ADMITTED change. prefix is the first 8 bytes of the id: indexes over random bytes
     -- cost most of a commit, and short ones less. author and seq are NULL outside chains. Payloads above 1 KiB stand in
     -- a table of their own, so that a walk over entries need not step over them. whole: 0 the payload has not come yet,
-    -- 1 it is here, 2 it was here and was dropped.
+    -- 1 it is here, 2 it was here and was dropped, 3 a tombstone has ended it and it is not taken again.
     CREATE TABLE entry (
         n INTEGER PRIMARY KEY, prefix INTEGER NOT NULL, id BLOB NOT NULL, space INTEGER NOT NULL,
         expires_day INTEGER NOT NULL, ts_ms INTEGER NOT NULL, author BLOB, seq INTEGER, tier INTEGER NOT NULL,
@@ -87,6 +87,8 @@ _SCHEMA: Final = (
     CREATE TABLE chunk_data (n INTEGER PRIMARY KEY, data BLOB NOT NULL);
     CREATE TABLE stage (n INTEGER PRIMARY KEY AUTOINCREMENT, space INTEGER NOT NULL, day INTEGER NOT NULL);
 
+    -- What a tombstone (n) names, and whose device a revocation (n): their ids, before these are here, too.
+    CREATE TABLE ending (target BLOB NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (target, n)) WITHOUT ROWID;
     CREATE TABLE tag (prefix INTEGER NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (prefix, n)) WITHOUT ROWID;
     CREATE TABLE bucket (
         space INTEGER NOT NULL, expires_day INTEGER NOT NULL, entries INTEGER NOT NULL, bytes INTEGER NOT NULL,
@@ -242,6 +244,58 @@ class Store:
 
         return self._write(act)
 
+    def note_endings(self, entry: bytes, targets: Sequence[bytes]) -> None:
+        """Remember that a held entry, by its id, is about these ids of entries, or keys of devices."""
+        if targets:
+            rows = [(target, _prefix(entry), entry) for target in targets]
+            self._write(
+                lambda t: t.executemany(
+                    "INSERT OR IGNORE INTO ending SELECT ?, n FROM entry WHERE prefix = ? AND id = ?", rows
+                )
+            )
+
+    def end(self, id: bytes) -> Change | None:
+        """Drop an entry's payload for good: it is not taken again; None when it was not here."""
+
+        def act(t: Transaction) -> Change | None:
+            change = self.drop_payload(id)
+            t.execute("UPDATE entry SET whole = 3 WHERE prefix = ? AND id = ?", (_prefix(id), id))
+            return change
+
+        return self._write(act)
+
+    def get_now(self, id: bytes) -> Entry | None:
+        """The entry of that id, as ``get`` does, within the present transaction too."""
+        rows = self._database.read(f"SELECT {_ENTRY} FROM entry e WHERE {_BY_ID}", (_prefix(id), id))
+        return _entry(*rows[0]) if rows else None
+
+    def endings(self, target: bytes) -> list[Entry]:
+        """The held entries that are about this id or device, within the present transaction too."""
+        rows = self._database.read(
+            f"SELECT {_ENTRY} FROM ending x JOIN entry e ON e.n = x.n WHERE x.target = ? ORDER BY x.n", (target,)
+        )
+        return [_entry(*row) for row in rows]
+
+    def is_alone(self, entry: Entry) -> bool:
+        """Whether a held entry is the only one here of its number in its chain, within the present transaction too."""
+        h = entry.header
+        rows = self._database.read(
+            f"SELECT count(*) FROM entry WHERE author = ? AND space = {_SPACE} AND seq = ?",
+            (h.author, h.space, h.seq - _SEQ_ZERO),
+        )
+        return int(rows[0][0]) <= 1
+
+    def named(self, ids: Sequence[bytes], spaces: Sequence[bytes] = ()) -> list[Entry]:
+        """The held entries that some entry is about and none has ended, of these ids or spaces; without payloads."""
+        if not self._database.read("SELECT 1 FROM ending LIMIT 1"):
+            return []
+        found = "SELECT e.header, e.signature, e.id, NULL FROM entry e WHERE whole <> 3"
+        named = " AND EXISTS (SELECT 1 FROM ending x WHERE x.target = e.id)"
+        rows = self._database.read(f"{found} AND e.prefix IN carray(?){named}", (_prefixes(ids),))
+        for space in spaces:
+            rows += self._database.read(f"{found} AND e.space = {_SPACE}{named}", (space,))
+        return [_entry(*row) for row in rows]
+
     def put_chunks(self, chunks: Sequence[Chunk]) -> Grown:
         """Store chunks, each at all its places in its entry; what is here already is skipped.
 
@@ -373,6 +427,7 @@ class Store:
             if not removed:
                 t.execute("DELETE FROM refused WHERE day < ?", (before_day,))
                 t.execute("DELETE FROM spent WHERE day < ?", (before_day,))
+                t.execute("DELETE FROM ending WHERE n NOT IN (SELECT n FROM entry)")
                 self._forget_gone(t)
             return removed
 
@@ -512,7 +567,7 @@ class Store:
         """Which of these ids are held without their payload."""
         asked = set(ids)
         rows = self._database.query(
-            "SELECT id FROM entry WHERE prefix IN carray(?) AND whole <> 1", (_prefixes(asked),)
+            "SELECT id FROM entry WHERE prefix IN carray(?) AND whole IN (0, 2)", (_prefixes(asked),)
         )
         return {row[0] for row in rows} & asked
 
@@ -789,7 +844,7 @@ class Store:
 
     def _attach(self, t: Transaction, id: bytes, payload: bytes) -> list[Change]:
         rows = _with_place(t, id)
-        if not rows or rows[0][3] is not None:
+        if not rows or rows[0][3] is not None or not _is_open(t, rows[0][4]):
             return []
         header, signature, _, _, n, space, day = rows[0]
         entry = _entry(header, signature, id, payload)
@@ -893,6 +948,11 @@ def _held(rows: Database | Transaction, ids: set[bytes]) -> set[bytes]:
 
 def _with_place(t: Transaction, id: bytes) -> list[tuple[Any, ...]]:
     return t.query(f"SELECT {_ENTRY}, e.n, e.space, e.expires_day FROM entry e WHERE {_BY_ID}", (_prefix(id), id))
+
+
+def _is_open(t: Transaction, n: int) -> bool:
+    """Whether the payload of an entry may still come: no tombstone has ended it."""
+    return not t.query("SELECT 1 FROM entry WHERE n = ? AND whole = 3", (n,))
 
 
 def _open_file(t: Transaction, n: int, entry: Entry) -> list[Change]:

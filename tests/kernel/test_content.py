@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tracemalloc
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -126,6 +127,24 @@ async def test_content_above_the_limit_comes_when_somebody_asks_for_it(tmp_path:
         assert boris.node.content(small.id).held_bytes == 0
         await boris.node.fetch(small.id)
         await until(lambda: is_whole(boris, small), boris)
+
+
+@story
+async def test_content_can_be_asked_for_before_its_manifest_is_here_and_after_it_was_dropped(tmp_path: Path) -> None:
+    async with society(tmp_path) as nodes:
+        anna, boris, space = await two(nodes)
+        boris.node.files_auto_bytes = 0
+        entry = await put(anna, space, some_bytes(3_000_000))
+        bare = replace(entry, payload=None)
+        await boris.node.ingest([anna.node.open_store.load([space])[0], bare])
+        assert await boris.node.fetch(entry.id) == (0, 3_000_000)
+        await link(boris, anna)
+        await until(lambda: is_whole(boris, entry), boris)
+        await boris.node.write(lambda: boris.node.open_store.drop_payload(entry.id))
+        await boris.node._free_chunks(boris.node.open_store)
+        assert (await boris.node.fetch(entry.id), chunks_stored(boris)) == ((0, 3_000_000), 0)
+        await until(lambda: is_whole(boris, entry), boris)
+        assert read(boris.node, entry) == some_bytes(3_000_000)
 
 
 @story

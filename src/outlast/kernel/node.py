@@ -857,7 +857,8 @@ class Node:
         store = self.open_store
         progress = self.content(entry)
         if not progress.is_whole:
-            await self.write(partial(store.want, entry))
+            if await self.write(partial(store.want, entry)):
+                self.neighbours.refresh()  # sessions ask for payloads when they start
             self.neighbours.more_wanted()
         return progress
 

@@ -69,7 +69,8 @@ _SCHEMA: Final = (
     CREATE INDEX entry_bare ON entry (n) WHERE whole = 0;
     CREATE TABLE payload (n INTEGER PRIMARY KEY, data BLOB NOT NULL);
 
-    -- Content in chunks. file: one row for each entry whose manifest is here; wanted: 0 if its size allows, 1 somebody
+    -- Content in chunks. file: one row for each entry whose manifest is here, or is waited for because somebody asked
+    -- for the content; wanted: 0 if its size allows, 1 somebody
     -- asked for it, -1 it was dropped. piece: which chunk stands at a place of an entry, only for those that are here;
     -- negative entries are stages. Equal chunks of one space are held once, those of two spaces twice: else who shares
     -- one space with this node could find out what it holds of another. refs: how many pieces name the chunk.
@@ -312,7 +313,7 @@ class Store:
                 by_entry.setdefault(chunk.id, []).append(chunk)
             for id, its in by_entry.items():
                 rows = _with_place(t, id)
-                if not rows or not (file := _file(t, rows[0][4])):
+                if not rows or not (file := _file(t, rows[0][4])) or rows[0][3] is None:
                     continue
                 header, signature, _, payload, n, space, _ = rows[0]
                 manifest = Manifest(file.size_bytes, payload)
@@ -329,15 +330,20 @@ class Store:
         return self._write(act)
 
     def want(self, id: bytes) -> bool:
-        """Fetch this entry's content, whatever its size; False when there is no such entry, or not in chunks."""
-        return self._write(lambda t: _set_wanted(t, id, 1)) > 0
+        """Fetch this entry's content, whatever its size; whether a payload has to come first that was dropped."""
+
+        def act(t: Transaction) -> bool:
+            _set_wanted(t, id, 1)
+            return t.execute(f"UPDATE entry AS e SET whole = 0 WHERE {_BY_ID} AND whole = 2", (_prefix(id), id)) > 0
+
+        return self._write(act)
 
     def open_content(self, id: bytes) -> tuple[Wanted | None, Grown]:
         """What is missing of an entry's content, once what its space holds already is taken from there."""
 
         def act(t: Transaction) -> tuple[Wanted | None, Grown]:
             rows = _with_place(t, id)
-            if not rows or not (file := _file(t, rows[0][4])) or file.is_whole:
+            if not rows or not (file := _file(t, rows[0][4])) or rows[0][3] is None or file.is_whole:
                 return None, Grown([], {}, [])
             header, signature, _, payload, n, space, _ = rows[0]
             manifest = Manifest(file.size_bytes, payload)
@@ -641,7 +647,7 @@ class Store:
         """
         return self._database.query(
             "SELECT e.id, s.id, f.size_bytes - f.held_bytes, f.wanted FROM file f JOIN entry e ON e.n = f.n"
-            " JOIN space s ON s.n = e.space WHERE f.held_bytes < f.size_bytes AND s.followed"
+            " JOIN space s ON s.n = e.space WHERE f.held_bytes < f.size_bytes AND e.whole = 1 AND s.followed"
             " AND (f.wanted = 1 OR f.wanted = 0 AND f.size_bytes <= ?) ORDER BY f.n DESC LIMIT ?",
             (auto_bytes, limit),
         )
@@ -990,10 +996,14 @@ def _file(t: Transaction, n: int) -> Progress | None:
     return Progress(*rows[0]) if rows else None
 
 
-def _set_wanted(t: Transaction, id: bytes, wanted: int) -> int:
-    return t.execute(
-        f"UPDATE file SET wanted = ? WHERE n = (SELECT n FROM entry e WHERE {_BY_ID})", (wanted, _prefix(id), id)
-    )
+def _set_wanted(t: Transaction, id: bytes, wanted: int) -> None:
+    for n, header in t.query(f"SELECT n, header FROM entry e WHERE {_BY_ID}", (_prefix(id), id)):
+        h = _decode(header)
+        if is_chunked(h):
+            t.execute(
+                "INSERT INTO file VALUES (?, ?, 0, ?) ON CONFLICT (n) DO UPDATE SET wanted = excluded.wanted",
+                (n, h.payload_size, wanted),
+            )
 
 
 def _put_chunk(t: Transaction, space: int, hash: bytes, data: bytes) -> int:

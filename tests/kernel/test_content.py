@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import tracemalloc
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -16,6 +15,7 @@ from outlast.kernel.entry import CHUNK_BYTES, DAY_MS, PAYLOAD_MAX_BYTES, Entry
 from outlast.kernel.node import FILES_AUTO_BYTES, Node
 from outlast.kernel.person import Person
 from outlast.kernel.room import Event
+from outlast.kernel.store import Progress
 from tests.kernel.society import FILE, POST, Note, Society, society, story, until
 from tests.kernel.test_neighbours import link
 
@@ -249,9 +249,10 @@ async def test_posts_come_while_a_file_is_on_its_way(tmp_path: Path) -> None:
         anna, boris, space = await two(nodes)
         entry = await put(anna, space, some_bytes(15 << 20))
         await link(boris, anna)
-        await until(lambda: boris.node.open_store.progress(entry.id) is not None, boris)
-        post = await anna.node.append(anna, space, POST.name, Note("now"), life_ms=WEEK_MS)
-        await until(lambda: bool(boris.node.open_store.known([post.id])), boris)
-        assert not is_whole(boris, entry)
-        await until(lambda: is_whole(boris, entry), boris)
-        await asyncio.sleep(0)
+        store = boris.node.open_store
+        await until(lambda: (store.progress(entry.id) or Progress(0, 1)).held_bytes > 0, boris)
+        for number in range(5):
+            await anna.node.append(anna, space, POST.name, Note(f"{number}"), life_ms=WEEK_MS)
+        await until(lambda: is_whole(boris, entry) and store.usage().entries == 7, boris)
+        came = [(change.event, change.entry.header.kind) for change in store.changes(0)]
+        assert came.index((Event.ADMITTED, POST.name)) < came.index((Event.PAYLOAD_ARRIVED, FILE.name))

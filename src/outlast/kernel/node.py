@@ -826,8 +826,10 @@ class Node:
             return entry
         finally:
             if stage is not None:
-                await self.write(partial(store.close_stage, stage))
-                await self._free_chunks(store)
+                # A disk that is full by now changes nothing about what was kept; what is left of the stage goes later.
+                with contextlib.suppress(StorageError):
+                    await self.write(partial(store.close_stage, stage))
+                    await self._free_chunks(store)
 
     def read_content(self, entry: bytes) -> Iterator[bytes]:
         """The content of an entry, in pieces of at most 64 KiB; raises NotFoundError when not all of it is here."""

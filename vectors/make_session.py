@@ -20,11 +20,9 @@ from outlast.kernel.entry import (
     DAY_MS,
     Entry,
     Header,
-    encode_header,
-    entry_id,
     expiry_day,
     pack,
-    signing_input,
+    sign_entry,
 )
 from outlast.kernel.identity import SigningKey
 from outlast.kernel.setrec import SetView
@@ -99,8 +97,7 @@ def post(number: int, life_days: int, size: int, priority: int = 2) -> Entry:
         tags=(),
         stamp_nonce=0,
     )
-    data = encode_header(header)
-    return Entry(header, data, AUTHOR.sign(signing_input(data)), entry_id(data), payload)
+    return sign_entry(header, AUTHOR, payload)
 
 
 POSTS = [post(number, 3, 20) for number in range(9)] + [post(9, 3, 2000), post(10, 5, 1024), post(11, 7, 1025)]
@@ -226,9 +223,9 @@ def main() -> None:
     _, log = run()
     vectors = {
         "about": "Sessions of docs/spec/sync.md. Bytes are in hex. `spaces`: how each side names a space. `messages`:"
-        " one of each type but ENTRIES. `content`: its bytes are SHA-256('outlast/vectors/1/content N') for N = 0, 1, ..., cut"
-        " to its size; and its manifest. `session`: two stores, given by indexes into `entries` (packed), and all"
-        " messages in the order in which they arrive; `i` is the initiator, whose cuts in RECON and random fill of"
+        " one of each type but ENTRIES. `content`: its bytes are SHA-256('outlast/vectors/1/content N') for N = 0, 1,"
+        " ..., cut to its size; and its manifest. `session`: two stores, given by indexes into `entries` (packed), and"
+        " all messages in the order in which they arrive; `i` is the initiator, whose cuts in RECON and random fill of"
         " HELLO are free. What `r` says after its HELLO follows from what it has heard.",
         "key": KEY.hex(),
         "spaces": macs,

@@ -34,6 +34,13 @@ def test_what_a_page_shows_runs(page: Path, tmp_path: Path) -> None:
     assert failures(page.read_text(encoding="utf-8"), tmp_path) == []
 
 
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/howto/*.md")), ids=lambda page: page.name)
+def test_what_a_page_says_to_press_stands_on_the_screen(page: Path) -> None:
+    shown = (ROOT / "src/outlast/ui/locales/outlast.pot").read_text(encoding="utf-8")
+    named = [name for name in re.findall(r"\*\*([^*]+)\*\*", page.read_text(encoding="utf-8")) if name[-1] != "."]
+    assert [name for name in named if f'\nmsgid "{name}"\n' not in shown] == []
+
+
 def test_the_tutorial_is_among_the_pages_that_run() -> None:
     assert any("tutorial" in path.parts for path in RUNNABLE)
 

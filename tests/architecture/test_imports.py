@@ -46,8 +46,12 @@ FORBIDDEN = [
 # What the kernel may do itself: the shell around its machines. Everything else there is a machine.
 SHELL = {
     "__init__",
+    "circular",
     "database",
     "devices",
+    "endings",
+    "groups",
+    "discovery",
     "eviction",
     "home",
     "inbox",

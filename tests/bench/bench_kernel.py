@@ -27,6 +27,7 @@ SIZE = 300
 POSTS = 500
 ENTRIES = 20_000
 BATCH = 1000
+FILE_BYTES = 96 << 20
 
 
 class Process:
@@ -101,7 +102,25 @@ def run(peer_python: str | None) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         yield from letters(Path(folder), peer_python)
         yield from ingest(Path(folder))
+        yield from files(Path(folder))
         yield from memory(Path(folder), peer_python)
+
+
+def files(folder: Path) -> Iterator[dict[str, Any]]:
+    """Content of two files, from one node's disk to another's, durable."""
+    node = [sys.executable, "-m", "tests.bench.node_process"]
+    (folder / "file").write_bytes(os.urandom(FILE_BYTES))
+    with processes([*node, folder / "fa"], [*node, folder / "fb"]) as (a, b):
+        about = b.ask("about")
+        a.ask("meet", about["link"], about["node"], about["port"])
+        space = a.ask("channel", "films")["space"]
+        b.ask("follow", space)
+        rates = []
+        for _ in range(ROUNDS):
+            put = a.ask("file", space, str(folder / "file"))
+            rates.append(FILE_BYTES / b.ask("fetch", [put["id"]])["seconds"] / 2**20)
+            (folder / "file").write_bytes(os.urandom(FILE_BYTES))
+    yield row(f"a file of {FILE_BYTES >> 20} MiB node to node over TCP, durable", "MiB/s", median(rates))
 
 
 def letters(folder: Path, peer_python: str | None) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from hashlib import sha256
 from http.cookiejar import CookieJar
 from pathlib import Path
@@ -21,7 +22,7 @@ from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 from outlast.kernel import Home, Node, find_rooms, node_text, parse_space
-from outlast.kernel.entry import DAY_MS, HOUR_MS, Entry, Header, encode_header, entry_id, expiry_day, signing_input
+from outlast.kernel.entry import DAY_MS, HOUR_MS, Entry, Header, expiry_day, sign_entry
 from outlast.kernel.identity import SigningKey
 from outlast.kernel.log import Head
 from outlast.kernel.mail import MAIL_KIND, MAIL_LIFE_DAYS, MAIL_PRIORITY, MAIL_SPACE
@@ -69,9 +70,10 @@ def measure(ours: Path, theirs: Path, ids: list[str]) -> Iterator[dict[str, Any]
                 if not last:
                     continue
                 yield row(f"start {held}, to the first page", "s", median(starts), bar=START_BAR_S, **OURS)
-                yield from pages(browser, f"http://localhost:{port}", held)
+                address = f"http://localhost:{port}"
+                yield from pages(browser, address, held)
                 yield row(f"memory (PSS) {held}, after pages", "MB", pss_bytes(child.pid) / 1e6, **MEMORY)
-                yield from sync(outlast, ours, theirs, child.pid, ids, held)
+                yield from sync(outlast, ours, theirs, child.pid, ids, held, partial(timed, browser, address))
             finally:
                 child.terminate()
 
@@ -92,35 +94,41 @@ def enter(child: subprocess.Popen[str]) -> urllib.request.OpenerDirector:
 
 
 def pages(browser: urllib.request.OpenerDirector, address: str, held: str) -> Iterator[dict[str, Any]]:
-    """The slowest of the pages that people open most, each asked for five times."""
+    """The pages that people open most, each asked for five times."""
     channel = re.findall(r'"(/carry/channels/[^"/?]+)"', browser.open(f"{address}/carry/channels").read().decode())[0]
     for path, name in (("/", "home"), ("/carry/", "letters"), ("/carry/channels", "channels"), (channel, "a channel")):
-        took = []
-        for _ in range(5):
-            begun = time.perf_counter()
-            browser.open(address + path, timeout=60).read()
-            took.append(1000 * (time.perf_counter() - begun))
+        took = [timed(browser, address + path) for _ in range(5)]
         yield row(f"the page {name!r} {held}", "ms", median(took), bar=PAGE_BAR_MS, **OURS)
 
 
-def sync(outlast: Path, ours: Path, theirs: Path, pid: int, ids: list[str], held: str) -> Iterator[dict[str, Any]]:
+def timed(browser: urllib.request.OpenerDirector, url: str) -> float:
+    """How long a page takes, in ms."""
+    begun = time.perf_counter()
+    browser.open(url, timeout=60).read()
+    return 1000 * (time.perf_counter() - begun)
+
+
+def sync(
+    outlast: Path, ours: Path, theirs: Path, pid: int, ids: list[str], held: str, page: Callable[[], float]
+) -> Iterator[dict[str, Any]]:
     """One sync with a neighbour; it ends when the neighbour has what it lacked and both are in step."""
     with processes([sys.executable, "-m", "tests.bench.node_process", theirs]) as (other,):
         about = other.ask("about")
         node = node_text(bytes.fromhex(about["node"]))
-        begun, cpu = time.perf_counter(), cpu_s(pid)
+        begun, cpu, waits = time.perf_counter(), cpu_s(pid), []
         subprocess.run(
             [outlast, "--home", ours, "peer", "add", f"127.0.0.1:{about['port']}", node],
             check=True,
             capture_output=True,
         )
         while not other.ask("in_step")["yes"] or other.ask("holds", ids)["count"] < len(ids):
-            time.sleep(0.01)
+            waits.append(page())
         work = f"one sync of {DIFFERENCES} differences {held}"
         yield row(work, "s", time.perf_counter() - begun)
         yield row(work, "CPU s", cpu_s(pid) - cpu)
         moved = other.ask("sent")
         yield row(work, "B", moved["bytes_sent"] + moved["bytes_received"])
+        yield row(f"the slowest of {len(waits)} pages during {work}", "ms", max(waits), bar=PAGE_BAR_MS, **OURS)
         yield row(f"memory (PSS) {held}, after pages and a sync", "MB", pss_bytes(pid) / 1e6, **MEMORY)
         peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
         assert peak
@@ -234,8 +242,7 @@ def envelope(chance: Random, ts_ms: int) -> Entry:
         tags=(chance.randbytes(16),),
         stamp_nonce=0,
     )
-    data = encode_header(header)
-    return Entry(header, data, author.sign(signing_input(data)), entry_id(data), payload)
+    return sign_entry(header, author, payload)
 
 
 def post(author: SigningKey, space: bytes, head: Head | None, number: int, ts_ms: int) -> Entry:
@@ -257,5 +264,4 @@ def post(author: SigningKey, space: bytes, head: Head | None, number: int, ts_ms
         tags=(),
         stamp_nonce=0,
     )
-    data = encode_header(header)
-    return Entry(header, data, author.sign(signing_input(data)), entry_id(data), payload)
+    return sign_entry(header, author, payload)

@@ -15,9 +15,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from outlast.kernel import Home, Node, Person, parse_space
+from outlast.kernel import Home, Kind, Node, Person, Room, find_rooms, parse_space
 from outlast.kernel.links import tcp
 from outlast.rooms.carry import service
+
+FILE = Kind("bench.file", None, max_bytes=128 << 20)
+ROOM = Room("bench", 1, kinds=(FILE,))
+DAY_MS = 86_400_000
 
 
 class Driver:
@@ -64,6 +68,25 @@ class Driver:
         while len(service.read_channel(self.node, self.person, parse_space(space))) < count:
             revision = await self.node.wait(revision)
         return {}
+
+    async def file(self, space: str, path: str) -> dict[str, Any]:
+        """Put a file into a channel."""
+        start = time.perf_counter()
+        entry = await self.node.append_content(self.person, parse_space(space), FILE.name, Path(path), life_ms=DAY_MS)
+        return {"id": entry.id.hex(), "seconds": time.perf_counter() - start}
+
+    async def fetch(self, ids: list[str]) -> dict[str, Any]:
+        """Fetch files that are known here, and wait until all of each is durable."""
+        wanted = [bytes.fromhex(one) for one in ids]
+        revision, store = 0, self.node.open_store
+        while len(store.known(wanted)) < len(wanted):
+            revision = await self.node.wait(revision)
+        cpu, start = _cpu(), time.perf_counter()
+        for one in wanted:
+            await self.node.fetch(one)
+        while not all(self.node.content(one).is_whole for one in wanted):
+            revision = await self.node.wait(revision)
+        return {"seconds": time.perf_counter() - start, "cpu": _cpu() - cpu}
 
     async def sessions(self) -> dict[str, Any]:
         return {"count": sum(peer.connected for peer in self.node.peers())}
@@ -113,9 +136,10 @@ async def main(home: Path) -> None:
         _channels.append(channel)
 
     tcp.Channel.__init__ = counted  # type: ignore[method-assign]
+    rooms = [*find_rooms(), ROOM]
     if not Home(home).exists():
-        await Node.create(Home(home), home.name, passphrase=None)
-    async with await Node.open(Home(home)) as node:
+        await Node.create(Home(home), home.name, passphrase=None, rooms=rooms)
+    async with await Node.open(Home(home), rooms=rooms) as node:
         driver = Driver(node, next(iter(node.people.values())))
         while line := await asyncio.to_thread(sys.stdin.readline):
             command, *arguments = json.loads(line)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,12 @@ ARGUMENTS = [
 ]  # fmt: skip
 PHONE = {"width": 360, "height": 640}
 WAIT_MS = 20_000
+
+
+@cache
+def axe_core() -> str:
+    """The script of axe-core, as the package for Python brings it."""
+    return files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 
 
 @dataclass
@@ -50,9 +58,8 @@ class Phone:
 
     def click(self, name: str) -> None:
         """Press a button or a link by what it says, and wait for the page that follows."""
-        main = self.page
-        button = main.get_by_role("button", name=name, exact=True)
-        (button if button.count() else main.get_by_role("link", name=name, exact=True)).first.click()
+        button = self.page.get_by_role("button", name=name, exact=True)
+        button.or_(self.page.get_by_role("link", name=name, exact=True)).first.click()
         self.page.wait_for_load_state("load")
 
     def fill(self, label: str, text: str) -> None:
@@ -72,6 +79,12 @@ class Phone:
         if self.js:
             width = self.page.evaluate("document.documentElement.scrollWidth")
             assert width <= PHONE["width"], f"{self.page.url} is {width} pixels wide"
+
+    def barriers(self) -> list[str]:
+        """What axe-core finds on the page that would keep somebody from using it, a line for each place."""
+        self.page.evaluate(axe_core())
+        found = self.page.evaluate("axe.run().then(told => told.violations)")
+        return [f"{one['id']}: {place['html'][:120]}" for one in found for place in one["nodes"]]
 
     # ---- what people do ----
 

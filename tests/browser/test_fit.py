@@ -1,4 +1,5 @@
-"""Every page fits a small phone, in both themes and both directions of writing, and each target can be hit."""
+"""Every page fits a small phone, in both themes and both directions of writing; each target can be hit, and axe-core
+finds nothing that would keep somebody from using it."""
 
 from __future__ import annotations
 
@@ -8,9 +9,10 @@ from typing import Any
 import pytest
 
 from outlast.edges import pages
+from outlast.edges.first_run import HOWS
 from outlast.rooms.carry import service
 from outlast.ui.languages import Catalogues
-from tests.browser.phone import Album, phone
+from tests.browser.phone import Album, Phone, phone
 from tests.unit.edges.served import Served, served
 
 pytestmark = pytest.mark.serial
@@ -58,7 +60,32 @@ def test_every_page_fits(chromium: Any, album: Album, tmp_path: Path, language: 
                 page.go(path)
                 page.shot(path)
                 assert page.page.evaluate(SMALL) == [], path
+                assert page.barriers() == [], path
+            page.page.evaluate("document.documentElement.removeAttribute('lang')")
+            assert page.barriers(), "axe-core looks"
             page.page.set_viewport_size({"width": 320, "height": 568})
             for path in places:
                 page.go(path)
                 assert page.page.evaluate("document.documentElement.scrollWidth") <= 320, path
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_pages_before_anybody_is_let_in_fit_too(chromium: Any, album: Album, tmp_path: Path, dark: bool) -> None:
+    def look(page: Phone, *paths: str) -> None:
+        for path in paths:
+            page.go(path)
+            page.shot(path)
+            assert page.page.evaluate(SMALL) == [], path
+            assert page.barriers() == [], path
+
+    with served(tmp_path / "new", name=None) as node, phone(chromium, album, "new", node.url, dark=dark) as page:
+        look(page, "/")
+        page.enter(node.serving.launch_url)
+        look(page, "/first/how", *(f"/first/name?how={how}" for how in HOWS))
+    with served(tmp_path / "a", passphrase="heron, river, stone", lan=True) as node:
+        with phone(chromium, album, "guest", node.lan_url, dark=dark) as page:
+            look(page, "/", "/join/nothing")
+        with phone(chromium, album, "host", node.url, dark=dark) as page:
+            look(page, "/")
+            page.enter(node.serving.launch_url)
+            look(page, "/")

@@ -16,6 +16,7 @@ from outlast.kernel import Change, Delete, Event, Home, Kind, Letter, Node, Pers
 
 LETTER = "toy.letter"
 POST = "toy.post"
+FILE = "toy.file"
 VIEWS = ("view_toy_post", "view_toy_count")
 MONTH_MS = 30 * 86_400_000
 
@@ -52,7 +53,7 @@ def _receive(letter: Letter, _rows: Rows) -> RowChanges:
 TOY = Room(
     "toy",
     1,
-    kinds=[Kind(POST, Note, 60_000)],
+    kinds=[Kind(POST, Note, 60_000), Kind(FILE, None, 64 << 20, priority=7)],
     letters=[Kind(LETTER, Note, 15_000)],
     views=[
         "CREATE TABLE view_toy_post (id BLOB PRIMARY KEY, author BLOB NOT NULL, text TEXT NOT NULL)",

@@ -103,6 +103,11 @@ def at_terminal(arguments: Sequence[str], *typed: str) -> tuple[int, str]:
     child, terminal = pty.fork()
     if child == 0:
         os.execv(OUTLAST, ["outlast", *arguments])
+    return converse(child, terminal, typed)
+
+
+def converse(child: int, terminal: int, typed: Sequence[str]) -> tuple[int, str]:
+    """Type an answer to each prompt of a child process, until it ends; its exit code and what was seen."""
     seen = b""
     answers = list(typed)
     try:
@@ -111,7 +116,7 @@ def at_terminal(arguments: Sequence[str], *typed: str) -> tuple[int, str]:
             if answers and seen.endswith(b": "):
                 os.write(terminal, answers.pop(0).encode() + b"\n")
     except OSError:
-        pass  # the terminal goes with the command
+        pass  # the terminal goes with the child
     finally:
         os.close(terminal)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), seen.decode()

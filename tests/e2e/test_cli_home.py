@@ -132,7 +132,16 @@ def test_a_backup_makes_the_same_person_with_their_contacts(ada: Program, tmp_pa
 
     restored = empty.json("restore", file, "--passphrase-file", secret)
     assert restored["id"] == ada.json("id")["id"]
-    assert [device["name"] for device in restored["old_devices"]] == ["Ada"]
+    (old,) = restored["old_devices"]
+    assert old["state"] == "earlier"
+    assert old["key"] == ada.json("device", "list")[0]["key"]
+    revoke = ["device", "revoke", old["key"][:8], "--passphrase-file", secret]
+    assert [device["state"] for device in empty.json(*revoke)] == ["present", "revoked"]
+    renewed = empty.json("device", "renew", "--passphrase-file", secret)
+    assert [device["state"] for device in renewed] == ["present", "revoked", "revoked"]
+    assert "no such device" in empty.fails(4, "device", "revoke", "ffff", "--passphrase-file", secret)
+    assert empty.json("device", "revoke", "--all", "--passphrase-file", secret) == renewed
+    assert "--all" in empty.fails(2, "device", "revoke", "--passphrase-file", secret)
     assert [one["name"] for one in empty.json("contact", "list", "--passphrase-file", secret)] == ["Белла"]
     assert "already" in ada.fails(2, "restore", file, "--passphrase-file", secret)
 

@@ -15,18 +15,20 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
+from ipaddress import IPv4Address
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+from zeroconf.asyncio import AsyncServiceInfo
 
 from outlast.edges import gate
 from outlast.edges.api import LocalApi
 from outlast.edges.config import parse_address
 from outlast.edges.web import read_cookies
 from outlast.errors import LockedError, OutlastError, ProtocolError, StorageError, UsageError
-from outlast.kernel import backup, bundle, hpke, keyslot, mail, revocation, room
+from outlast.kernel import backup, bundle, hpke, keyslot, mail, revocation, room, tombstone
 from outlast.kernel.admit import AdmissionState, Candidate, examine
 from outlast.kernel.bundle import BundleError, BundleReader, BundleWriter
 from outlast.kernel.chunks import Downloads
@@ -40,7 +42,7 @@ from outlast.kernel.entry import (
     encode_header,
     entry_id,
     pack,
-    signing_input,
+    sign_entry,
     unpack,
     unpack_all,
 )
@@ -67,6 +69,7 @@ from outlast.kernel.identity import (
 )
 from outlast.kernel.invite import make_channel_link, make_link, read_channel_link, read_link
 from outlast.kernel.kinds import Kind, KindError, Kinds
+from outlast.kernel.links import beacon, lan
 from outlast.kernel.links.channel import MESSAGE_MAX_BYTES, Channel, Opened
 from outlast.kernel.links.link import Cost, Duplex
 from outlast.kernel.mail import MailError, SealedLetter
@@ -195,8 +198,7 @@ def entry(payload: bytes | None, **fields: Any) -> Entry:
             **fields,
         }
     )
-    data = encode_header(header)
-    return Entry(header, data, author.sign(signing_input(data)), entry_id(data), payload)
+    return sign_entry(header, author, payload)
 
 
 @cache
@@ -303,6 +305,7 @@ KINDS: tuple[Kind, ...] = (
     GENESIS,
     revocation.REVOKE,
     revocation.DEVICES,
+    tombstone.TOMBSTONE,
     *ROOM.kinds,
     *ROOM.letters,
     Kind("receipt", Receipt, max_bytes=4096),
@@ -328,6 +331,7 @@ def bodies() -> Iterable[bytes]:
         Post("hello", None),
         revocation.Revoke(revocation.revoke(somebody("Ada").identity, owner.device)),
         msgspec.msgpack.decode(next(iter(device_letters())), type=revocation.Devices),
+        tombstone.Tombstone((secret("post"), secret("other")), owner.certificate),
         Hide(secret("post")),
         ChannelDevice(owner.certificate),
         Text("hello", bytes(16)),
@@ -370,6 +374,23 @@ def revocation_bodies() -> Iterable[bytes]:
     identity, device = somebody("Ada").identity.public, somebody("Bob").signing.public
     for space, seq, last in ((mail.MAIL_SPACE, 0, None), (secret("space"), 2**64 - 1, secret("entry"))):
         yield msgspec.msgpack.encode(revocation.RevocationBody(identity, device, space, seq, last))
+
+
+def read_tombstone(data: bytes) -> str | None:
+    """A tombstone of any body names few ids, and judging it raises nothing."""
+    post = entry(b"x")
+    brought = entry(data, kind="tombstone", expires_day=0)
+    names = tombstone.ended_by(brought)
+    assert len(names) <= tombstone.ENDED_MAX
+    assert all(len(id) == 32 for id in names)
+    ended = tombstone.ends(brought, post.header, None, [])
+    return None if ended else "ends nothing"
+
+
+def tombstones() -> Iterable[bytes]:
+    """Bodies of tombstones: by the author, and by somebody else."""
+    for name in ("Ada", "Bob"):
+        yield tombstone.TOMBSTONE.encode(tombstone.Tombstone((secret("post"),), somebody(name).device.certificate))
 
 
 def read_devices(data: bytes) -> str | None:
@@ -887,6 +908,26 @@ def handshakes() -> Iterable[bytes]:
         yield packed(int(pattern), False, sent[0])
 
 
+def hear(data: bytes) -> str | None:
+    """The text of a TXT record, from the network to what is made of it."""
+    info = AsyncServiceInfo(lan.SERVICE, f"x.{lan.SERVICE}", properties=data)
+    said = beacon.read_fields(info.properties)
+    if said is None:
+        return "no announcement"
+    assert len(said.beacons) <= beacon.BEACONS_MAX
+    beacon.recognise(said, {bytes(32): bytes(32)}, (IPv4Address(1), 1))
+    return None
+
+
+def announcements() -> Iterable[bytes]:
+    """TXT records of nodes with few and many neighbours."""
+    for neighbours in (0, 9, 120):
+        keys = [secret("key", number) for number in range(neighbours)]
+        said = beacon.announce(secret("node"), keys, (IPv4Address(1), 1), stream("lan"), strangers=neighbours == 9)
+        fields = [name + b"=" + value for name, value in beacon.to_fields(said).items()]
+        yield b"".join(bytes([len(field)]) + field for field in fields)
+
+
 class OneWay:
     """A link that brings these pieces and takes nothing."""
 
@@ -1272,6 +1313,7 @@ TARGETS = (
         3,
     ),
     Target("revocation behind its signature", revocation_bodies, run_with(read_signed_revocation), (IdentityError,), 1),
+    Target("tombstone", tombstones, run_with(read_tombstone), (), 1),
     Target("letter about devices", device_letters, run_with(read_devices), (), 1),
     Target("certificate behind its signatures", device_bodies, run_with(read_signed_certificate), (IdentityError,), 2),
     Target(
@@ -1340,6 +1382,7 @@ TARGETS = (
         (HandshakeError,),
         4,
     ),
+    Target("announcement", announcements, run_with(hear), (), 2),
     Target("frames", frames, run_with(read_frames), (), 2),
     Target("handshake", handshakes, run_with(shake), (HandshakeError,), 4),
     Target("messages of a TCP link", channel_messages, channel_reader, (ProtocolError,), 2),

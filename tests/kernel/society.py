@@ -164,6 +164,13 @@ async def befriend(one: Person, other: Person) -> None:
         await me.verify(you.identity)
 
 
+async def friends(nodes: Society, one: str = "anna", other: str = "boris") -> tuple[Person, Person]:
+    """Two who have each other's link and have compared words, each at a node of their own."""
+    first, second = await nodes.join(one), await nodes.join(other)
+    await befriend(first, second)
+    return first, second
+
+
 async def write(sender: Person, receiver: Person, text: str) -> bytes:
     """Send a note; its letter's id."""
     return await sender.send(receiver.identity, NOTE.name, Note(text))

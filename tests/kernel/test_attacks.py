@@ -25,11 +25,11 @@ from tests.kernel.forger import Forger, envelope, garbage, note, unchecked
 from tests.kernel.society import (
     NOTE,
     Society,
-    befriend,
     bundle,
     carry,
     envelopes,
     events,
+    friends,
     hand_over,
     meet,
     notes,
@@ -50,12 +50,6 @@ LOW_ORDER = [
 def is_alive(person: Person) -> bool:
     """Whether no part of the node has failed."""
     return not person.node.failed.done()
-
-
-async def friends(nodes: Society) -> tuple[Person, Person]:
-    anna, boris = await nodes.join("anna"), await nodes.join("boris")
-    await befriend(anna, boris)
-    return anna, boris
 
 
 async def acquainted(nodes: Society, anna: Person) -> Forger:
@@ -474,8 +468,7 @@ class TestCosts:
     async def test_what_waits_for_its_turn_is_not_lost_with_the_process(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
             away = FakeClock(nodes.clock() - 200 * DAY_MS)
-            anna, boris = await nodes.join("anna"), await nodes.join("boris")
-            await befriend(anna, boris)
+            anna, boris = await friends(nodes)
             await write(boris, anna, "held back")
             (real,) = envelopes(boris)
             forger = Forger()

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import tracemalloc
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from outlast.errors import NotFoundError, UsageError
+from outlast.kernel.chunks import Cut
 from outlast.kernel.entry import CHUNK_BYTES, DAY_MS, PAYLOAD_MAX_BYTES, Entry
-from outlast.kernel.node import FILES_AUTO_BYTES, Node
+from outlast.kernel.node import DAY_SHARE_BYTES, FILES_AUTO_BYTES, Node
 from outlast.kernel.person import Person
 from outlast.kernel.room import Event
-from tests.kernel.society import FILE, POST, Note, Society, society, story, until
+from tests.kernel.society import FILE, POST, Society, society, story, until
 from tests.kernel.test_neighbours import link
 
 WEEK_MS = 7 * DAY_MS
@@ -129,6 +130,24 @@ async def test_content_above_the_limit_comes_when_somebody_asks_for_it(tmp_path:
 
 
 @story
+async def test_content_can_be_asked_for_before_its_manifest_is_here_and_after_it_was_dropped(tmp_path: Path) -> None:
+    async with society(tmp_path) as nodes:
+        anna, boris, space = await two(nodes)
+        boris.node.files_auto_bytes = 0
+        entry = await put(anna, space, some_bytes(3_000_000))
+        bare = replace(entry, payload=None)
+        await boris.node.ingest([anna.node.open_store.load([space])[0], bare])
+        assert await boris.node.fetch(entry.id) == (0, 3_000_000)
+        await link(boris, anna)
+        await until(lambda: is_whole(boris, entry), boris)
+        await boris.node.write(lambda: boris.node.open_store.drop_payload(entry.id))
+        await boris.node._free_chunks(boris.node.open_store)
+        assert (await boris.node.fetch(entry.id), chunks_stored(boris)) == ((0, 3_000_000), 0)
+        await until(lambda: is_whole(boris, entry), boris)
+        assert read(boris.node, entry) == some_bytes(3_000_000)
+
+
+@story
 async def test_what_was_asked_for_is_remembered_by_a_node_that_starts_anew(tmp_path: Path) -> None:
     async with society(tmp_path) as nodes:
         anna, boris, space = await two(nodes)
@@ -197,8 +216,6 @@ async def test_what_was_staged_when_the_entry_is_kept_is_there_when_the_disk_has
         stage = store.open_stage(space, anna.node.today())
         rows = anna.node.query("SELECT c.hash, d.data FROM piece p JOIN chunk c ON c.n = p.chunk JOIN chunk_data d"
                                " ON d.n = c.n ORDER BY place")  # fmt: skip
-        from outlast.kernel.chunks import Cut
-
         await anna.node.write(lambda: store.stage_chunks(stage, 0, [Cut(*row) for row in rows]))
         whole = store.load([entry.id])
         await anna.node.remove([entry.id])
@@ -219,20 +236,6 @@ async def test_chunks_count_as_what_the_neighbour_brought(tmp_path: Path) -> Non
         anna, boris, space = await two(nodes)
         entry = await put(anna, space, some_bytes(3_000_000))
         await link(boris, anna)
-        before = boris.node.share_left(anna.node.transport_id)
         await until(lambda: is_whole(boris, entry), boris)
-        assert before - boris.node.share_left(anna.node.transport_id) >= 3_000_000 - CHUNK_BYTES
-
-
-@story
-async def test_posts_come_while_a_file_is_on_its_way(tmp_path: Path) -> None:
-    async with society(tmp_path) as nodes:
-        anna, boris, space = await two(nodes)
-        entry = await put(anna, space, some_bytes(15 << 20))
-        await link(boris, anna)
-        await until(lambda: boris.node.open_store.progress(entry.id) is not None, boris)
-        post = await anna.node.append(anna, space, POST.name, Note("now"), life_ms=WEEK_MS)
-        await until(lambda: bool(boris.node.open_store.known([post.id])), boris)
-        assert not is_whole(boris, entry)
-        await until(lambda: is_whole(boris, entry), boris)
-        await asyncio.sleep(0)
+        neighbour, peers = anna.node.transport_id, [anna.node.transport_id]
+        await until(lambda: DAY_SHARE_BYTES // (len(peers) + 1) - boris.node.share_left(neighbour) >= 3_000_000, boris)

@@ -26,6 +26,7 @@ from tests.kernel.society import (
     bundle,
     carry,
     events,
+    friends,
     hears,
     meet,
     settle,
@@ -104,8 +105,7 @@ class TestCustody:
         self, tmp_path: Path
     ) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await nodes.join("anna"), await nodes.join("boris")
-            await befriend(anna, boris)
+            anna, boris = await friends(nodes)
             port = await anna.node.listen("127.0.0.1", 0)
             async with Caller.calling(anna, port) as caller:
                 await caller.greet(anna)
@@ -120,8 +120,7 @@ class TestCustody:
     @story
     async def test_a_peer_cannot_acknowledge_what_it_was_not_sent(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await nodes.join("anna"), await nodes.join("boris")
-            await befriend(anna, boris)
+            anna, boris = await friends(nodes)
             letter = await write(anna, boris, "hello")
             port = await anna.node.listen("127.0.0.1", 0)
             async with Caller.calling(anna, port) as caller:
@@ -134,8 +133,7 @@ class TestCustody:
     @story
     async def test_a_letter_can_be_taken_back_only_until_it_left(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await nodes.join("anna"), await nodes.join("boris")
-            await befriend(anna, boris)
+            anna, boris = await friends(nodes)
             letter = await write(anna, boris, "never mind")
             assert await anna.take_back(letter) is True
             assert (events(anna, letter), await anna.take_back(letter)) == ([], False)
@@ -154,8 +152,7 @@ class TestCustody:
     @story
     async def test_taking_back_many_letters_leaves_no_gap_that_hides_the_next(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await nodes.join("anna"), await nodes.join("boris")
-            await befriend(anna, boris)
+            anna, boris = await friends(nodes)
             await write(boris, anna, "hello")
             await meet(boris, anna)
             for number in range(40):
@@ -243,8 +240,7 @@ class TestDoor:
     @story
     async def test_two_that_call_each_other_at_once_end_up_with_one_session(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await nodes.join("anna"), await nodes.join("boris")
-            await befriend(anna, boris)
+            anna, boris = await friends(nodes)
             ports = [await one.node.listen("127.0.0.1", 0) for one in (anna, boris)]
             await asyncio.gather(
                 anna.node.peer_add(boris.node.transport_id, "127.0.0.1", ports[1]),
@@ -295,8 +291,7 @@ def posts(person: Person) -> int:
 @story
 async def test_a_bundle_that_was_made_twice_counts_once(tmp_path: Path) -> None:
     async with society(tmp_path) as nodes:
-        anna, boris = await nodes.join("anna"), await nodes.join("boris")
-        await befriend(anna, boris)
+        anna, boris = await friends(nodes)
         await write(anna, boris, "hello")
         file, _ = await bundle(anna, boris)
         first = await boris.read_bundle(io.BytesIO(file))

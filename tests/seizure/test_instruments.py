@@ -14,7 +14,7 @@ import pytest
 from cryptography.exceptions import InvalidSignature
 
 from outlast.kernel import mail
-from outlast.kernel.entry import HOUR_MS, Entry, encode_header, entry_id, expiry_day, signing_input
+from outlast.kernel.entry import HOUR_MS, Entry, expiry_day, sign_entry
 from outlast.kernel.identity import SigningKey, id_text, node_text
 from outlast.kernel.node import find_rooms
 from outlast.kernel.store import Incoming, Store
@@ -46,8 +46,7 @@ def envelope(payload: bytes, **changed: object) -> Entry:
         stamp_nonce=0,
     )
     header = msgspec.structs.replace(header, **changed)
-    data = encode_header(header)
-    return Entry(header, data, author.sign(signing_input(data)), entry_id(data), payload)
+    return sign_entry(header, author, payload)
 
 
 def sealed(mark: Callable[[bytearray], None] = lambda _: None) -> bytes:

@@ -13,7 +13,7 @@ from outlast.kernel.entry import DAY_MS
 from outlast.kernel.hpke import ENC_BYTES
 from outlast.kernel.node import SPENT_STEP_BYTES
 from outlast.kernel.person import Person
-from tests.kernel.society import befriend, bundle, carry, envelopes, meet, society, story, write
+from tests.kernel.society import befriend, bundle, carry, envelopes, friends, meet, society, story, write
 from tests.seizure.taken import Taken, take
 
 
@@ -34,8 +34,7 @@ class TestStore:
     async def test_letters_written_here_look_like_the_mail_of_others(self, tmp_path: Path) -> None:
         """The store is taken with its key, and the vault of the person who lives there stays shut."""
         async with society(tmp_path) as nodes:
-            anna, boris = await nodes.join("Anna"), await nodes.join("Boris")
-            await befriend(anna, boris)
+            anna, boris = await friends(nodes, "Anna", "Boris")
             await write(anna, boris, "from here")
             await carry(anna, boris)
             await carry(boris, anna)
@@ -79,8 +78,7 @@ class TestStore:
     @story
     async def test_what_many_bytes_of_strangers_cost_stands_under_no_name(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await nodes.join("Anna"), await nodes.join("Boris")
-            await befriend(anna, boris)
+            anna, boris = await friends(nodes, "Anna", "Boris")
             stranger = os.urandom(32)
             boris.node._spent[bytes(32)] = SPENT_STEP_BYTES - 1
             await write(anna, boris, "the byte too many")
@@ -95,8 +93,7 @@ class TestVault:
     async def test_prekeys_that_are_over_are_on_no_page_and_in_no_log_of_the_vault(self, tmp_path: Path) -> None:
         """Who takes an open vault later cannot read the mail of that time, should somebody have kept it."""
         async with society(tmp_path) as nodes:
-            anna, boris = await nodes.join("Anna"), await nodes.join("Boris")
-            await befriend(anna, boris)
+            anna, boris = await friends(nodes, "Anna", "Boris")
             await write(anna, boris, "hello")
             await meet(anna, boris)
             known = keys(boris)
@@ -118,8 +115,7 @@ class TestVault:
         from tests.kernel.society import NOTE, Note
 
         async with society(tmp_path) as nodes:
-            anna, boris = await nodes.join("Anna"), await nodes.join("Boris")
-            await befriend(anna, boris)
+            anna, boris = await friends(nodes, "Anna", "Boris")
             text = "a sentence that was a mistake"
             row = {"letter": b"", "sender": anna.identity, "text": text}
             letter = await anna.send(
@@ -137,8 +133,7 @@ class TestStick:
         self, tmp_path: Path
     ) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await nodes.join("Anna"), await nodes.join("Boris")
-            await befriend(anna, boris)
+            anna, boris = await friends(nodes, "Anna", "Boris")
             await write(anna, boris, "one")
             one, _ = await bundle(anna, boris)
             for number in range(40):

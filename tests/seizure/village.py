@@ -76,7 +76,7 @@ class Village:
             assert envelope is not None
             day = day_of(envelope.header.ts_ms)
             keys = [mail.intro_key(secret, receiver.own) for secret in receiver.inbox.intros]
-            first = {tag for key in keys for tag in mail.expected_tags(key, [day], 0, mail.INTRO_TAGS)}
+            first = {mail.tag(key, day, counter) for key in keys for counter in range(mail.INTRO_TAGS)}
             kind = "introduction" if envelope.header.tags[0] in first else "text" if letter in texts else "receipt"
             found[entry] = Truth(person.name, receiver.name, kind)
         return found

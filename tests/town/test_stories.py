@@ -14,7 +14,7 @@ from outlast.kernel.sync import Fate, Ingest
 from outlast.testing import MemoryShelf, Teller, shrink, write_script
 from outlast.testing import shelf as shelves
 from outlast.testing import town as towns
-from outlast.testing.story import Drop, Follow, Meet, Restart, SetClock, Tidy, Wait, Write
+from outlast.testing.story import Drop, Follow, Meet, Restart, SetClock, Share, Tidy, Wait, Write
 from tests.town.telling import check_story, file_shelves, told
 
 ENOUGH = 12
@@ -42,7 +42,8 @@ def test_stories_hold_all_that_they_are_to_try() -> None:
     scenes = [scene for seed in range(20) for scene in write_script(seed)]
     meanwhile = [happening for one in scenes if isinstance(one, Meet) for _, happening in one.meanwhile]
     assert {type(one).__name__ for one in scenes} >= {"Write", "Chain", "Meet", "Part", "Wait", "SetClock", "Follow"}
-    assert {type(one) for one in meanwhile} >= {Write, Tidy, Restart, Drop, SetClock, Wait, Follow}
+    assert {type(one) for one in meanwhile} >= {Write, Share, Tidy, Restart, Drop, SetClock, Wait, Follow}
+    assert any(one.narrow for one in scenes if isinstance(one, Meet))
     teller = Teller(0)
     teller.tell(write_script(0))
     entries = teller.written.values()

@@ -78,6 +78,7 @@ app = _group(
 _peers = _group("Other nodes that this one connects to.")
 _bundles = _group("Files that carry entries by hand, on a stick or a phone.")
 _contacts = _group("The people you know.")
+_devices = _group("Your own devices: this one, and those that you had before.")
 
 Who = Annotated[str, typer.Argument(metavar="WHO", help="ID, name, or the beginning of an ID.")]
 
@@ -320,6 +321,18 @@ def contact_verify(
     show(call("contact.verify", who=contact["id"]), lambda one: [f"{one['name']} is verified: {one['words']}"])
 
 
+@_contacts.command("accept")
+def contact_accept(who: Who) -> None:
+    """Trust somebody's new devices, after you asked them in person whether these are theirs."""
+    contact = call("contact.get", who=who)
+    if not any(one["state"] in ("new", "unknown") for one in contact["devices"]):
+        say(f"{contact['name']} has no new device.")
+    elif sys.stdin.isatty() and not terminal().json:
+        lines = "\n".join(_device_lines(contact["devices"]))
+        confirm(f"{contact['name']}:\n{lines}\nDid they tell you, not by message, that the new one is theirs?", "yes")
+    show(call("contact.accept", who=contact["id"]), lambda one: _device_lines(one["devices"]))
+
+
 @_contacts.command("list")
 def contact_list() -> None:
     """Everybody you know."""
@@ -336,9 +349,39 @@ def contact_block(
     show(answer, lambda one: [f"{one['name']} is {'blocked' if one['blocked'] else 'not blocked'}."])
 
 
+@_devices.command("list")
+def device_list() -> None:
+    """This device and those before it."""
+    show(call("device.list"), _device_lines)
+
+
+@_devices.command("revoke")
+def device_revoke(
+    key: Annotated[str | None, typer.Argument(metavar="KEY", help="The beginning of its key.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All earlier devices.")] = False,
+) -> None:
+    """End an earlier device: your contacts seal nothing more to it.
+
+    In channels what it says after its last post known here no longer counts as yours. There is no way back.
+    """
+    if (key is None) != everything:
+        raise UsageError("name one device by its key (`outlast device list`), or all of them by --all")
+    show(call("device.revoke", key=key, all=everything), _device_lines)
+
+
+@_devices.command("renew")
+def device_renew() -> None:
+    """Go on as a new device and end this one, for instance when its files may have been copied.
+
+    Your contacts are told. There is no way back.
+    """
+    show(call("device.renew"), _device_lines)
+
+
 app.add_typer(_peers, name="peer")
 app.add_typer(_bundles, name="bundle")
 app.add_typer(_contacts, name="contact")
+app.add_typer(_devices, name="device")
 
 
 def read_words(file: Path) -> str:
@@ -370,8 +413,12 @@ def _identity_lines(answer: dict[str, Any]) -> Iterator[str]:
 def _restored_lines(answer: dict[str, Any]) -> Iterator[str]:
     yield from _identity_lines(answer)
     yield "Your contacts will be asked whether this new device is yours. These were yours before:"
-    devices = answer["old_devices"]
-    yield from table(("KEY", "SINCE", "NAME"), ((d["key"], date(d["made_day"]), d["name"]) for d in devices))
+    yield from _device_lines(answer["old_devices"])
+    yield "End those that are lost or in other hands: outlast device revoke KEY, or --all."
+
+
+def _device_lines(devices: list[dict[str, Any]]) -> list[str]:
+    return table(("KEY", "SINCE", "STATE"), ((d["key"], date(d["made_day"]), d["state"]) for d in devices))
 
 
 def _status_lines(answer: dict[str, Any]) -> Iterator[str]:

@@ -38,7 +38,8 @@ Announce = Callable[[str, str], None]
 def run(path: Path, config: Config, announce: Announce) -> None:
     """Run the node in ``path`` until a signal comes or its home is wiped; without a home, the first run makes one.
 
-    Raises what keeps it from starting, such as StorageError for a port or a home that is taken.
+    Raises what keeps it from starting, such as StorageError for a port or a home that is taken, and the fault by which
+    a part of the node ended: whoever started the process starts it again.
     """
     no_core_dumps()
     handler = logging.StreamHandler(sys.stderr)
@@ -80,7 +81,8 @@ async def up(home: Home, config: Config, announce: Announce) -> None:
         stack.callback(setattr, tempfile, "tempdir", tempfile.tempdir)
         tempfile.tempdir = str(home.path)
         announce("commands", str(home.socket_path))
-        await _first(stop.wait(), _until_wiped(node), listener.follow(node, announce))
+        # A part of the node that failed ends all of it: half a node would take letters and send none.
+        await _first(stop.wait(), _until_wiped(node), listener.follow(node, announce), _failure(node))
 
 
 @asynccontextmanager
@@ -113,6 +115,10 @@ async def local_api(home: Home, node: Node) -> AsyncIterator[None]:
         await serving
         with suppress(FileNotFoundError):
             home.socket_path.unlink()
+
+
+async def _failure(node: Node) -> None:
+    await asyncio.shield(node.failed)
 
 
 async def _until_wiped(node: Node) -> None:

@@ -19,7 +19,6 @@ from outlast.kernel import BACKUP_MAX_BYTES, Node, Person, entropy_of, open_back
 from outlast.ui.page import LANGUAGE_COOKIE, fields, go, render, translator, upload
 
 HOWS: Final = ("new", "join", "words", "backup")
-STEPS: Final = 5
 LEFT_ROW: Final = "web/first-run"
 LATER: Final = ("words", "phone")
 """The steps that come behind the making of the node."""

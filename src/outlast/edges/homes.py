@@ -9,24 +9,16 @@ from typing import Any
 import msgspec
 
 from outlast.edges.config import no_core_dumps
-from outlast.edges.operations import Identity, existing_file, identity
+from outlast.edges.operations import Device, Identity, existing_file, identity, own_devices
 from outlast.errors import NotFoundError, StorageError, UsageError
 from outlast.kernel import BACKUP_MAX_BYTES, BackupBody, Home, Node, count_backup, entropy_of, open_backup
 from outlast.ui.operation import Call, Nothing
 
 
-class OldDevice(msgspec.Struct, frozen=True):
-    """A device that was this person's before the restore, to be revoked."""
-
-    key: str  # 16 hex digits, the beginning of its signing key
-    name: str
-    made_day: int
-
-
 class Restored(Identity, frozen=True):
-    """Who is there again, and which devices were theirs."""
+    """Who is there again, and which devices were theirs: to be revoked when they are in nobody's or the wrong hands."""
 
-    old_devices: list[OldDevice]
+    old_devices: list[Device]
 
 
 def refuse_existing(path: Path) -> None:
@@ -88,6 +80,6 @@ async def _make(
         call = Call(node, Nothing())
         made: dict[str, Any] = msgspec.to_builtins(await identity(call))
         if backup is not None:
-            old = [OldDevice(one.device[:8].hex(), one.name, one.created_day) for one in call.person.old_devices()]
+            old = [one for one in own_devices(call.person) if one.state == "earlier"]
             made = msgspec.to_builtins(Restored(**made, old_devices=old))
         return made

@@ -22,10 +22,24 @@ from outlast import __version__
 from outlast.edges.config import format_address, parse_address
 from outlast.edges.metrics import METRICS
 from outlast.errors import NotFoundError, StorageError, UsageError
-from outlast.kernel import Contact, Level, Node, PeerState, Rows, id_text, node_text, parse_node, parse_space
+from outlast.kernel import (
+    Contact,
+    ContactDevice,
+    Level,
+    Node,
+    PeerState,
+    Person,
+    device_key,
+    id_text,
+    node_text,
+    parse_node,
+    parse_space,
+)
 from outlast.ui.operation import Call, Nothing, Operation
 
 LOW_SPACE_BYTES: Final = 256 * 1024 * 1024
+
+KEY_MIN_CHARS: Final = 4
 
 LevelName = Literal["off", "ok", "warn", "cut"]
 _LEVELS: Final[Mapping[Level, LevelName]] = {
@@ -138,6 +152,26 @@ class Known(msgspec.Struct, frozen=True):
     blocked: bool
     added_ms: int
     warnings: list[str]
+    devices: list[Device]
+
+
+class Device(msgspec.Struct, frozen=True):
+    """A device: the beginning of its key, the day (since 1970) it was made, and how it stands.
+
+    One's own: ``present``, ``earlier`` or ``revoked``. A contact's: ``accepted``, ``new`` (another device of theirs
+    vouches for it), ``unknown`` (nothing is sealed to it before it is accepted) or ``revoked``.
+    """
+
+    key: str
+    made_day: int
+    state: Literal["present", "earlier", "revoked", "accepted", "new", "unknown"]
+
+
+class Which(msgspec.Struct, frozen=True):
+    """An earlier device by the beginning of its key, or all that are not revoked yet."""
+
+    key: str | None = None
+    all: bool = False
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -282,38 +316,76 @@ async def peer_remove(call: Call[PeerName]) -> Nothing:
 
 async def contact_add(call: Call[Link]) -> Known:
     """Add somebody, or renew what their link says."""
-    return _known(await call.person.add_contact(call.params.link, call.params.name))
+    return _known(call.person, await call.person.add_contact(call.params.link, call.params.name))
 
 
 async def contact_list(call: Call[Nothing]) -> list[Known]:
     """Everybody one knows."""
-    return [_known(contact) for contact in call.person.contacts()]
+    return [_known(call.person, contact) for contact in call.person.contacts()]
 
 
 async def contact_get(call: Call[Who]) -> Known:
     """One contact."""
-    return _known(call.person.find(call.params.who))
+    return _known(call.person, call.person.find(call.params.who))
 
 
 async def contact_verify(call: Call[Who]) -> Known:
     """Remember that the words were compared."""
     found = call.person.find(call.params.who)
     await call.person.verify(found.identity)
-    return _known(call.person.contact(found.identity))
+    return _known(call.person, call.person.contact(found.identity))
 
 
 async def contact_block(call: Call[Blocking]) -> Known:
     """Close or open somebody's way in."""
     found = call.person.find(call.params.who)
     await call.person.block(found.identity, call.params.blocked)
-    return _known(call.person.contact(found.identity))
+    return _known(call.person, call.person.contact(found.identity))
+
+
+async def contact_accept(call: Call[Who]) -> Known:
+    """Trust the contact's new devices."""
+    found = call.person.find(call.params.who)
+    await call.person.accept_device(found.identity)
+    return _known(call.person, call.person.contact(found.identity))
+
+
+async def device_list(call: Call[Nothing]) -> list[Device]:
+    """One's own devices."""
+    return own_devices(call.person)
+
+
+async def device_revoke(call: Call[Which]) -> list[Device]:
+    """End devices that are no longer one's own."""
+    person, which = call.person, call.params
+    if (which.key is None) != which.all:
+        raise UsageError("name one device by its key, or all")
+    if which.key is None:
+        for old in person.old_devices():
+            await person.revoke_device(old.device)
+        return own_devices(person)
+    key = which.key.strip().lower()
+    mine = [one.device.device for one in person.devices()]
+    found = [device for device in mine if len(key) >= KEY_MIN_CHARS and device.hex().startswith(key)]
+    if len(found) != 1:
+        raise NotFoundError("no such device of yours: see `outlast device list`")
+    await person.revoke_device(found[0])
+    return own_devices(person)
+
+
+async def device_renew(call: Call[Nothing]) -> list[Device]:
+    """Go on as a new device, and end this one."""
+    person = call.person
+    await person.renew()
+    await person.note_renewal()
+    return own_devices(person)
 
 
 async def contact_rename(call: Call[Naming]) -> Known:
     """Call somebody otherwise."""
     found = call.person.find(call.params.who)
     await call.person.rename(found.identity, call.params.name)
-    return _known(call.person.contact(found.identity))
+    return _known(call.person, call.person.contact(found.identity))
 
 
 async def bundle_write(call: Call[Target]) -> Carried:
@@ -353,7 +425,17 @@ async def backup(call: Call[Saving]) -> Saved:
 
 async def doctor(call: Call[Nothing]) -> Diagnosis:
     """Look at what goes wrong most often."""
-    return Diagnosis(list(_examine(call.node)))
+    node = call.node
+    checks = list(_examine(node))
+    if node.locked:
+        return Diagnosis([*checks, Check("store", "ok", "locked, not looked at")])
+    entries, size = _usage(node)
+    # On the thread that writes: pages are read meanwhile.
+    checks.append(_soundness("store", await node.write(node.open_store.is_sound), f"{entries} entries, {size} bytes"))
+    for person in list(node.people.values()):
+        sound = await node.write(person.vault.is_sound)
+        checks.append(_soundness("vault", sound, f"{len(person.contacts())} contacts"))
+    return Diagnosis([*checks, *_surroundings(node)])
 
 
 OPERATIONS: Final[list[Operation[Any, Any]]] = [
@@ -372,7 +454,11 @@ OPERATIONS: Final[list[Operation[Any, Any]]] = [
     Operation("contact.get", Who, Known, contact_get, "One contact"),
     Operation("contact.verify", Who, Known, contact_verify, "Remember that the words were compared", unsafe=True),
     Operation("contact.block", Blocking, Known, contact_block, "Open no more mail of somebody, or again", unsafe=True),
+    Operation("contact.accept", Who, Known, contact_accept, "Trust a contact's new devices", unsafe=True),
     Operation("contact.rename", Naming, Known, contact_rename, "Call a contact by another name", unsafe=True),
+    Operation("device.list", Nothing, list[Device], device_list, "Your devices"),
+    Operation("device.revoke", Which, list[Device], device_revoke, "End devices that are no longer yours", unsafe=True),
+    Operation("device.renew", Nothing, list[Device], device_renew, "Go on as a new device", unsafe=True),
     Operation("bundle.write", Target, Carried, bundle_write, "Write a file that is carried by hand", unsafe=True),
     Operation("bundle.read", Source, Carried, bundle_read, "Take in what such a file brings", unsafe=True),
     Operation("backup", Saving, Saved, backup, "Write a backup file under a passphrase", unsafe=True),
@@ -422,7 +508,28 @@ def existing_file(path: Path) -> Iterator[BinaryIO]:
         raise StorageError(f"cannot read {path}: {error.strerror}; is the stick still there?") from error
 
 
-def _known(contact: Contact) -> Known:
+def own_devices(person: Person) -> list[Device]:
+    """One's own devices as they are told of, the present one first."""
+    return [
+        Device(
+            device_key(one.device),
+            one.device.created_day,
+            "revoked" if one.revoked else "present" if one.is_present else "earlier",
+        )
+        for one in person.devices()
+    ]
+
+
+def _their_device(one: ContactDevice) -> Device:
+    states: Mapping[str, Literal["new", "unknown", "revoked"]] = {
+        "new_device": "new",
+        "unknown_device": "unknown",
+        "revoked": "revoked",
+    }
+    return Device(device_key(one.device), one.device.created_day, states.get(one.warning, "accepted"))
+
+
+def _known(person: Person, contact: Contact) -> Known:
     return Known(
         id=id_text(contact.identity),
         name=contact.name,
@@ -432,6 +539,7 @@ def _known(contact: Contact) -> Known:
         blocked=contact.blocked,
         added_ms=contact.added_ms,
         warnings=list(contact.warnings),
+        devices=[_their_device(one) for one in person.contact_devices(contact.identity)],
     )
 
 
@@ -474,13 +582,9 @@ def _examine(node: Node) -> Iterator[Check]:
     yield Check("core dumps", "warn" if dumps else "ok", "possible: keys could reach a file" if dumps else "off")
     swap = _swap()
     yield Check("swap", "warn" if swap else "ok", "in use: keys could reach the disk" if swap else "none")
-    if node.locked:
-        yield Check("store", "ok", "locked, not looked at")
-        return
-    entries, size = _usage(node)
-    yield _look_into("store", node, f"{entries} entries, {size} bytes")
-    for person in node.people.values():
-        yield _look_into("vault", person, f"{len(person.contacts())} contacts")
+
+
+def _surroundings(node: Node) -> Iterator[Check]:
     peers = _peers(node)
     connected = sum(peer.connected for peer in peers)
     yield Check("peers", "warn" if peers and not connected else "ok", f"{connected} of {len(peers)} connected")
@@ -489,12 +593,8 @@ def _examine(node: Node) -> Iterator[Check]:
         yield Check(f"room {name}", "warn" if state.level == Level.WARN else level, state.reason_code)
 
 
-def _look_into(name: str, rows: Rows, content: str) -> Check:
-    try:
-        whole = rows.query("SELECT * FROM pragma_quick_check") == [("ok",)]
-    except StorageError:
-        whole = False
-    return Check(name, "ok", content) if whole else Check(name, "bad", "damaged: restore from the backup file")
+def _soundness(name: str, sound: bool, content: str) -> Check:
+    return Check(name, "ok", content) if sound else Check(name, "bad", "damaged: restore from the backup file")
 
 
 def _files(home: Path) -> Iterator[Path]:

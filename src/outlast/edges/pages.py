@@ -184,6 +184,7 @@ async def home(request: Request) -> Response:
         left=first_run.steps_left(request),
         waiting=sneakernet.waiting_to_leave(person),
         alone=not person.contacts(),
+        device=person.device_state if request.state.door == "localhost" else "ok",
         doubts=doubts(web.node) if request.state.door == "localhost" else [],
     )
 

@@ -10,7 +10,7 @@ from starlette.routing import Route
 from outlast.edges.config import parse_address
 from outlast.edges.gate import Access, Web, keep, route
 from outlast.edges.photo import read_qr
-from outlast.errors import UsageError
+from outlast.errors import NotFoundError, UsageError
 from outlast.kernel import Contact, Node, Person, node_text, parse_id, parse_node
 from outlast.ui.languages import marked
 from outlast.ui.page import fields, go, render, translator, upload
@@ -26,6 +26,8 @@ NOTICES: Final = {
     "blocked": marked("Blocked. Their new messages are not opened."),
     "unblocked": marked("Unblocked."),
     "accepted": marked("Accepted. New messages are sealed to this device too."),
+    "revoked": marked("Ended. Your contacts are told as soon as messages travel."),
+    "renewed": marked("This computer is a new device now. Your contacts are told as soon as messages travel."),
     "peer-added": marked("Added. The node connects as soon as it can reach it."),
     "peer-removed": marked("Removed."),
 }
@@ -45,6 +47,10 @@ def routes() -> list[Route]:
         route("/people/{id}/block", "POST", block, Access.PERSON),
         route("/people/{id}/verify", "POST", verify, Access.OWNER),
         route("/people/{id}/device", "POST", accept_device, Access.OWNER),
+        route("/devices", "GET", devices, Access.OWNER),
+        route("/devices/revoke", "POST", revoke_devices, Access.OWNER),
+        route("/devices/renew", "POST", renew_device, Access.OWNER),
+        route("/devices/noted", "POST", note_renewal, Access.OWNER),
         route("/nodes", "GET", nodes, Access.OWNER),
         route("/nodes/add", "POST", add_node, Access.OWNER),
         route("/nodes/remove", "POST", remove_node, Access.OWNER),
@@ -72,13 +78,15 @@ async def make_link(request: Request) -> Response:
 def kept_link(person: Person) -> str:
     """The link made here last, or nothing when there is none that is young enough to give away."""
     row = person.vault.meta(LINK_ROW)
-    day, link = msgspec.msgpack.decode(row, type=tuple[int, str]) if row else (0, "")
-    return link if person.node.today() - day < LINK_YOUNG_DAYS else ""
+    day, device, link = msgspec.msgpack.decode(row, type=tuple[int, bytes, str]) if row else (0, b"", "")
+    is_good = device == person.device and person.node.today() - day < LINK_YOUNG_DAYS
+    return link if is_good else ""
 
 
 async def renew_link(person: Person) -> None:
     """Make a link and keep it for the pages: showing one must not make one."""
-    await keep(person, LINK_ROW, msgspec.msgpack.encode((person.node.today(), await person.link())))
+    link = await person.link()
+    await keep(person, LINK_ROW, msgspec.msgpack.encode((person.node.today(), person.device, link)))
 
 
 async def add_page(request: Request) -> Response:
@@ -114,8 +122,10 @@ def named(request: Request) -> Contact:
 
 
 async def contact(request: Request) -> Response:
-    """One contact: the six words, their name, blocking."""
-    return render(request, "contact.html", contact=named(request), rooms=list(request.state.site.rooms))
+    """One contact: the six words, their devices, their name, blocking."""
+    found = named(request)
+    theirs = request.state.person.contact_devices(found.identity)
+    return render(request, "contact.html", contact=found, devices=theirs, rooms=list(request.state.site.rooms))
 
 
 async def rename(request: Request) -> Response:
@@ -147,6 +157,40 @@ async def accept_device(request: Request) -> Response:
     found = named(request)
     await request.state.person.accept_device(found.identity)
     return go(f"/people/{found.id}", "accepted")
+
+
+async def devices(request: Request) -> Response:
+    """This person's own devices, and what can be done about a lost or copied one."""
+    person: Person = request.state.person
+    return render(request, "devices.html", devices=person.devices(), state=person.device_state)
+
+
+async def revoke_devices(request: Request) -> Response:
+    """End one earlier device, or all of them."""
+    person: Person = request.state.person
+    form = await fields(request)
+    chosen = form.get("device", "")
+    old = [one.device for one in person.old_devices() if chosen in ("all", one.device.hex())]
+    if not old:
+        raise NotFoundError(translator(request)("This device is not among yours, or ended already."))
+    for device in old:
+        await person.revoke_device(device)
+    return go("/devices", "revoked")
+
+
+async def renew_device(request: Request) -> Response:
+    """Go on as a new device."""
+    person: Person = request.state.person
+    await person.renew()
+    await person.note_renewal()
+    await renew_link(person)
+    return go("/devices", "renewed")
+
+
+async def note_renewal(request: Request) -> Response:
+    """The person has read that the device renewed itself."""
+    await request.state.person.note_renewal()
+    return go("/devices")
 
 
 async def nodes(request: Request) -> Response:

@@ -3,10 +3,14 @@
 from outlast.kernel.backup import FILE_MAX_BYTES as BACKUP_MAX_BYTES
 from outlast.kernel.backup import BackupBody, open_backup
 from outlast.kernel.backup import count as count_backup
+from outlast.kernel.devices import OwnDevice
+from outlast.kernel.discovery import Discovery
 from outlast.kernel.entry import DAY_MS, Entry
 from outlast.kernel.home import Home
 from outlast.kernel.identity import (
+    Device,
     check_name,
+    device_key,
     entropy_of,
     id_text,
     node_text,
@@ -22,7 +26,8 @@ from outlast.kernel.links.link import Cost, Duplex, Link, LinkError, Way
 from outlast.kernel.mail import LETTER_MAX_BYTES
 from outlast.kernel.neighbours import PeerState
 from outlast.kernel.node import Node, find_rooms
-from outlast.kernel.person import Contact, Custody, Person
+from outlast.kernel.person import Contact, ContactDevice, Custody, Person
+from outlast.kernel.revocation import REVOKE, is_ended, revocation_in
 from outlast.kernel.room import (
     Change,
     Delete,
@@ -45,13 +50,17 @@ __all__ = [
     "DAY_MS",
     "GENESIS",
     "LETTER_MAX_BYTES",
+    "REVOKE",
     "BackupBody",
     "BundleReport",
     "Change",
     "Contact",
+    "ContactDevice",
     "Cost",
     "Custody",
     "Delete",
+    "Device",
+    "Discovery",
     "Duplex",
     "Entry",
     "Event",
@@ -62,6 +71,7 @@ __all__ = [
     "Link",
     "LinkError",
     "Node",
+    "OwnDevice",
     "PeerState",
     "Person",
     "Put",
@@ -75,9 +85,11 @@ __all__ = [
     "Way",
     "check_name",
     "count_backup",
+    "device_key",
     "entropy_of",
     "find_rooms",
     "id_text",
+    "is_ended",
     "make_channel_link",
     "node_text",
     "open_backup",
@@ -87,5 +99,6 @@ __all__ = [
     "read_certificate",
     "read_channel_link",
     "read_genesis",
+    "revocation_in",
     "space_text",
 ]

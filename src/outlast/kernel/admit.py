@@ -9,8 +9,8 @@ authorises anything, and there is no hop count.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
 from typing import Final
@@ -28,10 +28,11 @@ from outlast.kernel.entry import (
     signing_input,
     unpack,
 )
+from outlast.kernel.epoch import is_wellformed_sealed
 from outlast.kernel.identity import IdentityError
 from outlast.kernel.kinds import DEFAULT_LIFE_DAYS, KindError, Kinds
 from outlast.kernel.mail import MAIL_SPACE, is_wellformed_envelope
-from outlast.kernel.space import GENESIS, NO_SPACE, OPEN, is_valid_genesis, read_genesis
+from outlast.kernel.space import GENESIS, NO_SPACE, OPEN, SEALED, is_valid_genesis, read_genesis
 
 PACKED_MAX_BYTES: Final = 2 + HEADER_MAX_BYTES + 64 + PAYLOAD_MAX_BYTES
 """Largest packed entry."""
@@ -68,9 +69,10 @@ class Rule(StrEnum):
     LIFE = "life", "it asks to be kept longer than its kind allows", False, True
     EXPIRED = "expired", "its time is over"
     SPACE = "space", "it belongs to a channel that nobody here follows"
-    SPACE_TYPE = "space-type", "its channel has a type that this version does not know"
+    SPACE_TYPE = "space-type", "its channel is of another type than the one that is followed here"
     GENESIS = "genesis", "it founds no channel: its form or its owner's certificate is wrong", True
     ENVELOPE = "envelope", "it lies in the mail space and does not look like every other envelope", False, True
+    SEALED = "sealed", "it lies in a sealed group and does not look like everything there", False, True
     REMEMBERED = "remembered", "the same bytes were refused before"
     SHARE = "share", "the neighbour has used up its bytes for today"
     SIGNATURE = "signature", "its signature is not its author's", True
@@ -127,9 +129,11 @@ class AdmissionState:
 
     kinds: Kinds
     spaces: Container[bytes]
-    """Followed open spaces; the mail space is always open."""
+    """Followed spaces; the mail space is always open."""
     pruned_day: int
     """Entries that expire before this day are gone."""
+    closed: Mapping[bytes, str] = field(default_factory=dict)
+    """The types of those of the followed spaces that are for members; the others are open."""
     known: Container[bytes] = frozenset()
     """Ids of the batch that are held."""
     incomplete: Container[bytes] = frozenset()
@@ -221,10 +225,12 @@ def _rule_against(entry: Entry, state: AdmissionState) -> Rule | None:
         rule = None
     elif space == NO_SPACE:
         rule = _rule_of_genesis(entry, state)
-    elif space in state.spaces:
-        rule = _rule_of_kind(entry, state.kinds)
-    else:
+    elif space not in state.spaces:
         rule = Rule.SPACE
+    elif state.closed.get(space) == SEALED:
+        rule = None if is_wellformed_sealed(h) else Rule.SEALED
+    else:
+        rule = _rule_of_kind(entry, state.kinds)
     if rule is not None:
         return rule
     if state.refused and refusal_digest(entry) in state.refused:
@@ -270,6 +276,6 @@ def _rule_of_genesis(entry: Entry, state: AdmissionState) -> Rule | None:
         canonical = GENESIS.encode(body) == entry.payload
     except (KindError, IdentityError):
         return Rule.GENESIS
-    if body.type != OPEN:
+    if body.type != state.closed.get(entry.id, OPEN):
         return Rule.SPACE_TYPE
     return None if canonical and is_valid_genesis(entry, body) else Rule.GENESIS

@@ -283,20 +283,21 @@ class Fetching:
         """Whether another content is to be loaded now; its answer comes by ``loaded``."""
         if self._loading or not self._more or len(self._files) >= OPEN_MAX:
             return False
-        self._loading = True
+        self._loading, self._more = True, False
         return True
 
     def loaded(self, wanted: Wanted | None) -> None:
         """What is to be fetched next; None: nothing, until ``look_again``."""
         self._loading = False
         if wanted is None:
-            self._more = False
-        elif wanted.id not in self._files:
+            return
+        self._more = True
+        if wanted.id not in self._files:
             self._downloads.open(wanted.id, wanted.missing)
             self._files[wanted.id] = _Open(wanted.manifest)
 
     def look_again(self) -> None:
-        """There may be more to fetch."""
+        """There may be more to fetch, also such as a look that is under way has missed."""
         self._more = True
 
     def asks(self, budget_bytes: int) -> Iterator[tuple[bytes, list[int], int]]:

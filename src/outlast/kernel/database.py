@@ -263,6 +263,13 @@ class Database:
         except (apsw.Error, MemoryError) as error:
             _complain(error, self.path)
 
+    def is_sound(self) -> bool:
+        """Whether no page of the file is damaged, on the writer's thread; reads all of it, which may take seconds."""
+        try:
+            return self.read("PRAGMA quick_check(1)") == [("ok",)]
+        except StorageError:
+            return False
+
     def checkpoint(self) -> None:
         """Move the write-ahead log into the file and empty it, on the writer's thread; raises StorageError."""
         import apsw

@@ -148,17 +148,21 @@ async def refresh(person: Person) -> None:
 
 
 def known_heads(person: Person, device: bytes) -> dict[bytes, Head]:
-    """The last entry of a device in each followed space, as far as it is known here."""
+    """The last entry of a device in each followed open space, as far as it is known; ``groups`` ends it in others."""
     store = person.node.open_store
-    heads: dict[bytes, Head] = {}
-    for space, seq, entry in person.query("SELECT space, seq, id FROM head WHERE device = ?", (device,)):
-        heads[bytes(space)] = Head(int.from_bytes(seq, "big"), bytes(entry))
-    followed = store.spaces()
-    for space in followed:
-        found = store.head(space, device)
-        if found is not None and (space not in heads or found[0] > heads[space].seq):
-            heads[space] = Head(*found)
-    return {space: head for space, head in heads.items() if space in followed}
+    closed = store.closed()
+    heads = {space: known_head(person, device, space) for space in store.spaces() if space not in closed}
+    return {space: head for space, head in heads.items() if head is not None}
+
+
+def known_head(person: Person, device: bytes, space: bytes) -> Head | None:
+    """The last entry of an own device in a space, as far as it is known here."""
+    rows = person.query("SELECT seq, id FROM head WHERE device = ? AND space = ?", (device, space))
+    kept = Head(int.from_bytes(rows[0][0], "big"), bytes(rows[0][1])) if rows else None
+    found = person.node.open_store.head(space, device)
+    if found is None or (kept is not None and kept.seq >= found[0]):
+        return kept
+    return Head(*found)
 
 
 def to_all(person: Person, body: bytes, now_ms: int) -> list[Outgoing]:

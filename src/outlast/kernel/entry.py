@@ -19,11 +19,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from outlast.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from outlast.kernel.identity import SigningKey
 
 VERSION: Final = 1
 HEADER_MAX_BYTES: Final = 1024
@@ -118,6 +121,12 @@ def entry_id(header_bytes: bytes) -> bytes:
 def signing_input(header_bytes: bytes) -> bytes:
     """The bytes that the author signs."""
     return _SIGN_DOMAIN + header_bytes
+
+
+def sign_entry(header: Header, author: SigningKey, payload: bytes | None) -> Entry:
+    """The entry of a header by the author whom it names; ``payload`` is None when it travels apart."""
+    data = encode_header(header)
+    return Entry(header, data, author.sign(signing_input(data)), entry_id(data), payload)
 
 
 def decode_header(data: bytes) -> Header:

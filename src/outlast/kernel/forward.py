@@ -8,7 +8,8 @@ that strangers, however many, cost as much as one friend.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple
 
@@ -118,6 +119,21 @@ def offered(
         and space_of(offer.entry) in spaces
         and not 0 < offer.entry.header.expires_day < floor_day
     ]
+
+
+def in_turn(sources: Sequence[bytes | None]) -> list[int]:
+    """The order in which what waits at the door goes in, given whose each one is: the places in ``sources``.
+
+    What is made or brought here (None) goes first, then one of each neighbour by turns: who brings much makes those
+    who bring little wait for one of its own, and no more.
+    """
+    turns: Counter[bytes] = Counter()
+    keys = []
+    for place, source in enumerate(sources):
+        if source is not None:
+            turns[source] += 1
+        keys.append((0 if source is None else turns[source], place))
+    return [place for _, place in sorted(keys)]
 
 
 def share_left(neighbour: bytes, paired: Collection[bytes], spent: Mapping[bytes, int], day_bytes: int) -> int:

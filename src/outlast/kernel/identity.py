@@ -141,6 +141,11 @@ class Device:
     certificate: bytes  # as encoded
 
 
+def device_key(device: Device) -> str:
+    """16 hex digits, the beginning of a device's key, by which people tell devices apart."""
+    return device.device[:8].hex()
+
+
 _encoder = msgspec.msgpack.Encoder()
 _certificate_decoder = msgspec.msgpack.Decoder(Certificate)
 _device_decoder = msgspec.msgpack.Decoder(DeviceBody)

@@ -243,7 +243,7 @@ class Inbox:
     async def _look_through(self, changes: Sequence[Change]) -> None:
         self.is_elsewhere = self.is_elsewhere or any(devices.is_elsewhere(self._person, change) for change in changes)
         for signed in filter(None, (devices.ends_this(self._person, change) for change in changes)):
-            await self._be_ended(signed)
+            await self.be_ended(signed)
         found = [
             change.entry
             for change in changes
@@ -513,7 +513,8 @@ class Inbox:
         elif room is not None and kind is not None and _is_of(kind, sealed.body):
             letter = Letter(sealed.id, sealed.kind, sealed.body, sealed.sent_ms, device.identity, device.device, now)
             tx.apply(room.receive(letter, tx), room.name)
-            news.receipts.setdefault(device.identity, []).append(sealed.id)
+            if sealed.kind not in SILENT:
+                news.receipts.setdefault(device.identity, []).append(sealed.id)
         return True
 
     def _hear_of_devices(self, tx: Transaction, sender: bytes, body: bytes, now: int, introduced: set[bytes]) -> None:
@@ -541,7 +542,8 @@ class Inbox:
                     devices.put_revoked(tx, one.identity, one.device, one.signed, now)
                     self._person.is_ended = True
 
-    async def _be_ended(self, signed: bytes) -> None:
+    async def be_ended(self, signed: bytes) -> None:
+        """Take in that another device of this person has ended this one."""
         person, now = self._person, self._node.now_ms()
         await self._node.write(
             lambda: self._vault.write(lambda tx: devices.put_revoked(tx, person.identity, person.device, signed, now))

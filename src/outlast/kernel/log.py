@@ -9,6 +9,8 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import NamedTuple
 
+import msgspec
+
 from outlast.kernel.entry import VERSION, Entry, Header, encode_header, entry_id, expiry_day, signing_input
 from outlast.kernel.identity import SigningKey
 from outlast.kernel.stamp import mint
@@ -80,23 +82,55 @@ def next_entry(
     ``clock`` is its Lamport time, ``life_ms`` how long it is to be kept from ``ts_ms`` on; 0 = for ever.
     ``stamp_bits`` of work are spent on it (see ``stamp.mint``).
     """
-    payload_hash = sha256(payload).digest()
-    expires_day = expiry_day(ts_ms, life_ms) if life_ms else 0
-    header = Header(
+    header = next_header(
+        author.public,
+        head,
+        space=space,
+        kind=kind,
+        payload_size=len(payload) if size_bytes is None else size_bytes,
+        clock=clock,
+        ts_ms=ts_ms,
+        life_ms=life_ms,
+        priority=priority,
+    )
+    return sign_entry(author, header, payload, stamp_bits)
+
+
+def next_header(
+    author: bytes,
+    head: Head | None,
+    *,
+    space: bytes,
+    kind: str,
+    payload_size: int,
+    clock: int,
+    ts_ms: int,
+    life_ms: int,
+    priority: int,
+) -> Header:
+    """The header of such an entry before its payload is known: zeros stand for the hash."""
+    return Header(
         version=VERSION,
         space=space,
         kind=kind,
-        author=author.public,
+        author=author,
         seq=head.seq + 1 if head else 1,
         prev=head.id if head else None,
         clock=clock,
         ts_ms=ts_ms,
-        expires_day=expires_day,
+        expires_day=expiry_day(ts_ms, life_ms) if life_ms else 0,
         priority=priority,
-        payload_hash=payload_hash,
-        payload_size=len(payload) if size_bytes is None else size_bytes,
+        payload_hash=bytes(32),
+        payload_size=payload_size,
         tags=(),
-        stamp_nonce=mint(space, expires_day, author.public, payload_hash, stamp_bits) if stamp_bits else 0,
+        stamp_nonce=0,
     )
+
+
+def sign_entry(author: SigningKey, header: Header, payload: bytes, stamp_bits: int = 0) -> Entry:
+    """The entry of a header that stands but for its payload's hash, and its stamp if ``stamp_bits`` are to be spent."""
+    payload_hash = sha256(payload).digest()
+    nonce = mint(header.space, header.expires_day, header.author, payload_hash, stamp_bits) if stamp_bits else 0
+    header = msgspec.structs.replace(header, payload_hash=payload_hash, stamp_nonce=nonce)
     data = encode_header(header)
     return Entry(header, data, author.sign(signing_input(data)), entry_id(data), payload)

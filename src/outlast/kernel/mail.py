@@ -11,7 +11,7 @@ travels by the secret of a contact link and brings the sender's device certifica
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Final, NamedTuple
 
@@ -29,7 +29,7 @@ from outlast.kernel.entry import (
     encode_header,
     entry_id,
     expiry_day,
-    signing_input,
+    sign_entry,
 )
 from outlast.kernel.hpke import OpeningKey
 from outlast.kernel.identity import (
@@ -172,11 +172,6 @@ def intro_counter(own_secret: bytes, receiver: Device, day: int, number: int) ->
 def tag(key: bytes, day: int, counter: int) -> bytes:
     """The tag (16 B) of the envelope number ``counter`` (u32) on ``day`` (days since 1970, UTC)."""
     return hmac.digest(key, day.to_bytes(4, "big") + counter.to_bytes(4, "big"), "sha256")[:TAG_BYTES]
-
-
-def expected_tags(key: bytes, days: Iterable[int], start: int, window: int) -> dict[bytes, tuple[int, int]]:
-    """The tags to look up: tag -> (day, counter), ``window`` counters a day from ``start``."""
-    return {tag(key, day, counter): (day, counter) for day in days for counter in range(start, start + window)}
 
 
 def seal_letter(
@@ -352,8 +347,7 @@ def _envelope(author: SigningKey, now_ms: int, handle: bytes, payload: bytes | N
         tags=(handle,),
         stamp_nonce=0,
     )
-    encoded = encode_header(header)
-    return Entry(header, encoded, author.sign(signing_input(encoded)), entry_id(encoded), payload)
+    return sign_entry(header, author, payload)
 
 
 def _payload(entry: Entry) -> bytes:

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("outlast")
 
-"""The kind of all links so far."""
 RETRY_MIN_S: Final = 1.0
 RETRY_MAX_S: Final = 60.0
 TICK_S: Final = 10.0
@@ -47,6 +46,8 @@ NEWS_MAX: Final = 4096
 READ_AHEAD_BYTES: Final = 4 * 1024 * 1024
 """Of messages that wait for the session, with what each takes beside its bytes; an honest peer's credit bounds them
 further."""
+VISITS_MAX: Final = 4
+"""Strangers in the local network that are called at a time."""
 UNBOUNDED: Final = 2**62
 MESSAGE_COST_BYTES: Final = 512
 CHUNKS_TOGETHER: Final = 32
@@ -76,6 +77,8 @@ class _Live:
     """A running session."""
 
     peer: bytes
+    named: bool
+    """Whether the peer showed a key; else ``peer`` is a random name."""
     link: Link
     initiator: bool
     session: sync.Session
@@ -152,6 +155,12 @@ class Neighbours:
         self._downloads = Downloads()
         self._unconfirmed: dict[bytes, set[bytes]] = {}
         """What people here wrote, and a link died before the neighbour said that it is durable there."""
+        self.strangers = False
+        """Whether those may call, and are called, who show no key."""
+        self._found: dict[bytes, tuple[str, int]] = {}
+        """Where neighbours are in the local network, as they announce it."""
+        self._wakes: dict[bytes, asyncio.Event] = {}
+        self._visits: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._sent: dict[str, int] = {}
         """Bytes sent today over the kinds of links that have a bound."""
         self._sent_day = 0
@@ -170,9 +179,16 @@ class Neighbours:
         for server in self._servers:
             await server.close()
         self._servers.clear()
-        tasks = [*self._dials.values(), *self._ways, *(live.task for live in self._live if live.task)]
+        tasks = [
+            *self._dials.values(),
+            *self._ways,
+            *self._visits.values(),
+            *(live.task for live in self._live if live.task),
+        ]
         self._dials.clear()
         self._ways.clear()
+        self._visits.clear()
+        self._found.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -180,7 +196,9 @@ class Neighbours:
 
     async def listen(self, host: str, port: int) -> int:
         """Wait for neighbours on this address; returns the port. Raises LinkError when it is taken."""
-        server = await tcp.serve(host, port, static=self._node.transport.secret, on_channel=self._accept)
+        server = await tcp.serve(
+            host, port, static=self._node.transport.secret, on_channel=self._accept, strangers=lambda: self.strangers
+        )
         self._servers.append(server)
         return server.port
 
@@ -191,14 +209,35 @@ class Neighbours:
         peers = {peer.node: peer for peer in self._node.open_store.peers()}
         for key in self._dials.keys() - peers.keys():
             self._dials.pop(key).cancel()
+            self._found.pop(key, None)
+            self._wakes.pop(key, None)
         for key, peer in peers.items():
             if key not in self._dials:
+                self._wakes[key] = asyncio.Event()
                 self._dials[key] = self._node.loop.create_task(self._dial(key, peer.host, peer.port))
 
     def refresh(self) -> None:
         """What is followed has changed: begin the sessions anew."""
         for live in self._live:
             live.put(sync.Stopping())
+
+    def found(self, peer: bytes, host: str, port: int) -> None:
+        """A neighbour that was added says that it is there now; the address that it was added with stays."""
+        if peer in self._dials and self._found.get(peer) != (host, port):
+            self._found[peer] = host, port
+            self._wakes[peer].set()
+
+    def visit(self, host: str, port: int) -> None:
+        """Have a session with a stranger there, if not too many strangers are visited already."""
+        if self._dials_out and self.strangers and (host, port) not in self._visits and len(self._visits) < VISITS_MAX:
+            self._visits[host, port] = self._node.loop.create_task(self._visit(host, port))
+
+    def leave_strangers(self) -> None:
+        """End all sessions with those who show no key."""
+        self.strangers = False
+        for live in self._live:
+            if not live.named:
+                live.put(sync.Stopping())
 
     def offer(self, offers: Sequence[Offer]) -> None:
         """Tell all sessions what became whole here."""
@@ -219,7 +258,7 @@ class Neighbours:
 
     def states(self) -> list[PeerState]:
         """All neighbours that were added, then those that connected by themselves."""
-        connected = {live.peer for live in self._live}
+        connected = {live.peer for live in self._live if live.named}
         peers = self._node.open_store.peers() if not self._node.locked else []
         added = {peer.node for peer in peers}
         known = [
@@ -241,10 +280,30 @@ class Neighbours:
         return set() if self._node.locked else {peer.node for peer in self._node.open_store.peers()}
 
     async def _dial(self, peer: bytes, host: str, port: int) -> None:
-        def opens() -> Awaitable[Channel]:
-            return tcp.connect(host, port, static=self._node.transport.secret, remote=peer)
+        static = self._node.transport.secret
+
+        async def opens() -> Channel:
+            if (near := self._found.get(peer)) is not None:
+                try:
+                    return await tcp.connect(*near, static=static, remote=peer)
+                except OutlastError:
+                    self._found.pop(peer, None)
+            return await tcp.connect(host, port, static=static, remote=peer)
 
         await self._keep_calling(peer, opens, tcp.BITS_PER_S)
+
+    async def _visit(self, host: str, port: int) -> None:
+        """Call a stranger, and again when the session is over, until nobody answers or nothing comes of it."""
+        try:
+            while self.strangers:
+                channel = await tcp.connect(host, port)
+                if not await self._run(channel, os.urandom(32), named=False):
+                    break
+                await asyncio.sleep(RETRY_MAX_S * random.uniform(0.5, 1.0))
+        except OutlastError:
+            pass
+        finally:
+            self._visits.pop((host, port), None)
 
     async def _travel(self, way: Way) -> None:
         """Go a way that a room brings, again and again."""
@@ -261,6 +320,7 @@ class Neighbours:
     async def _keep_calling(self, peer: bytes, opens: Callable[[], Awaitable[Channel]], bits_per_s: int | None) -> None:
         """Have a session with a neighbour whenever there is none over a link as good as this."""
         wait_s = RETRY_MIN_S
+        wake = self._wakes.setdefault(peer, asyncio.Event())
         while True:
             while (rival := self._rival(peer, bits_per_s)) is not None:
                 await rival.over.wait()
@@ -275,7 +335,10 @@ class Neighbours:
                 bits_per_s = channel.link.bits_per_s
                 if await self._run(channel, peer):
                     wait_s = RETRY_MIN_S
-            await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s * random.uniform(0.5, 1.0)):
+                    await wake.wait()
+            wake.clear()
             wait_s = min(wait_s * 2, RETRY_MAX_S)
 
     async def _keep_answering(self, way: Way) -> None:
@@ -323,13 +386,14 @@ class Neighbours:
         self._node.touch()
 
     async def _accept(self, channel: Channel) -> None:
-        inbound = [live.peer for live in self._live if not live.initiator and live.peer != channel.remote]
-        if channel.remote is None or len(inbound) >= INBOUND_MAX:
+        peer = channel.remote or os.urandom(32)  # who shows no key is somebody else each time
+        inbound = [live.peer for live in self._live if not live.initiator and live.peer != peer]
+        if len(inbound) >= INBOUND_MAX:
             return
         added = self._added()
-        if channel.remote not in added and sum(peer not in added for peer in inbound) >= STRANGERS_MAX:
+        if peer not in added and sum(peer not in added for peer in inbound) >= STRANGERS_MAX:
             return
-        await self._run(channel, channel.remote)
+        await self._run(channel, peer, named=channel.remote is not None)
 
     def _is_better(self, peer: bytes, link: Link, initiator: bool) -> bool:
         """Whether a new session with a neighbour takes the place of those that are.
@@ -353,19 +417,21 @@ class Neighbours:
                 return False
         return True
 
-    async def _run(self, channel: Channel, peer: bytes) -> bool:
+    async def _run(self, channel: Channel, peer: bytes, *, named: bool = True) -> bool:
         """One session from its first message to its end; whether both sides came to have the same."""
         node, initiator, link = self._node, channel.initiator, channel.link
         if not self._is_better(peer, link, initiator):
             await channel.close()
             return False
+        spaces, access = node.named()
         bounds = carriage(link.bits_per_s, metered=link.cost is Cost.METERED)
         limits = sync.Limits(intake_bytes=node.share_left(peer), output_bytes=self._output_left(link, bounds))
         session = sync.Session(
             initiator=initiator,
             key=channel.session_key,
             peer=peer,
-            spaces=node.spaces(),
+            spaces=spaces,
+            access=access,
             today=node.today(),
             pruned_day=node.pruned_day,
             rand=os.urandom,
@@ -373,7 +439,7 @@ class Neighbours:
             limits=limits.over(bounds),
             stranger=peer not in self._added(),
         )
-        live = _Live(peer, link, initiator, session, asyncio.current_task())
+        live = _Live(peer, named, link, initiator, session, asyncio.current_task())
         live.room.set()
         ingests: asyncio.Queue[sync.Ingest] = asyncio.Queue()
         chunks: asyncio.Queue[Chunk] = asyncio.Queue()

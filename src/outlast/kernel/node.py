@@ -37,7 +37,7 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 import msgspec
 
 from outlast.errors import LockedError, NotFoundError, OutlastError, StorageError, UsageError
-from outlast.kernel import expiry, forward, mail, quota
+from outlast.kernel import endings, expiry, forward, mail, quota
 from outlast.kernel.admit import (
     UNLIMITED,
     AdmissionState,
@@ -52,6 +52,8 @@ from outlast.kernel.admit import (
 )
 from outlast.kernel.backup import BackupBody
 from outlast.kernel.chunks import Chunk, Manifest, Splitter, Wanted, is_chunked
+from outlast.kernel.circular import GROUPS
+from outlast.kernel.discovery import Discovery, Lookout
 from outlast.kernel.entry import (
     DAY_MS,
     INLINE_MAX_BYTES,
@@ -67,14 +69,16 @@ from outlast.kernel.home import Home
 from outlast.kernel.identity import SealingKey, check_name, verify
 from outlast.kernel.keyslot import check_passphrase
 from outlast.kernel.kinds import Kind, Kinds
+from outlast.kernel.membership import MEMBER_ACT, Membership
 from outlast.kernel.metrics import Metrics
 from outlast.kernel.neighbours import Neighbours, PeerState
 from outlast.kernel.people import new_person, restore_person
 from outlast.kernel.person import Person
 from outlast.kernel.revocation import REVOKE
 from outlast.kernel.room import Event, Level, Room, RowChanges, Status, Value
-from outlast.kernel.space import ANYONE, GENESIS, OPEN, SpaceBody, make_genesis, read_genesis, space_of
+from outlast.kernel.space import ANYONE, CLOSED, GENESIS, OPEN, SEALED, SpaceBody, make_genesis, read_genesis, space_of
 from outlast.kernel.store import REFUSED_MAX, Grown, Incoming, Progress, Store
+from outlast.kernel.tombstone import ENDED_MAX, LASTING, TOMBSTONE, Tombstone, allowed, life_for
 from outlast.kernel.vault import Vault
 
 T = TypeVar("T")
@@ -108,6 +112,8 @@ class _Standing(NamedTuple):
     own: frozenset[bytes]
     contacts: frozenset[bytes]
     owners: frozenset[bytes]
+    closed: frozenset[bytes]
+    """Spaces that only members bring anything of."""
     paired: frozenset[bytes]
     """Transport keys of the neighbours that were added."""
 
@@ -137,9 +143,10 @@ class Node:
         """Made by ``open`` alone."""
         self.home = home
         self.rooms: Mapping[str, Room] = {room.name: room for room in rooms}
-        self.kinds = Kinds([GENESIS, REVOKE, *(kind for room in rooms for kind in room.kinds)])
-        self.letters = Kinds([kind for room in rooms for kind in room.letters])
-        self.letter_rooms: Mapping[str, Room] = {kind.name: room for room in rooms for kind in room.letters}
+        self.kinds = Kinds([GENESIS, MEMBER_ACT, REVOKE, TOMBSTONE, *(kind for room in rooms for kind in room.kinds)])
+        private = (GROUPS, *rooms)
+        self.letters = Kinds([kind for room in private for kind in room.letters])
+        self.letter_rooms: Mapping[str, Room] = {kind.name: room for room in private for kind in room.letters}
         self.store: Store | None = None
         self.people: dict[str, Person] = {}
         self.files_auto_bytes = FILES_AUTO_BYTES
@@ -150,6 +157,7 @@ class Node:
         self.failed: asyncio.Future[None] = self.loop.create_future()
         """Ends with the error when a part of the node fails; who runs the node waits for it."""
         self.neighbours = Neighbours(self, dial=dial)
+        self.lookout = Lookout(self)
         self._system_ms = system_ms
         self._floor_ms = BUILT_MS
         self._news = asyncio.Event()
@@ -287,6 +295,7 @@ class Node:
 
     async def lock(self) -> None:
         """Close all vaults and the store, end all sessions; what is acknowledged is durable already."""
+        await self.lookout.stop()
         await self.neighbours.stop()
         for key in list(self.people):
             await self._close_person(key)
@@ -341,7 +350,7 @@ class Node:
     async def _open_person(self, key: str, passphrase: str | None) -> Person:
         def act() -> Vault:
             secret = self.home.open_key(key, passphrase)
-            return Vault.open(self.home.vault_path(key), secret, rooms=tuple(self.rooms.values()))
+            return Vault.open(self.home.vault_path(key), secret, rooms=(GROUPS, *self.rooms.values()))
 
         vault = await self.write(act)
         try:
@@ -351,13 +360,15 @@ class Node:
             await self.write(vault.close)
             raise
         self.people[key] = person
-        self._spawn(key, person.outbox.run(), person.inbox.run(), person.inbox.run_later())
+        self._spawn(key, person.outbox.run(), person.inbox.run(), person.inbox.run_later(), person.groups.run())
         self.touch()
         return person
 
     async def _close_person(self, key: str) -> None:
         await self._cancel(key)
         person = self.people.pop(key)
+        if person.groups.access:
+            self.neighbours.refresh()
         with contextlib.suppress(StorageError):
             await self.write(partial(person.vault.write, person.leave))
         await self.write(person.vault.close)
@@ -375,11 +386,15 @@ class Node:
             self.failed.exception()
 
     async def _cancel(self, group: str) -> None:
-        for task in self._tasks.get(group, ()):
-            task.cancel()
-        for task in self._tasks.pop(group, ()):
+        tasks = self._tasks.pop(group, [])
+        for task in tasks:
+            task.remove_done_callback(self._ended)
+        # However those end that are told to end, it is no defect: what they wait for may be locked under them.
+        told = [task for task in tasks if task.cancel()]
+        await asyncio.gather(*told, return_exceptions=True)
+        for task in set(tasks).difference(told):
             with contextlib.suppress(asyncio.CancelledError, OutlastError):
-                await task
+                task.result()
 
     # ---- the threads ----
 
@@ -527,9 +542,12 @@ class Node:
 
     def check_own(self, entries: Sequence[Entry]) -> None:
         """Raise UsageError when the door would turn away one of these, before anybody is promised anything."""
-        spaces = frozenset(self.open_store.spaces())
+        spaces, closed = frozenset(self.open_store.spaces()), self.open_store.closed()
         for entry in entries:
-            verdict = examine(entry, AdmissionState(kinds=self.kinds, spaces=spaces, pruned_day=self.pruned_day))
+            verdict = examine(
+                entry,
+                AdmissionState(kinds=self.kinds, spaces=spaces, closed=closed, pruned_day=self.pruned_day),
+            )
             if isinstance(verdict, Refused | Held):
                 raise UsageError(f"this cannot be kept: {verdict.rule.line}")
 
@@ -554,9 +572,11 @@ class Node:
             while self._arrivals:
                 taken: list[_Arrival] = []
                 size = 0
-                while self._arrivals and size < BATCH_MAX:
-                    taken.append(self._arrivals.pop(0))
+                waiting = [self._arrivals[place] for place in forward.in_turn([one.source for one in self._arrivals])]
+                while waiting and size < BATCH_MAX:
+                    taken.append(waiting.pop(0))
                     size += len(taken[-1].batch)
+                self._arrivals = waiting
                 try:
                     results = await self._admit(taken)
                 except Exception as error:
@@ -582,8 +602,8 @@ class Node:
     async def _admit(self, arrivals: Sequence[_Arrival]) -> list[list[Verdict]]:
         store = self.open_store
         states: list[tuple[list[bytes | Entry], AdmissionState]] = []
-        spaces = frozenset(store.spaces())
-        standing = self._standing(spaces)
+        spaces, closed = frozenset(store.spaces()), store.closed()
+        standing = self._standing(spaces, closed)
         for arrival in arrivals:
             batch = [_unpacked(data) for data in arrival.batch]
             ids = [entry.id for entry in batch if isinstance(entry, Entry)]
@@ -599,6 +619,7 @@ class Node:
                     AdmissionState(
                         kinds=self.kinds,
                         spaces=spaces,
+                        closed=closed,
                         pruned_day=self.pruned_day,
                         known=known,
                         incomplete=store.incomplete(list(large)),
@@ -640,20 +661,24 @@ class Node:
                 self.neighbours.more_wanted()
         return results
 
-    def _standing(self, spaces: Iterable[bytes]) -> _Standing:
+    def _standing(self, spaces: Iterable[bytes], closed: Iterable[bytes]) -> _Standing:
         """Whose entries are near, as it is now."""
         store = self.open_store
         return _Standing(
             frozenset(person.device for person in self.people.values()),
             frozenset(device for person in self.people.values() for device in person.verified_devices()),
             frozenset(author for space in spaces if (author := self._owner(space)) is not None),
+            frozenset(closed),
             frozenset(peer.node for peer in store.peers()),
         )
 
     def is_open_to_all(self, space: bytes) -> bool:
         """Whether strangers may write in a space, as far as its genesis is known here."""
         genesis = self.open_store.get(space)
-        return genesis is not None and genesis.payload is not None and read_genesis(genesis).writers == ANYONE
+        if genesis is None or genesis.payload is None:
+            return False
+        body = read_genesis(genesis)
+        return body.type == OPEN and body.writers == ANYONE
 
     def _owner(self, space: bytes) -> bytes | None:
         """The device that founded a space, None while its genesis is not here."""
@@ -668,7 +693,8 @@ class Node:
         tier = forward.tier_of(entry, standing.own, standing.contacts)
         by_stranger = arrival.source is not None and arrival.source not in standing.paired
         if tier is forward.Tier.FOLLOWED and (by_stranger or entry.id in arrival.offered):
-            return tier if entry.header.author in standing.owners else forward.Tier.STRANGER
+            near = entry.header.author in standing.owners or space_of(entry) in standing.closed
+            return tier if near else forward.Tier.STRANGER
         return tier
 
     def _make_room(self, store: Store, standing: _Standing) -> None:
@@ -744,6 +770,7 @@ class Node:
                     entry = change.entry
                     size = len(entry.header_bytes) + len(entry.signature) + len(entry.payload or b"")
                     self._eviction.payers.charge(sources[entry.id], change.cursor, size)
+            endings.carry_out(store, changes)
             for name in self.rooms:
                 while store.fold(name, fresh=changes):
                     pass
@@ -825,9 +852,44 @@ class Node:
         """
         known = self._speakable(space, kind)
         payload = known.encode(body)
+        if space in self.open_store.closed():
+            return await person.groups.append(space, known, payload, life_ms, local)
         if len(payload) > PAYLOAD_MAX_BYTES:
             raise UsageError(f"an entry holds at most {PAYLOAD_MAX_BYTES} bytes, this has {len(payload)}")
-        return await person.outbox.append(space, known, payload, life_ms, local)
+        return await self._append(person, space, known, payload, life_ms, local)
+
+    async def _append(
+        self,
+        person: Person,
+        space: bytes,
+        kind: Kind,
+        payload: bytes,
+        life_ms: int,
+        local: RowChanges,
+        size_bytes: int | None = None,
+    ) -> Entry:
+        make = partial(person.outbox.next, space, kind, payload, life_ms, size_bytes)
+        return await person.outbox.append(space, make, lambda _: (local, ()))
+
+    async def end(self, person: Person, space: bytes, ids: Sequence[bytes], *, local: RowChanges = ()) -> Entry:
+        """End entries of a followed space before their time: their payloads go, here and wherever this arrives.
+
+        Their author may, and whom the space's genesis names. Returns the tombstone. Raises NotFoundError, UsageError.
+        """
+        targets = self.open_store.load(ids)
+        if len(targets) != len(ids) or any(target.header.space != space for target in targets):
+            raise NotFoundError("what is to be ended is not here: wait until it has arrived")
+        if self.open_store.closed().get(space) == SEALED:
+            raise UsageError("in a sealed group nothing can be ended before its time yet")
+        if not 0 < len(ids) <= ENDED_MAX or any(target.header.kind in LASTING for target in targets):
+            raise UsageError(f"1 to {ENDED_MAX} entries can be ended at once, and none that ends others")
+        genesis = self.open_store.get(space)
+        named = allowed(read_genesis(genesis)) if genesis is not None and genesis.payload is not None else set()
+        if person.identity not in named and any(target.header.author != person.device for target in targets):
+            raise UsageError("only its author, or whom the channel's beginning names, can end this")
+        body = Tombstone(tuple(ids), person.certificate)
+        life_ms = life_for([target.header for target in targets], self.now_ms())
+        return await self.append(person, space, TOMBSTONE.name, body, life_ms=life_ms, local=local)
 
     def _speakable(self, space: bytes, kind: str) -> Kind:
         known = self.kinds.get(kind)
@@ -855,6 +917,8 @@ class Node:
         when it is larger than its kind allows, StorageError when the disk is full; then nothing is kept.
         """
         known, store = self._speakable(space, kind), self.open_store
+        if store.closed().get(space) == SEALED:
+            raise UsageError("a sealed group holds no files yet: share this another way")
         if known.body is not None:
             raise UsageError(f"entries of kind {kind!r} are made of a body: use append")
         splitter, first, stage = Splitter(known.max_bytes), 0, None
@@ -869,17 +933,19 @@ class Node:
                 first += len(chunks)
             last, manifest = splitter.finish()
             if manifest is None:
-                return await person.outbox.append(space, known, last.data, life_ms, local)
+                return await self._append(person, space, known, last.data, life_ms, local)
             assert stage is not None
             await self.write(partial(store.stage_chunks, stage, first, [last]))
-            entry = await person.outbox.append(space, known, manifest.hashes, life_ms, local, manifest.size_bytes)
+            entry = await self._append(person, space, known, manifest.hashes, life_ms, local, manifest.size_bytes)
             if not store.known([entry.id]):
                 stage = None  # the disk is full: the entry takes its chunks from there when it comes in
             return entry
         finally:
             if stage is not None:
-                await self.write(partial(store.close_stage, stage))
-                await self._free_chunks(store)
+                # A disk that is full by now changes nothing about what was kept; what is left of the stage goes later.
+                with contextlib.suppress(StorageError):
+                    await self.write(partial(store.close_stage, stage))
+                    await self._free_chunks(store)
 
     def read_content(self, entry: bytes) -> Iterator[bytes]:
         """The content of an entry, in pieces of at most 64 KiB; raises NotFoundError when not all of it is here."""
@@ -909,7 +975,8 @@ class Node:
         store = self.open_store
         progress = self.content(entry)
         if not progress.is_whole:
-            await self.write(partial(store.want, entry))
+            if await self.write(partial(store.want, entry)):
+                self.neighbours.refresh()  # sessions ask for payloads when they start
             self.neighbours.more_wanted()
         return progress
 
@@ -963,20 +1030,46 @@ class Node:
         while await self.write(store.free_chunks):
             pass
 
-    async def new_space(self, person: Person, name: str) -> bytes:
-        """Found an open space whose one signer is ``person``; returns its id (32 B). It is followed from now on."""
+    async def new_space(self, person: Person, name: str, type: str = OPEN) -> bytes:
+        """Found a space whose owner is ``person``; returns its id (32 B). It is followed from now on.
+
+        ``type`` is "open", "members" (what it holds stands readable in members' nodes) or "sealed".
+        """
+        if type in CLOSED:
+            return await person.groups.found(name, type)
+        if type != OPEN:
+            raise UsageError(f"a space is {OPEN}, {' or '.join(CLOSED)}")
         body = SpaceBody(OPEN, check_name(name), person.certificate, "owner", (person.identity,), os.urandom(16))
         genesis = make_genesis(person.signing_key, body, self.now_ms())
         await self.follow(genesis.id)
         await person.outbox.keep([genesis])
         return genesis.id
 
-    async def follow(self, space: bytes) -> None:
-        """Hold this space and reconcile it with neighbours; what was held back for it is let in."""
+    def members(self, space: bytes) -> Membership:
+        """Who belongs to a closed space; raises NotFoundError when nobody who is unlocked here has joined it."""
+        for person in self.people.values():
+            with contextlib.suppress(NotFoundError):
+                return person.groups.membership(space)
+        raise NotFoundError("nobody who is unlocked here belongs to this group")
+
+    def named(self) -> tuple[list[bytes], dict[bytes, bytes]]:
+        """The spaces to speak of with neighbours, and the access keys of those that are closed.
+
+        A closed space whose members are locked is not spoken of.
+        """
+        access = {space: key for person in self.people.values() for space, key in person.groups.access.items()}
+        closed = self.open_store.closed()
+        return [space for space in self.spaces() if space not in closed or space in access], access
+
+    async def follow(self, space: bytes, type: str = OPEN) -> None:
+        """Hold this space and reconcile it with neighbours; what was held back for it is let in.
+
+        A closed one is joined by ``Person.join_space``, which calls this.
+        """
         store = self.open_store
 
         def act() -> list[bytes]:
-            store.put_space(space)
+            store.put_space(space, type=type)
             return store.release(space)
 
         held = await self.write(act)
@@ -1033,6 +1126,7 @@ class Node:
             raise UsageError("this is the node itself: name another one")
         await self.write(lambda: self.open_store.put_peer(node_id, host, port))
         self.neighbours.refresh_peers()
+        self.lookout.refresh()
         self.touch()
 
     async def peer_remove(self, node_id: bytes) -> None:
@@ -1040,6 +1134,18 @@ class Node:
         if not await self.write(lambda: self.open_store.remove_peer(node_id)):
             raise NotFoundError("no such neighbour: see `outlast peer list`")
         self.neighbours.refresh_peers()
+        self.lookout.refresh()
+        self.touch()
+
+    @property
+    def discovery(self) -> Discovery:
+        """Whom this node is to look for in the local network while it runs: nobody, until somebody here has said so."""
+        chosen = (self.open_store.meta("discovery") or b"").decode()
+        return Discovery(chosen) if chosen in Discovery.__members__.values() else Discovery.OFF
+
+    async def set_discovery(self, mode: Discovery) -> None:
+        """Look for these in the local network, now and at every later start."""
+        await self.write(lambda: self.open_store.set_meta("discovery", mode.encode()))
         self.touch()
 
     def peers(self) -> list[PeerState]:
@@ -1108,7 +1214,7 @@ def _make_person(
 ) -> None:
     key = os.urandom(8).hex()
     secret = home.new_key(key, passphrase)
-    vault = Vault.open(home.vault_path(key), secret, rooms=rooms, restore=backup.rooms if backup else None)
+    vault = Vault.open(home.vault_path(key), secret, rooms=(GROUPS, *rooms), restore=backup.rooms if backup else None)
     try:
         new_person(vault, name, entropy, day_of(max(_system_ms(), BUILT_MS)))
         if backup is not None:

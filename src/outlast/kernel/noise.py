@@ -39,8 +39,6 @@ PLAINTEXT_MAX_BYTES: Final = MESSAGE_MAX_BYTES - TAG_BYTES
 """Largest plaintext of one transport message."""
 HANDSHAKE_MAX_BYTES: Final = 4096
 """Largest handshake message: all that a peer which has proven nothing can make this node hold."""
-PREAMBLE_MAX_BYTES: Final = 4 + 255
-"""Magic, pattern, count and the most versions that a count can announce."""
 
 _MAGIC: Final = b"OL"
 _PROLOGUE_DOMAIN: Final = b"outlast/link/1"

@@ -48,7 +48,7 @@ INTRODUCING: Final = 2
 RECEIVED: Final = 1
 READ: Final = 2
 RECEIPT_IDS: Final = 200
-SILENT: Final = ("receipt", DEVICES.name)
+SILENT: Final = ("receipt", DEVICES.name, "group")
 """Letters that the kernel writes by itself: nobody waits for news of them, and none is acknowledged."""
 RETIRED: Final = 3
 """Added to the directions OUT and IN for this person's earlier devices."""
@@ -232,20 +232,20 @@ class Outbox:
     async def append(
         self,
         space: bytes,
-        kind: Kind,
-        payload: bytes,
-        life_ms: int,
-        local: RowChanges,
-        size_bytes: int | None = None,
+        make: Callable[[], Entry],
+        also: Callable[[Entry], tuple[RowChanges, Sequence[Outgoing]]],
     ) -> Entry:
-        """Sign the next entry of this device's chain in a space and keep it (see ``Node.append``)."""
+        """Keep the next entry of this device's chain in a space, as ``make`` signs it (see ``Node.append``).
+
+        With it go the rows and letters that ``also`` gives for it.
+        """
         async with self.speaking:
             self._person.check_device()
             head, _ = self.head(space)
             found = self._node.open_store.head(space, self._person.device)
             if found is None or (head is not None and found[0] <= head.seq):
-                entry = await asyncio.to_thread(self.next, space, kind, payload, life_ms, size_bytes)
-                await self.keep([entry], local)
+                entry = make()
+                await self.keep([entry], *also(entry))
                 return entry
         await self._person.renew()
         raise UsageError("this device wrote somewhere else too, so a new one has begun here just now: do it again")
@@ -267,16 +267,18 @@ class Outbox:
             stamp_bits=STAMP_BITS if self._node.is_open_to_all(space) else 0,
         )
 
-    async def keep(self, entries: Sequence[Entry], local: RowChanges = ()) -> None:
-        """Put finished entries into the outbox, with what the room remembers of them, and hand them to the door.
+    async def keep(self, entries: Sequence[Entry], local: RowChanges = (), letters: Sequence[Outgoing] = ()) -> None:
+        """Put finished entries into the outbox, with what a room remembers of them, and hand them to the door.
 
-        Raises UsageError when the door would refuse one, StorageError when the disk is full; then nothing is kept.
+        ``letters`` go with them, to those whom something can be sealed for. Raises UsageError when the door would
+        refuse an entry, StorageError when the disk is full; then nothing is kept.
         """
         self._node.check_own(entries)
 
         def act(tx: Transaction) -> tuple[list[Entry], None]:
             tx.apply(local)
-            return list(entries), None
+            envelopes = self.put_letters(tx, letters)[0] if letters else []
+            return [*entries, *envelopes], None
 
         await self._node.write(lambda: self.commit(act))
         await self.flush()

@@ -16,9 +16,11 @@ import msgspec
 from outlast.errors import NotFoundError, StorageError, UsageError
 from outlast.kernel import devices as own_devices
 from outlast.kernel import invite, mail, people, trips
+from outlast.kernel.circular import INVITED
 from outlast.kernel.database import Transaction
 from outlast.kernel.devices import OwnDevice
 from outlast.kernel.entry import DAY_MS, day_of
+from outlast.kernel.groups import Group, Groups, Said
 from outlast.kernel.hpke import OpeningKey
 from outlast.kernel.identity import (
     Device,
@@ -51,6 +53,7 @@ CLAIMS: Final = 32
 """How many of the newest verified letters' dates count as claims about the time."""
 
 CustodyEvent = Literal["kept", "copied", "received", "read"]
+DeviceState = Literal["ok", "renewed", "ended"]
 _EVENTS: Final[tuple[CustodyEvent, ...]] = ("kept", "copied", "received", "read")
 
 
@@ -107,6 +110,7 @@ class Person:
         self.take_keys(vault.query)
         self.outbox = Outbox(self)
         self.inbox = Inbox(self)
+        self.groups = Groups(self)
 
     def take_keys(self, query: Query) -> None:
         """Read out of the vault by which device this person speaks, and which of theirs still get mail."""
@@ -369,6 +373,36 @@ class Person:
             )
         ]
 
+    # ---- groups ----
+
+    def invitations(self) -> list[Group]:
+        """The closed spaces that somebody has added this person to, and that wait for ``join_space``."""
+        return self.groups.held(INVITED)
+
+    async def join_space(self, space: bytes) -> None:
+        """Join a closed space that this person was added to; until then nothing of it is in the node's store."""
+        await self.groups.join(space)
+
+    async def leave_space(self, space: bytes) -> None:
+        """Leave a closed space, or decline an invitation to it; what is here of it goes."""
+        await self.groups.leave(space)
+
+    async def add_member(self, space: bytes, identity: bytes, role: str = "member") -> None:
+        """Add a contact to a closed space as "member" or "admin", or tell a member everything once more."""
+        await self.groups.add(space, identity, role)
+
+    async def remove_member(self, space: bytes, identity: bytes) -> None:
+        """Remove a member of a closed space; what is said from now on is for the others alone."""
+        await self.groups.remove(space, identity)
+
+    async def renew_space(self, space: bytes) -> None:
+        """Give the members of a closed space a new key."""
+        await self.groups.renew(space)
+
+    def read_space(self, space: bytes, limit: int = 1000) -> list[Said]:
+        """The newest entries of a joined closed space, oldest first, opened."""
+        return self.groups.read(space, limit)
+
     # ---- bundles and backup ----
 
     async def write_bundle(
@@ -414,6 +448,20 @@ class Person:
     def old_devices(self) -> list[Device]:
         """The earlier devices of this person that are not revoked yet, the latest first."""
         return [one.device for one in self.devices()[1:] if not one.revoked]
+
+    @property
+    def device_state(self) -> DeviceState:
+        """``ended`` by another device; ``renewed`` by itself, and nobody was told yet; else ``ok``."""
+        if self.is_ended:
+            return "ended"
+        return "ok" if self.vault.meta(own_devices.RENEWED) is None else "renewed"
+
+    async def note_renewal(self) -> None:
+        """The person was told that the device has renewed itself."""
+        await self.node.write(
+            lambda: self.vault.write(lambda tx: tx.execute("DELETE FROM meta WHERE name = ?", (own_devices.RENEWED,)))
+        )
+        self.node.touch()
 
     async def revoke_device(self, device: bytes) -> None:
         """End an earlier device (see ``devices.revoke``); raises NotFoundError, UsageError."""

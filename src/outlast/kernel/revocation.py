@@ -93,6 +93,11 @@ class Revocation:
     last: bytes | None  # 32 B
     signed: bytes  # as encoded
 
+    def ends(self, author: bytes, device: bytes, seq: int, entry_id: bytes) -> bool:
+        """Whether an entry of its space lies beyond it, by the identity and device (32 B each) that it is of."""
+        is_theirs = (self.identity, self.device) == (author, device)
+        return is_theirs and (seq == 0 or seq > self.seq or (seq == self.seq and entry_id != self.last))
+
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_signed = msgspec.msgpack.Decoder(SignedRevocation).decode
@@ -131,12 +136,17 @@ def revocation_in(entry: Entry) -> Revocation | None:
     """
     if entry.header.kind != REVOKE.name or entry.header.version != VERSION or entry.payload is None:
         return None
+    return revocation_of(entry.payload, entry.header.space)
+
+
+def revocation_of(payload: bytes, space: bytes) -> Revocation | None:
+    """The revocation in the payload of a ``revoke`` of that space (32 B); None when there is none for it."""
     try:
-        body: Revoke = REVOKE.decode(entry.payload)
+        body: Revoke = REVOKE.decode(payload)
         found = read_revocation(body.revocation)
     except (KindError, IdentityError):
         return None
-    return found if found.space == entry.header.space else None
+    return found if found.space == space else None
 
 
 def is_ended(header: Header, entry_id: bytes, author: bytes, revocations: Iterable[Revocation]) -> bool:
@@ -146,11 +156,7 @@ def is_ended(header: Header, entry_id: bytes, author: bytes, revocations: Iterab
     outside of chains (``seq`` 0) shows no place, so none is left. The order of the revocations does not matter.
     """
     return any(
-        one.identity == author
-        and one.device == header.author
-        and one.space == header.space
-        and (header.seq == 0 or header.seq > one.seq or (header.seq == one.seq and entry_id != one.last))
-        for one in revocations
+        one.space == header.space and one.ends(author, header.author, header.seq, entry_id) for one in revocations
     )
 
 

@@ -8,7 +8,7 @@ are pure: they read through ``Rows`` and return what is to be written; the node 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -28,7 +28,6 @@ class Event(IntEnum):
     ADMITTED = 1
     PAYLOAD_ARRIVED = 2
     PAYLOAD_DROPPED = 3
-    RELEASED = 4
     FORKED = 5
     EXPIRED = 6
 
@@ -125,5 +124,3 @@ class Room:
     cli: str = ""
     api: str = ""
     web: str = ""
-    locales: str = ""
-    help: Mapping[str, str] = field(default_factory=dict)

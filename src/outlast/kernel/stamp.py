@@ -15,8 +15,8 @@ from outlast.kernel.entry import Header
 
 STAMP_MAX_BITS: Final = 63
 """More is not counted."""
-STAMP_BITS: Final = 14
-"""What a node spends on an entry of its own where strangers may write: some 16,000 hashes."""
+STAMP_BITS: Final = 12
+"""What a node spends on an entry of its own where strangers may write: some 4,000 hashes."""
 _DOMAIN: Final = b"outlast/stamp/1"
 
 

@@ -30,7 +30,7 @@ from outlast.kernel.forward import ALL_PRIORITIES
 from outlast.kernel.mail import MAIL_PRIORITY, MAIL_SPACE
 from outlast.kernel.quota import POOLED, Holdings, rank_of
 from outlast.kernel.room import Change, Event, Room, Value
-from outlast.kernel.space import NO_SPACE, space_of
+from outlast.kernel.space import NO_SPACE, OPEN, space_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,12 +53,15 @@ _SCHEMA: Final = (
     """
     CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE room (name TEXT PRIMARY KEY, version INTEGER NOT NULL, cursor INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE space (n INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, followed INTEGER NOT NULL);
+    CREATE TABLE space (
+        n INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, followed INTEGER NOT NULL, type TEXT NOT NULL DEFAULT 'open'
+    );
 
     -- n is the cursor of the entry's ADMITTED change. prefix is the first 8 bytes of the id: indexes over random bytes
     -- cost most of a commit, and short ones less. author and seq are NULL outside chains. Payloads above 1 KiB stand in
     -- a table of their own, so that a walk over entries need not step over them. whole: 0 the payload has not come yet,
-    -- 1 it is here, 2 it was here and was dropped. rank: how soon it goes when room is short, from 512 on of the pool.
+    -- 1 it is here, 2 it was here and was dropped, 3 a tombstone has ended it and it is not taken again. rank: how soon
+    -- it goes when room is short, from 512 on of the pool.
     CREATE TABLE entry (
         n INTEGER PRIMARY KEY, prefix INTEGER NOT NULL, id BLOB NOT NULL, space INTEGER NOT NULL,
         expires_day INTEGER NOT NULL, ts_ms INTEGER NOT NULL, author BLOB, seq INTEGER, rank INTEGER NOT NULL,
@@ -72,7 +75,8 @@ _SCHEMA: Final = (
     CREATE INDEX entry_bare ON entry (n) WHERE whole = 0;
     CREATE TABLE payload (n INTEGER PRIMARY KEY, data BLOB NOT NULL);
 
-    -- Content in chunks. file: one row for each entry whose manifest is here; wanted: 0 if its size allows, 1 somebody
+    -- Content in chunks. file: one row for each entry whose manifest is here, or is waited for because somebody asked
+    -- for the content; wanted: 0 if its size allows, 1 somebody
     -- asked for it, -1 it was dropped. piece: which chunk stands at a place of an entry, only for those that are here;
     -- negative entries are stages. Equal chunks of one space are held once, those of two spaces twice: else who shares
     -- one space with this node could find out what it holds of another. refs: how many pieces name the chunk.
@@ -90,6 +94,8 @@ _SCHEMA: Final = (
     CREATE TABLE chunk_data (n INTEGER PRIMARY KEY, data BLOB NOT NULL);
     CREATE TABLE stage (n INTEGER PRIMARY KEY AUTOINCREMENT, space INTEGER NOT NULL, day INTEGER NOT NULL);
 
+    -- What a tombstone (n) names, and whose device a revocation (n): their ids, before these are here, too.
+    CREATE TABLE ending (target BLOB NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (target, n)) WITHOUT ROWID;
     CREATE TABLE tag (prefix INTEGER NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (prefix, n)) WITHOUT ROWID;
     CREATE TABLE bucket (
         space INTEGER NOT NULL, expires_day INTEGER NOT NULL, pooled INTEGER NOT NULL, entries INTEGER NOT NULL,
@@ -273,6 +279,58 @@ class Store:
 
         return self._write(act)
 
+    def note_endings(self, entry: bytes, targets: Sequence[bytes]) -> None:
+        """Remember that a held entry, by its id, is about these ids of entries, or keys of devices."""
+        if targets:
+            rows = [(target, _prefix(entry), entry) for target in targets]
+            self._write(
+                lambda t: t.executemany(
+                    "INSERT OR IGNORE INTO ending SELECT ?, n FROM entry WHERE prefix = ? AND id = ?", rows
+                )
+            )
+
+    def end(self, id: bytes) -> Change | None:
+        """Drop an entry's payload for good: it is not taken again; None when it was not here."""
+
+        def act(t: Transaction) -> Change | None:
+            change = self.drop_payload(id)
+            t.execute("UPDATE entry SET whole = 3 WHERE prefix = ? AND id = ?", (_prefix(id), id))
+            return change
+
+        return self._write(act)
+
+    def get_now(self, id: bytes) -> Entry | None:
+        """The entry of that id, as ``get`` does, within the present transaction too."""
+        rows = self._database.read(f"SELECT {_ENTRY} FROM entry e WHERE {_BY_ID}", (_prefix(id), id))
+        return _entry(*rows[0]) if rows else None
+
+    def endings(self, target: bytes) -> list[Entry]:
+        """The held entries that are about this id or device, within the present transaction too."""
+        rows = self._database.read(
+            f"SELECT {_ENTRY} FROM ending x JOIN entry e ON e.n = x.n WHERE x.target = ? ORDER BY x.n", (target,)
+        )
+        return [_entry(*row) for row in rows]
+
+    def is_alone(self, entry: Entry) -> bool:
+        """Whether a held entry is the only one here of its number in its chain, within the present transaction too."""
+        h = entry.header
+        rows = self._database.read(
+            f"SELECT count(*) FROM entry WHERE author = ? AND space = {_SPACE} AND seq = ?",
+            (h.author, h.space, h.seq - _SEQ_ZERO),
+        )
+        return int(rows[0][0]) <= 1
+
+    def named(self, ids: Sequence[bytes], spaces: Sequence[bytes] = ()) -> list[Entry]:
+        """The held entries that some entry is about and none has ended, of these ids or spaces; without payloads."""
+        if not self._database.read("SELECT 1 FROM ending LIMIT 1"):
+            return []
+        found = "SELECT e.header, e.signature, e.id, NULL FROM entry e WHERE whole <> 3"
+        named = " AND EXISTS (SELECT 1 FROM ending x WHERE x.target = e.id)"
+        rows = self._database.read(f"{found} AND e.prefix IN carray(?){named}", (_prefixes(ids),))
+        for space in spaces:
+            rows += self._database.read(f"{found} AND e.space = {_SPACE}{named}", (space,))
+        return [_entry(*row) for row in rows]
+
     def put_chunks(self, chunks: Sequence[Chunk]) -> Grown:
         """Store chunks, each at all its places in its entry; what is here already is skipped.
 
@@ -289,7 +347,7 @@ class Store:
                 by_entry.setdefault(chunk.id, []).append(chunk)
             for id, its in by_entry.items():
                 rows = _with_place(t, id)
-                if not rows or not (file := _file(t, rows[0][4])):
+                if not rows or not (file := _file(t, rows[0][4])) or rows[0][3] is None:
                     continue
                 header, signature, _, payload, n, space, *_ = rows[0]
                 manifest = Manifest(file.size_bytes, payload)
@@ -306,15 +364,20 @@ class Store:
         return self._write(act)
 
     def want(self, id: bytes) -> bool:
-        """Fetch this entry's content, whatever its size; False when there is no such entry, or not in chunks."""
-        return self._write(lambda t: _set_wanted(t, id, 1)) > 0
+        """Fetch this entry's content, whatever its size; whether a payload has to come first that was dropped."""
+
+        def act(t: Transaction) -> bool:
+            _set_wanted(t, id, 1)
+            return t.execute(f"UPDATE entry AS e SET whole = 0 WHERE {_BY_ID} AND whole = 2", (_prefix(id), id)) > 0
+
+        return self._write(act)
 
     def open_content(self, id: bytes) -> tuple[Wanted | None, Grown]:
         """What is missing of an entry's content, once what its space holds already is taken from there."""
 
         def act(t: Transaction) -> tuple[Wanted | None, Grown]:
             rows = _with_place(t, id)
-            if not rows or not (file := _file(t, rows[0][4])) or file.is_whole:
+            if not rows or not (file := _file(t, rows[0][4])) or rows[0][3] is None or file.is_whole:
                 return None, Grown([], {}, [])
             header, signature, _, payload, n, space, *_ = rows[0]
             manifest = Manifest(file.size_bytes, payload)
@@ -405,6 +468,7 @@ class Store:
                 t.execute("DELETE FROM refused WHERE day < ?", (before_day,))
                 t.execute("DELETE FROM spent WHERE day < ?", (before_day,))
                 t.execute("DELETE FROM declined WHERE expires_day BETWEEN 1 AND ?", (before_day - 1,))
+                t.execute("DELETE FROM ending WHERE n NOT IN (SELECT n FROM entry)")
                 self._forget_gone(t)
             return removed
 
@@ -551,13 +615,13 @@ class Store:
         """Remember that a neighbour has chosen from all that strangers brought up to ``cursor``."""
         self._write(lambda t: t.execute("UPDATE peer SET told = ? WHERE node = ?", (cursor, node)))
 
-    def put_space(self, space: bytes, followed: bool = True) -> None:
-        """Follow a space, or stop following it and keep what is held of it."""
+    def put_space(self, space: bytes, followed: bool = True, type: str = OPEN) -> None:
+        """Follow a space, or stop following it and keep what is held of it; what is closed is never opened again."""
         self._write(
             lambda t: t.execute(
-                "INSERT INTO space (id, followed) VALUES (?, ?)"
-                " ON CONFLICT (id) DO UPDATE SET followed = excluded.followed",
-                (space, int(followed)),
+                "INSERT INTO space (id, followed, type) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE"
+                " SET followed = excluded.followed, type = iif(excluded.type = ?, type, excluded.type)",
+                (space, int(followed), type, OPEN),
             )
         )
 
@@ -599,6 +663,10 @@ class Store:
             )
         )
 
+    def is_sound(self) -> bool:
+        """Whether no page of the file is damaged; reads all of it, which may take seconds."""
+        return self._database.is_sound()
+
     # ---- reader ----
 
     def holdings(self, *, pooled: bool, space: bytes | None = None, large: bool = False) -> Holdings:
@@ -627,7 +695,7 @@ class Store:
         """Which of these ids are held without their payload."""
         asked = set(ids)
         rows = self._database.query(
-            "SELECT id FROM entry WHERE prefix IN carray(?) AND whole <> 1", (_prefixes(asked),)
+            "SELECT id FROM entry WHERE prefix IN carray(?) AND whole IN (0, 2)", (_prefixes(asked),)
         )
         return {row[0] for row in rows} & asked
 
@@ -749,7 +817,7 @@ class Store:
         """
         return self._database.query(
             "SELECT e.id, s.id, f.size_bytes - f.held_bytes, f.wanted FROM file f JOIN entry e ON e.n = f.n"
-            " JOIN space s ON s.n = e.space WHERE f.held_bytes < f.size_bytes AND s.followed"
+            " JOIN space s ON s.n = e.space WHERE f.held_bytes < f.size_bytes AND e.whole = 1 AND s.followed"
             " AND (f.wanted = 1 OR f.wanted = 0 AND f.size_bytes <= ?) ORDER BY f.n DESC LIMIT ?",
             (auto_bytes, limit),
         )
@@ -844,6 +912,17 @@ class Store:
     def spaces(self) -> list[bytes]:
         """The spaces that are followed."""
         return [row[0] for row in self._database.query("SELECT id FROM space WHERE followed ORDER BY n")]
+
+    def closed(self) -> dict[bytes, str]:
+        """Those of the followed spaces that are for members, with their types."""
+        return dict(self._database.query("SELECT id, type FROM space WHERE followed AND type <> ?", (OPEN,)))
+
+    def lasting(self, space: bytes) -> list[bytes]:
+        """The ids of a space's entries that never expire, in the order in which they came."""
+        rows = self._database.query(
+            f"SELECT id FROM entry WHERE space = {_SPACE} AND expires_day = 0 ORDER BY n", (space,)
+        )
+        return [row[0] for row in rows]
 
     def head(self, space: bytes, author: bytes) -> tuple[int, bytes] | None:
         """The highest (seq, id) of an author's chain in a space; of a fork the branch that came first."""
@@ -950,7 +1029,7 @@ class Store:
 
     def _attach(self, t: Transaction, id: bytes, payload: bytes) -> list[Change]:
         rows = _with_place(t, id)
-        if not rows or rows[0][3] is not None:
+        if not rows or rows[0][3] is not None or not _is_open(t, rows[0][4]):
             return []
         header, signature, _, _, n, *bucket = rows[0]
         entry = _entry(header, signature, id, payload)
@@ -1120,6 +1199,11 @@ def _bucket(space: int, day: int, rank: int) -> _Bucket:
     return space, day, rank >= POOLED
 
 
+def _is_open(t: Transaction, n: int) -> bool:
+    """Whether the payload of an entry may still come: no tombstone has ended it."""
+    return not t.query("SELECT 1 FROM entry WHERE n = ? AND whole = 3", (n,))
+
+
 def _open_file(t: Transaction, n: int, entry: Entry) -> list[Change]:
     """The manifest came; what its space holds of its chunks is here, too."""
     t.execute("INSERT OR IGNORE INTO file VALUES (?, ?, 0, 0)", (n, entry.header.payload_size))
@@ -1155,10 +1239,14 @@ def _file(t: Transaction, n: int) -> Progress | None:
     return Progress(*rows[0]) if rows else None
 
 
-def _set_wanted(t: Transaction, id: bytes, wanted: int) -> int:
-    return t.execute(
-        f"UPDATE file SET wanted = ? WHERE n = (SELECT n FROM entry e WHERE {_BY_ID})", (wanted, _prefix(id), id)
-    )
+def _set_wanted(t: Transaction, id: bytes, wanted: int) -> None:
+    for n, header in t.query(f"SELECT n, header FROM entry e WHERE {_BY_ID}", (_prefix(id), id)):
+        h = _decode(header)
+        if is_chunked(h):
+            t.execute(
+                "INSERT INTO file VALUES (?, ?, 0, ?) ON CONFLICT (n) DO UPDATE SET wanted = excluded.wanted",
+                (n, h.payload_size, wanted),
+            )
 
 
 def _put_chunk(t: Transaction, space: int, hash: bytes, data: bytes) -> int:

@@ -620,13 +620,14 @@ def _encode(kind: Type, body: _Message) -> bytes:
     return bytes((kind,)) + _encoder.encode(body)
 
 
-def space_mac(key: bytes, *, initiator: bool, space: bytes) -> bytes:
+def space_mac(key: bytes, *, initiator: bool, space: bytes, access: bytes = b"") -> bytes:
     """How a side names a space in its HELLO: 16 bytes that only who knows the space can tell.
 
-    The role is in it, so that nobody can pass off what it was sent as its own.
+    A closed space is named by its access key (32 B) too, which only members know. The role is in it, so that nobody can
+    pass off what it was sent as its own.
     """
     role = b"i" if initiator else b"r"
-    return hmac.digest(key, b"outlast/space/1" + role + space, "sha256")[:_MAC_BYTES]
+    return hmac.digest(key, b"outlast/space/1" + role + space + access, "sha256")[:_MAC_BYTES]
 
 
 def urgent_digest(key: bytes, space: bytes, ids: Iterable[bytes]) -> bytes:
@@ -1157,7 +1158,8 @@ class Session:
     """One session of one link. Feed it events; carry out the commands in order.
 
     ``key`` is 32 bytes that only the two ends of this link know. ``peer`` names the neighbour (its
-    transport key). ``spaces`` are those that this node follows, the mail space among them.
+    transport key). ``spaces`` are those that this node follows, the mail space among them, and
+    ``access`` has the access keys (32 B) of those that are closed: only who has them too shares them.
     ``today`` is the local date in days since 1970, ``pruned_day`` the day before which this store
     has pruned. ``rand`` returns random bytes. ``downloads`` is what all sessions of this node fetch. With a
     ``stranger``, a peer that nobody here added, what strangers brought is reconciled like all else; to others it is
@@ -1176,6 +1178,7 @@ class Session:
         rand: Callable[[int], bytes],
         downloads: Downloads,
         limits: Limits = Limits(),
+        access: Mapping[bytes, bytes] | None = None,
         stranger: bool = False,
     ) -> None:
         self.peer_today: int | None = None
@@ -1189,6 +1192,7 @@ class Session:
         self._key = key
         self._peer = peer
         self._own_spaces = sorted(set(spaces))[:SPACES_MAX]
+        self._access = access or {}
         self._today = today
         self._floor = self._pruned_day = pruned_day
         self._rand = rand
@@ -1325,7 +1329,8 @@ class Session:
         return _Hello(list(VERSIONS), self._today, sorted(macs), self._inbox.grant, self._priority_max)
 
     def _mac(self, space: bytes, *, own: bool) -> bytes:
-        return space_mac(self._key, initiator=self._initiator is own, space=space)
+        access = self._access.get(space, b"")
+        return space_mac(self._key, initiator=self._initiator is own, space=space, access=access)
 
     def _hello_arrived(self, hello: _Hello) -> None:
         if not set(VERSIONS) & set(hello.versions):

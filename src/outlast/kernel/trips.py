@@ -89,7 +89,7 @@ async def write_bundle(
         )
     else:
         assert space is not None
-        if space not in person.node.spaces() or space == mail.MAIL_SPACE:
+        if space not in person.node.spaces() or space == mail.MAIL_SPACE or space in store.closed():
             raise UsageError("only a channel that is followed here can be written as an open bundle")
         writer = bundles.BundleWriter.open(made_day=today)
 

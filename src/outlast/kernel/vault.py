@@ -125,6 +125,10 @@ class Vault:
         """Empty the write-ahead log, on the writer thread: what was deleted still stands in its older pages."""
         self._database.checkpoint()
 
+    def is_sound(self) -> bool:
+        """Whether no page of the file is damaged, on the writer's thread; reads all of it."""
+        return self._database.is_sound()
+
     def write(self, act: Callable[[Transaction], T]) -> T:
         """Run ``act`` in one transaction on the writer thread; what it raises passes through after the rollback."""
         return self._database.write(act)

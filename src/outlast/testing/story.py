@@ -19,15 +19,16 @@ from itertools import combinations
 from random import Random
 from typing import Final, assert_never
 
-from outlast.kernel.entry import DAY_MS, HOUR_MS, Entry
+from outlast.kernel.entry import CHUNK_BYTES, DAY_MS, HOUR_MS, Entry
 from outlast.kernel.space import space_of
-from outlast.kernel.sync import CutOff
+from outlast.kernel.sync import CutOff, Limits
 from outlast.testing.link import MemoryLink
 from outlast.testing.shelf import Shelf
 from outlast.testing.town import Meeting, Place, Town
 
 PLACES: Final = 5
 SPACES: Final = 2
+NARROW: Final = Limits(turn_bytes=6000, step_bytes=2048, priority_max=1)
 _ROUNDS_MAX: Final = 6
 _TURNS_MAX: Final = 200_000
 
@@ -49,6 +50,15 @@ class Write:
     life_days: int = 20
     priority: int = 2
     known: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A file in chunks of 64 KiB, of which many can be alike."""
+
+    place: int
+    space: int
+    chunks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +118,20 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Meet:
-    """Sessions at one time between some pairs; ``meanwhile`` happens after so many turns of theirs."""
+    """Sessions at one time between some pairs; ``meanwhile`` happens after so many turns of theirs.
+
+    ``narrow``: over links so slow that a little is sent at a time, and only what is urgent is compared.
+    """
 
     pairs: tuple[tuple[int, int], ...]
     delay_ms: int = 0
     loss: float = 0.0
     cut_after: int | None = None
+    narrow: bool = False
     meanwhile: tuple[tuple[int, Happening], ...] = ()
 
 
-Happening = Wait | Write | Chain | Follow | Tidy | Drop | SetClock | Restart
+Happening = Wait | Write | Share | Chain | Follow | Tidy | Drop | SetClock | Restart
 Scene = Happening | Part | Meet
 Script = Sequence[Scene]
 
@@ -148,6 +162,7 @@ def _meet(random: Random, unlucky: int) -> Meet:
         delay_ms=random.choice((0, 0, 20, 900)),
         loss=random.choice((0, 0, 0.02, 0.2)),
         cut_after=random.choice((None, None, random.randrange(40))),
+        narrow=random.random() < 0.15,
         meanwhile=tuple((turn, _happening(random, unlucky)) for turn in turns),
     )
 
@@ -164,6 +179,8 @@ def _happening(random: Random, unlucky: int) -> Happening:
             priority=random.choice((0, 1, 2, 7)),
             known=random.random() < 0.8,
         )
+    if chance < 0.39:
+        return Share(place, space, random.choice((2, 3, 6)))
     if chance < 0.55:
         return Chain(place, space, place if random.random() < 0.7 else random.randrange(PLACES))
     if chance < 0.72:
@@ -197,6 +214,8 @@ class Teller:
         """All that was durable anywhere once."""
         self.dropped: set[bytes] = set()
         """What somebody dropped the payload of."""
+        self.shared: dict[bytes, bytes] = {}
+        """The content of files, by the id of their entries."""
         self.flaws: list[str] = []
         self._groups: tuple[tuple[int, ...], ...] = ()
         self._open: list[tuple[tuple[int, int], Meeting]] = []
@@ -230,6 +249,13 @@ class Teller:
                         writer,
                         writer.post(self.spaces[space], text, life_days=life_days, priority=priority, payload=payload),
                     )
+            case Share(place, space, chunks):
+                writer = town.places[place]
+                if self.spaces[space] in writer.followed:
+                    content = b"".join(bytes([number % 2]) * CHUNK_BYTES for number in range(chunks))[:-1]
+                    entry = writer.post_file(self.spaces[space], content)
+                    self._wrote(writer, entry)
+                    self.shared[entry.id] = content
             case Chain(place, space, author):
                 writer = town.places[place]
                 if self.spaces[space] in writer.followed:
@@ -278,6 +304,7 @@ class Teller:
                         seed=number,
                         cut_after=scene.cut_after,
                     ),
+                    limits=(NARROW, NARROW) if scene.narrow else None,
                 ),
             )
             for number, (a, b) in enumerate(pairs)
@@ -336,6 +363,8 @@ class Teller:
             bare = [one for one in wanted & entries.keys() if entries[one].payload is None]
             self._complain(place, "lacks", wanted - entries.keys())
             self._complain(place, "lacks the payload of", set(bare) - self.dropped)
+            partial = [one for one in wanted & self.shared.keys() if place.content(one) != self.shared[one]]
+            self._complain(place, "lacks chunks of", partial)
             self._complain(place, "holds what nobody wrote,", entries.keys() - self.written.keys())
             if place.pruned_day > true_day + 1:
                 self.flaws.append(f"{place.name} pruned up to day {place.pruned_day}, and it is {true_day}")
@@ -367,6 +396,7 @@ def shrink(script: Script, fails: Callable[[Script], bool]) -> list[Scene]:
     left = list(script)
     size = len(left) // 2
     while size:
+        before = len(left)
         at = 0
         while at < len(left):
             shorter = left[:at] + left[at + size :]
@@ -374,5 +404,6 @@ def shrink(script: Script, fails: Callable[[Script], bool]) -> list[Scene]:
                 left = shorter
             else:
                 at += size
-        size //= 2
+        if len(left) == before or size > 1:
+            size //= 2
     return left

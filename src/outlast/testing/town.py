@@ -24,10 +24,8 @@ from outlast.kernel.entry import (
     Entry,
     Header,
     day_of,
-    encode_header,
-    entry_id,
     expiry_day,
-    signing_input,
+    sign_entry,
 )
 from outlast.kernel.expiry import Prune, leapt, prune_before, sane_now
 from outlast.kernel.forward import Offer, Tier
@@ -211,8 +209,7 @@ class Place:
             tags=(),
             stamp_nonce=self.random.getrandbits(32),
         )
-        data = encode_header(header)
-        return Entry(header, data, self.key.sign(signing_input(data)), entry_id(data), payload)
+        return sign_entry(header, self.key, payload)
 
     def continue_chain(self, space: bytes, text: str, key: SigningKey | None = None, *, life_days: int = 30) -> Entry:
         """Write the next note of a chain as this place knows it: its own, or that of a key that was copied here."""
@@ -297,9 +294,9 @@ class Place:
         """Keep a chunk wherever its content has it, and tell the sessions."""
         self.asked_chunks += 1
         manifest = self._manifest(chunk.id)
-        assert manifest is not None
+        if manifest is None:
+            return  # its entry expired meanwhile
         held = self.chunks.setdefault(chunk.id, {})
-        assert chunk.place not in held, "a chunk came twice"
         held.update((place, chunk.data) for place in manifest.places_of(chunk.hash))
         whole = [] if self._missing(chunk.id) else [chunk.id]
         for changes in self.content_listeners:
@@ -333,6 +330,8 @@ class Place:
         """End the process and begin it again: what is not durable is gone."""
         self.shelf.reopen()
         self.listeners.clear()
+        self.content_listeners.clear()
+        self.downloads = Downloads()
 
     def session(self, *, initiator: bool, key: bytes, peer: bytes, limits: Limits | None = None) -> Session:
         """A new session with a neighbour."""
@@ -532,6 +531,7 @@ class Meeting:
         self._answers[end].clear()
         self._ingests[end].clear()
         self.news[end].clear()
+        self.content_news[end].clear()
 
     def end(self) -> None:
         """Cut the link, if it is still there, and tell both sides."""

@@ -153,6 +153,12 @@ def test_every_answer_of_a_whole_life_is_as_the_document_says(tmp_path: Path) ->
         assert (await ada("contact.block", who="Бела"))["blocked"]
         assert not (await ada("contact.block", who="Бела", blocked=False))["blocked"]
         assert (await ada("contact.rename", who="Бела", name="Bela"))["name"] == "Bela"
+        assert [one["state"] for one in (await ada("contact.accept", who="Bela"))["devices"]] == ["accepted"]
+        assert [one["state"] for one in await ada("device.list")] == ["present"]
+        before, *_ = await ada("device.list")
+        assert (await ada("device.revoke", 400, key=before["key"]))["code"] == 2
+        assert [one["state"] for one in await ada("device.renew")] == ["present", "revoked"]
+        assert await ada("device.revoke", all=True) == await ada("device.list")
         assert (await ada("contact.get", 404, who="nobody"))["code"] == 4
         assert (await ada("contact.add", 400, link="outlast://contact/x"))["code"] in (2, 6)
 
@@ -267,16 +273,27 @@ def test_a_fault_of_the_program_tells_its_place_and_not_its_text(tmp_path: Path)
 
 
 def test_long_work_tells_its_progress_before_its_result(tmp_path: Path) -> None:
+    told = asyncio.Event()
+
     async def work(call: Any) -> Nothing:
         call.progress(1, 3)
-        await asyncio.sleep(0.3)
+        await told.wait()
         return Nothing()
 
     async def look(node: Node) -> None:
         app = LocalApi(node)
         operation = Operation("work", Nothing, Nothing, work, "Work")
         app._paths[operation.path] = operation
-        answer = await ask(app, operation.path, b"{}", accept=LINES)
+
+        async def watched(scope: Any, receive: Any, send: Any) -> None:
+            async def watch(message: Any) -> None:
+                await send(message)
+                if b"progress" in message.get("body", b""):
+                    told.set()
+
+            await app(scope, receive, watch)
+
+        answer = await ask(watched, operation.path, b"{}", accept=LINES)
         assert [json.loads(line) for line in answer.body.splitlines()] == [{"progress": [1, 3]}, {"result": {}}]
         refused = await ask(app, PREFIX + "contact/get", b'{"who":"nobody"}', accept=LINES)
         assert json.loads(refused.body)["code"] == 4
@@ -309,7 +326,9 @@ def test_the_doctor_finds_files_that_others_may_read(tmp_path: Path) -> None:
     async def look(node: Node) -> None:
         node.home.store_path.chmod(0o644)
         checks = (await ask(LocalApi(node), PREFIX + "doctor")).json["checks"]
-        assert {check["name"]: check["level"] for check in checks}["files"] == "bad"
+        found = {check["name"]: check["level"] for check in checks}
+        assert found["files"] == "bad"
+        assert found["store"] == found["vault"] == found["pruning"] == "ok"
 
     with_nodes(tmp_path, look, "ada")
 

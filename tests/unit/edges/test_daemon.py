@@ -1,15 +1,20 @@
-"""What the running node tells of its faults: their kind and place, and nothing that people wrote."""
+"""What the running node tells of its faults: their kind and place, and nothing that people wrote; and that it ends."""
 
 from __future__ import annotations
 
 import asyncio
 import io
 import logging
+from pathlib import Path
 
 import pytest
 
-from outlast.edges.daemon import Discreet
+from outlast.edges.config import Config
+from outlast.edges.daemon import Discreet, up
 from outlast.edges.daemon import _log_fault as log_fault
+from outlast.kernel import Home, Node
+from outlast.rooms.carry import view
+from outlast.ui.command import fault
 
 
 def test_a_logged_fault_has_its_kind_and_place_but_not_its_text() -> None:
@@ -40,3 +45,18 @@ def test_a_task_that_nobody_waited_for_is_told_as_discreetly(caplog: pytest.LogC
     asyncio.run(run())
     [record] = caplog.records
     assert record.getMessage().startswith("this program has a fault: ValueError at test_daemon.py:")
+
+
+def test_a_node_of_which_a_part_failed_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("Ada wrote to Bela")
+
+    async def run() -> None:
+        await Node.create(Home(tmp_path / "home"), "Ada", passphrase=None)
+        monkeypatch.setattr(view, "due_to_drop", fail)
+        await up(Home(tmp_path / "home"), Config(port=0, lan=False), lambda _what, _at: None)
+
+    with pytest.raises(ExceptionGroup) as failure:
+        asyncio.run(asyncio.wait_for(run(), 60))
+    assert fault(failure.value).startswith("this program has a fault: ValueError at test_daemon.py:")
+    assert not (tmp_path / "home" / "api.sock").exists()

@@ -11,7 +11,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from outlast.edges.metrics import Counts, count, exposition, samples
 from outlast.kernel import Node, id_text, node_text
-from tests.kernel.society import befriend, bundle, hears, settle, society, story, until, write
+from tests.kernel.society import bundle, friends, hears, settle, society, story, until, write
 
 
 def counted(node: Node) -> dict[str, Any]:
@@ -32,8 +32,7 @@ def read(text: str) -> dict[tuple[str, str], float]:
 @story
 async def test_a_session_a_letter_and_a_stick_are_counted_at_both_ends(tmp_path: Path) -> None:
     async with society(tmp_path) as nodes:
-        anna, boris = await nodes.join("anna"), await nodes.join("boris")
-        await befriend(anna, boris)
+        anna, boris = await friends(nodes)
         port = await boris.node.listen("127.0.0.1", 0)
         await anna.node.peer_add(boris.node.transport_id, "127.0.0.1", port)
         await until(lambda: all(any(p.connected for p in one.node.peers()) for one in (anna, boris)), anna, boris)

@@ -430,12 +430,12 @@ def test_a_lost_phone_is_shut_out_at_once_and_its_stream_ends(node: Served) -> N
 
         listener = threading.Thread(target=listen)
         listener.start()
-        assert opened.wait(10)
+        assert opened.wait(60)
         page = owner.get("/phones").text
         digest = re.search(r'to be lost.*?name="phone" value="(\w+)"', page, re.DOTALL)
         assert digest
         assert owner.submit("/phones/lost", phone=digest[1]).status_code == 303
-        assert ended.wait(10)
+        assert ended.wait(60)
         listener.join()
         assert phone.get("/people").status_code == 401
         assert "to be lost" not in owner.get("/phones").text
@@ -515,7 +515,7 @@ def test_a_taken_port_gives_one_clear_line(tmp_path: Path, node: Served) -> None
 def test_the_door_for_phones_is_as_it_was_left_when_the_node_starts_anew(tmp_path: Path) -> None:
     def is_open(node: Served) -> bool:
         async def settled() -> bool:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not node.serving.web.lan:
                     await node.node.wait(node.node.revision)
             return True

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import segno
 from PIL import Image
 
 from outlast.edges import pages
-from outlast.kernel import Home, Node, node_text
+from outlast.kernel import Home, Node, node_text, open_backup
 from outlast.ui.languages import Catalogues
 from tests.unit.edges.outline import Outline
 from tests.unit.edges.served import Browser, Served, served
@@ -125,6 +126,104 @@ def test_a_backup_is_downloaded_tried_and_restored(tmp_path: Path, node: Served,
         assert page.url.path == "/first/words"
         assert again.person.identity == node.person.identity
         assert [contact.name for contact in again.person.contacts()] == ["Борис"]
+        page = browser.get("/devices").text
+        assert page.count("this one") == 1
+        assert "End 1 device" in page
+        assert "Ended." in browser.submit("/devices/revoke", device="all").text
+        assert [one.revoked for one in again.person.devices()] == [False, True]
+        assert "End 1 device" not in browser.get("/devices").text
+        assert browser.submit("/devices/revoke", device="all").status_code == 404
+
+
+# ---- devices ----
+
+
+def stick(node: Served, other: Served) -> None:
+    """What is written here for the other one is read there, and opened."""
+    file = BytesIO()
+
+    async def write() -> None:
+        await node.person.bundle_left(await node.person.write_bundle(file, to=other.person.identity))
+
+    async def read() -> None:
+        await other.person.read_bundle(file)
+        await other.person.read_mail()
+
+    node.run(write())
+    file.seek(0)
+    other.run(read())
+
+
+def test_a_device_that_begins_anew_says_so_and_its_contacts_see_who_vouches(tmp_path: Path) -> None:
+    with served(tmp_path / "a") as ada, served(tmp_path / "b", name="Борис") as boris, ada.owner() as browser:
+        browser.follow_redirects = True
+        browser.submit("/people/add", link=link_of(boris))
+        boris.run(boris.person.add_contact(link_of(ada)))
+        old = browser.get("/people/me").text
+        page = browser.submit("/devices/renew").text
+        assert "is a new device now" in page
+        assert "What this means" not in browser.get("/").text
+        assert ada.person.devices()[1].revoked
+        new = browser.get("/people/me").text
+        assert "outlast://contact/" in new
+        assert new != old
+        stick(ada, boris)
+        with boris.owner() as other:
+            other.follow_redirects = True
+            page = other.get(f"/people/{ada.person.id}").text
+            assert "vouches for it" in page
+            assert "not accepted" not in page
+            assert "vouches for it" not in other.submit(f"/people/{ada.person.id}/device").text
+
+
+def test_a_contacts_device_that_nobody_vouches_for_waits_for_the_owners_word(tmp_path: Path) -> None:
+    with served(tmp_path / "a") as ada, served(tmp_path / "b", name="Борис") as boris, ada.owner() as browser:
+        browser.follow_redirects = True
+        browser.submit("/people/add", link=link_of(boris))
+        boris.run(boris.person.add_contact(link_of(ada)))
+        boris.run(boris.person.renew())
+        # The words alone were typed somewhere: no device signed for this one.
+        data = boris.run(boris.person.backup(PASSPHRASE))
+        body = open_backup(data, PASSPHRASE)
+        boris.run(Node.create(Home(tmp_path / "c"), "Борис", passphrase=None, backup=body, rooms=[]))
+        with served(tmp_path / "c", name=None) as again:
+            browser.submit("/people/add", link=link_of(again))
+            person = f"/people/{again.person.id}"
+            page = browser.get(person).text
+            assert "Ask them, not by message" in page
+            assert "not accepted" in page
+            with ada.phone() as phone:
+                assert "it is theirs" not in phone.get(person).text
+            assert "Accepted" in browser.submit(f"{person}/device").text
+            assert "not accepted" not in browser.get(person).text
+
+
+def test_a_device_that_was_ended_says_it_on_its_page_and_can_begin_anew(tmp_path: Path) -> None:
+    with served(tmp_path / "a") as ada:
+        pass
+    copytree(tmp_path / "a", tmp_path / "copy")
+    with served(tmp_path / "a") as ada, served(tmp_path / "copy") as copy, ada.owner() as browser:
+        browser.follow_redirects = True
+        entries = copy.run(renewed(copy))
+        ada.run(ada.node.ingest(entries))
+        ada.run(ada.person.read_mail())
+        assert "It says nothing more" in browser.get("/").text
+        page = browser.get("/devices").text
+        assert "This device was ended" in page
+        assert "outlast device renew" in browser.submit("/people/me").text
+        browser.submit("/devices/renew")
+        assert "It says nothing more" not in browser.get("/").text
+        assert browser.submit("/people/me").status_code == 200
+        with copy.owner() as other:
+            assert "What this means" in other.get("/").text
+            other.submit("/devices/noted")
+            assert "What this means" not in other.get("/").text
+
+
+async def renewed(node: Served) -> list[Any]:
+    """Let the device begin anew by itself; all that its node holds then."""
+    await node.person.renew()
+    return [change.entry for change in node.node.open_store.changes(0)]
 
 
 # ---- unlocking ----

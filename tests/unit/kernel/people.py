@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import count
 
-from outlast.kernel.entry import Entry, Header, encode_header, entry_id, signing_input
+from outlast.kernel.entry import Entry, Header, sign_entry
 from outlast.kernel.hpke import OpeningKey
 from outlast.kernel.identity import Device, SigningKey, certify, read_certificate
 
@@ -70,5 +70,4 @@ def entry(author: SigningKey, payload: bytes | None, *, number: int = 0, size: i
         tags=(),
         stamp_nonce=0,
     )
-    data = encode_header(header)
-    return Entry(header, data, author.sign(signing_input(data)), entry_id(data), payload)
+    return sign_entry(header, author, payload)

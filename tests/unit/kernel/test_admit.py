@@ -34,11 +34,10 @@ from outlast.kernel.entry import (
     Entry,
     Header,
     day_of,
-    encode_header,
-    entry_id,
     expiry_day,
     pack,
     pack_header,
+    sign_entry,
     signing_input,
 )
 from outlast.kernel.identity import SigningKey, certify
@@ -88,8 +87,7 @@ def made(payload: bytes | None = None, *, key: SigningKey = AUTHOR, size: int | 
             **fields,
         }
     )
-    data = encode_header(header)
-    return Entry(header, data, key.sign(signing_input(data)), entry_id(data), body)
+    return sign_entry(header, key, body)
 
 
 def bare(entry: Entry) -> Entry:

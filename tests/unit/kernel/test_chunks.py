@@ -19,6 +19,7 @@ from outlast.kernel.chunks import (
     PLACES_MAX,
     ChunkError,
     Downloads,
+    Fetching,
     Manifest,
     Splitter,
     places,
@@ -134,6 +135,18 @@ def test_no_place_is_given_to_two_sessions_and_none_is_forgotten(data: st.DataOb
                 downloads.give_back(b"file", taken[side].pop())
     assert {*places(downloads.free(b"file"))} == {*range(count)} - here - taken[0] - taken[1]
     assert downloads.is_over(b"file") is (len(here) == count)
+
+
+def test_content_that_is_wanted_while_the_store_is_asked_for_the_next_is_not_missed() -> None:
+    fetching = Fetching(Downloads())
+    assert fetching.begin_load()
+    fetching.look_again()  # the store had looked already
+    fetching.loaded(None)
+    assert fetching.begin_load()
+    fetching.loaded(None)
+    assert not fetching.begin_load()
+    fetching.look_again()
+    assert fetching.begin_load()
 
 
 # Sessions

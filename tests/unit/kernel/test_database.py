@@ -465,3 +465,17 @@ def test_a_log_without_its_file_is_no_part_of_a_new_one(tmp_path: Path) -> None:
     db.close()
     kept.unlink()
     assert held_in(kept) == []
+
+
+def test_a_damaged_page_anywhere_in_the_file_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    db = database(path)
+    db.write(partial(add, batch=1, lines=200))
+    assert db.is_sound()
+    db.close()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    db = database(path)
+    assert not db.is_sound()
+    db.close()

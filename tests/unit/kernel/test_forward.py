@@ -12,6 +12,7 @@ from outlast.kernel.forward import (
     Offer,
     Tier,
     carriage,
+    in_turn,
     offered,
     rank,
     share_left,
@@ -124,3 +125,24 @@ def test_whatever_a_link_carries_an_alarm_waits_for_seconds_and_a_day_has_its_bo
         assert bounds.day_bytes == min(bytes_per_s * 43_200, METERED_DAY_BYTES if metered else 2**62)
         # Twice the turns of both sides pass before somebody is said to stall.
         assert bounds.stall_ms / 1000 >= 120 + 4 * bounds.turn_bytes / bytes_per_s - 1
+
+
+def test_who_brings_much_to_the_door_makes_others_wait_for_one_of_its_own() -> None:
+    assert in_turn([A, A, A, B, None, C, A, B, None]) == [4, 8, 0, 3, 5, 1, 7, 2, 6]
+
+
+@given(st.lists(st.sampled_from([None, A, B, C])))
+def test_at_the_door_each_neighbour_keeps_its_own_order_and_is_behind_as_many_of_another_as_of_its_own(
+    sources: list[bytes | None],
+) -> None:
+    order = in_turn(sources)
+    assert sorted(order) == list(range(len(sources)))
+    went: dict[bytes | None, int] = {}
+    for position, place in enumerate(order):
+        mine = sources[place]
+        assert [one for one in order[:position] if sources[one] == mine] == sorted(
+            one for one in order[:position] if sources[one] == mine
+        )
+        went[mine] = went.get(mine, 0) + 1
+        if mine is not None:
+            assert all(count <= went[mine] for other, count in went.items() if other is not None)

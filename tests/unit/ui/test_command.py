@@ -32,6 +32,7 @@ from outlast.ui.command import (
     table,
     using,
 )
+from tests.e2e.program import converse
 
 HOUR_MS = 3_600_000
 
@@ -163,19 +164,7 @@ def at_terminal(action: Callable[[], object], *typed: str) -> str:
             outcome = f"<{type(error).__name__}: {error}>"
         os.write(1, outcome.encode())
         os._exit(0)
-    seen = b""
-    answers = list(typed)
-    try:
-        while chunk := os.read(terminal, 4096):
-            seen += chunk
-            if answers and chunk.endswith(b": "):
-                os.write(terminal, answers.pop(0).encode() + b"\n")
-    except OSError:
-        pass  # the terminal is gone: the child has ended
-    finally:
-        os.close(terminal)
-        os.waitpid(child, 0)
-    return seen.decode()
+    return converse(child, terminal, typed)[1]
 
 
 def test_a_new_passphrase_is_typed_twice_and_never_shown() -> None:

@@ -13,7 +13,7 @@ __all__ = ["ROOM"]
 
 ROOM = Room(
     name="carry",
-    version=1,
+    version=2,
     kinds=KINDS,
     letters=LETTERS,
     views=VIEWS,

@@ -30,8 +30,8 @@ class Message(msgspec.Struct, frozen=True):
     """A letter or a post.
 
     ``from`` and ``to`` are IDs; a post is ``to`` its channel. A letter is ``verified`` when the six words of the other
-    person were compared, a post when a device signed it that the channel's owner vouches for. ``name`` is what the
-    person calls the other one.
+    person were compared and its device is one that was accepted and that they have not ended, a post when a device
+    signed it that the channel's owner vouches for. ``name`` is what the person calls the other one.
     """
 
     id: str
@@ -238,7 +238,7 @@ def _letters(person: Person, letters: Sequence[Letter]) -> list[Message]:
                 to=peer if letter.outgoing else me,
                 text=letter.text,
                 at_ms=letter.at_ms,
-                verified=contact is not None and contact.verified_ms is not None,
+                verified=contact is not None and contact.verified_ms is not None and not service.doubts(person, letter),
                 custody=events,
                 name=contact.name if contact else peer,
                 unread=letter.unread,

@@ -147,6 +147,13 @@ async def take_back(node: Node, person: Person, letter: bytes) -> None:
         raise UsageError("this message may have left already: it cannot be taken back")
 
 
+def doubts(person: Person, message: Message) -> str:
+    """Why a letter may be by somebody else: ``revoked`` or ``unknown_device``; empty when nothing speaks for that."""
+    if message.device is None or message.received_ms is None:
+        return ""
+    return person.doubts(message.device, message.received_ms)
+
+
 def custody(person: Person, messages: Sequence[Message]) -> dict[bytes, list[Custody]]:
     """Where the person's own letters among these have been; what one stick told at once stands in its natural order."""
     found = person.custody([message.letter for message in messages if message.outgoing])
@@ -280,14 +287,19 @@ async def _hold_channels(node: Node) -> None:
     here: set[str] = set()
     while True:
         revision = node.revision
-        for person in [person for key, person in node.people.items() if key not in here]:
-            for one in view.follows(person):
-                if one.space not in node.spaces():
-                    await node.follow(one.space)
-                    if _is_here(node, person):
-                        await _remember(node, person, [Put(view.FOLLOW, {"space": one.space, "read_n": 0})])
-        here = set(node.people)
+        with contextlib.suppress(StorageError):  # with the next news there may be room again
+            for person in [person for key, person in node.people.items() if key not in here]:
+                await _hold_channels_of(node, person)
+            here = set(node.people)
         await node.wait(revision)
+
+
+async def _hold_channels_of(node: Node, person: Person) -> None:
+    for one in view.follows(person):
+        if one.space not in node.spaces():
+            await node.follow(one.space)
+            if _is_here(node, person):
+                await _remember(node, person, [Put(view.FOLLOW, {"space": one.space, "read_n": 0})])
 
 
 async def _drop_removed(node: Node) -> None:

@@ -17,6 +17,7 @@ from outlast.errors import ProtocolError
 from outlast.kernel import (
     DAY_MS,
     GENESIS,
+    REVOKE,
     Change,
     Delete,
     Entry,
@@ -29,6 +30,7 @@ from outlast.kernel import (
     Value,
     read_certificate,
     read_genesis,
+    revocation_in,
 )
 from outlast.rooms.carry.entries import DEVICE, HIDE, POST, POST_LIFE_MS, TEXT, clean, is_blank
 
@@ -49,12 +51,17 @@ _DEVICE: Final = "view_carry_device"
 _POST: Final = "view_carry_post"
 _HIDE: Final = "view_carry_hide"
 _FORK: Final = "view_carry_fork"
+_REVOKED: Final = "view_carry_revoked"
 _INT64_MAX: Final = 2**63 - 1
 
-# The identity for which a device speaks in a channel, NULL when no signer of its genesis certified it.
+# The identity for which a device said something in a channel, NULL when no signer of its genesis certified it, or when
+# that identity had ended the device before (the kernel's ``is_ended``, in SQL; a seq has 8 bytes, big-endian).
 _AUTHOR = (
     "(SELECT d.identity FROM view_carry_device d JOIN view_carry_signer s"
-    " ON s.space = d.space AND s.identity = d.identity WHERE d.space = {0}.space AND d.device = {0}.device LIMIT 1)"
+    " ON s.space = d.space AND s.identity = d.identity WHERE d.space = {0}.space AND d.device = {0}.device"
+    " AND NOT EXISTS (SELECT 1 FROM view_carry_revoked r WHERE r.space = {0}.space AND r.device = {0}.device"
+    " AND r.identity = d.identity AND ({0}.seq = zeroblob(8) OR {0}.seq > r.seq"
+    " OR ({0}.seq = r.seq AND {0}.id <> r.last))) LIMIT 1)"
 )
 
 VIEWS: Final = (
@@ -62,16 +69,19 @@ VIEWS: Final = (
     f"CREATE TABLE {_SIGNER} (space BLOB, identity BLOB, PRIMARY KEY (space, identity)) WITHOUT ROWID",
     f"CREATE TABLE {_DEVICE} (id BLOB PRIMARY KEY, space BLOB, device BLOB, identity BLOB, until_ms INTEGER)",
     f"CREATE INDEX view_carry_device_space ON {_DEVICE} (space, device)",
-    f"CREATE TABLE {_POST} (id BLOB PRIMARY KEY, space BLOB, device BLOB, clock INTEGER, ts_ms INTEGER,"
+    f"CREATE TABLE {_REVOKED} (id BLOB PRIMARY KEY, space BLOB, device BLOB, identity BLOB, seq BLOB, last BLOB)",
+    f"CREATE INDEX view_carry_revoked_space ON {_REVOKED} (space, device)",
+    f"CREATE TABLE {_POST} (id BLOB PRIMARY KEY, space BLOB, device BLOB, seq BLOB, clock INTEGER, ts_ms INTEGER,"
     " until_ms INTEGER, n INTEGER, text TEXT, reply_to BLOB)",
     f"CREATE INDEX view_carry_post_order ON {_POST} (space, clock, ts_ms, id)",
     f"CREATE INDEX view_carry_post_arrival ON {_POST} (space, n)",
-    f"CREATE TABLE {_HIDE} (id BLOB PRIMARY KEY, space BLOB, device BLOB, post BLOB, ts_ms INTEGER)",
+    f"CREATE TABLE {_HIDE} (id BLOB PRIMARY KEY, space BLOB, device BLOB, seq BLOB, post BLOB, ts_ms INTEGER)",
     f"CREATE INDEX view_carry_hide_post ON {_HIDE} (post)",
-    f"CREATE TABLE {_FORK} (id BLOB PRIMARY KEY, space BLOB, device BLOB)",
+    f"CREATE TABLE {_FORK} (id BLOB PRIMARY KEY, space BLOB, device BLOB, seq BLOB)",
     "CREATE VIEW view_carry_said AS SELECT p.*, " + _AUTHOR.format("p") + " AS author,"
     f" (SELECT min(h.ts_ms) FROM {_HIDE} h WHERE h.post = p.id AND h.space = p.space"
-    f" AND (h.device = p.device OR {_AUTHOR.format('h')} IS NOT NULL)) AS hidden_ms FROM {_POST} p",
+    f" AND ({_AUTHOR.format('h')} IS NOT NULL OR (h.device = p.device AND {_AUTHOR.format('p')} IS NULL))) AS hidden_ms"
+    f" FROM {_POST} p",
     f"CREATE VIEW view_carry_shown AS SELECT t.* FROM view_carry_said t JOIN {_CHANNEL} c ON c.space = t.space"
     " WHERE t.hidden_ms IS NULL AND (c.writers = 'anyone' OR t.author IS NOT NULL)",
 )
@@ -89,6 +99,7 @@ MIGRATIONS: Final = (
     " WHEN EXISTS (SELECT 1 FROM local_carry_search_docsize WHERE id = old.n) BEGIN"
     " INSERT INTO local_carry_search(local_carry_search, rowid, text) VALUES ('delete', old.n, old.text); END",
     f"CREATE TABLE {FOLLOW} (space BLOB PRIMARY KEY, name TEXT, added_ms INTEGER, read_n INTEGER DEFAULT 0)",
+    f"ALTER TABLE {MESSAGE} ADD COLUMN device BLOB",
 )
 
 
@@ -122,13 +133,19 @@ def receive(letter: Letter, rows: Rows) -> RowChanges:
     if rows.query(f"SELECT 1 FROM {MESSAGE} WHERE letter = ?", (letter.id,)):
         return ()
     at_ms = min(letter.sent_ms, letter.received_ms)
-    return [message_row(letter.id, letter.sender, text, body.reply_to, at_ms, letter.received_ms)]
+    return [message_row(letter.id, letter.sender, text, body.reply_to, at_ms, letter.received_ms, letter.device)]
 
 
 def message_row(
-    letter: bytes, peer: bytes, text: str, reply_to: bytes | None, at_ms: int, received_ms: int | None
+    letter: bytes,
+    peer: bytes,
+    text: str,
+    reply_to: bytes | None,
+    at_ms: int,
+    received_ms: int | None,
+    device: bytes | None = None,
 ) -> Put:
-    """A letter's row; without ``received_ms`` it is one that the person wrote."""
+    """A letter's row; without ``received_ms``, and the ``device`` that sent it, it is one that the person wrote."""
     row: dict[str, Value] = {
         "n": None,
         "letter": letter,
@@ -138,6 +155,7 @@ def message_row(
         "reply_to": reply_to,
         "at_ms": at_ms,
         "received_ms": received_ms,
+        "device": device,
     }
     return Put(MESSAGE, row)
 
@@ -176,7 +194,7 @@ def _read_genesis(change: Change) -> RowChanges:
 def _read_post(change: Change) -> RowChanges:
     entry = change.entry
     if change.event is Event.FORKED:
-        return [Put(_FORK, _place(entry))]
+        return [Put(_FORK, _said(entry))]
     if change.event is Event.EXPIRED:
         return [Delete(_POST, {"id": entry.id}), Delete(_FORK, {"id": entry.id})]
     if change.event is Event.PAYLOAD_DROPPED:
@@ -186,7 +204,7 @@ def _read_post(change: Change) -> RowChanges:
     if body is None or is_blank(text):
         return ()
     header = entry.header
-    row = _place(entry) | {
+    row = _said(entry) | {
         "clock": min(header.clock, _INT64_MAX),
         "ts_ms": header.ts_ms,
         "until_ms": min(header.expires_day * DAY_MS, header.ts_ms + POST_LIFE_MS),
@@ -202,7 +220,7 @@ def _read_hide(change: Change) -> RowChanges:
     if change.event is Event.EXPIRED:
         return [Delete(_HIDE, {"id": entry.id})]
     body = _body(entry)
-    return [Put(_HIDE, _place(entry) | {"post": body.post, "ts_ms": entry.header.ts_ms})] if body else ()
+    return [Put(_HIDE, _said(entry) | {"post": body.post, "ts_ms": entry.header.ts_ms})] if body else ()
 
 
 def _read_device(change: Change) -> RowChanges:
@@ -224,11 +242,30 @@ def _read_device(change: Change) -> RowChanges:
     return [Put(_DEVICE, _place(entry) | row)]
 
 
+def _read_revoke(change: Change) -> RowChanges:
+    entry = change.entry
+    if change.event is Event.EXPIRED:
+        return [Delete(_REVOKED, {"id": entry.id})]
+    found = revocation_in(entry)
+    if found is None:
+        return ()
+    row: dict[str, Value] = {
+        "id": entry.id,
+        "space": found.space,
+        "device": found.device,
+        "identity": found.identity,
+        "seq": _seq(found.seq),
+        "last": found.last,
+    }
+    return [Put(_REVOKED, row)]
+
+
 _READINGS: Final[dict[str, Callable[[Change], RowChanges]]] = {
     GENESIS.name: _read_genesis,
     POST.name: _read_post,
     HIDE.name: _read_hide,
     DEVICE.name: _read_device,
+    REVOKE.name: _read_revoke,
 }
 _KINDS: Final = {kind.name: kind for kind in (POST, HIDE, DEVICE)}
 
@@ -245,6 +282,14 @@ def _body(entry: Entry) -> Any:
 
 def _place(entry: Entry) -> dict[str, Value]:
     return {"id": entry.id, "space": entry.header.space, "device": entry.header.author}
+
+
+def _said(entry: Entry) -> dict[str, Value]:
+    return _place(entry) | {"seq": _seq(entry.header.seq)}
+
+
+def _seq(seq: int) -> bytes:
+    return seq.to_bytes(8, "big")
 
 
 # ---- questions to the store ----
@@ -363,6 +408,7 @@ class Message:
     at_ms: int  # when it was written, by the writer's clock, and never later than it came
     received_ms: int | None
     read_ms: int | None
+    device: bytes | None  # 32 B, that sent it; None for those that the person wrote
 
     @property
     def unread(self) -> bool:
@@ -389,7 +435,7 @@ class Follow:
     read_n: int
 
 
-_MESSAGE_COLUMNS: Final = "n, letter, peer, outgoing, text, reply_to, at_ms, received_ms, read_ms"
+_MESSAGE_COLUMNS: Final = "n, letter, peer, outgoing, text, reply_to, at_ms, received_ms, read_ms, device"
 
 
 def messages(vault: Rows, *, outgoing: bool, limit: int = -1) -> list[Message]:
@@ -469,5 +515,5 @@ def follows(vault: Rows) -> list[Follow]:
 
 
 def _message(row: Sequence[Any]) -> Message:
-    n, letter, peer, outgoing, text, reply_to, at_ms, received_ms, read_ms = row
-    return Message(n, letter, peer, bool(outgoing), text, reply_to, at_ms, received_ms, read_ms)
+    n, letter, peer, outgoing, text, reply_to, at_ms, received_ms, read_ms, device = row
+    return Message(n, letter, peer, bool(outgoing), text, reply_to, at_ms, received_ms, read_ms, device)

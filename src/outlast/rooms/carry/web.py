@@ -49,6 +49,7 @@ class Bubble:
     journey: tuple[Stage, ...] = ()
     can_be_taken_back: bool = False
     by: str = ""  # who wrote a post, when it is not the channel's owner
+    doubt: str = ""  # why a letter may not be by whom it says, as a code
 
 
 def routes() -> list[Route]:
@@ -343,6 +344,7 @@ def _bubble(person: Person, message: Message, custody: Sequence[Custody]) -> Bub
         quote=_beginning(answered.text) if answered and answered.peer == message.peer else "",
         journey=stages(custody),
         can_be_taken_back=message.outgoing and [one.event for one in custody] == ["kept"],
+        doubt=service.doubts(person, message),
     )
 
 

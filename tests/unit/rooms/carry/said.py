@@ -6,8 +6,9 @@ from hashlib import sha256
 
 import msgspec
 
-from outlast.kernel.entry import DAY_MS, Entry, Header, encode_header, entry_id, expiry_day, signing_input
+from outlast.kernel.entry import DAY_MS, Entry, Header, expiry_day, sign_entry
 from outlast.kernel.identity import SigningKey, certify
+from outlast.kernel.revocation import REVOKE, Revoke, revoke
 from outlast.kernel.room import Letter
 from outlast.kernel.space import OPEN, SpaceBody, make_genesis
 from outlast.rooms.carry.entries import DEVICE, HIDE, POST, TEXT, ChannelDevice, Hide, Post, Text
@@ -56,8 +57,7 @@ def entry(
         tags=(),
         stamp_nonce=number,
     )
-    data = encode_header(header)
-    return Entry(header, data, author.sign(signing_input(data)), entry_id(data), payload)
+    return sign_entry(header, author, payload)
 
 
 def post(
@@ -76,9 +76,16 @@ def post(
     return entry(author, where, POST.name, payload, clock=clock, at_ms=at_ms, seq=seq)
 
 
-def hide(space: Entry, what: Entry, *, author: SigningKey = OWNER.signing, at_ms: int = NOW_MS) -> Entry:
+def hide(space: Entry, what: Entry, *, author: SigningKey = OWNER.signing, at_ms: int = NOW_MS, seq: int = 0) -> Entry:
     """The removal of a post."""
-    return entry(author, space.id, HIDE.name, HIDE.encode(Hide(what.id)), at_ms=at_ms, life_days=60)
+    return entry(author, space.id, HIDE.name, HIDE.encode(Hide(what.id)), at_ms=at_ms, life_days=60, seq=seq)
+
+
+def ended(space: Entry, last: Entry | None, *, identity: SigningKey = OWNER.identity, number: int = 0) -> Entry:
+    """The owner's first device is ended behind ``last``, as an entry by the second one says."""
+    at = (last.header.seq, last.id) if last else (0, b"")
+    payload = REVOKE.encode(Revoke(revoke(identity, OWNER.signing.public, space.id, *at)))
+    return entry(SECOND, space.id, REVOKE.name, payload, number=number)
 
 
 def device(space: Entry, certificate: bytes = SECOND_CERTIFICATE, *, author: SigningKey = SECOND) -> Entry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -177,6 +178,33 @@ async def test_a_restored_owner_speaks_in_the_old_channel_from_the_new_device(tm
         posts = service.read_channel(ben.node, ben.person, news.space)
         assert [one.text for one in posts] == ["before", "after", "once more"]
         assert {one.author for one in posts} == {ann.person.identity}
+
+
+async def test_an_owner_whose_device_began_anew_goes_on_in_the_channel(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        news = await service.create_channel(ann.node, ann.person, "News")
+        await service.post(ann.node, ann.person, news.space, "before")
+        await ann.person.renew()
+        await service.post(ann.node, ann.person, news.space, "after")
+        await service.follow(ben.node, ben.person, news.link)
+        await ann.carry_to(ben, space=news.space)
+        posts = service.read_channel(ben.node, ben.person, news.space)
+        assert [one.text for one in posts] == ["before", "after"]
+        assert {one.author for one in posts} == {ann.person.identity}
+
+
+async def test_a_letter_of_an_ended_device_is_shown_with_doubt(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        await service.send(ann.node, ann.person, ben.person.identity, "from the first")
+        await ann.carry_to(ben)
+        await ben.until(lambda: len(service.inbox(ben.person)) == 1)
+        (first,) = service.inbox(ben.person)
+        assert service.doubts(ben.person, first) == ""
+        await ann.person.renew()
+        await ann.carry_to(ben)
+        later = replace(first, received_ms=ben.node.now_ms() + 60_000)
+        await ben.until(lambda: service.doubts(ben.person, later) == "revoked")
+        assert service.doubts(ben.person, first) == "", "what had come before is as it was"
 
 
 async def test_channels_in_the_vault_are_held_again_by_a_store_that_lost_them(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outlast.kernel.entry import DAY_MS, Entry
+from outlast.kernel.revocation import is_ended, revocation_in
 from outlast.kernel.room import Change, Delete, Event, Letter
 from outlast.kernel.store import Incoming, Store
 from outlast.kernel.vault import Vault
@@ -25,6 +26,7 @@ from tests.unit.rooms.carry.said import (
     STRANGER,
     channel,
     device,
+    ended,
     entry,
     hide,
     letter,
@@ -121,6 +123,38 @@ def test_an_open_channel_shows_everybody_and_says_whom_nobody_vouches_for(store:
         ("hello", None),
         ("welcome", OWNER.identity.public),
     ]
+
+
+def test_what_a_device_says_behind_its_end_is_not_the_owners(store: Store) -> None:
+    last, lost = post(NEWS, "last", seq=2, clock=2), post(NEWS, "by the thief", seq=3, clock=3)
+    other_branch = post(NEWS, "the same number", seq=2, clock=4)
+    first = post(NEWS, "first", seq=1)
+    add(store, NEWS, lost, hide(NEWS, first, seq=4), ended(NEWS, last), other_branch, last, first)
+    add(store, post(NEWS, "outside of the chain", clock=5), device(NEWS), post(NEWS, "anew", author=SECOND, clock=9))
+    assert texts(store) == ["first", "last", "anew"]
+    add(store, hide(NEWS, first, author=SECOND, seq=1))
+    assert texts(store) == ["last", "anew"]
+
+
+def test_a_strangers_revocation_changes_nothing(store: Store) -> None:
+    said = post(NEWS, "said", seq=1)
+    add(store, NEWS, said, ended(NEWS, None, identity=STRANGER.identity), ended(channel("Other"), None))
+    assert texts(store) == ["said"]
+
+
+@settings(max_examples=20, deadline=None)
+@given(bounds=st.lists(st.integers(0, 4), max_size=3), seqs=st.permutations(range(5)))
+def test_the_view_counts_as_the_kernel_does(bounds: list[int], seqs: list[int]) -> None:
+    said = [post(NEWS, str(seq), seq=seq, clock=seq) for seq in range(5)]
+    ends = [ended(NEWS, said[bound] if bound else None, number=number) for number, bound in enumerate(bounds)]
+    revocations = [one for end in ends if (one := revocation_in(end)) is not None]
+    with TemporaryDirectory() as folder:
+        store = Store.open(Path(folder) / "store.db", KEY, rooms=[ROOM])
+        add(store, *(said[seq] for seq in seqs), NEWS, *ends)
+        shown = texts(store)
+        store.close()
+    kept = [p for p in said if not is_ended(p.header, p.id, OWNER.identity.public, revocations)]
+    assert shown == [str(one.header.seq) for one in kept]
 
 
 def test_a_removal_in_one_channel_removes_nothing_in_another(store: Store) -> None:

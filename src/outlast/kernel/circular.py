@@ -1,0 +1,198 @@
+"""Circulars: letters by which members of a closed space bring each other what it is made of.
+
+A circular carries entries of the space, secrets of epochs, and for somebody who is new its genesis. Who is added by it
+is *invited*: nothing of the space enters their node's store before they say that they want to join. Everything here
+stands in the person's vault, in rows ``local_group_*``, which are in the backup too; ``groups`` works on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from outlast.errors import ProtocolError
+from outlast.kernel.entry import Entry, pack, signing_input, unpack
+from outlast.kernel.epoch import SECRET_BYTES
+from outlast.kernel.identity import read_certificate, verify
+from outlast.kernel.kinds import Kind
+from outlast.kernel.mail import LETTER_MAX_BYTES
+from outlast.kernel.room import Letter, Put, Room, RowChange, RowChanges, Rows
+from outlast.kernel.space import open_genesis, read_genesis, space_of
+
+INVITED_MAX: Final = 32
+"""Invitations that wait for an answer; more are not noted."""
+WAITING_MAX: Final = 500
+"""Entries of a space that wait until it is joined, and of all those together that nobody has invited to yet."""
+ARRIVED_MAX: Final = 20_000
+"""Entries of a joined space on their way into the store."""
+SECRETS_MAX: Final = 8192
+"""Secrets of a space, and of all those together that nobody has invited to yet."""
+TOLD_MAX: Final = 128
+"""Members that a circular says know its secrets."""
+INVITED: Final = "invited"
+JOINED: Final = "joined"
+LEFT: Final = "left"
+
+HELD: Final = "local_group_held"
+SECRET: Final = "local_group_secret"
+TOLD: Final = "local_group_told"
+WAITING: Final = "local_group_waiting"
+
+MIGRATIONS: Final = (
+    f"CREATE TABLE {HELD} (space BLOB PRIMARY KEY, state TEXT, type TEXT, name TEXT,"
+    " owner BLOB, genesis BLOB, sender BLOB, at_ms INTEGER)",
+    f"CREATE TABLE {SECRET} (space BLOB, epoch BLOB, secret BLOB, PRIMARY KEY (space, epoch, secret)) WITHOUT ROWID",
+    f"CREATE TABLE {TOLD} (space BLOB, epoch BLOB, identity BLOB, PRIMARY KEY (space, epoch, identity)) WITHOUT ROWID",
+    f"CREATE TABLE {WAITING} (id BLOB PRIMARY KEY, space BLOB, packed BLOB)",
+    f"CREATE INDEX {WAITING}_space ON {WAITING} (space)",
+)
+
+
+class Circular(msgspec.Struct, array_like=True, frozen=True):
+    """What the kernel's letter ``group`` says."""
+
+    space: bytes  # 32 B
+    genesis: bytes  # packed, or empty for those who have it
+    entries: tuple[bytes, ...]  # packed
+    secrets: tuple[tuple[bytes, bytes], ...]  # 32 B each: epochs and their secrets
+    told: tuple[bytes, ...]  # 32 B each: identities that know these secrets or are being told
+
+
+CIRCULAR: Final = Kind("group", Circular, max_bytes=LETTER_MAX_BYTES)
+_FRAME_BYTES: Final = 64
+
+
+def circulars(
+    space: bytes,
+    *,
+    genesis: Entry | None = None,
+    entries: Iterable[Entry] = (),
+    secrets: Sequence[tuple[bytes, bytes]] = (),
+    told: Sequence[bytes] = (),
+) -> list[bytes]:
+    """The bodies of as many circulars as these need, each complete in itself, without entries too large for a letter.
+
+    The first epoch's secret stands in each that bears the genesis: without it the genesis says nothing.
+    """
+    packed = pack(genesis) if genesis is not None else b""
+    first = [pair for pair in secrets if genesis is not None and pair[0] == space]
+    rest = [pair for pair in secrets if pair not in first]
+    told = tuple(sorted(told)[:TOLD_MAX])
+    bodies: list[bytes] = []
+    frame = _FRAME_BYTES + len(packed) + 70 * len(first) + 34 * len(told)
+    taken: list[bytes] = []
+    keys: list[tuple[bytes, bytes]] = []
+    size = frame
+
+    def close() -> None:
+        nonlocal size
+        bodies.append(CIRCULAR.encode(Circular(space, packed, tuple(taken), (*first, *keys), told)))
+        taken.clear()
+        keys.clear()
+        size = frame
+
+    items: list[bytes | tuple[bytes, bytes]] = [*rest, *map(pack, entries)]
+    for item in items:
+        needed = len(item) + 3 if isinstance(item, bytes) else 70
+        if frame + needed > LETTER_MAX_BYTES:
+            continue
+        if size + needed > LETTER_MAX_BYTES:
+            close()
+        if isinstance(item, bytes):
+            taken.append(item)
+        else:
+            keys.append(item)
+        size += needed
+    if taken or keys or not bodies:
+        close()
+    return bodies
+
+
+def receive(letter: Letter, rows: Rows) -> RowChanges:
+    """The rows of a circular that came in; none when it is malformed or too much waits already."""
+    try:
+        said: Circular = CIRCULAR.decode(letter.body)
+    except ProtocolError:
+        return ()
+    if len(said.space) != 32 or any(len(e) != 32 or len(s) != SECRET_BYTES for e, s in said.secrets):
+        return ()
+    held = rows.query(f"SELECT state FROM {HELD} WHERE space = ?", (said.space,))
+    state = held[0][0] if held else None
+    changes: list[RowChange] = []
+    if said.genesis and state in (None, LEFT):
+        invited = rows.query(f"SELECT count(*) FROM {HELD} WHERE state = ?", (INVITED,))[0][0]
+        invitation = _invitation(letter, said) if invited < INVITED_MAX else None
+        if invitation is not None:
+            state = INVITED
+            changes.append(invitation)
+    if state == LEFT:
+        return ()
+    if state is None:
+        unheld = f"space NOT IN (SELECT space FROM {HELD})"
+        secrets = rows.query(f"SELECT count(*) FROM {SECRET} WHERE {unheld}")[0][0]
+        waiting = rows.query(f"SELECT count(*) FROM {WAITING} WHERE {unheld}")[0][0]
+    else:
+        secrets = rows.query(f"SELECT count(*) FROM {SECRET} WHERE space = ?", (said.space,))[0][0]
+        waiting = rows.query(f"SELECT count(*) FROM {WAITING} WHERE space = ?", (said.space,))[0][0]
+    for epoch, secret in said.secrets[: max(0, SECRETS_MAX - secrets)]:
+        changes.append(Put(SECRET, {"space": said.space, "epoch": epoch, "secret": secret}))
+        changes += [
+            Put(TOLD, {"space": said.space, "epoch": epoch, "identity": identity})
+            for identity in {*said.told[:TOLD_MAX], letter.sender}
+            if len(identity) == 32
+        ]
+    room = (ARRIVED_MAX if state == JOINED else WAITING_MAX) - waiting
+    for packed in said.entries[: max(0, room)]:
+        entry = _whole(packed)
+        if entry is not None and space_of(entry) == said.space:
+            changes.append(Put(WAITING, {"id": entry.id, "space": said.space, "packed": packed}))
+    return changes
+
+
+def held_row(space: bytes, genesis: Entry, type: str, name: str, owner: bytes, state: str, at_ms: int) -> Put:
+    """The row of a closed space that a person has founded or was invited to; ``owner`` is an identity (32 B)."""
+    return Put(
+        HELD,
+        {
+            "space": space,
+            "state": state,
+            "type": type,
+            "name": name,
+            "owner": owner,
+            "genesis": pack(genesis),
+            "at_ms": at_ms,
+        },
+    )
+
+
+def _invitation(letter: Letter, said: Circular) -> Put | None:
+    genesis = _whole(said.genesis)
+    if genesis is None or genesis.id != said.space:
+        return None
+    if not verify(genesis.header.author, genesis.signature, signing_input(genesis.header_bytes)):
+        return None
+    for epoch, secret in said.secrets:
+        if epoch == said.space:
+            try:
+                body = open_genesis(genesis, secret)
+                type = read_genesis(genesis).type
+                owner = read_certificate(body.owner).identity
+            except ProtocolError:
+                return None
+            row = held_row(said.space, genesis, type, body.name, owner, INVITED, letter.received_ms)
+            return Put(HELD, dict(row.row) | {"sender": letter.sender})
+    return None
+
+
+def _whole(packed: bytes) -> Entry | None:
+    try:
+        entry, end = unpack(packed)
+    except ProtocolError:
+        return None
+    return entry if end == len(packed) and entry.payload is not None else None
+
+
+GROUPS: Final = Room("group", 1, letters=(CIRCULAR,), migrations=MIGRATIONS, receive=receive)
+"""The kernel's own tables and letters, kept as a room's are; no page or command shows it among the rooms."""

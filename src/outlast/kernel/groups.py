@@ -1,0 +1,604 @@
+"""Groups: the closed spaces of a person: founding, joining, speaking in them, and seeing to it that all members can.
+
+What the members are follows from the acts in the node's store (``membership``), read with the secrets in this vault and
+kept in memory while the vault is open. What a member says goes into the store, to neighbours that prove to be members'
+nodes, and by mail to the members among this person's contacts (``circular``), so that groups work across towns that
+meet only by sticks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from outlast.errors import NotFoundError, ProtocolError, StorageError, UsageError
+from outlast.kernel import circular
+from outlast.kernel import devices as own_devices
+from outlast.kernel.admit import Held
+from outlast.kernel.circular import CIRCULAR, INVITED, JOINED, LEFT
+from outlast.kernel.entry import PAYLOAD_MAX_BYTES, Entry, pack, unpack
+from outlast.kernel.epoch import EPOCHS_MAX, Inner, access_key, commitment, epoch_key, open_entry, seal_entry
+from outlast.kernel.identity import check_name, identity_key, read_certificate
+from outlast.kernel.kinds import Kind
+from outlast.kernel.log import next_entry
+from outlast.kernel.mail import LETTER_MAX_BYTES
+from outlast.kernel.membership import (
+    ADD,
+    ADMIN,
+    HERE,
+    LAST_MAX,
+    MEMBER,
+    MEMBER_ACT,
+    OWNER,
+    PARENTS_MAX,
+    REMOVE,
+    RENEW,
+    Act,
+    ActBody,
+    Founding,
+    Membership,
+    read_act,
+    resolve,
+)
+from outlast.kernel.outbox import RETRY_S, Outgoing
+from outlast.kernel.revocation import REVOKE, Revocation, Revoke, is_ended, revocation_of, revoke
+from outlast.kernel.room import Delete, Put, RowChange, RowChanges
+from outlast.kernel.space import GENESIS, SEALED, make_closed_genesis, open_genesis
+
+if TYPE_CHECKING:
+    from outlast.kernel.person import Person
+
+MAILED_MAX: Final = 50
+"""Members up to which entries go to each of them by mail; larger groups have them by sync alone."""
+CLOCK_MAX: Final = 2**53
+"""No clock that a member claims raises that of others beyond this: order then follows the times."""
+DRAIN: Final = 500
+"""Entries that came by mail and are let in at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A closed space as this person's vault knows it."""
+
+    space: bytes  # 32 B
+    state: str  # "invited", "joined" or "left"
+    type: str  # "members" or "sealed"
+    name: str
+    owner: bytes  # 32 B, identity
+    sender: bytes | None  # 32 B, the identity that invited this person
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """An entry of a closed space, opened. ``counts``: by a member, or from before its author's removal."""
+
+    id: bytes  # 32 B
+    kind: str
+    body: bytes
+    device: bytes  # 32 B
+    author: bytes | None  # 32 B, identity; None while the device was not shown by a member
+    clock: int
+    at_ms: int  # its author's claim
+    counts: bool
+
+
+class _Reading:
+    """What was read of one space so far."""
+
+    def __init__(self) -> None:
+        self.secrets: dict[bytes, bytes] = {}
+        self.acts: dict[bytes, Act | None] = {}
+        self.ended: list[Revocation] = []
+        """Of devices, by the identities of whoever they were."""
+        self.key: tuple[object, ...] = ()
+        self.membership: Membership | None = None
+
+
+class Groups:
+    """A person's closed spaces."""
+
+    def __init__(self, person: Person) -> None:
+        """Nothing is read before it is asked for."""
+        self._person = person
+        self._node = person.node
+        self._readings: dict[bytes, _Reading] = {}
+        self._tending = asyncio.Lock()
+        self.access: dict[bytes, bytes] = {}
+        """By space: the key (32 B) by which its members' nodes name it now."""
+
+    # ---- what is known ----
+
+    def held(self, state: str | None = None) -> list[Group]:
+        """The closed spaces that this person founded, joined, left or is invited to, by name."""
+        rows = self._person.query(
+            f"SELECT space, state, type, name, owner, sender FROM {circular.HELD} WHERE state = ifnull(?, state)"
+            " ORDER BY lower(name), space",
+            (state,),
+        )
+        return [Group(*row) for row in rows]
+
+    def find(self, space: bytes, *states: str) -> Group:
+        """The closed space of that id in one of these states; raises NotFoundError."""
+        for group in self.held():
+            if group.space == space and group.state in states:
+                return group
+        raise NotFoundError("you belong to no such group: somebody in it must add you first")
+
+    def membership(self, space: bytes) -> Membership:
+        """Who belongs to a joined space by what is here; raises NotFoundError when it is not joined here."""
+        group = self.find(space, JOINED)
+        store = self._node.open_store
+        reading = self._readings.setdefault(space, _Reading())
+        ids = store.lasting(space)
+        rows = self._person.query(f"SELECT epoch, secret FROM {circular.SECRET} WHERE space = ?", (space,))
+        key = (len(ids), ids[-1:], len(rows))
+        if reading.membership is not None and reading.key == key:
+            return reading.membership
+        genesis = self._genesis(space)
+        reading.secrets = {e: s for e, s in rows if e == space and commitment(s) == _commitment(genesis)}
+        body = open_genesis(genesis, reading.secrets[space])
+        owner = read_certificate(body.owner)
+        commitments = {space: body.commitment}
+        waiting = [id for id in ids if id != space and id not in reading.acts]
+        while True:
+            # Each secret that proves to be right may open the acts that vouch for the next one.
+            for act in reading.acts.values():
+                if act is not None and act.commitment:
+                    commitments[act.id] = act.commitment
+            reading.secrets.update({e: s for e, s in rows if commitments.get(e) == commitment(s)})
+            opened = {
+                entry.id: inner
+                for entry in store.load(waiting)
+                if (inner := _inner(group, entry, reading.secrets)) is not None
+            }
+            reading.acts.update({entry.id: _act_of(entry, opened[entry.id]) for entry in store.load(opened)})
+            revokes = (inner.body for inner in opened.values() if inner.kind == REVOKE.name)
+            reading.ended += [one for body in revokes if (one := revocation_of(body, space)) is not None]
+            waiting = [id for id in waiting if id not in opened]
+            if not opened:
+                break
+        founding = Founding(space, owner.identity, owner.device, body.commitment)
+        acts = [
+            act
+            for act in reading.acts.values()
+            if act is not None and not any(one.ends(act.author, act.device, act.seq, act.id) for one in reading.ended)
+        ]
+        reading.membership = resolve(founding, acts)
+        reading.key = key
+        return reading.membership
+
+    def read(self, space: bytes, limit: int = 1000) -> list[Said]:
+        """The newest entries of a joined space that can be opened here, oldest first; acts are not among them."""
+        group, membership = self.find(space, JOINED), self.membership(space)
+        store, secrets = self._node.open_store, self._readings[space].secrets
+        found: list[Said] = []
+        for day, _ in store.buckets(space):
+            for id in store.bucket(space, day)[1]:
+                entry = store.get(id.tobytes())
+                inner = None if entry is None else _inner(group, entry, secrets)
+                if entry is None or inner is None or inner.kind in (GENESIS.name, MEMBER_ACT.name, REVOKE.name):
+                    continue
+                device = entry.header.author
+                author = membership.devices.get(device)
+                found.append(
+                    Said(
+                        entry.id,
+                        inner.kind,
+                        inner.body,
+                        device,
+                        author,
+                        entry.header.clock,
+                        inner.ts_ms,
+                        membership.speaks(device, entry.header.seq)
+                        and author is not None
+                        and not is_ended(entry.header, entry.id, author, self._readings[space].ended),
+                    )
+                )
+        found.sort(key=lambda said: (said.clock, said.at_ms, said.id))
+        return found[-limit:]
+
+    # ---- what a person does ----
+
+    async def found(self, name: str, type: str) -> bytes:
+        """Found a closed space; returns its id (32 B)."""
+        person, secret = self._person, os.urandom(32)
+        now = self._node.now_ms()
+        genesis = make_closed_genesis(
+            person.signing_key, person.certificate, name, type, now, secret=secret, nonce=os.urandom(16)
+        )
+        space = genesis.id
+        await self._node.follow(space, type)
+        local = [
+            circular.held_row(space, genesis, type, check_name(name), person.identity, JOINED, now),
+            _secret_row(space, space, secret),
+        ]
+        await person.outbox.keep([genesis], local)
+        self.refresh()
+        return space
+
+    async def join(self, space: bytes) -> None:
+        """Follow a space that this person is invited to, and show this device to its members."""
+        self.find(space, INVITED, JOINED)
+        await self._set_state(space, JOINED)
+        await self.tend()
+
+    async def leave(self, space: bytes) -> None:
+        """Say that this person leaves, stop holding the space, and forget its secrets."""
+        group = self.find(space, INVITED, JOINED)
+        if group.state == JOINED and self._person.identity in self.membership(space).roles:
+            await self._act(space, REMOVE, subject=self._person.identity)
+        changes: list[RowChange] = [
+            Delete(table, {"space": space}) for table in (circular.SECRET, circular.TOLD, circular.WAITING)
+        ]
+        await self._set_state(space, LEFT, changes)
+        self._readings.pop(space, None)
+        self.refresh()
+        others = [one for one in self._node.people.values() if one is not self._person]
+        everybody_is_here = len(self._node.people) == len(self._node.home.people())
+        if everybody_is_here and not any(g.space == space for one in others for g in one.groups.held(JOINED)):
+            await self._node.unfollow(space)
+
+    async def add(self, space: bytes, identity: bytes, role: str = MEMBER) -> None:
+        """Add a contact, or tell a member everything once more; ``role`` is "member" or "admin".
+
+        Who is an admin already must be removed first to become a plain member. Raises UsageError, NotFoundError.
+        """
+        if role not in (MEMBER, ADMIN):
+            raise UsageError(f"somebody is added as {MEMBER} or {ADMIN}")
+        contact = self._person.contact(identity)
+        if identity not in self._reachable():
+            raise UsageError(f"nothing can be sealed to {contact.name}: add their link again, or unblock them")
+        self._lead(space)
+        forgotten = Delete(circular.TOLD, {"space": space, "identity": identity})
+        await self._act(space, ADD, subject=identity, role=role, local=[forgotten])
+        await self.tend()
+
+    async def remove(self, space: bytes, identity: bytes) -> None:
+        """Remove a member; what is said from now on is for the others alone. Raises UsageError, NotFoundError."""
+        membership = self._lead(space)
+        if identity not in membership.roles:
+            raise NotFoundError("this is no member of the group")
+        if membership.roles[identity] == OWNER or identity == self._person.identity:
+            raise UsageError("the founder of a group stays until they leave, and who leaves says so themself")
+        await self._act(space, REMOVE, subject=identity, secret=os.urandom(32))
+        await self.tend()
+
+    async def renew(self, space: bytes) -> None:
+        """Begin a new epoch without removing anybody: for when its secret was lost or got into wrong hands."""
+        self._lead(space)
+        await self._act(space, RENEW, secret=os.urandom(32))
+        await self.tend()
+
+    async def append(self, space: bytes, kind: Kind, payload: bytes, life_ms: int, local: RowChanges) -> Entry:
+        """Say something in a joined space (see ``Node.append``); raises UsageError for who is no member."""
+        group, membership = self.find(space, JOINED), self.membership(space)
+        if self._person.identity not in membership.roles:
+            raise UsageError("you are no member of this group any more")
+        if not self._knows_key(space, membership):
+            raise UsageError("the group's new key has not come yet: wait for mail of its members")
+        self.refresh()
+        secrets = {epoch: self._readings[space].secrets[epoch] for epoch in membership.epochs}
+        return await self._say(group, kind.name, payload, kind.priority, life_ms, secrets, membership, lambda _: local)
+
+    # ---- by itself ----
+
+    async def run(self) -> None:
+        """Let in what came by mail, show this device, tell secrets to those who lack them, renew stale keys."""
+        while True:
+            revision = self._node.revision
+            try:
+                await self.tend()
+            except StorageError:
+                await asyncio.sleep(RETRY_S)
+            except UsageError:
+                pass  # the device began anew or was ended meanwhile: what is due comes up again with that news
+            await self._node.wait(revision)
+
+    async def tend(self) -> None:
+        """Do for every joined space what is due."""
+        async with self._tending:
+            for group in self.held(JOINED):
+                if group.space not in self._node.spaces():
+                    await self._node.follow(group.space, group.type)
+                await self._let_in(group.space)
+                membership = self.membership(group.space)
+                if self._person.identity in membership.roles:
+                    await self._hear_of_end(group.space)
+                    if self._person.is_ended:
+                        continue
+                    membership = await self._show_device(group.space, membership)
+                    await self._end_devices(group, membership)
+                    if membership.stale and self._is_first_leader(membership):
+                        await self._act(group.space, RENEW, secret=os.urandom(32))
+                        membership = self.membership(group.space)
+                    await self._spread(group, membership)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Name the spaces to neighbours by their present keys; sessions under other ones end."""
+        access: dict[bytes, bytes] = {}
+        for group in self.held(JOINED):
+            membership = self.membership(group.space)
+            if self._person.identity in membership.roles and self._knows_key(group.space, membership):
+                secrets = self._readings[group.space].secrets
+                key = epoch_key(group.space, {epoch: secrets[epoch] for epoch in membership.epochs})
+                access[group.space] = access_key(key)
+        if access != self.access:
+            self.access = access
+            self._node.neighbours.refresh()
+
+    async def _let_in(self, space: bytes) -> None:
+        """Take what came by mail through the node's one door, the genesis first."""
+        store = self._node.open_store
+        if not store.known([space]):
+            await self._node.ingest([self._genesis(space)])
+        while True:
+            rows = self._person.query(
+                f"SELECT id, packed FROM {circular.WAITING} WHERE space = ? LIMIT ?", (space, DRAIN)
+            )
+            if not rows:
+                return
+            verdicts = await self._node.ingest([bytes(packed) for _, packed in rows])
+            done = [bytes(id) for (id, _), verdict in zip(rows, verdicts, strict=True) if not isinstance(verdict, Held)]
+            await self._write([Delete(circular.WAITING, {"id": id}) for id in done])
+            if len(done) < len(rows):
+                return
+
+    async def _show_device(self, space: bytes, membership: Membership) -> Membership:
+        if membership.devices.get(self._person.device) == self._person.identity:
+            return membership
+        await self._act(space, HERE)
+        return self.membership(space)
+
+    async def _hear_of_end(self, space: bytes) -> None:
+        for one in self._readings[space].ended:
+            if (one.identity, one.device) == (self._person.identity, self._person.device) and not self._person.is_ended:
+                await self._person.inbox.be_ended(one.signed)
+
+    async def _end_devices(self, group: Group, membership: Membership) -> None:
+        """Say of each device that this person has ended up to where it counts here."""
+        space, me = group.space, self._person.identity
+        said = {one.device for one in self._readings[space].ended if one.identity == me}
+        for (ended,) in self._person.query("SELECT device FROM revoked WHERE identity = ?", (me,)):
+            device = bytes(ended)
+            if membership.devices.get(device) == me and device not in said and self._knows_key(space, membership):
+                head = own_devices.known_head(self._person, device, space)
+                body = Revoke(revoke(identity_key(self._person.entropy), device, space, *(head or ())))
+                secrets = {epoch: self._readings[space].secrets[epoch] for epoch in membership.epochs}
+                payload = REVOKE.encode(body)
+                await self._say(group, REVOKE.name, payload, REVOKE.priority, 0, secrets, membership, lambda _: ())
+
+    async def _spread(self, group: Group, membership: Membership) -> None:
+        """Tell members among the contacts the secrets that they may lack, and who is new all there is to know."""
+        space, me = group.space, self._person.identity
+        secrets = self._readings[space].secrets
+        told: dict[bytes, set[bytes]] = {epoch: {me} for epoch in secrets}
+        for epoch, identity in self._person.query(
+            f"SELECT epoch, identity FROM {circular.TOLD} WHERE space = ?", (space,)
+        ):
+            told.setdefault(bytes(epoch), {me}).add(bytes(identity))
+        welcomed: list[bytes] = []
+        lacking: dict[tuple[bytes, ...], list[bytes]] = {}
+        for identity in sorted(membership.roles.keys() & self._reachable() - {me}):
+            epochs = tuple(
+                epoch
+                for epoch in sorted(secrets)
+                if identity not in told[epoch] | {membership.authors.get(epoch)}
+                and self._is_mine_to_tell(membership, identity, epoch)
+            )
+            if space in epochs:
+                welcomed.append(identity)
+                epochs = tuple(sorted(secrets))
+            elif epochs:
+                lacking.setdefault(epochs, []).append(identity)
+            for epoch in epochs:
+                told[epoch].add(identity)
+        letters: list[Outgoing] = []
+        rows: list[RowChange] = []
+        store = self._node.open_store
+        everything = [entry for entry in store.load(store.lasting(space)) if entry.id != space]
+        for epochs, people in [*lacking.items(), *([(tuple(sorted(secrets)), welcomed)] if welcomed else [])]:
+            bodies = circular.circulars(
+                space,
+                genesis=self._genesis(space) if people is welcomed else None,
+                entries=everything if people is welcomed else [e for e in everything if e.id in epochs],
+                secrets=[(epoch, secrets[epoch]) for epoch in epochs],
+                told=sorted(set.intersection(*(told[epoch] for epoch in epochs))),
+            )
+            letters += self._letters(people, bodies)
+            rows += [
+                Put(circular.TOLD, {"space": space, "epoch": epoch, "identity": identity})
+                for epoch in epochs
+                for identity in people
+            ]
+        if letters:
+            await self._person.outbox.keep([], rows, letters)
+
+    def _is_mine_to_tell(self, membership: Membership, identity: bytes, epoch: bytes) -> bool:
+        """Who adds somebody tells them what there was; what came later everybody does who got to know it."""
+        adders = membership.adders(identity, epoch)
+        if adders:
+            return self._person.identity in adders
+        return epoch in membership.epochs or membership.authors.get(epoch) == self._person.identity
+
+    def _is_first_leader(self, membership: Membership) -> bool:
+        """Whether it is for this person to renew the key, so that not all admins do at once."""
+        leaders = sorted((membership.roles[one] != OWNER, one) for one in membership.roles if membership.leads(one))
+        return bool(leaders) and leaders[0][1] == self._person.identity
+
+    # ---- saying ----
+
+    def _lead(self, space: bytes) -> Membership:
+        self.find(space, JOINED)
+        membership = self.membership(space)
+        if not membership.leads(self._person.identity):
+            raise UsageError("only the founder and the admins of a group may do this")
+        if membership.full:
+            raise UsageError("this group has changed so often that no more changes count: found a new one")
+        return membership
+
+    async def _act(
+        self,
+        space: bytes,
+        act: str,
+        *,
+        subject: bytes = b"",
+        role: str = "",
+        secret: bytes | None = None,
+        local: RowChanges = (),
+    ) -> None:
+        """Say an act; one that begins an epoch keeps its ``secret`` here, and who is to know it is told by ``tend``."""
+        group, membership = self.find(space, JOINED), self.membership(space)
+        while len(membership.heads) > PARENTS_MAX and act != HERE:
+            await self._act(space, HERE)
+            membership = self.membership(space)
+        body = ActBody(
+            act=act,
+            subject=subject,
+            role=role,
+            parents=membership.heads[:PARENTS_MAX],
+            last=self._last_of(space, membership, subject) if act == REMOVE else (),
+            commitment=commitment(secret) if secret is not None else b"",
+            certificate=self._person.certificate,
+        )
+        known = self._readings[space].secrets
+        current = [epoch for epoch in membership.epochs if epoch in known][:EPOCHS_MAX] or [space]
+
+        def rows(entry: Entry) -> RowChanges:
+            return [*local, *([_secret_row(space, entry.id, secret)] if secret is not None else ())]
+
+        # Who is added is told all of it together, and the removed nothing; what begins an epoch goes with its secret.
+        await self._say(
+            group,
+            MEMBER_ACT.name,
+            MEMBER_ACT.encode(body),
+            MEMBER_ACT.priority,
+            0,
+            {epoch: known[epoch] for epoch in current},
+            membership,
+            rows,
+            without=membership.roles.keys() if secret is not None else {subject},
+        )
+
+    async def _say(
+        self,
+        group: Group,
+        kind: str,
+        payload: bytes,
+        priority: int,
+        life_ms: int,
+        secrets: Mapping[bytes, bytes],
+        membership: Membership,
+        local: Callable[[Entry], RowChanges],
+        without: Set[bytes] = frozenset(),
+    ) -> Entry:
+        space, now = group.space, self._node.now_ms()
+
+        def make() -> Entry:
+            author = self._person.signing_key
+            head, own = self._person.outbox.head(space)
+            clock = max(own, self._clock(space, membership)) + 1
+            if group.type == SEALED:
+                inner = Inner(kind, now, payload)
+                return seal_entry(
+                    author, head, inner, space=space, secrets=secrets, clock=clock, life_ms=life_ms, rand=os.urandom
+                )
+            if len(payload) > PAYLOAD_MAX_BYTES:
+                raise UsageError(f"an entry holds at most {PAYLOAD_MAX_BYTES} bytes, this has {len(payload)}")
+            return next_entry(
+                author,
+                head,
+                space=space,
+                kind=kind,
+                payload=payload,
+                clock=clock,
+                ts_ms=now,
+                life_ms=life_ms,
+                priority=priority,
+            )
+
+        def also(entry: Entry) -> tuple[RowChanges, Sequence[Outgoing]]:
+            others = membership.roles.keys() & self._reachable() - {self._person.identity} - without
+            if len(membership.roles) > MAILED_MAX or len(pack(entry)) > LETTER_MAX_BYTES - 256:
+                others = set()
+            return local(entry), self._letters(others, circular.circulars(space, entries=[entry]))
+
+        entry = await self._person.outbox.append(space, make, also)
+        self._node.touch()
+        return entry
+
+    def _clock(self, space: bytes, membership: Membership) -> int:
+        """The Lamport time of what members have said here, as far as it is believed."""
+        store = self._node.open_store
+        heads = [store.head(space, device) for device in membership.devices]
+        said = store.load(head[1] for head in heads if head is not None)
+        return max((min(entry.header.clock, CLOCK_MAX) for entry in said), default=0)
+
+    def _letters(self, people: Iterable[bytes], bodies: Sequence[bytes]) -> list[Outgoing]:
+        now = self._node.now_ms()
+        return [Outgoing(one, CIRCULAR.name, body, os.urandom(16), now) for one in sorted(people) for body in bodies]
+
+    def _last_of(self, space: bytes, membership: Membership, identity: bytes) -> tuple[tuple[bytes, int], ...]:
+        """The last entries here by the devices of somebody who is removed: those up to them still count."""
+        devices = sorted(device for device, owner in membership.devices.items() if owner == identity)
+        heads = [(device, self._node.open_store.head(space, device)) for device in devices[:LAST_MAX]]
+        return tuple((device, head[0]) for device, head in heads if head is not None)
+
+    # ---- rows ----
+
+    def _genesis(self, space: bytes) -> Entry:
+        packed = self._person.query(f"SELECT genesis FROM {circular.HELD} WHERE space = ?", (space,))[0][0]
+        return unpack(bytes(packed))[0]
+
+    def _reachable(self) -> set[bytes]:
+        """The contacts to whom something can be sealed."""
+        rows = self._person.query(
+            "SELECT DISTINCT identity FROM contact JOIN device USING (identity)"
+            " WHERE NOT blocked AND accepted = 1 AND prekey IS NOT NULL"
+        )
+        return {bytes(row[0]) for row in rows}
+
+    def _knows_key(self, space: bytes, membership: Membership) -> bool:
+        return all(epoch in self._readings[space].secrets for epoch in membership.epochs)
+
+    async def _set_state(self, space: bytes, state: str, changes: RowChanges = ()) -> None:
+        await self._write([Put(circular.HELD, {"space": space, "state": state}), *changes])
+
+    async def _write(self, changes: RowChanges) -> None:
+        if changes:
+            await self._node.write(lambda: self._person.vault.transaction(changes, circular.GROUPS.name))
+            self._node.touch()
+
+
+def _act_of(entry: Entry, inner: Inner) -> Act | None:
+    """The act in an entry that was opened, None when it is another one or malformed."""
+    if inner.kind != MEMBER_ACT.name:
+        return None
+    try:
+        return read_act(entry.id, entry.header.author, entry.header.seq, MEMBER_ACT.decode(inner.body))
+    except ProtocolError:
+        return None
+
+
+def _inner(group: Group, entry: Entry, secrets: Mapping[bytes, bytes]) -> Inner | None:
+    """What an entry says; None while its payload or its key is not here, or when it is altered."""
+    if entry.payload is None:
+        return None
+    if group.type != SEALED or entry.id == group.space:
+        return Inner(entry.header.kind, entry.header.ts_ms, entry.payload)
+    try:
+        return open_entry(entry, secrets)
+    except ProtocolError:
+        return None
+
+
+def _commitment(genesis: Entry) -> bytes:
+    body = GENESIS.decode(genesis.payload or b"")
+    return bytes(body.commitment)
+
+
+def _secret_row(space: bytes, epoch: bytes, secret: bytes) -> Put:
+    return Put(circular.SECRET, {"space": space, "epoch": epoch, "secret": secret})

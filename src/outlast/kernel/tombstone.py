@@ -1,0 +1,93 @@
+"""Tombstones: entries that end other entries of their space, before their time.
+
+What a tombstone ends keeps its header, so that the sets of all nodes stay alike; its payload is dropped, wherever the
+two meet and in whatever order they came, and travels no more. It lives at least as long as what it ends, or ends
+nothing: else the payload could come back. Copies in hands that do not follow the rules stay what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+import msgspec
+
+from outlast.kernel.entry import DAY_MS, VERSION, Entry, Header
+from outlast.kernel.identity import IdentityError, read_certificate
+from outlast.kernel.kinds import Kind, KindError
+from outlast.kernel.mail import CERTIFICATE_MAX_BYTES
+from outlast.kernel.membership import MEMBER_ACT
+from outlast.kernel.revocation import REVOKE, Revocation, is_ended
+from outlast.kernel.space import GENESIS, SpaceBody
+
+ENDED_MAX: Final = 64
+"""Entries that one tombstone ends."""
+
+
+class Tombstone(msgspec.Struct, array_like=True, frozen=True):
+    """What is ended, and who says so."""
+
+    ids: tuple[bytes, ...]  # 32 B each
+    certificate: bytes  # of the device that signs the tombstone
+
+
+TOMBSTONE: Final = Kind(
+    "tombstone", Tombstone, max_bytes=ENDED_MAX * 34 + CERTIFICATE_MAX_BYTES + 16, max_life_days=0, priority=1
+)
+LASTING: Final = frozenset((GENESIS.name, MEMBER_ACT.name, REVOKE.name, TOMBSTONE.name))
+"""Kinds that no tombstone ends: to end what ends would bring it back."""
+
+
+def ended_by(entry: Entry) -> tuple[bytes, ...]:
+    """The ids (32 B) that a tombstone names; none for another entry, or a malformed one."""
+    body = _body(entry)
+    return tuple(id for id in body.ids[:ENDED_MAX] if len(id) == 32) if body else ()
+
+
+def ends(stone: Entry, target: Header, genesis: SpaceBody | None, revocations: Collection[Revocation]) -> bool:
+    """Whether a tombstone that names this entry has the right and the life to end it.
+
+    That right has who wrote the entry, and whoever the space's genesis names; None while it is not here.
+    ``revocations`` are those in the space of the device that signed the tombstone.
+    """
+    body, header = _body(stone), stone.header
+    if body is None or target.space != header.space or target.kind in LASTING:
+        return False
+    if header.expires_day and not 0 < target.expires_day <= header.expires_day:
+        return False
+    named = allowed(genesis) if genesis is not None else set()
+    try:
+        device = read_certificate(body.certificate)
+    except IdentityError:
+        return False
+    if device.device != header.author:
+        return False
+    # Whoever found a lost device can certify it for an identity of their own: that ends none of its revocations.
+    if any(is_ended(header, stone.id, identity, revocations) for identity in {device.identity, *named}):
+        return False
+    return header.author == target.author or device.identity in named
+
+
+def allowed(genesis: SpaceBody) -> set[bytes]:
+    """The identities (32 B each) that may end what others wrote: the space's owner and signers."""
+    try:
+        return {read_certificate(genesis.owner).identity, *genesis.signers}
+    except IdentityError:
+        return set(genesis.signers)
+
+
+def life_for(targets: Collection[Header], now_ms: int) -> int:
+    """How long, in ms from ``now_ms`` on, a tombstone must live to end these; 0 = for ever."""
+    if any(target.expires_day == 0 for target in targets):
+        return 0
+    return max(DAY_MS, *(target.expires_day * DAY_MS - now_ms for target in targets)) if targets else DAY_MS
+
+
+def _body(entry: Entry) -> Tombstone | None:
+    if entry.header.kind != TOMBSTONE.name or entry.header.version != VERSION or entry.payload is None:
+        return None
+    try:
+        body: Tombstone = TOMBSTONE.decode(entry.payload)
+    except KindError:
+        return None
+    return body

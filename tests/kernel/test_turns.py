@@ -1,0 +1,151 @@
+"""Neighbours take turns: who pulls or brings much, falls behind or comes with many others costs the rest little."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from hashlib import sha256
+from pathlib import Path
+
+from outlast.kernel import neighbours as shells
+from outlast.kernel.entry import DAY_MS, Entry, Header, encode_header, entry_id, expiry_day, signing_input
+from outlast.kernel.forward import Offer
+from outlast.kernel.identity import SigningKey
+from outlast.kernel.mail import MAIL_SPACE
+from outlast.kernel.person import Person
+from outlast.kernel.snapshots import Snapshots
+from outlast.kernel.store import SETS
+from tests.kernel.society import POST, Note, befriend, hears, society, story, until, write
+
+
+def posts(space: bytes, now_ms: int, count: int) -> list[Entry]:
+    """Valid posts of nobody in particular."""
+    key = SigningKey.from_seed(os.urandom(32))
+    made = []
+    for number in range(count):
+        payload = POST.encode(Note(f"post {number} ".ljust(300, ".")))
+        header = Header(
+            version=1, space=space, kind=POST.name, author=key.public, seq=0, prev=None, clock=0,
+            ts_ms=now_ms + number, expires_day=expiry_day(now_ms, 20 * DAY_MS), priority=POST.priority,
+            payload_hash=sha256(payload).digest(), payload_size=len(payload), tags=(), stamp_nonce=0,
+        )  # fmt: skip
+        data = encode_header(header)
+        made.append(Entry(header, data, key.sign(signing_input(data)), entry_id(data), payload))
+    return made
+
+
+def held(person: Person, space: bytes) -> int:
+    return person.node.open_store.usage_of(space).entries
+
+
+async def connect(caller: Person, port: int, called: Person) -> None:
+    await caller.node.peer_add(called.node.transport_id, "127.0.0.1", port)
+    await until(lambda: any(peer.connected for peer in caller.node.peers()), caller)
+
+
+def bound_entries() -> int:
+    """What may be on the way to one neighbour at a time, and once more what its link has taken."""
+    return 2 * shells.sync.WINDOW_BYTES // 500
+
+
+def test_a_letter_does_not_wait_until_another_neighbour_has_pulled_a_whole_channel(
+    tmp_path: Path, soaking: bool
+) -> None:
+    count = 100_000 if soaking else 6000
+
+    @story
+    async def run() -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris, vera = [await nodes.join(name) for name in ("anna", "boris", "vera")]
+            await befriend(anna, boris)
+            space = await anna.node.new_space(anna, "News")
+            await anna.node.ingest(posts(space, anna.node.now_ms(), count))
+            await vera.node.follow(space)
+            port = await anna.node.listen("127.0.0.1", 0)
+            await connect(boris, port, anna)
+            await connect(vera, port, anna)
+            await until(lambda: held(vera, space) > 100, vera)
+            before = held(vera, space)
+            await write(anna, boris, "hello")
+            await hears(boris, "hello")
+            meanwhile = held(vera, space) - before
+            assert meanwhile < min(bound_entries(), count // 2), meanwhile
+            assert held(vera, space) < count, "the letter came first"
+
+    run()
+
+
+def test_a_letter_does_not_wait_until_another_neighbour_has_brought_a_whole_channel(
+    tmp_path: Path, soaking: bool
+) -> None:
+    count = 100_000 if soaking else 6000
+
+    @story
+    async def run() -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris, vera = [await nodes.join(name) for name in ("anna", "boris", "vera")]
+            await befriend(anna, boris)
+            space = await vera.node.new_space(vera, "News")
+            await vera.node.ingest(posts(space, vera.node.now_ms(), count))
+            await anna.node.follow(space)
+            port = await anna.node.listen("127.0.0.1", 0)
+            await connect(boris, port, anna)
+            await connect(vera, port, anna)
+            await until(lambda: held(anna, space) > 100, anna)
+            before = held(anna, space)
+            await write(boris, anna, "hello")
+            await hears(anna, "hello")
+            meanwhile = held(anna, space) - before
+            assert meanwhile < min(bound_entries(), count // 2), meanwhile
+            assert held(anna, space) < count, "the letter came first"
+
+    run()
+
+
+@story
+async def test_a_session_that_falls_too_far_behind_with_the_news_begins_anew_and_misses_none(tmp_path: Path) -> None:
+    async with society(tmp_path) as nodes:
+        anna, boris = [await nodes.join(name) for name in ("anna", "boris")]
+        space = await anna.node.new_space(anna, "News")
+        await boris.node.follow(space)
+        port = await anna.node.listen("127.0.0.1", 0)
+        await connect(boris, port, anna)
+        await until(lambda: held(boris, space) == 1, boris)
+        (live,) = anna.node.neighbours._live
+        many = posts(space, anna.node.now_ms(), shells.NEWS_MAX + 10)
+        await anna.node.ingest(many[:10])
+        # The session does not come to see to any of it while all this is told.
+        anna.node.neighbours.offer([Offer(one) for one in many[: shells.NEWS_MAX - 5]])
+        assert 0 < len(live.news) <= shells.NEWS_MAX
+        assert live.events.qsize() <= 2, "all that waits is one event"
+        anna.node.neighbours.offer([Offer(one) for one in many])
+        assert live.behind
+        assert not live.news
+        await anna.node.ingest(many)
+        await until(lambda: held(boris, space) == len(many) + 1, boris)
+        assert live.over.is_set()
+
+
+@story
+async def test_sessions_that_compare_a_bucket_at_a_time_share_one_snapshot_of_it(tmp_path: Path) -> None:
+    async with society(tmp_path) as nodes:
+        anna, boris = [await nodes.join(name) for name in ("anna", "boris")]
+        await befriend(anna, boris)
+        await write(anna, boris, "hello")
+        store = anna.node.open_store
+        ((day, count),) = store.buckets(MAIL_SPACE)
+        snapshots = Snapshots(store)
+        views = await asyncio.gather(*(snapshots.take(MAIL_SPACE, day, SETS) for _ in range(20)))
+        assert len({id(view) for view in views}) == 1
+        assert len(views[0]) == count
+        assert await snapshots.take(MAIL_SPACE, day, SETS) is views[0]
+        await write(anna, boris, "again")
+        newer = await snapshots.take(MAIL_SPACE, day, SETS)
+        assert len(newer) > len(views[0])
+        await anna.node.remove([newer.ids(0, 1)])
+        assert len(await snapshots.take(MAIL_SPACE, day, SETS)) == len(newer) - 1
+        del views, newer
+        await asyncio.sleep(0)  # the tasks that made them let go
+        gc.collect()
+        assert not len(snapshots._views), "nobody uses them any more"

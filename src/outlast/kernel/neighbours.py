@@ -173,9 +173,7 @@ class Neighbours:
 
     async def stop(self) -> None:
         """End all sessions and stop listening."""
-        for server in self._servers:
-            await server.close()
-        self._servers.clear()
+        await self.stop_listening()
         tasks = [
             *self._dials.values(),
             *self._ways,
@@ -190,6 +188,12 @@ class Neighbours:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._live.clear()
+
+    async def stop_listening(self) -> None:
+        """Take no more calls, and end the sessions that others began by calling here."""
+        for server in self._servers:
+            await server.close()
+        self._servers.clear()
 
     async def listen(self, host: str, port: int) -> int:
         """Wait for neighbours on this address; returns the port. Raises LinkError when it is taken."""

@@ -1004,6 +1004,10 @@ class Node:
         """Wait for neighbours on this address; returns the port. Raises LinkError when it is taken."""
         return await self.neighbours.listen(host, port)
 
+    async def stop_listening(self) -> None:
+        """Wait for neighbours no more; sessions that they began end."""
+        await self.neighbours.stop_listening()
+
     async def peer_add(self, node_id: bytes, host: str, port: int) -> None:
         """Keep a session with this neighbour from now on."""
         if node_id == self.transport_id:

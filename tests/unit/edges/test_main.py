@@ -27,7 +27,7 @@ COMMANDS = {
     "doctor": set(),
     "rebuild": set(),
     "wipe": set(),
-    "peer": {"add", "list", "remove"},
+    "peer": {"add", "find", "list", "remove"},
     "backup": set(),
     "restore": set(),
     "bundle": {"write", "read"},

@@ -31,7 +31,7 @@ COMMANDS = {
     "backup": set(),
     "restore": set(),
     "bundle": {"write", "read"},
-    "contact": {"add", "verify", "list", "block"},
+    "contact": {"accept", "add", "verify", "list", "block"},
 }
 
 

@@ -1,4 +1,4 @@
-"""A town of whole nodes over TCP: letters, posts, sticks, restarts and lost links by chance, and what must come of it."""
+"""A town of whole nodes over TCP: letters, posts, sticks, restarts and lost links by chance, and what must be then."""
 
 from __future__ import annotations
 

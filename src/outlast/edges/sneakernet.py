@@ -57,6 +57,7 @@ async def stick(request: Request) -> Response:
         waiting=waiting_to_leave(person),
         trips=trips(person),
         chosen=request.query_params.get("to", ""),
+        brought=request.query_params.get("said") == "read",
     )
 
 

@@ -495,6 +495,7 @@ class Node:
         over, pruned = self.over_before(), self.pruned_day
         for person in list(self.people.values()):
             await self.write(partial(person.vault.write, partial(person.tidy, over_before=over, pruned_day=pruned)))
+            await person.tell_again()
             await self.write(person.vault.forget_deleted)
 
     # ---- the one door ----

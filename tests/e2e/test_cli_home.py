@@ -215,6 +215,10 @@ def test_words_that_differ_verify_nobody(ada: Program, tmp_path: Path) -> None:
 def test_peers_are_kept(ada: Program, tmp_path: Path) -> None:
     node = made(tmp_path / "bela", "Bela").json("id")["node"]
     assert ada.json("peer", "list") == []
+    assert ada.json("peer", "find") == {"mode": "off"}
+    assert ada.json("peer", "find", "neighbours") == ada.json("peer", "find") == {"mode": "neighbours"}
+    assert "looks for the nodes that were added" in ada("peer", "find").stdout
+    assert "everybody" in ada.fails(2, "peer", "find", "everybody")
     ada.json("peer", "add", "[::1]:9", node)
     assert [(peer["address"], peer["node"]) for peer in ada.json("peer", "list")] == [("[::1]:9", node)]
     assert node in ada("peer", "list").stdout

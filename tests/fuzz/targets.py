@@ -380,11 +380,13 @@ def read_tombstone(data: bytes) -> str | None:
     """A tombstone of any body names few ids, and judging it raises nothing."""
     post = entry(b"x")
     brought = entry(data, kind="tombstone", expires_day=0)
-    names = tombstone.ended_by(brought)
-    assert len(names) <= tombstone.ENDED_MAX
-    assert all(len(id) == 32 for id in names)
-    ended = tombstone.ends(brought, post.header, None, [])
-    return None if ended else "ends nothing"
+    stone = tombstone.read_stone(brought)
+    if stone is None:
+        return "no tombstone"
+    assert len(stone.ids) <= tombstone.ENDED_MAX
+    assert all(len(id) == 32 for id in stone.ids)
+    assert tombstone.ends(stone, post.header, set(), [])
+    return None
 
 
 def tombstones() -> Iterable[bytes]:

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from outlast.errors import NotFoundError, UsageError
+from outlast.kernel.devices import TELL_AGAIN_DAYS
 from outlast.kernel.entry import DAY_MS, HOUR_MS, Entry
-from outlast.kernel.person import Person
+from outlast.kernel.invite import read_link
+from outlast.kernel.person import INTRO_DAYS, Person
 from outlast.kernel.revocation import REVOKE, is_ended, revocation_in
+from outlast.testing.clock import FakeClock
 from tests.kernel.society import (
     POST,
     Note,
@@ -17,6 +20,7 @@ from tests.kernel.society import (
     befriend,
     entries_of,
     hand_over,
+    ids,
     meet,
     notes,
     settle,
@@ -291,3 +295,74 @@ class TestRevocation:
             (entry,) = [e for e in entries_of(anna) if e.header.kind == REVOKE.name]
             assert entry.header.expires_day == 0
             await settle(anna)
+
+
+class TestTelling:
+    @story
+    async def test_who_was_away_is_told_again_until_they_know(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await friends(nodes)
+            before = anna.device
+            await anna.renew()
+            lost = ids(entries_of(anna))
+            nodes.clock.advance(days=TELL_AGAIN_DAYS + 1)
+            await anna.tell_again()
+            fresh = [e for e in entries_of(anna) if e.id not in lost]
+            await hand_over(fresh, boris)
+            assert {d.device.device: d.warning for d in boris.contact_devices(anna.identity)} == {
+                anna.device: "new_device",
+                before: "revoked",
+            }
+            await meet(anna, boris)
+            assert anna.query("SELECT count(*) FROM untold") == [(0,)], "they have acknowledged it"
+            count = len(entries_of(anna))
+            nodes.clock.advance(days=TELL_AGAIN_DAYS + 1)
+            await anna.tell_again()
+            assert len(entries_of(anna)) == count
+
+    @story
+    async def test_who_could_not_be_told_is_told_with_their_link(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await nodes.join("anna"), await nodes.join("boris")
+            await boris.add_contact(await anna.link())
+            await write(boris, anna, "hello")
+            await meet(boris, anna)
+            again = await nodes.join("again", backup=await anna.backup("backup words"))
+            await again.revoke_device(anna.device)
+            assert len(entries_of(again)) == 0
+            await again.add_contact(await boris.link())
+            await meet(again, boris)
+            warnings = {d.device.device: d.warning for d in boris.contact_devices(anna.identity)}
+            assert warnings == {anna.device: "revoked", again.device: "unknown_device"}
+
+    @story
+    async def test_links_of_other_months_bear_other_secrets_and_all_lead_here(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await nodes.join("anna"), await nodes.join("boris")
+            first = await anna.link()
+            nodes.clock.advance(days=INTRO_DAYS)
+            second = await anna.link()
+            secrets = [read_link(link, today=anna.node.today()).intro_secret for link in (first, second)]
+            assert secrets[0] != secrets[1]
+            await boris.add_contact(first)
+            await write(boris, anna, "by the first")
+            await meet(boris, anna)
+            assert notes(anna) == ["by the first"]
+
+    @story
+    async def test_a_prekey_of_a_clock_that_ran_ahead_does_not_stay_the_newest(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            ahead = FakeClock(nodes.clock() + 9000 * DAY_MS)
+            anna, boris = await nodes.join("anna", clock=ahead), await nodes.join("boris")
+            await boris.add_contact(await anna.link())
+            ahead.now_ms = nodes.clock()
+            anna = await nodes.come_back("anna")
+            await anna.add_contact(await boris.link())
+            await anna.met_somebody()
+            await write(anna, boris, "the clock is right again")
+            await meet(anna, boris)
+            ((day,),) = boris.query("SELECT prekey_day FROM device")
+            assert day == boris.node.today()
+            await write(boris, anna, "to the new prekey")
+            await meet(boris, anna)
+            assert notes(anna) == ["to the new prekey"]

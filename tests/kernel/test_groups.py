@@ -254,6 +254,25 @@ class TestRemoving:
             assert (texts(anna, space), texts(dora, space), texts(emil, space)) == (["the three of us"], [], [])
 
 
+class TestDevices:
+    @story
+    async def test_a_new_device_goes_on_and_the_ended_one_does_not_know_the_next_key(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris, clara = await trio(nodes)
+            space = await group("sealed", anna, boris, clara)
+            await say(boris, space, "from the old one")
+            await everybody_meets(anna, boris, clara)
+            old, before = boris.device, anna.groups.access[space]
+            await boris.renew()
+            await everybody_meets(anna, boris, clara)
+            await say(boris, space, "from the new one")
+            await everybody_meets(anna, boris, clara)
+            for one in (anna, boris, clara):
+                assert texts(one, space) == ["from the old one", "from the new one"]
+                assert one.node.members(space).ended.keys() == {old}
+                assert one.groups.access[space] != before
+
+
 class TestSync:
     @pytest.mark.parametrize("type", TYPES)
     @story

@@ -86,6 +86,20 @@ class Caller:
             pass
 
 
+@story
+async def test_a_neighbour_that_has_moved_is_called_where_it_was_said_to_be_last(tmp_path: Path) -> None:
+    async with society(tmp_path) as nodes:
+        anna, boris = await friends(nodes)
+        await anna.node.peer_add(boris.node.transport_id, "127.0.0.1", 9)
+        await until(lambda: anna.node.peers()[0].error is not None, anna)
+        await link(anna, boris)
+        boris = await nodes.come_back("boris")
+        await until(lambda: not is_connected(anna), anna)
+        await link(anna, boris)
+        await write(anna, boris, "you moved")
+        await hears(boris, "you moved")
+
+
 class TestCustody:
     @story
     async def test_a_letter_is_copied_when_the_neighbour_says_that_it_is_durable_there(self, tmp_path: Path) -> None:

@@ -271,6 +271,19 @@ def peer_remove(
     show(call("peer.remove", node=node), lambda _: ["Removed."])
 
 
+@_peers.command("find")
+def peer_find(
+    whom: Annotated[str | None, typer.Argument(metavar="WHOM", help="off, neighbours or strangers.")] = None,
+) -> None:
+    """Look for nodes in the local networks of this computer.
+
+    "neighbours" finds those that were added on both sides, wherever they are; others see that Outlast runs here, and
+    not whose it is. "strangers" meets all others that look for strangers too. Without WHOM, tells how it is set.
+    """
+    answer = call("peer.looking") if whom is None else call("peer.look", mode=whom)
+    show(answer, lambda one: [_LOOKING[one["mode"]]])
+
+
 @_bundles.command("write")
 def bundle_write(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it; in a folder it gets a random name.")],
@@ -382,6 +395,13 @@ app.add_typer(_peers, name="peer")
 app.add_typer(_bundles, name="bundle")
 app.add_typer(_contacts, name="contact")
 app.add_typer(_devices, name="device")
+
+
+_LOOKING: Final = {
+    "off": "Nobody is looked for in local networks.",
+    "neighbours": "The running node looks for the nodes that were added to it.",
+    "strangers": "The running node looks for all nodes that look for strangers.",
+}
 
 
 def read_words(file: Path) -> str:

@@ -3,6 +3,7 @@
 port = 8484                       # the page, on this machine; 0 picks a free one
 listen = "0.0.0.0:8485"           # where other nodes may connect; nowhere without it
 lan = true                        # the page for phones of this network; else as set on the page
+discovery = "neighbours"          # whom to look for in local networks, or "off"; else as set on the page
 passphrase_file = "/run/secret"   # opens the home at the start, for services
 files_auto_bytes = 16777216       # files of channels up to this size are fetched without anybody asking
 """
@@ -14,7 +15,7 @@ import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -31,6 +32,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listen: str | None = None  # HOST:PORT
     lan: bool | None = None
     passphrase_file: str | None = None
+    discovery: Literal["off", "neighbours", "strangers"] | None = None
     files_auto_bytes: int = 16 * 1024 * 1024
 
     @property

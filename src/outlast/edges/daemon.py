@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
 
@@ -26,10 +26,12 @@ from outlast.edges.client import socket_path
 from outlast.edges.config import Config, format_address, no_core_dumps
 from outlast.edges.web import Server, serving
 from outlast.errors import StorageError
-from outlast.kernel import Home, Node
+from outlast.kernel import Discovery, Home, Node
 from outlast.ui.command import fault, read_passphrase
 
 log = logging.getLogger("outlast")
+
+ANYWHERE: Final = ("0.0.0.0", 0)
 
 Announce = Callable[[str, str], None]
 """Told of each listener: what it is for (page, phones, commands, nodes), and where it is."""
@@ -59,7 +61,7 @@ async def up(home: Home, config: Config, announce: Announce) -> None:
             if home.exists()
             else None
         )
-        listener = _Listener(config.listen_address)
+        listener = _Listener(config.listen_address, Discovery(config.discovery) if config.discovery else None)
         if node is not None:
             await stack.enter_async_context(local_api(home, node))
             if config.passphrase_file and not node.people:
@@ -128,20 +130,30 @@ async def _until_wiped(node: Node) -> None:
 
 
 class _Listener:
-    """Lets other nodes connect whenever the node is unlocked: locking it closes the listener."""
+    """Lets other nodes connect, and looks for them, whenever the node is unlocked: locking it closes the listener."""
 
-    def __init__(self, address: tuple[str, int] | None) -> None:
-        self._address = address
+    def __init__(self, address: tuple[str, int] | None, discovery: Discovery | None) -> None:
+        self._wanted = address
+        self._discovery = discovery
+        self._address: tuple[str, int] | None = None
         self._listens = False
         self._told = False
 
     async def match(self, node: Node) -> None:
         if node.locked:
             self._listens = False
-        elif not self._listens and self._address is not None:
-            host, port = self._address
+            return
+        mode = self._discovery or node.discovery
+        # Who is to be found has to listen somewhere.
+        wanted = self._wanted or (None if mode is Discovery.OFF else self._address or ANYWHERE)
+        if self._listens and wanted is None:
+            await node.stop_listening()
+            self._address, self._listens = None, False
+        elif not self._listens and wanted is not None:
+            host, port = self._address or wanted
             self._address = host, await node.listen(host, port)
             self._listens = True
+        await node.lookout.look(mode, self._address[1] if self._address else 0)
 
     async def follow(self, node: Node, announce: Announce) -> None:
         revision = -1

@@ -131,7 +131,8 @@ async def words(request: Request) -> Response:
 async def phone(request: Request) -> Response:
     """Step 5: a phone, over the local network."""
     web: Web = request.state.web
-    return render(request, "first/phone.html", step=5, lan=web.lan, urls=web.lan_urls(), tabs=[])
+    found = request.state.node.discovery
+    return render(request, "first/phone.html", step=5, lan=web.lan, urls=web.lan_urls(), discovery=found, tabs=[])
 
 
 async def done(request: Request) -> Response:

@@ -25,6 +25,7 @@ from outlast.errors import NotFoundError, StorageError, UsageError
 from outlast.kernel import (
     Contact,
     ContactDevice,
+    Discovery,
     Level,
     Node,
     PeerState,
@@ -139,6 +140,12 @@ class PeerName(msgspec.Struct, frozen=True):
     """A node by its node ID."""
 
     node: str
+
+
+class Looking(msgspec.Struct, frozen=True):
+    """Whom the running node looks for in local networks; ``strangers`` are looked for beside the neighbours."""
+
+    mode: Literal["off", "neighbours", "strangers"]
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -314,6 +321,17 @@ async def peer_remove(call: Call[PeerName]) -> Nothing:
     return Nothing()
 
 
+async def peer_looking(call: Call[Nothing]) -> Looking:
+    """Whom the node looks for."""
+    return Looking(call.node.discovery.value)
+
+
+async def peer_look(call: Call[Looking]) -> Looking:
+    """Look for others in local networks from now on."""
+    await call.node.set_discovery(Discovery(call.params.mode))
+    return call.params
+
+
 async def contact_add(call: Call[Link]) -> Known:
     """Add somebody, or renew what their link says."""
     return _known(call.person, await call.person.add_contact(call.params.link, call.params.name))
@@ -449,6 +467,8 @@ OPERATIONS: Final[list[Operation[Any, Any]]] = [
     Operation("peer.add", PeerAddress, Peer, peer_add, "Connect to a node from now on", unsafe=True),
     Operation("peer.list", Nothing, list[Peer], peer_list, "The nodes that this one connects to"),
     Operation("peer.remove", PeerName, Nothing, peer_remove, "Stop connecting to a node", unsafe=True),
+    Operation("peer.looking", Nothing, Looking, peer_looking, "Whom this node looks for in local networks"),
+    Operation("peer.look", Looking, Looking, peer_look, "Look for nodes in local networks, or stop it", unsafe=True),
     Operation("contact.add", Link, Known, contact_add, "Add somebody by their link", unsafe=True),
     Operation("contact.list", Nothing, list[Known], contact_list, "Everybody you know"),
     Operation("contact.get", Who, Known, contact_get, "One contact"),

@@ -11,7 +11,7 @@ from outlast.edges.config import parse_address
 from outlast.edges.gate import Access, Web, keep, route
 from outlast.edges.photo import read_qr
 from outlast.errors import NotFoundError, UsageError
-from outlast.kernel import Contact, Node, Person, node_text, parse_id, parse_node
+from outlast.kernel import Contact, Discovery, Node, Person, node_text, parse_id, parse_node
 from outlast.ui.languages import marked
 from outlast.ui.page import fields, go, render, translator, upload
 
@@ -52,6 +52,7 @@ def routes() -> list[Route]:
         route("/devices/renew", "POST", renew_device, Access.OWNER),
         route("/devices/noted", "POST", note_renewal, Access.OWNER),
         route("/nodes", "GET", nodes, Access.OWNER),
+        route("/nodes/find", "POST", find_nodes, Access.OWNER),
         route("/nodes/add", "POST", add_node, Access.OWNER),
         route("/nodes/remove", "POST", remove_node, Access.OWNER),
     ]
@@ -203,7 +204,18 @@ async def nodes(request: Request) -> Response:
         node_id=node_text(node.transport_id),
         peers=[(node_text(peer.node), peer) for peer in node.peers()],
         addresses=web.lan_addresses,
+        discovery=node.discovery,
     )
+
+
+async def find_nodes(request: Request) -> Response:
+    """Look for nodes in local networks, or stop it."""
+    form = await fields(request)
+    chosen = form.get("whom", "")
+    if chosen not in list(Discovery):
+        raise UsageError("choose whom to look for")
+    await request.state.node.set_discovery(Discovery(chosen))
+    return go("/first/phone" if form.get("back") == "/first/phone" else "/nodes")
 
 
 async def add_node(request: Request) -> Response:

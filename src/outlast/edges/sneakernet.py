@@ -57,13 +57,15 @@ async def stick(request: Request) -> Response:
         waiting=waiting_to_leave(person),
         trips=trips(person),
         chosen=request.query_params.get("to", ""),
+        brought=request.query_params.get("said") == "read",
     )
 
 
 def channels(node: Node) -> list[tuple[str, str]]:
     """The public channels that are held here and whose beginning is known: their IDs and names."""
     named: list[tuple[str, str]] = []
-    for entry in node.open_store.load(node.spaces()):
+    store = node.open_store
+    for entry in store.load(set(node.spaces()) - store.closed().keys()):
         with suppress(ProtocolError):
             named.append((space_text(entry.id), read_genesis(entry).name))
     return sorted(named, key=lambda channel: channel[1].casefold())

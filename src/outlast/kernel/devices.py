@@ -8,6 +8,7 @@ then stays valid, and mail that is still sealed to it is opened for as long as t
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -15,18 +16,20 @@ from typing import TYPE_CHECKING, Final
 from outlast.errors import NotFoundError, UsageError
 from outlast.kernel import mail, people
 from outlast.kernel.database import Transaction
-from outlast.kernel.entry import Entry
+from outlast.kernel.entry import DAY_MS, Entry
 from outlast.kernel.hpke import OpeningKey
 from outlast.kernel.identity import Device, SigningKey, certify, identity_key, read_certificate, sign_prekey
 from outlast.kernel.log import Fork, Gap, Head, Next, next_entry, position
 from outlast.kernel.outbox import IN, INTRODUCING, OUT, RETIRED, Outgoing, Party, newest_prekey
-from outlast.kernel.revocation import DEVICES, REVOKE, Revoke, Told, revocation_in, tell
+from outlast.kernel.revocation import DEVICES, REVOKE, TOLD_MAX, Revoke, Told, revocation_in, tell
 from outlast.kernel.revocation import revoke as sign_revocation
 from outlast.kernel.room import Change, Event
 
 if TYPE_CHECKING:
-    from outlast.kernel.person import Person
+    from outlast.kernel.person import Contact, Person
 
+TELL_AGAIN_DAYS: Final = 25
+"""Mail lives for 30 days."""
 RENEWED: Final = "renewed"
 """In the vault's meta while the person was not told that the device has renewed itself: when, in ms (8 B)."""
 
@@ -107,14 +110,17 @@ async def revoke(person: Person, device: bytes) -> None:
     identity = identity_key(person.entropy)
     async with outbox.speaking:
         entries = []
+        said = ended_in(person, device)
         for space, head in known_heads(person, device).items():
+            if space in said:
+                continue
             body = Revoke(sign_revocation(identity, device, space, head.seq, head.id))
             entries.append(outbox.next(space, REVOKE, REVOKE.encode(body), 0))
         signed = sign_revocation(identity, device)
-        letters = to_all(person, tell([], [signed]), now)
+        letters = letters_to(person.contacts(), tell([], [signed]), now)
 
         def act(tx: Transaction) -> tuple[list[Entry], None]:
-            sealed = outbox.put_letters(tx, letters)[0]
+            sealed = put_told(person, tx, letters)
             put_revoked(tx, person.identity, device, signed, now)
             # Its mail is for whoever has it now.
             tx.execute("UPDATE own_device SET seal = NULL WHERE device = ?", (device,))
@@ -147,6 +153,17 @@ async def refresh(person: Person) -> None:
     person.node.touch()
 
 
+def ended_in(person: Person, device: bytes) -> set[bytes]:
+    """The open spaces in which this person has ended a device already, as far as it is known here."""
+    store = person.node.open_store
+    rows = store.query(
+        "SELECT e.id FROM ending x JOIN entry e ON e.n = x.n WHERE x.target = ? AND x.who = ?",
+        (device, person.identity),
+    )
+    found = (revocation_in(entry) for entry in store.load(bytes(row[0]) for row in rows))
+    return {one.space for one in found if one is not None}
+
+
 def known_heads(person: Person, device: bytes) -> dict[bytes, Head]:
     """The last entry of a device in each followed open space, as far as it is known; ``groups`` ends it in others."""
     store = person.node.open_store
@@ -165,13 +182,40 @@ def known_head(person: Person, device: bytes, space: bytes) -> Head | None:
     return Head(*found)
 
 
-def to_all(person: Person, body: bytes, now_ms: int) -> list[Outgoing]:
-    """A letter about devices to each contact."""
-    return [
-        Outgoing(contact.identity, DEVICES.name, body, os.urandom(16), now_ms)
-        for contact in person.contacts()
-        if not contact.blocked
-    ]
+def letters_to(contacts: Iterable[Contact], body: bytes, now_ms: int) -> list[Outgoing]:
+    """A letter about devices to each of these contacts."""
+    return [Outgoing(contact.identity, DEVICES.name, body, os.urandom(16), now_ms) for contact in contacts]
+
+
+def put_told(person: Person, tx: Transaction, letters: Sequence[Outgoing]) -> list[Entry]:
+    """Seal letters about devices, and remember to say it again to whom they are for until they have them."""
+    entries, failures = person.outbox.put_letters(tx, letters)
+    tx.executemany(
+        "INSERT OR REPLACE INTO untold(identity, letter, told_ms) VALUES (?, ?, ?)",
+        [(one.to, one.letter, 0 if one.letter in failures else one.sent_ms) for one in letters],
+    )
+    return entries
+
+
+async def tell_again(person: Person) -> None:
+    """Tell contacts which devices were ended who have not acknowledged it, before mail of the last time is gone."""
+    now = person.node.now_ms()
+    before_ms = now - TELL_AGAIN_DAYS * DAY_MS
+    rows = person.query("SELECT identity FROM untold WHERE told_ms < ?", (before_ms,))
+    due = {bytes(row[0]) for row in rows}
+    contacts = [contact for contact in person.contacts() if contact.identity in due and not contact.blocked]
+    if not contacts or person.is_ended:
+        return
+
+    def act(tx: Transaction) -> tuple[list[Entry], None]:
+        ended = tx.query(
+            "SELECT signed FROM revoked WHERE identity = ? ORDER BY at_ms DESC LIMIT ?", (person.identity, TOLD_MAX)
+        )
+        body = tell([told(person, tx)], [bytes(row[0]) for row in ended])
+        return put_told(person, tx, letters_to(contacts, body, now)), None
+
+    await person.node.write(lambda: person.outbox.commit(act))
+    await person.outbox.flush()
 
 
 def _renew(person: Person, heads: dict[bytes, Head]) -> None:
@@ -183,7 +227,7 @@ def _renew(person: Person, heads: dict[bytes, Head]) -> None:
     certificate = certify(identity, signing, seal.public, today, person.name, cross=person.signing_key)
     new = Party(read_certificate(certificate), seal)
     ended = sign_revocation(identity, old.device.device)
-    contacts = to_all(person, b"", now)
+    contacts = letters_to(person.contacts(), b"", now)
     intro = person.inbox.intros[0]
 
     def act(tx: Transaction) -> tuple[list[Entry], None]:
@@ -193,7 +237,7 @@ def _renew(person: Person, heads: dict[bytes, Head]) -> None:
         prekey, day = newest_prekey(tx)
         body = tell([Told(certificate, prekey, day, sign_prekey(signing, prekey, day))], [ended])
         letters = [Outgoing(one.to, one.kind, body, one.letter, one.sent_ms) for one in contacts]
-        entries = outbox.put_letters(tx, letters)[0]
+        entries = put_told(person, tx, letters)
         letter = mail.SealedLetter(
             id=os.urandom(16), kind=DEVICES.name, sent_ms=now, body=body, prekey=prekey, prekey_day=day
         )

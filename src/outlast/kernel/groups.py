@@ -42,9 +42,10 @@ from outlast.kernel.membership import (
     Membership,
     read_act,
     resolve,
+    revoking_act,
 )
 from outlast.kernel.outbox import RETRY_S, Outgoing
-from outlast.kernel.revocation import REVOKE, Revocation, Revoke, is_ended, revocation_of, revoke
+from outlast.kernel.revocation import REVOKE, Revoke, revocation_of, revoke
 from outlast.kernel.room import Delete, Put, RowChange, RowChanges
 from outlast.kernel.space import GENESIS, SEALED, make_closed_genesis, open_genesis
 
@@ -91,8 +92,6 @@ class _Reading:
     def __init__(self) -> None:
         self.secrets: dict[bytes, bytes] = {}
         self.acts: dict[bytes, Act | None] = {}
-        self.ended: list[Revocation] = []
-        """Of devices, by the identities of whoever they were."""
         self.key: tuple[object, ...] = ()
         self.membership: Membership | None = None
 
@@ -150,23 +149,16 @@ class Groups:
                     commitments[act.id] = act.commitment
             reading.secrets.update({e: s for e, s in rows if commitments.get(e) == commitment(s)})
             opened = {
-                entry.id: inner
+                entry.id: _act_of(entry, inner)
                 for entry in store.load(waiting)
                 if (inner := _inner(group, entry, reading.secrets)) is not None
             }
-            reading.acts.update({entry.id: _act_of(entry, opened[entry.id]) for entry in store.load(opened)})
-            revokes = (inner.body for inner in opened.values() if inner.kind == REVOKE.name)
-            reading.ended += [one for body in revokes if (one := revocation_of(body, space)) is not None]
+            reading.acts.update(opened)
             waiting = [id for id in waiting if id not in opened]
             if not opened:
                 break
         founding = Founding(space, owner.identity, owner.device, body.commitment)
-        acts = [
-            act
-            for act in reading.acts.values()
-            if act is not None and not any(one.ends(act.author, act.device, act.seq, act.id) for one in reading.ended)
-        ]
-        reading.membership = resolve(founding, acts)
+        reading.membership = resolve(founding, (act for act in reading.acts.values() if act is not None))
         reading.key = key
         return reading.membership
 
@@ -182,19 +174,16 @@ class Groups:
                 if entry is None or inner is None or inner.kind in (GENESIS.name, MEMBER_ACT.name, REVOKE.name):
                     continue
                 device = entry.header.author
-                author = membership.devices.get(device)
                 found.append(
                     Said(
                         entry.id,
                         inner.kind,
                         inner.body,
                         device,
-                        author,
+                        membership.devices.get(device),
                         entry.header.clock,
                         inner.ts_ms,
-                        membership.speaks(device, entry.header.seq)
-                        and author is not None
-                        and not is_ended(entry.header, entry.id, author, self._readings[space].ended),
+                        membership.speaks(device, entry.header.seq, entry.id),
                     )
                 )
         found.sort(key=lambda said: (said.clock, said.at_ms, said.id))
@@ -233,13 +222,14 @@ class Groups:
         changes: list[RowChange] = [
             Delete(table, {"space": space}) for table in (circular.SECRET, circular.TOLD, circular.WAITING)
         ]
-        await self._set_state(space, LEFT, changes)
-        self._readings.pop(space, None)
-        self.refresh()
-        others = [one for one in self._node.people.values() if one is not self._person]
-        everybody_is_here = len(self._node.people) == len(self._node.home.people())
-        if everybody_is_here and not any(g.space == space for one in others for g in one.groups.held(JOINED)):
-            await self._node.unfollow(space)
+        async with self._tending:
+            await self._set_state(space, LEFT, changes)
+            self._readings.pop(space, None)
+            self.refresh()
+            others = [one for one in self._node.people.values() if one is not self._person]
+            everybody_is_here = len(self._node.people) == len(self._node.home.people())
+            if everybody_is_here and not any(g.space == space for one in others for g in one.groups.held(JOINED)):
+                await self._node.unfollow(space)
 
     async def add(self, space: bytes, identity: bytes, role: str = MEMBER) -> None:
         """Add a contact, or tell a member everything once more; ``role`` is "member" or "admin".
@@ -306,11 +296,12 @@ class Groups:
                 await self._let_in(group.space)
                 membership = self.membership(group.space)
                 if self._person.identity in membership.roles:
-                    await self._hear_of_end(group.space)
+                    await self._hear_of_end(membership)
                     if self._person.is_ended:
                         continue
                     membership = await self._show_device(group.space, membership)
                     await self._end_devices(group, membership)
+                    membership = self.membership(group.space)
                     if membership.stale and self._is_first_leader(membership):
                         await self._act(group.space, RENEW, secret=os.urandom(32))
                         membership = self.membership(group.space)
@@ -353,23 +344,21 @@ class Groups:
         await self._act(space, HERE)
         return self.membership(space)
 
-    async def _hear_of_end(self, space: bytes) -> None:
-        for one in self._readings[space].ended:
-            if (one.identity, one.device) == (self._person.identity, self._person.device) and not self._person.is_ended:
-                await self._person.inbox.be_ended(one.signed)
+    async def _hear_of_end(self, membership: Membership) -> None:
+        """Stop when another device of this person has ended this one, and told it here."""
+        ended = membership.ended.get(self._person.device)
+        if ended is not None and ended.identity == self._person.identity and not self._person.is_ended:
+            await self._person.inbox.be_ended(ended.signed)
 
     async def _end_devices(self, group: Group, membership: Membership) -> None:
         """Say of each device that this person has ended up to where it counts here."""
         space, me = group.space, self._person.identity
-        said = {one.device for one in self._readings[space].ended if one.identity == me}
-        for (ended,) in self._person.query("SELECT device FROM revoked WHERE identity = ?", (me,)):
-            device = bytes(ended)
-            if membership.devices.get(device) == me and device not in said and self._knows_key(space, membership):
+        for (revoked,) in self._person.query("SELECT device FROM revoked WHERE identity = ?", (me,)):
+            device = bytes(revoked)
+            if membership.devices.get(device) == me and device not in membership.ended:
                 head = own_devices.known_head(self._person, device, space)
                 body = Revoke(revoke(identity_key(self._person.entropy), device, space, *(head or ())))
-                secrets = {epoch: self._readings[space].secrets[epoch] for epoch in membership.epochs}
-                payload = REVOKE.encode(body)
-                await self._say(group, REVOKE.name, payload, REVOKE.priority, 0, secrets, membership, lambda _: ())
+                await self._say_lasting(group, membership, REVOKE, REVOKE.encode(body))
 
     async def _spread(self, group: Group, membership: Membership) -> None:
         """Tell members among the contacts the secrets that they may lack, and who is new all there is to know."""
@@ -464,24 +453,28 @@ class Groups:
             commitment=commitment(secret) if secret is not None else b"",
             certificate=self._person.certificate,
         )
-        known = self._readings[space].secrets
-        current = [epoch for epoch in membership.epochs if epoch in known][:EPOCHS_MAX] or [space]
 
         def rows(entry: Entry) -> RowChanges:
             return [*local, *([_secret_row(space, entry.id, secret)] if secret is not None else ())]
 
         # Who is added is told all of it together, and the removed nothing; what begins an epoch goes with its secret.
-        await self._say(
-            group,
-            MEMBER_ACT.name,
-            MEMBER_ACT.encode(body),
-            MEMBER_ACT.priority,
-            0,
-            {epoch: known[epoch] for epoch in current},
-            membership,
-            rows,
-            without=membership.roles.keys() if secret is not None else {subject},
-        )
+        without = membership.roles.keys() if secret is not None else {subject}
+        await self._say_lasting(group, membership, MEMBER_ACT, MEMBER_ACT.encode(body), rows, without)
+
+    async def _say_lasting(
+        self,
+        group: Group,
+        membership: Membership,
+        kind: Kind,
+        payload: bytes,
+        local: Callable[[Entry], RowChanges] = lambda _: (),
+        without: Set[bytes] = frozenset(),
+    ) -> None:
+        """Say what never expires, under the newest key known here: it may be what brings the others a newer one."""
+        known = self._readings[group.space].secrets
+        current = [epoch for epoch in membership.epochs if epoch in known][:EPOCHS_MAX] or [group.space]
+        secrets = {epoch: known[epoch] for epoch in current}
+        await self._say(group, kind.name, payload, kind.priority, 0, secrets, membership, local, without)
 
     async def _say(
         self,
@@ -574,11 +567,15 @@ class Groups:
 
 
 def _act_of(entry: Entry, inner: Inner) -> Act | None:
-    """The act in an entry that was opened, None when it is another one or malformed."""
+    """The act or revocation in an entry that was opened, None when it is another one or malformed."""
+    h = entry.header
+    if inner.kind == REVOKE.name:
+        revocation = revocation_of(inner.body, h.space)
+        return revoking_act(entry.id, h.author, revocation) if revocation is not None else None
     if inner.kind != MEMBER_ACT.name:
         return None
     try:
-        return read_act(entry.id, entry.header.author, entry.header.seq, MEMBER_ACT.decode(inner.body))
+        return read_act(entry.id, h.author, h.seq, MEMBER_ACT.decode(inner.body))
     except ProtocolError:
         return None
 

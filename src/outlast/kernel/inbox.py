@@ -72,6 +72,10 @@ LATER_PAUSE_MAX_S: Final = 1.0
 
 REVOKED: Final = "revoked"
 """The warning at a contact's device that their identity has ended."""
+INTROS_MAX: Final = 8
+"""Secrets of one's own links by which introductions are found; each costs 1024 tags a day."""
+ENDED_MAX: Final = 64
+"""Devices of a contact that are remembered, the ended ones included."""
 REVOKED_MAX: Final = 64
 """Revocations of one identity that are kept for devices that are not known here."""
 
@@ -183,7 +187,8 @@ class Inbox:
             for row in query("SELECT secret FROM prekey ORDER BY superseded_day IS NULL DESC, rowid DESC")
         ]
         self.intros = [
-            bytes(row[0]) for row in query("SELECT secret FROM invite WHERE kind = 'intro' ORDER BY rowid DESC")
+            bytes(row[0])
+            for row in query(f"SELECT secret FROM invite WHERE kind = 'intro' ORDER BY rowid DESC LIMIT {INTROS_MAX}")
         ]
         rows = query("SELECT certificate FROM device JOIN contact USING (identity) WHERE NOT blocked")
         self.devices = {device.device: device for device in (read_certificate(bytes(row[0])) for row in rows)}
@@ -509,6 +514,7 @@ class Inbox:
             if not tx.query("SELECT 1 FROM device WHERE device = ? AND warning = ?", (device.device, REVOKED)):
                 self._accept_receipt(tx, device.identity, sealed.body, now)
         elif sealed.kind == DEVICES.name:
+            news.receipts.setdefault(device.identity, []).append(sealed.id)
             self._hear_of_devices(tx, device.identity, sealed.body, now, introduced)
         elif room is not None and kind is not None and _is_of(kind, sealed.body):
             letter = Letter(sealed.id, sealed.kind, sealed.body, sealed.sent_ms, device.identity, device.device, now)
@@ -554,9 +560,11 @@ class Inbox:
     def _has_room_for(self, tx: Transaction, identity: bytes) -> bool:
         """Whether one more who introduces themself is let in, or one more device of a contact."""
         if tx.query("SELECT 1 FROM contact WHERE identity = ?", (identity,)):
-            return bool(
-                tx.query("SELECT count(*) < ? FROM device WHERE identity = ?", (2 * DEVICES_MAX, identity))[0][0]
-            )
+            (room,) = tx.query(
+                "SELECT count(*) FILTER (WHERE warning <> ?) < ? AND count(*) < ? FROM device WHERE identity = ?",
+                (REVOKED, 2 * DEVICES_MAX, ENDED_MAX, identity),
+            )[0]
+            return bool(room)
         strangers = "SELECT count(*) < ? FROM contact WHERE intro IS NULL AND verified_ms IS NULL AND NOT blocked"
         return bool(tx.query(strangers, (INTRODUCED_MAX,))[0][0])
 
@@ -568,7 +576,9 @@ class Inbox:
         event = {RECEIVED: "received", READ: "read"}.get(receipt.event)
         for letter in receipt.letters[:RECEIPT_IDS] if event else ():
             # Only whom a letter was sent to can acknowledge it.
-            if tx.query("SELECT 1 FROM sent WHERE letter = ? AND to_identity = ?", (letter, sender)):
+            if not tx.query("SELECT 1 FROM sent WHERE letter = ? AND to_identity = ?", (letter, sender)):
+                continue
+            if not tx.execute("DELETE FROM untold WHERE (identity, letter) = (?, ?)", (sender, letter)):
                 tx.execute("INSERT OR IGNORE INTO custody(letter, event, at_ms) VALUES (?, ?, ?)", (letter, event, now))
 
     def _expect_day(self, day: int) -> None:

@@ -30,11 +30,14 @@ import msgspec
 
 from outlast.kernel.identity import IdentityError, read_certificate
 from outlast.kernel.kinds import Kind
+from outlast.kernel.revocation import Revocation
 
 ADD: Final = "add"
 REMOVE: Final = "remove"
 RENEW: Final = "renew"
 HERE: Final = "here"
+END: Final = "end"
+"""No act of its own: the place of a revocation among the acts that were said in knowledge of it."""
 MEMBER: Final = "member"
 ADMIN: Final = "admin"
 OWNER: Final = "owner"
@@ -95,6 +98,7 @@ class Act:
     parents: tuple[bytes, ...]
     last: tuple[tuple[bytes, int], ...] = ()
     commitment: bytes = b""
+    ended: Revocation | None = None
 
 
 @lru_cache(maxsize=4096)
@@ -129,6 +133,11 @@ def read_act(id: bytes, device: bytes, seq: int, body: ActBody) -> Act | None:
     return Act(id, device, named[1], seq, body.act, body.subject, body.role, body.parents, body.last, body.commitment)
 
 
+def revoking_act(id: bytes, device: bytes, revocation: Revocation) -> Act:
+    """A revocation as it stands among the acts; in the entry ``id`` of whatever device."""
+    return Act(id, device, revocation.identity, 0, END, b"", "", (), ended=revocation)
+
+
 @dataclass(frozen=True, slots=True)
 class Membership:
     """Who belongs to a space by the acts that are here."""
@@ -146,16 +155,19 @@ class Membership:
     authors: Mapping[bytes, bytes]
     """Who began each of them, by identity."""
     stale: bool
-    """Whether somebody who is no member any more may know the current key: an admin should renew it."""
+    """Whether somebody who is no member any more, or an ended device, may know the current key: it is to be renewed."""
     full: bool
     """Whether there are so many acts that some of them do not count."""
+    ended: Mapping[bytes, Revocation]
+    """Devices that their identities have ended."""
+    _ended: Ended = field(repr=False)
     _limits: Mapping[bytes, int] = field(repr=False)
     _adders: Mapping[bytes, Sequence[tuple[bytes, frozenset[bytes]]]] = field(repr=False)
 
-    def speaks(self, device: bytes, seq: int) -> bool:
-        """Whether entry number ``seq`` of a device counts: a member's, or from before its author's removal."""
+    def speaks(self, device: bytes, seq: int, id: bytes) -> bool:
+        """Whether the entry ``id``, number ``seq`` of a device, counts: a member's, or from before its end."""
         identity = self.devices.get(device)
-        if identity is None:
+        if identity is None or _is_ended(self._ended, (identity, device), seq, id):
             return False
         return identity in self.roles or seq <= self._limits.get(device, 0)
 
@@ -174,11 +186,29 @@ def resolve(founding: Founding, acts: Iterable[Act]) -> Membership:
     Takes time in proportion to the number of acts; of more than ACTS_MAX that could count, and of an author's beyond
     LEADER_ACTS_MAX or MEMBER_ACTS_MAX, those with the lowest numbers do.
     """
-    chosen, levels, full = _choose(founding, {act.id: act for act in acts if act.id != founding.id})
-    graph = _Graph(founding, chosen, levels)
+    known = {act.id: act for act in acts if act.id != founding.id}
+    ended = _ended(known.values())
+    chosen, levels, full = _choose(founding, known)
+    graph = _Graph(founding, chosen, _cited(chosen, known), levels, ended)
     removals = graph.settle()
     valid = graph.valid(removals)
     return graph.membership(valid, removals, full)
+
+
+Ended = Mapping[tuple[bytes, bytes], Sequence[tuple[bytes, Revocation]]]
+"""By identity and device: the strictest revocations, with their entries; two that name different ones leave neither."""
+
+
+def _ended(acts: Iterable[Act]) -> Ended:
+    ended: dict[tuple[bytes, bytes], list[tuple[bytes, Revocation]]] = {}
+    found = [(act.id, act.ended) for act in acts if act.ended is not None]
+    for id, one in sorted(found, key=lambda pair: (pair[1].seq, pair[1].last or b"", pair[0])):
+        strictest = ended.setdefault((one.identity, one.device), [])
+        if not strictest or (
+            len(strictest) == 1 and one.seq == strictest[0][1].seq and one.last != strictest[0][1].last
+        ):
+            strictest.append((id, one))
+    return ended
 
 
 def _choose(founding: Founding, acts: Mapping[bytes, Act]) -> tuple[list[Act], dict[bytes, int], bool]:
@@ -187,7 +217,7 @@ def _choose(founding: Founding, acts: Mapping[bytes, Act]) -> tuple[list[Act], d
     Who was added by more hands stands behind who was added by fewer: nobody gains by adding any number of others.
     """
     said: defaultdict[bytes, list[Act]] = defaultdict(list)
-    for act in acts.values():
+    for act in (act for act in acts.values() if act.act != END):
         said[act.author].append(act)
     chosen: list[Act] = []
     full = False
@@ -230,19 +260,44 @@ def _is_plain(act: Act) -> bool:
     return act.act == HERE or (act.act == REMOVE and act.subject == act.author)
 
 
+def _cited(chosen: Sequence[Act], known: Mapping[bytes, Act]) -> list[Act]:
+    """What else the chosen acts descend from: it counts for nothing, but they descend from what it saw."""
+    seen = {act.id for act in chosen}
+    cited: list[Act] = []
+    level = list(chosen)
+    while level and len(cited) < ACTS_MAX:
+        parents = sorted({parent for act in level for parent in act.parents if parent in known} - seen)
+        level = [known[parent] for parent in parents[: ACTS_MAX - len(cited)]]
+        seen.update(parents)
+        cited += level
+    return cited
+
+
+def _is_ended(ended: Ended, by: tuple[bytes, bytes], seq: int, id: bytes) -> bool:
+    return any(one.ends(*by, seq, id) for _, one in ended.get(by, ()))
+
+
 class _Graph:
     """Acts in an order in which each stands behind those it descends from; sets of them are the bits of a number.
 
     Number 0 is the genesis.
     """
 
-    def __init__(self, founding: Founding, acts: Sequence[Act], levels: Mapping[bytes, int]) -> None:
+    def __init__(
+        self,
+        founding: Founding,
+        chosen: Sequence[Act],
+        cited: Sequence[Act],
+        levels: Mapping[bytes, int],
+        ended: Ended,
+    ) -> None:
         self.founding = founding
         self.levels = levels
+        self.ended = ended
         genesis = Act(
             founding.id, founding.device, founding.owner, 0, ADD, founding.owner, OWNER, (), (), founding.commitment
         )
-        self.acts = [genesis, *_sorted(acts)]
+        self.acts = [genesis, *_sorted([*chosen, *cited])]
         place = {act.id: number for number, act in enumerate(self.acts)}
         self.before = [0] * len(self.acts)
         self.behind = [0] * len(self.acts)
@@ -263,8 +318,14 @@ class _Graph:
         self.adds: defaultdict[bytes, int] = defaultdict(int)
         self.removals_of: defaultdict[bytes, int] = defaultdict(int)
         self.removals = 0
+        idle = {act.id for act in cited}
+        self.void = 0
+        """What counts for nothing, whatever the others do; who descends from it still descends from what it saw."""
         for number, act in enumerate(self.acts):
-            if act.act == ADD:
+            by = (act.author, act.device)
+            if act.id in idle or (number and _is_ended(ended, by, act.seq, act.id)):
+                self.void |= 1 << number
+            elif act.act == ADD:
                 self.adds[act.subject] |= 1 << number
             elif act.act == REMOVE and (act.subject != founding.owner or act.author == founding.owner):
                 self.removals_of[act.subject] |= 1 << number
@@ -283,7 +344,7 @@ class _Graph:
         for number in range(1, len(self.acts)):
             act = self.acts[number]
             supports = self.adds[act.author] & self.before[number] & valid
-            if supports and (act.act != REMOVE or self.removals >> number & 1):
+            if supports and not self.void >> number & 1 and (act.act != REMOVE or self.removals >> number & 1):
                 needed = 1 if _is_plain(act) else 2
                 if self._rank(supports, removals & self.against[number], needed) >= needed:
                     valid |= 1 << number
@@ -341,7 +402,13 @@ class _Graph:
         mask = sum(1 << n for n in epochs)
         current = [n for n in epochs if not self.behind[n] & mask]
         limits: dict[bytes, int] = {}
-        stale = any(acts[n].author not in roles for n in current)
+        ended = {by: found for by, found in self.ended.items() if devices.get(by[1]) == by[0]}
+        known: defaultdict[tuple[bytes, bytes], int] = defaultdict(int)
+        for n, act in enumerate(acts):
+            if act.ended is not None:
+                known[act.author, act.ended.device] |= 1 << n
+        unknown = [by for by in ended if not any(self.before[e] & known[by] for e in current)]
+        stale = bool(unknown) or any(acts[n].author not in roles for n in current)
         for identity, every in self.removals_of.items():
             ends = [n for n in _bits(every & removals) if not self.behind[n] & every & removals]
             if not ends or identity in roles:
@@ -360,15 +427,19 @@ class _Graph:
             for identity, adds in self.adds.items()
             if identity in roles
         }
+        heads = {acts[n].id for n in _bits(counts & ~1) if not self.behind[n] & counts}
+        heads.update(ended[by][0][0] for by in unknown)
         return Membership(
             roles=roles,
             devices=devices,
-            heads=tuple(sorted(acts[n].id for n in _bits(counts & ~1) if not self.behind[n] & counts)),
+            heads=tuple(sorted(heads)),
             epochs=tuple(sorted(acts[n].id for n in current)),
             commitments={acts[n].id: acts[n].commitment for n in epochs},
             authors={acts[n].id: acts[n].author for n in epochs},
             stale=stale,
             full=full,
+            ended={device: found[0][1] for (_, device), found in ended.items()},
+            _ended=ended,
             _limits=limits,
             _adders=adders,
         )

@@ -157,6 +157,8 @@ class Neighbours:
         """What people here wrote, and a link died before the neighbour said that it is durable there."""
         self.strangers = False
         """Whether those may call, and are called, who show no key."""
+        self._addresses: dict[bytes, tuple[str, int]] = {}
+        """Where those that are dialled were said to be."""
         self._found: dict[bytes, tuple[str, int]] = {}
         """Where neighbours are in the local network, as they announce it."""
         self._wakes: dict[bytes, asyncio.Event] = {}
@@ -176,9 +178,7 @@ class Neighbours:
 
     async def stop(self) -> None:
         """End all sessions and stop listening."""
-        for server in self._servers:
-            await server.close()
-        self._servers.clear()
+        await self.stop_listening()
         tasks = [
             *self._dials.values(),
             *self._ways,
@@ -188,11 +188,18 @@ class Neighbours:
         self._dials.clear()
         self._ways.clear()
         self._visits.clear()
+        self._addresses.clear()
         self._found.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._live.clear()
+
+    async def stop_listening(self) -> None:
+        """Take no more calls, and end the sessions that others began by calling here."""
+        for server in self._servers:
+            await server.close()
+        self._servers.clear()
 
     async def listen(self, host: str, port: int) -> int:
         """Wait for neighbours on this address; returns the port. Raises LinkError when it is taken."""
@@ -203,18 +210,23 @@ class Neighbours:
         return server.port
 
     def refresh_peers(self) -> None:
-        """Dial those that were added since, stop dialling those removed."""
+        """Dial those that were added since, each where it was said to be last; stop dialling those removed."""
         if not self._dials_out:
             return
         peers = {peer.node: peer for peer in self._node.open_store.peers()}
         for key in self._dials.keys() - peers.keys():
             self._dials.pop(key).cancel()
+            del self._addresses[key]
             self._found.pop(key, None)
             self._wakes.pop(key, None)
         for key, peer in peers.items():
+            moved = self._addresses.get(key) != (peer.host, peer.port)
+            self._addresses[key] = peer.host, peer.port
             if key not in self._dials:
                 self._wakes[key] = asyncio.Event()
-                self._dials[key] = self._node.loop.create_task(self._dial(key, peer.host, peer.port))
+                self._dials[key] = self._node.loop.create_task(self._dial(key))
+            elif moved:
+                self._wakes[key].set()
 
     def refresh(self) -> None:
         """What is followed has changed: begin the sessions anew."""
@@ -279,7 +291,7 @@ class Neighbours:
     def _added(self) -> set[bytes]:
         return set() if self._node.locked else {peer.node for peer in self._node.open_store.peers()}
 
-    async def _dial(self, peer: bytes, host: str, port: int) -> None:
+    async def _dial(self, peer: bytes) -> None:
         static = self._node.transport.secret
 
         async def opens() -> Channel:
@@ -288,7 +300,7 @@ class Neighbours:
                     return await tcp.connect(*near, static=static, remote=peer)
                 except OutlastError:
                     self._found.pop(peer, None)
-            return await tcp.connect(host, port, static=static, remote=peer)
+            return await tcp.connect(*self._addresses[peer], static=static, remote=peer)
 
         await self._keep_calling(peer, opens, tcp.BITS_PER_S)
 

@@ -518,6 +518,7 @@ class Node:
         over, pruned = self.over_before(), self.pruned_day
         for person in list(self.people.values()):
             await self.write(partial(person.vault.write, partial(person.tidy, over_before=over, pruned_day=pruned)))
+            await person.tell_again()
             await self.write(person.vault.forget_deleted)
 
     # ---- the one door ----
@@ -1119,6 +1120,10 @@ class Node:
     async def listen(self, host: str, port: int) -> int:
         """Wait for neighbours on this address; returns the port. Raises LinkError when it is taken."""
         return await self.neighbours.listen(host, port)
+
+    async def stop_listening(self) -> None:
+        """Wait for neighbours no more; sessions that they began end."""
+        await self.neighbours.stop_listening()
 
     async def peer_add(self, node_id: bytes, host: str, port: int) -> None:
         """Keep a session with this neighbour from now on."""

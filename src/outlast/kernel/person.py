@@ -7,6 +7,7 @@ runs on the event loop. ``outbox`` carries what leaves, ``inbox`` opens what com
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 CUSTODY_DAYS: Final = 7
 PREKEY_SPARE_DAYS: Final = 7
 LINK_DAYS: Final = 90
+INTRO_DAYS: Final = 60
+"""How long links have one intro secret; each that lives costs 1024 tags a day."""
 RETIRED_MAX: Final = 4
 """Earlier devices whose mail is still looked for; each doubles the tags."""
 CLAIMS: Final = 32
@@ -173,9 +176,24 @@ class Person:
 
         if not self.query("SELECT 1 FROM invite WHERE secret = ? AND kind = 'prekey'", (public,)):
             await self.node.write(lambda: self.vault.write(keep))
+        await self._renew_intro()
         return invite.make_link(
             self.certificate, public, day, sign_prekey(self.signing_key, public, day), self.inbox.intros[0]
         )
+
+    async def _renew_intro(self) -> None:
+        """Give links a new intro secret now and then: who knows an old one cannot count introductions for ever."""
+        today = self.node.today()
+        newest = self.query("SELECT max(made_day) FROM invite WHERE kind = 'intro' AND made_day <= ?", (today,))[0][0]
+        if newest is not None and today - newest < INTRO_DAYS:
+            return
+
+        def keep(tx: Transaction) -> None:
+            tx.execute("INSERT INTO invite(secret, made_day, kind) VALUES (?, ?, 'intro')", (os.urandom(16), today))
+
+        async with self.inbox.reading:
+            await self.node.write(lambda: self.vault.write(keep))
+            self.inbox.forget(self.query)
 
     def query(self, sql: str, args: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
         """All rows of a SELECT on this person's vault."""
@@ -230,6 +248,7 @@ class Person:
                 raise UsageError("the device of this link is known here as somebody else's: ask for a link of another")
 
         await self.inbox.learn([device.device], add)
+        await own_devices.tell_again(self)
         return self.contact(device.identity)
 
     async def verify(self, identity: bytes) -> None:
@@ -251,6 +270,7 @@ class Person:
             self.node.touch()
         else:
             await self.inbox.learn(devices, update)
+            await own_devices.tell_again(self)
 
     async def rename(self, identity: bytes, name: str) -> None:
         """Call a contact by another name."""
@@ -523,6 +543,10 @@ class Person:
         await self.node.write(lambda: self.vault.write(lambda tx: people.new_prekey(tx, today)))
         self.inbox.load(self.query)
 
+    async def tell_again(self) -> None:
+        """Tell contacts of this person's devices who have not acknowledged it (see ``devices.tell_again``)."""
+        await own_devices.tell_again(self)
+
     def tidy(self, tx: Transaction, over_before: int, pruned_day: int) -> None:
         """Drop what has outlived its purpose: custody after seven days, marks of expired entries, old prekeys."""
         tx.execute("DELETE FROM custody WHERE at_ms < ?", ((over_before - CUSTODY_DAYS) * DAY_MS,))
@@ -538,6 +562,16 @@ class Person:
             " AND (superseded_day < ? OR public NOT IN (SELECT told FROM device WHERE told IS NOT NULL"
             " UNION SELECT used FROM device WHERE used IS NOT NULL))",
             (pruned_day - keep, pruned_day - keep - LINK_DAYS),
+        )
+        # What is sealed to earlier devices comes by links as well, and by those who were silent for long.
+        gone += tx.execute(
+            "UPDATE own_device SET seal = NULL WHERE seal IS NOT NULL AND ended_day < ?",
+            (pruned_day - keep - LINK_DAYS,),
+        )
+        gone += tx.execute(
+            "DELETE FROM invite WHERE kind = 'intro' AND made_day < ? AND rowid < (SELECT max(rowid) FROM invite"
+            " WHERE kind = 'intro')",
+            (pruned_day - keep - LINK_DAYS - INTRO_DAYS,),
         )
         if gone:
             self.inbox.load(tx.query)

@@ -94,8 +94,11 @@ _SCHEMA: Final = (
     CREATE TABLE chunk_data (n INTEGER PRIMARY KEY, data BLOB NOT NULL);
     CREATE TABLE stage (n INTEGER PRIMARY KEY AUTOINCREMENT, space INTEGER NOT NULL, day INTEGER NOT NULL);
 
-    -- What a tombstone (n) names, and whose device a revocation (n): their ids, before these are here, too.
-    CREATE TABLE ending (target BLOB NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (target, n)) WITHOUT ROWID;
+    -- Entries (n) about others that may not be here yet. Of a tombstone: an id that it names, and who says so, by
+    -- device and by identity. Of a revocation: the device, and the identity.
+    CREATE TABLE ending (
+        target BLOB NOT NULL, who BLOB NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (target, who, n)
+    ) WITHOUT ROWID;
     CREATE TABLE tag (prefix INTEGER NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (prefix, n)) WITHOUT ROWID;
     CREATE TABLE bucket (
         space INTEGER NOT NULL, expires_day INTEGER NOT NULL, pooled INTEGER NOT NULL, entries INTEGER NOT NULL,
@@ -279,13 +282,13 @@ class Store:
 
         return self._write(act)
 
-    def note_endings(self, entry: bytes, targets: Sequence[bytes]) -> None:
-        """Remember that a held entry, by its id, is about these ids of entries, or keys of devices."""
-        if targets:
-            rows = [(target, _prefix(entry), entry) for target in targets]
+    def note_endings(self, entry: bytes, about: Iterable[tuple[bytes, bytes]]) -> None:
+        """Remember that a held entry, by its id, is about these ids or devices, each with who says so (32 B both)."""
+        rows = [(target, who, _prefix(entry), entry) for target, who in about]
+        if rows:
             self._write(
                 lambda t: t.executemany(
-                    "INSERT OR IGNORE INTO ending SELECT ?, n FROM entry WHERE prefix = ? AND id = ?", rows
+                    "INSERT OR IGNORE INTO ending SELECT ?, ?, n FROM entry WHERE prefix = ? AND id = ?", rows
                 )
             )
 
@@ -304,12 +307,13 @@ class Store:
         rows = self._database.read(f"SELECT {_ENTRY} FROM entry e WHERE {_BY_ID}", (_prefix(id), id))
         return _entry(*rows[0]) if rows else None
 
-    def endings(self, target: bytes) -> list[Entry]:
-        """The held entries that are about this id or device, within the present transaction too."""
-        rows = self._database.read(
-            f"SELECT {_ENTRY} FROM ending x JOIN entry e ON e.n = x.n WHERE x.target = ? ORDER BY x.n", (target,)
-        )
-        return [_entry(*row) for row in rows]
+    def endings(self, target: bytes, whose: Iterable[bytes]) -> Iterator[Entry]:
+        """The held entries that are about this id or device, by any of these, within the present transaction too."""
+        for who in whose:
+            rows = self._database.read("SELECT n FROM ending WHERE target = ? AND who = ? ORDER BY n", (target, who))
+            for row in rows:
+                for found in self._database.read(f"SELECT {_ENTRY} FROM entry e WHERE n = ?", row):
+                    yield _entry(*found)
 
     def is_alone(self, entry: Entry) -> bool:
         """Whether a held entry is the only one here of its number in its chain, within the present transaction too."""

@@ -7,8 +7,8 @@ nothing: else the payload could come back. Copies in hands that do not follow th
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Final
+from collections.abc import Collection, Set
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -38,34 +38,43 @@ LASTING: Final = frozenset((GENESIS.name, MEMBER_ACT.name, REVOKE.name, TOMBSTON
 """Kinds that no tombstone ends: to end what ends would bring it back."""
 
 
-def ended_by(entry: Entry) -> tuple[bytes, ...]:
-    """The ids (32 B) that a tombstone names; none for another entry, or a malformed one."""
-    body = _body(entry)
-    return tuple(id for id in body.ids[:ENDED_MAX] if len(id) == 32) if body else ()
+class Stone(NamedTuple):
+    """A tombstone whose certificate holds: the ids (32 B) that it names, and the identity (32 B) that says so."""
+
+    entry: Entry
+    ids: tuple[bytes, ...]
+    identity: bytes
 
 
-def ends(stone: Entry, target: Header, genesis: SpaceBody | None, revocations: Collection[Revocation]) -> bool:
+def read_stone(entry: Entry) -> Stone | None:
+    """The tombstone that an entry is; None for another entry, a malformed one, and one with another's certificate."""
+    if entry.header.kind != TOMBSTONE.name or entry.header.version != VERSION or entry.payload is None:
+        return None
+    try:
+        body: Tombstone = TOMBSTONE.decode(entry.payload)
+        device = read_certificate(body.certificate)
+    except (KindError, IdentityError):
+        return None
+    if device.device != entry.header.author:
+        return None
+    return Stone(entry, tuple(id for id in body.ids[:ENDED_MAX] if len(id) == 32), device.identity)
+
+
+def ends(stone: Stone, target: Header, named: Set[bytes], revocations: Collection[Revocation]) -> bool:
     """Whether a tombstone that names this entry has the right and the life to end it.
 
-    That right has who wrote the entry, and whoever the space's genesis names; None while it is not here.
-    ``revocations`` are those in the space of the device that signed the tombstone.
+    That right has who wrote the entry, and whoever the space's genesis names (``allowed``). ``revocations`` are those
+    in the space of the device that signed the tombstone, by its identity or one of those named.
     """
-    body, header = _body(stone), stone.header
-    if body is None or target.space != header.space or target.kind in LASTING:
+    header = stone.entry.header
+    if target.space != header.space or target.kind in LASTING:
         return False
     if header.expires_day and not 0 < target.expires_day <= header.expires_day:
         return False
-    named = allowed(genesis) if genesis is not None else set()
-    try:
-        device = read_certificate(body.certificate)
-    except IdentityError:
-        return False
-    if device.device != header.author:
+    if header.author != target.author and stone.identity not in named:
         return False
     # Whoever found a lost device can certify it for an identity of their own: that ends none of its revocations.
-    if any(is_ended(header, stone.id, identity, revocations) for identity in {device.identity, *named}):
-        return False
-    return header.author == target.author or device.identity in named
+    return not any(is_ended(header, stone.entry.id, one.identity, [one]) for one in revocations)
 
 
 def allowed(genesis: SpaceBody) -> set[bytes]:
@@ -81,13 +90,3 @@ def life_for(targets: Collection[Header], now_ms: int) -> int:
     if any(target.expires_day == 0 for target in targets):
         return 0
     return max(DAY_MS, *(target.expires_day * DAY_MS - now_ms for target in targets)) if targets else DAY_MS
-
-
-def _body(entry: Entry) -> Tombstone | None:
-    if entry.header.kind != TOMBSTONE.name or entry.header.version != VERSION or entry.payload is None:
-        return None
-    try:
-        body: Tombstone = TOMBSTONE.decode(entry.payload)
-    except KindError:
-        return None
-    return body

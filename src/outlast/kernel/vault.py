@@ -39,6 +39,9 @@ _SCHEMA: Final = (
         device BLOB NOT NULL, identity BLOB NOT NULL, signed BLOB NOT NULL, at_ms INTEGER NOT NULL,
         PRIMARY KEY (device, identity)
     ) WITHOUT ROWID;
+    -- Contacts who have not acknowledged what they are to know of the person's devices: in which letter they were told
+    -- last, and when; 0 when nothing could be sealed to them.
+    CREATE TABLE untold (identity BLOB PRIMARY KEY, letter BLOB NOT NULL, told_ms INTEGER NOT NULL) WITHOUT ROWID;
     -- The person's earlier devices; with seal those that renewed themselves here: mail is still sealed to them.
     CREATE TABLE own_device (
         device BLOB PRIMARY KEY, certificate BLOB NOT NULL, seal BLOB, ended_day INTEGER NOT NULL

@@ -170,6 +170,9 @@ def test_every_answer_of_a_whole_life_is_as_the_document_says(tmp_path: Path) ->
         assert (await ada("bundle.write", 400, file=str(stick)))["code"] == 2
         assert (await ada("bundle.read", 404, file=str(stick / "none")))["code"] == 4
 
+        assert await ada("peer.looking") == {"mode": "off"}
+        assert await ada("peer.look", mode="neighbours") == await ada("peer.looking") == {"mode": "neighbours"}
+        await ada("peer.look", 400, mode="everybody")
         assert await ada("peer.list") == []
         node = node_text(bela_node.transport_id)
         peer = await ada("peer.add", address="127.0.0.1:1", node=node)

@@ -45,7 +45,7 @@ def test_a_flag_that_was_not_given_does_not_count(tmp_path: Path) -> None:
     ("text", "told"),
     [
         ("prot = 1", "did you mean 'port'"),
-        ("colour = 1", "there are port, listen, lan, passphrase_file, files_auto_bytes"),
+        ("colour = 1", "there are port, listen, lan, passphrase_file, discovery, files_auto_bytes"),
         ("port = 'many'", "Expected `int`"),
         ("port = 70000", "ports go from 0 to 65535"),
         ("listen = 'here'", "HOST:PORT"),

@@ -27,11 +27,11 @@ COMMANDS = {
     "doctor": set(),
     "rebuild": set(),
     "wipe": set(),
-    "peer": {"add", "list", "remove"},
+    "peer": {"add", "find", "list", "remove"},
     "backup": set(),
     "restore": set(),
     "bundle": {"write", "read"},
-    "contact": {"add", "verify", "list", "block"},
+    "contact": {"accept", "add", "verify", "list", "block"},
 }
 
 

@@ -15,7 +15,7 @@ import segno
 from PIL import Image
 
 from outlast.edges import pages
-from outlast.kernel import Home, Node, node_text, open_backup
+from outlast.kernel import Discovery, Home, Node, node_text, open_backup
 from outlast.ui.languages import Catalogues
 from tests.unit.edges.outline import Outline
 from tests.unit.edges.served import Browser, Served, served
@@ -343,6 +343,18 @@ def test_a_neighbour_is_added_told_of_and_removed(owner: Browser, other: Served)
     assert "127.0.0.1:9" in page.text
     assert id_ in page.text
     assert "127.0.0.1:9" not in owner.submit("/nodes/remove", node=id_).text
+
+
+def test_nodes_are_looked_for_in_this_network_only_after_the_owner_said_so(node: Served, owner: Browser) -> None:
+    assert node.node.discovery is Discovery.OFF
+    assert "looks for nobody" in owner.get("/nodes").text
+    for whom, said in (("neighbours", "finds the nodes"), ("strangers", "every node"), ("off", "looks for nobody")):
+        assert said in owner.submit("/nodes/find", whom=whom).text
+        assert node.node.discovery is Discovery(whom)
+    assert owner.submit("/nodes/find", whom="everybody").status_code == 400
+    assert node.node.discovery is Discovery.OFF
+    assert owner.submit("/nodes/find", whom="neighbours", back="/first/phone").url.path == "/first/phone"
+    assert "finds the nodes" in owner.get("/first/phone").text
 
 
 @pytest.mark.parametrize(("address", "id_"), [("nowhere", "a" * 56), ("a:1", "x"), ("", ""), ("a:99999", "a" * 56)])

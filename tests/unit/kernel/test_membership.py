@@ -31,7 +31,9 @@ from outlast.kernel.membership import (
     Membership,
     read_act,
     resolve,
+    revoking_act,
 )
+from outlast.kernel.revocation import Revocation
 from tests.unit.kernel.people import person
 
 
@@ -275,18 +277,22 @@ class TestEpochs:
 class TestSpeaking:
     def test_devices_speak_for_members_once_they_were_shown(self) -> None:
         said = log("a")
-        assert not resolve(FOUNDING, said.acts).speaks(name("a's device"), 1)
+        assert not resolve(FOUNDING, said.acts).speaks(name("a's device"), 1, name("anything"))
         said.say("a", HERE)
-        assert resolve(FOUNDING, said.acts).speaks(name("a's device"), 10**9)
-        assert resolve(FOUNDING, said.acts).speaks(FOUNDING.device, 1)
-        assert not resolve(FOUNDING, said.acts).speaks(name("mal's device"), 1)
+        assert resolve(FOUNDING, said.acts).speaks(name("a's device"), 10**9, name("anything"))
+        assert resolve(FOUNDING, said.acts).speaks(FOUNDING.device, 1, name("anything"))
+        assert not resolve(FOUNDING, said.acts).speaks(name("mal's device"), 1, name("anything"))
 
     def test_of_the_removed_what_the_removal_names_still_counts(self) -> None:
         said = log("a")
         said.say("a", HERE)
         said.say("olga", REMOVE, "a", last=((name("a's device"), 7),))
         membership = resolve(FOUNDING, said.acts)
-        assert [membership.speaks(name("a's device"), seq) for seq in (1, 7, 8)] == [True, True, False]
+        assert [membership.speaks(name("a's device"), seq, name("anything")) for seq in (1, 7, 8)] == [
+            True,
+            True,
+            False,
+        ]
 
     def test_of_several_removals_the_narrowest_counts(self) -> None:
         said = log("a", "b")
@@ -294,13 +300,70 @@ class TestSpeaking:
         before = list(said.acts)
         said.say("olga", REMOVE, "a", last=((name("a's device"), 7),), after=before)
         said.say("b", REMOVE, "a", last=((name("a's device"), 5),), after=before)
-        assert not resolve(FOUNDING, said.acts).speaks(name("a's device"), 6)
+        assert not resolve(FOUNDING, said.acts).speaks(name("a's device"), 6, name("anything"))
 
     def test_a_removal_says_nothing_of_others_devices(self) -> None:
         said = log("a", "b")
         said.say("b", HERE)
         said.say("olga", REMOVE, "a", last=((name("b's device"), 0),))
-        assert resolve(FOUNDING, said.acts).speaks(name("b's device"), 5)
+        assert resolve(FOUNDING, said.acts).speaks(name("b's device"), 5, name("anything"))
+
+
+def revoked(author: str, device: str, seq: int, last: str = "", *, number: int = 0) -> Act:
+    """A revocation of a device by its identity, in an entry of whatever device."""
+    one = Revocation(name(author), name(device), FOUNDING.id, seq, name(last) if seq else None, b"signed")
+    return revoking_act(name(f"revocation {number} of {device}"), name("whoever brings it"), one)
+
+
+class TestEndedDevices:
+    def test_what_an_ended_device_says_beyond_its_last_does_not_count(self) -> None:
+        said = log("a")
+        last = said.say("a", ADD, "b")
+        said.acts.append(revoked("a", "a's device", last.seq, f"act {last.seq}"))
+        said.say("a", ADD, "c")
+        said.say("a", ADD, "d", device="a's new one")  # and it had seen what the old one said
+        assert said.members() == {"olga": OWNER, "a": ADMIN, "b": MEMBER, "d": MEMBER}
+        membership = resolve(FOUNDING, said.acts)
+        speaks = [membership.speaks(name("a's device"), seq, name(f"act {seq}")) for seq in (1, 2, 3)]
+        assert speaks == [True, True, False]
+        assert not membership.speaks(name("a's device"), last.seq, name("forked"))
+        assert membership.speaks(name("a's new one"), 99, name("anything"))
+
+    def test_of_several_revocations_the_strictest_holds_and_two_that_disagree_leave_neither(self) -> None:
+        said = log("a")
+        one = said.say("a", ADD, "b")
+        said.acts.append(revoked("a", "a's device", one.seq + 7, "later", number=1))
+        assert said.members() == {"olga": OWNER, "a": ADMIN, "b": MEMBER}
+        said.acts.append(revoked("a", "a's device", one.seq, f"act {one.seq}", number=2))
+        assert said.members() == {"olga": OWNER, "a": ADMIN, "b": MEMBER}
+        said.acts.append(revoked("a", "a's device", one.seq, "another", number=3))
+        assert said.members() == {"olga": OWNER, "a": ADMIN}
+
+    def test_an_ended_device_knows_the_key_until_somebody_who_knows_of_its_end_renews_it(self) -> None:
+        said = log("a")
+        said.say("a", HERE)
+        before = list(said.acts)
+        end = revoked("a", "a's device", 2, "act 2")
+        said.acts.append(end)
+        membership = resolve(FOUNDING, said.acts)
+        assert membership.stale
+        assert end.id in membership.heads
+        said.say("olga", RENEW, after=before)
+        assert resolve(FOUNDING, said.acts).stale
+        said.say("olga", RENEW)
+        membership = resolve(FOUNDING, said.acts)
+        assert not membership.stale
+        assert end.id not in membership.heads
+        said.acts.append(revoked("a", "a's device", 1, "act 1", number=2))
+        assert not resolve(FOUNDING, said.acts).stale
+
+    def test_nobody_ends_somebody_elses_device(self) -> None:
+        said = log("a")
+        said.say("a", HERE)
+        said.acts += [revoked("mal", "a's device", 0), revoked("olga", "a's device", 0, number=1)]
+        membership = resolve(FOUNDING, said.acts)
+        assert membership.speaks(name("a's device"), 99, name("anything"))
+        assert (membership.stale, membership.ended) == (False, {})
 
 
 # ---- whatever the order ----
@@ -389,6 +452,14 @@ def test_a_parent_that_is_not_here_is_waited_for() -> None:
     addition = said.say("a", ADD, "b")
     assert shown(resolve(FOUNDING, [addition])) == {"olga": OWNER}
     assert shown(resolve(FOUNDING, [addition, promotion])) == {"olga": OWNER, "a": ADMIN, "b": MEMBER}
+
+
+def test_what_a_stranger_says_in_between_hides_nothing_of_what_is_behind_it() -> None:
+    said = log("a")
+    said.say("olga", REMOVE, "a")
+    said.say("mal", HERE)
+    said.say("olga", ADD, "a")
+    assert said.members() == {"olga": OWNER, "a": MEMBER}
 
 
 def test_acts_in_a_ring_are_left_out() -> None:

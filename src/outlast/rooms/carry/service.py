@@ -133,8 +133,9 @@ async def mark_read(node: Node, person: Person, letters: Sequence[bytes]) -> int
     found = [m for letter in letters if (m := view.find_message(person, letter)) is not None and m.unread]
     if found:
         now = node.now_ms()
-        await _remember(node, person, [Put(view.MESSAGE, {"n": m.n, "read_ms": now}) for m in found])
+        # Told first: a kill between the two repeats a receipt, in the other order it would lose one.
         await person.mark_read([m.letter for m in found])
+        await _remember(node, person, [Put(view.MESSAGE, {"n": m.n, "read_ms": now}) for m in found])
     return len(found)
 
 

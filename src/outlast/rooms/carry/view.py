@@ -169,6 +169,8 @@ def _read_genesis(change: Change) -> RowChanges:
         return ()
     try:
         body: SpaceBody = read_genesis(entry)
+        if body.type != "open":
+            return ()  # groups are no channels
         owner = read_certificate(body.owner)
     except ProtocolError:
         return ()

@@ -13,6 +13,7 @@ from outlast.kernel import Home, Node, space_text
 from outlast.kernel.entry import DAY_MS
 from outlast.rooms.carry import ROOM, service, view
 from outlast.rooms.carry.entries import POST, Post
+from tests.crash.disk import Disk, Write
 from tests.unit.kernel.people import secret
 from tests.unit.rooms.carry.houses import House, houses
 
@@ -253,3 +254,25 @@ async def test_letters_are_indexed_when_it_is_quiet(tmp_path: Path, monkeypatch:
             while ann.person.query("SELECT count(*) FROM local_carry_search_docsize") != [(3,)]:
                 await ann.node.write(lambda: None)
         assert len(service.search(ann.person, "number")) == 3
+
+
+async def test_a_disk_that_is_full_when_the_node_opens_ends_nothing(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann") as (ann,):
+        news = await service.create_channel(ann.node, ann.person, "news")
+        store = ann.node.open_store
+        await ann.node.write(lambda: store.put_space(news.space, False))
+    refused, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def refuse(_: Write) -> bool:
+        loop.call_soon_threadsafe(refused.set)
+        return True
+
+    with Disk() as disk:
+        async with houses(tmp_path, "ann") as (ann,):
+            disk.on_write = refuse
+            await refused.wait()
+            await ann.node.write(lambda: None)
+            disk.make_room()
+            ann.node.touch()
+            await ann.until(lambda: news.space in ann.node.spaces())
+            assert not ann.node.failed.done()

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from outlast.kernel import mail
-from outlast.kernel.bundle import BundleWriter
+from outlast.kernel.bundle import BundleWriter, Content
 from outlast.kernel.entry import (
     Entry,
     Header,
@@ -588,11 +588,17 @@ def bundle_vectors() -> dict[str, Any]:
     sealed = written(writer, small)
     large = [make_entry(bytes(size), clock=size) for size in (60_000, 6_000, 65_536, 64)]
     in_clear = written(BundleWriter.open(made_day=DAY), large)
+    content = bytes(range(256)) * 300
+    film = make_entry(sha256(content[:65_536]).digest() + sha256(content[65_536:]).digest(), payload_size=len(content))
+    showing = BundleWriter.open(made_day=DAY)
+    parts = [Content(film.id, 0, content[:65_536]), Content(film.id, 1, content[65_536:])]
+    with_content = b"".join([showing.start(), showing.add(film), *map(showing.add_content, parts), *showing.finish()])
     chunk = 65_552
     return {
         "about": "Bundles of docs/spec/bundle.md. Bytes are in hex, the sealed file is in base64; "
         "in the open one a number stands for so many zero bytes. `damaged` are byte offsets to "
-        "invert, with the entries that are still to be found and the chunks that are not.",
+        "invert, with the entries that are still to be found and the chunks that are not. `content` is an "
+        "open one of an entry and the content that it names: `repeated`, so many times.",
         "alice": ALICE.keys(),
         "bob": BOB.keys(),
         "carol": CAROL.keys(),
@@ -624,6 +630,14 @@ def bundle_vectors() -> dict[str, Any]:
                 {"size": 10 + chunk, "found": [0]},
                 {"size": 10, "found": []},
             ],
+        },
+        "content": {
+            "file_sha256": sha256(with_content).hexdigest(),
+            "file_size": len(with_content),
+            "made_day": DAY,
+            "entry": pack(film).hex(),
+            "repeated": bytes(range(256)).hex(),
+            "times": 300,
         },
         "refused": [
             {"why": why, "file": data.hex()}

@@ -667,7 +667,9 @@ def bundle_file(sealed: bool) -> bytes:
         )
     else:
         writer = BundleWriter.open(made_day=TODAY)
-    return b"".join((writer.start(), *map(writer.add, entries()), *writer.finish()))
+    content = bundle.Content(entries()[0].id, 1, bytes(1000))
+    added = [*map(writer.add, entries()), writer.add_content(content)]
+    return b"".join((writer.start(), *added, *writer.finish()))
 
 
 def bundle_starts() -> Iterable[bytes]:

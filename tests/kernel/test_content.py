@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tracemalloc
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ from random import Random
 import pytest
 
 from outlast.errors import NotFoundError, UsageError
+from outlast.kernel.bundle import BundleWriter, Content
 from outlast.kernel.chunks import Cut
 from outlast.kernel.entry import CHUNK_BYTES, DAY_MS, PAYLOAD_MAX_BYTES, Entry
 from outlast.kernel.node import DAY_SHARE_BYTES, FILES_AUTO_BYTES, Node
@@ -47,6 +49,12 @@ def is_whole(person: Person, entry: Entry) -> bool:
 def chunks_stored(person: Person) -> int:
     count: int = person.node.query("SELECT count(*) FROM chunk_data")[0][0]
     return count
+
+
+async def swept(person: Person, count: int) -> None:
+    """Wait until so many chunks are left."""
+    while chunks_stored(person) != count:
+        await person.node.write(lambda: None)
 
 
 async def two(nodes: Society) -> tuple[Person, Person, bytes]:
@@ -173,11 +181,41 @@ async def test_two_files_of_one_channel_share_their_equal_chunks_and_two_channel
         await put(anna, spaces[1], content)
         assert chunks_stored(anna) == 20
         await anna.node.remove([first.id])
-        await anna.node._free_chunks(anna.node.open_store)
-        assert chunks_stored(anna) == 15
+        await swept(anna, 15)
         await anna.node.unfollow(spaces[0])
-        assert chunks_stored(anna) == 10
+        await swept(anna, 10)
         assert anna.node.query("SELECT count(*) FROM file") == [(1,)]
+
+
+@story
+async def test_an_open_bundle_carries_the_files_of_its_channel_and_what_is_false_in_it_is_not_taken(
+    tmp_path: Path,
+) -> None:
+    async with society(tmp_path) as nodes:
+        anna, boris, space = await two(nodes)
+        boris.node.files_auto_bytes = 0
+        content = some_bytes(3_000_000)
+        entry = await put(anna, space, content)
+        file = io.BytesIO()
+        await anna.bundle_left(await anna.write_bundle(file, space=space))
+        data = file.getvalue()
+        report = await boris.read_bundle(io.BytesIO(data[: len(data) // 2]))
+        assert any("too early" in problem for problem in report.problems)
+        assert 0 < boris.node.content(entry.id).held_bytes < 3_000_000
+        report = await boris.read_bundle(io.BytesIO(data))
+        assert report.problems == ()
+        assert read(boris.node, entry) == content
+        # Somebody else's parts, in a bundle of good form.
+        cleo = await nodes.join("cleo")
+        await cleo.node.follow(space)
+        writer = BundleWriter.open(made_day=cleo.node.today())
+        false = [Content(entry.id, 0, content[:CHUNK_BYTES]), Content(entry.id, 1, bytes(CHUNK_BYTES))]
+        false += [Content(entry.id, 2047, b"x"), Content(b"n" * 32, 0, b"x")]
+        whole = anna.node.open_store.load([space, entry.id])
+        parts = [writer.start(), *map(writer.add, whole), *map(writer.add_content, false), *writer.finish()]
+        report = await cleo.read_bundle(io.BytesIO(b"".join(parts)))
+        assert any("parts of a file" in problem for problem in report.problems)
+        assert cleo.node.content(entry.id).held_bytes == CHUNK_BYTES
 
 
 @story

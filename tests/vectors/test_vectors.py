@@ -27,7 +27,7 @@ from nacl.bindings import (
 from nacl.exceptions import CryptoError
 
 from outlast.errors import OutlastError, UsageError
-from outlast.kernel.bundle import BundleError, BundleReader, Manifest
+from outlast.kernel.bundle import BundleError, BundleReader, BundleWriter, Content, Manifest
 from outlast.kernel.entry import Entry, EntryError, pack, unpack
 from outlast.kernel.hpke import OpeningKey
 from outlast.kernel.identity import (
@@ -484,6 +484,23 @@ class TestBundle:
             BUNDLE["sealed"]["made_day"],
             3,
         ]
+
+    def test_content_follows_its_entry(self) -> None:
+        said = BUNDLE["content"]
+        entry = unhex(said["entry"])
+        content = unhex(said["repeated"]) * said["times"]
+        found, _ = unpack(entry)
+        writer = BundleWriter.open(made_day=said["made_day"])
+        parts = [Content(found.id, place, content[at : at + 65_536]) for place, at in ((0, 0), (1, 65_536))]
+        file = b"".join([writer.start(), writer.add(found), *map(writer.add_content, parts), *writer.finish()])
+        assert len(file) == said["file_size"]
+        assert sha256(file).hexdigest() == said["file_sha256"]
+        reader = BundleReader()
+        _, read, *rest = reader.feed(file)
+        assert isinstance(read, Entry)
+        assert read.payload == b"".join(sha256(part.data).digest() for part in parts)
+        assert rest == parts
+        assert reader.finish().whole
 
     def test_an_open_one_is_read_and_as_specified(self) -> None:
         found, summary = read_open(OPEN)

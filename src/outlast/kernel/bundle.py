@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha256
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -66,6 +66,7 @@ _KEY_BYTES: Final = 32
 _SLOT_BYTES: Final = hpke.OVERHEAD_BYTES + _KEY_BYTES
 _PREFIX_BYTES: Final = len(MAGIC) + 2
 _HEAD_BYTES: Final = 5
+_CONTENT_HEAD_BYTES: Final = 34
 _SEALED: Final = 0
 _OPEN: Final = 1
 _NONE: Final = 0xFFFF
@@ -88,6 +89,7 @@ class Record(IntEnum):
     MANIFEST = 1
     ENTRY = 2
     TRAILER = 3
+    CONTENT = 4
 
 
 class Receiver(msgspec.Struct, array_like=True, frozen=True):
@@ -115,7 +117,15 @@ class Manifest(msgspec.Struct, array_like=True, frozen=True):
         return next((r.acks for r in self.receivers if r.device == device), ())
 
 
-Item = Manifest | Entry
+class Content(NamedTuple):
+    """A chunk of an entry's content (see ``chunks``); nothing is checked but its length."""
+
+    id: bytes
+    place: int
+    data: bytes
+
+
+Item = Manifest | Entry | Content
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +212,10 @@ class BundleWriter:
     def add(self, entry: Entry) -> bytes:
         """The bytes that became ready by adding an entry; often none."""
         return self._record(Record.ENTRY, pack(entry))
+
+    def add_content(self, content: Content) -> bytes:
+        """The bytes that became ready by adding a chunk of an entry's content, behind all entries."""
+        return self._record(Record.CONTENT, content.id + content.place.to_bytes(2, "big") + content.data)
 
     def finish(self) -> Iterator[bytes]:
         """The last bytes of the file, one chunk at a time; must be run to its end."""
@@ -391,6 +405,11 @@ class BundleReader:
             if end == len(body):
                 self._entries += 1
                 return [entry]
+            self._malformed += 1
+        if kind == Record.CONTENT:
+            if _CONTENT_HEAD_BYTES < len(body) <= _CONTENT_HEAD_BYTES + PAYLOAD_MAX_BYTES:
+                place = int.from_bytes(body[32:_CONTENT_HEAD_BYTES], "big")
+                return [Content(body[:32], place, body[_CONTENT_HEAD_BYTES:])]
             self._malformed += 1
         return []
 

@@ -80,6 +80,10 @@ class Manifest:
         """The bytes of a chunk: 64 KiB but for the last one."""
         return min(CHUNK_BYTES, self.size_bytes - place * CHUNK_BYTES)
 
+    def is_chunk(self, place: int, data: bytes) -> bool:
+        """Whether this is the chunk that stands at a place."""
+        return place < len(self) and sha256(data).digest() == self.hash_at(place)
+
     def places_of(self, hash: bytes) -> list[int]:
         """Where chunks of this hash stand, rising; content that repeats itself names one chunk many times."""
         places, at = [], self.hashes.find(hash)

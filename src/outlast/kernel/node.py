@@ -51,6 +51,7 @@ from outlast.kernel.admit import (
     examine,
 )
 from outlast.kernel.backup import BackupBody
+from outlast.kernel.bundle import Content
 from outlast.kernel.chunks import Chunk, Manifest, Splitter, Wanted, is_chunked
 from outlast.kernel.circular import GROUPS
 from outlast.kernel.discovery import Discovery, Lookout
@@ -342,7 +343,11 @@ class Node:
         self._eviction = Eviction(store)
         self.store = store
         self._spawn(
-            "node", self._run_door(), self._run_tidy(), *(room.run(self) for room in self.rooms.values() if room.run)
+            "node",
+            self._run_door(),
+            self._run_tidy(),
+            self._run_sweep(),
+            *(room.run(self) for room in self.rooms.values() if room.run),
         )
         self.neighbours.start()
         self.touch()
@@ -501,7 +506,6 @@ class Node:
                     await self._fold(store)
                     self._after_write()
                 await self.write(partial(store.close_stages, before - STAGE_DAYS))
-                await self._free_chunks(store)
         else:
             waiting = store.query(
                 "SELECT 1 FROM bucket WHERE expires_day BETWEEN 1 AND ? AND entries > 0", (local - 1,)
@@ -986,7 +990,6 @@ class Node:
         store = self.open_store
         if await self.write(partial(store.drop_content, entry)) is not None:
             await self._fold(store)
-            await self._free_chunks(store)
             self._after_write()
 
     async def next_content(self, spaces: Container[bytes], passed: Container[bytes]) -> Wanted | None:
@@ -1003,11 +1006,33 @@ class Node:
                 return wanted
         return None
 
-    async def keep_chunks(self, chunks: Sequence[Chunk], source: bytes) -> None:
-        """Make chunks durable that a neighbour (32 B) sent; raises StorageError, and then none of them is kept."""
+    async def ingest_content(self, parts: Sequence[Content]) -> int:
+        """Take parts of contents that a person brought in, whatever their size, and return how many were right.
+
+        They are durable then. Raises StorageError when the disk refuses.
+        """
+        store = self.open_store
+        manifests: dict[bytes, Manifest] = {}
+        for entry in store.load({part.id for part in parts}):
+            if (manifest := Manifest.of(entry)) is not None and space_of(entry) in store.spaces():
+                manifests[entry.id] = manifest
+        right = [
+            Chunk(part.id, part.place, manifest.hash_at(part.place), part.data)
+            for part in parts
+            if (manifest := manifests.get(part.id)) is not None and manifest.is_chunk(part.place, part.data)
+        ]
+        await self.keep_chunks(right, None)
+        return len(right)
+
+    async def keep_chunks(self, chunks: Sequence[Chunk], source: bytes | None) -> None:
+        """Make chunks durable that a neighbour (32 B) sent, or a person brought.
+
+        Raises StorageError when the disk refuses; then none of them is kept.
+        """
         store = self.open_store
         grown = await self.write(lambda: store.put_chunks(chunks))
-        await self._charge(store, source, sum(len(chunk.data) for chunk in chunks))
+        if source is not None:
+            await self._charge(store, source, sum(len(chunk.data) for chunk in chunks))
         await self._content_grown(store, grown)
 
     async def _content_grown(self, store: Store, grown: Grown) -> None:
@@ -1028,8 +1053,16 @@ class Node:
             await self.write(lambda: store.spend(payer, day, steps * SPENT_STEP_BYTES))
 
     async def _free_chunks(self, store: Store) -> None:
-        while await self.write(store.free_chunks):
-            pass
+        while store.has_loose_chunks():
+            await self.write(store.free_chunks)
+
+    async def _run_sweep(self) -> None:
+        """Remove chunks whose entries expired, were ended or dropped: a few at a time, so that nobody waits long."""
+        while True:
+            cursor = self._cursor
+            with contextlib.suppress(StorageError):
+                await self._free_chunks(self.open_store)
+            await self.wait_store(cursor)
 
     async def new_space(self, person: Person, name: str, type: str = OPEN) -> bytes:
         """Found a space whose owner is ``person``; returns its id (32 B). It is followed from now on.
@@ -1086,7 +1119,6 @@ class Node:
         while await self.write(lambda: store.remove_space(space)):
             await self._fold(store)
             self._after_write()
-        await self._free_chunks(store)
         self.neighbours.refresh()
         self.touch()
 

@@ -848,6 +848,10 @@ class Store:
         )
         return Loaded(id, place, *rows[0]) if rows else Loaded(id, place, None, None)
 
+    def has_loose_chunks(self) -> bool:
+        """Whether ``free_chunks`` has something to remove."""
+        return bool(self._database.query("SELECT 1 FROM chunk WHERE refs = 0 LIMIT 1"))
+
     def holding(self, id: bytes) -> int:
         """The places of an entry's chunks that are here, as a set (see ``chunks``)."""
         rows = self._database.query(f"SELECT n FROM entry e WHERE {_BY_ID}", (_prefix(id), id))

@@ -16,6 +16,7 @@ from outlast.errors import UsageError
 from outlast.kernel import bundle as bundles
 from outlast.kernel import mail
 from outlast.kernel.admit import Admitted, Held, Known, Refused
+from outlast.kernel.chunks import places
 from outlast.kernel.database import Transaction
 from outlast.kernel.entry import Entry
 from outlast.kernel.identity import Device, read_certificate
@@ -55,6 +56,8 @@ async def write_bundle(
     person: Person, out: BinaryIO, *, to: bytes | None = None, space: bytes | None = None, progress: Progress = silent
 ) -> BundleReport:
     """Write a bundle: mail that a contact's node may lack, sealed to their devices, or a public space, open to all.
+
+    Of a space the contents in chunks go behind the entries, as far as they are here.
 
     What they confirmed to have read, and what came from them, is left out. The caller makes the file durable and
     then calls ``bundle_left``. Raises NotFoundError and UsageError.
@@ -106,17 +109,25 @@ async def write_bundle(
     size = out.write(writer.start())
     count, cursor = 0, base
     written: list[bytes] = []
+    skipped = held.copy()
     while cursor < upto and (changes := store.changes(cursor, 500)):
         cursor = changes[-1].cursor
         for event, entry in ((change.event, change.entry) for change in changes):
             wanted = space_of(entry) == (mail.MAIL_SPACE if space is None else space)
             whole = entry.payload is not None and event in (Event.ADMITTED, Event.PAYLOAD_ARRIVED)
-            if wanted and whole and entry.id not in held and not 0 < entry.header.expires_day < over:
+            if wanted and whole and entry.id not in skipped and not 0 < entry.header.expires_day < over:
                 size += out.write(writer.add(entry))
                 written.append(entry.id)
+                skipped.add(entry.id)  # its payload may have come later, and its content later still
                 count += 1
         person.node.leaves(written[-len(changes) :])
         progress(min(cursor, upto) - base, upto - base)
+        await asyncio.sleep(0)
+    for id in written if space is not None else ():
+        for place in places(store.holding(id)):
+            data = store.chunk(id, place).data
+            if data is not None:
+                size += out.write(writer.add_content(bundles.Content(id, place, data)))
         await asyncio.sleep(0)
     for piece in writer.finish():
         size += out.write(piece)
@@ -151,6 +162,16 @@ async def read_bundle(person: Person, source: BinaryIO, *, progress: Progress = 
     size = count = new = refused = 0
     reasons: set[str] = set()
     theirs: list[tuple[bytes, int]] = []
+    contents: list[bundles.Content] = []
+
+    async def take_contents() -> None:
+        nonlocal refused
+        batch, contents[:] = contents[:], []
+        if batch:
+            await take()  # the manifests among them
+            if await person.node.ingest_content(batch) < len(batch):
+                reasons.add("parts of a file belong to no entry here, or are not what the entry names")
+                refused += 1
 
     async def take() -> None:
         nonlocal new, refused
@@ -170,13 +191,18 @@ async def read_bundle(person: Person, source: BinaryIO, *, progress: Progress = 
             if isinstance(item, Entry):
                 count += 1
                 entries.append(item)
+            elif isinstance(item, bundles.Content):
+                contents.append(item)
             elif item.certificate:
                 writer = read_certificate(item.certificate)
         if len(entries) >= 500:
             await take()
+        if len(contents) >= 16:
+            await take_contents()
         progress(size, None)
     summary = reader.finish()
     await take()
+    await take_contents()
     await person.met_somebody()
     manifest = summary.manifest
     known = person.inbox.devices.get(writer.device) if writer is not None else None

@@ -27,6 +27,7 @@ from outlast.kernel.bundle import (
     BundleError,
     BundleReader,
     BundleWriter,
+    Content,
     Item,
     Manifest,
     Receiver,
@@ -446,6 +447,31 @@ class TestTruncation:
         reading = read(sealed_file() + b"-- \nsent from a phone", piece=1000)
         assert reading.summary.whole
         assert not reading.summary.truncated
+
+
+class TestContent:
+    def test_parts_come_in_order_behind_the_entries_and_one_that_damage_touches_is_lost(self) -> None:
+        [entry] = entries((300,))
+        parts = [Content(entry.id, place, bytes([place]) * size) for place, size in ((0, 65_536), (1, 65_536), (2, 7))]
+        writer = open_writer()
+        file = [writer.start(), writer.add(entry), *map(writer.add_content, parts), *writer.finish()]
+        data = b"".join(file)
+        reading = read(data, None, piece=777)
+        assert reading.ids == [entry.id]
+        assert [item for item in reading.items if isinstance(item, Content)] == parts
+        assert reading.summary.whole
+        torn = bytearray(data)
+        torn[10 + 65_552 + 5] ^= 1
+        reading = read(bytes(torn), None)
+        assert [item for item in reading.items if isinstance(item, Content)] == parts[2:]
+        assert not reading.summary.whole
+
+    @pytest.mark.parametrize("body", [b"", b"i" * 34, b"i" * 34 + bytes(65_537)])
+    def test_a_part_of_an_impossible_length_is_malformed(self, body: bytes) -> None:
+        hostile = TestHostileWriters()
+        summary = read(hostile.raw((1, hostile.MANIFEST), (4, body), (3, bytes(32))), None).summary
+        assert summary.malformed == 1
+        assert not summary.whole
 
 
 class TestHostileWriters:

@@ -232,7 +232,7 @@ class Node:
         """Take hold of a home; it is locked afterwards unless its key files open it.
 
         Without ``dial`` it stays by itself: no neighbour is called. ``capacity_bytes`` is what entries may take here,
-        None for half of the disk that they and what is free make up, at most 32 GiB. Files of followed spaces up to
+        None for all of the disk but 256 MiB, at most 32 GiB. Files of followed spaces up to
         ``files_auto_bytes`` are fetched without anybody asking for them.
         Raises NotFoundError when there is no node, StorageError when another process has it open.
         """
@@ -711,11 +711,14 @@ class Node:
             mail_of_ours = {id for person in people for id in person.authored(ids)}
             return mail_of_ours | {one.id for one in entries if one.header.author in standing.own}
 
-        capacity = self._capacity_bytes or quota.capacity(store.usage().bytes, self.space_left())
+        used = store.usage().bytes + store.content_bytes()
+        capacity = self._capacity_bytes or quota.capacity(used, self.space_left())
         if self._eviction.make_room(capacity, len(standing.paired), own, standing.contacts):
             for name in self.rooms:
                 while store.fold(name):
                     pass
+            while store.free_chunks():
+                pass
 
     def _admit_on_writer(
         self,

@@ -26,6 +26,10 @@ SPACE_MAX_BYTES: Final = 256 << 20
 """What one channel or group may take."""
 CAPACITY_MAX_BYTES: Final = 32 << 30
 """What the store takes at most of any disk."""
+CAPACITY_MIN_BYTES: Final = 512 << 20
+"""What it holds however little is free: others may fill the disk, and that is no reason to let go of mail."""
+RESERVE_BYTES: Final = 256 << 20
+"""What it leaves free, so that neighbours can go on bringing; see also ``SPACE_LOW_BYTES`` of the node."""
 POOLED: Final = 1 << 9
 """Ranks from here on are of the pool."""
 SLACK: Final = 32
@@ -47,7 +51,7 @@ def excess(held_bytes: int, limit_bytes: int) -> int:
 
 def capacity(used_bytes: int, free_bytes: int) -> int:
     """Bytes that the entries may take on a disk with ``free_bytes`` left beside the ``used_bytes`` they take now."""
-    return min(CAPACITY_MAX_BYTES, (used_bytes + free_bytes) // 2)
+    return min(CAPACITY_MAX_BYTES, max(CAPACITY_MIN_BYTES, used_bytes + free_bytes - RESERVE_BYTES))
 
 
 class Holdings(NamedTuple):

@@ -539,10 +539,16 @@ class Store:
     def drop_payloads(
         self, numbers: Sequence[int], spares: Callable[[Sequence[Entry]], set[bytes]], enough_bytes: int
     ) -> dict[int, int]:
-        """Drop payloads above 1 KiB, as ``let_go`` removes whole entries; number -> bytes freed."""
+        """Drop payloads above 1 KiB and contents in chunks, as ``let_go`` removes whole entries; number -> bytes freed.
+
+        Chunks that nothing names any more are still to be removed by ``free_chunks``.
+        """
 
         def act(t: Transaction) -> dict[int, int]:
-            size = "(SELECT length(data) FROM payload WHERE n = e.n)"
+            size = (
+                "ifnull((SELECT length(data) FROM payload WHERE n = e.n), 0)"
+                " + ifnull((SELECT held_bytes FROM file WHERE n = e.n), 0)"
+            )
             freed = _freed(t, numbers, size, spares, enough_bytes)
             for (id,) in t.query("SELECT id FROM entry WHERE n IN carray(?)", (_numbers(freed),)):
                 self.drop_payload(id)
@@ -674,7 +680,8 @@ class Store:
     # ---- reader ----
 
     def holdings(self, *, pooled: bool, space: bytes | None = None, large: bool = False) -> Holdings:
-        """What could be let go: of the pool or of the sets, of one space or of all; ``large``: with payloads > 1 KiB.
+        """What could be let go: of the pool or of the sets, of one space or of all; ``large``: what has more
+        than 1 KiB that nobody here asked for.
 
         Reads what the writer's open transaction has written.
         """
@@ -682,7 +689,7 @@ class Store:
 
         where = f"rank {'>=' if pooled else '<'} {POOLED}" + (f" AND space = {_SPACE}" if space else "")
         if large:
-            where += " AND n IN (SELECT n FROM payload)"
+            where += " AND n IN (SELECT n FROM payload UNION SELECT n FROM file WHERE held_bytes > 0 AND wanted = 0)"
         rows = self._database.read(f"SELECT n, rank, ts_ms FROM entry WHERE {where}", (space,) if space else ())
         columns = np.array(rows, np.int64).reshape(-1, 3)
         return Holdings(columns[:, 0], columns[:, 1], columns[:, 2])
@@ -822,7 +829,8 @@ class Store:
         return self._database.query(
             "SELECT e.id, s.id, f.size_bytes - f.held_bytes, f.wanted FROM file f JOIN entry e ON e.n = f.n"
             " JOIN space s ON s.n = e.space WHERE f.held_bytes < f.size_bytes AND e.whole = 1 AND s.followed"
-            " AND (f.wanted = 1 OR f.wanted = 0 AND f.size_bytes <= ?) ORDER BY f.n DESC LIMIT ?",
+            f" AND (f.wanted = 1 OR f.wanted = 0 AND f.size_bytes <= ? AND e.rank < {POOLED})"
+            " ORDER BY f.n DESC LIMIT ?",
             (auto_bytes, limit),
         )
 
@@ -890,15 +898,16 @@ class Store:
             *self._database.query("SELECT ifnull(sum(bytes), 0), ifnull(sum(entries), 0) FROM bucket WHERE pooled")[0]
         )
 
-    def content_bytes(self, space: bytes) -> int:
-        """What is here of the contents in chunks of a space, as if no two shared a chunk; not part of ``Usage``."""
-        return int(
-            self._database.query(
-                "SELECT ifnull(sum(f.held_bytes), 0) FROM file f JOIN entry e ON e.n = f.n"
-                f" WHERE f.held_bytes > 0 AND e.space = {_SPACE}",
-                (space,),
-            )[0][0]
-        )
+    def content_bytes(self, space: bytes | None = None) -> int:
+        """What is here of the contents in chunks, of a space or of all; not part of ``Usage``.
+
+        Chunks that several contents share count for each.
+        """
+        here = "SELECT ifnull(sum(f.held_bytes), 0) FROM file f"
+        if space is None:
+            return int(self._database.query(here)[0][0])
+        where = f"JOIN entry e ON e.n = f.n WHERE f.held_bytes > 0 AND e.space = {_SPACE}"
+        return int(self._database.query(f"{here} {where}", (space,))[0][0])
 
     def usage_of(self, space: bytes) -> Usage:
         """What the entries of a space take."""

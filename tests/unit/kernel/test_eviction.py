@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from outlast.kernel.entry import Entry
+from outlast.kernel.chunks import Chunk
+from outlast.kernel.entry import CHUNK_BYTES, Entry, encode_header, entry_id
 from outlast.kernel.eviction import Eviction
 from outlast.kernel.mail import MAIL_SPACE
 from outlast.kernel.quota import POOL_PART
@@ -95,6 +98,31 @@ def test_payloads_go_before_headers(keeping: Keeping) -> None:
     assert all(keeping.holds(*large))
     assert sum(keeping.store.get(one.id).payload is None for one in large) >= 10  # type: ignore[union-attr]
     assert keeping.store.bare() == [], "what was dropped is not asked for again"
+
+
+def test_contents_that_nobody_asked_for_go_with_the_payloads(keeping: Keeping) -> None:
+    store, (content, asked) = keeping.store, [large_content(b"a"), large_content(b"b")]
+    keeping.bring(FLOODER, content[0], asked[0])
+    store.want(asked[0].id)
+    for entry, chunks in (content, asked):
+        wanted, _ = store.open_content(entry.id)
+        assert wanted is not None
+        store.put_chunks([Chunk(entry.id, n, sha256(data).digest(), data) for n, data in enumerate(chunks)])
+    assert store.content_bytes() == 400_000
+    keeping.make_room(300_000)
+    assert store.content_bytes() == 200_000
+    assert store.progress(content[0].id) == (0, 200_000)
+    assert store.progress(asked[0].id) == (200_000, 200_000)
+
+
+def large_content(letter: bytes) -> tuple[Entry, list[bytes]]:
+    """An entry whose 200,000 bytes of content differ from chunk to chunk, and its chunks."""
+    data = b"".join(letter + number.to_bytes(3, "big") for number in range(50_000))
+    chunks = [data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES)]
+    manifest = b"".join(sha256(chunk).digest() for chunk in chunks)
+    header = msgspec.structs.replace(post(payload=manifest).header, payload_size=len(data))
+    encoded = encode_header(header)
+    return Entry(header, encoded, bytes(64), entry_id(encoded), manifest), chunks
 
 
 def test_own_entries_never_go_and_contacts_entries_go_last(keeping: Keeping) -> None:

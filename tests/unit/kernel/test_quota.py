@@ -9,7 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outlast.kernel.entry import Header
-from outlast.kernel.quota import POOLED, SLICE, Holdings, Payers, capacity, excess, order, rank_of
+from outlast.kernel.quota import (
+    CAPACITY_MIN_BYTES,
+    POOLED,
+    RESERVE_BYTES,
+    SLICE,
+    Holdings,
+    Payers,
+    capacity,
+    excess,
+    order,
+    rank_of,
+)
 from outlast.kernel.stamp import mint, strength
 from tests.unit.kernel.entries import post
 
@@ -58,10 +69,12 @@ def test_what_is_over_a_quota_goes_and_a_little_more(held: int, limit: int) -> N
         assert limit - limit // 16 <= held - over <= limit
 
 
-def test_the_store_leaves_half_of_a_disk_free() -> None:
-    assert capacity(0, 100) == 50
-    assert capacity(50, 50) == 50
-    assert capacity(0, 2**50) == 32 << 30
+def test_the_store_leaves_a_reserve_and_a_full_disk_is_no_reason_to_let_go_of_a_little_mail() -> None:
+    gib = 1 << 30
+    assert capacity(gib, 4 * gib) == 5 * gib - RESERVE_BYTES
+    assert capacity(100, 0) == CAPACITY_MIN_BYTES
+    assert capacity(2 * gib, 0) == 2 * gib - RESERVE_BYTES
+    assert capacity(0, 2**50) == 32 * gib
 
 
 def test_the_lowest_priority_goes_first_then_the_oldest() -> None:

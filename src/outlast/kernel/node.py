@@ -1062,7 +1062,7 @@ class Node:
     async def _run_sweep(self) -> None:
         """Remove chunks whose entries expired, were ended or dropped: a few at a time, so that nobody waits long."""
         while True:
-            cursor = self._cursor
+            cursor = self.cursor
             with contextlib.suppress(StorageError):
                 await self._free_chunks(self.open_store)
             await self.wait_store(cursor)

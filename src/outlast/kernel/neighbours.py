@@ -339,15 +339,17 @@ class Neighbours:
             began = self._node.loop.time()
             try:
                 channel = await opens()
+                bits_per_s = channel.link.bits_per_s
+                try:
+                    if await self._run(channel, peer):
+                        wait_s = RETRY_MIN_S
+                finally:
+                    await channel.close()
             except OutlastError as error:
                 self._errors[peer] = str(error)
                 self._node.touch()
             except Exception:
                 self._failed(peer)
-            else:
-                bits_per_s = channel.link.bits_per_s
-                if await self._run(channel, peer):
-                    wait_s = RETRY_MIN_S
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s * random.uniform(0.5, 1.0)):
                     await wake.wait()

@@ -46,7 +46,7 @@ class Counts(msgspec.Struct, frozen=True):
     peers_connected: Annotated[int, Meta(description="Of these, how many are connected now")]
     callers_connected: Annotated[int, Meta(description="Other nodes that are connected because they called")]
     door_waiting: Annotated[int, Meta(description="Entries that wait to be examined")]
-    outbox_waiting: Annotated[int, Meta(description="Entries in open vaults that are not in the store yet")]
+    outbox_waiting: Annotated[int, Meta(description="What was written here and is not in the store yet")]
     changes_unfolded: Annotated[int, Meta(description="Changes that the view which lags most has not seen yet")]
     clock_warning: Annotated[int, Meta(description="1 while the clock cannot be right")]
     pruning_stopped: Annotated[int, Meta(description="1 while what is over is kept, because the date is in doubt")]
@@ -89,7 +89,7 @@ def count(node: Node) -> Counts:
         peers_connected=sum(peer.added and peer.connected for peer in peers),
         callers_connected=sum(not peer.added for peer in peers),
         door_waiting=node.waiting(),
-        outbox_waiting=sum(int(one.query("SELECT count(*) FROM outbox")[0][0]) for one in node.people.values()),
+        outbox_waiting=sum(person.outbox.waiting() for person in node.people.values()),
         changes_unfolded=store.behind() if store else 0,
         clock_warning=int(node.clock_warning() is not None),
         pruning_stopped=int(node.pruning_stopped() is not None),

@@ -10,6 +10,7 @@ import pytest
 from outlast.kernel.entry import Entry
 from outlast.kernel.eviction import Eviction
 from outlast.kernel.mail import MAIL_SPACE
+from outlast.kernel.metrics import Metrics
 from outlast.kernel.quota import POOL_PART
 from outlast.kernel.room import Event
 from outlast.kernel.store import ALL, DECLINED_MAX, Incoming, Scope, Store
@@ -35,7 +36,7 @@ class Keeping:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.eviction = Eviction(store)
+        self.eviction = Eviction(store, Metrics())
         self.own: set[bytes] = set()
         self.contacts: set[bytes] = set()
 

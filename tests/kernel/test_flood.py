@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from outlast.kernel import mail, quota, sync
-from outlast.kernel.entry import DAY_MS, Entry, Header, encode_header, entry_id, expiry_day, pack, signing_input
+from outlast.kernel.entry import DAY_MS, Entry, Header, expiry_day, pack, sign_entry
 from outlast.kernel.identity import SigningKey
 from outlast.kernel.links import tcp
 from outlast.kernel.person import Person
@@ -80,8 +80,7 @@ def junk(space: bytes, now_ms: int, number: int) -> Entry:
         tags=(os.urandom(16),) if mailed else (),
         stamp_nonce=0,
     )
-    data = encode_header(header)
-    return Entry(header, data, author.sign(signing_input(data)), entry_id(data), payload)
+    return sign_entry(header, author, payload)
 
 
 async def pair(one: Person, other: Person) -> None:

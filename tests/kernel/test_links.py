@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from outlast.kernel import forward
 from outlast.kernel.home import Home
 from outlast.kernel.links.link import Cost, Link, LinkError, Way
 from outlast.kernel.node import Node
 from outlast.kernel.person import Person
 from outlast.kernel.room import Room
-from outlast.testing import Pipe, pipe
-from tests.kernel.society import POST, TOY, Note, befriend, events, hears, story, until, write
+from outlast.testing import FakeClock, Pipe, pipe
+from tests.kernel.society import POST, TOY, Note, befriend, events, hears, notes, story, until, write
 
 ALARM = replace(POST, name="toy.alarm", priority=0)
 DAY_MS = 86_400_000
@@ -72,13 +74,16 @@ async def settled(home: Home, name: str, rooms: Sequence[Room]) -> bytes:
 
 
 @asynccontextmanager
-async def two(folder: Path, road: Road) -> AsyncIterator[Two]:
+async def two(folder: Path, road: Road, clock: Callable[[], int] | None = None) -> AsyncIterator[Two]:
     """Anna's node calls, Boris's answers; nothing is exchanged before they are friends."""
     homes = [Home(folder / name) for name in ("anna", "boris")]
     keys = [await settled(home, name, [room()]) for home, name in zip(homes, ("anna", "boris"), strict=True)]
     road.closed = True
     calls, answers = room(Way("road", road.opens, keys[1])), room(Way("road", road.takes))
-    async with await Node.open(homes[0], rooms=[calls]) as one, await Node.open(homes[1], rooms=[answers]) as other:
+    async with (
+        await Node.open(homes[0], rooms=[calls], system_ms=clock) as one,
+        await Node.open(homes[1], rooms=[answers], system_ms=clock) as other,
+    ):
         people = Two(next(iter(one.people.values())), next(iter(other.people.values())))
         await befriend(people.anna, people.boris)
         yield people
@@ -88,9 +93,10 @@ def is_linked(person: Person) -> bool:
     return any(live.in_step for live in person.node.neighbours._live)
 
 
-async def open_road(road: Road, nodes: Two) -> None:
+async def open_road(road: Road, nodes: Two, *, in_step: bool = True) -> None:
     road.closed = False
-    await until(lambda: is_linked(nodes.anna) and is_linked(nodes.boris), nodes.anna, nodes.boris)
+    if in_step:
+        await until(lambda: is_linked(nodes.anna) and is_linked(nodes.boris), nodes.anna, nodes.boris)
 
 
 def posts(person: Person) -> int:
@@ -174,6 +180,31 @@ def test_a_slow_or_metered_link_carries_letters_and_alarms_alone(
             assert posts(boris) == (0 if is_urgent_alone else 31)
 
     run()
+
+
+@story
+async def test_a_metered_link_carries_a_days_bytes_and_goes_on_the_next_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "METERED_DAY_BYTES", 20_000)
+    clock = FakeClock(int(time.time() * 1000))
+    road = Road(bits_per_s=10_000_000, cost=Cost.METERED)
+    async with two(tmp_path, road, clock) as nodes:
+        anna, boris = nodes.anna, nodes.boris
+        for number in range(20):
+            await write(anna, boris, f"letter {number} ".ljust(3000, "."))
+        await open_road(road, nodes, in_step=False)
+        await until(lambda: len(notes(boris)) >= 2, boris)
+        await road.pipes[-1][0].close()
+        await until(lambda: len(road.pipes) == 2, anna)
+        await until(lambda: bool(anna.node.neighbours._live), anna)
+        first = road.pipes[0][0].sent_bytes
+        assert first <= 20_000 + 10_000, first
+        arrived = len(notes(boris))
+        assert arrived < 10
+        clock.advance(DAY_MS)
+        await road.pipes[-1][0].close()
+        await until(lambda: len(notes(boris)) > arrived, boris)
 
 
 @story

@@ -11,6 +11,7 @@ from random import Random
 from outlast.kernel.entry import DAY_MS
 from outlast.kernel.person import Person
 from tests.kernel.society import POST, Note, Society, befriend, bundle, events, notes, society, write
+from tests.kernel.test_groups import group, say, texts
 
 NAMES = ("anna", "boris", "clara", "darek")
 STEPS = 40
@@ -29,26 +30,32 @@ class NodeTown:
         self.letters: list[tuple[str, str, str, bytes]] = []
         self.posts: set[bytes] = set()
         self.space = b""
+        self.said: dict[bytes, list[str]] = {}
+        """In each closed group, by its space."""
         self.script: list[str] = []
 
     def person(self, name: str) -> Person:
         return self.nodes.person(name)
 
     async def found(self) -> None:
-        """All know each other and follow one channel; nobody is linked."""
+        """All know each other, follow one channel and belong to two closed groups; nobody is linked."""
         people = [await self.nodes.join(name) for name in NAMES]
         for one, other in combinations(people, 2):
             await befriend(one, other)
         self.space = await people[0].node.new_space(people[0], "Town")
         for person in people[1:]:
             await person.node.follow(self.space)
+        for kind in ("members", "sealed"):
+            self.said[await group(kind, *people)] = []
         for name in NAMES:
             self.ports[name] = await self.person(name).node.listen("127.0.0.1", 0)
 
     async def happen(self) -> None:
         """One thing, and a little time for what goes on beside it."""
         one, other = self.random.sample(NAMES, 2)
-        what = self.random.choice(("letter", "letter", "post", "post", "link", "link", "part", "restart", "stick"))
+        what = self.random.choice(
+            ("letter", "letter", "post", "post", "group", "group", "link", "link", "part", "restart", "stick")
+        )
         self.script.append(f"{what} {one} {other}")
         match what:
             case "letter":
@@ -60,6 +67,10 @@ class NodeTown:
                 person = self.person(one)
                 entry = await person.node.append(person, self.space, POST.name, Note(text), life_ms=20 * DAY_MS)
                 self.posts.add(entry.id)
+            case "group":
+                space = self.random.choice(list(self.said))
+                self.said[space].append(f"{len(self.said[space])} from {one}")
+                await say(self.person(one), space, self.said[space][-1])
             case "link":
                 await self.link(one, other)
             case "part":
@@ -98,6 +109,9 @@ class NodeTown:
             due = sorted(text for _, to, text, _ in self.letters if to == name)
             came = notes(person)
             lines += [f"{name} has {len(came)} letters of {len(due)}"] if came != due else []
+            for space, said in self.said.items():
+                heard = texts(person, space)
+                lines += [f"{name} has {len(heard)} of {len(said)} in a group"] if sorted(heard) != sorted(said) else []
         for sender, to, text, letter in self.letters:
             if "received" not in events(self.person(sender), letter):
                 lines.append(f"{sender} does not know that {to} has {text[:3]}")
@@ -131,5 +145,5 @@ async def live_through(folder: Path, seed: int) -> None:
             live = node.query("SELECT * FROM view_toy_post ORDER BY id")
             await node.rebuild()
             assert node.query("SELECT * FROM view_toy_post ORDER BY id") == live
-            assert {row[0] for row in live} == town.posts
+            assert {id for id, space in live if space == town.space} == town.posts
             assert not node.failed.done()

@@ -38,6 +38,8 @@ class Counts(msgspec.Struct, frozen=True):
     people_unlocked: Annotated[int, Meta(description="Vaults that are open")]
     entries: Annotated[int, Meta(description="Entries held")]
     entry_bytes: Annotated[int, Meta(description="Bytes of the entries held")]
+    pool_entries: Annotated[int, Meta(description="Of the entries, those that strangers brought")]
+    pool_bytes: Annotated[int, Meta(description="Bytes of those")]
     store_file_bytes: Annotated[int, Meta(description="Bytes of the store's files, the write-ahead log included")]
     vault_file_bytes: Annotated[int, Meta(description="Bytes of the vaults' files")]
     disk_free_bytes: Annotated[int, Meta(description="Bytes free on the disk of the home")]
@@ -46,7 +48,7 @@ class Counts(msgspec.Struct, frozen=True):
     peers_connected: Annotated[int, Meta(description="Of these, how many are connected now")]
     callers_connected: Annotated[int, Meta(description="Other nodes that are connected because they called")]
     door_waiting: Annotated[int, Meta(description="Entries that wait to be examined")]
-    outbox_waiting: Annotated[int, Meta(description="Entries in open vaults that are not in the store yet")]
+    outbox_waiting: Annotated[int, Meta(description="What was written here and is not in the store yet")]
     changes_unfolded: Annotated[int, Meta(description="Changes that the view which lags most has not seen yet")]
     clock_warning: Annotated[int, Meta(description="1 while the clock cannot be right")]
     pruning_stopped: Annotated[int, Meta(description="1 while what is over is kept, because the date is in doubt")]
@@ -54,6 +56,8 @@ class Counts(msgspec.Struct, frozen=True):
     admitted: Annotated[int, _total("Entries taken in, those written here included")]
     refused: Annotated[dict[str, int], _totals("Entries turned away, by the rule that did it", "rule")]
     expired: Annotated[int, _total("Entries removed because their time was over")]
+    evicted: Annotated[int, _total("Entries let go because a quota was full")]
+    payloads_dropped: Annotated[int, _total("Payloads let go for the same reason; their headers stay")]
     link_bytes_in: Annotated[dict[str, int], _totals("Bytes that came, by the kind of link", "link")]
     link_bytes_out: Annotated[dict[str, int], _totals("Bytes that went out, by the kind of link", "link")]
 
@@ -75,12 +79,14 @@ async def metrics(call: Call[Nothing]) -> Counts:
 def count(node: Node) -> Counts:
     """The counts of a node, locked or not."""
     store, counted, peers = node.store, node.metrics, [] if node.locked else node.peers()
-    usage = store.usage() if store else None
+    usage, pool = (store.usage(), store.pool_usage()) if store else (None, None)
     return Counts(
         locked=int(node.locked),
         people_unlocked=len(node.people),
         entries=usage.entries if usage else 0,
         entry_bytes=usage.bytes if usage else 0,
+        pool_entries=pool.entries if pool else 0,
+        pool_bytes=pool.bytes if pool else 0,
         store_file_bytes=_size(node, "store.db*"),
         vault_file_bytes=_size(node, "people/*/vault.db*"),
         disk_free_bytes=node.space_left(),
@@ -89,7 +95,7 @@ def count(node: Node) -> Counts:
         peers_connected=sum(peer.added and peer.connected for peer in peers),
         callers_connected=sum(not peer.added for peer in peers),
         door_waiting=node.waiting(),
-        outbox_waiting=sum(int(one.query("SELECT count(*) FROM outbox")[0][0]) for one in node.people.values()),
+        outbox_waiting=sum(person.outbox.waiting() for person in node.people.values()),
         changes_unfolded=store.behind() if store else 0,
         clock_warning=int(node.clock_warning() is not None),
         pruning_stopped=int(node.pruning_stopped() is not None),
@@ -97,6 +103,8 @@ def count(node: Node) -> Counts:
         admitted=counted.admitted,
         refused=dict(counted.refused),
         expired=counted.expired,
+        evicted=counted.evicted,
+        payloads_dropped=counted.payloads_dropped,
         link_bytes_in=dict(counted.link_bytes_in),
         link_bytes_out=dict(counted.link_bytes_out),
     )

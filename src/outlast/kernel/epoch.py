@@ -35,7 +35,7 @@ from outlast.kernel.entry import (
     expiry_day,
 )
 from outlast.kernel.identity import SigningKey, derive
-from outlast.kernel.log import Head, next_header, sign_entry
+from outlast.kernel.log import Head, finish_entry, next_header
 
 SECRET_BYTES: Final = 32
 SEALED_KIND: Final = "sealed"
@@ -149,7 +149,7 @@ def seal_entry(
     sealed = crypto_aead_xchacha20poly1305_ietf_encrypt(
         padded, _bound(header), nonce, derive(epoch_key(space, secrets), _SEAL_LABEL)
     )
-    return sign_entry(author, header, bytes((len(epochs),)) + b"".join(epochs) + nonce + sealed)
+    return finish_entry(author, header, bytes((len(epochs),)) + b"".join(epochs) + nonce + sealed)
 
 
 def epochs_of(entry: Entry) -> Sequence[bytes]:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from outlast.kernel.entry import Entry
 from outlast.kernel.mail import MAIL_SPACE
+from outlast.kernel.metrics import Metrics
 from outlast.kernel.quota import POOL_PART, SPACE_MAX_BYTES, Payers, excess, order
 from outlast.kernel.space import NO_SPACE
 from outlast.kernel.store import Store
@@ -17,12 +18,11 @@ Spares = Callable[[Sequence[Entry]], set[bytes]]
 class Eviction:
     """Makes room in one store, on the writer's thread. It remembers in memory who brought what."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, metrics: Metrics) -> None:
         """For a store that was just opened."""
         self._store = store
+        self._metrics = metrics
         self.payers = Payers(store.cursor())
-        self.entries = 0
-        """How many entries were let go since then."""
         self._stuck: dict[bytes | str, int] = {}
         """By quota: the bytes above it that may not go."""
 
@@ -91,8 +91,10 @@ class Eviction:
                 for number, size in gone.items():
                     self.payers.release(number, size)
                 freed += sum(gone.values())
-                if not large:
-                    self.entries += len(gone)
+                if large:
+                    self._metrics.payloads_dropped += len(gone)
+                else:
+                    self._metrics.evicted += len(gone)
                 if freed >= over:
                     break
         return freed

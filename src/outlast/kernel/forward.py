@@ -68,11 +68,14 @@ class Carriage(NamedTuple):
     """How long the other side may owe an answer."""
 
 
-def carriage(bits_per_s: int, *, metered: bool) -> Carriage:
+def carriage(bits_per_s: int, *, half_duplex: bool = False, metered: bool = False) -> Carriage:
     """What goes over a link that carries so many bits a second (from 1), and may cost somebody money.
 
-    A slow link carries half of a day: the other half is for what comes back.
+    A slow link carries half of a day: the other half is for what comes back. Where one end sends at a time, both share
+    what it carries.
     """
+    if half_duplex:
+        bits_per_s //= 2
     bytes_per_s = max(1, bits_per_s // 8)
     slow = bits_per_s < SLOW_BITS_PER_S
     day_bytes = bytes_per_s * _DAY_S // 2 if slow else None

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from outlast.kernel.entry import VERSION, Entry, Header, encode_header, entry_id, expiry_day, signing_input
+from outlast.kernel.entry import VERSION, Entry, Header, expiry_day, sign_entry
 from outlast.kernel.identity import SigningKey
 from outlast.kernel.stamp import mint
 
@@ -93,7 +93,7 @@ def next_entry(
         life_ms=life_ms,
         priority=priority,
     )
-    return sign_entry(author, header, payload, stamp_bits)
+    return finish_entry(author, header, payload, stamp_bits)
 
 
 def next_header(
@@ -127,10 +127,9 @@ def next_header(
     )
 
 
-def sign_entry(author: SigningKey, header: Header, payload: bytes, stamp_bits: int = 0) -> Entry:
+def finish_entry(author: SigningKey, header: Header, payload: bytes, stamp_bits: int = 0) -> Entry:
     """The entry of a header that stands but for its payload's hash, and its stamp if ``stamp_bits`` are to be spent."""
     payload_hash = sha256(payload).digest()
     nonce = mint(header.space, header.expires_day, header.author, payload_hash, stamp_bits) if stamp_bits else 0
     header = msgspec.structs.replace(header, payload_hash=payload_hash, stamp_nonce=nonce)
-    data = encode_header(header)
-    return Entry(header, data, author.sign(signing_input(data)), entry_id(data), payload)
+    return sign_entry(header, author, payload)

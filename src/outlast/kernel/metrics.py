@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Metrics:
-    """Counts that only grow. Who counts adds to them on the event loop; who asks reads them there."""
+    """Counts that only grow. Each is added to on one thread alone: what eviction counts on the writer's."""
 
     admitted: int = 0
     """Entries that came in by the door, those written here included."""
@@ -16,6 +16,10 @@ class Metrics:
     """Entries turned away, by the code of the rule (``admit.Rule``)."""
     expired: int = 0
     """Entries removed because their time was over."""
+    evicted: int = 0
+    """Entries let go because a quota was full."""
+    payloads_dropped: int = 0
+    """Payloads let go for the same reason while their headers stay."""
     sessions: int = 0
     """Sessions with other nodes that were begun."""
     link_bytes_in: Counter[str] = field(default_factory=Counter)

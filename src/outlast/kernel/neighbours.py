@@ -27,7 +27,7 @@ from outlast.kernel.chunks import Chunk, Downloads, is_chunked
 from outlast.kernel.forward import Carriage, Offer, carriage
 from outlast.kernel.links import tcp
 from outlast.kernel.links.channel import Channel, answer, call
-from outlast.kernel.links.link import Cost, Link, LinkError, Way
+from outlast.kernel.links.link import Cost, Duplex, Link, LinkError, Way
 from outlast.kernel.noise import Pattern
 from outlast.kernel.snapshots import Snapshots
 from outlast.kernel.store import Scope
@@ -336,20 +336,25 @@ class Neighbours:
         while True:
             while (rival := self._rival(peer, bits_per_s)) is not None:
                 await rival.over.wait()
+            began = self._node.loop.time()
             try:
                 channel = await opens()
+                bits_per_s = channel.link.bits_per_s
+                try:
+                    if await self._run(channel, peer):
+                        wait_s = RETRY_MIN_S
+                finally:
+                    await channel.close()
             except OutlastError as error:
                 self._errors[peer] = str(error)
                 self._node.touch()
             except Exception:
                 self._failed(peer)
-            else:
-                bits_per_s = channel.link.bits_per_s
-                if await self._run(channel, peer):
-                    wait_s = RETRY_MIN_S
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s * random.uniform(0.5, 1.0)):
                     await wake.wait()
+                    # However often somebody says so, nobody is called twice in a moment.
+                    await asyncio.sleep(began + RETRY_MIN_S - self._node.loop.time())
             wake.clear()
             wait_s = min(wait_s * 2, RETRY_MAX_S)
 
@@ -436,7 +441,7 @@ class Neighbours:
             await channel.close()
             return False
         spaces, access = node.named()
-        bounds = carriage(link.bits_per_s, metered=link.cost is Cost.METERED)
+        bounds = carriage(link.bits_per_s, half_duplex=link.duplex is Duplex.HALF, metered=link.cost is Cost.METERED)
         limits = sync.Limits(intake_bytes=node.share_left(peer), output_bytes=self._output_left(link, bounds))
         session = sync.Session(
             initiator=initiator,

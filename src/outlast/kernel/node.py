@@ -340,7 +340,7 @@ class Node:
             await self.write(store.close)
             raise
         self.cursor = store.cursor()
-        self._eviction = Eviction(store)
+        self._eviction = Eviction(store, self.metrics)
         self.store = store
         self._spawn(
             "node",

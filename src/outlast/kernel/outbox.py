@@ -130,6 +130,10 @@ class Outbox:
         self._pending.extend(unpack(bytes(row[0]))[0] for row in rows)
         await self.flush()
 
+    def waiting(self) -> int:
+        """Letters that are to be sealed, and entries that are to go to the door."""
+        return len(self._queue) + len(self._pending)
+
     def enqueue(
         self, to: bytes, kind: str, body: bytes, local: Callable[[bytes], RowChanges] | None
     ) -> asyncio.Future[bytes]:

@@ -24,9 +24,7 @@ from outlast.kernel.entry import (
     VERSION,
     Entry,
     Header,
-    encode_header,
-    entry_id,
-    signing_input,
+    sign_entry,
 )
 from outlast.kernel.epoch import SECRET_BYTES, commitment
 from outlast.kernel.identity import IdentityError, SigningKey, check_name, derive, read_certificate
@@ -95,8 +93,7 @@ def make_genesis(owner: SigningKey, body: SpaceBody, ts_ms: int) -> Entry:
         tags=(),
         stamp_nonce=0,
     )
-    data = encode_header(header)
-    entry = Entry(header, data, owner.sign(signing_input(data)), entry_id(data), payload)
+    entry = sign_entry(header, owner, payload)
     if not is_valid_genesis(entry, body):
         raise UsageError("a channel needs a name, its owner's certificate and at most 16 signers")
     return entry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,18 @@ async def test_a_session_a_letter_and_a_stick_are_counted_at_both_ends(tmp_path:
         assert mine["link_bytes_out"]["tcp"] >= theirs["link_bytes_in"]["tcp"] > 300
         assert mine["store_file_bytes"] > 4096 < mine["vault_file_bytes"]
         assert mine["door_waiting"] == mine["outbox_waiting"] == mine["changes_unfolded"] == 0
+
+
+@story
+async def test_what_waits_in_the_outbox_is_counted_until_it_is_in_the_store(tmp_path: Path) -> None:
+    async with society(tmp_path) as nodes:
+        anna, boris = await friends(nodes)
+        sending = asyncio.ensure_future(write(anna, boris, "on its way"))
+        await asyncio.sleep(0)
+        assert counted(anna.node)["outbox_waiting"] == 1
+        await sending
+        await settle(anna)
+        assert counted(anna.node)["outbox_waiting"] == 0
 
 
 @story

@@ -27,7 +27,7 @@ from outlast.kernel.epoch import (
     seal_entry,
 )
 from outlast.kernel.identity import SigningKey, derive
-from outlast.kernel.log import Head, sign_entry
+from outlast.kernel.log import Head, finish_entry
 from tests.unit.kernel.people import NOW_MS, secret, stream
 
 SPACE = secret("space")
@@ -50,7 +50,7 @@ def sealed(inner: Inner = INNER, **fields: Any) -> Entry:
 def altered(entry: Entry, payload: bytes | None = None, **fields: Any) -> Entry:
     """The entry with other fields or another payload, signed by its author again."""
     header = msgspec.structs.replace(entry.header, **fields)
-    return sign_entry(AUTHOR, header, entry.payload if payload is None else payload)  # type: ignore[arg-type]
+    return finish_entry(AUTHOR, header, entry.payload if payload is None else payload)  # type: ignore[arg-type]
 
 
 class TestKeys:
@@ -133,7 +133,7 @@ class TestOpening:
         entry, thief = sealed(), SigningKey.from_seed(secret("thief"))
         header = msgspec.structs.replace(entry.header, author=thief.public)
         with pytest.raises(EpochError, match="altered"):
-            open_entry(sign_entry(thief, header, entry.payload or b""), SECRETS)
+            open_entry(finish_entry(thief, header, entry.payload or b""), SECRETS)
 
     @given(st.data())
     def test_no_byte_can_be_changed(self, data: st.DataObject) -> None:
@@ -176,7 +176,7 @@ def by_hand(header: Header, inner: Inner) -> Entry:
         nonce,
         derive(epoch_key(SPACE, SECRETS), b"outlast/epoch/seal/1"),
     )
-    return sign_entry(AUTHOR, header, bytes((len(epochs),)) + b"".join(epochs) + nonce + box)
+    return finish_entry(AUTHOR, header, bytes((len(epochs),)) + b"".join(epochs) + nonce + box)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from outlast.kernel.chunks import Chunk
 from outlast.kernel.entry import CHUNK_BYTES, Entry, encode_header, entry_id
 from outlast.kernel.eviction import Eviction
 from outlast.kernel.mail import MAIL_SPACE
+from outlast.kernel.metrics import Metrics
 from outlast.kernel.quota import POOL_PART
 from outlast.kernel.room import Event
 from outlast.kernel.store import ALL, DECLINED_MAX, Incoming, Scope, Store
@@ -38,7 +39,8 @@ class Keeping:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.eviction = Eviction(store)
+        self.metrics = Metrics()
+        self.eviction = Eviction(store, self.metrics)
         self.own: set[bytes] = set()
         self.contacts: set[bytes] = set()
 
@@ -218,3 +220,10 @@ def test_an_entry_can_be_given_the_looks_of_those_that_came(keeping: Keeping) ->
     keeping.bring(FRIEND, post(2))
     assert [store.is_like(SPACE, number) for number in (1, 2, 3)] == [True, False, False]
     assert not store.is_like(MAIL_SPACE, 1)
+
+
+def test_what_was_let_go_is_counted(keeping: Keeping) -> None:
+    keeping.bring(FLOODER, *(post(n) for n in range(100)), pooled=True)
+    keeping.make_room(50 * SIZE)
+    gone = 100 - sum(keeping.holds(*(post(n) for n in range(100))))
+    assert keeping.metrics.evicted == gone > 0

@@ -99,10 +99,11 @@ def test_nobody_can_use_up_the_share_of_a_paired_neighbour(
 
 
 def test_a_slow_link_is_offered_what_is_urgent_alone_and_a_fast_one_everything() -> None:
-    assert carriage(SLOW_BITS_PER_S - 1, metered=False).priority_max == 1
-    assert carriage(SLOW_BITS_PER_S, metered=False).priority_max == 7
+    assert carriage(SLOW_BITS_PER_S - 1).priority_max == 1
+    assert carriage(SLOW_BITS_PER_S).priority_max == 7
+    assert carriage(SLOW_BITS_PER_S, half_duplex=True) == carriage(SLOW_BITS_PER_S // 2)
     assert carriage(10**9, metered=True).priority_max == 1
-    assert carriage(10**9, metered=False).day_bytes is None
+    assert carriage(10**9).day_bytes is None
 
 
 def test_what_is_above_the_priority_of_a_link_is_not_offered_there() -> None:

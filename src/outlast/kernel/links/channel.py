@@ -91,7 +91,9 @@ class Channel:
         self._sent_at = self._loop.time()
         self._sending = asyncio.Lock()
         self._open = True
-        self._beat = self._loop.create_task(self._show_life())
+        self._listens_since: float | None = None
+        self._sends_since: float | None = None
+        self._tasks = [self._loop.create_task(act) for act in (self._watch(), self._show_life())]
 
     async def send(self, data: bytes) -> None:
         """Send one message (1 B to 1 MiB); waits while the link can take no more.
@@ -117,12 +119,11 @@ class Channel:
             self._take(self._transport.decrypt(self._early.popleft()))
         while not self._messages:
             # Silence counts only while somebody listens: a busy end does not blame the other.
+            self._listens_since = self._loop.time()
             try:
-                async with asyncio.timeout(SILENCE_MAX_S):
-                    data = await self.link.receive()
-            except TimeoutError:
-                await self.close()
-                return None
+                data = await self.link.receive()
+            finally:
+                self._listens_since = None
             if not data:
                 return None
             self.bytes_received += len(data)
@@ -133,7 +134,8 @@ class Channel:
     async def close(self) -> None:
         """Close the link. Never fails."""
         self._open = False
-        self._beat.cancel()
+        for task in self._tasks:
+            task.cancel()
         await self.link.close()
 
     async def _write(self, plain: bytes) -> None:
@@ -141,17 +143,16 @@ class Channel:
         if not self._open:
             raise LinkError(f"the link to {self.address} is closed")
         frame = encode_frame(self._transport.encrypt(plain))
-        self._sent_at = self._loop.time()
+        link, mtu = self.link, self.link.mtu
         try:
-            for at in range(0, len(frame), self.link.mtu):
-                async with asyncio.timeout(SILENCE_MAX_S):
-                    await self.link.send(frame[at : at + self.link.mtu])
-        except TimeoutError:
-            self._open = False
-            raise LinkError(f"the link to {self.address} takes nothing any more") from None
+            for at in range(0, len(frame), mtu):
+                self._sent_at = self._sends_since = self._loop.time()
+                await link.send(frame[at : at + mtu])
         except BaseException:
             self._open = False
             raise
+        finally:
+            self._sends_since = None
         self.bytes_sent += len(frame)
 
     def _take(self, plain: bytes) -> None:
@@ -165,6 +166,16 @@ class Channel:
         self._partial.clear()
         if message:
             self._messages.append(message)
+
+    async def _watch(self) -> None:
+        """Give up a link on which nothing arrives, or that takes nothing, for too long."""
+        while True:
+            await asyncio.sleep(KEEPALIVE_S / 4)
+            waits = [since for since in (self._listens_since, self._sends_since) if since is not None]
+            if waits and self._loop.time() - min(waits) > SILENCE_MAX_S:
+                self._open = False
+                await self.link.close()
+                return
 
     async def _show_life(self) -> None:
         """Show a sign of life where one is due."""

@@ -81,14 +81,20 @@ class TcpLink:
     async def close(self) -> None:
         """Close the connection, once what was sent is out or 5 s have passed."""
         self._writer.close()
-        with contextlib.suppress(*_Closed):
+        try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._writer.wait_closed()
-        self.abort()
+        except _Closed:
+            self.abort()
+        except asyncio.CancelledError:
+            self.abort()
+            raise
 
     def abort(self) -> None:
         """Close it at once; what was sent may be lost."""
-        self._writer.transport.abort()
+        # A transport that was closed with a backlog has no loop any more, and cannot be aborted then.
+        with contextlib.suppress(AttributeError):
+            self._writer.transport.abort()
 
 
 class Listener:

@@ -345,6 +345,26 @@ def test_the_end_of_a_link_is_no_error_and_a_closed_one_takes_nothing() -> None:
     asyncio.run(run())
 
 
+def test_a_link_that_is_closed_with_much_still_to_be_written_writes_it_first() -> None:
+    async def run() -> None:
+        async with linked() as (caller, called):
+            for _ in range(7):
+                await caller.send(bytes(MESSAGE_MAX_BYTES))
+
+            async def read() -> int:
+                count = 0
+                while await called.receive() is not None:
+                    count += 1
+                return count
+
+            reading = asyncio.create_task(read())
+            await caller.close()
+            await caller.close()
+            assert await reading == 7
+
+    asyncio.run(run())
+
+
 def test_an_idle_link_stays_open_by_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channels, "KEEPALIVE_S", 0.02)
     monkeypatch.setattr(channels, "SILENCE_MAX_S", 0.5)

@@ -159,7 +159,7 @@ def test_a_flood_by_strangers_moves_nothing_and_costs_friends_nothing_afterwards
             pool = anna.node.open_store.pool_usage()
             assert pool.bytes <= each * 500
             assert 0 < pool.entries < 2 * each, "some of the flood was let go of"
-            print(f"flood: {2 * each} brought, {pool.entries} in the pool, {anna.node._eviction.entries} let go of")
+            print(f"flood: {2 * each} brought, {pool.entries} in the pool, {anna.node.metrics.evicted} let go of")
             costs = [await met_again(nodes, anna, "carl", sent) for _ in range(10)]
             print(f"flood: a sync took {before} bytes before it and {costs} after it")
             assert max(costs[1:]) <= before + 64, f"syncs grew from {before} to {costs}"

@@ -141,6 +141,7 @@ def test_a_flood_by_strangers_moves_nothing_and_costs_friends_nothing_afterwards
             await nodes.leave("boris")
             await pair(anna, carl)
             await hears(carl, *(f"to carl {number}" for number in range(LETTERS)))
+            await met_again(nodes, anna, "carl", sent)
             before = await met_again(nodes, anna, "carl", sent)
 
             port = await anna.node.listen("127.0.0.1", 0)

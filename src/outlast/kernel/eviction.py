@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
+from functools import partial
 from typing import Literal
 
 from outlast.kernel.entry import Entry
 from outlast.kernel.mail import MAIL_SPACE
 from outlast.kernel.metrics import Metrics
-from outlast.kernel.quota import POOL_PART, SPACE_MAX_BYTES, Payers, excess, order
+from outlast.kernel.quota import EARLIER, POOL_PART, SPACE_MAX_BYTES, WINDOW, Holding, Payers, excess, worst_first
 from outlast.kernel.space import NO_SPACE
 from outlast.kernel.store import Store
 
@@ -83,18 +84,36 @@ class Eviction:
         """Free ``over`` bytes if that much may go: payloads first, then whole entries; returns the bytes freed."""
         freed = 0
         for large, act in ((True, self._store.drop_payloads), (False, self._store.let_go)):
-            if freed >= over:
-                break
-            held = self._store.holdings(pooled=pooled, space=space, large=large)
-            for numbers in order(held, self.payers, held_bytes, shares):
-                gone = act(numbers, spares, over - freed)
+            seen: dict[int, int] = {}  # by payer: up to which number its entries were looked at
+            through: set[int] = set()
+            while freed < over and (payer := self.payers.fullest(held_bytes - freed, shares, through)) is not None:
+                window, seen[payer] = self._window(payer, seen.get(payer, 0), pooled, space, large)
+                if not window:
+                    through.add(payer)
+                    continue
+                gone = act(worst_first(window), spares, over - freed)
                 for number, size in gone.items():
-                    self.payers.release(number, size)
+                    self.payers.release(number, size, whole=not large)
                 freed += sum(gone.values())
                 if large:
                     self._metrics.payloads_dropped += len(gone)
                 else:
                     self._metrics.evicted += len(gone)
-                if freed >= over:
-                    break
         return freed
+
+    def _window(
+        self, payer: int, after: int, pooled: bool, space: bytes | None, large: bool
+    ) -> tuple[list[Holding], int]:
+        """What of a payer's entries could be let go of next, and up to which number they were looked at."""
+        find = partial(self._store.holdings, pooled=pooled, space=space, large=large)
+        while True:
+            if payer == EARLIER:
+                found = find(after=after, limit=WINDOW)
+                numbers = [one.number for one in found]
+                found = [one for one in found if self.payers.is_earlier(one.number)]
+            else:
+                numbers = self.payers.numbers(payer, after, WINDOW)
+                found = find(among=numbers)
+            if found or not numbers:
+                return found, numbers[-1] if numbers else after
+            after = numbers[-1]

@@ -10,15 +10,11 @@ should it be taken, does not tell.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Container, Sequence
+from typing import Final, NamedTuple
 
 from outlast.kernel.entry import Header
 from outlast.kernel.stamp import STAMP_MAX_BITS, strength
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 POOL_PART: Final = 8
 """Strangers' entries may take one such part of the store's capacity together."""
@@ -34,8 +30,10 @@ POOLED: Final = 1 << 9
 """Ranks from here on are of the pool."""
 SLACK: Final = 32
 """Room is made for the next 1/32 of a quota as well, so that it is not made anew for every entry."""
-SLICE: Final = 500
-"""Entries that go before it is asked again whose neighbour takes the most."""
+WINDOW: Final = 2000
+"""Of the entries of who takes the most room, the oldest so many are looked at, before it is asked again who does."""
+EARLIER: Final = 0
+"""The payer of what came before this run, and of what people here brought."""
 _PAYERS_MAX: Final = 2**16 - 1
 
 
@@ -54,18 +52,18 @@ def capacity(used_bytes: int, free_bytes: int) -> int:
     return min(CAPACITY_MAX_BYTES, max(CAPACITY_MIN_BYTES, used_bytes + free_bytes - RESERVE_BYTES))
 
 
-class Holdings(NamedTuple):
-    """Columns of shape (n,): entries by their numbers in the store, their ranks and times in ms."""
+class Holding(NamedTuple):
+    """An entry that could be let go."""
 
-    numbers: NDArray[np.int64]
-    ranks: NDArray[np.int64]
-    times_ms: NDArray[np.int64]
+    number: int  # in the store
+    rank: int
+    ts_ms: int
 
 
 class Payers:
     """Which neighbour brought which entry, and how many bytes each, since the node was opened.
 
-    Payer 0 stands for the people here and for all that came before. Takes 2 bytes for each number of the change log.
+    Takes 2 bytes for each number of the change log.
     """
 
     def __init__(self, after: int) -> None:
@@ -74,7 +72,7 @@ class Payers:
         self._of = array("H")
         self._numbers: dict[bytes, int] = {}
         self.held_bytes: dict[int, int] = {}
-        """Bytes held of each payer but 0."""
+        """Bytes held of each payer but EARLIER."""
 
     def charge(self, source: bytes | None, number: int, size_bytes: int) -> None:
         """An entry of ``size_bytes`` that ``source`` brought stands in the store under ``number``."""
@@ -85,38 +83,39 @@ class Payers:
         self._of[number - self._after - 1] = payer
         self.held_bytes[payer] = self.held_bytes.get(payer, 0) + size_bytes
 
-    def release(self, number: int, size_bytes: int) -> None:
-        """An entry, or its payload, is gone from the store."""
-        payer = self.of(number)
-        if payer:
-            self.held_bytes[payer] -= size_bytes
-
-    def of(self, number: int) -> int:
-        """The payer of an entry."""
+    def release(self, number: int, size_bytes: int, *, whole: bool) -> None:
+        """So many bytes of an entry are gone from the store, or the ``whole`` entry is."""
         place = number - self._after - 1
-        return self._of[place] if 0 <= place < len(self._of) else 0
+        if not 0 <= place < len(self._of) or not (payer := self._of[place]):
+            return
+        self.held_bytes[payer] = max(0, self.held_bytes[payer] - size_bytes)
+        if whole:
+            self._of[place] = 0
+
+    def fullest(self, used_bytes: int, shares: int, without: Container[int]) -> int | None:
+        """Who takes most of ``used_bytes`` and is not in ``without``; None when all are.
+
+        What came before this run came from many: it counts as ``shares`` equal shares.
+        """
+        earlier = max(0, used_bytes - sum(self.held_bytes.values())) // shares
+        fullness = {EARLIER: earlier, **self.held_bytes}
+        left = (payer for payer in fullness if payer not in without)
+        return max(left, key=lambda payer: (fullness[payer], payer), default=None)
+
+    def numbers(self, payer: int, after: int, limit: int) -> list[int]:
+        """Numbers above ``after`` of entries that a payer brought, the oldest first."""
+        import numpy as np
+
+        start = max(0, after - self._after)
+        places = np.flatnonzero(np.frombuffer(self._of, np.uint16)[start:] == payer)[:limit]
+        return [int(place) + start + self._after + 1 for place in places]
+
+    def is_earlier(self, number: int) -> bool:
+        """Whether nobody is known to have brought this entry."""
+        place = number - self._after - 1
+        return not 0 <= place < len(self._of) or self._of[place] == EARLIER
 
 
-def order(held: Holdings, payers: Payers, held_bytes: int, shares: int) -> Iterator[list[int]]:
-    """Numbers of entries in the order in which they go, by slices of one payer; ask for the next when these are gone.
-
-    ``held_bytes`` is what all of ``held`` take. What no payer is known of counts as ``shares`` equal shares: what came
-    before this run came from many.
-    """
-    import numpy as np
-
-    worst_first = held.numbers[np.lexsort((held.numbers, held.times_ms, -held.ranks))]
-    of = np.fromiter((payers.of(int(number)) for number in worst_first), np.uint16, len(worst_first))
-    queues = {int(payer): worst_first[of == payer] for payer in np.unique(of)}
-
-    def fullness(payer: int) -> int:
-        if payer:
-            return payers.held_bytes[payer]
-        return (held_bytes - sum(payers.held_bytes[one] for one in queues if one)) // shares
-
-    while queues:
-        payer = max(queues, key=fullness)
-        slice_, queues[payer] = queues[payer][:SLICE], queues[payer][SLICE:]
-        if not len(queues[payer]):
-            del queues[payer]
-        yield [int(number) for number in slice_]
+def worst_first(holdings: Sequence[Holding]) -> list[int]:
+    """The numbers of entries in the order in which they go: the highest rank first, of one rank the oldest."""
+    return [one.number for one in sorted(holdings, key=lambda one: (-one.rank, one.ts_ms, one.number))]

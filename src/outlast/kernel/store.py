@@ -28,7 +28,7 @@ from outlast.kernel.database import Database, Transaction, check_room_name
 from outlast.kernel.entry import CHUNK_BYTES, PAYLOAD_MAX_BYTES, Entry, Header, pack_header, unpack
 from outlast.kernel.forward import ALL_PRIORITIES
 from outlast.kernel.mail import MAIL_PRIORITY, MAIL_SPACE
-from outlast.kernel.quota import POOLED, Holdings, rank_of
+from outlast.kernel.quota import POOLED, Holding, rank_of
 from outlast.kernel.room import Change, Event, Room, Value
 from outlast.kernel.space import NO_SPACE, OPEN, space_of
 
@@ -679,20 +679,35 @@ class Store:
 
     # ---- reader ----
 
-    def holdings(self, *, pooled: bool, space: bytes | None = None, large: bool = False) -> Holdings:
-        """What could be let go: of the pool or of the sets, of one space or of all; ``large``: what has more
-        than 1 KiB that nobody here asked for.
+    def holdings(
+        self,
+        *,
+        pooled: bool,
+        space: bytes | None = None,
+        large: bool = False,
+        among: Sequence[int] | None = None,
+        after: int = 0,
+        limit: int = -1,
+    ) -> list[Holding]:
+        """What could be let go: of the pool or of the sets, of one space or of all, in the order in which it came.
 
-        Reads what the writer's open transaction has written.
+        ``large``: what has more than 1 KiB that nobody here asked for. ``among``: of these numbers; else ``limit`` of
+        those after ``after``. Runs on the writer's thread.
         """
-        import numpy as np
-
-        where = f"rank {'>=' if pooled else '<'} {POOLED}" + (f" AND space = {_SPACE}" if space else "")
+        where = f"(rank >= {POOLED}) = ? AND n > ?"
+        args: list[Any] = [pooled, after]
+        if pooled:
+            where += f" AND rank >= {POOLED}"  # said once more as the index says it
+        if space is not None:
+            where += f" AND space = {_SPACE}"
+            args.append(space)
         if large:
             where += " AND n IN (SELECT n FROM payload UNION SELECT n FROM file WHERE held_bytes > 0 AND wanted = 0)"
-        rows = self._database.read(f"SELECT n, rank, ts_ms FROM entry WHERE {where}", (space,) if space else ())
-        columns = np.array(rows, np.int64).reshape(-1, 3)
-        return Holdings(columns[:, 0], columns[:, 1], columns[:, 2])
+        if among is not None:
+            where += " AND n IN carray(?)"
+            args.append(_numbers(among))
+        sql = f"SELECT n, rank, ts_ms FROM entry WHERE {where} ORDER BY n LIMIT ?"
+        return [Holding(*row) for row in self._database.read(sql, (*args, limit))]
 
     def query(self, sql: str, args: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
         """All rows of a SELECT."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import msgspec
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,15 +10,15 @@ from hypothesis import strategies as st
 from outlast.kernel.entry import Header
 from outlast.kernel.quota import (
     CAPACITY_MIN_BYTES,
+    EARLIER,
     POOLED,
     RESERVE_BYTES,
-    SLICE,
-    Holdings,
+    Holding,
     Payers,
     capacity,
     excess,
-    order,
     rank_of,
+    worst_first,
 )
 from outlast.kernel.stamp import mint, strength
 from tests.unit.kernel.entries import post
@@ -29,12 +28,6 @@ A, B, C = (bytes([i]) * 32 for i in range(3))
 
 def header(**changes: object) -> Header:
     return msgspec.structs.replace(post().header, **changes)
-
-
-def holdings(*rows: tuple[int, int, int]) -> Holdings:
-    """Rows of (number, rank, time)."""
-    columns = np.array(rows, np.int64).reshape(-1, 3)
-    return Holdings(columns[:, 0], columns[:, 1], columns[:, 2])
 
 
 def test_strangers_entries_go_before_all_others_and_low_priorities_before_high_ones() -> None:
@@ -78,35 +71,35 @@ def test_the_store_leaves_a_reserve_and_a_full_disk_is_no_reason_to_let_go_of_a_
 
 
 def test_the_lowest_priority_goes_first_then_the_oldest() -> None:
-    held = holdings((1, 128, 50), (2, 448, 70), (3, 128, 40), (4, 448, 60))
-    assert list(order(held, Payers(0), 1000, 1)) == [[4, 2, 3, 1]]
+    held = [Holding(1, 128, 50), Holding(2, 448, 70), Holding(3, 128, 40), Holding(4, 448, 60)]
+    assert worst_first(held) == [4, 2, 3, 1]
 
 
 def test_the_fullest_neighbour_loses_first_until_it_is_fullest_no_more() -> None:
-    payers, rows = Payers(0), []
-    for number in range(1, 4 * SLICE + 1):
-        source = A if number <= 3 * SLICE else B
-        payers.charge(source, number, 10)
-        rows.append((number, 128, number))
-    slices = []
-    for numbers in order(holdings(*rows), payers, 40 * SLICE, 1):
-        slices.append(numbers)
-        for number in numbers:
-            payers.release(number, 10)
-    whose = [{payers.of(number) for number in numbers} for numbers in slices]
-    assert whose[:2] == [{1}, {1}], "the first neighbour has most"
-    assert {1} in whose[2:]
-    assert {2} in whose[2:]
-    assert sorted(number for numbers in slices for number in numbers) == list(range(1, 4 * SLICE + 1))
+    payers = Payers(0)
+    for number in range(1, 9):
+        payers.charge(A if number <= 6 else B, number, 10)
+    first = payers.fullest(80, 1, ())
+    assert first is not None
+    assert payers.numbers(first, 0, 4) == [1, 2, 3, 4]
+    for number in payers.numbers(first, 0, 5):
+        payers.release(number, 10, whole=True)
+    second = payers.fullest(30, 1, ())
+    assert second not in (first, None)
+    assert payers.numbers(first, 0, 5) == [6], "what is gone is gone from the books"
+    assert payers.fullest(30, 1, {first, second}) == EARLIER
+    assert payers.fullest(30, 1, {first, second, EARLIER}) is None
 
 
 def test_what_came_before_this_run_does_not_pay_for_the_flood_of_today() -> None:
     payers = Payers(100)
-    rows = [(number, 128, number) for number in range(1, 201)]
     for number in range(101, 201):
         payers.charge(C, number, 10)
-    first = next(order(holdings(*rows), payers, 2000, 4))
-    assert first[0] == 101
+    assert payers.fullest(1000 + 3000, 4, ()) != EARLIER
+    assert payers.fullest(1000 + 5000, 4, ()) == EARLIER
+    assert payers.is_earlier(100)
+    assert not payers.is_earlier(101)
+    assert payers.is_earlier(201)
 
 
 @given(st.lists(st.tuples(st.sampled_from([None, A, B, C]), st.integers(1, 9), st.integers(1, 5)), max_size=60))
@@ -118,7 +111,9 @@ def test_the_books_balance(arrivals: list[tuple[bytes | None, int, int]]) -> Non
         if source is not None:
             brought[number] = size
     assert sum(payers.held_bytes.values()) == sum(brought.values())
+    found = [one for payer in payers.held_bytes for one in payers.numbers(payer, 0, 100)]
+    assert sorted(found) == sorted(brought)
     for one, size in brought.items():
-        payers.release(one, size)
+        payers.release(one, size, whole=True)
     assert not any(payers.held_bytes.values())
-    assert payers.of(3) == payers.of(number + 1) == 0
+    assert all(payers.is_earlier(one) for one in (*brought, 3, number + 1))

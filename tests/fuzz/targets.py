@@ -21,6 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt
 from zeroconf.asyncio import AsyncServiceInfo
 
 from outlast.edges import gate
@@ -28,7 +29,19 @@ from outlast.edges.api import LocalApi
 from outlast.edges.config import parse_address
 from outlast.edges.web import read_cookies
 from outlast.errors import LockedError, OutlastError, ProtocolError, StorageError, UsageError
-from outlast.kernel import backup, bundle, hpke, keyslot, mail, revocation, room, tombstone
+from outlast.kernel import (
+    backup,
+    bundle,
+    circular,
+    epoch,
+    hpke,
+    keyslot,
+    mail,
+    membership,
+    revocation,
+    room,
+    tombstone,
+)
 from outlast.kernel.admit import AdmissionState, Candidate, examine
 from outlast.kernel.bundle import BundleError, BundleReader, BundleWriter
 from outlast.kernel.chunks import Downloads
@@ -56,6 +69,7 @@ from outlast.kernel.identity import (
     SigningKey,
     certify,
     check_name,
+    derive,
     entropy_of,
     id_text,
     node_text,
@@ -87,7 +101,7 @@ from outlast.kernel.noise import (
 )
 from outlast.kernel.outbox import Receipt
 from outlast.kernel.setrec import Initiator, Responder, SetrecError, SetView
-from outlast.kernel.space import GENESIS, SpaceBody, make_genesis
+from outlast.kernel.space import GENESIS, SpaceBody, make_closed_genesis, make_genesis, open_genesis
 from outlast.kernel.sync import Close, CutOff, Event, LinkClosed, LocalAppended, MessageArrived, Stopping, Tick
 from outlast.rooms.carry import ROOM
 from outlast.rooms.carry.entries import DEVICE, HIDE, POST, TEXT, ChannelDevice, Hide, Post, Text
@@ -306,6 +320,8 @@ KINDS: tuple[Kind, ...] = (
     revocation.REVOKE,
     revocation.DEVICES,
     tombstone.TOMBSTONE,
+    membership.MEMBER_ACT,
+    circular.CIRCULAR,
     *ROOM.kinds,
     *ROOM.letters,
     Kind("receipt", Receipt, max_bytes=4096),
@@ -332,6 +348,8 @@ def bodies() -> Iterable[bytes]:
         revocation.Revoke(revocation.revoke(somebody("Ada").identity, owner.device)),
         msgspec.msgpack.decode(next(iter(device_letters())), type=revocation.Devices),
         tombstone.Tombstone((secret("post"), secret("other")), owner.certificate),
+        next(iter(act_bodies())),
+        circular.Circular(secret("space"), b"", (b"packed",), ((secret("epoch"), secret("secret")),), ()),
         Hide(secret("post")),
         ChannelDevice(owner.certificate),
         Text("hello", bytes(16)),
@@ -374,6 +392,145 @@ def revocation_bodies() -> Iterable[bytes]:
     identity, device = somebody("Ada").identity.public, somebody("Bob").signing.public
     for space, seq, last in ((mail.MAIL_SPACE, 0, None), (secret("space"), 2**64 - 1, secret("entry"))):
         yield msgspec.msgpack.encode(revocation.RevocationBody(identity, device, space, seq, last))
+
+
+def act_bodies() -> Iterable[membership.ActBody]:
+    """What members say of who belongs."""
+    certificate = somebody("Ada").device.certificate
+    parents = (secret("act"), secret("other act"))
+    last = ((somebody("Bob").device.device, 2**64 - 1),)
+    subject = somebody("Bob").device.identity
+    yield membership.ActBody("add", subject, "admin", tuple(sorted(parents)), (), b"", certificate)
+    yield membership.ActBody("remove", subject, "", (), last, secret("commitment"), certificate)
+    yield membership.ActBody("renew", b"", "", parents[:1], (), secret("commitment"), certificate)
+    yield membership.ActBody("here", b"", "", (), (), b"", certificate)
+
+
+def resolve_one(data: bytes) -> str | None:
+    """Whatever an act says, there are members, and the owner is one unless it was the owner who left."""
+    ada = somebody("Ada").device
+    act = membership.read_act(secret("entry"), ada.device, 3, membership.MEMBER_ACT.decode(data))
+    if act is None:
+        return "no act"
+    founding = membership.Founding(secret("space"), ada.identity, ada.device, secret("commitment"))
+    found = membership.resolve(founding, [act, act])
+    left = (act.act, act.subject) == ("remove", ada.identity)
+    assert left or found.roles[ada.identity] == "owner"
+    assert len(found.heads) <= 1
+    return None
+
+
+EPOCHS = {secret("epoch"): secret("epoch's secret")}
+
+
+def sealed_inners() -> Iterable[bytes]:
+    """What lies in sealed entries."""
+    for body in (b"", b"hello", bytes(2000)):
+        plain = msgspec.msgpack.encode(epoch.Inner("post", NOW_MS, body))
+        yield len(plain).to_bytes(4, "big") + plain
+
+
+def sealed_entry(payload: Callable[[Header], bytes], size: int) -> Entry:
+    """A sealed entry with whatever payload somebody with the key makes."""
+    header = entry(
+        bytes(size),
+        kind="sealed",
+        space=secret("space"),
+        ts_ms=NOW_MS - NOW_MS % 3_600_000,
+        seq=1,
+        priority=1,
+        expires_day=TODAY + 3,
+    ).header
+    made = payload(header)
+    header = msgspec.structs.replace(header, payload_hash=sha256(made).digest())
+    return sign_entry(header, somebody("Ada").signing, made)
+
+
+def sealing(plain: bytes, size: int) -> Callable[[Header], bytes]:
+    """Makes the payload, of that size, in which this is sealed."""
+
+    def seal(header: Header) -> bytes:
+        bound = encode_header(msgspec.structs.replace(header, payload_hash=bytes(32)))
+        head = bytes((1,)) + b"".join(EPOCHS) + bytes(24)
+        key = derive(epoch.epoch_key(header.space, EPOCHS), b"outlast/epoch/seal/1")
+        room_left = size - len(head) - 16
+        padded = plain[:room_left].ljust(room_left, b"\0")
+        return head + crypto_aead_xchacha20poly1305_ietf_encrypt(padded, bound, bytes(24), key)
+
+    return seal
+
+
+def open_sealed_inner(data: bytes) -> None:
+    """What is opened is in its hour."""
+    size = 65536 if len(data) > 3000 else 4096
+    inner = epoch.open_entry(sealed_entry(sealing(data, size), size), EPOCHS)
+    assert 0 <= inner.ts_ms - (NOW_MS - NOW_MS % 3_600_000) < 3_600_000
+
+
+def open_raw_sealed(data: bytes) -> None:
+    """Whatever lies in a sealed entry's payload."""
+    size = next((size for size in epoch.SEALED_CLASSES if len(data) <= size), epoch.SEALED_CLASSES[-1])
+    epoch.open_entry(sealed_entry(lambda _: data[:size].ljust(size, b"\0"), size), EPOCHS)
+
+
+def raw_sealed() -> Iterable[bytes]:
+    """Payloads of sealed entries."""
+    for plain in sealed_inners():
+        size = 512 if len(plain) < 400 else 4096
+        yield sealed_entry(sealing(plain, size), size).payload or b""
+    yield bytes((2,)) + secret("another") + secret("and another")
+
+
+def closed_bodies() -> Iterable[bytes]:
+    """What lies in the box of a sealed genesis."""
+    owner = somebody("Ada").device
+    fits = epoch.commitment(secret("first"))
+    body = SpaceBody("members", "circle", owner.certificate, "anyone", (), bytes(16), fits)
+    plain = msgspec.msgpack.encode(body)
+    yield len(plain).to_bytes(2, "big") + plain
+
+
+def open_boxed(data: bytes) -> None:
+    """The box of a genesis, whatever its owner put into it."""
+    signing = somebody("Ada").signing
+    key = derive(secret("first"), b"outlast/space/box/1", bytes(16))
+    box = crypto_aead_xchacha20poly1305_ietf_encrypt(data[:1024].ljust(1024, b"\0"), signing.public, bytes(24), key)
+    body = SpaceBody("sealed", "", b"", "anyone", (), bytes(16), epoch.commitment(secret("first")), box)
+    found = open_genesis(make_genesis(signing, body, NOW_MS - NOW_MS % 3_600_000), secret("first"))
+    assert check_name(found.name) == found.name
+
+
+def receive_circular(data: bytes) -> str | None:
+    """Rows of a circular fit into their tables, and are few."""
+    letter = room.Letter(bytes(16), "group", data, NOW_MS, secret("sender"), secret("device"), NOW_MS)
+    rows = circular.receive(letter, Counts())
+    assert len(rows) <= (circular.TOLD_MAX + 3) * len(data)
+    for row in rows:
+        for value in row.row.values() if isinstance(row, room.Put) else ():
+            assert not isinstance(value, str) or value.encode().decode() == value
+    return None if rows else "no row"
+
+
+class Counts(NoRows):
+    """Empty tables, of which the rows are counted."""
+
+    def query(self, sql: str, _args: Sequence[Any] = ()) -> list[Any]:
+        """A zero for a count."""
+        return [(0,)] if "count(*)" in sql else []
+
+
+def circular_letters() -> Iterable[bytes]:
+    """Circulars with an invitation, and without."""
+    ada = somebody("Ada")
+    first = secret("first")
+    genesis = make_closed_genesis(
+        ada.signing, ada.device.certificate, "circle", "members", NOW_MS, secret=first, nonce=bytes(16)
+    )
+    inside = entry(b"hello", space=genesis.id)
+    told = [ada.device.identity]
+    pairs = [(genesis.id, first), (secret("epoch"), secret("epoch's secret"))]
+    yield from circular.circulars(genesis.id, genesis=genesis, entries=[inside], secrets=pairs, told=told)
+    yield from circular.circulars(genesis.id, entries=[inside])
 
 
 def read_tombstone(data: bytes) -> str | None:
@@ -1315,6 +1472,17 @@ TARGETS = (
         (IdentityError,),
         3,
     ),
+    Target(
+        "act",
+        lambda: [membership.MEMBER_ACT.encode(body) for body in act_bodies()],
+        run_with(resolve_one),
+        (KindError,),
+        2,
+    ),
+    Target("sealed entry behind its seal", sealed_inners, run_with(open_sealed_inner), (epoch.EpochError,), 2),
+    Target("sealed entry's payload", raw_sealed, run_with(open_raw_sealed), (epoch.EpochError,), 2),
+    Target("box of a genesis", closed_bodies, run_with(open_boxed), (KindError, IdentityError), 2),
+    Target("circular", circular_letters, run_with(receive_circular), (), 1),
     Target("revocation behind its signature", revocation_bodies, run_with(read_signed_revocation), (IdentityError,), 1),
     Target("tombstone", tombstones, run_with(read_tombstone), (), 1),
     Target("letter about devices", device_letters, run_with(read_devices), (), 1),

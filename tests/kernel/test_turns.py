@@ -13,6 +13,7 @@ from outlast.kernel.entry import DAY_MS, Entry, Header, encode_header, entry_id,
 from outlast.kernel.forward import Offer
 from outlast.kernel.identity import SigningKey
 from outlast.kernel.mail import MAIL_SPACE
+from outlast.kernel.node import BATCH_MAX
 from outlast.kernel.person import Person
 from outlast.kernel.snapshots import Snapshots
 from outlast.kernel.store import SETS
@@ -44,15 +45,15 @@ async def connect(caller: Person, port: int, called: Person) -> None:
     await until(lambda: any(peer.connected for peer in caller.node.peers()), caller)
 
 
-def bound_entries() -> int:
-    """What may be on the way to one neighbour at a time, and once more what its link has taken."""
-    return 2 * shells.sync.WINDOW_BYTES // 500
+BOUND_ENTRIES = 3 * BATCH_MAX
+"""What is at the door, what goes in together with the letter, and what goes in while its receiver opens it; what may be
+on the way to one neighbour is less."""
 
 
 def test_a_letter_does_not_wait_until_another_neighbour_has_pulled_a_whole_channel(
     tmp_path: Path, soaking: bool
 ) -> None:
-    count = 100_000 if soaking else 6000
+    count = 100_000 if soaking else 9000
 
     @story
     async def run() -> None:
@@ -70,7 +71,7 @@ def test_a_letter_does_not_wait_until_another_neighbour_has_pulled_a_whole_chann
             await write(anna, boris, "hello")
             await hears(boris, "hello")
             meanwhile = held(vera, space) - before
-            assert meanwhile < min(bound_entries(), count // 2), meanwhile
+            assert meanwhile <= BOUND_ENTRIES, meanwhile
             assert held(vera, space) < count, "the letter came first"
 
     run()
@@ -79,7 +80,7 @@ def test_a_letter_does_not_wait_until_another_neighbour_has_pulled_a_whole_chann
 def test_a_letter_does_not_wait_until_another_neighbour_has_brought_a_whole_channel(
     tmp_path: Path, soaking: bool
 ) -> None:
-    count = 100_000 if soaking else 6000
+    count = 100_000 if soaking else 9000
 
     @story
     async def run() -> None:
@@ -97,7 +98,7 @@ def test_a_letter_does_not_wait_until_another_neighbour_has_brought_a_whole_chan
             await write(boris, anna, "hello")
             await hears(anna, "hello")
             meanwhile = held(anna, space) - before
-            assert meanwhile < min(bound_entries(), count // 2), meanwhile
+            assert meanwhile <= BOUND_ENTRIES, meanwhile
             assert held(anna, space) < count, "the letter came first"
 
     run()

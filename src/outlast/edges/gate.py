@@ -23,6 +23,8 @@ from outlast.kernel import Home, Node, Person
 from outlast.ui.page import Site
 
 FORM_MAX_BYTES: Final = 64 * 1024
+DISK_KEPT_BYTES: Final = 256 << 20
+"""What uploads leave free of the disk."""
 CSRF_PREFIX_BYTES: Final = 1024
 SAFE_METHODS: Final = ("GET", "HEAD")
 SESSION_ROW: Final = "session/"
@@ -220,10 +222,17 @@ class Gate:
         if self.access in (Access.PERSON, Access.OWNER) and state["person"] is None:
             raise LockedError("Locked. Give the passphrase at the computer that runs the node.")
         if scope["method"] not in SAFE_METHODS:
-            receive = limited(receive, self.max_bytes, Headers(scope=scope))
+            receive = limited(receive, room_for(self.max_bytes, state["node"]), Headers(scope=scope))
             if session is not None:
                 receive = await checked(receive, session.csrf)
         await self.app(scope, receive, send)
+
+
+def room_for(max_bytes: int, node: Node | None) -> int:
+    """How large a body may be now: a file that waits on the disk must leave room for what people here write."""
+    if node is None or max_bytes <= FORM_MAX_BYTES:
+        return max_bytes
+    return max(FORM_MAX_BYTES, min(max_bytes, node.space_left() - DISK_KEPT_BYTES))
 
 
 def limited(receive: Receive, max_bytes: int, headers: Headers) -> Receive:
@@ -231,7 +240,7 @@ def limited(receive: Receive, max_bytes: int, headers: Headers) -> Receive:
     length = headers.get("content-length", "0")
     taken = int(length) if re.fullmatch("[0-9]{1,18}", length) else max_bytes + 1
     if taken > max_bytes:
-        raise TooLargeError("That is too large for this form.")
+        raise TooLargeError("That is too large for this form, or for the disk.")
     taken = 0
 
     async def receive_limited() -> Message:
@@ -239,7 +248,7 @@ def limited(receive: Receive, max_bytes: int, headers: Headers) -> Receive:
         message = await receive()
         taken += len(message.get("body", b""))
         if taken > max_bytes:
-            raise TooLargeError("That is too large for this form.")
+            raise TooLargeError("That is too large for this form, or for the disk.")
         return message
 
     return receive_limited

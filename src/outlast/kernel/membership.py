@@ -403,11 +403,13 @@ class _Graph:
         current = [n for n in epochs if not self.behind[n] & mask]
         limits: dict[bytes, int] = {}
         ended = {by: found for by, found in self.ended.items() if devices.get(by[1]) == by[0]}
+        # Also of a device none of whose acts counts any more it is to be feared that it knows the key.
+        heard = {(act.author, act.device) for act in acts if act.ended is None} & self.ended.keys()
         known: defaultdict[tuple[bytes, bytes], int] = defaultdict(int)
         for n, act in enumerate(acts):
             if act.ended is not None:
                 known[act.author, act.ended.device] |= 1 << n
-        unknown = [by for by in ended if not any(self.before[e] & known[by] for e in current)]
+        unknown = [by for by in heard if not any(self.before[e] & known[by] for e in current)]
         stale = bool(unknown) or any(acts[n].author not in roles for n in current)
         for identity, every in self.removals_of.items():
             ends = [n for n in _bits(every & removals) if not self.behind[n] & every & removals]
@@ -428,7 +430,7 @@ class _Graph:
             if identity in roles
         }
         heads = {acts[n].id for n in _bits(counts & ~1) if not self.behind[n] & counts}
-        heads.update(ended[by][0][0] for by in unknown)
+        heads.update(self.ended[by][0][0] for by in unknown)
         return Membership(
             roles=roles,
             devices=devices,

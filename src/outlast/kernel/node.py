@@ -702,6 +702,10 @@ class Node:
             return tier if near else forward.Tier.STRANGER
         return tier
 
+    def _capacity(self, store: Store) -> int:
+        """Bytes that entries and contents may take."""
+        return self._capacity_bytes or quota.capacity(store.usage().bytes + store.content_bytes(), self.space_left())
+
     def _make_room(self, store: Store, standing: _Standing) -> None:
         """Keep the store within its quotas, on the writer's thread."""
         people = list(self.people.values())
@@ -711,8 +715,7 @@ class Node:
             mail_of_ours = {id for person in people for id in person.authored(ids)}
             return mail_of_ours | {one.id for one in entries if one.header.author in standing.own}
 
-        used = store.usage().bytes + store.content_bytes()
-        capacity = self._capacity_bytes or quota.capacity(used, self.space_left())
+        capacity = self._capacity(store)
         if self._eviction.make_room(capacity, len(standing.paired), own, standing.contacts):
             for name in self.rooms:
                 while store.fold(name):
@@ -998,10 +1001,14 @@ class Node:
     async def next_content(self, spaces: Container[bytes], passed: Container[bytes]) -> Wanted | None:
         """What is to be fetched next, of these spaces and besides those passed over; None when there is nothing."""
         store = self.open_store
+        # Files push nothing out: they take what is left.
+        room = self._capacity(store) - store.usage().bytes - store.content_bytes()
         for id, space, missing, asked in store.wanted(self.files_auto_bytes):
-            if id in passed or space not in spaces or self.space_left() - missing < SPACE_LOW_BYTES:
+            fits = missing <= room and self.space_left() - missing >= SPACE_LOW_BYTES
+            if id in passed or space not in spaces or not fits:
                 continue
-            if not asked and store.content_bytes(space) + missing > quota.SPACE_MAX_BYTES:
+            used = store.usage_of(space).bytes + store.content_bytes(space)
+            if not asked and used + missing > quota.SPACE_MAX_BYTES:
                 continue
             wanted, grown = await self.write(partial(store.open_content, id))
             await self._content_grown(store, grown)

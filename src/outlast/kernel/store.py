@@ -76,10 +76,10 @@ _SCHEMA: Final = (
     CREATE TABLE payload (n INTEGER PRIMARY KEY, data BLOB NOT NULL);
 
     -- Content in chunks. file: one row for each entry whose manifest is here, or is waited for because somebody asked
-    -- for the content; wanted: 0 if its size allows, 1 somebody
-    -- asked for it, -1 it was dropped. piece: which chunk stands at a place of an entry, only for those that are here;
-    -- negative entries are stages. Equal chunks of one space are held once, those of two spaces twice: else who shares
-    -- one space with this node could find out what it holds of another. refs: how many pieces name the chunk.
+    -- for the content; wanted: 0 if its size allows, 1 somebody asked for it, -1 it was dropped. piece: which chunk
+    -- stands at a place of an entry, only for those that are here; negative entries are stages. Equal chunks of one
+    -- space are held once, those of two spaces twice: else who shares one space with this node could find out what it
+    -- holds of another. refs: how many pieces name the chunk.
     CREATE TABLE file (
         n INTEGER PRIMARY KEY, size_bytes INTEGER NOT NULL, held_bytes INTEGER NOT NULL, wanted INTEGER NOT NULL
     );
@@ -837,7 +837,9 @@ class Store:
         return [_entry(header, signature, id, None) for header, signature, id in rows]
 
     def wanted(self, auto_bytes: int, limit: int = 4096) -> list[tuple[bytes, bytes, int, bool]]:
-        """Followed content that is not whole and was asked for, or has at most ``auto_bytes``: what came last, first.
+        """Followed content that is not whole and was asked for, or has at most ``auto_bytes`` and is no stranger's.
+
+        What came last comes first.
 
         As (id, space, bytes that are missing, whether somebody asked for it).
         """

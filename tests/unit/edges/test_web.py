@@ -17,9 +17,10 @@ from starlette.routing import Route
 
 from outlast.edges import pages
 from outlast.edges.doors import IDLE_MS, JOIN_MS, Tries
-from outlast.edges.gate import FORM_MAX_BYTES, Access, Gate
+from outlast.edges.gate import DISK_KEPT_BYTES, FORM_MAX_BYTES, Access, Gate
 from outlast.edges.web import serving
 from outlast.errors import StorageError
+from outlast.kernel import Node
 from tests.unit.edges.served import LAN, Served, served
 
 
@@ -345,6 +346,15 @@ def test_a_form_that_is_too_large_is_refused_by_its_length_and_by_its_bytes(node
 
         kind = {"content-type": "application/x-www-form-urlencoded"}
         assert owner.post("/people/add", content=endless(), headers=kind).status_code == 413
+
+
+def test_an_upload_leaves_room_on_the_disk(node: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    with node.owner() as owner:
+        file = {"bundle": ("a", bytes(2 << 20))}
+        monkeypatch.setattr(Node, "space_left", lambda _: DISK_KEPT_BYTES + (1 << 20))
+        assert owner.submit("/stick/read", files=file).status_code == 413
+        monkeypatch.setattr(Node, "space_left", lambda _: DISK_KEPT_BYTES + (4 << 20))
+        assert owner.submit("/stick/read", files=file).status_code == 400, "it is no bundle"
 
 
 def test_a_header_that_is_too_large_is_refused(node: Served) -> None:

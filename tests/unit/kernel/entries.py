@@ -18,6 +18,7 @@ def post(
     *,
     payload: bytes | None = b"hello",
     content: bytes | None = None,
+    payload_size: int | None = None,
     space: bytes = SPACE,
     day: int = DAY,
     tags: tuple[bytes, ...] = (),
@@ -25,7 +26,7 @@ def post(
     seq: int = 0,
     ts_ms: int = NOW_MS,
 ) -> Entry:
-    """An entry that differs with `number`; its payload can stay away, or be other than `content`."""
+    """An entry that differs with `number`; its payload can stay away, be other than `content`, or a manifest."""
     body = content if content is not None else payload or b""
     header = Header(
         version=1,
@@ -39,7 +40,7 @@ def post(
         expires_day=day,
         priority=2,
         payload_hash=sha256(body).digest(),
-        payload_size=len(body),
+        payload_size=len(body) if payload_size is None else payload_size,
         tags=tuple(sorted(tags)),
         stamp_nonce=number,
     )

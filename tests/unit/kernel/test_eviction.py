@@ -227,3 +227,11 @@ def test_what_was_let_go_is_counted(keeping: Keeping) -> None:
     keeping.make_room(50 * SIZE)
     gone = 100 - sum(keeping.holds(*(post(n) for n in range(100))))
     assert keeping.metrics.evicted == gone > 0
+
+
+def test_what_strangers_put_into_a_channel_is_fetched_only_when_somebody_asks(keeping: Keeping) -> None:
+    strange = post(1, payload=bytes(64), payload_size=2 * CHUNK_BYTES)
+    keeping.bring(FLOODER, strange, pooled=True)
+    assert keeping.store.wanted(1 << 30) == []
+    keeping.store.want(strange.id)
+    assert [one[0] for one in keeping.store.wanted(0)] == [strange.id]

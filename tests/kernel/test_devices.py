@@ -77,6 +77,7 @@ class TestCopies:
             assert copy.device != before == anna.device
             fourth = await post(copy, space, "four")
             assert fourth.header.author == copy.device
+            meanwhile = await post(anna, space, "meanwhile")
             # The original learns of it, by the space alone, and is still until it begins anew.
             await share(copy, boris, anna)
             with pytest.raises(UsageError, match="device renew"):
@@ -84,6 +85,12 @@ class TestCopies:
             with pytest.raises(UsageError, match="device renew"):
                 await write(anna, boris, "five")
             await anna.renew()
+            (again,) = [e for e in entries_of(anna) if e.header.author == anna.device and e.header.kind == POST.name]
+            assert (again.payload, again.header.ts_ms, again.header.expires_day) == (
+                meanwhile.payload,
+                meanwhile.header.ts_ms,
+                meanwhile.header.expires_day,
+            ), "what was said before it could know of its end is said again"
             assert anna.device not in (before, copy.device)
             await post(anna, space, "five")
             await share(anna, boris)
@@ -92,8 +99,8 @@ class TestCopies:
             ended = [r for e in entries_of(boris) if (r := revocation_in(e)) is not None]
             assert {(r.device, r.seq, r.last) for r in ended} == {(before, last.header.seq, last.id)}
             said = [e for e in entries_of(boris) if e.header.kind == POST.name]
-            assert len(said) == 5
-            assert not any(is_ended(e.header, e.id, anna.identity, ended) for e in said)
+            assert len(said) == 7
+            assert [e.id for e in said if is_ended(e.header, e.id, anna.identity, ended)] == [meanwhile.id]
 
     @story
     async def test_a_copy_that_speaks_first_finds_the_fork_and_stops_at_once(self, tmp_path: Path) -> None:
@@ -225,8 +232,9 @@ class TestRevocation:
             await again.revoke_device(anna.device)
             assert again.old_devices() == []
             assert [d.revoked for d in again.devices()] == [False, True]
+            assert [e for e in entries_of(again) if e.header.kind == REVOKE.name] == []
             late = await post(anna, space, "by the thief")
-            await share(anna, boris)
+            await share(anna, again, boris)
             await share(again, boris)
             assert {
                 (d.device.device == anna.device, d.accepted, d.warning) for d in boris.contact_devices(anna.identity)
@@ -284,6 +292,21 @@ class TestRevocation:
                 d.warning for d in boris.contact_devices(anna.identity)
             ]
             assert other.query("SELECT count(*) FROM revoked") == [(1,)]
+
+    @story
+    async def test_in_somebody_elses_space_nothing_says_whose_device_it_was(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await friends(nodes)
+            space = await anna.node.new_space(anna, "news")
+            await boris.node.follow(space)
+            await share(anna, boris)
+            said = await post(boris, space, "a guest")
+            await boris.node.end(boris, space, [said.id])
+            await boris.renew()
+            await post(boris, space, "another guest")
+            written = [e for e in entries_of(boris) if e.header.space == space and e.header.author != anna.device]
+            assert not any(boris.identity in (entry.payload or b"") for entry in written)
+            assert boris.node.open_store.get(said.id).payload is None  # type: ignore[union-attr]
 
     @story
     async def test_a_revocation_stays_as_long_as_what_it_ends(self, tmp_path: Path) -> None:

@@ -443,6 +443,10 @@ def _device_lines(devices: list[dict[str, Any]]) -> list[str]:
 
 def _status_lines(answer: dict[str, Any]) -> Iterator[str]:
     yield "Locked: your passphrase opens it." if answer["locked"] else f"Unlocked: {answer['name']}."
+    if answer["device"] == "renewed":
+        yield "A copy of this home is in use somewhere, so it went on as a new device: see `outlast device list`."
+    elif answer["device"] == "ended":
+        yield "This device was ended by another of yours; if it is to go on: `outlast device renew`."
     if answer["clock_warning"]:
         yield f"Clock: {answer['clock_warning']}"
     if answer["pruning_stopped"]:

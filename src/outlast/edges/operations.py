@@ -82,12 +82,17 @@ class Peer(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct, frozen=True):
-    """How the node is doing; counts are 0 and lists empty while it is locked."""
+    """How the node is doing; counts are 0 and lists empty while it is locked.
+
+    ``device``: ``renewed`` when it went on as a new one because a copy of it is in use, ``ended`` when another one of
+    the person ended it.
+    """
 
     version: str
     locked: bool
     unattended: bool
     name: str | None
+    device: Literal["ok", "renewed", "ended"]
     entries: int
     bytes: int
     space_left: int
@@ -263,6 +268,7 @@ async def status(call: Call[Nothing]) -> State:
         locked=not node.people,
         unattended=node.home.unattended,
         name=next((person.name for person in node.people.values()), None),
+        device=next((person.device_state for person in node.people.values()), "ok"),
         entries=entries,
         bytes=size,
         space_left=node.space_left(),

@@ -7,6 +7,7 @@ then stays valid, and mail that is still sealed to it is opened for as long as t
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,11 +20,14 @@ from outlast.kernel.database import Transaction
 from outlast.kernel.entry import DAY_MS, Entry
 from outlast.kernel.hpke import OpeningKey
 from outlast.kernel.identity import Device, SigningKey, certify, identity_key, read_certificate, sign_prekey
+from outlast.kernel.kinds import KindError
 from outlast.kernel.log import Fork, Gap, Head, Next, next_entry, position
 from outlast.kernel.outbox import IN, INTRODUCING, OUT, RETIRED, Outgoing, Party, newest_prekey
-from outlast.kernel.revocation import DEVICES, REVOKE, TOLD_MAX, Revoke, Told, revocation_in, tell
+from outlast.kernel.revocation import DEVICES, REVOKE, TOLD_MAX, Revocation, Revoke, Told, revocation_in, tell
 from outlast.kernel.revocation import revoke as sign_revocation
 from outlast.kernel.room import Change, Event
+from outlast.kernel.space import read_genesis
+from outlast.kernel.tombstone import LASTING, allowed
 
 if TYPE_CHECKING:
     from outlast.kernel.person import Contact, Person
@@ -97,7 +101,7 @@ def about_renewal(person: Person, tx: Transaction, earlier: Device) -> bytes:
 
 async def revoke(person: Person, device: bytes) -> None:
     """End an earlier device (32 B): contacts seal nothing more to it, and in the followed spaces what lies beyond
-    its last entry known here has no authority. Once more, it is ended in the spaces that were not known before.
+    its last entry known here has no authority.
 
     Raises NotFoundError, and UsageError for the present device.
     """
@@ -107,41 +111,65 @@ async def revoke(person: Person, device: bytes) -> None:
         raise NotFoundError("no such device of yours: see `outlast device list`")
     person.check_device()
     outbox, now = person.outbox, person.node.now_ms()
-    identity = identity_key(person.entropy)
     async with outbox.speaking:
-        entries = []
-        said = ended_in(person, device)
-        for space, head in known_heads(person, device).items():
-            if space in said:
-                continue
-            body = Revoke(sign_revocation(identity, device, space, head.seq, head.id))
-            entries.append(outbox.next(space, REVOKE, REVOKE.encode(body), 0))
-        signed = sign_revocation(identity, device)
+        store = person.node.open_store
+        heads = {space: known_head(person, device, space) for space in store.spaces() if space not in store.closed()}
+        signed = sign_revocation(identity_key(person.entropy), device)
         letters = letters_to(person.contacts(), tell([], [signed]), now)
 
         def act(tx: Transaction) -> tuple[list[Entry], None]:
             sealed = put_told(person, tx, letters)
             put_revoked(tx, person.identity, device, signed, now)
+            # What comes of it from now on does not move the end, also where it can only be said later.
+            tx.executemany(
+                "INSERT OR REPLACE INTO head(device, space, seq, clock, id) VALUES (?, ?, ?, ifnull((SELECT clock"
+                " FROM head WHERE device = ? AND space = ?), zeroblob(8)), ?)",
+                [
+                    (device, space, head.seq.to_bytes(8, "big"), device, space, head.id)
+                    for space, head in heads.items()
+                    if head is not None
+                ],
+            )
             # Its mail is for whoever has it now.
             tx.execute("UPDATE own_device SET seal = NULL WHERE device = ?", (device,))
-            return [*sealed, *entries], None
+            return sealed, None
 
         await person.node.write(lambda: outbox.commit(act))
     await refresh(person)
+    await end_in_spaces(person)
+
+
+async def end_in_spaces(person: Person) -> None:
+    """Say of each revoked device where it ends, in the open spaces whose genesis names this person and is here now."""
+    if person.is_ended:
+        return
+    identity = identity_key(person.entropy)
+    for (ended,) in person.query("SELECT device FROM revoked WHERE identity = ?", (person.identity,)):
+        device = bytes(ended)
+        rows = person.query("SELECT space, seq, id FROM head WHERE device = ?", (device,))
+        said = {one.space for one in revocations_of(person, device)}
+        for space, seq, last in ((bytes(space), int.from_bytes(seq, "big"), bytes(id)) for space, seq, id in rows):
+            if space not in said and space in person.node.spaces() and is_named(person, space):
+                payload = REVOKE.encode(Revoke(sign_revocation(identity, device, space, seq, last)))
+                make = partial(person.outbox.next, space, REVOKE, payload, 0)
+                with contextlib.suppress(UsageError):  # a device that was ended meanwhile says nothing
+                    await person.outbox.append(space, make, lambda _: ((), ()))
 
 
 async def renew(person: Person) -> None:
     """Go on as a new device, and end the present one at the last entries of it that are known here.
 
     The new one is certified by the identity and by the old one, and the old one tells contacts of it; so does a letter
-    to the old device itself, which a copy of this vault elsewhere opens. Raises StorageError; then nothing has happened
-    and the old one goes on saying nothing.
+    to the old device itself, which a copy of this vault elsewhere opens. What was said here behind an end that another
+    device has set is said again. Raises StorageError; then nothing has happened, and the old one goes on being still.
     """
     before = person.device
     async with person.inbox.reading, person.outbox.speaking:
         if person.device == before:
-            heads = known_heads(person, before)
-            await person.node.write(partial(_renew, person, heads))
+            said = {one.space for one in revocations_of(person, before)}
+            heads = {space: head for space, head in known_heads(person, before).items() if space not in said}
+            again = {space: _unheard(person, before, space) for space in person.node.open_store.spaces()}
+            await person.node.write(partial(_renew, person, heads, again))
     await refresh(person)
 
 
@@ -153,22 +181,35 @@ async def refresh(person: Person) -> None:
     person.node.touch()
 
 
-def ended_in(person: Person, device: bytes) -> set[bytes]:
-    """The open spaces in which this person has ended a device already, as far as it is known here."""
+def revocations_of(person: Person, device: bytes) -> list[Revocation]:
+    """What this person's identity has said of a device in open spaces, as far as it is here."""
     store = person.node.open_store
     rows = store.query(
         "SELECT e.id FROM ending x JOIN entry e ON e.n = x.n WHERE x.target = ? AND x.who = ?",
         (device, person.identity),
     )
     found = (revocation_in(entry) for entry in store.load(bytes(row[0]) for row in rows))
-    return {one.space for one in found if one is not None}
+    return [one for one in found if one is not None]
+
+
+def is_named(person: Person, space: bytes) -> bool:
+    """Whether an open space's genesis, which all can read, names this person."""
+    store = person.node.open_store
+    genesis = None if space in store.closed() else store.get(space)
+    try:
+        return genesis is not None and person.identity in allowed(read_genesis(genesis))
+    except KindError:
+        return False
 
 
 def known_heads(person: Person, device: bytes) -> dict[bytes, Head]:
-    """The last entry of a device in each followed open space, as far as it is known; ``groups`` ends it in others."""
-    store = person.node.open_store
-    closed = store.closed()
-    heads = {space: known_head(person, device, space) for space in store.spaces() if space not in closed}
+    """The last entry of a device, as far as it is known, in each followed open space that names this person.
+
+    Elsewhere a revocation would say whose device it was, and the device has no authority to lose. For closed spaces see
+    ``groups``.
+    """
+    spaces = (space for space in person.node.open_store.spaces() if is_named(person, space))
+    heads = {space: known_head(person, device, space) for space in spaces}
     return {space: head for space, head in heads.items() if head is not None}
 
 
@@ -218,7 +259,39 @@ async def tell_again(person: Person) -> None:
     await person.outbox.flush()
 
 
-def _renew(person: Person, heads: dict[bytes, Head]) -> None:
+def _unheard(person: Person, device: bytes, space: bytes) -> list[Entry]:
+    """What this vault wrote by a device in a space behind the end that the person has set to it elsewhere; in order."""
+    store = person.node.open_store
+    ends = [one.seq for one in revocations_of(person, device) if one.space == space]
+    rows = person.query("SELECT id FROM head WHERE device = ? AND space = ?", (device, space))
+    said: list[Entry] = []
+    entry = store.get(bytes(rows[0][0])) if rows and ends else None
+    while entry is not None and entry.header.seq > min(ends):
+        if entry.payload is not None and entry.header.kind not in LASTING:
+            said.append(entry)
+        entry = store.get(entry.header.prev) if entry.header.prev is not None else None
+    return said[::-1]
+
+
+def _anew(device: SigningKey, last: Head | None, entry: Entry, clock: int) -> Entry:
+    """The same words by another device, of the same time and life."""
+    header = entry.header
+    life_ms = max(1, (header.expires_day - 1) * DAY_MS - header.ts_ms) if header.expires_day else 0
+    return next_entry(
+        device,
+        last,
+        space=header.space,
+        kind=header.kind,
+        payload=entry.payload or b"",
+        size_bytes=header.payload_size,
+        clock=clock,
+        ts_ms=header.ts_ms,
+        life_ms=life_ms,
+        priority=header.priority,
+    )
+
+
+def _renew(person: Person, heads: dict[bytes, Head], again: dict[bytes, list[Entry]]) -> None:
     """On the writer thread: make the new device, and have the old one say its last."""
     node, outbox, old = person.node, person.outbox, person.party
     now, today = node.now_ms(), node.today()
@@ -254,21 +327,30 @@ def _renew(person: Person, heads: dict[bytes, Head]) -> None:
                 rand=os.urandom,
             )
         )
-        for space, head in heads.items():
+        for space in heads.keys() | again.keys():
             rows = tx.query("SELECT max(clock) FROM head WHERE space = ?", (space,))
-            entries.append(
-                next_entry(
+            clock, last = int.from_bytes(rows[0][0] or b"", "big"), None
+            if space in heads:
+                revocation = sign_revocation(identity, old.device.device, space, *heads[space])
+                payload = REVOKE.encode(Revoke(revocation))
+                said = next_entry(
                     signing,
                     None,
                     space=space,
                     kind=REVOKE.name,
-                    payload=REVOKE.encode(Revoke(sign_revocation(identity, old.device.device, space, *head))),
-                    clock=int.from_bytes(rows[0][0] or b"", "big") + 1,
+                    payload=payload,
+                    clock=clock + 1,
                     ts_ms=now,
                     life_ms=0,
                     priority=REVOKE.priority,
                 )
-            )
+                last, clock = Head(1, said.id), clock + 1
+                entries.append(said)
+            for entry in again.get(space, ()):
+                clock += 1
+                said = _anew(signing, last, entry, clock)
+                last = Head(said.header.seq, said.id)
+                entries.append(said)
         put_revoked(tx, person.identity, old.device.device, ended, now)
         tx.execute(
             "INSERT OR REPLACE INTO own_device(device, certificate, seal, ended_day) VALUES (?, ?, ?, ?)",

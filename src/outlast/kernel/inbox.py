@@ -40,6 +40,7 @@ from outlast.kernel.outbox import (
 )
 from outlast.kernel.revocation import DEVICES, read_told
 from outlast.kernel.room import Change, Event, Letter
+from outlast.kernel.space import GENESIS
 from outlast.kernel.store import ALL
 
 if TYPE_CHECKING:
@@ -118,6 +119,8 @@ class Inbox:
         self.devices: dict[bytes, Device] = {}
         self.is_elsewhere = False
         """Whether something was seen that this device signed and this vault never wrote."""
+        self._founded = False
+        """Whether a space's genesis came: it may be one in which an earlier device is still to be ended."""
         self._keys_in: dict[tuple[bytes, bytes], bytes] = {}
         """By own device and contact's device."""
         self._expected: dict[int, dict[bytes, _Slot]] = {}
@@ -155,6 +158,9 @@ class Inbox:
             self.cursor = max(self.cursor, end)
         if self.is_elsewhere:
             await self._person.renew()
+        if self._founded:
+            self._founded = False
+            await self._person.tell_again()
 
     async def run_later(self) -> None:
         """Give what was put off its turn, a little at a time: what does not open keeps nobody from their mail."""
@@ -246,6 +252,7 @@ class Inbox:
         tx.execute("INSERT OR REPLACE INTO meta(name, value) VALUES ('mail_cursor', ?)", (cursor.to_bytes(8, "big"),))
 
     async def _look_through(self, changes: Sequence[Change]) -> None:
+        self._founded = self._founded or any(change.entry.header.kind == GENESIS.name for change in changes)
         self.is_elsewhere = self.is_elsewhere or any(devices.is_elsewhere(self._person, change) for change in changes)
         for signed in filter(None, (devices.ends_this(self._person, change) for change in changes)):
             await self.be_ended(signed)

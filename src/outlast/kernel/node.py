@@ -54,6 +54,7 @@ from outlast.kernel.backup import BackupBody
 from outlast.kernel.bundle import Content
 from outlast.kernel.chunks import Chunk, Manifest, Splitter, Wanted, is_chunked
 from outlast.kernel.circular import GROUPS
+from outlast.kernel.devices import is_named
 from outlast.kernel.discovery import Discovery, Lookout
 from outlast.kernel.entry import (
     DAY_MS,
@@ -79,7 +80,7 @@ from outlast.kernel.revocation import REVOKE
 from outlast.kernel.room import Event, Level, Room, RowChanges, Status, Value
 from outlast.kernel.space import ANYONE, CLOSED, GENESIS, OPEN, SEALED, SpaceBody, make_genesis, read_genesis, space_of
 from outlast.kernel.store import REFUSED_MAX, Grown, Incoming, Progress, Store
-from outlast.kernel.tombstone import ENDED_MAX, LASTING, TOMBSTONE, Tombstone, allowed, life_for
+from outlast.kernel.tombstone import ENDED_MAX, LASTING, TOMBSTONE, Tombstone, life_for
 from outlast.kernel.vault import Vault
 
 T = TypeVar("T")
@@ -894,11 +895,11 @@ class Node:
             raise UsageError("in a sealed group nothing can be ended before its time yet")
         if not 0 < len(ids) <= ENDED_MAX or any(target.header.kind in LASTING for target in targets):
             raise UsageError(f"1 to {ENDED_MAX} entries can be ended at once, and none that ends others")
-        genesis = self.open_store.get(space)
-        named = allowed(read_genesis(genesis)) if genesis is not None and genesis.payload is not None else set()
-        if person.identity not in named and any(target.header.author != person.device for target in targets):
+        named = is_named(person, space)
+        if not named and any(target.header.author != person.device for target in targets):
             raise UsageError("only its author, or whom the channel's beginning names, can end this")
-        body = Tombstone(tuple(ids), person.certificate)
+        # Whose device somebody else's is nobody needs to know.
+        body = Tombstone(tuple(ids), person.certificate if named else b"")
         life_ms = life_for([target.header for target in targets], self.now_ms())
         return await self.append(person, space, TOMBSTONE.name, body, life_ms=life_ms, local=local)
 

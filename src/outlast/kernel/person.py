@@ -544,8 +544,9 @@ class Person:
         self.inbox.load(self.query)
 
     async def tell_again(self) -> None:
-        """Tell contacts of this person's devices who have not acknowledged it (see ``devices.tell_again``)."""
+        """Say what is still to be said of ended devices, to contacts and in spaces."""
         await own_devices.tell_again(self)
+        await own_devices.end_in_spaces(self)
 
     def tidy(self, tx: Transaction, over_before: int, pruned_day: int) -> None:
         """Drop what has outlived its purpose: custody after seven days, marks of expired entries, old prekeys."""

@@ -28,7 +28,7 @@ class Tombstone(msgspec.Struct, array_like=True, frozen=True):
     """What is ended, and who says so."""
 
     ids: tuple[bytes, ...]  # 32 B each
-    certificate: bytes  # of the device that signs the tombstone
+    certificate: bytes  # of the device that signs the tombstone; empty: it wrote what it ends, as nobody in particular
 
 
 TOMBSTONE: Final = Kind(
@@ -39,7 +39,10 @@ LASTING: Final = frozenset((GENESIS.name, MEMBER_ACT.name, REVOKE.name, TOMBSTON
 
 
 class Stone(NamedTuple):
-    """A tombstone whose certificate holds: the ids (32 B) that it names, and the identity (32 B) that says so."""
+    """A tombstone whose certificate holds: the ids (32 B) that it names, and the identity (32 B) that says so.
+
+    Without a certificate the identity is empty.
+    """
 
     entry: Entry
     ids: tuple[bytes, ...]
@@ -52,12 +55,13 @@ def read_stone(entry: Entry) -> Stone | None:
         return None
     try:
         body: Tombstone = TOMBSTONE.decode(entry.payload)
-        device = read_certificate(body.certificate)
+        device = read_certificate(body.certificate) if body.certificate else None
     except (KindError, IdentityError):
         return None
-    if device.device != entry.header.author:
+    if device is not None and device.device != entry.header.author:
         return None
-    return Stone(entry, tuple(id for id in body.ids[:ENDED_MAX] if len(id) == 32), device.identity)
+    ids = tuple(id for id in body.ids[:ENDED_MAX] if len(id) == 32)
+    return Stone(entry, ids, device.identity if device is not None else b"")
 
 
 def ends(stone: Stone, target: Header, named: Set[bytes], revocations: Collection[Revocation]) -> bool:

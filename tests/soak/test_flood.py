@@ -123,6 +123,7 @@ def test_a_flood_by_strangers_moves_nothing_and_costs_friends_nothing_afterwards
 ) -> None:
     each = 100_000 if soaking else 600
     monkeypatch.setattr(quota, "capacity", lambda _used, _free: quota.POOL_PART * each * 500)
+    monkeypatch.setattr(quota, "WEIGH_BYTES", each * 10)
     patience_s = 1800 if soaking else 60
 
     async def flooded() -> None:

@@ -175,6 +175,7 @@ class Node:
         self._stopped: str | None = None
         self._transport: SealingKey | None = None
         self._eviction: Eviction
+        self._unweighed_bytes = 0
         self._owners: dict[bytes, bytes] = {}
         self._capacity_bytes = capacity_bytes
         self._writer = ThreadPoolExecutor(1, "outlast-writer")
@@ -638,8 +639,10 @@ class Node:
         def act() -> tuple[list[list[Verdict]], set[bytes], Counter[bytes]]:
             # One transaction for all of it: entries, what was refused or spent, and the rooms' views.
             done = store.together(lambda: self._admit_on_writer(store, arrivals, states, standing))
-            with contextlib.suppress(StorageError):  # what came is durable; room is made with the next batch
-                self._make_room(store, standing)
+            if self._unweighed_bytes >= quota.WEIGH_BYTES:
+                with contextlib.suppress(StorageError):  # what came is durable; room is made with the next batch
+                    self._make_room(store, standing)
+                    self._unweighed_bytes = 0
             return done
 
         results, promoted, spent = await self.write(act)
@@ -782,6 +785,7 @@ class Node:
                     entry = change.entry
                     size = len(entry.header_bytes) + len(entry.signature) + len(entry.payload or b"")
                     self._eviction.payers.charge(sources[entry.id], change.cursor, size)
+                    self._unweighed_bytes += size
             endings.carry_out(store, changes)
             for name in self.rooms:
                 while store.fold(name, fresh=changes):

@@ -251,10 +251,14 @@ class Neighbours:
             if not live.named:
                 live.put(sync.Stopping())
 
+    @property
+    def hears(self) -> bool:
+        """Whether there is any session to tell news."""
+        return bool(self._live)
+
     def offer(self, offers: Sequence[Offer]) -> None:
         """Tell all sessions what became whole here."""
-        if self._live:
-            self._node.leaves([offer.entry.id for offer in offers])
+        self._node.leaves([offer.entry.id for offer in offers])
         for live in self._live:
             live.hear(offers)
 

@@ -32,7 +32,7 @@ from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeVar, assert_never
 
 import msgspec
 
@@ -652,6 +652,8 @@ class Node:
             self.metrics.admitted += sum(isinstance(verdict, Admitted) for verdict in verdicts)
             self.metrics.refused.update(str(verdict.rule) for verdict in verdicts if isinstance(verdict, Refused))
         self._after_write()
+        if not self.neighbours.hears:
+            return results
         late = [v.entry.id for verdicts in results for v in verdicts if isinstance(v, Admitted) and v.completes]
         pooled = store.pooled(late) if late else set()
         offers = [
@@ -736,8 +738,8 @@ class Node:
     ) -> tuple[list[list[Verdict]], set[bytes], Counter[bytes]]:
         """The verdicts, which of those known left the pool, and what each neighbour spent."""
         results: list[list[Verdict]] = []
-        incoming: dict[bytes, Incoming] = {}
-        sources: dict[bytes, bytes | None] = {}
+        incoming: list[Incoming] = []
+        sources: dict[bytes, bytes] = {}
         known: list[bytes] = []
         declined: list[Entry] = []
         spent: Counter[bytes] = Counter()
@@ -746,28 +748,32 @@ class Node:
             verdicts = admit(batch, state, self._verify_many)
             results.append(verdicts)
             is_paired = arrival.source is None or arrival.source in standing.paired
+            may_be_pooled = not is_paired or arrival.own or bool(arrival.offered)
             size = 0
             for data, verdict in zip(batch, verdicts, strict=True):
                 if not isinstance(verdict, Known):
                     size += _size(data)  # what is refused has cost as much
-                match verdict:
-                    case Admitted(entry):
-                        pooled = self._tier(entry, arrival, standing) is forward.Tier.STRANGER
-                        if arrival.own and entry.header.space == mail.MAIL_SPACE:
-                            # Written here or brought by whomever: in the store all mail looks alike.
-                            pooled = store.is_like(mail.MAIL_SPACE, random.randint(1, self.cursor + 1))
-                        incoming.setdefault(entry.id, Incoming(entry, pooled))
+                if isinstance(verdict, Admitted):  # most are, and a match takes its time
+                    entry = verdict.entry
+                    pooled = may_be_pooled and self._is_pooled(store, entry, arrival, standing)
+                    incoming.append(Incoming(entry, pooled))
+                    if arrival.source is not None:
                         sources.setdefault(entry.id, arrival.source)
+                    continue
+                match verdict:
                     case Known(entry):
                         if is_paired and entry.id not in arrival.offered:
                             known.append(entry.id)
                     case Held(entry, rule):
                         store.hold(pack(entry), rule, space_of(entry))
-                    case Refused(rule, digest, entry):
+                    case Refused(rule, digest, turned_away):
                         if rule.lasting and self._remembers(digest):
                             store.remember_refused(digest, day + mail.MAIL_LIFE_DAYS)
-                        if rule.by_id and is_paired and entry is not None:
-                            declined.append(entry)
+                        if rule.by_id and is_paired and turned_away is not None:
+                            declined.append(turned_away)
+                    case _:
+                        assert_never(verdict)
+            self._unweighed_bytes += size
             if arrival.source is not None and size:
                 spent[arrival.source if is_paired else STRANGERS] += size
         for payer, size in spent.items():
@@ -779,18 +785,23 @@ class Node:
             store.decline(declined)
         promoted = store.promote(known) if known else set()
         if incoming:
-            changes = store.append(list(incoming.values()))
-            for change in changes:
-                if change.event is Event.ADMITTED:
-                    entry = change.entry
-                    size = len(entry.header_bytes) + len(entry.signature) + len(entry.payload or b"")
-                    self._eviction.payers.charge(sources[entry.id], change.cursor, size)
-                    self._unweighed_bytes += size
+            changes = store.append(incoming)
+            for change in changes if sources else ():
+                source = sources.get(change.entry.id)
+                if change.event is Event.ADMITTED and source is not None:
+                    self._eviction.payers.charge(source, change.cursor, _size(change.entry))
             endings.carry_out(store, changes)
             for name in self.rooms:
                 while store.fold(name, fresh=changes):
                     pass
         return results, promoted, spent
+
+    def _is_pooled(self, store: Store, entry: Entry, arrival: _Arrival, standing: _Standing) -> bool:
+        """Whether an entry looks in the store as if a stranger had brought it."""
+        if arrival.own and entry.header.space == mail.MAIL_SPACE:
+            # Written here or brought by whomever: in the store all mail looks alike.
+            return store.is_like(mail.MAIL_SPACE, random.randint(1, self.cursor + 1))
+        return self._tier(entry, arrival, standing) is forward.Tier.STRANGER
 
     def _remembers(self, digest: bytes) -> bool:
         """Take note of what was refused, within bounds; whether it was new."""

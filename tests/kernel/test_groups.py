@@ -185,6 +185,36 @@ class TestJoining:
             assert (texts(anna, space), members(anna, space)) == (["hello"], {"anna", "boris"})
             assert anna.node.named()[1].keys() == {space}
 
+    @pytest.mark.parametrize("type", TYPES)
+    @story
+    async def test_who_restores_a_backup_is_still_a_member(self, type: str, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris, clara = await trio(nodes)
+            space = await group(type, anna, boris, clara)
+            await anna.remove_member(space, clara.identity)
+            await everybody_meets(anna, boris)
+            await say(anna, space, "before")
+            await everybody_meets(anna, boris)
+            backup = await boris.backup("backup words")
+            await nodes.leave("boris")
+            again = await nodes.join("boris again", backup=backup)
+            await again.groups.tend()
+            assert again.node.members(space).roles.keys() == {anna.identity, boris.identity}
+            assert again.groups.access[space] == anna.groups.access[space]
+            await link(again, anna)
+            await until(lambda: texts(again, space) == ["before"], again)
+
+    @story
+    async def test_what_a_store_let_go_of_changes_no_membership(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris, _ = await trio(nodes)
+            space = await group("sealed", anna, boris)
+            store, lasting = anna.node.open_store, anna.node.open_store.lasting(space)
+            await anna.node.write(lambda: store.remove(lasting))
+            anna = await nodes.come_back("anna")
+            await anna.groups.tend()
+            assert members(anna, space) == {"anna", "boris"}
+
     @story
     async def test_who_leaves_holds_nothing_any_more_and_does_not_know_the_next_key(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:

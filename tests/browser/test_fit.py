@@ -28,6 +28,7 @@ def filled(node: Served, other: Served) -> list[str]:
     """Put something on every page; all addresses that a person can look at."""
     contact = node.run(node.person.add_contact(other.run(other.person.link())))
     node.run(service.send(node.node, node.person, contact.identity, "x" * 300))
+    node.run(node.person.renew())
     channel = node.run(service.create_channel(node.node, node.person, NAME))
     node.run(service.post(node.node, node.person, channel.space, "Вода и хлеб " * 20))
     node.run(node.node.peer_add(other.node.transport_id, "a-host-name-without-end." * 5 + "example", 8485))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from tests.kernel.society import (
     Note,
     Society,
     befriend,
+    bundle,
     entries_of,
     hand_over,
     ids,
@@ -148,6 +150,18 @@ class TestCopies:
             await meet(anna, boris)
             assert "from the new one" in notes(boris)
             assert before not in {row[0] for row in boris.query("SELECT device FROM device WHERE accepted = 1")}
+
+    @story
+    async def test_a_stick_for_the_device_of_before_is_read(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await friends(nodes)
+            await write(boris, anna, "on the stick")
+            file, _ = await bundle(boris, anna)
+            await anna.renew()
+            report = await anna.read_bundle(io.BytesIO(file))
+            await settle(anna)
+            assert report.problems == ()
+            assert "on the stick" in notes(anna)
 
     @story
     async def test_who_never_gave_a_link_learns_of_the_new_device_too(self, tmp_path: Path) -> None:

@@ -180,13 +180,34 @@ async def test_a_flood_of_announcements_costs_little_and_hides_nobody_for_long(
             name = own if number % 7 == 0 else os.urandom(8).hex()
             anna.node.lookout._heard(lan.Heard(name, LOOPBACK.ip, 2 + number % 60_000, fields))
         shell = anna.node.neighbours
-        assert len(shell._visits) <= neighbours.VISITS_MAX
+        assert 0 < len(shell._visits) <= neighbours.VISITS_MAX
+        assert anna.node.lookout._calls_left == 0
         assert not shell._found, "what was said for another port is not believed"
         assert anna.node.lookout._heard_left == 0
         # With the next look there is attention again.
         await look(boris)
         await write(anna, boris, "all the same")
         await hears(boris, "all the same")
+
+
+@story
+async def test_a_node_that_hears_itself_over_another_way_does_not_call_itself(tmp_path: Path) -> None:
+    async with society(tmp_path) as nodes:
+        anna = await nodes.join("anna")
+        await look(anna, Discovery.STRANGERS)
+        async with listening() as heard:
+            while not heard:
+                await asyncio.sleep(0)
+        lookout = anna.node.lookout
+        (own,) = heard.values()
+        lookout._heard(own)
+        assert not anna.node.neighbours._visits
+        lookout._heard(own._replace(name="z" * 16))
+        assert anna.node.neighbours._visits.keys() == {("127.0.0.1", own.port)}, (
+            "whoever else has such a name is called"
+        )
+        lookout._heard(own._replace(name="!", port=own.port % 60_000 + 1))
+        assert len(anna.node.neighbours._visits) == 1, "of two strangers one calls"
 
 
 def packet(name: str, text: bytes) -> bytes:

@@ -185,6 +185,36 @@ class TestJoining:
             assert (texts(anna, space), members(anna, space)) == (["hello"], {"anna", "boris"})
             assert anna.node.named()[1].keys() == {space}
 
+    @pytest.mark.parametrize("type", TYPES)
+    @story
+    async def test_who_restores_a_backup_is_still_a_member(self, type: str, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris, clara = await trio(nodes)
+            space = await group(type, anna, boris, clara)
+            await anna.remove_member(space, clara.identity)
+            await everybody_meets(anna, boris)
+            await say(anna, space, "before")
+            await everybody_meets(anna, boris)
+            backup = await boris.backup("backup words")
+            await nodes.leave("boris")
+            again = await nodes.join("boris again", backup=backup)
+            await again.groups.tend()
+            assert again.node.members(space).roles.keys() == {anna.identity, boris.identity}
+            assert again.groups.access[space] == anna.groups.access[space]
+            await link(again, anna)
+            await until(lambda: texts(again, space) == ["before"], again)
+
+    @story
+    async def test_what_a_store_let_go_of_changes_no_membership(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris, _ = await trio(nodes)
+            space = await group("sealed", anna, boris)
+            store, lasting = anna.node.open_store, anna.node.open_store.lasting(space)
+            await anna.node.write(lambda: store.remove(lasting))
+            anna = await nodes.come_back("anna")
+            await anna.groups.tend()
+            assert members(anna, space) == {"anna", "boris"}
+
     @story
     async def test_who_leaves_holds_nothing_any_more_and_does_not_know_the_next_key(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
@@ -252,6 +282,56 @@ class TestRemoving:
             await say(clara, space, "the three of us")
             await everybody_meets(anna, boris, clara, dora, emil)
             assert (texts(anna, space), texts(dora, space), texts(emil, space)) == (["the three of us"], [], [])
+
+
+class TestTelling:
+    @story
+    async def test_who_does_not_know_the_remover_gets_the_new_key_from_somebody_who_does(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris, clara = await trio(nodes)
+            dora = await nodes.join("dora")
+            await befriend(boris, dora)
+            space = await group("sealed", anna, boris, clara)
+            await anna.add_member(space, boris.identity, "admin")
+            await everybody_meets(anna, boris, clara)
+            await boris.add_member(space, dora.identity)
+            await everybody_meets(anna, boris, clara, dora)
+            await dora.join_space(space)
+            await everybody_meets(anna, boris, clara, dora)
+            await anna.remove_member(space, clara.identity)
+            await everybody_meets(anna, boris, clara, dora)
+            assert dora.groups.access[space] == anna.groups.access[space] != clara.groups.access[space]
+            await say(boris, space, "all of us")
+            await everybody_meets(anna, boris, clara, dora)
+            assert texts(anna, space) == texts(dora, space) == ["all of us"]
+
+    @story
+    async def test_a_key_is_told_once_and_again_when_an_admin_adds_somebody_anew(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris, _ = await trio(nodes)
+            space = await group("sealed", anna, boris)
+            await everybody_meets(anna, boris)
+            before = len(envelopes(anna))
+            for _ in range(3):
+                await anna.groups.tend()
+            assert len(envelopes(anna)) == before
+            await anna.add_member(space, boris.identity)
+            assert len(envelopes(anna)) > before
+
+    @story
+    async def test_a_group_goes_on_without_its_founder(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris, clara = await trio(nodes)
+            space = await group("sealed", anna, boris, clara)
+            await anna.add_member(space, boris.identity, "admin")
+            await everybody_meets(anna, boris, clara)
+            before = clara.groups.access[space]
+            await anna.leave_space(space)
+            await everybody_meets(anna, boris, clara)
+            assert boris.groups.access[space] == clara.groups.access[space] != before
+            await say(clara, space, "the two of us")
+            await everybody_meets(anna, boris, clara)
+            assert texts(boris, space) == ["the two of us"]
 
 
 class TestDevices:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from outlast.kernel.sync import Fate, Ingest
 from outlast.testing import MemoryShelf, Teller, shrink, write_script
 from outlast.testing import shelf as shelves
 from outlast.testing import town as towns
-from outlast.testing.story import Drop, Follow, Meet, Restart, SetClock, Share, Tidy, Wait, Write
+from outlast.testing.story import Drop, Follow, LetGo, Meet, Restart, SetClock, Share, Tidy, Wait, Write
 from tests.town.telling import check_story, file_shelves, told
 
 ENOUGH = 12
@@ -42,7 +42,7 @@ def test_stories_hold_all_that_they_are_to_try() -> None:
     scenes = [scene for seed in range(20) for scene in write_script(seed)]
     meanwhile = [happening for one in scenes if isinstance(one, Meet) for _, happening in one.meanwhile]
     assert {type(one).__name__ for one in scenes} >= {"Write", "Chain", "Meet", "Part", "Wait", "SetClock", "Follow"}
-    assert {type(one) for one in meanwhile} >= {Write, Share, Tidy, Restart, Drop, SetClock, Wait, Follow}
+    assert {type(one) for one in meanwhile} >= {Write, Share, Tidy, Restart, Drop, LetGo, SetClock, Wait, Follow}
     assert any(one.narrow for one in scenes if isinstance(one, Meet))
     teller = Teller(0)
     teller.tell(write_script(0))
@@ -80,6 +80,18 @@ class OneBranch(MemoryShelf):
                 if h.seq and (one.header.author, one.header.space, one.header.seq) == (h.author, h.space, h.seq)
             ]
             super().append([] if taken else [entry])
+
+
+class Greedy(MemoryShelf):
+    """A store that does not remember what it let go."""
+
+    def let_go(self, ids: Collection[bytes]) -> None:
+        super().let_go(ids)
+        self.declined.clear()
+
+
+def plant_greedy(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(towns, "MemoryShelf", Greedy)
 
 
 def plant_forgetful(patch: pytest.MonkeyPatch) -> None:
@@ -174,6 +186,7 @@ def plant_no_pull(patch: pytest.MonkeyPatch) -> None:
 
 FAULTS = [
     plant_forgetful,
+    plant_greedy,
     plant_one_branch,
     plant_silence,
     plant_hasty,

@@ -251,14 +251,14 @@ class BundleWriter:
 class BundleReader:
     """Reads a bundle fed in pieces of any size; holds at most a chunk and a record of it.
 
-    ``keys`` are all that can open it (the device's seal key and prekeys), ``device`` (32 B) is the
-    reader's own: what was written for others and passed on is refused. Open bundles need neither.
+    ``keys`` are all that can open it (the device's seal key and prekeys), ``devices`` (32 B each) are
+    the reader's own: what was written for others and passed on is refused. Open bundles need neither.
     """
 
-    def __init__(self, keys: Sequence[OpeningKey] = (), device: bytes | None = None) -> None:
+    def __init__(self, keys: Sequence[OpeningKey] = (), *devices: bytes) -> None:
         """Begin before the first byte."""
         self._keys = keys
-        self._device = device
+        self._devices = devices
         self._input = bytearray()
         self._prefix = b""
         self._chunks: _Chunks | None = None
@@ -432,7 +432,7 @@ class BundleReader:
         ):
             raise BundleError("the bundle's manifest is malformed: its writer is broken")
         devices = [receiver.device for receiver in receivers]
-        if not is_open and self._device is not None and self._device not in devices:
+        if not is_open and self._devices and not set(self._devices).intersection(devices):
             raise BundleError("this bundle was written for somebody else and passed on")
         return manifest
 

@@ -39,6 +39,7 @@ HELD: Final = "local_group_held"
 SECRET: Final = "local_group_secret"
 TOLD: Final = "local_group_told"
 WAITING: Final = "local_group_waiting"
+ACT: Final = "local_group_act"
 
 MIGRATIONS: Final = (
     f"CREATE TABLE {HELD} (space BLOB PRIMARY KEY, state TEXT, type TEXT, name TEXT,"
@@ -47,6 +48,9 @@ MIGRATIONS: Final = (
     f"CREATE TABLE {TOLD} (space BLOB, epoch BLOB, identity BLOB, PRIMARY KEY (space, epoch, identity)) WITHOUT ROWID",
     f"CREATE TABLE {WAITING} (id BLOB PRIMARY KEY, space BLOB, packed BLOB)",
     f"CREATE INDEX {WAITING}_space ON {WAITING} (space)",
+    # Acts and revocations, also of a store that let go of them or was lost.
+    f"CREATE TABLE {ACT} (id BLOB PRIMARY KEY, space BLOB, packed BLOB)",
+    f"CREATE INDEX {ACT}_space ON {ACT} (space)",
 )
 
 

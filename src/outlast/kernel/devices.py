@@ -135,8 +135,12 @@ async def revoke(person: Person, device: bytes) -> None:
             return sealed, None
 
         await person.node.write(lambda: outbox.commit(act))
-    await refresh(person)
+    async with person.inbox.reading:
+        person.take_keys(person.query)
+        person.inbox.forget(person.query)
+    await outbox.flush()
     await end_in_spaces(person)
+    person.node.touch()
 
 
 async def end_in_spaces(person: Person) -> None:
@@ -170,13 +174,8 @@ async def renew(person: Person) -> None:
             heads = {space: head for space, head in known_heads(person, before).items() if space not in said}
             again = {space: _unheard(person, before, space) for space in person.node.open_store.spaces()}
             await person.node.write(partial(_renew, person, heads, again))
-    await refresh(person)
-
-
-async def refresh(person: Person) -> None:
-    """Send what was made, and go by the keys and devices that now stand in the vault."""
-    async with person.inbox.reading:
-        person.inbox.forget(person.query)
+            # What was seen of the old device's copy is no reason to begin anew once more.
+            person.inbox.forget(person.query)
     await person.outbox.flush()
     person.node.touch()
 

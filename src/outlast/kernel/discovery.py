@@ -29,6 +29,10 @@ HEARD_MAX: Final = 1000
 """Announcements that are looked at between two looks; a flood of more costs nothing and hides what comes in it."""
 
 
+CALLS_MAX: Final = 16
+"""Strangers that are called between two looks: nobody can make this node knock at every door of a network."""
+
+
 class Discovery(StrEnum):
     """Whom a node looks for in the local network."""
 
@@ -50,7 +54,10 @@ class Lookout:
         self._task: asyncio.Task[None] | None = None
         self._segments: dict[IPv4Interface, lan.Segment] = {}
         self._keys: dict[bytes, bytes] = {}
+        self._own: set[str] = set()
+        """All names that this node had since it looks."""
         self._heard_left = HEARD_MAX
+        self._calls_left = CALLS_MAX
         self._news = asyncio.Event()
 
     async def look(self, mode: Discovery, port: int) -> None:
@@ -84,7 +91,7 @@ class Lookout:
                     await self._match()
                 except Exception:
                     log.exception("looking around in the local network failed")  # and is tried again
-                self._heard_left = HEARD_MAX
+                self._heard_left, self._calls_left = HEARD_MAX, CALLS_MAX
                 self._news.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_S):
@@ -114,13 +121,14 @@ class Lookout:
                         strangers=strangers,
                     )
                     await segment.announce(self._port, beacon.to_fields(said))
+                    self._own.add(segment.name)
 
     async def _close(self) -> None:
         for network in list(self._segments):
             await self._segments.pop(network).close()
 
     def _heard(self, heard: lan.Heard) -> None:
-        if self._heard_left <= 0:
+        if self._heard_left <= 0 or heard.name in self._own:
             return
         self._heard_left -= 1
         said = beacon.read_fields(heard.fields)
@@ -129,7 +137,8 @@ class Lookout:
         neighbour = beacon.recognise(said, self._keys, (heard.address, heard.port))
         if neighbour is not None:
             self._node.neighbours.found(neighbour, str(heard.address), heard.port)
-        elif said.strangers and self.mode is Discovery.STRANGERS and self._calls(heard):
+        elif said.strangers and self._calls_left and self.mode is Discovery.STRANGERS and self._calls(heard):
+            self._calls_left -= 1
             self._node.neighbours.visit(str(heard.address), heard.port)
 
     def _calls(self, heard: lan.Heard) -> bool:

@@ -26,6 +26,7 @@ from outlast.kernel.kinds import Kind
 from outlast.kernel.log import next_entry
 from outlast.kernel.mail import LETTER_MAX_BYTES
 from outlast.kernel.membership import (
+    ACTS_MAX,
     ADD,
     ADMIN,
     HERE,
@@ -56,6 +57,8 @@ MAILED_MAX: Final = 50
 """Members up to which entries go to each of them by mail; larger groups have them by sync alone."""
 CLOCK_MAX: Final = 2**53
 """No clock that a member claims raises that of others beyond this: order then follows the times."""
+ACTS_KEPT_MAX: Final = 2 * ACTS_MAX
+"""Acts and revocations of a space that are kept in the vault."""
 DRAIN: Final = 500
 """Entries that came by mail and are let in at a time."""
 
@@ -132,8 +135,9 @@ class Groups:
         store = self._node.open_store
         reading = self._readings.setdefault(space, _Reading())
         ids = store.lasting(space)
+        kept = self._person.query(f"SELECT count(*) FROM {circular.ACT} WHERE space = ?", (space,))[0][0]
         rows = self._person.query(f"SELECT epoch, secret FROM {circular.SECRET} WHERE space = ?", (space,))
-        key = (len(ids), ids[-1:], len(rows))
+        key = (len(ids), ids[-1:], kept, len(rows))
         if reading.membership is not None and reading.key == key:
             return reading.membership
         genesis = self._genesis(space)
@@ -141,7 +145,7 @@ class Groups:
         body = open_genesis(genesis, reading.secrets[space])
         owner = read_certificate(body.owner)
         commitments = {space: body.commitment}
-        waiting = [id for id in ids if id != space and id not in reading.acts]
+        waiting = [entry for entry in self._lasting(space) if entry.id not in reading.acts]
         while True:
             # Each secret that proves to be right may open the acts that vouch for the next one.
             for act in reading.acts.values():
@@ -150,11 +154,11 @@ class Groups:
             reading.secrets.update({e: s for e, s in rows if commitments.get(e) == commitment(s)})
             opened = {
                 entry.id: _act_of(entry, inner)
-                for entry in store.load(waiting)
+                for entry in waiting
                 if (inner := _inner(group, entry, reading.secrets)) is not None
             }
             reading.acts.update(opened)
-            waiting = [id for id in waiting if id not in opened]
+            waiting = [entry for entry in waiting if entry.id not in opened]
             if not opened:
                 break
         founding = Founding(space, owner.identity, owner.device, body.commitment)
@@ -220,7 +224,8 @@ class Groups:
         if group.state == JOINED and self._person.identity in self.membership(space).roles:
             await self._act(space, REMOVE, subject=self._person.identity)
         changes: list[RowChange] = [
-            Delete(table, {"space": space}) for table in (circular.SECRET, circular.TOLD, circular.WAITING)
+            Delete(table, {"space": space})
+            for table in (circular.SECRET, circular.TOLD, circular.WAITING, circular.ACT)
         ]
         async with self._tending:
             await self._set_state(space, LEFT, changes)
@@ -306,6 +311,7 @@ class Groups:
                         await self._act(group.space, RENEW, secret=os.urandom(32))
                         membership = self.membership(group.space)
                     await self._spread(group, membership)
+                await self._keep_acts(group.space)
         self.refresh()
 
     def refresh(self) -> None:
@@ -387,8 +393,7 @@ class Groups:
                 told[epoch].add(identity)
         letters: list[Outgoing] = []
         rows: list[RowChange] = []
-        store = self._node.open_store
-        everything = [entry for entry in store.load(store.lasting(space)) if entry.id != space]
+        everything = self._lasting(space)
         for epochs, people in [*lacking.items(), *([(tuple(sorted(secrets)), welcomed)] if welcomed else [])]:
             bodies = circular.circulars(
                 space,
@@ -540,7 +545,24 @@ class Groups:
         heads = [(device, self._node.open_store.head(space, device)) for device in devices[:LAST_MAX]]
         return tuple((device, head[0]) for device, head in heads if head is not None)
 
+    async def _keep_acts(self, space: bytes) -> None:
+        """Keep in the vault what membership rests on: a store may let go of it, and a restored node has none."""
+        kept = {bytes(row[0]) for row in self._person.query(f"SELECT id FROM {circular.ACT} WHERE space = ?", (space,))}
+        acts = self._readings[space].acts
+        fresh = [id for id, act in acts.items() if act is not None and id not in kept][: ACTS_KEPT_MAX - len(kept)]
+        entries = self._node.open_store.load(fresh) if len(kept) < ACTS_KEPT_MAX else []
+        await self._write([Put(circular.ACT, {"id": e.id, "space": space, "packed": pack(e)}) for e in entries])
+
     # ---- rows ----
+
+    def _lasting(self, space: bytes) -> list[Entry]:
+        """What never expires in a space but its genesis, in the store or kept in the vault."""
+        packed = self._person.query(f"SELECT packed FROM {circular.ACT} WHERE space = ?", (space,))
+        found = {entry.id: entry for entry in (unpack(bytes(row[0]))[0] for row in packed)}
+        store = self._node.open_store
+        for entry in store.load(id for id in store.lasting(space) if id != space and id not in found):
+            found[entry.id] = entry
+        return list(found.values())
 
     def _genesis(self, space: bytes) -> Entry:
         packed = self._person.query(f"SELECT genesis FROM {circular.HELD} WHERE space = ?", (space,))[0][0]

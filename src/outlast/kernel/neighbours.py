@@ -509,7 +509,8 @@ class Neighbours:
             session.step(sync.LinkClosed())
             self.more_wanted()  # what it was asked for can be asked of others
             self._claims.pop(peer, None)
-            self._note_unconfirmed(peer, session.unacknowledged)
+            if named:  # who is somebody else each time cannot be told again
+                self._note_unconfirmed(peer, session.unacknowledged)
             if live.told:
                 with contextlib.suppress(OutlastError):
                     await node.write(partial(node.open_store.tell_peer, peer, live.told))

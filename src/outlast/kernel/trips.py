@@ -155,8 +155,10 @@ def _bundle_state(person: Person, devices: Sequence[bytes]) -> tuple[int, int, d
 
 async def read_bundle(person: Person, source: BinaryIO, *, progress: Progress = silent) -> BundleReport:
     """Take in what is whole of a bundle; raises BundleError when the file is none or is for somebody else."""
-    keys = [person.seal, *person.inbox.prekeys]
-    reader = bundles.BundleReader(keys, person.device)
+    own = [person.party, *person.retired]
+    keys = [*(party.seal for party in own), *person.inbox.prekeys]
+    devices = [party.device.device for party in own]
+    reader = bundles.BundleReader(keys, *devices)
     entries: list[Entry] = []
     writer: Device | None = None
     size = count = new = refused = 0
@@ -207,7 +209,8 @@ async def read_bundle(person: Person, source: BinaryIO, *, progress: Progress = 
     manifest = summary.manifest
     known = person.inbox.devices.get(writer.device) if writer is not None else None
     if summary.signature_ok and known is not None and manifest is not None:
-        device, number, acks = known.device, manifest.number, manifest.acks_for(person.device)
+        device, number = known.device, manifest.number
+        acks = [ack for one in devices for ack in manifest.acks_for(one)]
 
         def note(tx: Transaction) -> None:
             # Only what the writer signed counts: others could claim that he has what he has not.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -96,6 +97,10 @@ class Shelf(Protocol):
         """Forget a payload, keep its header, and do not ask for it again."""
         ...
 
+    def let_go(self, ids: Collection[bytes]) -> None:
+        """Remove entries for want of room, and remember not to ask for them again."""
+        ...
+
     def reopen(self) -> None:
         """Start again from what is durable."""
         ...
@@ -112,6 +117,8 @@ class MemoryShelf:
         """An empty shelf."""
         self.entries: dict[bytes, Entry] = {}
         self.dropped: set[bytes] = set()
+        self.declined: dict[bytes, Entry] = {}
+        """What was let go: it stands in the buckets, so that nobody offers it again."""
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Put them in."""
@@ -138,7 +145,7 @@ class MemoryShelf:
     def buckets(self, space: bytes, priority_max: int = ALL_PRIORITIES) -> list[tuple[int, int]]:
         """Counted at each call."""
         counts: dict[int, int] = {}
-        for entry in self.entries.values():
+        for entry in self._named():
             if space_of(entry) == space and entry.header.priority <= priority_max:
                 counts[entry.header.expires_day] = counts.get(entry.header.expires_day, 0) + 1
         return sorted(counts.items())
@@ -147,16 +154,16 @@ class MemoryShelf:
         """Sorted at each call."""
         return SetView.from_items(
             (entry.header.ts_ms, entry.id)
-            for entry in self.entries.values()
+            for entry in self._named()
             if space_of(entry) == space and entry.header.expires_day == day and entry.header.priority <= priority_max
         )
 
     def urgent(self, buckets: Collection[tuple[bytes, int]]) -> dict[bytes, list[bytes]]:
         """Looked for at each call."""
         found: dict[bytes, list[bytes]] = {}
-        for one, entry in self.entries.items():
+        for entry in self._named():
             if entry.header.priority == 0 and (space_of(entry), entry.header.expires_day) in buckets:
-                found.setdefault(space_of(entry), []).append(one)
+                found.setdefault(space_of(entry), []).append(entry.id)
         return found
 
     def head(self, space: bytes, author: bytes) -> Head | None:
@@ -170,9 +177,10 @@ class MemoryShelf:
 
     def expire(self, before_day: int) -> None:
         """Take them out."""
-        self.entries = {
-            one: entry for one, entry in self.entries.items() if not 0 < entry.header.expires_day < before_day
-        }
+        self.entries, self.declined = (
+            {one: entry for one, entry in entries.items() if not 0 < entry.header.expires_day < before_day}
+            for entries in (self.entries, self.declined)
+        )
         self.dropped &= self.entries.keys()
 
     def drop_payload(self, id: bytes) -> None:
@@ -180,6 +188,14 @@ class MemoryShelf:
         if id in self.entries and self.entries[id].payload is not None:
             self.entries[id] = replace(self.entries[id], payload=None)
             self.dropped.add(id)
+
+    def let_go(self, ids: Collection[bytes]) -> None:
+        """Keep what stands in the buckets."""
+        self.declined.update((one, self.entries.pop(one)) for one in ids if one in self.entries)
+
+    def _named(self) -> Collection[Entry]:
+        """All that is held or was let go."""
+        return {**self.declined, **self.entries}.values()
 
     def reopen(self) -> None:
         """Nothing is lost."""
@@ -256,6 +272,12 @@ class FileShelf:
     def drop_payload(self, id: bytes) -> None:
         """Drop and fold."""
         self._store.drop_payload(id)
+        self._fold()
+
+    def let_go(self, ids: Collection[bytes]) -> None:
+        """Remove and fold."""
+        found = [self._store.query("SELECT n FROM entry WHERE id = ?", (one,)) for one in ids]
+        self._store.let_go([row[0] for rows in found for row in rows], lambda _: set(), sys.maxsize)
         self._fold()
 
     def reopen(self) -> None:

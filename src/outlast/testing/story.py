@@ -6,9 +6,10 @@ are wrong by hours and (one in each town) by days or decades, the town is parted
 ``tell`` lets all of it happen, then joins the town, lets everybody meet until nothing moves, and returns its flaws.
 
 What must be true: no honest node is cut off, and who parts over a whole link parts in step. Nothing that was written
-durably is missing anywhere where it is to be held: in every place that follows its space, unless its day has passed for
-somebody. Nobody holds anything else. Nobody pruned a day that is not over. What one place takes for copied is held
-where it says, or is over there. And once all are in step a further round carries nothing.
+durably is missing anywhere where it is to be held: in every place that follows its space and did not let it go, unless
+its day has passed for somebody. Nobody holds anything else. Nobody pruned a day that is not over. What one place takes
+for copied is held where it says, or is over or was let go there. What was let go is not sent again. And once all are in
+step a further round carries nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from random import Random
 from typing import Final, assert_never
 
 from outlast.kernel.entry import CHUNK_BYTES, DAY_MS, HOUR_MS, Entry
-from outlast.kernel.space import space_of
+from outlast.kernel.space import NO_SPACE, space_of
 from outlast.kernel.sync import CutOff, Limits
 from outlast.testing.link import MemoryLink
 from outlast.testing.shelf import Shelf
@@ -95,6 +96,14 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
+class LetGo:
+    """A place runs out of room and lets go of so many entries that others wrote, the oldest first."""
+
+    place: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class SetClock:
     """A clock is ahead by so much from now on (negative: behind)."""
 
@@ -131,7 +140,7 @@ class Meet:
     meanwhile: tuple[tuple[int, Happening], ...] = ()
 
 
-Happening = Wait | Write | Share | Chain | Follow | Tidy | Drop | SetClock | Restart
+Happening = Wait | Write | Share | Chain | Follow | Tidy | Drop | LetGo | SetClock | Restart
 Scene = Happening | Part | Meet
 Script = Sequence[Scene]
 
@@ -189,8 +198,10 @@ def _happening(random: Random, unlucky: int) -> Happening:
         return Tidy(place, looked=random.random() < 0.5)
     if chance < 0.86:
         return Follow(place, space)
-    if chance < 0.90:
+    if chance < 0.88:
         return Drop(place, random.randrange(1, 4))
+    if chance < 0.90:
+        return LetGo(place, random.randrange(1, 8))
     if chance < 0.95:
         return Restart(place)
     if random.random() < 0.5:
@@ -214,6 +225,8 @@ class Teller:
         """All that was durable anywhere once."""
         self.dropped: set[bytes] = set()
         """What somebody dropped the payload of."""
+        self.gone: dict[str, set[bytes]] = {place.name: set() for place in self.town.places}
+        """What each place let go."""
         self.shared: dict[bytes, bytes] = {}
         """The content of files, by the id of their entries."""
         self.flaws: list[str] = []
@@ -273,6 +286,15 @@ class Teller:
                 for entry in large[:count]:
                     shelf.drop_payload(entry.id)
                     self.dropped.add(entry.id)
+            case LetGo(place, count):
+                one = town.places[place]
+                foreign = [
+                    entry.id
+                    for entry in one.entries.values()
+                    if entry.header.author != one.key.public and entry.header.space != NO_SPACE
+                ]
+                one.shelf.let_go(foreign[:count])
+                self.gone[one.name].update(foreign[:count])
             case SetClock(place, skew_ms):
                 town.places[place].skew_ms = skew_ms
             case Restart(place):
@@ -328,7 +350,8 @@ class Teller:
             if meeting.link.open and meeting.in_step != [True, True]:
                 self.flaws.append(f"{pair} have a whole link and are not in step: {meeting.in_step}")
             self.flaws += [f"{pair} cut off: {end.reason}" for end in meeting.ended if isinstance(end, CutOff)]
-            for one in meeting.unfounded:
+            gone = set[bytes]().union(*(self.gone[place.name] for place in meeting.places))
+            for one in meeting.unfounded - gone:
                 if not 0 < self.written[one].header.expires_day < max(place.pruned_day for place in meeting.places):
                     self.flaws.append(f"{pair} say of what is not durable that it is: {self._describe(one)}")
             meeting.end()
@@ -340,10 +363,14 @@ class Teller:
     def _settle(self) -> None:
         """Everybody meets everybody until nothing moves."""
         before = -1
+        places = self.town.places
         for _ in range(_ROUNDS_MAX):
+            declined = [self.gone[place.name] - place.entries.keys() for place in places]
             for pair in combinations(range(PLACES), 2):
                 self._meet(Meet((pair,)))
-            received = sum(place.received for place in self.town.places)
+            for place, ids in zip(places, declined, strict=True):
+                self._complain(place, "was sent again what it had let go,", ids & place.entries.keys())
+            received = sum(place.received for place in places)
             if received == before:
                 return
             before = received
@@ -353,17 +380,19 @@ class Teller:
         town, held = self.town, [dict(place.entries) for place in self.town.places]
         true_day = town.clock.today
         floor = max(max(place.pruned_day, _day_within_reach(place, true_day)) for place in town.places)
+        gone = set[bytes]().union(*self.gone.values())
         due = {
             one: entry
             for one, entry in self.written.items()
-            if entry.header.expires_day == 0 or entry.header.expires_day >= floor
+            if (entry.header.expires_day == 0 or entry.header.expires_day >= floor)
+            and (one not in gone or any(one in entries for entries in held))
         }
         for place, entries in zip(town.places, held, strict=True):
-            wanted = {one for one, entry in due.items() if space_of(entry) in place.followed}
+            wanted = {one for one, entry in due.items() if space_of(entry) in place.followed} - self.gone[place.name]
             bare = [one for one in wanted & entries.keys() if entries[one].payload is None]
             self._complain(place, "lacks", wanted - entries.keys())
-            self._complain(place, "lacks the payload of", set(bare) - self.dropped)
-            partial = [one for one in wanted & self.shared.keys() if place.content(one) != self.shared[one]]
+            self._complain(place, "lacks the payload of", set(bare) - self.dropped - gone)
+            partial = [one for one in (wanted - gone) & self.shared.keys() if place.content(one) != self.shared[one]]
             self._complain(place, "lacks chunks of", partial)
             self._complain(place, "holds what nobody wrote,", entries.keys() - self.written.keys())
             if place.pruned_day > true_day + 1:
@@ -372,8 +401,9 @@ class Teller:
                 self.flaws.append(f"{place.name} refused honest entries: {rule}")
             for other, theirs in zip(town.places, held, strict=True):
                 copied = {one for one, peers in place.copies.items() if other.transport in peers}
-                gone = {one for one in copied if 0 < self.written[one].header.expires_day < other.pruned_day}
-                self._complain(place, f"took for copied to {other.name}", copied - theirs.keys() - gone)
+                over = {one for one in copied if 0 < self.written[one].header.expires_day < other.pruned_day}
+                over |= self.gone[other.name]
+                self._complain(place, f"took for copied to {other.name}", copied - theirs.keys() - over)
             views = place.shelf.views()
             if views is not None and views[0] != views[1]:
                 self.flaws.append(f"{place.name}: the view folded anew is not the live one")

@@ -320,6 +320,28 @@ def test_chunks_are_charged_to_the_neighbours_share() -> None:
     assert meeting.ended == [None, None]
 
 
+def test_a_link_that_carries_what_is_urgent_alone_carries_no_chunks() -> None:
+    town, entry = town_with_file(some_bytes(10 * CHUNK_BYTES))
+    a, b = town.places
+    b.ingest(a.shelf.load([entry.header.space, entry.id]), None)
+    narrow = Limits(priority_max=1)
+    meeting = town.meeting(0, 1, limits=(narrow, Limits()))
+    meeting.run()
+    assert meeting.in_step == [True, True]
+    assert not {data[0] for _, data in meeting.log} & {Type.WANT_CHUNKS, Type.CHUNK, Type.HOLDS}
+    meeting.feed(0, MessageArrived(message(Type.WANT_CHUNKS, entry.id, [0])))
+    assert isinstance(meeting.ended[0], CutOff)
+
+
+def test_pieces_are_no_larger_than_the_steps_of_the_link() -> None:
+    town, entry = town_with_file(some_bytes(3 * CHUNK_BYTES))
+    meeting = town.meeting(0, 1, limits=(Limits(step_bytes=5000), Limits()))
+    meeting.run()
+    assert town.places[1].content(entry.id) == town.places[0].content(entry.id)
+    sizes = [len(fields(data)[3]) for _, data in meeting.log if data[0] == Type.CHUNK]
+    assert max(sizes) == 5000
+
+
 # Hostile sides
 
 

@@ -544,3 +544,36 @@ def test_a_message_without_end_is_refused() -> None:
             writer.close()
 
     asyncio.run(asyncio.wait_for(run(), 20))
+
+
+def test_a_link_is_drained_when_the_other_end_has_taken_what_was_sent_and_not_before() -> None:
+    async def run() -> None:
+        async with linked() as (caller, called):
+            await asyncio.wait_for(caller.drained(), 10)
+            for _ in range(6):
+                await caller.send(bytes(MESSAGE_MAX_BYTES))
+            draining = asyncio.ensure_future(caller.drained())
+            # While it waits, what is small goes on being taken, behind what was sent before.
+            await caller.send(b"urgent")
+            await asyncio.sleep(0)
+            assert not draining.done()
+            for _ in range(6):
+                assert len(await called.receive() or b"") == MESSAGE_MAX_BYTES
+            assert await called.receive() == b"urgent"
+            await asyncio.wait_for(draining, 10)
+
+    asyncio.run(run())
+
+
+def test_waiting_for_a_link_to_drain_ends_with_the_link() -> None:
+    async def run() -> None:
+        async with linked() as (caller, called):
+            for _ in range(6):
+                await caller.send(bytes(MESSAGE_MAX_BYTES))
+            draining = asyncio.ensure_future(caller.drained())
+            await asyncio.sleep(0)
+            await called.close()
+            with pytest.raises(LinkError):
+                await asyncio.wait_for(draining, 10)
+
+    asyncio.run(run())

@@ -30,7 +30,7 @@ from outlast.kernel.links.channel import Channel, answer, call
 from outlast.kernel.links.link import Cost, Duplex, Link, LinkError, Way
 from outlast.kernel.noise import Pattern
 from outlast.kernel.snapshots import Snapshots
-from outlast.kernel.store import Scope
+from outlast.kernel.store import SETS, Scope
 
 if TYPE_CHECKING:
     from outlast.kernel.node import Node
@@ -91,6 +91,8 @@ class _Live:
     """Set while a piece of a chunk is on its way to the link."""
     ahead_bytes: int = 0
     in_step: bool = False
+    scope: Scope = SETS
+    """What is compared with the peer: the pool with strangers alone, and what people here wrote always."""
     told: int = 0
     """The cursor up to which the peer has chosen from what strangers brought."""
     news: list[Offer] = field(default_factory=list)
@@ -552,16 +554,17 @@ class Neighbours:
                 await channel.send(data)
                 live.bulk.set()
             case sync.LoadBuckets(spaces, floor_day, priority_max):
+                live.scope = Scope(priority_max, live.session.stranger, frozenset(node.own_pooled()))
                 buckets = [
                     sync.Bucket(space, day, count)
                     for space in spaces
-                    for day, count in store.buckets(space, self._scope(live, priority_max))
+                    for day, count in store.buckets(space, live.scope)
                     if day == 0 or day >= floor_day
                 ]
                 bare = [entry for entry in store.bare() if entry.id not in self._hopeless]
                 live.put(sync.BucketsLoaded(buckets, bare))
-            case sync.LoadBucket(space, day, priority_max):
-                view = await self._snapshots.take(space, day, self._scope(live, priority_max))
+            case sync.LoadBucket(space, day):
+                view = await self._snapshots.take(space, day, live.scope)
                 live.put(sync.BucketLoaded(space, day, view))
             case sync.LoadEntries(ids):
                 node.leaves(ids)
@@ -599,10 +602,6 @@ class Neighbours:
             case _:
                 assert_never(command)
         return None
-
-    def _scope(self, live: _Live, priority_max: int) -> Scope:
-        """What is compared with a peer: the pool with strangers alone, and what people here wrote always."""
-        return Scope(priority_max, live.session.stranger, frozenset(self._node.own_pooled()))
 
     def _note_unconfirmed(self, peer: bytes, ids: Sequence[bytes]) -> None:
         """Offer these once more when that neighbour is back: reconciliation does not tell who holds what."""

@@ -9,14 +9,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from outlast.errors import StorageError
-from outlast.kernel.entry import Entry, encode_header, entry_id, pack_header
+from outlast.kernel.entry import Entry, pack_header
 from outlast.kernel.room import Change, Delete, Event, Put, Room, RowChanges
 from outlast.kernel.store import HELD_MAX, HELD_MAX_BYTES, Incoming, Peer, Store
 from tests.unit.kernel.entries import DAY, KEY, SPACE, TOY, post
@@ -338,9 +337,9 @@ def test_a_closed_space_stays_closed_whoever_follows_it(store: Store) -> None:
 
 
 def test_what_never_expires_is_found_in_the_order_in_which_it_came(store: Store) -> None:
-    lasting = [replace_life(post(number)) for number in (3, 1, 2)]
+    lasting = [post(number, day=0, seq=number) for number in (3, 1, 2)]
     before = store.lasting_mark(SPACE)
-    add(store, lasting[0], post(9), *lasting[1:])
+    add(store, lasting[0], post(9), post(8, day=0), *lasting[1:])
     assert store.lasting(SPACE) == [(entry.id, entry.header.author) for entry in lasting]
     assert store.lasting_mark(SPACE) != before
     marked = store.lasting_mark(SPACE)
@@ -348,13 +347,6 @@ def test_what_never_expires_is_found_in_the_order_in_which_it_came(store: Store)
     assert store.lasting_mark(SPACE) == marked
     store.remove([lasting[0].id])
     assert store.lasting_mark(SPACE) != marked
-
-
-def replace_life(entry: Entry) -> Entry:
-    """The entry as one that never expires."""
-    header = msgspec.structs.replace(entry.header, expires_day=0)
-    data = encode_header(header)
-    return replace(entry, header=header, header_bytes=data, id=entry_id(data))
 
 
 def test_a_space_can_be_left_and_its_entries_removed(store: Store) -> None:

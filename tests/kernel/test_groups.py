@@ -209,7 +209,8 @@ class TestJoining:
         async with society(tmp_path) as nodes:
             anna, boris, _ = await trio(nodes)
             space = await group("sealed", anna, boris)
-            store, lasting = anna.node.open_store, anna.node.open_store.lasting(space)
+            store = anna.node.open_store
+            lasting = [id for id, _ in store.lasting(space)]
             await anna.node.write(lambda: store.remove(lasting))
             anna = await nodes.come_back("anna")
             await anna.groups.tend()

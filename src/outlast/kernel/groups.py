@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -57,6 +58,8 @@ MAILED_MAX: Final = 50
 """Members up to which entries go to each of them by mail; larger groups have them by sync alone."""
 CLOCK_MAX: Final = 2**53
 """No clock that a member claims raises that of others beyond this: order then follows the times."""
+READ_MAX: Final = 4 * ACTS_MAX
+"""Entries that never expire of which it is looked whether they are acts: of one device, and of all who do not lead."""
 ACTS_KEPT_MAX: Final = 2 * ACTS_MAX
 """Acts and revocations of a space that are kept in the vault."""
 DRAIN: Final = 500
@@ -134,10 +137,10 @@ class Groups:
         group = self.find(space, JOINED)
         store = self._node.open_store
         reading = self._readings.setdefault(space, _Reading())
-        ids = store.lasting(space)
+        mark = store.lasting_mark(space)
         kept = self._person.query(f"SELECT count(*) FROM {circular.ACT} WHERE space = ?", (space,))[0][0]
         rows = self._person.query(f"SELECT epoch, secret FROM {circular.SECRET} WHERE space = ?", (space,))
-        key = (len(ids), ids[-1:], kept, len(rows))
+        key = (mark, kept, len(rows))
         if reading.membership is not None and reading.key == key:
             return reading.membership
         genesis = self._genesis(space)
@@ -145,7 +148,8 @@ class Groups:
         body = open_genesis(genesis, reading.secrets[space])
         owner = read_certificate(body.owner)
         commitments = {space: body.commitment}
-        waiting = [entry for entry in self._lasting(space) if entry.id not in reading.acts]
+        founding = Founding(space, owner.identity, owner.device, body.commitment)
+        waiting = self._lasting(space, reading, owner.device)
         while True:
             # Each secret that proves to be right may open the acts that vouch for the next one.
             for act in reading.acts.values():
@@ -161,7 +165,6 @@ class Groups:
             waiting = [entry for entry in waiting if entry.id not in opened]
             if not opened:
                 break
-        founding = Founding(space, owner.identity, owner.device, body.commitment)
         reading.membership = resolve(founding, (act for act in reading.acts.values() if act is not None))
         reading.key = key
         return reading.membership
@@ -172,7 +175,7 @@ class Groups:
         store, secrets = self._node.open_store, self._readings[space].secrets
         found: list[Said] = []
         for day, _ in store.buckets(space):
-            for id in store.bucket(space, day)[1]:
+            for id in store.bucket(space, day)[1][-limit:]:
                 entry = store.get(id.tobytes())
                 inner = None if entry is None else _inner(group, entry, secrets)
                 if entry is None or inner is None or inner.kind in (GENESIS.name, MEMBER_ACT.name, REVOKE.name):
@@ -393,7 +396,9 @@ class Groups:
                 told[epoch].add(identity)
         letters: list[Outgoing] = []
         rows: list[RowChange] = []
-        everything = self._lasting(space)
+        kept = {entry.id: entry for entry in self._kept(space, ())}
+        acts = [id for id, act in self._readings[space].acts.items() if act is not None and id not in kept]
+        everything = [*kept.values(), *self._node.open_store.load(acts)]
         for epochs, people in [*lacking.items(), *([(tuple(sorted(secrets)), welcomed)] if welcomed else [])]:
             bodies = circular.circulars(
                 space,
@@ -555,14 +560,32 @@ class Groups:
 
     # ---- rows ----
 
-    def _lasting(self, space: bytes) -> list[Entry]:
-        """What never expires in a space but its genesis, in the store or kept in the vault."""
-        packed = self._person.query(f"SELECT packed FROM {circular.ACT} WHERE space = ?", (space,))
-        found = {entry.id: entry for entry in (unpack(bytes(row[0]))[0] for row in packed)}
+    def _lasting(self, space: bytes, reading: _Reading, founder: bytes) -> list[Entry]:
+        """What never expires in a space and was not read yet: kept in the vault, or in the store.
+
+        Of the latter what leaders' devices signed comes first, and of others so much that a member who floods the group
+        costs little, and keeps nobody from removing them.
+        """
+        found = self._kept(space, reading.acts)
+        seen = reading.acts.keys() | {entry.id for entry in found}
+        membership = reading.membership
+        leading = {founder}
+        if membership is not None:
+            leading |= {device for device, one in membership.devices.items() if membership.leads(one)}
+        counts: Counter[bytes] = Counter()
+        first: list[bytes] = []
+        others: list[bytes] = []
+        for id, author in self._node.open_store.lasting(space):
+            counts[author] += 1
+            if id not in seen and counts[author] <= READ_MAX:
+                (first if author in leading else others).append(id)
         store = self._node.open_store
-        for entry in store.load(id for id in store.lasting(space) if id != space and id not in found):
-            found[entry.id] = entry
-        return list(found.values())
+        return [*found, *store.load([*first, *others[: max(0, READ_MAX - len(reading.acts))]])]
+
+    def _kept(self, space: bytes, read: Container[bytes]) -> list[Entry]:
+        """The acts and revocations in the vault that were not read yet."""
+        rows = self._person.query(f"SELECT id, packed FROM {circular.ACT} WHERE space = ?", (space,))
+        return [unpack(bytes(packed))[0] for id, packed in rows if bytes(id) not in read]
 
     def _genesis(self, space: bytes) -> Entry:
         packed = self._person.query(f"SELECT genesis FROM {circular.HELD} WHERE space = ?", (space,))[0][0]

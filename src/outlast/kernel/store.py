@@ -951,12 +951,20 @@ class Store:
         """Those of the followed spaces that are for members, with their types."""
         return dict(self._database.query("SELECT id, type FROM space WHERE followed AND type <> ?", (OPEN,)))
 
-    def lasting(self, space: bytes) -> list[bytes]:
-        """The ids of a space's entries that never expire, in the order in which they came."""
-        rows = self._database.query(
-            f"SELECT id FROM entry WHERE space = {_SPACE} AND expires_day = 0 ORDER BY n", (space,)
+    def lasting(self, space: bytes) -> list[tuple[bytes, bytes]]:
+        """A space's entries in chains that never expire, as (id, author), in the order in which they came."""
+        return self._database.query(
+            f"SELECT id, author FROM entry WHERE space = {_SPACE} AND expires_day = 0 AND author IS NOT NULL"
+            " ORDER BY n",
+            (space,),
         )
-        return [row[0] for row in rows]
+
+    def lasting_mark(self, space: bytes) -> tuple[int, int]:
+        """Differs as soon as what ``lasting`` returns does."""
+        count, last = self._database.query(
+            f"SELECT count(*), ifnull(max(n), 0) FROM entry WHERE space = {_SPACE} AND expires_day = 0", (space,)
+        )[0]
+        return count, last
 
     def head(self, space: bytes, author: bytes) -> tuple[int, bytes] | None:
         """The highest (seq, id) of an author's chain in a space; of a fork the branch that came first."""

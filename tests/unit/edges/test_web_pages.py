@@ -99,6 +99,13 @@ def test_a_mistake_in_the_first_run_gets_one_line_and_makes_nothing(
             assert 'value="Ala"' in answer.text
 
 
+def test_who_comes_back_to_the_first_steps_too_late_is_shown_no_empty_code(tmp_path: Path) -> None:
+    with served(tmp_path / "home") as node, node.owner() as owner:
+        assert 'class="qr"' not in owner.get("/first/words").text, "no link is young enough"
+        owner.submit("/people/me")
+        assert 'class="qr"' in owner.get("/first/words").text
+
+
 def test_24_words_make_the_same_person_again(tmp_path: Path, node: Served) -> None:
     words = " ".join(node.person.secret_words())
     with served(tmp_path / "home", name=None) as again, again.stranger() as browser:

@@ -325,6 +325,30 @@ def test_an_expired_change_stays_until_every_room_has_folded_it(tmp_path: Path) 
     store.close()
 
 
+def test_a_closed_space_stays_closed_whoever_follows_it(store: Store) -> None:
+    store.put_space(SPACE, type="sealed")
+    store.put_space(secret("open"))
+    store.put_space(SPACE)
+    assert store.closed() == {SPACE: "sealed"}
+    store.put_space(SPACE, followed=False)
+    assert store.closed() == {}
+    store.put_space(SPACE)
+    assert store.closed() == {SPACE: "sealed"}
+
+
+def test_what_never_expires_is_found_in_the_order_in_which_it_came(store: Store) -> None:
+    lasting = [post(number, day=0, seq=number) for number in (3, 1, 2)]
+    before = store.lasting_mark(SPACE)
+    add(store, lasting[0], post(9), post(8, day=0), *lasting[1:])
+    assert store.lasting(SPACE) == [(entry.id, entry.header.author) for entry in lasting]
+    assert store.lasting_mark(SPACE) != before
+    marked = store.lasting_mark(SPACE)
+    add(store, post(10))
+    assert store.lasting_mark(SPACE) == marked
+    store.remove([lasting[0].id])
+    assert store.lasting_mark(SPACE) != marked
+
+
 def test_a_space_can_be_left_and_its_entries_removed(store: Store) -> None:
     other = post(9, space=secret("other"))
     store.put_space(SPACE)

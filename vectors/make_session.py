@@ -26,7 +26,7 @@ from outlast.kernel.entry import (
 )
 from outlast.kernel.identity import SigningKey
 from outlast.kernel.setrec import SetView
-from outlast.kernel.sync import (
+from outlast.kernel.steps import (
     Bucket,
     BucketLoaded,
     BucketsLoaded,
@@ -41,13 +41,11 @@ from outlast.kernel.sync import (
     LoadUrgent,
     MessageArrived,
     Send,
-    Session,
     Started,
-    Type,
     UrgentLoaded,
-    space_mac,
-    urgent_digest,
 )
+from outlast.kernel.sync import Session
+from outlast.kernel.wire import Type, space_mac, urgent_digest
 
 HERE = Path(__file__).parent
 NOW_MS = 1_795_305_912_345

@@ -32,7 +32,7 @@ from outlast.kernel.membership import (
 )
 from outlast.kernel.revocation import REVOKE, Revoke, revocation_of, revoke
 from outlast.kernel.space import CLOSED, MEMBERS, SEALED, make_closed_genesis, open_genesis
-from outlast.kernel.sync import space_mac
+from outlast.kernel.wire import space_mac
 
 HERE_FOLDER = Path(__file__).parent
 NOW_MS = 1_795_305_912_345

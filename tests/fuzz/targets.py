@@ -102,7 +102,7 @@ from outlast.kernel.noise import (
 from outlast.kernel.outbox import Receipt
 from outlast.kernel.setrec import Initiator, Responder, SetrecError, SetView
 from outlast.kernel.space import GENESIS, SpaceBody, make_closed_genesis, make_genesis, open_genesis
-from outlast.kernel.sync import Close, CutOff, Event, LinkClosed, LocalAppended, MessageArrived, Stopping, Tick
+from outlast.kernel.steps import Close, CutOff, Event, LinkClosed, LocalAppended, MessageArrived, Stopping, Tick
 from outlast.rooms.carry import ROOM
 from outlast.rooms.carry.entries import DEVICE, HIDE, POST, TEXT, ChannelDevice, Hide, Post, Text
 from outlast.testing import Meeting, MemoryLink, MemoryShelf, Place, Town

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from outlast.errors import UsageError
-from outlast.kernel import sync
+from outlast.kernel import wire
 from outlast.kernel.admit import Admitted, Held, Refused, Rule
 from outlast.kernel.circular import CIRCULAR, Circular
 from outlast.kernel.entry import Entry, day_of, pack
@@ -21,7 +21,7 @@ from outlast.kernel.log import Head, next_entry
 from outlast.kernel.mail import MAIL_SPACE
 from outlast.kernel.membership import ADD, ADMIN, MEMBER_ACT, REMOVE, ActBody
 from outlast.kernel.person import Person
-from outlast.kernel.sync import space_mac
+from outlast.kernel.wire import space_mac
 from tests.kernel.forger import Forger
 from tests.kernel.society import POST, Note, society, story
 from tests.kernel.test_groups import LIFE_MS, everybody_meets, group, members, say, texts, trio
@@ -221,21 +221,21 @@ class Caller:
     async def buckets_for(self, person: Person, macs: list[bytes]) -> set[int]:
         """Name these spaces beside the mail space; the numbers of those that the node then speaks of."""
         mail = space_mac(self.channel.session_key, initiator=True, space=MAIL_SPACE)
-        hello = sync._Hello([1], day_of(person.node.now_ms()), [mail, *macs], 2**30)
-        await self.channel.send(sync._encode(sync.Type.HELLO, hello))
+        hello = wire.Hello([1], day_of(person.node.now_ms()), [mail, *macs], 2**30)
+        await self.channel.send(wire.encode(wire.Type.HELLO, hello))
         while True:
             message = await self.channel.receive()
             assert message is not None
-            if message[0] == sync.Type.SUMMARY:
-                return {ref for ref, _, _ in sync._decoders[sync.Type.SUMMARY].decode(message[1:]).buckets}
+            if message[0] == wire.Type.SUMMARY:
+                return {ref for ref, _, _ in wire.decode(message)[1].buckets}
 
     async def greeting(self) -> list[bytes]:
         """How the node names its spaces to this peer."""
         while True:
             message = await self.channel.receive()
             assert message is not None
-            if message[0] == sync.Type.HELLO:
-                return list(sync._decoders[sync.Type.HELLO].decode(message[1:]).spaces)
+            if message[0] == wire.Type.HELLO:
+                return list(wire.decode(message)[1].spaces)
 
 
 @story

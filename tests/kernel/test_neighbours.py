@@ -13,7 +13,7 @@ import pytest
 
 from outlast.errors import OutlastError
 from outlast.kernel import neighbours as shells
-from outlast.kernel import sync
+from outlast.kernel import wire
 from outlast.kernel.entry import day_of
 from outlast.kernel.identity import SealingKey
 from outlast.kernel.links import tcp
@@ -67,12 +67,12 @@ class Caller:
 
     async def greet(self, person: Person) -> None:
         """Say HELLO as somebody who follows the mail space, grants credit and holds nothing."""
-        mac = sync.space_mac(self.channel.session_key, initiator=True, space=MAIL_SPACE)
-        hello = sync._Hello([1], day_of(person.node.now_ms()), [mac], 2**30)
-        await self.channel.send(sync._encode(sync.Type.HELLO, hello))
-        await self.channel.send(sync._encode(sync.Type.SUMMARY, sync._Summary([])))
+        mac = wire.space_mac(self.channel.session_key, initiator=True, space=MAIL_SPACE)
+        hello = wire.Hello([1], day_of(person.node.now_ms()), [mac], 2**30)
+        await self.channel.send(wire.encode(wire.Type.HELLO, hello))
+        await self.channel.send(wire.encode(wire.Type.SUMMARY, wire.Summary([])))
 
-    async def hear(self, kind: sync.Type) -> bytes:
+    async def hear(self, kind: wire.Type) -> bytes:
         """The next message of that kind."""
         while True:
             message = await self.channel.receive()
@@ -123,9 +123,9 @@ class TestCustody:
             port = await anna.node.listen("127.0.0.1", 0)
             async with Caller.calling(anna, port) as caller:
                 await caller.greet(anna)
-                await caller.hear(sync.Type.SUMMARY)
+                await caller.hear(wire.Type.SUMMARY)
                 letter = await write(anna, boris, "hello")
-                await caller.hear(sync.Type.ENTRIES)
+                await caller.hear(wire.Type.ENTRIES)
                 assert await anna.take_back(letter) is False
             await until(lambda: not is_connected(anna), anna)
             assert await anna.take_back(letter) is False
@@ -139,8 +139,8 @@ class TestCustody:
             port = await anna.node.listen("127.0.0.1", 0)
             async with Caller.calling(anna, port) as caller:
                 await caller.greet(anna)
-                await caller.hear(sync.Type.SUMMARY)
-                await caller.channel.send(sync._encode(sync.Type.KEPT, sync._Kept(1, [], [])))
+                await caller.hear(wire.Type.SUMMARY)
+                await caller.channel.send(wire.encode(wire.Type.KEPT, wire.Kept(1, [], [])))
                 await caller.is_dropped()
             assert events(anna, letter) == ["kept"]
 
@@ -188,10 +188,10 @@ class TestDoor:
             key = SealingKey.from_secret(os.urandom(32))
             async with Caller.calling(anna, port, key) as first:
                 await first.greet(anna)
-                await first.hear(sync.Type.SUMMARY)
+                await first.hear(wire.Type.SUMMARY)
                 async with Caller.calling(anna, port, key) as second:
                     await second.greet(anna)
-                    await second.hear(sync.Type.SUMMARY)
+                    await second.hear(wire.Type.SUMMARY)
                     await first.is_dropped()
                     assert [peer.node for peer in anna.node.peers()] == [key.public]
 
@@ -213,7 +213,7 @@ class TestDoor:
                     with_place = len(opened) <= 3
                     try:
                         await caller.greet(anna)
-                        await caller.hear(sync.Type.SUMMARY)
+                        await caller.hear(wire.Type.SUMMARY)
                     except (AssertionError, OutlastError):
                         assert not with_place
                     else:
@@ -232,7 +232,7 @@ class TestDoor:
             for _ in range(5):
                 async with Caller.calling(anna, port) as caller:
                     await caller.greet(anna)
-                    await caller.hear(sync.Type.SUMMARY)
+                    await caller.hear(wire.Type.SUMMARY)
                     await caller.channel.send(b"\xff")
                     await caller.is_dropped()
             await until(lambda: not anna.node.neighbours._live, anna)
@@ -246,9 +246,9 @@ class TestDoor:
             anna = await nodes.join("anna")
             port = await anna.node.listen("127.0.0.1", 0)
             async with Caller.calling(anna, port) as caller:
-                mac = sync.space_mac(caller.channel.session_key, initiator=True, space=MAIL_SPACE)
-                await caller.channel.send(sync._encode(sync.Type.HELLO, sync._Hello([1], 99_999, [mac], 2**30)))
-                await caller.hear(sync.Type.SUMMARY)
+                mac = wire.space_mac(caller.channel.session_key, initiator=True, space=MAIL_SPACE)
+                await caller.channel.send(wire.encode(wire.Type.HELLO, wire.Hello([1], 99_999, [mac], 2**30)))
+                await caller.hear(wire.Type.SUMMARY)
                 assert anna.node.clock_warning() is None
 
     @story
@@ -291,11 +291,11 @@ class TestSpaces:
             port = await anna.node.listen("127.0.0.1", 0)
             async with Caller.calling(anna, port) as caller:
                 await caller.greet(anna)
-                summary = await caller.hear(sync.Type.SUMMARY)
-                assert sync._decoders[sync.Type.SUMMARY].decode(summary[1:]).buckets == []
-                await caller.channel.send(sync._encode(sync.Type.WANT, sync._IdList([genesis])))
-                lack = await caller.hear(sync.Type.LACK)
-                assert sync._decoders[sync.Type.LACK].decode(lack[1:]).ids == [space]
+                summary = await caller.hear(wire.Type.SUMMARY)
+                assert wire.decode(summary)[1].buckets == []
+                await caller.channel.send(wire.encode(wire.Type.WANT, wire.IdList([genesis])))
+                lack = await caller.hear(wire.Type.LACK)
+                assert wire.decode(lack)[1].ids == [space]
 
 
 def posts(person: Person) -> int:

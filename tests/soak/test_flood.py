@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from outlast.kernel import mail, quota, sync
+from outlast.kernel import mail, quota, wire
 from outlast.kernel.entry import DAY_MS, Entry, Header, expiry_day, pack, sign_entry
 from outlast.kernel.identity import SigningKey
 from outlast.kernel.links import tcp
@@ -31,32 +31,32 @@ class Flooder(Caller):
 
     async def flood(self, person: Person, spaces: list[bytes], entries: list[Entry]) -> None:
         key = self.channel.session_key
-        macs = [sync.space_mac(key, initiator=True, space=space) for space in spaces]
-        hello = sync._Hello([1], person.node.today(), macs, 2**30)
-        await self.channel.send(sync._encode(sync.Type.HELLO, hello))
-        await self.channel.send(sync._encode(sync.Type.SUMMARY, sync._Summary([])))
-        greeting = await self.hear(sync.Type.HELLO)
-        credit = sync._decoders[sync.Type.HELLO].decode(memoryview(greeting)[1:]).credit
+        macs = [wire.space_mac(key, initiator=True, space=space) for space in spaces]
+        hello = wire.Hello([1], person.node.today(), macs, 2**30)
+        await self.channel.send(wire.encode(wire.Type.HELLO, hello))
+        await self.channel.send(wire.encode(wire.Type.SUMMARY, wire.Summary([])))
+        greeting = await self.hear(wire.Type.HELLO)
+        credit = wire.decode(greeting)[1].credit
         settled = 0
         for message in messages(entries):
             while credit < len(message):
-                more = await self.hear(sync.Type.CREDIT)
-                credit += sync._decoders[sync.Type.CREDIT].decode(memoryview(more)[1:]).size_bytes
+                more = await self.hear(wire.Type.CREDIT)
+                credit += wire.decode(more)[1].size_bytes
             credit -= len(message)
             await self.channel.send(message)
         while settled < len(entries):
-            kept = await self.hear(sync.Type.KEPT)
-            settled = sync._decoders[sync.Type.KEPT].decode(memoryview(kept)[1:]).count
+            kept = await self.hear(wire.Type.KEPT)
+            settled = wire.decode(kept)[1].count
 
 
 def messages(entries: list[Entry]) -> Iterator[bytes]:
     """ENTRIES messages of at most 60,000 bytes."""
-    batch = bytearray((sync.Type.ENTRIES,))
+    batch = bytearray((wire.Type.ENTRIES,))
     for entry in entries:
         packed = pack(entry)
-        if len(batch) + len(packed) > sync.ENTRIES_MAX_BYTES:
+        if len(batch) + len(packed) > wire.ENTRIES_MAX_BYTES:
             yield bytes(batch)
-            batch = bytearray((sync.Type.ENTRIES,))
+            batch = bytearray((wire.Type.ENTRIES,))
         batch += packed
     yield bytes(batch)
 

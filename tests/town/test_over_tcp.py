@@ -10,7 +10,7 @@ from outlast.errors import OutlastError
 from outlast.kernel.identity import SealingKey
 from outlast.kernel.links.channel import Channel
 from outlast.kernel.links.tcp import Listener, connect, serve
-from outlast.kernel.sync import Close, CutOff, Event, InStep, LinkClosed, MessageArrived, Send, Started
+from outlast.kernel.steps import Close, CutOff, Event, InStep, LinkClosed, MessageArrived, Send, Started
 from outlast.testing import Place, Town
 
 HERE = SealingKey.from_secret(b"h" * 32)

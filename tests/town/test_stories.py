@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from outlast.kernel import expiry, sync
+from outlast.kernel import expiry, receiving, sending, steps, sync, wire
 from outlast.kernel.entry import Entry
-from outlast.kernel.sync import Fate, Ingest
+from outlast.kernel.steps import Fate, Ingest
 from outlast.testing import MemoryShelf, Teller, shrink, write_script
 from outlast.testing import shelf as shelves
 from outlast.testing import town as towns
@@ -104,25 +104,25 @@ def plant_one_branch(patch: pytest.MonkeyPatch) -> None:
 
 def plant_silence(patch: pytest.MonkeyPatch) -> None:
     """A session that does not say what it lacks."""
-    loaded = sync._Outbox.loaded
+    loaded = sending.Sending.loaded
 
-    def silent(outbox: sync._Outbox, entries: Iterable[Entry]) -> None:
+    def silent(outbox: sending.Sending, entries: Iterable[Entry]) -> None:
         loaded(outbox, entries)
 
-    patch.setattr(sync._Outbox, "loaded", silent)
+    patch.setattr(sending.Sending, "loaded", silent)
 
 
 def plant_hasty(patch: pytest.MonkeyPatch) -> None:
     """A session that acknowledges what it has yet to make durable."""
-    entries, piece = sync._Inbox.entries, sync._Inbox.piece
-    hasty: deque[tuple[sync._Inbox, Ingest]] = deque()
+    entries, piece = receiving.Receiving.entries, receiving.Receiving.piece
+    hasty: deque[tuple[receiving.Receiving, Ingest]] = deque()
 
-    def taken(inbox: sync._Inbox, message: bytes) -> Ingest:
+    def taken(inbox: receiving.Receiving, message: bytes) -> Ingest:
         ingest = entries(inbox, message)
         hasty.append((inbox, ingest))
         return ingest
 
-    def taken_whole(inbox: sync._Inbox, message: bytes, part: sync._Piece) -> Ingest | None:
+    def taken_whole(inbox: receiving.Receiving, message: bytes, part: wire.Piece) -> Ingest | None:
         ingest = piece(inbox, message, part)
         if ingest is not None:
             hasty.append((inbox, ingest))
@@ -130,18 +130,18 @@ def plant_hasty(patch: pytest.MonkeyPatch) -> None:
 
     take = sync.Session._take
 
-    def taking(session: sync.Session, event: sync.Event) -> None:
-        if isinstance(event, sync.Ingested):
+    def taking(session: sync.Session, event: steps.Event) -> None:
+        if isinstance(event, steps.Ingested):
             session._ingests.popleft()
             return
         take(session, event)
         while hasty:
             inbox, ingest = hasty.popleft()
             for message in inbox.ingested(ingest.entries, [Fate.KEPT] * len(ingest.entries)):
-                session._out.append(sync.Send(message))
+                session._out.append(steps.Send(message))
 
-    patch.setattr(sync._Inbox, "entries", taken)
-    patch.setattr(sync._Inbox, "piece", taken_whole)
+    patch.setattr(receiving.Receiving, "entries", taken)
+    patch.setattr(receiving.Receiving, "piece", taken_whole)
     patch.setattr(sync.Session, "_take", taking)
 
 
@@ -154,7 +154,7 @@ def plant_peer_date(patch: pytest.MonkeyPatch) -> None:
     """A session that lets any date of the other side narrow what is reconciled."""
     arrived = sync.Session._hello_arrived
 
-    def believing(session: sync.Session, hello: sync._Hello) -> None:
+    def believing(session: sync.Session, hello: wire.Hello) -> None:
         session._today = hello.today
         arrived(session, hello)
 

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from outlast.kernel.sync import Type
+from outlast.kernel.wire import Type
 from outlast.testing import Meeting, MemoryLink, Town
 
 

@@ -15,7 +15,8 @@ import pytest
 
 from outlast.kernel.chunks import Manifest, Splitter
 from outlast.kernel.entry import unpack, unpack_all
-from outlast.kernel.sync import MessageArrived, Started, Type, space_mac
+from outlast.kernel.steps import MessageArrived, Started
+from outlast.kernel.wire import Type, space_mac
 
 FOLDER = Path(__file__).parents[2] / "vectors"
 VECTORS: dict[str, Any] = json.loads((FOLDER / "session.json").read_text(encoding="utf-8"))

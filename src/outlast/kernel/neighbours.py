@@ -21,7 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 
 from outlast.errors import OutlastError, ProtocolError, StorageError
-from outlast.kernel import sync
+from outlast.kernel import sending, steps, sync
 from outlast.kernel.admit import Admitted, Known, Refused, Verdict
 from outlast.kernel.chunks import Chunk, Downloads, is_chunked
 from outlast.kernel.forward import Carriage, Offer, carriage
@@ -83,7 +83,7 @@ class _Live:
     initiator: bool
     session: sync.Session
     task: asyncio.Task[None] | None
-    events: asyncio.Queue[sync.Event] = field(default_factory=asyncio.Queue)
+    events: asyncio.Queue[steps.Event] = field(default_factory=asyncio.Queue)
     room: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while more may be read ahead."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -108,33 +108,33 @@ class _Live:
         if len(self.news) + len(fresh) > NEWS_MAX:
             self.news.clear()
             self.behind = True
-            self.put(sync.Stopping())
+            self.put(steps.Stopping())
             return
         if not self.news:
-            self.put(sync.LocalAppended(self.news))
-        self.news += [offer._replace(entry=sync.as_news(offer.entry)) for offer in fresh]
+            self.put(steps.LocalAppended(self.news))
+        self.news += [offer._replace(entry=sending.as_news(offer.entry)) for offer in fresh]
 
     def hear_of_content(self, holdings: Mapping[bytes, int], whole: Collection[bytes]) -> None:
         """Put what came of contents into the queue; all that waits there is one event."""
         if not self.holdings:
-            self.put(sync.ContentGrew(self.holdings, self.whole))
+            self.put(steps.ContentGrew(self.holdings, self.whole))
         self.holdings.update(holdings)
         self.whole.update(whole)
 
-    def put(self, event: sync.Event) -> None:
+    def put(self, event: steps.Event) -> None:
         """Let the session see to this in its turn."""
         self.events.put_nowait(event)
 
-    async def next(self) -> sync.Event:
+    async def next(self) -> steps.Event:
         """What the session is to see to now."""
         event = await self.events.get()
         match event:
-            case sync.MessageArrived(data):
+            case steps.MessageArrived(data):
                 self.ahead_bytes -= len(data) + MESSAGE_COST_BYTES
                 self.room.set()
-            case sync.LocalAppended(offers) if offers is self.news:
+            case steps.LocalAppended(offers) if offers is self.news:
                 self.news = []
-            case sync.ContentGrew():
+            case steps.ContentGrew():
                 self.holdings, self.whole = {}, set()
         return event
 
@@ -233,7 +233,7 @@ class Neighbours:
     def refresh(self) -> None:
         """What is followed has changed: begin the sessions anew."""
         for live in self._live:
-            live.put(sync.Stopping())
+            live.put(steps.Stopping())
 
     def found(self, peer: bytes, host: str, port: int) -> None:
         """A neighbour that was added says that it is there now; the address that it was added with stays."""
@@ -251,7 +251,7 @@ class Neighbours:
         self.strangers = False
         for live in self._live:
             if not live.named:
-                live.put(sync.Stopping())
+                live.put(steps.Stopping())
 
     @property
     def hears(self) -> bool:
@@ -272,7 +272,7 @@ class Neighbours:
     def more_wanted(self) -> None:
         """Tell all sessions that there may be more content to fetch."""
         for live in self._live:
-            live.put(sync.MoreWanted())
+            live.put(steps.MoreWanted())
 
     def states(self) -> list[PeerState]:
         """All neighbours that were added, then those that connected by themselves."""
@@ -431,11 +431,11 @@ class Neighbours:
             if live.link.bits_per_s != link.bits_per_s:
                 if live.link.bits_per_s > link.bits_per_s:
                     return False
-                live.put(sync.Stopping())
+                live.put(steps.Stopping())
             elif live.initiator == initiator and not initiator and live.task is not None:
                 live.task.cancel()
             elif live.initiator != initiator and initiator == (mine < peer):
-                live.put(sync.Stopping())
+                live.put(steps.Stopping())
             else:
                 return False
         return True
@@ -448,7 +448,7 @@ class Neighbours:
             return False
         spaces, access = node.named()
         bounds = carriage(link.bits_per_s, half_duplex=link.duplex is Duplex.HALF, metered=link.cost is Cost.METERED)
-        limits = sync.Limits(intake_bytes=node.share_left(peer), output_bytes=self._output_left(link, bounds))
+        limits = steps.Limits(intake_bytes=node.share_left(peer), output_bytes=self._output_left(link, bounds))
         session = sync.Session(
             initiator=initiator,
             key=channel.session_key,
@@ -464,7 +464,7 @@ class Neighbours:
         )
         live = _Live(peer, named, link, initiator, session, asyncio.current_task())
         live.room.set()
-        ingests: asyncio.Queue[sync.Ingest] = asyncio.Queue()
+        ingests: asyncio.Queue[steps.Ingest] = asyncio.Queue()
         chunks: asyncio.Queue[Chunk] = asyncio.Queue()
         self._live.add(live)
         self._errors.pop(peer, None)
@@ -477,7 +477,7 @@ class Neighbours:
         bulk = node.loop.create_task(self._report_bulk(channel, live))
         tasks = (read, tick, admit, keep, bulk)
         try:
-            live.put(sync.Started())
+            live.put(steps.Started())
             reason: str | None = None
             while reason is None:
                 event = await live.next()
@@ -491,7 +491,7 @@ class Neighbours:
                 if session.pool_settled and not session.stranger and live.events.empty():
                     live.told = node.cursor
                 if session.has_more:
-                    live.put(sync.TakenByLink())
+                    live.put(steps.TakenByLink())
                 if session.peer_today is not None:
                     self._claims[peer] = session.peer_today
                 if session.closed and reason is None:
@@ -508,7 +508,7 @@ class Neighbours:
             await asyncio.gather(*tasks, return_exceptions=True)
             self._live.discard(live)
             live.over.set()
-            session.step(sync.LinkClosed())
+            session.step(steps.LinkClosed())
             self.more_wanted()  # what it was asked for can be asked of others
             self._claims.pop(peer, None)
             if named:  # who is somebody else each time cannot be told again
@@ -536,68 +536,68 @@ class Neighbours:
 
     async def _carry_out(
         self,
-        command: sync.Command,
+        command: steps.Command,
         channel: Channel,
         live: _Live,
-        ingests: asyncio.Queue[sync.Ingest],
+        ingests: asyncio.Queue[steps.Ingest],
         chunks: asyncio.Queue[Chunk],
     ) -> str | None:
         """Do what the machine says; a reason when the session is over."""
         node = self._node
         store = node.open_store
         match command:
-            case sync.Send(data):
+            case steps.Send(data):
                 node.metrics.link_bytes_out[live.link.kind] += len(data)
                 await channel.send(data)
-            case sync.SendBulk(data):
+            case steps.SendBulk(data):
                 node.metrics.link_bytes_out[live.link.kind] += len(data)
                 await channel.send(data)
                 live.bulk.set()
-            case sync.LoadBuckets(spaces, floor_day, priority_max):
+            case steps.LoadBuckets(spaces, floor_day, priority_max):
                 live.scope = Scope(priority_max, live.session.stranger, frozenset(node.own_pooled()))
                 buckets = [
-                    sync.Bucket(space, day, count)
+                    steps.Bucket(space, day, count)
                     for space in spaces
                     for day, count in store.buckets(space, live.scope)
                     if day == 0 or day >= floor_day
                 ]
                 bare = [entry for entry in store.bare() if entry.id not in self._hopeless]
-                live.put(sync.BucketsLoaded(buckets, bare))
-            case sync.LoadBucket(space, day):
+                live.put(steps.BucketsLoaded(buckets, bare))
+            case steps.LoadBucket(space, day):
                 view = await self._snapshots.take(space, day, live.scope)
-                live.put(sync.BucketLoaded(space, day, view))
-            case sync.LoadEntries(ids):
+                live.put(steps.BucketLoaded(space, day, view))
+            case steps.LoadEntries(ids):
                 node.leaves(ids)
-                live.put(sync.EntriesLoaded(store.load(ids)))
-            case sync.Ingest():
+                live.put(steps.EntriesLoaded(store.load(ids)))
+            case steps.Ingest():
                 ingests.put_nowait(command)
-            case sync.LoadUrgent(buckets):
-                live.put(sync.UrgentLoaded(store.urgent(buckets)))
-            case sync.WeighOffer(ids):
+            case steps.LoadUrgent(buckets):
+                live.put(steps.UrgentLoaded(store.urgent(buckets)))
+            case steps.WeighOffer(ids):
                 held = store.known(ids) | store.declined(ids)
-                live.put(sync.OfferWeighed([one for one in ids if one not in held]))
-            case sync.LoadWanted(spaces, passed):
-                live.put(sync.WantedLoaded(await node.next_content(spaces, passed)))
-            case sync.LoadChunks(places):
+                live.put(steps.OfferWeighed([one for one in ids if one not in held]))
+            case steps.LoadWanted(spaces, passed):
+                live.put(steps.WantedLoaded(await node.next_content(spaces, passed)))
+            case steps.LoadChunks(places):
                 loaded = [store.chunk(id, place) for id, place in places]
                 lacking = {one.id for one in loaded if one.data is None}
-                live.put(sync.ChunksLoaded(loaded, {id: store.holding(id) for id in lacking}))
-            case sync.IngestChunk(chunk):
+                live.put(steps.ChunksLoaded(loaded, {id: store.holding(id) for id in lacking}))
+            case steps.IngestChunk(chunk):
                 chunks.put_nowait(chunk)
-            case sync.Copied(ids):
+            case steps.Copied(ids):
                 await node.copied(ids)
                 if live.peer in self._unconfirmed:
                     self._unconfirmed[live.peer].difference_update(ids)
-            case sync.InStep():
+            case steps.InStep():
                 live.in_step = True
                 again = store.load(self._unconfirmed.get(live.peer, ()))
-                live.put(sync.LocalAppended([Offer(entry) for entry in again]))
+                live.put(steps.LocalAppended([Offer(entry) for entry in again]))
                 if not live.session.stranger:
-                    live.put(sync.PoolLoaded(store.pool(live.session.spaces, live.peer)))
+                    live.put(steps.PoolLoaded(store.pool(live.session.spaces, live.peer)))
                 for person in list(node.people.values()):
                     await person.met_somebody()
                 node.touch()
-            case sync.Close(reason) | sync.CutOff(reason):
+            case steps.Close(reason) | steps.CutOff(reason):
                 return reason
             case _:
                 assert_never(command)
@@ -620,24 +620,24 @@ class Neighbours:
                 if message is None:
                     break
                 self._node.metrics.link_bytes_in[live.link.kind] += len(message)
-                live.put(sync.MessageArrived(message))
+                live.put(steps.MessageArrived(message))
                 live.ahead_bytes += len(message) + MESSAGE_COST_BYTES
                 if live.ahead_bytes > READ_AHEAD_BYTES:
                     live.room.clear()
         except ProtocolError as error:
             self._errors[live.peer] = str(error)
-        live.put(sync.LinkClosed())
+        live.put(steps.LinkClosed())
 
     async def _tick(self, live: _Live) -> None:
         began = self._node.today()
         while True:
-            live.put(sync.Tick(int(self._node.loop.time() * 1000)))
+            live.put(steps.Tick(int(self._node.loop.time() * 1000)))
             await asyncio.sleep(TICK_S)
             if self._node.today() != began:
                 # A new day has new shares and another floor: the session begins anew with them.
-                live.put(sync.Stopping())
+                live.put(steps.Stopping())
 
-    async def _ingest(self, ingests: asyncio.Queue[sync.Ingest], live: _Live) -> None:
+    async def _ingest(self, ingests: asyncio.Queue[steps.Ingest], live: _Live) -> None:
         """Take what arrived to the door; all that waits goes together, so that it shares a transaction."""
         while True:
             waiting = [await ingests.get()]
@@ -648,13 +648,13 @@ class Neighbours:
                     *(self._node.ingest(one.entries, live.peer, one.offered) for one in waiting)
                 )
             except OutlastError:
-                live.put(sync.Stopping())
+                live.put(steps.Stopping())
                 raise
             for verdicts in results:
                 # A header that was kept can have a payload that its kind refuses: it is not asked for again.
                 refused = [v.entry.id for v in verdicts if isinstance(v, Refused) and v.entry and v.entry.payload]
                 self._hopeless |= self._node.open_store.known(refused)
-                live.put(sync.Ingested([self._fate(verdict) for verdict in verdicts]))
+                live.put(steps.Ingested([self._fate(verdict) for verdict in verdicts]))
 
     async def _keep_chunks(self, chunks: asyncio.Queue[Chunk], live: _Live) -> None:
         """Make chunks durable, as many in one transaction as have come meanwhile."""
@@ -665,9 +665,9 @@ class Neighbours:
             try:
                 await self._node.keep_chunks(waiting, live.peer)
             except OutlastError:
-                live.put(sync.Stopping())
+                live.put(steps.Stopping())
                 raise
-            live.put(sync.ChunksIngested(len(waiting)))
+            live.put(steps.ChunksIngested(len(waiting)))
 
     async def _report_bulk(self, channel: Channel, live: _Live) -> None:
         """Say when the link has taken what goes last, so that no more than this lies before anything else."""
@@ -675,9 +675,9 @@ class Neighbours:
             await live.bulk.wait()
             live.bulk.clear()
             await channel.drained()
-            live.put(sync.BulkSent())
+            live.put(steps.BulkSent())
 
-    def _fate(self, verdict: Verdict) -> sync.Fate:
+    def _fate(self, verdict: Verdict) -> steps.Fate:
         match verdict:
             case Admitted(entry):
                 has_payload = entry.payload is not None
@@ -685,11 +685,11 @@ class Neighbours:
                 held = self._node.open_store.get(entry.id) if entry.payload is None else entry
                 has_payload = held is not None and held.payload is not None
             case _:
-                return sync.Fate.REFUSED
+                return steps.Fate.REFUSED
         if not has_payload:
-            return sync.Fate.WANTS_PAYLOAD
+            return steps.Fate.WANTS_PAYLOAD
         if is_chunked(entry.header):
             progress = self._node.open_store.progress(entry.id)
             if progress is None or not progress.is_whole:
-                return sync.Fate.WANTS_CONTENT
-        return sync.Fate.KEPT
+                return steps.Fate.WANTS_CONTENT
+        return steps.Fate.KEPT

@@ -22,7 +22,7 @@ from typing import Final, assert_never
 
 from outlast.kernel.entry import CHUNK_BYTES, DAY_MS, HOUR_MS, Entry
 from outlast.kernel.space import NO_SPACE, space_of
-from outlast.kernel.sync import CutOff, Limits
+from outlast.kernel.steps import CutOff, Limits
 from outlast.testing.link import MemoryLink
 from outlast.testing.shelf import Shelf
 from outlast.testing.town import Meeting, Place, Town

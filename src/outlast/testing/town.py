@@ -33,7 +33,7 @@ from outlast.kernel.identity import SigningKey, certify, verify
 from outlast.kernel.kinds import Kind, Kinds
 from outlast.kernel.log import Head, next_entry
 from outlast.kernel.space import OPEN, SpaceBody, make_genesis, space_of
-from outlast.kernel.sync import (
+from outlast.kernel.steps import (
     Bucket,
     BucketLoaded,
     BucketsLoaded,
@@ -66,7 +66,6 @@ from outlast.kernel.sync import (
     OfferWeighed,
     Send,
     SendBulk,
-    Session,
     Started,
     TakenByLink,
     Tick,
@@ -74,6 +73,7 @@ from outlast.kernel.sync import (
     WantedLoaded,
     WeighOffer,
 )
+from outlast.kernel.sync import Session
 from outlast.testing.clock import START_MS, FakeClock
 from outlast.testing.link import MemoryLink
 from outlast.testing.shelf import MemoryShelf, Shelf

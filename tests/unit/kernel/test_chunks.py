@@ -26,7 +26,8 @@ from outlast.kernel.chunks import (
     to_bytes,
 )
 from outlast.kernel.entry import CHUNK_BYTES, CONTENT_MAX_BYTES, PAYLOAD_MAX_BYTES, Entry, unpack_all
-from outlast.kernel.sync import BulkSent, Close, CutOff, Limits, MessageArrived, Type
+from outlast.kernel.steps import BulkSent, Close, CutOff, Limits, MessageArrived
+from outlast.kernel.wire import Type
 from outlast.testing import FakeClock, MemoryLink, Town
 
 KIB = 1024

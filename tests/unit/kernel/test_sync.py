@@ -14,17 +14,13 @@ from hypothesis import strategies as st
 from outlast.kernel.chunks import Downloads
 from outlast.kernel.entry import INLINE_MAX_BYTES, Entry, pack, pack_header, unpack_all
 from outlast.kernel.forward import Offer, Tier
+from outlast.kernel.receiving import POOL_OFFERS_MAX
+from outlast.kernel.sending import WANTED_MAX, WINDOW_BYTES
 from outlast.kernel.setrec import SetView
 from outlast.kernel.space import space_of
-from outlast.kernel.sync import (
+from outlast.kernel.steps import (
     CREDIT_BYTES,
-    ENTRIES_MAX_BYTES,
-    PIECE_MAX_BYTES,
-    POOL_OFFERS_MAX,
-    RECON_OPEN_MAX,
     STALL_MS,
-    WANTED_MAX,
-    WINDOW_BYTES,
     Bucket,
     BucketLoaded,
     BucketsLoaded,
@@ -47,16 +43,14 @@ from outlast.kernel.sync import (
     OfferWeighed,
     PoolLoaded,
     Send,
-    Session,
     Started,
     Stopping,
     Tick,
-    Type,
     UrgentLoaded,
     WeighOffer,
-    space_mac,
-    urgent_digest,
 )
+from outlast.kernel.sync import PIECE_MAX_BYTES, RECON_OPEN_MAX, Session
+from outlast.kernel.wire import ENTRIES_MAX_BYTES, Type, space_mac, urgent_digest
 from outlast.testing import FakeClock, Meeting, MemoryLink, Place, Town
 from outlast.testing.shelf import MemoryShelf
 from tests.unit.kernel.entries import post

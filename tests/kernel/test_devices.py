@@ -205,6 +205,25 @@ class TestCopies:
             assert anna.is_ended
 
     @story
+    async def test_a_letter_that_only_a_copy_can_have_written_is_told_to_the_person(self, tmp_path: Path) -> None:
+        """A contact could have made it up, so nothing is decided without the person."""
+        async with society(tmp_path) as nodes:
+            _, boris = await friends(nodes)
+            copy = await nodes.copy("anna", "copy")
+            anna = nodes.person("anna")
+            await write(anna, boris, "by the original")
+            await meet(anna, boris)
+            anna = await nodes.come_back("anna")
+            await settle(anna)
+            assert anna.device_state == "ok", "its own letters are its own"
+            device = copy.device
+            await share(boris, copy)
+            assert copy.device_state == "copied"
+            assert copy.device == device
+            await copy.note_renewal()
+            assert copy.device_state == "ok"
+
+    @story
     async def test_the_second_that_renews_waits_for_the_contacts_word(self, tmp_path: Path) -> None:
         """Contacts cannot know which of two copies is in the right hands."""
         async with society(tmp_path) as nodes:

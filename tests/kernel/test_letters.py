@@ -182,6 +182,22 @@ class TestOrder:
                 assert "received" in events(anna, letter)
 
     @story
+    async def test_after_a_restart_the_window_stands_where_it_stood(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await pair(nodes)
+            await meet(boris, anna)
+            texts = [f"{number:02}" for number in range(2 * WINDOW)]
+            for text in texts:
+                await write(anna, boris, text)
+            await meet(anna, boris)
+            boris = await nodes.come_back("boris")
+            await settle(boris)
+            before = ids(envelopes(anna))
+            await write(anna, boris, "the next one")
+            await hand_over([e for e in envelopes(anna) if e.id not in before], boris)
+            assert notes(boris) == sorted(["first", *texts, "the next one"])
+
+    @story
     async def test_the_last_of_a_full_window_arrives_before_the_others(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
             anna, boris = await pair(nodes)

@@ -445,6 +445,9 @@ def _status_lines(answer: dict[str, Any]) -> Iterator[str]:
     yield "Locked: your passphrase opens it." if answer["locked"] else f"Unlocked: {answer['name']}."
     if answer["device"] == "renewed":
         yield "A copy of this home is in use somewhere, so it went on as a new device: see `outlast device list`."
+    elif answer["device"] == "copied":
+        yield "A message went out as this device that was not written here: perhaps its files were copied."
+        yield "If you did not write it elsewhere, begin anew: `outlast device renew`."
     elif answer["device"] == "ended":
         yield "This device was ended by another of yours; if it is to go on: `outlast device renew`."
     if answer["clock_warning"]:

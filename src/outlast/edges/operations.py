@@ -84,15 +84,15 @@ class Peer(msgspec.Struct, frozen=True):
 class State(msgspec.Struct, frozen=True):
     """How the node is doing; counts are 0 and lists empty while it is locked.
 
-    ``device``: ``renewed`` when it went on as a new one because a copy of it is in use, ``ended`` when another one of
-    the person ended it.
+    ``device``: ``renewed`` when it went on as a new one because a copy of it is in use, ``copied`` when that may be so,
+    ``ended`` when another one of the person ended it.
     """
 
     version: str
     locked: bool
     unattended: bool
     name: str | None
-    device: Literal["ok", "renewed", "ended"]
+    device: Literal["ok", "copied", "renewed", "ended"]
     entries: int
     bytes: int
     space_left: int

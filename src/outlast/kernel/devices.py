@@ -37,6 +37,9 @@ TELL_AGAIN_DAYS: Final = 25
 RENEWED: Final = "renewed"
 """In the vault's meta while the person was not told that the device has renewed itself: when, in ms (8 B)."""
 
+COPIED: Final = "copied"
+"""In the vault's meta while the person was not told that somebody else may send letters as this device."""
+
 
 @dataclass(frozen=True, slots=True)
 class OwnDevice:
@@ -372,6 +375,7 @@ def _renew(person: Person, heads: dict[bytes, Head], again: dict[bytes, list[Ent
             RENEWED: now.to_bytes(8, "big"),
         }
         tx.executemany("INSERT OR REPLACE INTO meta(name, value) VALUES (?, ?)", list(meta.items()))
+        tx.execute("DELETE FROM meta WHERE name = ?", (COPIED,))
         return entries, None
 
     outbox.commit(act)

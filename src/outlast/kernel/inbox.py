@@ -125,6 +125,11 @@ class Inbox:
         """By own device and contact's device."""
         self._expected: dict[int, dict[bytes, _Slot]] = {}
         """By day: the tags of mail that is for this person."""
+        self._own: dict[int, set[bytes]] = {}
+        """By day: the tags that this device has not used yet and would use next."""
+        self._copied = False
+        """Whether a letter came that bears one of them and that this vault never wrote."""
+        self._next_out: dict[tuple[bytes, int], int] = {}
         self._next_in: dict[tuple[int, bytes, int], int] = {}
         """By direction, device and day."""
         self._failures: dict[bytes, int] = {}
@@ -158,6 +163,9 @@ class Inbox:
             self.cursor = max(self.cursor, end)
         if self.is_elsewhere:
             await self._person.renew()
+        if self._copied:
+            self._copied = False
+            await self._person.doubt_device()
         if self._founded:
             self._founded = False
             await self._person.tell_again()
@@ -198,16 +206,21 @@ class Inbox:
         ]
         rows = query("SELECT certificate FROM device JOIN contact USING (identity) WHERE NOT blocked")
         self.devices = {device.device: device for device in (read_certificate(bytes(row[0])) for row in rows)}
+        counters = query("SELECT direction, device, day, next FROM counter")
         self._next_in = {
             (direction, bytes(device), day): number
-            for direction, device, day, number in query("SELECT direction, device, day, next FROM counter")
+            for direction, device, day, number in counters
             if direction in (IN, IN + RETIRED)
+        }
+        self._next_out = {
+            (bytes(device), day): number for direction, device, day, number in counters if direction == OUT
         }
 
     def forget(self, query: Query) -> None:
         """Forget the expected tags and read the vault anew."""
         self.is_elsewhere = False
         self._expected.clear()
+        self._own.clear()
         self._failures.clear()
         self.load(query)
 
@@ -280,6 +293,7 @@ class Inbox:
                 return False
             self._expect_day(day)
         if tag not in self._expected[day]:
+            self._copied = self._copied or (tag in self._own[day] and not self._was_sent(entry.id))
             return False
         if self._failures.get(tag, 0) >= TRIES_MAX:
             self._put_off(entry.id)
@@ -321,6 +335,9 @@ class Inbox:
         self._odd_dates_due = True
         self._node.loop.call_soon_threadsafe(self._later_arrived.set)
 
+    def _was_sent(self, entry: bytes) -> bool:
+        return bool(self._vault.query("SELECT 1 FROM sent WHERE entry = ?", (entry,)))
+
     def _was_opened(self, entry: bytes) -> bool:
         return bool(self._vault.query("SELECT 1 FROM opened WHERE entry = ?", (entry,)))
 
@@ -351,7 +368,7 @@ class Inbox:
             finally:
                 # Days on which somebody known wrote stay; any number of others could be made up.
                 for day in odd - {day for _, _, day in self._next_in}:
-                    self._expected.pop(day, None)
+                    self._forget_day(day)
 
     async def _open(self, find: Callable[[Transaction], Sequence[Entry]], cursor: int) -> None:
         """Open what ``find`` finds, and all stored mail that becomes expected by it, in one transaction.
@@ -591,9 +608,13 @@ class Inbox:
     def _expect_day(self, day: int) -> None:
         """Make the tags of one day known: those of each contact's device, and those of introductions."""
         if len(self._expected) >= DAYS_MAX:
-            for tag in self._expected.pop(next(iter(self._expected))):
+            for tag in self._forget_day(next(iter(self._expected))):
                 self._failures.pop(tag, None)
         tags = self._expected[day] = {}
+        self._own[day] = {
+            mail.tag(self._outbox.direction_out(self._person.party, device), day, self._next_out.get((key, day), 0))
+            for key, device in self.devices.items()
+        }
         for own in self._parties():
             for secret in self.intros:
                 key, slot = mail.intro_key(secret, own.device), _Slot(own, None, day, 0, secret)
@@ -607,6 +628,10 @@ class Inbox:
 
     def _expect_window(self, own: Party, device: bytes, day: int) -> list[bytes]:
         return self._expect(own, device, day, range(self._next_in.get((_direction(own), device, day), 0) + WINDOW))
+
+    def _forget_day(self, day: int) -> dict[bytes, _Slot]:
+        self._own.pop(day, None)
+        return self._expected.pop(day, {})
 
     def _expect(self, own: Party, device: bytes, day: int, counters: Iterable[int]) -> list[bytes]:
         key = self._direction_in(own, device)

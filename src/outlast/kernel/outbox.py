@@ -425,7 +425,7 @@ class Outbox:
             )
         return mail.seal_letter(
             sealed,
-            key=self._direction_out(by, device),
+            key=self.direction_out(by, device),
             counter=counter,
             sender=by.device,
             sender_seal=by.seal,
@@ -452,7 +452,8 @@ class Outbox:
             (read_certificate(bytes(c)), bytes(p), None if known or by.is_retired else secret) for c, p, known in rows
         ]
 
-    def _direction_out(self, by: Party, device: Device) -> bytes:
+    def direction_out(self, by: Party, device: Device) -> bytes:
+        """The key (32 B) of the tags from a device of this person to one of a contact."""
         where = (by.device.device, device.device)
         if where not in self._keys_out:
             self._keys_out[where] = mail.direction_key(by.seal, by.device, device)
@@ -463,7 +464,7 @@ class Outbox:
         where = (device, day)
         rows = tx.query("SELECT next FROM counter WHERE device = ? AND day = ? AND direction = 0", where)
         free = rows[0][0] if rows else 0
-        key, waiting = self._direction_out(self._person.party, receiver), {entry.header.tags for entry in self._pending}
+        key, waiting = self.direction_out(self._person.party, receiver), {entry.header.tags for entry in self._pending}
         while free:
             tag = mail.tag(key, day, free - 1)
             if (tag,) in waiting or self._node.open_store.by_tags([tag]):

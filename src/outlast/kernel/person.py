@@ -56,7 +56,7 @@ CLAIMS: Final = 32
 """How many of the newest verified letters' dates count as claims about the time."""
 
 CustodyEvent = Literal["kept", "copied", "received", "read"]
-DeviceState = Literal["ok", "renewed", "ended"]
+DeviceState = Literal["ok", "copied", "renewed", "ended"]
 _EVENTS: Final[tuple[CustodyEvent, ...]] = ("kept", "copied", "received", "read")
 
 
@@ -471,15 +471,30 @@ class Person:
 
     @property
     def device_state(self) -> DeviceState:
-        """``ended`` by another device; ``renewed`` by itself, and nobody was told yet; else ``ok``."""
+        """``ended`` by another device; ``renewed`` by itself, or perhaps ``copied``, and nobody was told; else ``ok``.
+
+        A contact's device could forge the letter that makes it ``copied``: the person decides what to do.
+        """
         if self.is_ended:
             return "ended"
-        return "ok" if self.vault.meta(own_devices.RENEWED) is None else "renewed"
+        if self.vault.meta(own_devices.RENEWED) is not None:
+            return "renewed"
+        return "ok" if self.vault.meta(own_devices.COPIED) is None else "copied"
+
+    async def doubt_device(self) -> None:
+        """Remember that a letter was seen that this device seems to have sent and this vault never wrote."""
+        await self.node.write(
+            lambda: self.vault.write(
+                lambda tx: tx.execute("INSERT OR REPLACE INTO meta(name, value) VALUES (?, x'')", (own_devices.COPIED,))
+            )
+        )
+        self.node.touch()
 
     async def note_renewal(self) -> None:
-        """The person was told that the device has renewed itself."""
+        """The person was told that the device has renewed itself, or may have been copied."""
+        names = (own_devices.RENEWED, own_devices.COPIED)
         await self.node.write(
-            lambda: self.vault.write(lambda tx: tx.execute("DELETE FROM meta WHERE name = ?", (own_devices.RENEWED,)))
+            lambda: self.vault.write(lambda tx: tx.execute("DELETE FROM meta WHERE name IN (?, ?)", names))
         )
         self.node.touch()
 

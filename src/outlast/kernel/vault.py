@@ -55,7 +55,7 @@ _SCHEMA: Final = (
         public BLOB PRIMARY KEY, secret BLOB NOT NULL, made_day INTEGER NOT NULL, superseded_day INTEGER
     );
     CREATE TABLE counter (
-        device BLOB NOT NULL, day INTEGER NOT NULL, direction TEXT NOT NULL, next INTEGER NOT NULL,
+        device BLOB NOT NULL, day INTEGER NOT NULL, direction INTEGER NOT NULL, next INTEGER NOT NULL,
         PRIMARY KEY (device, day, direction)
     ) WITHOUT ROWID;
     CREATE TABLE opened (entry BLOB PRIMARY KEY, expires_day INTEGER NOT NULL) WITHOUT ROWID;

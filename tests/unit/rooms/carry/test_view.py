@@ -260,6 +260,14 @@ def test_unread_are_the_posts_of_others_that_arrived_since(store: Store) -> None
     assert view.unread_posts(store, NEWS.id, 0, OWNER.device.device, NOW_MS) == 0
 
 
+def test_unread_posts_are_counted_among_the_last_that_came_however_many_there_are(store: Store) -> None:
+    add(store, NEWS, *(post(NEWS, f"post {number}", clock=number) for number in range(view.UNREAD_MAX + 50)))
+    reader = STRANGER.device.device
+    assert view.unread_posts(store, NEWS.id, 0, reader, NOW_MS) == view.UNREAD_MAX
+    read = view.posts(store, NEWS.id, NOW_MS)[-11].n
+    assert view.unread_posts(store, NEWS.id, read, reader, NOW_MS) == 10
+
+
 ONE, TWO = post(NEWS, "one", seq=1), post(NEWS, "two", clock=2, seq=1)
 TALE = [
     NEWS,

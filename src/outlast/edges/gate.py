@@ -25,6 +25,8 @@ from outlast.ui.page import Site
 FORM_MAX_BYTES: Final = 64 * 1024
 DISK_KEPT_BYTES: Final = 256 << 20
 """What uploads leave free of the disk."""
+BODY_STALL_S: Final = 60.0
+"""So long nothing of a form may come; the connections of a door are few."""
 CSRF_PREFIX_BYTES: Final = 1024
 SAFE_METHODS: Final = ("GET", "HEAD")
 SESSION_ROW: Final = "session/"
@@ -68,6 +70,12 @@ class TooLargeError(UsageError):
     """More bytes than the form may have."""
 
     status = 413
+
+
+class TooSlowError(OutlastError):
+    """A form that does not come any further."""
+
+    status = 408
 
 
 class TooOftenError(OutlastError):
@@ -236,16 +244,24 @@ def room_for(max_bytes: int, node: Node | None) -> int:
 
 
 def limited(receive: Receive, max_bytes: int, headers: Headers) -> Receive:
-    """``receive`` that raises TooLargeError when the body is, or says that it is, larger than ``max_bytes``."""
+    """``receive`` that raises TooLargeError when the body is, or says that it is, larger than ``max_bytes``.
+
+    It raises TooSlowError when the body stalls. What is received behind the body, a hang-up, takes its time.
+    """
     length = headers.get("content-length", "0")
     taken = int(length) if re.fullmatch("[0-9]{1,18}", length) else max_bytes + 1
     if taken > max_bytes:
         raise TooLargeError("That is too large for this form, or for the disk.")
-    taken = 0
+    taken, whole = 0, False
 
     async def receive_limited() -> Message:
-        nonlocal taken
-        message = await receive()
+        nonlocal taken, whole
+        try:
+            async with asyncio.timeout(None if whole else BODY_STALL_S):
+                message = await receive()
+        except TimeoutError:
+            raise TooSlowError("What you sent did not arrive whole: send it again.") from None
+        whole = not message.get("more_body", False)
         taken += len(message.get("body", b""))
         if taken > max_bytes:
             raise TooLargeError("That is too large for this form, or for the disk.")

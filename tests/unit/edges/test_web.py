@@ -15,7 +15,7 @@ import httpx
 import pytest
 from starlette.routing import Route
 
-from outlast.edges import pages
+from outlast.edges import gate, pages
 from outlast.edges.doors import IDLE_MS, JOIN_MS, Tries
 from outlast.edges.gate import DISK_KEPT_BYTES, FORM_MAX_BYTES, Access, Gate
 from outlast.edges.web import serving
@@ -511,6 +511,18 @@ def test_a_phone_sees_nothing_before_the_host_confirmed_the_code_that_both_scree
 
 
 # ---- listening ----
+
+
+def test_a_form_that_stalls_is_given_up_and_its_connection_with_it(
+    node: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "BODY_STALL_S", 0.05)
+    with node.owner() as owner, socket.create_connection(("127.0.0.1", node.serving.port), timeout=20) as slow:
+        cookies = "; ".join(f"{name}={value}" for name, value in owner.cookies.items())
+        head = f"POST /settings/lock HTTP/1.1\r\nHost: localhost:{node.serving.port}\r\nCookie: {cookies}\r\n"
+        slow.sendall(f"{head}Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: slow.recv(65536), b""))
+        assert answer.startswith(b"HTTP/1.1 408"), answer[:200]
 
 
 def test_a_taken_port_gives_one_clear_line(tmp_path: Path, node: Served) -> None:

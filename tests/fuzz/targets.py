@@ -825,8 +825,7 @@ def bundle_file(sealed: bool) -> bytes:
     else:
         writer = BundleWriter.open(made_day=TODAY)
     content = bundle.Content(entries()[0].id, 1, bytes(1000))
-    added = [*map(writer.add, entries()), writer.add_content(content)]
-    return b"".join((writer.start(), *added, *writer.finish()))
+    return b"".join((writer.start(), *map(writer.add, entries()), writer.add_content(content), *writer.finish()))
 
 
 def bundle_starts() -> Iterable[bytes]:
@@ -1554,7 +1553,7 @@ TARGETS = (
         (HandshakeError,),
         4,
     ),
-    Target("announcement", announcements, run_with(hear), (), 2),
+    Target("announcement", announcements, run_with(hear), (), 1),
     Target("frames", frames, run_with(read_frames), (), 2),
     Target("handshake", handshakes, run_with(shake), (HandshakeError,), 4),
     Target("messages of a TCP link", channel_messages, channel_reader, (ProtocolError,), 2),

@@ -85,6 +85,8 @@ class Message(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Hello(Message, frozen=True):
+    """What a side speaks and when it thinks it is, which spaces it can name, and its first credit in bytes."""
+
     versions: Annotated[list[Annotated[int, Meta(ge=1, le=255)]], Meta(min_length=1, max_length=16)]
     today: _Day
     spaces: Annotated[
@@ -96,29 +98,41 @@ class Hello(Message, frozen=True):
 
 
 class Summary(Message, frozen=True):
+    """The buckets that a side has something in: space by its place, day, number of ids."""
+
     buckets: Annotated[list[tuple[_Ref, _Day, Annotated[int, Meta(gt=0, lt=2**31)]]], Meta(max_length=BUCKETS_MAX)]
 
 
 class Recon(Message, frozen=True):
+    """A reconciliation message about one bucket."""
+
     ref: _Ref
     day: _Day
     message: Annotated[bytes, Meta(max_length=RECON_MAX_BYTES)]  # empty: finished with the bucket
 
 
 class BucketName(Message, frozen=True):
+    """A bucket: of which all is wanted, or was sent."""
+
     ref: _Ref
     day: _Day
 
 
 class IdList(Message, frozen=True):
+    """Ids: of entries, payloads or contents."""
+
     ids: _Ids
 
 
 class Taken(Message, frozen=True):
+    """What was chosen of the last OFFER."""
+
     ids: Annotated[list[_Id], Meta(max_length=WANT_IDS_MAX)]
 
 
 class Confirm(Message, frozen=True):
+    """For each space in which a side holds alarms or keys, a digest of them."""
+
     digests: Annotated[
         list[tuple[_Ref, Annotated[bytes, Meta(min_length=MAC_BYTES, max_length=MAC_BYTES)]]],
         Meta(max_length=SPACES_MAX),
@@ -126,40 +140,54 @@ class Confirm(Message, frozen=True):
 
 
 class Urgent(Message, frozen=True):
+    """Alarms and keys that a side holds in one space."""
+
     ref: _Ref
     ids: _Ids
 
 
 class Piece(Message, frozen=True):
+    """A piece of a payload."""
+
     id: _Id
     offset: Annotated[int, Meta(ge=0, lt=2**17)]
     data: Annotated[bytes, Meta(min_length=1, max_length=PIECE_MAX_BYTES)]
 
 
 class Kept(Message, frozen=True):
+    """What became of the first ``count`` entries: which were refused, and which are not whole."""
+
     count: _Index
     refused: list[_Index]
     partial: list[_Index]
 
 
 class Credit(Message, frozen=True):
+    """So many bytes more may be sent."""
+
     size_bytes: Annotated[int, Meta(gt=0, le=CREDIT_CAP)]
 
 
 class Done(Message, frozen=True):
-    pass
+    """All that the start asked for is settled."""
 
 
 class Bye(Message, frozen=True):
+    """Why the session ends: see ``Reason``."""
+
     reason: Annotated[int, Meta(ge=0, le=255)]
 
 
 class WantChunks(Message, frozen=True):
+    """Chunks that are wanted of one content, by their places."""
+
     id: _Id
     places: Annotated[list[_Place], Meta(min_length=1, max_length=ASKED_MAX)]
 
 
 class ChunkPiece(Message, frozen=True):
+    """A piece of a chunk."""
+
     id: _Id
     place: _Place
     offset: Annotated[int, Meta(ge=0, lt=CHUNK_BYTES)]
@@ -167,6 +195,8 @@ class ChunkPiece(Message, frozen=True):
 
 
 class HoldsBody(Message, frozen=True):
+    """Chunks that were asked for in vain, and those that are here."""
+
     id: _Id
     lacked: Annotated[list[_Place], Meta(max_length=ASKED_MAX)]
     held: Annotated[bytes, Meta(max_length=PLACES_MAX // 8)]  # bit p % 8 of byte p // 8: place p

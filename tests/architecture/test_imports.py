@@ -49,6 +49,7 @@ SHELL = {
     "circular",
     "database",
     "devices",
+    "door",
     "endings",
     "groups",
     "discovery",

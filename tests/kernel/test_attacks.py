@@ -14,9 +14,10 @@ from outlast.errors import ProtocolError, UsageError
 from outlast.kernel import inbox, mail
 from outlast.kernel.admit import Admitted, Refused, Rule
 from outlast.kernel.bundle import BundleWriter
+from outlast.kernel.door import SPACE_LOW_BYTES
 from outlast.kernel.entry import DAY_MS, Entry, day_of
 from outlast.kernel.identity import SigningKey
-from outlast.kernel.node import SPACE_LOW_BYTES, Node
+from outlast.kernel.node import Node
 from outlast.kernel.outbox import Receipt
 from outlast.kernel.person import Person
 from outlast.kernel.revocation import TOLD_MAX, Devices, revoke
@@ -488,21 +489,21 @@ class TestShares:
             neighbour = os.urandom(32)
             await write(boris, anna, "hello")
             forged = [_with_signature(e, os.urandom(64)) for e in envelopes(boris) for _ in range(50)]
-            before = anna.node.share_left(neighbour)
+            before = anna.node.door.share_left(neighbour)
             verdicts = await anna.node.ingest(forged, neighbour)
             assert all(isinstance(v, Refused) and v.rule is Rule.SIGNATURE for v in verdicts)
-            spent = before - anna.node.share_left(neighbour)
+            spent = before - anna.node.door.share_left(neighbour)
             assert spent >= sum(len(e.header_bytes) + 64 + len(e.payload or b"") for e in forged)
 
     @story
     async def test_refusals_are_remembered_within_bounds(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("outlast.kernel.node.REFUSED_MAX", 20)
+        monkeypatch.setattr("outlast.kernel.door.REFUSED_MAX", 20)
         async with society(tmp_path) as nodes:
             anna, boris = await friends(nodes)
             await write(boris, anna, "hello")
             (real,) = envelopes(boris)
             await anna.node.ingest([_with_signature(real, os.urandom(64)) for _ in range(100)], os.urandom(32))
-            assert len(anna.node._refused) <= 20
+            assert len(anna.node.door._refused) <= 20
             assert anna.node.query("SELECT count(*) FROM refused")[0][0] <= 20
             await hand_over([real], anna)
             assert notes(anna) == ["hello"]

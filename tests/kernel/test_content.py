@@ -14,8 +14,9 @@ import pytest
 from outlast.errors import NotFoundError, UsageError
 from outlast.kernel.bundle import BundleWriter, Content
 from outlast.kernel.chunks import Cut
+from outlast.kernel.door import DAY_SHARE_BYTES
 from outlast.kernel.entry import CHUNK_BYTES, DAY_MS, PAYLOAD_MAX_BYTES, Entry
-from outlast.kernel.node import DAY_SHARE_BYTES, FILES_AUTO_BYTES, Node
+from outlast.kernel.node import FILES_AUTO_BYTES, Node
 from outlast.kernel.person import Person
 from outlast.kernel.room import Event
 from tests.kernel.society import FILE, POST, Society, society, story, until
@@ -276,4 +277,6 @@ async def test_chunks_count_as_what_the_neighbour_brought(tmp_path: Path) -> Non
         await link(boris, anna)
         await until(lambda: is_whole(boris, entry), boris)
         neighbour, peers = anna.node.transport_id, [anna.node.transport_id]
-        await until(lambda: DAY_SHARE_BYTES // (len(peers) + 1) - boris.node.share_left(neighbour) >= 3_000_000, boris)
+        await until(
+            lambda: DAY_SHARE_BYTES // (len(peers) + 1) - boris.node.door.share_left(neighbour) >= 3_000_000, boris
+        )

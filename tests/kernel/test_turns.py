@@ -9,11 +9,11 @@ from hashlib import sha256
 from pathlib import Path
 
 from outlast.kernel import neighbours as shells
+from outlast.kernel.door import BATCH_MAX
 from outlast.kernel.entry import DAY_MS, Entry, Header, encode_header, entry_id, expiry_day, signing_input
 from outlast.kernel.forward import Offer
 from outlast.kernel.identity import SigningKey
 from outlast.kernel.mail import MAIL_SPACE
-from outlast.kernel.node import BATCH_MAX
 from outlast.kernel.person import Person
 from outlast.kernel.snapshots import Snapshots
 from outlast.kernel.store import SETS

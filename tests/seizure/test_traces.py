@@ -9,9 +9,9 @@ from math import log2
 from pathlib import Path
 
 from outlast.kernel.bundle import CHUNK_BYTES, MAGIC, SLOTS
+from outlast.kernel.door import SPENT_STEP_BYTES
 from outlast.kernel.entry import DAY_MS
 from outlast.kernel.hpke import ENC_BYTES
-from outlast.kernel.node import SPENT_STEP_BYTES
 from outlast.kernel.person import Person
 from tests.kernel.society import befriend, bundle, carry, envelopes, friends, meet, society, story, write
 from tests.seizure.taken import Taken, take
@@ -62,12 +62,12 @@ class TestStore:
                 await write(anna, boris, f"letter {number}")
             neighbour, stranger = anna.node.transport_id, os.urandom(32)
             await relay.node.peer_add(neighbour, "127.0.0.1", 9)
-            unspent = relay.node.share_left(stranger)
+            unspent = relay.node.door.share_left(stranger)
             found = envelopes(anna)
             assert sum(len(entry.header_bytes) for entry in found) < SPENT_STEP_BYTES
             for source, part in ((neighbour, found[:10]), (stranger, found[10:])):
                 await relay.node.ingest(part, source)
-                assert relay.node.share_left(source) < unspent
+                assert relay.node.door.share_left(source) < unspent
             taken = copy_of(nodes.home("relay").path, tmp_path)
             assert taken.store.tables["spent"] == []
             for place, data in taken.everything():
@@ -80,10 +80,10 @@ class TestStore:
         async with society(tmp_path) as nodes:
             anna, boris = await friends(nodes, "Anna", "Boris")
             stranger = os.urandom(32)
-            boris.node._spent[bytes(32)] = SPENT_STEP_BYTES - 1
+            boris.node.door._spent[bytes(32)] = SPENT_STEP_BYTES - 1
             await write(anna, boris, "the byte too many")
-            boris.node.share_left(stranger)
-            boris.node._spent[bytes(32)] = SPENT_STEP_BYTES - 1
+            boris.node.door.share_left(stranger)
+            boris.node.door._spent[bytes(32)] = SPENT_STEP_BYTES - 1
             await boris.node.ingest(envelopes(anna), stranger)
             assert boris.node.query("SELECT neighbour, bytes FROM spent") == [(bytes(32), SPENT_STEP_BYTES)]
 

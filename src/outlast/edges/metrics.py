@@ -94,7 +94,7 @@ def count(node: Node) -> Counts:
         peers=sum(peer.added for peer in peers),
         peers_connected=sum(peer.added and peer.connected for peer in peers),
         callers_connected=sum(not peer.added for peer in peers),
-        door_waiting=node.waiting(),
+        door_waiting=node.door.waiting(),
         outbox_waiting=sum(person.outbox.waiting() for person in node.people.values()),
         changes_unfolded=store.behind() if store else 0,
         clock_warning=int(node.clock_warning() is not None),

@@ -448,7 +448,7 @@ class Neighbours:
             return False
         spaces, access = node.named()
         bounds = carriage(link.bits_per_s, half_duplex=link.duplex is Duplex.HALF, metered=link.cost is Cost.METERED)
-        limits = steps.Limits(intake_bytes=node.share_left(peer), output_bytes=self._output_left(link, bounds))
+        limits = steps.Limits(intake_bytes=node.door.share_left(peer), output_bytes=self._output_left(link, bounds))
         session = sync.Session(
             initiator=initiator,
             key=channel.session_key,

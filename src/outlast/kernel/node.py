@@ -11,10 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 import shutil
 import time
-from collections import Counter
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -27,48 +25,34 @@ from collections.abc import (
     Sequence,
 )
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self, TypeVar, assert_never
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
 from outlast.errors import LockedError, NotFoundError, OutlastError, StorageError, UsageError
-from outlast.kernel import endings, expiry, forward, mail, quota
+from outlast.kernel import expiry, mail, quota
 from outlast.kernel.admit import (
-    UNLIMITED,
-    AdmissionState,
-    Admitted,
-    Held,
-    Known,
-    Refused,
-    Signed,
     Verdict,
-    admit,
-    examine,
 )
 from outlast.kernel.backup import BackupBody
 from outlast.kernel.bundle import Content
-from outlast.kernel.chunks import Chunk, Manifest, Splitter, Wanted, is_chunked
+from outlast.kernel.chunks import Chunk, Manifest, Splitter, Wanted
 from outlast.kernel.circular import GROUPS
 from outlast.kernel.devices import is_named
 from outlast.kernel.discovery import Discovery, Lookout
+from outlast.kernel.door import SPACE_LOW_BYTES, Door
 from outlast.kernel.entry import (
     DAY_MS,
-    INLINE_MAX_BYTES,
     PAYLOAD_MAX_BYTES,
     Entry,
-    EntryError,
     day_of,
-    pack,
-    unpack,
 )
-from outlast.kernel.eviction import Eviction
 from outlast.kernel.home import Home
-from outlast.kernel.identity import SealingKey, check_name, verify
+from outlast.kernel.identity import SealingKey, check_name
 from outlast.kernel.keyslot import check_passphrase
 from outlast.kernel.kinds import Kind, Kinds
 from outlast.kernel.membership import MEMBER_ACT, Membership
@@ -77,28 +61,16 @@ from outlast.kernel.neighbours import Neighbours, PeerState
 from outlast.kernel.people import new_person, restore_person
 from outlast.kernel.person import Person
 from outlast.kernel.revocation import REVOKE
-from outlast.kernel.room import Event, Level, Room, RowChanges, Status, Value
+from outlast.kernel.room import Level, Room, RowChanges, Status, Value
 from outlast.kernel.space import ANYONE, CLOSED, GENESIS, OPEN, SEALED, SpaceBody, make_genesis, read_genesis, space_of
-from outlast.kernel.store import REFUSED_MAX, Grown, Incoming, Progress, Store
+from outlast.kernel.store import Grown, Progress, Store
 from outlast.kernel.tombstone import ENDED_MAX, LASTING, TOMBSTONE, Tombstone, life_for
 from outlast.kernel.vault import Vault
 
 T = TypeVar("T")
 
-BATCH_MAX: Final = 2000
-"""Entries that pass the door in one transaction."""
-DAY_SHARE_BYTES: Final = 1 << 30
-"""What all neighbours together may bring in a day."""
-SPENT_STEP_BYTES: Final = 16 << 20
-"""What neighbours bring is written down in such steps: who opens the store does not see who brought a few letters."""
-STRANGERS: Final = bytes(32)
-"""Stands for all neighbours that were not added."""
-SPACE_LOW_BYTES: Final = 64 << 20
-"""With less free disk nothing is taken of neighbours, and with twice as much nothing of strangers."""
 BLOCK_BYTES: Final = 1 << 20
 """Of content that is read or written at a time."""
-VERIFY_SPLIT: Final = 64
-"""Batches from this size on are verified on two threads."""
 FILES_AUTO_BYTES: Final = 16 << 20
 """Content up to this size is fetched without anybody asking for it."""
 STAGE_DAYS: Final = 30
@@ -106,29 +78,6 @@ STAGE_DAYS: Final = 30
 TIDY_S: Final = 3600.0
 BUILT_MS: Final = 1_793_491_200_000
 """1 November 2026: no clock that shows less is right."""
-
-
-class _Standing(NamedTuple):
-    """Whose entries are near: devices of the people here, of their verified contacts, and of channels' founders."""
-
-    own: frozenset[bytes]
-    contacts: frozenset[bytes]
-    owners: frozenset[bytes]
-    closed: frozenset[bytes]
-    """Spaces that only members bring anything of."""
-    paired: frozenset[bytes]
-    """Transport keys of the neighbours that were added."""
-
-
-@dataclass(slots=True)
-class _Arrival:
-    """Entries waiting at the door, and who waits for their verdicts."""
-
-    batch: Sequence[bytes | Entry]
-    source: bytes | None
-    offered: Container[bytes]
-    own: bool
-    done: asyncio.Future[list[Verdict]]
 
 
 def find_rooms() -> tuple[Room, ...]:
@@ -158,6 +107,7 @@ class Node:
         self.loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[None] = self.loop.create_future()
         """Ends with the error when a part of the node fails; who runs the node waits for it."""
+        self.door = Door(self, capacity_bytes)
         self.neighbours = Neighbours(self, dial=dial)
         self.lookout = Lookout(self)
         self._system_ms = system_ms
@@ -165,21 +115,11 @@ class Node:
         self._news = asyncio.Event()
         self.cursor = 0
         """Up to there this loop has seen the store's change log grow."""
-        self._arrivals: list[_Arrival] = []
-        self._arrived = asyncio.Event()
         self._left: set[bytes] = set()
-        self._refused: set[bytes] = set()
-        self._spent: dict[bytes, int] = {}
-        self._spent_day = 0
         self.pruned_day = 0
         self._stopped: str | None = None
         self._transport: SealingKey | None = None
-        self._eviction: Eviction
-        self._unweighed_bytes = 0
-        self._owners: dict[bytes, bytes] = {}
-        self._capacity_bytes = capacity_bytes
         self._writer = ThreadPoolExecutor(1, "outlast-writer")
-        self._verifiers = ThreadPoolExecutor(1, "outlast-verify")
         self._tasks: dict[str, list[asyncio.Task[None]]] = {}
         self._exit = contextlib.ExitStack()
 
@@ -305,7 +245,7 @@ class Node:
         await self._cancel("node")
         if self.store is not None:
             store, self.store = self.store, None
-            self._turn_away(self._arrivals)
+            self.door.turn_away()
             await self.write(store.close)
         self._transport = None
         self.touch()
@@ -314,7 +254,7 @@ class Node:
         """Lock, and let go of the home."""
         await self.lock()
         self._writer.shutdown()
-        self._verifiers.shutdown()
+        self.door.close()
         self._exit.close()
 
     async def wipe(self) -> None:
@@ -334,7 +274,6 @@ class Node:
             if transport is None:
                 raise StorageError("the store is incomplete: restore this node from its backup file")
             self._transport = SealingKey.from_secret(transport)
-            self._refused = {bytes(row[0]) for row in store.query("SELECT digest FROM refused")}
             self.pruned_day = _number(store.meta("pruned_day"))
             self._floor_ms = max(BUILT_MS, self.pruned_day * DAY_MS, _number(store.meta("floor_ms")))
             await self._fold(store)
@@ -342,11 +281,11 @@ class Node:
             await self.write(store.close)
             raise
         self.cursor = store.cursor()
-        self._eviction = Eviction(store, self.metrics)
+        self.door.open(store)
         self.store = store
         self._spawn(
             "node",
-            self._run_door(),
+            self.door.run(),
             self._run_tidy(),
             self._run_sweep(),
             *(room.run(self) for room in self.rooms.values() if room.run),
@@ -506,7 +445,7 @@ class Node:
                 while removed := await self.write(lambda: store.expire(before)):
                     self.metrics.expired += removed
                     await self._fold(store)
-                    self._after_write()
+                    self.log_grew()
                 await self.write(partial(store.close_stages, before - STAGE_DAYS))
         else:
             waiting = store.query(
@@ -527,7 +466,7 @@ class Node:
             await person.tell_again()
             await self.write(person.vault.forget_deleted)
 
-    # ---- the one door ----
+    # ---- what comes in ----
 
     async def ingest(
         self, batch: Sequence[bytes | Entry], source: bytes | None = None, offered: Container[bytes] = ()
@@ -538,150 +477,7 @@ class Node:
         the ids that it had from a stranger itself. Raises StorageError when the disk refuses; nothing of the batch is
         then said to be kept.
         """
-        return await self._enter(batch, source, offered, own=False)
-
-    async def admit_own(self, entries: Sequence[Entry]) -> None:
-        """Let entries of this node's people in by the same door; raises StorageError when the disk refuses.
-
-        What the door turns away now (its time is over, its channel was left meanwhile) it would turn away always.
-        """
-        await self._enter(entries, None, (), own=True)
-
-    def check_own(self, entries: Sequence[Entry]) -> None:
-        """Raise UsageError when the door would turn away one of these, before anybody is promised anything."""
-        spaces, closed = frozenset(self.open_store.spaces()), self.open_store.closed()
-        for entry in entries:
-            verdict = examine(
-                entry,
-                AdmissionState(kinds=self.kinds, spaces=spaces, closed=closed, pruned_day=self.pruned_day),
-            )
-            if isinstance(verdict, Refused | Held):
-                raise UsageError(f"this cannot be kept: {verdict.rule.line}")
-
-    async def _enter(
-        self, batch: Sequence[bytes | Entry], source: bytes | None, offered: Container[bytes], *, own: bool
-    ) -> list[Verdict]:
-        if not batch:
-            return []
-        self.open_store  # noqa: B018  locked nodes say so at once
-        verdicts: list[Verdict] = []
-        for start in range(0, len(batch), BATCH_MAX):
-            arrival = _Arrival(batch[start : start + BATCH_MAX], source, offered, own, self.loop.create_future())
-            self._arrivals.append(arrival)
-            self._arrived.set()
-            verdicts += await arrival.done
-        return verdicts
-
-    async def _run_door(self) -> None:
-        while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            while self._arrivals:
-                taken: list[_Arrival] = []
-                size = 0
-                waiting = [self._arrivals[place] for place in forward.in_turn([one.source for one in self._arrivals])]
-                while waiting and size < BATCH_MAX:
-                    taken.append(waiting.pop(0))
-                    size += len(taken[-1].batch)
-                self._arrivals = waiting
-                try:
-                    results = await self._admit(taken)
-                except Exception as error:
-                    for arrival in taken:
-                        if not arrival.done.done():
-                            arrival.done.set_exception(error)
-                    if not isinstance(error, OutlastError):
-                        raise
-                    continue
-                except asyncio.CancelledError:
-                    self._turn_away(taken)
-                    raise
-                for arrival, verdicts in zip(taken, results, strict=True):
-                    if not arrival.done.done():
-                        arrival.done.set_result(verdicts)
-
-    def _turn_away(self, arrivals: list[_Arrival]) -> None:
-        for arrival in arrivals:
-            if not arrival.done.done():
-                arrival.done.set_exception(LockedError("the node was locked meanwhile: unlock it and try again"))
-        arrivals.clear()
-
-    async def _admit(self, arrivals: Sequence[_Arrival]) -> list[list[Verdict]]:
-        store = self.open_store
-        states: list[tuple[list[bytes | Entry], AdmissionState]] = []
-        spaces, closed = frozenset(store.spaces()), store.closed()
-        standing = self._standing(spaces, closed)
-        for arrival in arrivals:
-            batch = [_unpacked(data) for data in arrival.batch]
-            ids = [entry.id for entry in batch if isinstance(entry, Entry)]
-            known = store.known(ids)
-            large = {
-                e.id
-                for e in batch
-                if isinstance(e, Entry) and e.header.payload_size > INLINE_MAX_BYTES and e.id in known
-            }
-            states.append(
-                (
-                    batch,
-                    AdmissionState(
-                        kinds=self.kinds,
-                        spaces=spaces,
-                        closed=closed,
-                        pruned_day=self.pruned_day,
-                        known=known,
-                        incomplete=store.incomplete(list(large)),
-                        refused=self._refused,
-                        share_left=UNLIMITED if arrival.source is None else self.share_left(arrival.source),
-                    ),
-                )
-            )
-
-        def act() -> tuple[list[list[Verdict]], set[bytes], Counter[bytes]]:
-            # One transaction for all of it: entries, what was refused or spent, and the rooms' views.
-            done = store.together(lambda: self._admit_on_writer(store, arrivals, states, standing))
-            if self._unweighed_bytes >= quota.WEIGH_BYTES:
-                with contextlib.suppress(StorageError):  # what came is durable; room is made with the next batch
-                    self._make_room(store, standing)
-                    self._unweighed_bytes = 0
-            return done
-
-        results, promoted, spent = await self.write(act)
-        for payer, size in spent.items():
-            self._spent[payer] = self._spent.get(payer, 0) + size
-        for verdicts in results:
-            self.metrics.admitted += sum(isinstance(verdict, Admitted) for verdict in verdicts)
-            self.metrics.refused.update(str(verdict.rule) for verdict in verdicts if isinstance(verdict, Refused))
-        self._after_write()
-        if not self.neighbours.hears:
-            return results
-        late = [v.entry.id for verdicts in results for v in verdicts if isinstance(v, Admitted) and v.completes]
-        pooled = store.pooled(late) if late else set()
-        offers = [
-            forward.Offer(
-                verdict.entry,
-                forward.Tier.STRANGER if verdict.entry.id in pooled else self._tier(verdict.entry, arrival, standing),
-                arrival.source,
-            )
-            for arrival, verdicts in zip(arrivals, results, strict=True)
-            for verdict in verdicts
-            if isinstance(verdict, Admitted) or (isinstance(verdict, Known) and verdict.entry.id in promoted)
-        ]
-        if offers:
-            self.neighbours.offer(offers)
-            if any(is_chunked(offer.entry.header) for offer in offers):
-                self.neighbours.more_wanted()
-        return results
-
-    def _standing(self, spaces: Iterable[bytes], closed: Iterable[bytes]) -> _Standing:
-        """Whose entries are near, as it is now."""
-        store = self.open_store
-        return _Standing(
-            frozenset(person.device for person in self.people.values()),
-            frozenset(device for person in self.people.values() for device in person.verified_devices()),
-            frozenset(author for space in spaces if (author := self._owner(space)) is not None),
-            frozenset(closed),
-            frozenset(peer.node for peer in store.peers()),
-        )
+        return await self.door.ingest(batch, source, offered)
 
     def is_open_to_all(self, space: bytes) -> bool:
         """Whether strangers may write in a space, as far as its genesis is known here."""
@@ -691,160 +487,23 @@ class Node:
         body = read_genesis(genesis)
         return body.type == OPEN and body.writers == ANYONE
 
-    def _owner(self, space: bytes) -> bytes | None:
-        """The device that founded a space, None while its genesis is not here."""
-        if space not in self._owners and (genesis := self.open_store.get(space)) is not None:
-            self._owners[space] = genesis.header.author
-        return self._owners.get(space)
-
-    def _tier(self, entry: Entry, arrival: _Arrival, standing: _Standing) -> forward.Tier:
-        """How near an entry is; what a stranger brought, or offered to who brought it, is a stranger's."""
-        if arrival.own:
-            return forward.Tier.OWN
-        tier = forward.tier_of(entry, standing.own, standing.contacts)
-        by_stranger = arrival.source is not None and arrival.source not in standing.paired
-        if tier is forward.Tier.FOLLOWED and (by_stranger or entry.id in arrival.offered):
-            near = entry.header.author in standing.owners or space_of(entry) in standing.closed
-            return tier if near else forward.Tier.STRANGER
-        return tier
-
-    def _capacity(self, store: Store) -> int:
-        """Bytes that entries and contents may take."""
-        return self._capacity_bytes or quota.capacity(store.usage().bytes + store.content_bytes(), self.space_left())
-
-    def _make_room(self, store: Store, standing: _Standing) -> None:
-        """Keep the store within its quotas, on the writer's thread."""
-        people = list(self.people.values())
-
-        def own(entries: Sequence[Entry]) -> set[bytes]:
-            ids = [one.id for one in entries]
-            mail_of_ours = {id for person in people for id in person.authored(ids)}
-            return mail_of_ours | {one.id for one in entries if one.header.author in standing.own}
-
-        capacity = self._capacity(store)
-        if self._eviction.make_room(capacity, len(standing.paired), own, standing.contacts):
-            for name in self.rooms:
-                while store.fold(name):
-                    pass
-            while store.free_chunks():
-                pass
-
-    def _admit_on_writer(
-        self,
-        store: Store,
-        arrivals: Sequence[_Arrival],
-        states: Sequence[tuple[list[bytes | Entry], AdmissionState]],
-        standing: _Standing,
-    ) -> tuple[list[list[Verdict]], set[bytes], Counter[bytes]]:
-        """The verdicts, which of those known left the pool, and what each neighbour spent."""
-        results: list[list[Verdict]] = []
-        incoming: list[Incoming] = []
-        sources: dict[bytes, bytes] = {}
-        known: list[bytes] = []
-        declined: list[Entry] = []
-        spent: Counter[bytes] = Counter()
-        day = self.today()
-        for arrival, (batch, state) in zip(arrivals, states, strict=True):
-            verdicts = admit(batch, state, self._verify_many)
-            results.append(verdicts)
-            is_paired = arrival.source is None or arrival.source in standing.paired
-            may_be_pooled = not is_paired or arrival.own or bool(arrival.offered)
-            size = 0
-            for data, verdict in zip(batch, verdicts, strict=True):
-                if not isinstance(verdict, Known):
-                    size += _size(data)  # what is refused has cost as much
-                if isinstance(verdict, Admitted):  # most are, and a match takes its time
-                    entry = verdict.entry
-                    pooled = may_be_pooled and self._is_pooled(store, entry, arrival, standing)
-                    incoming.append(Incoming(entry, pooled))
-                    if arrival.source is not None:
-                        sources.setdefault(entry.id, arrival.source)
-                    continue
-                match verdict:
-                    case Known(entry):
-                        if is_paired and entry.id not in arrival.offered:
-                            known.append(entry.id)
-                    case Held(entry, rule):
-                        store.hold(pack(entry), rule, space_of(entry))
-                    case Refused(rule, digest, turned_away):
-                        if rule.lasting and self._remembers(digest):
-                            store.remember_refused(digest, day + mail.MAIL_LIFE_DAYS)
-                        if rule.by_id and is_paired and turned_away is not None:
-                            declined.append(turned_away)
-                    case _:
-                        assert_never(verdict)
-            self._unweighed_bytes += size
-            if arrival.source is not None and size:
-                spent[arrival.source if is_paired else STRANGERS] += size
-        for payer, size in spent.items():
-            before = self._spent.get(payer, 0)
-            steps = (before + size) // SPENT_STEP_BYTES - before // SPENT_STEP_BYTES
-            if steps:
-                store.spend(payer, day, steps * SPENT_STEP_BYTES)
-        if declined:
-            store.decline(declined)
-        promoted = store.promote(known) if known else set()
-        if incoming:
-            changes = store.append(incoming)
-            for change in changes if sources else ():
-                source = sources.get(change.entry.id)
-                if change.event is Event.ADMITTED and source is not None:
-                    self._eviction.payers.charge(source, change.cursor, _size(change.entry))
-            endings.carry_out(store, changes)
-            for name in self.rooms:
-                while store.fold(name, fresh=changes):
-                    pass
-        return results, promoted, spent
-
-    def _is_pooled(self, store: Store, entry: Entry, arrival: _Arrival, standing: _Standing) -> bool:
-        """Whether an entry looks in the store as if a stranger had brought it."""
-        if arrival.own and entry.header.space == mail.MAIL_SPACE:
-            # Written here or brought by whomever: in the store all mail looks alike.
-            return store.is_like(mail.MAIL_SPACE, random.randint(1, self.cursor + 1))
-        return self._tier(entry, arrival, standing) is forward.Tier.STRANGER
-
-    def _remembers(self, digest: bytes) -> bool:
-        """Take note of what was refused, within bounds; whether it was new."""
-        if digest in self._refused or len(self._refused) >= REFUSED_MAX:
-            return False
-        self._refused.add(digest)
-        return True
-
     async def _fold(self, store: Store) -> None:
         """Bring the rooms' views up to date with what was removed, or was not folded when the last run ended."""
         for name in self.rooms:
             while await self.write(partial(store.fold, name)):
                 pass
 
-    def _after_write(self) -> None:
+    def log_grew(self) -> None:
+        """The store's change log may have grown: who follows it looks."""
         self.cursor = self.open_store.cursor()
         self.touch()
-
-    def _verify_many(self, signed: list[Signed]) -> list[bool]:
-        if len(signed) < VERIFY_SPLIT:
-            return [verify(*one) for one in signed]
-        half = len(signed) // 2
-        second = self._verifiers.submit(lambda: [verify(*one) for one in signed[half:]])
-        return [verify(*one) for one in signed[:half]] + second.result()
-
-    def share_left(self, neighbour: bytes) -> int:
-        """Bytes that a neighbour may still bring today."""
-        day = self.today()
-        if self._spent_day != day:
-            rows = self.open_store.query("SELECT neighbour, bytes FROM spent WHERE day = ?", (day,))
-            self._spent, self._spent_day = {bytes(name): size for name, size in rows}, day
-        paired = [peer.node for peer in self.open_store.peers()]
-        # What is left of the disk is for what people here write; strangers are the first to be turned away.
-        if self.space_left() < (SPACE_LOW_BYTES if neighbour in paired else 2 * SPACE_LOW_BYTES):
-            return 0
-        return forward.share_left(neighbour, paired, self._spent, DAY_SHARE_BYTES)
 
     async def remove(self, entries: Sequence[bytes]) -> None:
         """Remove entries that never left this node (see ``Person.take_back``)."""
         store = self.open_store
         await self.write(lambda: store.remove(entries))
         await self._fold(store)
-        self._after_write()
+        self.log_grew()
 
     def has_left(self, entries: Iterable[bytes]) -> bool:
         """Whether any of these was handed to a link or a bundle since this process began."""
@@ -1012,13 +671,13 @@ class Node:
         store = self.open_store
         if await self.write(partial(store.drop_content, entry)) is not None:
             await self._fold(store)
-            self._after_write()
+            self.log_grew()
 
     async def next_content(self, spaces: Container[bytes], passed: Container[bytes]) -> Wanted | None:
         """What is to be fetched next, of these spaces and besides those passed over; None when there is nothing."""
         store = self.open_store
         # Files push nothing out: they take what is left.
-        room = self._capacity(store) - store.usage().bytes - store.content_bytes()
+        room = self.door.capacity(store) - store.usage().bytes - store.content_bytes()
         for id, space, missing, asked in store.wanted(self.files_auto_bytes):
             fits = missing <= room and self.space_left() - missing >= SPACE_LOW_BYTES
             if id in passed or space not in spaces or not fits:
@@ -1058,7 +717,7 @@ class Node:
         store = self.open_store
         grown = await self.write(lambda: store.put_chunks(chunks))
         if source is not None:
-            await self._charge(store, source, sum(len(chunk.data) for chunk in chunks))
+            await self.door.charge(store, source, sum(len(chunk.data) for chunk in chunks))
         await self._content_grown(store, grown)
 
     async def _content_grown(self, store: Store, grown: Grown) -> None:
@@ -1066,17 +725,8 @@ class Node:
             return
         if grown.changes:
             await self._fold(store)
-        self._after_write()
+        self.log_grew()
         self.neighbours.content_grew(grown)
-
-    async def _charge(self, store: Store, source: bytes, size: int) -> None:
-        """Count what a neighbour brought outside of the door against its share of the day."""
-        day = self.today()
-        payer = source if source in {peer.node for peer in store.peers()} else STRANGERS
-        before = self._spent.get(payer, 0)
-        self._spent[payer] = before + size
-        if steps := (before + size) // SPENT_STEP_BYTES - before // SPENT_STEP_BYTES:
-            await self.write(lambda: store.spend(payer, day, steps * SPENT_STEP_BYTES))
 
     async def _free_chunks(self, store: Store) -> None:
         while store.has_loose_chunks():
@@ -1144,7 +794,7 @@ class Node:
         store = self.open_store
         while await self.write(lambda: store.remove_space(space)):
             await self._fold(store)
-            self._after_write()
+            self.log_grew()
         self.neighbours.refresh()
         self.touch()
 
@@ -1159,7 +809,7 @@ class Node:
     async def rebuild(self) -> None:
         """Fold every room's view anew from the change log."""
         await self.write(self.open_store.rebuild)
-        self._after_write()
+        self.log_grew()
 
     # ---- neighbours ----
 
@@ -1232,28 +882,9 @@ class Node:
             own = Status(Level.WARN, None, "no-neighbour")
         return [("node", own), *((room.name, room.status(self)) for room in self.rooms.values() if room.status)]
 
-    def waiting(self) -> int:
-        """Entries that wait at the door."""
-        return sum(len(arrival.batch) for arrival in self._arrivals)
-
     def space_left(self) -> int:
         """Bytes free on the home's disk."""
         return shutil.disk_usage(self.home.path).free
-
-
-def _size(data: bytes | Entry) -> int:
-    """Bytes of a packed entry."""
-    return len(data) if isinstance(data, bytes) else 66 + len(data.header_bytes) + len(data.payload or b"")
-
-
-def _unpacked(data: bytes | Entry) -> bytes | Entry:
-    if isinstance(data, Entry):
-        return data
-    try:
-        entry, end = unpack(data)
-    except EntryError:
-        return data
-    return entry if end == len(data) else data
 
 
 async def _blocks(source: Path | AsyncIterable[bytes]) -> AsyncIterator[bytes]:

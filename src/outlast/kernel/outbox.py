@@ -277,7 +277,7 @@ class Outbox:
         ``letters`` go with them, to those whom something can be sealed for. Raises UsageError when the door would
         refuse an entry, StorageError when the disk is full; then nothing is kept.
         """
-        self._node.check_own(entries)
+        self._node.door.check_own(entries)
 
         def act(tx: Transaction) -> tuple[list[Entry], None]:
             tx.apply(local)
@@ -294,7 +294,7 @@ class Outbox:
             if not entries:
                 return
             try:
-                await self._node.admit_own(entries)
+                await self._node.door.admit_own(entries)
             except BaseException as error:
                 self._pending.extendleft(reversed(entries))
                 if not isinstance(error, StorageError):

@@ -1414,7 +1414,7 @@ def check_form(data: bytes) -> str | None:
                 break
         assert read_again == body
 
-    at_once(read())
+    asyncio.run(read())
     return None
 
 

@@ -14,7 +14,7 @@ import pytest
 from outlast.errors import OutlastError
 from outlast.kernel import neighbours as shells
 from outlast.kernel import wire
-from outlast.kernel.entry import day_of
+from outlast.kernel.entry import Entry, day_of, unpack_all
 from outlast.kernel.identity import SealingKey
 from outlast.kernel.links import tcp
 from outlast.kernel.links.channel import Channel
@@ -25,6 +25,7 @@ from tests.kernel.society import (
     befriend,
     bundle,
     carry,
+    envelopes,
     events,
     friends,
     hears,
@@ -130,6 +131,25 @@ class TestCustody:
             await until(lambda: not is_connected(anna), anna)
             assert await anna.take_back(letter) is False
             assert events(anna, letter) == ["kept"]
+
+    @story
+    async def test_a_header_is_no_news_before_its_payload_has_come(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await nodes.join("anna"), await nodes.join("boris")
+            await befriend(anna, boris)
+            await write(boris, anna, "long " * 300)
+            (whole,) = envelopes(boris)
+            bare = Entry(whole.header, whole.header_bytes, whole.signature, whole.id, None)
+            port = await anna.node.listen("127.0.0.1", 0)
+            async with Caller.calling(anna, port) as caller:
+                await caller.greet(anna)
+                await caller.hear(wire.Type.SUMMARY)
+                await anna.node.ingest([bare], os.urandom(32))
+                await write(anna, boris, "short")
+                await anna.node.ingest([whole], os.urandom(32))
+                heard = [entry.id for _ in range(2) for entry in unpack_all((await caller.hear(wire.Type.ENTRIES))[1:])]
+                assert len(heard) == 2
+                assert heard[1] == whole.id
 
     @story
     async def test_a_peer_cannot_acknowledge_what_it_was_not_sent(self, tmp_path: Path) -> None:

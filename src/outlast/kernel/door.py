@@ -242,7 +242,9 @@ class Door:
             )
             for arrival, verdicts in zip(arrivals, results, strict=True)
             for verdict in verdicts
-            if isinstance(verdict, Admitted) or (isinstance(verdict, Known) and verdict.entry.id in promoted)
+            # A header is no news yet: who asked for its payload now would be told that it is not here.
+            if (isinstance(verdict, Admitted) and verdict.entry.payload is not None)
+            or (isinstance(verdict, Known) and verdict.entry.id in promoted)
         ]
         if offers:
             self._node.neighbours.offer(offers)

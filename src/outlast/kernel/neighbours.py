@@ -574,8 +574,8 @@ class Neighbours:
             case steps.LoadUrgent(buckets):
                 live.put(steps.UrgentLoaded(store.urgent(buckets)))
             case steps.WeighOffer(ids):
-                held = store.known(ids) | store.declined(ids)
-                live.put(steps.OfferWeighed([one for one in ids if one not in held]))
+                unwanted = store.unwanted(ids)
+                live.put(steps.OfferWeighed([one for one in ids if one not in unwanted]))
             case steps.LoadWanted(spaces, passed):
                 live.put(steps.WantedLoaded(await node.next_content(spaces, passed)))
             case steps.LoadChunks(places):

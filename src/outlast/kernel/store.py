@@ -804,7 +804,7 @@ class Store:
         """What strangers brought to these spaces and a neighbour was not told of, newest first, as (id, bytes)."""
         numbers = [n for n, id in self._database.query("SELECT n, id FROM space") if id in set(spaces)]
         return self._database.query(
-            f"SELECT id, {_SIZE} FROM entry e WHERE rank >= {POOLED}"
+            f"SELECT id, {_SIZE} FROM entry e WHERE rank >= {POOLED} AND whole = 1"
             " AND n > ifnull((SELECT told FROM peer WHERE node = ?), 0) AND space IN carray(?)"
             " ORDER BY n DESC LIMIT ?",
             (peer, _numbers(numbers), limit),
@@ -824,6 +824,11 @@ class Store:
             f"SELECT id FROM entry WHERE prefix IN carray(?) AND rank >= {POOLED}", (_prefixes(asked),)
         )
         return {row[0] for row in rows} & asked
+
+    def unwanted(self, ids: Sequence[bytes]) -> set[bytes]:
+        """Which of these ids are not to be asked for: held, unless their payload has yet to come, or declined."""
+        found = self._database.query("SELECT id FROM entry WHERE prefix IN carray(?) AND whole <> 0", (_prefixes(ids),))
+        return {row[0] for row in found} & set(ids) | self.declined(ids)
 
     def declined(self, ids: Iterable[bytes]) -> set[bytes]:
         """Which of these ids are not to be asked for again."""

@@ -45,7 +45,7 @@ from outlast.kernel.chunks import (
     Serving,
     to_bytes,
 )
-from outlast.kernel.entry import Entry, pack_header
+from outlast.kernel.entry import Entry, pack_header, travel_size
 from outlast.kernel.forward import ALL_PRIORITIES, Offer, Tier, offered
 from outlast.kernel.receiving import TOLD_MAX, Receiving
 from outlast.kernel.sending import Sending
@@ -584,7 +584,9 @@ class Session:
         fresh = self.welcome(offers)
         if not self.stranger:
             of_strangers = [offer.entry for offer in fresh if offer.tier is Tier.STRANGER]
-            self._sending.pool((one.id, len(pack_header(one)) + len(one.payload or b"")) for one in of_strangers)
+            self._sending.pool(
+                (one.id, len(pack_header(one)) + travel_size(one.header.payload_size)) for one in of_strangers
+            )
             fresh = [offer for offer in fresh if offer.tier is not Tier.STRANGER]
         self._sending.push(fresh)
         if self._pushed is not None and len(self._pushed) < TOLD_MAX:

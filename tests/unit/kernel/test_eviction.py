@@ -235,3 +235,12 @@ def test_what_strangers_put_into_a_channel_is_fetched_only_when_somebody_asks(ke
     assert keeping.store.wanted(1 << 30) == []
     keeping.store.want(strange.id)
     assert [one[0] for one in keeping.store.wanted(0)] == [strange.id]
+
+
+def test_what_has_yet_to_come_whole_is_neither_offered_nor_unwanted(keeping: Keeping) -> None:
+    store = keeping.store
+    bare = post(1, payload=None, content=b"hello")
+    keeping.bring(FLOODER, bare, post(2), pooled=True)
+    store.decline([post(3)])
+    assert [one for one, _ in store.pool([SPACE], FRIEND)] == [post(2).id]
+    assert store.unwanted([bare.id, post(2).id, post(3).id, post(4).id]) == {post(2).id, post(3).id}

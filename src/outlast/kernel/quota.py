@@ -30,7 +30,7 @@ POOLED: Final = 1 << 9
 """Ranks from here on are of the pool."""
 SLACK: Final = 32
 """Room is made for the next 1/32 of a quota as well, so that it is not made anew for every entry."""
-WEIGH_BYTES: Final = 1 << 20
+WEIGH_BYTES: Final = 4 << 20
 """So much comes in before the quotas are looked at again."""
 WINDOW: Final = 2000
 """Of the entries of who takes the most room, the oldest so many are looked at, before it is asked again who does."""

@@ -15,7 +15,6 @@ An answer is JSON. Who accepts ``application/x-ndjson`` gets lines: the progress
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from pathlib import Path
@@ -173,11 +172,12 @@ async def _body(receive: Receive) -> bytes:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(body or b"{}")
-    except (ValueError, RecursionError):
+        # Stricter than the standard library's: half a surrogate pair is no text to anything behind it.
+        value = msgspec.json.decode(body or b"{}")
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise UsageError("the request is no JSON object")
+        raise UsageError("the request is no JSON object in UTF-8")
     return value
 
 

@@ -246,6 +246,8 @@ def test_a_get_reads_its_parameters_from_the_query(tmp_path: Path) -> None:
         ("/api/v1/id", b"[" * 100_000, 400),
         ("/api/v1/id", b'{"who":"x"}', 400),
         ("/api/v1/contact/get", b'{"who":\xff}', 400),
+        ("/api/v1/contact/get", b'{"who":"\\ud800"}', 400),
+        ("/api/v1/contact/get", b'{"who":"\\ud800 half a pair"}', 400),
         ("/api/v1/id", b" " * (1024 * 1024 + 1), 413),
     ],
 )

@@ -190,24 +190,14 @@ class Door:
         spaces, closed = frozenset(store.spaces()), store.closed()
         standing = self._standing(spaces, closed)
         for arrival in arrivals:
-            batch = [_unpacked(data) for data in arrival.batch]
-            ids = [entry.id for entry in batch if isinstance(entry, Entry)]
-            known = store.known(ids)
-            large = {
-                e.id
-                for e in batch
-                if isinstance(e, Entry) and e.header.payload_size > INLINE_MAX_BYTES and e.id in known
-            }
             states.append(
                 (
-                    batch,
+                    [_unpacked(data) for data in arrival.batch],
                     AdmissionState(
                         kinds=self._node.kinds,
                         spaces=spaces,
                         closed=closed,
                         pruned_day=self._node.pruned_day,
-                        known=known,
-                        incomplete=store.incomplete(list(large)),
                         refused=self._refused,
                         share_left=UNLIMITED if arrival.source is None else self.share_left(arrival.source),
                     ),
@@ -318,7 +308,13 @@ class Door:
         declined: list[Entry] = []
         spent: Counter[bytes] = Counter()
         day = self._node.today()
+        held: set[bytes] = set()
         for arrival, (batch, state) in zip(arrivals, states, strict=True):
+            entries = [one for one in batch if isinstance(one, Entry)]
+            state.known = store.held(one.id for one in entries)
+            large = [one.id for one in entries if one.header.payload_size > INLINE_MAX_BYTES and one.id in state.known]
+            state.incomplete = store.incomplete(large) if large else frozenset()
+            held |= state.known
             verdicts = admit(batch, state, self._verify_many)
             results.append(verdicts)
             is_paired = arrival.source is None or arrival.source in standing.paired
@@ -359,7 +355,7 @@ class Door:
             store.decline(declined)
         promoted = store.promote(known) if known else set()
         if incoming:
-            changes = store.append(incoming)
+            changes = store.append(incoming, held)
             for change in changes if sources else ():
                 source = sources.get(change.entry.id)
                 if change.event is Event.ADMITTED and source is not None:

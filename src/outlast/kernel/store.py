@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -244,19 +244,24 @@ class Store:
         """
         return self._write(lambda _: act())
 
-    def append(self, items: Sequence[Incoming]) -> list[Change]:
+    def held(self, ids: Iterable[bytes]) -> set[bytes]:
+        """Which of these ids are held, as the writer's open transaction has it."""
+        return self._write(lambda t: _held(t, set(ids)))
+
+    def append(self, items: Sequence[Incoming], held: Collection[bytes] | None = None) -> list[Change]:
         """Store admitted entries in one transaction; the changes they made, in the order of their cursors.
 
         An id already held is skipped, unless it comes with the payload that was missing. A second entry in one place of
-        a chain (space, author, seq) is kept and adds a FORKED change. The caller has verified everything.
+        a chain (space, author, seq) is kept and adds a FORKED change. The caller has verified everything, and knows
+        which of the ids are held if it asked ``held`` in the same transaction (see ``together``).
         """
         if not items:
             return []
 
         def act(t: Transaction) -> list[Change]:
             fresh: dict[bytes, Incoming] = {item.entry.id: item for item in reversed(items)}
-            held = _held(t, set(fresh))
-            late = [fresh.pop(i).entry for i in held]
+            known = _held(t, set(fresh)) if held is None else fresh.keys() & held
+            late = [fresh.pop(i).entry for i in known]
             changes = self._insert(t, [item for item in items if fresh.get(item.entry.id) is item])
             for entry in late:
                 if entry.payload is not None:

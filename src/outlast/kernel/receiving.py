@@ -58,7 +58,7 @@ class Receiving:
         self._partial: set[bytes] = set()  # acknowledged as not whole
         self._weighing = False
         self._offers = 0
-        self._taken: set[bytes] = set()
+        self._taken: set[bytes] = set()  # of strangers, in this session; one of them may come twice
 
     @property
     def budget(self) -> int:
@@ -164,9 +164,7 @@ class Receiving:
         if not entries:
             raise SyncError("it sends messages that hold nothing")
         self._open.append((len(entries), len(message)))
-        offered_ids = frozenset(entry.id for entry in entries if entry.id in self._taken)
-        self._taken -= offered_ids
-        return Ingest(entries, offered_ids)
+        return Ingest(entries, frozenset(entry.id for entry in entries if entry.id in self._taken))
 
     def piece(self, message: bytes, piece: Piece) -> Ingest | None:
         """Take a PAYLOAD message; the entry is whole with its last piece."""

@@ -946,6 +946,16 @@ def test_who_takes_what_was_offered_is_told_that_strangers_brought_it() -> None:
     assert {one for ingest in ingests for one in ingest.offered} == {new.id}
 
 
+def test_what_was_taken_twice_is_a_strangers_both_times() -> None:
+    session, entry = settled()
+    session.step(MessageArrived(message(Type.OFFER, [entry.id])))
+    session.step(OfferWeighed([entry.id]))
+    sent = bytes((Type.ENTRIES,)) + pack(entry)
+    for _ in range(2):
+        (ingest,) = [one for one in session.step(MessageArrived(sent)) if isinstance(one, Ingest)]
+        assert ingest.offered == {entry.id}
+
+
 def test_strangers_news_is_offered_and_not_pushed_except_to_strangers() -> None:
     for stranger, kinds in ((False, [Type.OFFER]), (True, [Type.ENTRIES])):
         session, entry = settled(stranger=stranger)

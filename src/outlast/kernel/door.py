@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 
 from outlast.errors import LockedError, OutlastError, StorageError, UsageError
@@ -246,7 +247,7 @@ class Door:
         """Whose entries are near, as it is now."""
         store = self._node.open_store
         return _Standing(
-            frozenset(person.device for person in self._node.people.values()),
+            self._node.devices(),
             frozenset(device for person in self._node.people.values() for device in person.verified_devices()),
             frozenset(author for space in spaces if (author := self._owner(space)) is not None),
             frozenset(closed),
@@ -270,23 +271,21 @@ class Door:
             return tier if near else forward.Tier.STRANGER
         return tier
 
+    def used_bytes(self, store: Store, space: bytes | None = None) -> int:
+        """What counts against the quotas: entries, and contents that may go."""
+        usage = store.usage() if space is None else store.usage_of(space)
+        return usage.bytes + store.content_bytes(self._node.devices(), space)
+
     def capacity(self, store: Store) -> int:
-        """Bytes that entries and contents may take."""
-        return self._capacity_bytes or quota.capacity(
-            store.usage().bytes + store.content_bytes(), self._node.space_left()
-        )
+        """Bytes that entries, and contents that may go, may take."""
+        return self._capacity_bytes or quota.capacity(self.used_bytes(store), self._node.space_left())
 
     def _make_room(self, store: Store, standing: _Standing) -> None:
         """Keep the store within its quotas, on the writer's thread."""
-        people = list(self._node.people.values())
-
-        def own(entries: Sequence[Entry]) -> set[bytes]:
-            ids = [one.id for one in entries]
-            mail_of_ours = {id for person in people for id in person.authored(ids)}
-            return mail_of_ours | {one.id for one in entries if one.header.author in standing.own}
-
-        capacity = self.capacity(store)
-        if self._eviction.make_room(capacity, len(standing.paired), own, standing.contacts):
+        letters = cache(self._node.own_mail)
+        if self._eviction.make_room(
+            self.capacity(store), len(standing.paired), standing.own, letters, standing.contacts
+        ):
             for name in self._node.rooms:
                 while store.fold(name):
                     pass
@@ -370,7 +369,7 @@ class Door:
         """Whether an entry looks in the store as if a stranger had brought it."""
         if arrival.own and entry.header.space == mail.MAIL_SPACE:
             # Written here or brought by whomever: in the store all mail looks alike.
-            return store.is_like(mail.MAIL_SPACE, random.randint(1, self._node.cursor + 1))
+            return store.looks_pooled(mail.MAIL_SPACE, random.randint(1, self._node.cursor + 1))
         return self._tier(entry, arrival, standing) is forward.Tier.STRANGER
 
     def _remembers(self, digest: bytes) -> bool:

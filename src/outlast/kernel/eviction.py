@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from functools import partial
 from typing import Literal
 
@@ -31,18 +31,24 @@ class Eviction:
         self,
         capacity_bytes: int,
         neighbours: int,
-        own: Callable[[Sequence[Entry]], set[bytes]],
+        own: Collection[bytes],
+        letters: Callable[[], Container[bytes]],
         contacts: Container[bytes],
     ) -> int:
         """Let go of what exceeds the quotas; returns the bytes freed.
 
-        ``own`` names what people here wrote and nobody else may have, which stays whatever happens; ``contacts`` are
-        the devices of verified contacts, whose entries go last. ``neighbours`` is how many were added.
+        ``own`` are the devices of people here, and ``letters`` tells the ids of their mail on its way: what they wrote
+        stays whatever happens. ``contacts`` are the devices of verified contacts, whose entries go last.
+        ``neighbours`` is how many were added.
         """
         store = self._store
 
         def all_but_own(entries: Sequence[Entry]) -> set[bytes]:
-            return own(entries) | {one.id for one in entries if one.header.space == NO_SPACE}
+            return {
+                one.id
+                for one in entries
+                if one.header.author in own or one.header.space == NO_SPACE or one.id in letters()
+            }
 
         def strangers_and_followed(entries: Sequence[Entry]) -> set[bytes]:
             return all_but_own(entries) | {one.id for one in entries if one.header.author in contacts}
@@ -51,10 +57,10 @@ class Eviction:
         freed = self._keep_within(capacity_bytes // POOL_PART, store.pool_usage().bytes, 1, turns, "pool")
         for space in store.spaces():
             if space != MAIL_SPACE:
-                used = store.usage_of(space).bytes + store.content_bytes(space)
+                used = store.usage_of(space).bytes + store.content_bytes(own, space)
                 freed += self._keep_within(SPACE_MAX_BYTES, used, neighbours + 1, turns, space)
         return freed + self._keep_within(
-            capacity_bytes, store.usage().bytes + store.content_bytes(), neighbours + 1, turns, "all"
+            capacity_bytes, store.usage().bytes + store.content_bytes(own), neighbours + 1, turns, "all"
         )
 
     def _keep_within(

@@ -516,7 +516,15 @@ class Node:
 
     def own_pooled(self) -> set[bytes]:
         """The ids of mail written here that looks in the store as if a stranger had brought it."""
-        return self.open_store.pooled(id for person in self.people.values() for id in person.own_mail())
+        return self.open_store.pooled(self.own_mail())
+
+    def own_mail(self) -> frozenset[bytes]:
+        """The ids of mail written here that may still be on its way."""
+        return frozenset(id for person in list(self.people.values()) for id in person.own_mail())
+
+    def devices(self) -> frozenset[bytes]:
+        """The public keys (32 B) with which people write here."""
+        return frozenset(person.device for person in list(self.people.values()))
 
     async def copied(self, entries: Sequence[bytes]) -> None:
         """These are durable at somebody else now: tell the people who wrote them."""
@@ -677,13 +685,12 @@ class Node:
         """What is to be fetched next, of these spaces and besides those passed over; None when there is nothing."""
         store = self.open_store
         # Files push nothing out: they take what is left.
-        room = self.door.capacity(store) - store.usage().bytes - store.content_bytes()
+        room = self.door.capacity(store) - self.door.used_bytes(store)
         for id, space, missing, asked in store.wanted(self.files_auto_bytes):
             fits = missing <= room and self.space_left() - missing >= SPACE_LOW_BYTES
             if id in passed or space not in spaces or not fits:
                 continue
-            used = store.usage_of(space).bytes + store.content_bytes(space)
-            if not asked and used + missing > quota.SPACE_MAX_BYTES:
+            if not asked and self.door.used_bytes(store, space) + missing > quota.SPACE_MAX_BYTES:
                 continue
             wanted, grown = await self.write(partial(store.open_content, id))
             await self._content_grown(store, grown)

@@ -36,7 +36,8 @@ WINDOW: Final = 2000
 """Of the entries of who takes the most room, the oldest so many are looked at, before it is asked again who does."""
 EARLIER: Final = 0
 """The payer of what came before this run, and of what people here brought."""
-_PAYERS_MAX: Final = 2**16 - 1
+PAYERS_MAX: Final = 2**16 - 1
+"""So many neighbours have accounts of their own but the last one."""
 
 
 def rank_of(header: Header, pooled: bool) -> int:
@@ -65,7 +66,8 @@ class Holding(NamedTuple):
 class Payers:
     """Which neighbour brought which entry, and how many bytes each, since the node was opened.
 
-    Takes 2 bytes for each number of the change log.
+    Takes 2 bytes for each number of the change log, and about 100 for each payer. Those beyond ``PAYERS_MAX`` share
+    one account: whoever comes with a key of its own for each letter pays for all that do.
     """
 
     def __init__(self, after: int) -> None:
@@ -80,7 +82,9 @@ class Payers:
         """An entry of ``size_bytes`` that ``source`` brought stands in the store under ``number``."""
         if source is None:
             return
-        payer = self._numbers.setdefault(source, len(self._numbers) % _PAYERS_MAX + 1)
+        payer = self._numbers.get(source, min(len(self._numbers) + 1, PAYERS_MAX))
+        if payer < PAYERS_MAX:
+            self._numbers[source] = payer
         self._of.extend([0] * (number - self._after - len(self._of)))
         self._of[number - self._after - 1] = payer
         self.held_bytes[payer] = self.held_bytes.get(payer, 0) + size_bytes

@@ -41,7 +41,8 @@ class Keeping:
         self.store = store
         self.metrics = Metrics()
         self.eviction = Eviction(store, self.metrics)
-        self.own: set[bytes] = set()
+        self.devices: set[bytes] = set()
+        self.letters: set[bytes] = set()
         self.contacts: set[bytes] = set()
 
     def bring(self, source: bytes | None, *entries: Entry, pooled: bool = False) -> None:
@@ -51,9 +52,7 @@ class Keeping:
             self.eviction.payers.charge(source, change.cursor, size)
 
     def make_room(self, capacity_bytes: int) -> int:
-        return self.eviction.make_room(
-            capacity_bytes, 1, lambda entries: {one.id for one in entries if one.id in self.own}, self.contacts
-        )
+        return self.eviction.make_room(capacity_bytes, 1, self.devices, lambda: self.letters, self.contacts)
 
     def holds(self, *entries: Entry) -> list[bool]:
         return [self.store.get(one.id) is not None for one in entries]
@@ -106,30 +105,47 @@ def test_contents_that_nobody_asked_for_go_with_the_payloads(keeping: Keeping) -
     store, (content, asked) = keeping.store, [large_content(b"a"), large_content(b"b")]
     keeping.bring(FLOODER, content[0], asked[0])
     store.want(asked[0].id)
-    for entry, chunks in (content, asked):
-        wanted, _ = store.open_content(entry.id)
-        assert wanted is not None
-        store.put_chunks([Chunk(entry.id, n, sha256(data).digest(), data) for n, data in enumerate(chunks)])
-    assert store.content_bytes() == 400_000
-    keeping.make_room(300_000)
-    assert store.content_bytes() == 200_000
+    bring_content(store, content, asked)
+    keeping.make_room(150_000)
+    assert store.content_bytes(()) == 0
     assert store.progress(content[0].id) == (0, 200_000)
     assert store.progress(asked[0].id) == (200_000, 200_000)
 
 
-def large_content(letter: bytes) -> tuple[Entry, list[bytes]]:
+def test_large_files_of_ones_own_push_nobodys_mail_out(keeping: Keeping) -> None:
+    store, (written, asked) = keeping.store, [large_content(b"a", "own"), large_content(b"b")]
+    mail = [post(n) for n in range(10)]
+    keeping.devices = {written[0].header.author}
+    keeping.bring(None, written[0], asked[0])
+    keeping.bring(FRIEND, *mail)
+    store.want(asked[0].id)
+    bring_content(store, written, asked)
+    assert store.content_bytes(keeping.devices) == store.content_bytes(keeping.devices, SPACE) == 0
+    assert store.content_bytes(()) == store.content_bytes((), SPACE) == 200_000
+    assert keeping.make_room(100_000) == 0
+    assert all(keeping.holds(*mail))
+
+
+def bring_content(store: Store, *contents: tuple[Entry, list[bytes]]) -> None:
+    for entry, chunks in contents:
+        wanted, _ = store.open_content(entry.id)
+        assert wanted is not None
+        store.put_chunks([Chunk(entry.id, n, sha256(data).digest(), data) for n, data in enumerate(chunks)])
+
+
+def large_content(letter: bytes, author: str = "other") -> tuple[Entry, list[bytes]]:
     """An entry whose 200,000 bytes of content differ from chunk to chunk, and its chunks."""
     data = b"".join(letter + number.to_bytes(3, "big") for number in range(50_000))
     chunks = [data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES)]
     manifest = b"".join(sha256(chunk).digest() for chunk in chunks)
-    header = msgspec.structs.replace(post(payload=manifest).header, payload_size=len(data))
+    header = msgspec.structs.replace(post(payload=manifest, author=author, seq=1).header, payload_size=len(data))
     encoded = encode_header(header)
     return Entry(header, encoded, bytes(64), entry_id(encoded), manifest), chunks
 
 
 def test_own_entries_never_go_and_contacts_entries_go_last(keeping: Keeping) -> None:
     own, contact, other = post(1), post(2, author="contact"), post(3)
-    keeping.own, keeping.contacts = {own.id}, {contact.header.author}
+    keeping.letters, keeping.contacts = {own.id}, {contact.header.author}
     keeping.bring(FLOODER, own, contact, other)
     keeping.make_room(3 * SIZE - 1)
     assert keeping.holds(own, contact, other) == [True, True, False]
@@ -141,7 +157,7 @@ def test_own_entries_never_go_and_contacts_entries_go_last(keeping: Keeping) -> 
 
 def test_what_cannot_go_is_not_looked_for_again_and_again(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
     own = [post(n) for n in range(10)]
-    keeping.own = {one.id for one in own}
+    keeping.letters = {one.id for one in own}
     keeping.bring(None, *own)
     keeping.make_room(SIZE)
     monkeypatch.setattr(Store, "holdings", None)
@@ -215,11 +231,11 @@ def test_what_was_written_here_stands_in_the_sets_however_it_looks_in_the_store(
 
 def test_an_entry_can_be_given_the_looks_of_those_that_came(keeping: Keeping) -> None:
     store = keeping.store
-    assert not store.is_like(SPACE, 1)
+    assert not store.looks_pooled(SPACE, 1)
     keeping.bring(FLOODER, post(1), pooled=True)
     keeping.bring(FRIEND, post(2))
-    assert [store.is_like(SPACE, number) for number in (1, 2, 3)] == [True, False, False]
-    assert not store.is_like(MAIL_SPACE, 1)
+    assert [store.looks_pooled(SPACE, number) for number in (1, 2, 3)] == [True, False, False]
+    assert not store.looks_pooled(MAIL_SPACE, 1)
 
 
 def test_what_was_let_go_is_counted(keeping: Keeping) -> None:

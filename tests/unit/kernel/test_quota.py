@@ -11,6 +11,7 @@ from outlast.kernel.entry import Header
 from outlast.kernel.quota import (
     CAPACITY_MIN_BYTES,
     EARLIER,
+    PAYERS_MAX,
     POOLED,
     RESERVE_BYTES,
     Holding,
@@ -100,6 +101,17 @@ def test_what_came_before_this_run_does_not_pay_for_the_flood_of_today() -> None
     assert payers.is_earlier(100)
     assert not payers.is_earlier(101)
     assert payers.is_earlier(201)
+
+
+def test_whoever_comes_with_a_new_key_for_each_letter_pays_for_all_that_do() -> None:
+    payers = Payers(0)
+    for number in range(1, PAYERS_MAX + 1001):
+        payers.charge(number.to_bytes(32, "big"), number, 10)
+    assert len(payers.held_bytes) == PAYERS_MAX
+    assert payers.fullest(10 * (PAYERS_MAX + 1000), 1, ()) == PAYERS_MAX
+    assert payers.numbers(PAYERS_MAX, 0, 5000) == list(range(PAYERS_MAX, PAYERS_MAX + 1001))
+    payers.charge((7).to_bytes(32, "big"), PAYERS_MAX + 1001, 10)
+    assert payers.held_bytes[7] == 20, "who came before keeps an account"
 
 
 @given(st.lists(st.tuples(st.sampled_from([None, A, B, C]), st.integers(1, 9), st.integers(1, 5)), max_size=60))

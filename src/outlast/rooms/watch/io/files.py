@@ -1,0 +1,110 @@
+"""Files that others wrote, read with a cap: plain, gzip or bzip2, told apart by their first bytes.
+
+A few kilobytes of gzip can stand for many gigabytes, so it is the bytes that come *out* that are counted. Nothing is
+read ahead of what was asked for; memory stays at the size of one buffer, whatever the file claims to be.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Protocol, Self
+
+from outlast.errors import NotFoundError, ProtocolError, StorageError, UsageError
+
+GZIP: Final = b"\x1f\x8b"
+BZIP2: Final = b"BZh"
+BUFFER_BYTES: Final = 1 << 16
+LINE_MAX_BYTES: Final = 1 << 20
+
+
+@contextmanager
+def open_capped(path: Path, max_bytes: int) -> Iterator[BinaryIO]:
+    """Open a file for reading, unpacked when it is gzip or bzip2 (several members too); closed after the block.
+
+    Reading past ``max_bytes`` of unpacked content raises ProtocolError, as does damaged or cut compression. Raises
+    NotFoundError when there is no such file, UsageError when it is a folder, StorageError when it cannot be read.
+    """
+    try:
+        raw = path.open("rb")
+    except FileNotFoundError:
+        raise NotFoundError(f"there is no file {path.name}") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path.name} is a folder: name a file") from None
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path.name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    with raw:
+        try:
+            head = raw.peek(len(BZIP2))
+        except OSError as error:
+            raise StorageError(f"{path.name} cannot be read: {error.strerror or error}") from None
+        with _unpacked(raw, head) as source, io.BufferedReader(_Capped(source, path.name, max_bytes)) as capped:
+            yield capped
+
+
+def read_capped(path: Path, max_bytes: int) -> bytes:
+    """All of a file as ``open_capped`` reads it; the same errors."""
+    with open_capped(path, max_bytes) as source:
+        return source.read()
+
+
+def lines(source: BinaryIO, max_bytes: int = LINE_MAX_BYTES) -> Iterator[bytes]:
+    r"""The lines of an open file, without their ``\r\n``; raises ProtocolError at one longer than ``max_bytes``."""
+    number = 0
+    while line := source.readline(max_bytes + 2):
+        number += 1
+        bare = line.rstrip(b"\r\n")
+        if len(bare) > max_bytes:
+            raise ProtocolError(f"line {number} is longer than {max_bytes} bytes")
+        yield bare
+
+
+class _Readable(Protocol):
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *args: Any) -> None: ...
+    def read(self, size: int, /) -> bytes: ...
+
+
+def _unpacked(raw: BinaryIO, head: bytes) -> _Readable:
+    if head.startswith(GZIP):
+        return gzip.GzipFile(fileobj=raw)
+    if head.startswith(BZIP2):
+        return bz2.BZ2File(raw)
+    return raw
+
+
+class _Capped(io.RawIOBase):
+    """Hands bytes on until more come out than allowed."""
+
+    def __init__(self, source: _Readable, name: str, max_bytes: int) -> None:
+        self._source = source
+        self._name = name
+        self._max = max_bytes
+        self._left = max_bytes
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # the only buffer that comes
+        """Fill at most one buffer; raises ProtocolError at the cap and at damage."""
+        wanted = min(len(buffer), BUFFER_BYTES)
+        try:
+            piece = self._source.read(wanted)
+        except (EOFError, zlib.error, ValueError, gzip.BadGzipFile) as error:
+            raise ProtocolError(f"{self._name} is damaged or cut: {error}") from None
+        except OSError as error:
+            # bz2 reports damage as an OSError without a number; the disk's own errors have one.
+            if error.errno is None:
+                raise ProtocolError(f"{self._name} is damaged or cut: {error}") from None
+            raise StorageError(f"{self._name} cannot be read: {error.strerror}") from None
+        self._left -= len(piece)
+        if self._left < 0:
+            raise ProtocolError(f"{self._name} holds more than {self._max} bytes when unpacked")
+        buffer[: len(piece)] = piece
+        return len(piece)

@@ -5,7 +5,7 @@ same work in the same run and returns rows {"work", "unit", "ours", "peer", "pee
 "bar", "holds"}; the last five are None where there is no peer or no bar. A parameter of `run`
 asks for what this machine can offer, by name; each is None when it is not there:
 
-    peer_python    str   a Python that can import LXMF and RNS (.venv-bench)
+    peer_python    str   a Python that can import the peers (.venv-bench)
     reference      str   the checkout of the negentropy reference that OUTLAST_NEGENTROPY names
 """
 

@@ -105,7 +105,9 @@ from outlast.kernel.space import GENESIS, SpaceBody, make_closed_genesis, make_g
 from outlast.kernel.steps import Close, CutOff, Event, LinkClosed, LocalAppended, MessageArrived, Stopping, Tick
 from outlast.rooms.carry import ROOM
 from outlast.rooms.carry.entries import DEVICE, HIDE, POST, TEXT, ChannelDevice, Hide, Post, Text
+from outlast.rooms.watch.proto import mrt
 from outlast.testing import Meeting, MemoryLink, MemoryShelf, Place, Town
+from tests.unit.rooms.watch import mrt_files
 
 Run = Callable[[bytes], str | None]
 """Takes one input; returns None when the decoder took it, else why not. Raises when a property is broken."""
@@ -1431,6 +1433,19 @@ def encoded(texts: Iterable[str]) -> Callable[[], Iterable[bytes]]:
     return lambda: [text.encode() for text in texts]
 
 
+def route_files() -> Iterable[bytes]:
+    """A file of each type of MRT record."""
+    return mrt_files.everything().values()
+
+
+def read_routes(data: bytes) -> str | None:
+    """A file of a route collector: whatever it holds, its counts fit to what was read."""
+    summary = mrt.summarise([data[:100], data[100:]])
+    assert summary.records <= len(data) // 12
+    assert summary.prefixes <= summary.announced + summary.withdrawn
+    return summary.damage
+
+
 TARGETS = (
     Target(
         "entry header",
@@ -1568,5 +1583,6 @@ TARGETS = (
         (OutlastError,),
         2,
     ),
+    Target("file of a route collector", route_files, run_with(read_routes), (), 8),
 )
 """All decoders."""

@@ -38,13 +38,25 @@ def open_capped(path: Path, max_bytes: int) -> Iterator[BinaryIO]:
         raise UsageError(f"{path.name} is a folder: name a file") from None
     except (OSError, ValueError) as error:
         raise StorageError(f"{path.name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    with raw:
-        try:
-            head = raw.peek(len(BZIP2))
-        except OSError as error:
-            raise StorageError(f"{path.name} cannot be read: {error.strerror or error}") from None
-        with _unpacked(raw, head) as source, io.BufferedReader(_Capped(source, path.name, max_bytes)) as capped:
-            yield capped
+    with raw, unpack_capped(raw, path.name, max_bytes) as capped:
+        yield capped
+
+
+@contextmanager
+def unpack_capped(raw: io.BufferedReader, name: str, max_bytes: int) -> Iterator[BinaryIO]:
+    """What ``open_capped`` does for a file, for a stream that is open already, as standard input is."""
+    try:
+        head = raw.peek(len(BZIP2))
+    except OSError as error:
+        raise StorageError(f"{name} cannot be read: {error.strerror or error}") from None
+    with _unpacked(raw, head) as source, io.BufferedReader(_Capped(source, name, max_bytes)) as capped:
+        yield capped
+
+
+def pieces(source: BinaryIO) -> Iterator[bytes]:
+    """The content of an open file, piece by piece; what comes before damage is given before ProtocolError is raised."""
+    while piece := source.read1(BUFFER_BYTES):  # type: ignore[attr-defined]  # every buffered reader has it
+        yield piece
 
 
 def read_capped(path: Path, max_bytes: int) -> bytes:
@@ -67,10 +79,10 @@ def lines(source: BinaryIO, max_bytes: int = LINE_MAX_BYTES) -> Iterator[bytes]:
 class _Readable(Protocol):
     def __enter__(self) -> Self: ...
     def __exit__(self, *args: Any) -> None: ...
-    def read(self, size: int, /) -> bytes: ...
+    def read1(self, size: int, /) -> bytes: ...
 
 
-def _unpacked(raw: BinaryIO, head: bytes) -> _Readable:
+def _unpacked(raw: io.BufferedReader, head: bytes) -> _Readable:
     if head.startswith(GZIP):
         return gzip.GzipFile(fileobj=raw)
     if head.startswith(BZIP2):
@@ -95,7 +107,7 @@ class _Capped(io.RawIOBase):
         """Fill at most one buffer; raises ProtocolError at the cap and at damage."""
         wanted = min(len(buffer), BUFFER_BYTES)
         try:
-            piece = self._source.read(wanted)
+            piece = self._source.read1(wanted)  # what came out before damage is handed on
         except (EOFError, zlib.error, ValueError, gzip.BadGzipFile) as error:
             raise ProtocolError(f"{self._name} is damaged or cut: {error}") from None
         except OSError as error:

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, BinaryIO, Final
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 
 import typer
 
-from outlast.errors import ProtocolError
-from outlast.ui.command import show, table
+from outlast.errors import OutlastError, ProtocolError
+from outlast.ui.command import say, show, table, terminal
+
+if TYPE_CHECKING:
+    from outlast.rooms.watch.proto.classify import Verdict
+    from outlast.rooms.watch.proto.fingerprints import Fingerprints
+    from outlast.rooms.watch.proto.measurement import Measurement
+    from outlast.rooms.watch.proto.records import Damage
 
 STDIN: Final = "-"
 MRT_RATIO_MAX: Final = 200  # tables of the early years are packed to a sixtieth by bzip2
 MRT_MIN_MAX_BYTES: Final = 1 << 28
 MRT_STDIN_MAX_BYTES: Final = 1 << 34
+LAYERS: Final = ("dns", "tcp", "tls", "http", "throttled")
+ROWS_AT_ONCE: Final = 500
+"""A table is set in blocks of so many rows: a file may have millions."""
+REFUSED_SHOWN: Final = 20
+INPUT_SHOWN: Final = 60
 
 app = typer.Typer(
     help="What is blocked, what is cut, and what it costs.",
@@ -60,3 +71,101 @@ def _mrt_file(name: str) -> Iterator[BinaryIO]:
     packed = path.stat().st_size if path.is_file() else 0
     with open_capped(path, max(packed * MRT_RATIO_MAX, MRT_MIN_MAX_BYTES)) as source:
         yield source
+
+
+@app.command()
+def classify(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="OONI measurements, JSON or JSONL; - is input.")
+    ],
+    fingerprints: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="OONI's lists of block pages (*.csv); none come with this.")
+    ] = None,
+) -> None:
+    """Say what measurements of OONI show: what is blocked, layer by layer."""
+    from outlast.rooms.watch.proto.classify import classify as classified
+    from outlast.rooms.watch.proto.records import Damage
+
+    known = _known_fingerprints(fingerprints)
+    problems: list[OutlastError] = []
+    damaged = 0
+    rows: list[dict[str, Any]] = []
+    for file in files:
+        try:
+            for found in _measurements(file):
+                if isinstance(found, Damage):
+                    damaged += 1
+                    say(f"{file}: line {found.line}: {found.problem}")
+                    continue
+                row = _verdict(file, classified(found, known))
+                if terminal().json:
+                    show(row, lambda _: ())
+                else:
+                    rows.append(row)
+                    if len(rows) == ROWS_AT_ONCE:
+                        show(rows, _verdict_lines)
+                        rows.clear()
+        except OutlastError as error:
+            problems.append(error)
+            say(f"{file}: {error}")
+    if rows:
+        show(rows, _verdict_lines)
+    if damaged:
+        what = "1 measurement" if damaged == 1 else f"{damaged} measurements"
+        raise ProtocolError(f"{what} could not be read; the others are above")
+    if problems:
+        raise max(problems, key=lambda error: error.exit_code)
+
+
+def _measurements(file: str) -> Iterator[Measurement | Damage]:
+    from outlast.rooms.watch.io.files import unpack_capped
+    from outlast.rooms.watch.io.measurements import STREAM_MAX_BYTES, measurements, measurements_in
+
+    if file != STDIN:
+        yield from measurements(Path(file))
+        return
+    with unpack_capped(sys.stdin.buffer, "standard input", STREAM_MAX_BYTES) as source:  # type: ignore[arg-type]
+        yield from measurements_in(source)
+
+
+def _known_fingerprints(folder: Path | None) -> Fingerprints | None:
+    """The lists of a named folder, else of ``watch/fingerprints`` in the home if it is there."""
+    from outlast.rooms.watch.io.measurements import fingerprints as load_fingerprints
+
+    own = terminal().home / "watch" / "fingerprints"
+    if folder is None and not own.is_dir():
+        return None
+    known = load_fingerprints(folder or own)
+    for refused in known.refused[:REFUSED_SHOWN]:
+        say(f"a fingerprint is not used: {refused.reason}")
+    if len(known.refused) > REFUSED_SHOWN:
+        say(f"{len(known.refused) - REFUSED_SHOWN} more fingerprints are not used")
+    return known
+
+
+def _verdict(file: str, verdict: Verdict) -> dict[str, Any]:
+    layers = {layer: getattr(verdict.layers, layer) for layer in LAYERS}
+    return {
+        "file": file,
+        "input": verdict.input or None,
+        "blocking": verdict.blocking,
+        "accessible": verdict.accessible,
+        "layers": layers,
+        "fingerprint": verdict.fingerprint,
+    }
+
+
+def _verdict_lines(rows: list[dict[str, Any]]) -> Iterable[str]:
+    return table(
+        (*(layer.upper() for layer in LAYERS), "BLOCKING", "FINGERPRINT", "INPUT", "FILE"),
+        (
+            (
+                *row["layers"].values(),
+                {None: "-", False: "no", True: "yes"}.get(row["blocking"], row["blocking"]),
+                row["fingerprint"] or "-",
+                (row["input"] or "-")[:INPUT_SHOWN],
+                row["file"],
+            )
+            for row in rows
+        ),
+    )

@@ -1,0 +1,72 @@
+"""Files of measurements and lists of fingerprints, as an operator has them: read with caps, damage told by its line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from outlast.errors import NotFoundError, ProtocolError, StorageError
+from outlast.rooms.watch.io.files import BUFFER_BYTES, open_capped, read_capped
+from outlast.rooms.watch.proto.fingerprints import LIST_MAX_BYTES, Fingerprint, Fingerprints, Refused, read_list
+from outlast.rooms.watch.proto.measurement import Measurement, MeasurementError, from_object
+from outlast.rooms.watch.proto.records import Damage, records
+
+UNPACKED_MAX_BYTES: Final = 4 << 30
+"""So much may come out of a packed file; a plain one is read whatever its size, a record at a time."""
+STREAM_MAX_BYTES: Final = 16 << 30
+"""Of standard input, which nobody can tell from a bomb by its size; more than that is read from a file."""
+LISTS_MAX: Final = 16
+
+
+def measurements(path: Path) -> Iterator[Measurement | Damage]:
+    """The measurements of a file: one JSON object or JSONL, packed by gzip or bzip2 or not.
+
+    What is damaged comes as such and the rest of the file is read. Raises NotFoundError, UsageError, StorageError as
+    ``open_capped`` does, ProtocolError when the packing is damaged or holds more than UNPACKED_MAX_BYTES.
+    """
+    try:
+        size = path.stat().st_size
+    except (OSError, ValueError):
+        size = 0  # opening it says what is wrong
+    with open_capped(path, max(UNPACKED_MAX_BYTES, size)) as source:
+        yield from measurements_in(source)
+
+
+def measurements_in(source: BinaryIO) -> Iterator[Measurement | Damage]:
+    """The measurements of an open file, as ``measurements`` gives them."""
+    for found in records(iter(lambda: source.read(BUFFER_BYTES), b"")):
+        if isinstance(found, Damage):
+            yield found
+            continue
+        line, data = found
+        try:
+            yield from_object(data)
+        except MeasurementError as error:
+            yield Damage(line, str(error))
+
+
+def fingerprints(folder: Path) -> Fingerprints:
+    """All lists (``*.csv``) of a folder, made ready.
+
+    Raises NotFoundError when there is no such folder or no list in it, ProtocolError when a list is no text in UTF-8 or
+    larger than LIST_MAX_BYTES, StorageError when it cannot be read.
+    """
+    try:
+        lists = sorted(folder.glob("*.csv"))
+    except OSError as error:
+        raise StorageError(f"{folder.name} cannot be read: {error.strerror}") from None
+    if not lists:
+        raise NotFoundError(f"there is no list of fingerprints (*.csv) in {folder.name}")
+    if len(lists) > LISTS_MAX:
+        raise ProtocolError(f"{folder.name} has more than {LISTS_MAX} lists")
+    return Fingerprints(row for path in lists for row in _rows(path))
+
+
+def _rows(path: Path) -> Iterator[Fingerprint | Refused]:
+    try:
+        text = read_capped(path, LIST_MAX_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ProtocolError(f"{path.name} is no text in UTF-8") from None
+    for row in read_list(text.splitlines(keepends=True)):
+        yield Refused(row.line, f"{path.name}, line {row.line}: {row.reason}") if isinstance(row, Refused) else row

@@ -1,0 +1,145 @@
+"""Records: the JSON objects of a file that others wrote, one after another, whatever its size.
+
+A file is one JSON object, however it is laid out, or one object a line (JSONL). In a file that is not one object, a
+record begins at a line whose first byte is ``{`` and is complete when that line ends with ``}``, else at the next line
+that begins with ``}``; so a cut line costs itself and nothing else. Memory stays at one record.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Any, Final
+
+import msgspec
+
+RECORD_MAX_BYTES: Final = 16 << 20
+"""The longest record that is read; OONI's collector takes less."""
+PARTS_MAX: Final = 1_000_000
+"""So many braces and brackets at most: each stands for up to a hundred bytes of memory once it is decoded."""
+_BOM: Final = b"\xef\xbb\xbf"
+_BLANK: Final = b" \t\r\n"
+
+
+class Damage(msgspec.Struct, frozen=True):
+    """A record that cannot be read: the line where it begins (from 1), and what is wrong with it."""
+
+    line: int
+    problem: str
+
+
+def records(
+    chunks: Iterable[bytes], max_bytes: int = RECORD_MAX_BYTES
+) -> Iterator[tuple[int, dict[str, Any]] | Damage]:
+    """Each object of a stream with the line where it begins (from 1), or what is wrong with it.
+
+    Holds at most ``max_bytes`` of the stream and one decoded object. What ``chunks`` raises passes through.
+    """
+    left = iter(chunks)
+    head: list[bytes] = []
+    size = 0
+    for chunk in left:
+        head.append(chunk)
+        size += len(chunk)
+        if size > max_bytes:
+            break
+    else:
+        whole = b"".join(head).removeprefix(_BOM)
+        if _is_object(whole):
+            found = decode(whole)
+            yield Damage(1, found) if isinstance(found, str) else (1, found)
+            return
+        head = [whole]
+    if head:
+        head[0] = head[0].removeprefix(_BOM)
+    for line, data in _by_lines(chain(head, left), max_bytes):
+        found = f"it is longer than {max_bytes} bytes" if data is None else decode(data)
+        yield Damage(line, found) if isinstance(found, str) else (line, found)
+
+
+def decode(data: bytes) -> dict[str, Any] | str:
+    """The JSON object that ``data`` is, or what is wrong with it.
+
+    What older writers left in is forgiven: bytes that are no UTF-8, halves of surrogate pairs, raw control characters.
+    """
+    if data.count(b"{") + data.count(b"[") > PARTS_MAX:
+        return f"it has more than {PARTS_MAX} parts"
+    try:
+        found = msgspec.json.decode(data)
+    except RecursionError:
+        return "it is nested too deeply"
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        try:
+            found = json.loads(data.decode(errors="replace"), strict=False)
+        except RecursionError:
+            return "it is nested too deeply"
+        except ValueError:
+            return f"it is no JSON: {error}"
+    return found if isinstance(found, dict) else "it is no JSON object"
+
+
+def _is_object(data: bytes) -> bool:
+    """Whether it is one JSON object and nothing else; its values are passed over, not built."""
+    try:
+        msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return data.count(b"\n", 0, len(data.rstrip(_BLANK))) == 0 and bool(data.strip(_BLANK))
+    return True
+
+
+def _by_lines(chunks: Iterable[bytes], max_bytes: int) -> Iterator[tuple[int, bytes | None]]:
+    """Each record of several with the line where it begins; None for one that is too long."""
+    open_at = 0
+    held: list[bytes] = []
+    size = 0
+    for number, line in _lines(chunks, max_bytes):
+        if line is None:
+            # Of a line that is too long nothing is known; an open record cannot be completed by it.
+            yield open_at or number, None
+            open_at = 0
+        elif line.startswith(b"{") or not open_at:
+            if open_at:
+                yield open_at, b"\n".join(held)
+            open_at = 0
+            bare = line.strip(_BLANK)
+            if bare and (not line.startswith(b"{") or bare.endswith(b"}")):
+                yield number, bare
+            elif bare:
+                open_at, held, size = number, [line], len(line)
+        else:
+            held.append(line)
+            size += len(line) + 1
+            if size > max_bytes:
+                yield open_at, None
+                open_at = 0
+            elif line.startswith(b"}"):
+                yield open_at, b"\n".join(held)
+                open_at = 0
+    if open_at:
+        yield open_at, b"\n".join(held)
+
+
+def _lines(chunks: Iterable[bytes], max_bytes: int) -> Iterator[tuple[int, bytes | None]]:
+    """Each line with its number, without its end; None once for a line of more than ``max_bytes``, which is dropped."""
+    number = 1
+    held: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        *ended, rest = chunk.split(b"\n")
+        for piece in ended:
+            if size + len(piece) > max_bytes:
+                yield number, None
+            else:
+                yield number, b"".join([*held, piece]) if held else piece
+            number += 1
+            held, size = [], 0
+        size += len(rest)
+        if size > max_bytes:
+            held = []
+        elif rest:
+            held.append(rest)
+    if size > max_bytes:
+        yield number, None
+    elif held:
+        yield number, b"".join(held)

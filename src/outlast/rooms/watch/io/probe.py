@@ -1,0 +1,627 @@
+"""The probe's hands: carries out the commands of ``proto.probe`` on sockets, one task for each, and reports events.
+
+Each step has a time limit and ends in exactly one event. Nothing is decided here. Bytes that come are bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import os
+import secrets
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, assert_never
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from outlast.errors import ProtocolError, StorageError
+from outlast.rooms.watch.proto import dns, quic, tls
+from outlast.rooms.watch.proto.http import HEADERS, Exchange, Url, parse_url
+from outlast.rooms.watch.proto.probe import (
+    Answered,
+    AskControl,
+    AskDoh,
+    Close,
+    Command,
+    Connect,
+    Connected,
+    ControlAnswered,
+    Event,
+    Fetch,
+    Fetched,
+    Handshake,
+    InitialAnswered,
+    LookedUp,
+    Lookup,
+    MeasureSpeed,
+    Probe,
+    Query,
+    SendInitial,
+    Settings,
+    Shaken,
+    SpeedMeasured,
+    is_address,
+)
+from outlast.rooms.watch.proto.web_connectivity import SLOT_S, Json, measurement
+
+READ_BYTES: Final = 1 << 16
+CONTROL_MAX_BYTES: Final = 1 << 20
+FIRST_BYTES: Final = 1 << 11
+"""So much of what a TLS server says first is looked at when the handshake fails."""
+REPLIES_MAX: Final = 16
+_VERIFY: Final = {
+    # X509_V_ERR_*: https://docs.openssl.org/3.0/man3/X509_STORE_CTX_get_error/
+    9: "ssl_invalid_certificate",
+    10: "ssl_invalid_certificate",
+    62: "ssl_invalid_hostname",
+    63: "ssl_invalid_hostname",
+    64: "ssl_invalid_hostname",
+}
+_ERRNO: Final = {
+    errno.ECONNABORTED: "connection_aborted",
+    errno.ECONNREFUSED: "connection_refused",
+    errno.ECONNRESET: "connection_reset",
+    errno.EPIPE: "connection_reset",
+    errno.EHOSTUNREACH: "host_unreachable",
+    errno.ENETDOWN: "network_down",
+    errno.ENETRESET: "network_reset",
+    errno.ENETUNREACH: "network_unreachable",
+    errno.ETIMEDOUT: "generic_timeout_error",
+}
+_GAI: Final = {
+    socket.EAI_NONAME: "dns_nxdomain_error",
+    socket.EAI_NODATA: "dns_no_answer",
+    socket.EAI_AGAIN: "dns_temporary_failure",
+    socket.EAI_FAIL: "dns_non_recoverable_failure",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long each kind of step may take, seconds."""
+
+    lookup_s: float = 15.0
+    dns_s: float = 5.0
+    connect_s: float = 10.0
+    tls_s: float = 10.0
+    fetch_s: float = 20.0
+    quic_s: float = 3.0
+    control_s: float = 45.0
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """Whom to ask for a look from elsewhere: a test helper's URL, and the word by which it knows us."""
+
+    url: Url
+    token: str = ""
+
+
+class _End(Exception):
+    """The other side ended the connection before it was done."""
+
+
+class _NotTls(Exception):
+    """TLS failed for a reason that OpenSSL names."""
+
+    def __init__(self, failure: str) -> None:
+        super().__init__(failure)
+        self.failure = failure
+
+
+def failure_of(error: BaseException) -> str:
+    """The failure string of df-007 for what a socket or TLS raised."""
+    match error:
+        case TimeoutError():
+            return "generic_timeout_error"
+        case _End():
+            return "eof_error"
+        case _NotTls():
+            return error.failure
+        case socket.gaierror():
+            return _GAI.get(error.errno or 0, "dns_server_misbehaving")
+        case ssl.SSLCertVerificationError():
+            return _VERIFY.get(error.verify_code, "ssl_unknown_authority")
+        case ssl.SSLError():
+            return "ssl_failed_handshake"
+        case OSError():
+            return _ERRNO.get(error.errno or 0, f"unknown_failure: {errno.errorcode.get(error.errno or 0, 'OSError')}")
+        case _:
+            return f"unknown_failure: {type(error).__name__}"
+
+
+async def probe_url(
+    url: Url,
+    settings: Settings,
+    *,
+    control: Control | None = None,
+    patience: Patience = Patience(),
+    now: Callable[[], float] = time.time,
+) -> Json:
+    """Probe one URL; returns the measurement in OONI's format. Raises nothing for what the network does."""
+    at_s = now()
+    machine = Probe(url, settings)
+    async with Hands(patience, control) as hands:
+        hands.take(machine.start())
+        while not machine.finished:
+            hands.take(machine.handle(await hands.events.get()))
+        return measurement(machine, at_s, hands.own_addresses, control.url.origin if control else "")
+
+
+class Hands:
+    """Carries out commands; their events come in ``events``."""
+
+    def __init__(self, patience: Patience, control: Control | None) -> None:
+        """Begin the clock."""
+        self.events: asyncio.Queue[Event] = asyncio.Queue()
+        self.own_addresses: set[str] = set()
+        self._patience = patience
+        self._control = control
+        self._began = time.monotonic()
+        self._wires: dict[int, _Wire] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._secure: ssl.SSLContext | None = None
+
+    async def __aenter__(self) -> Hands:
+        """Start."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """End all steps and close all connections."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for wire in self._wires.values():
+            wire.close()
+
+    def take(self, commands: Sequence[Command]) -> None:
+        """Begin these steps."""
+        for command in commands:
+            if isinstance(command, Close):
+                if command.id in self._wires:
+                    self._wires.pop(command.id).close()
+                continue
+            task = asyncio.create_task(self._carry_out(command))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _clock(self) -> float:
+        return round(time.monotonic() - self._began, 6)
+
+    async def _carry_out(self, command: Command) -> None:
+        t0 = self._clock()
+        match command:
+            case Lookup():
+                event: Event = await self._look_up(command, t0)
+            case Query():
+                event = await self._query(command, t0)
+            case AskDoh():
+                event = await self._ask_doh(command, t0)
+            case Connect():
+                event = await self._connect(command, t0)
+            case Handshake():
+                event = await self._shake(command, t0)
+            case Fetch():
+                event = await self._fetch(command, t0)
+            case SendInitial():
+                event = await self._send_initial(command, t0)
+            case AskControl():
+                event = await self._ask_control(command, t0)
+            case MeasureSpeed():
+                event = await self._measure_speed(command, t0)
+            case Close():
+                return
+            case _:
+                assert_never(command)
+        self.events.put_nowait(event)
+
+    # ---- names ----
+
+    async def _look_up(self, command: Lookup, t0: float) -> LookedUp:
+        try:
+            async with asyncio.timeout(self._patience.lookup_s):
+                addresses, cname = await getaddrinfo(command.host)
+        except OSError as error:
+            return LookedUp(id=command.id, t0=t0, t=self._clock(), failure=failure_of(error))
+        alias = cname if cname and cname.rstrip(".").lower() != command.host.lower() else None
+        return LookedUp(id=command.id, t0=t0, t=self._clock(), addresses=addresses, cname=alias)
+
+    async def _query(self, command: Query, t0: float) -> Answered:
+        host, port = split_address(command.resolver, 53)
+        asked = {secrets.randbelow(1 << 16): dns.A}
+        while len(asked) < 2:
+            asked.setdefault(secrets.randbelow(1 << 16), dns.AAAA)
+        replies: list[tuple[float, dns.Reply]] = []
+        failure: str | None = None
+        with _socket(host, socket.SOCK_DGRAM) as sock:
+            loop = asyncio.get_running_loop()
+            try:
+                await loop.sock_connect(sock, (host, port))
+                self._note(sock)
+                for id, type in asked.items():
+                    await loop.sock_sendall(sock, dns.encode_query(id, command.host, type))
+                limit = asyncio.timeout(self._patience.dns_s)
+                async with limit:
+                    while len(replies) < REPLIES_MAX:
+                        data = await loop.sock_recv(sock, dns.MESSAGE_MAX_BYTES)
+                        with contextlib.suppress(dns.DnsError):
+                            reply = dns.decode_reply(data)
+                            if not dns.answers(reply, reply.id, command.host, asked.get(reply.id, 0)):
+                                continue
+                            replies.append((self._clock(), reply))
+                        if {reply.type for _, reply in replies} == {dns.A, dns.AAAA}:
+                            limit.reschedule(min(loop.time() + command.listen_s, limit.when() or 0.0))
+            except (OSError, dns.DnsError) as error:
+                failure = failure_of(error)
+        done = {reply.type for _, reply in replies} == {dns.A, dns.AAAA}
+        return Answered(
+            id=command.id, t0=t0, t=self._clock(), replies=tuple(replies), failure=None if done else failure
+        )
+
+    async def _ask_doh(self, command: AskDoh, t0: float) -> Answered:
+        replies: list[tuple[float, dns.Reply]] = []
+        failure: str | None = None
+        headers = (("Content-Type", "application/dns-message"), ("Accept", "application/dns-message"))
+        try:
+            url = parse_url(command.url)
+            async with asyncio.timeout(self._patience.dns_s):
+                for type in (dns.A, dns.AAAA):
+                    query = dns.encode_query(0, command.host, type)
+                    exchange = await self._post(url, headers, query, dns.MESSAGE_MAX_BYTES)
+                    if exchange.status != 200:
+                        raise _NotTls("http_request_failed")
+                    reply = dns.decode_reply(exchange.body)
+                    if not dns.answers(reply, 0, command.host, type):
+                        raise _NotTls("dns_server_misbehaving")
+                    replies.append((self._clock(), reply))
+        except ProtocolError:
+            failure = "dns_server_misbehaving"
+        except (OSError, _End, _NotTls) as error:
+            failure = failure_of(error)
+        return Answered(id=command.id, t0=t0, t=self._clock(), replies=tuple(replies), failure=failure)
+
+    # ---- connections ----
+
+    async def _connect(self, command: Connect, t0: float) -> Connected:
+        try:
+            async with asyncio.timeout(self._patience.connect_s):
+                self._wires[command.id] = await self._dial(command.ip, command.port)
+        except OSError as error:
+            return Connected(id=command.id, t0=t0, t=self._clock(), failure=failure_of(error))
+        return Connected(id=command.id, t0=t0, t=self._clock())
+
+    async def _shake(self, command: Handshake, t0: float) -> Shaken:
+        wire = self._wires[command.id]
+        context = self._context() if command.verify else _careless()
+        failure: str | None = None
+        try:
+            async with asyncio.timeout(self._patience.tls_s):
+                await wire.shake(context, command.server_name)
+        except (OSError, _End) as error:
+            failure = failure_of(error)
+            self._wires.pop(command.id).close()
+        flight = tls.read_flight(bytes(wire.first))
+        secure = wire.tls
+        done = secure is not None and failure is None
+        certificate = secure.getpeercert(True) if secure is not None and done else None
+        cipher = secure.cipher() if secure is not None and done else None
+        return Shaken(
+            id=command.id,
+            t0=t0,
+            t=self._clock(),
+            failure=failure,
+            version=(secure.version() or "") if secure is not None and done else "",
+            cipher=cipher[0] if cipher else "",
+            alpn=(secure.selected_alpn_protocol() or "") if secure is not None and done else "",
+            certificates=(certificate,) if certificate else (),
+            first=flight.kind,
+            alert=flight.alert,
+            io=tuple(wire.io),
+        )
+
+    async def _fetch(self, command: Fetch, t0: float) -> Fetched:
+        exchange = Exchange()
+        wire = self._wires.pop(command.id)
+        slots = _Slots(self._clock)
+        failure: str | None = None
+        try:
+            async with asyncio.timeout(self._patience.fetch_s):
+                await wire.send(exchange.send("GET", command.url, HEADERS))
+                await wire.receive(exchange, slots)
+        except (OSError, _End) as error:
+            failure = failure_of(error)
+        finally:
+            wire.close()
+        return Fetched(
+            id=command.id,
+            t0=t0,
+            t=self._clock(),
+            failure=failure or exchange.failure,
+            status=exchange.status,
+            headers=tuple(exchange.headers),
+            body=exchange.body,
+            truncated=exchange.truncated or (failure is not None and bool(exchange.body)),
+            slots=slots.taken(),
+        )
+
+    async def _send_initial(self, command: SendInitial, t0: float) -> InitialAnswered:
+        dcid, scid = secrets.token_bytes(8), secrets.token_bytes(8)
+        public = X25519PrivateKey.generate().public_key().public_bytes_raw()
+        name = None if command.server_name is None or is_address(command.server_name) else command.server_name
+        packet = quic.client_initial(name, dcid, scid, secrets.token_bytes(32), public)
+        answer, failure = quic.Answer(""), None
+        with _socket(command.ip, socket.SOCK_DGRAM) as sock:
+            loop = asyncio.get_running_loop()
+            try:
+                async with asyncio.timeout(self._patience.quic_s):
+                    await loop.sock_connect(sock, (command.ip, command.port))
+                    await loop.sock_sendall(sock, packet)
+                    while answer.kind in ("", "invalid"):
+                        answer = quic.read_answer(await loop.sock_recv(sock, READ_BYTES), dcid, scid)
+            except OSError as error:
+                failure = failure_of(error)
+        return InitialAnswered(
+            id=command.id, t0=t0, t=self._clock(), failure=failure, answer=answer.kind, versions=answer.versions
+        )
+
+    # ---- the control ----
+
+    async def _ask_control(self, command: AskControl, t0: float) -> ControlAnswered:
+        response: Any = None
+        failure: str | None = None
+        headers = (("Content-Type", "application/json"), ("Accept", "application/json"), *self._authority())
+        try:
+            async with asyncio.timeout(self._patience.control_s):
+                body = json.dumps(command.request).encode()
+                exchange = await self._post(self._whom(), headers, body, CONTROL_MAX_BYTES)
+            failure = None if exchange.status == 200 else "http_request_failed"
+            response = json.loads(exchange.body) if failure is None else None
+            if failure is None and not isinstance(response, dict):
+                response, failure = None, "json_parse_error"
+        except (ValueError, RecursionError):
+            failure = "json_parse_error"
+        except (OSError, _End, _NotTls) as error:
+            failure = failure_of(error)
+        return ControlAnswered(id=command.id, t0=t0, t=self._clock(), failure=failure, response=response)
+
+    async def _measure_speed(self, command: MeasureSpeed, t0: float) -> SpeedMeasured:
+        slots = _Slots(self._clock)
+        failure: str | None = None
+        url = self._whom()
+        url = parse_url(f"{url.scheme}://{url.origin}/speed")
+        exchange = Exchange()
+        try:
+            async with asyncio.timeout(self._patience.fetch_s):
+                wire = await self._wire_to(url)
+                with contextlib.closing(wire):
+                    await wire.send(exchange.send("GET", url, self._authority()))
+                    slots = _Slots(self._clock)
+                    await wire.receive(exchange, slots)
+            failure = exchange.failure or (None if exchange.status == 200 else "http_request_failed")
+        except (OSError, _End) as error:
+            failure = failure_of(error)
+        return SpeedMeasured(id=command.id, t0=t0, t=self._clock(), failure=failure, slots=slots.taken())
+
+    def _whom(self) -> Url:
+        assert self._control is not None, "the machine asks a control that was not given"
+        return self._control.url
+
+    def _authority(self) -> tuple[tuple[str, str], ...]:
+        token = self._control.token if self._control else ""
+        return (("Authorization", f"Bearer {token}"),) if token else ()
+
+    async def _post(self, url: Url, headers: Sequence[tuple[str, str]], body: bytes, limit: int) -> Exchange:
+        """POST on a connection of its own, whose certificate must be valid; raises OSError, _End and _NotTls."""
+        wire = await self._wire_to(url)
+        with contextlib.closing(wire):
+            exchange = Exchange(limit)
+            await wire.send(exchange.send("POST", url, headers, body))
+            await wire.receive(exchange, None)
+        if exchange.failure:
+            raise _NotTls(exchange.failure)
+        return exchange
+
+    async def _wire_to(self, url: Url) -> _Wire:
+        found = (url.host,) if is_address(url.host) else (await getaddrinfo(url.host))[0]
+        wire: _Wire | None = None
+        for ip in found:
+            try:
+                wire = await self._dial(ip, url.port)
+                break
+            except OSError:
+                if ip == found[-1]:
+                    raise
+        if wire is None:
+            raise _NotTls("dns_no_answer")
+        if url.scheme == "https":
+            try:
+                await wire.shake(self._context(), url.host)
+            except BaseException:
+                wire.close()
+                raise
+        return wire
+
+    async def _dial(self, ip: str, port: int) -> _Wire:
+        sock = _socket(ip, socket.SOCK_STREAM)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, (ip, port))
+        except BaseException:
+            sock.close()
+            raise
+        self._note(sock)
+        return _Wire(sock, self._clock)
+
+    def _note(self, sock: socket.socket) -> None:
+        # Whoever answers may repeat the operator's address; what it is must be known to be taken out.
+        self.own_addresses.add(sock.getsockname()[0])
+
+    def _context(self) -> ssl.SSLContext:
+        if self._secure is None:
+            self._secure = ssl.create_default_context()
+            self._secure.set_alpn_protocols(["http/1.1"])
+        return self._secure
+
+
+@dataclass(slots=True)
+class _Slots:
+    """Bytes received in all, noted every SLOT_S."""
+
+    clock: Callable[[], float]
+    total: int = 0
+    notes: list[tuple[float, int]] = field(default_factory=list)
+    due: float = 0.0
+
+    def count(self, size: int) -> None:
+        """So many came just now."""
+        self.total += size
+        now = self.clock()
+        if now >= self.due:
+            self.notes.append((now, self.total))
+            self.due = now + SLOT_S
+
+    def taken(self) -> tuple[tuple[float, int], ...]:
+        """The notes, with the end."""
+        last = [(self.clock(), self.total)] if self.total else []
+        return tuple(self.notes + last)
+
+
+class _Wire:
+    """A TCP connection, with TLS on it or not."""
+
+    def __init__(self, sock: socket.socket, clock: Callable[[], float]) -> None:
+        self._sock = sock
+        self._clock = clock
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls: ssl.SSLObject | None = None
+        self.first = bytearray()
+        self.io: list[tuple[str, float, int]] = []
+
+    def close(self) -> None:
+        """Close it; nothing is said to the other side."""
+        self._sock.close()
+
+    async def shake(self, context: ssl.SSLContext, name: str | None) -> None:
+        """TLS; raises OSError, also ssl.SSLError, or _End."""
+        self.tls = context.wrap_bio(self._in, self._out, server_hostname=name)
+        self.io.append(("tls_handshake_start", self._clock(), 0))
+        while True:
+            try:
+                self.tls.do_handshake()
+                await self._flush()
+                break
+            except ssl.SSLWantReadError:
+                await self._flush()
+                await self._fill()
+        self.io.append(("tls_handshake_done", self._clock(), 0))
+
+    async def send(self, data: bytes) -> None:
+        """Send all of it."""
+        if self.tls is None:
+            await asyncio.get_running_loop().sock_sendall(self._sock, data)
+        else:
+            self.tls.write(data)
+            await self._flush()
+
+    async def receive(self, exchange: Exchange, slots: _Slots | None) -> None:
+        """Feed an exchange until it is done."""
+        while not exchange.done:
+            data = await self._read()
+            if slots is not None and data:
+                slots.count(len(data))
+            exchange.feed(data)
+
+    async def _read(self) -> bytes:
+        if self.tls is None:
+            return await asyncio.get_running_loop().sock_recv(self._sock, READ_BYTES)
+        while True:
+            try:
+                return self.tls.read(READ_BYTES)
+            except ssl.SSLWantReadError:
+                try:
+                    await self._fill()
+                except _End:
+                    return b""
+            except ssl.SSLZeroReturnError:
+                return b""
+
+    async def _flush(self) -> None:
+        if self._out.pending:
+            data = self._out.read()
+            self.io.append(("write", self._clock(), len(data)))
+            await asyncio.get_running_loop().sock_sendall(self._sock, data)
+
+    async def _fill(self) -> None:
+        data = await asyncio.get_running_loop().sock_recv(self._sock, READ_BYTES)
+        if not data:
+            raise _End
+        if self.tls is not None and len(self.first) < FIRST_BYTES:
+            self.io.append(("read", self._clock(), len(data)))
+            self.first += data[:FIRST_BYTES]
+        self._in.write(data)
+
+
+async def getaddrinfo(host: str) -> tuple[tuple[str, ...], str | None]:
+    """The system's resolver: addresses and the canonical name; raises OSError.
+
+    In a thread that the process does not wait for: the C library cannot be interrupted.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def settle(done: Callable[[Any], None], value: Any) -> None:
+        def call() -> None:
+            if not future.done():
+                done(value)
+
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
+            loop.call_soon_threadsafe(call)
+
+    def work() -> None:
+        try:
+            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_CANONNAME)
+        except (OSError, UnicodeError) as error:
+            settle(future.set_exception, error if isinstance(error, OSError) else socket.gaierror(socket.EAI_NONAME))
+        else:
+            settle(future.set_result, found)
+
+    threading.Thread(target=work, name="getaddrinfo", daemon=True).start()
+    found = await future
+    addresses = tuple(dict.fromkeys(str(one[4][0]).partition("%")[0] for one in found))
+    return addresses, next((one[3] for one in found if one[3]), None)
+
+
+def split_address(text: str, port: int) -> tuple[str, int]:
+    """``IP``, ``IP:PORT`` or ``[IPv6]:PORT`` in its parts."""
+    if is_address(text):
+        return text, port
+    host, _, given = text.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(given)
+
+
+def need_authorities() -> None:
+    """Raise StorageError when this machine trusts no certificate authority: every site would look intercepted."""
+    paths = ssl.get_default_verify_paths()
+    folder = paths.capath and os.path.isdir(paths.capath) and os.listdir(paths.capath)
+    if not (paths.cafile and os.path.exists(paths.cafile)) and not folder:
+        raise StorageError("this machine trusts no certificate authority: install the package ca-certificates")
+
+
+def _socket(ip: str, kind: socket.SocketKind) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, kind)
+    sock.setblocking(False)
+    return sock
+
+
+def _careless() -> ssl.SSLContext:
+    """A context that takes any certificate: it is looked at, and nothing is sent after the handshake."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context

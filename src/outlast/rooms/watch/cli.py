@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 
 import typer
 
-from outlast.errors import OutlastError, ProtocolError
+from outlast.errors import OutlastError, ProtocolError, UsageError
 from outlast.ui.command import say, show, table, terminal
 
 if TYPE_CHECKING:
@@ -129,10 +131,10 @@ def _measurements(file: str) -> Iterator[Measurement | Damage]:
 
 
 def _known_fingerprints(folder: Path | None) -> Fingerprints | None:
-    """The lists of a named folder, else of ``watch/fingerprints`` in the home if it is there."""
+    """The lists of a named folder, else of ``rooms/watch/fingerprints`` in the home if it is there."""
     from outlast.rooms.watch.io.measurements import fingerprints as load_fingerprints
 
-    own = terminal().home / "watch" / "fingerprints"
+    own = terminal().home / "rooms" / "watch" / "fingerprints"
     if folder is None and not own.is_dir():
         return None
     known = load_fingerprints(folder or own)
@@ -169,3 +171,76 @@ def _verdict_lines(rows: list[dict[str, Any]]) -> Iterable[str]:
             for row in rows
         ),
     )
+
+
+@app.command()
+def probe(
+    urls: Annotated[list[str] | None, typer.Argument(metavar="URL...", help="What to probe.")] = None,
+    list_: Annotated[
+        Path | None, typer.Option("--list", metavar="FILE", help="CSV with url,category_code: a list of targets.")
+    ] = None,
+    category: Annotated[
+        list[str] | None, typer.Option("--category", metavar="CODE", help="A risky category to probe all the same.")
+    ] = None,
+    most: Annotated[int, typer.Option("--max", metavar="N", min=1, help="At most so many targets.")] = 100,
+    control: Annotated[
+        str | None, typer.Option("--control", metavar="URL", help="A test helper elsewhere, to compare with.")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", metavar="FILE", help="The word by which the control knows you.")
+    ] = None,
+    resolver: Annotated[
+        list[str] | None, typer.Option("--resolver", metavar="IP[:PORT]", help="A DNS resolver to ask by UDP.")
+    ] = None,
+    doh: Annotated[
+        str | None, typer.Option("--doh", metavar="URL", help="A DNS resolver to ask by HTTPS; off asks none.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Append the measurements, in OONI's format.")
+    ] = None,
+    bodies: Annotated[bool, typer.Option("--bodies", help="With the text of the pages that came.")] = False,
+    agreed: Annotated[bool, typer.Option("--yes-i-know", help="I know what probing can bring me.")] = False,
+) -> None:
+    """Find out whether a site is blocked here, and how. Read docs/howto/probe.md first: it can endanger you."""
+    from outlast.rooms.watch.io import run
+    from outlast.rooms.watch.proto.classify import classify as classified
+    from outlast.rooms.watch.proto.measurement import from_object
+    from outlast.rooms.watch.proto.web_connectivity import publishable
+
+    plan = run.plan(urls or [], list_, category or [], most, control, token_file, resolver, doh)
+    _need_consent(agreed)
+    for line in plan.remarks:
+        say(line)
+    known = _known_fingerprints(None)
+    with run.appending(out) as keep:
+        for done in run.run_plan(plan):
+            keep(done if bodies else publishable(done))
+            verdict = classified(from_object(done), known)
+            row = _verdict(str(out) if out else STDIN, verdict) | {"control": run.control_state(done)}
+            show(row, partial(_probe_lines, done, verdict.evidence))
+
+
+def _probe_lines(measured: dict[str, Any], evidence: Sequence[str], row: dict[str, Any]) -> Iterator[str]:
+    from outlast.rooms.watch.io.run import lines
+
+    yield from _verdict_lines([row])
+    yield from lines(measured, evidence)
+
+
+def _need_consent(agreed: bool) -> None:
+    """Tell the risks, once for each home, and go on only with the operator's word."""
+    from outlast.rooms.watch.io import consent
+
+    home = terminal().home
+    if consent.has_consented(home):
+        return
+    if not agreed:
+        for line in consent.RISKS:
+            say(line)
+        if not sys.stdin.isatty():
+            raise UsageError("nothing was probed: read docs/howto/probe.md, then add --yes-i-know")
+        sys.stderr.write("Type yes to go on: ")
+        sys.stderr.flush()
+        if sys.stdin.readline().strip() != "yes":
+            raise UsageError("nothing was probed")
+    consent.consent(home, int(time.time() * 1000))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -19,6 +20,7 @@ REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 USER_AGENT: Final = (
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/122.0.0.0 Safari/537.3"
 )
+_ABSOLUTE: Final = re.compile(r"https?://", re.IGNORECASE).match
 HEADERS: Final = (
     ("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
     ("Accept-Language", "en-US,en;q=0.9"),
@@ -69,7 +71,8 @@ def redirect_of(url: Url, status: int, location: str | None) -> Url | None:
     if status not in REDIRECTS or not location:
         return None
     try:
-        return parse_url(urljoin(url.text, location))
+        # urljoin would take an absolute URL without a host for a relative one.
+        return parse_url(location if _ABSOLUTE(location) else urljoin(url.text, location))
     except ValueError:
         raise UsageError(f"{location[:80]!r} is no URL") from None
 

@@ -28,7 +28,7 @@ SNI_ADDRESSES_MAX: Final = 2
 QUIC_ADDRESSES_MAX: Final = 2
 NEUTRAL_NAME: Final = "example.org"
 SPEED_MIN_BYTES: Final = 16 * 1024
-SPEED_MIN_S: Final = 1.0
+SPEED_MIN_S: Final = 2.0
 """A page that took less time, or had fewer bytes, says nothing of throttling; then the control is not asked either."""
 
 _FIRST_ID: Final = {
@@ -460,7 +460,7 @@ class Probe:
                 out.append(self._connect(replace(one, classic=False, fetch=False, state="connecting", sni=shake)))
         pages = [step.event for step in self.steps if isinstance(step.event, Fetched)]
         if self.settings.control and any(_is_slow(page) for page in pages):
-            out.append(self._begin(MeasureSpeed(SPEED_ID)))
+            out.append(self._begin(MeasureSpeed(SPEED_ID), "control"))
         return out
 
     def _may_reach(self, ip: str) -> bool:

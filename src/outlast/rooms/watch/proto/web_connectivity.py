@@ -5,8 +5,9 @@ is not named, cookies are ``[scrubbed]``, and so are the operator's own addresse
 ``publishable`` takes the pages' texts out as well.
 
 Besides OONI's keys: ``x_sni_handshakes`` (TLS with another name or none to an address that failed with the real one),
-``x_quic_initial`` (what came back to an Initial) and ``x_throttling`` (bytes every 250 ms, of the page and of the
-control). OONI's ``blocking`` and ``accessible`` are left null: the verdict is the classifier's.
+``x_quic_initial`` (what came back to an Initial). How fast the page came stands in ``network_events``, in slots of
+250 ms; how fast bytes of the control came then, for comparison, in such with the tag ``control``. OONI's ``blocking``
+and ``accessible`` are left null: the verdict is the classifier's.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ Json = dict[str, Any]
 
 SCRUBBED: Final = "[scrubbed]"
 SLOT_S: Final = 0.25
+NO_CONTROL: Final = "unknown_failure: no control was asked"
 _COOKIES: Final = frozenset({"set-cookie", "cookie", "set-cookie2"})
 _EXTENSIONS: Final = {"dnst": 0, "httpt": 0, "netevents": 0, "tcpconnect": 0, "tlshandshake": 0, "tunnel": 0}
 _TITLE: Final = re.compile(r"<title[^<>]{0,128}>([^<]{1,512})</title>", re.IGNORECASE)
@@ -92,7 +94,7 @@ def measurement(probe: Probe, at_s: float, own_addresses: Iterable[str] = (), co
 def test_keys(probe: Probe) -> Json:
     """The test keys of ts-017, with the raw events."""
     keys: Json = {"agent": "redirect", "client_resolver": "", "retries": None, "socksproxy": None}
-    keys |= {"x_control_request": None, "control": None, "control_failure": "no_control"}
+    keys |= {"x_control_request": None, "control": None, "control_failure": NO_CONTROL}
     keys |= collect(probe.steps)
     keys["requests"] = list(reversed(keys["requests"]))
     for step in probe.steps:
@@ -121,7 +123,6 @@ def collect(steps: Sequence[Done]) -> Json:
             "x_quic_initial",
         )
     }
-    throttling: Json = {"slot_s": SLOT_S, "target": [], "control": []}
     for step in steps:
         base = _base(step)
         match step.command, step.event:
@@ -145,21 +146,17 @@ def collect(steps: Sequence[Done]) -> Json:
             case Fetch() as command, Fetched() as event:
                 address = _address(steps, command.id)
                 lists["requests"].append(_request(base, address, command, event))
-                lists["network_events"] += [
-                    _net(base, "bytes_received_cumulative", t, address, num_bytes=size) for t, size in event.slots
-                ]
-                throttling["target"] = [[t, size] for t, size in event.slots]
+                lists["network_events"] += _speed(base, address, event.slots)
             case SendInitial() as command, InitialAnswered() as event:
                 answer = {"answer": event.answer, "versions": [f"{version:08x}" for version in event.versions]}
                 address = endpoint(command.ip, command.port)
                 asked = {"address": address, "failure": event.failure, "server_name": command.server_name or ""}
                 lists["x_quic_initial"].append(base | asked | answer)
             case _, SpeedMeasured() as event:
-                throttling["control"] = [[t, size] for t, size in event.slots]
-                throttling["control_failure"] = event.failure
+                lists["network_events"] += _speed(base, "", event.slots)
             case _:
                 pass
-    return lists | {"x_throttling": throttling}
+    return dict(lists)
 
 
 def scrub(value: Any, own_addresses: Iterable[str]) -> Any:
@@ -311,6 +308,10 @@ def _net(
     event: Json = base | {"failure": failure, "operation": operation, "t": t}
     event |= {"address": address, "proto": "tcp"} if address else {}
     return event | ({"num_bytes": num_bytes} if num_bytes else {})
+
+
+def _speed(base: Json, address: str, slots: Sequence[tuple[float, int]]) -> list[Json]:
+    return [_net(base, "bytes_received_cumulative", t, address, num_bytes=size) for t, size in slots]
 
 
 def _address(steps: Sequence[Done], id: int) -> str:

@@ -1,0 +1,90 @@
+"""What the operator agreed to, in the home: ``rooms/watch/consent.json``; and the control's word beside it.
+
+Whoever takes the home sees that there is a consent, hence that this computer probed; it is destroyed with the home.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+from outlast.errors import StorageError, UsageError
+
+RISKS: Final = (
+    "Probing is not anonymous. Your provider, and whoever watches it, sees that this computer asks for each target by",
+    "name, sends TLS handshakes with names that nobody uses by hand, and packets that look like no browser's.",
+    "In some countries asking for a banned page, or measuring censorship, is punished. Nothing here hides you.",
+    "The control that you name learns what you probe and from which address. Nothing is published by itself.",
+    "Risky categories of target lists are off. Probe only what you could also explain to have opened in a browser.",
+)
+VERSION: Final = 1
+"""Grows when the risks do; an older consent then no longer counts."""
+TOKEN_BYTES: Final = 24
+
+
+def has_consented(home: Path) -> bool:
+    """Whether the operator of this home has agreed to these risks."""
+    try:
+        record = json.loads((_folder(home) / "consent.json").read_bytes()[:4096])
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and record.get("version") == VERSION
+
+
+def consent(home: Path, at_ms: int) -> None:
+    """Keep that the operator agreed; raises StorageError."""
+    _write(home, "consent.json", json.dumps({"version": VERSION, "at_ms": at_ms}))
+
+
+def withdraw(home: Path) -> None:
+    """Forget that they agreed; raises StorageError."""
+    try:
+        (_folder(home) / "consent.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot remove {error.filename}: {error.strerror}") from None
+
+
+def control_token(home: Path) -> str:
+    """The word by which those who may ask this node's control are known: made when it is first needed."""
+    file = _folder(home) / "control-token"
+    try:
+        return read_token(file)
+    except UsageError:
+        if file.exists():
+            raise
+    token = secrets.token_urlsafe(TOKEN_BYTES)
+    _write(home, file.name, token + "\n")
+    return token
+
+
+def read_token(file: Path) -> str:
+    """The first line of a file, for a header; raises UsageError."""
+    try:
+        with file.open("rb") as source:
+            token = source.readline(257).strip().decode("ascii")
+    except (OSError, UnicodeDecodeError):
+        raise UsageError(f"no token can be read from {file}") from None
+    if not token or len(token) > 256 or not token.isprintable() or " " in token:
+        raise UsageError(f"the first line of {file} is no token")
+    return token
+
+
+def _folder(home: Path) -> Path:
+    return home / "rooms" / "watch"
+
+
+def _write(home: Path, name: str, text: str) -> None:
+    folder = _folder(home)
+    try:
+        for part in (home, folder.parent, folder):
+            part.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = folder / f"{name}.new"
+        draft.unlink(missing_ok=True)
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+            file.write(text)
+        draft.replace(folder / name)
+    except OSError as error:
+        raise StorageError(f"cannot write {folder / name}: {error.strerror}") from None

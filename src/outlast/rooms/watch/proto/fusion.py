@@ -1,0 +1,492 @@
+"""What a country is in, from the states of its signals and from its witnesses; why, only as a hint with its evidence.
+
+Signals fall and come back at different times, and a vote among them is later than the best of them: so each keeps its
+own state (``detector``), and the country is in alarm from the first signal that may speak alone until the last has come
+back. What witnesses of the federation say is counted by networks, never by heads; see ``witnessed``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Final
+
+from msgspec import Struct
+
+from outlast.rooms.watch.proto.detector import (
+    GONE,
+    GRAVITY,
+    HEARTBEATS,
+    LATENCY,
+    RETURNED,
+    ROUTES,
+    Change,
+    Detector,
+    Ended,
+    FellAgain,
+    Kind,
+    LevelAccepted,
+    Raised,
+    Restoring,
+    Silent,
+    State,
+    kind_of,
+)
+from outlast.rooms.watch.proto.heartbeats import DOMESTIC, FOREIGN
+from outlast.rooms.watch.proto.series import HOUR_S, Key, Point, country_of, gather, iso, key_of
+
+COUNTRY: Final = "country"
+SECONDARY_MIN: Final = 2
+REGIONS_MIN_SHARE: Final = 0.5
+WITNESSES_MIN: Final = 3
+STATEMENT_FRESH_S: Final = HOUR_S
+CLOCK_AHEAD_S: Final = 300
+DEEP_SHARE: Final = 0.9
+HELD_S: Final = 6 * HOUR_S
+FALL_MAX_S: Final = 3 * HOUR_S
+COURSE_MAX: Final = 4096
+EVIDENCE_MAX: Final = 40
+
+
+class Alarm(Struct, frozen=True):
+    """One alarm: s UTC, ``end_s`` None while it lasts; the gravest state it reached; evidence as plain sentences."""
+
+    start_s: int
+    end_s: int | None
+    state: State
+    evidence: tuple[str, ...]
+
+
+class Report(Struct, frozen=True):
+    """The alarms of one signal in order of time; ``signal`` is the file's name of it, or COUNTRY for all together."""
+
+    signal: str
+    country: str
+    alarms: tuple[Alarm, ...]
+
+
+def detect(points: Iterable[Point], *, regions: bool = False) -> list[Report]:
+    """Run the machines over rows in any order: for each country one report of all together, then one a signal.
+
+    With ``regions`` each region's signals follow. Where a file has several countries, names end with the country's.
+    """
+    nations: dict[str, Nation] = {}
+    rows = sorted(
+        (row for series in gather(points).values() for row in series), key=lambda row: (row.t_s, country_of(row.entity))
+    )
+    for (_, country), batch in groupby(rows, key=lambda row: (row.t_s, country_of(row.entity))):
+        nations.setdefault(country, Nation(country)).step(list(batch))
+    several = len(nations) > 1
+    return [
+        Report(f"{report.signal} {country}" if several else report.signal, country, report.alarms)
+        for country, nation in sorted(nations.items())
+        for report in nation.reports(regions=regions)
+    ]
+
+
+class Nation:
+    """All series of one country together: rows in, in order of time; reports out at any time."""
+
+    def __init__(self, country: str) -> None:
+        """A country that nothing is known of yet."""
+        self._country = country
+        self._signals: dict[Key, _Course] = {}
+        self._regions: dict[Key, _Course] = {}
+        self._known: Counter[tuple[str, str]] = Counter()
+        self._fused = _Fused()
+
+    def step(self, batch: Sequence[Point]) -> None:
+        """Take the rows of one time, of the country and of its regions. Regions make up a mean for the country."""
+        own = [point for point in batch if "/" not in point.entity]
+        regional = [point for point in batch if "/" in point.entity]
+        for point in regional:
+            if key_of(point) not in self._regions:
+                self._known[point.source, point.signal] += 1
+            _course(self._regions, point).step(point)
+        own_signals = {(point.source, point.signal) for point in own}
+        for point in self._means(regional):
+            if (point.source, point.signal) not in own_signals:
+                own.append(point)
+        for point in own:
+            _course(self._signals, point).step(point)
+        if own:
+            self._fused.step(own[0].t_s, list(self._signals.values()), list(self._regions.values()))
+
+    def accept(self, t_s: int, signal: str) -> None:
+        """The operator says that this signal's present level is the new usual."""
+        for key, course in self._signals.items():
+            if key[2] == signal:
+                course.accept(t_s)
+        self._fused.step(t_s, list(self._signals.values()), list(self._regions.values()))
+
+    @property
+    def state(self) -> State:
+        """What the country is in now."""
+        return self._fused.state
+
+    def reports(self, *, regions: bool = False) -> list[Report]:
+        """All together first, then each signal; with ``regions`` each region's signals as well."""
+        sources = Counter(signal for _, _, signal in self._signals)
+        found = [Report(COUNTRY, self._country, self._fused.alarms())]
+        for (source, _, signal), course in self._signals.items():
+            name = f"{signal} ({source})" if sources[signal] > 1 else signal
+            found.append(Report(name, self._country, course.alarms()))
+        if regions:
+            for (_, entity, signal), course in self._regions.items():
+                found.append(Report(f"{signal}: {entity}", self._country, course.alarms()))
+        return found
+
+    def _means(self, regional: Sequence[Point]) -> list[Point]:
+        found = []
+        by_signal = sorted(regional, key=lambda point: (point.source, point.signal))
+        for (source, signal), rows in groupby(by_signal, key=lambda point: (point.source, point.signal)):
+            there = list(rows)
+            values = [point.value for point in there if point.value is not None]
+            known = self._known[source, signal]
+            # Of a rest of the regions a mean would tell which are missing, not how the country is.
+            enough = bool(values) and len(values) >= REGIONS_MIN_SHARE * known
+            mean = sum(values) / len(values) if enough else None
+            first = there[0]
+            found.append(
+                Point(
+                    source, self._country, signal, first.t_s, mean, first.step_s, first.fetched_at, first.sha256
+                )
+            )  # fmt: skip
+        return found
+
+
+class _Course:
+    """A series' machine, the alarms that it raised, and how its losses ran in the last of them."""
+
+    def __init__(self, signal: str, step_s: int) -> None:
+        self.signal = signal
+        self.step_s = step_s
+        self.machine = Detector(kind_of(signal), step_s)
+        self.worst = (0.0, 0)
+        self.deep = (0, 0)
+        self.now_s = 0
+        self._scanned = 0.0
+        self._run: deque[tuple[int, float]] = deque(maxlen=COURSE_MAX)
+        self.half_gone_s: int | None = None
+        self.raised: Raised | None = None
+        self.ended_s: int | None = None
+        self._gravest = State.NORMAL
+        self._lines: list[str] = []
+        self._past: list[Alarm] = []
+
+    @property
+    def kind(self) -> Kind:
+        return self.machine.kind
+
+    def step(self, point: Point) -> None:
+        self._take(self.machine.step(point))
+        if self.machine.alarm_since is None:
+            self.half_gone_s = None
+        elif point.value is not None:
+            self._follow(point.t_s, self.machine.loss)
+
+    def accept(self, t_s: int) -> None:
+        self._take(self.machine.step(LevelAccepted(t_s)))
+
+    def alarms(self) -> tuple[Alarm, ...]:
+        if self.raised is None:
+            return tuple(self._past)
+        return (*self._past, Alarm(self.raised.t_s, None, self._gravest, self._evidence()))
+
+    def told(self) -> str:
+        """This signal in one line of the country's evidence."""
+        assert self.raised is not None
+        return (
+            f"{self.signal}: {_percent(self.raised.loss, self.kind)} since {iso(self.raised.t_s)},"
+            f" at worst {_percent(self.worst[0], self.kind)}"
+        )
+
+    def _follow(self, t_s: int, loss: float) -> None:
+        """Keep how deep it went, and from when to when it lay within a tenth of that."""
+        self.now_s = t_s
+        self._run.append((t_s, loss))
+        if self.half_gone_s is None and loss >= 1 - RETURNED:
+            self.half_gone_s = t_s
+        self._gravest = max(self._gravest, self.machine.state, key=GRAVITY.__getitem__)
+        self.worst = max(self.worst, (loss, t_s), key=lambda one: one[0])
+        if self.worst[0] > self._scanned * 1.01:
+            self._scanned = self.worst[0]
+            self.deep = (next(at for at, one in self._run if one >= DEEP_SHARE * self._scanned), t_s)
+        elif loss >= DEEP_SHARE * self._scanned:
+            self.deep = (self.deep[0], t_s)
+
+    def _take(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            match change:
+                case Raised():
+                    self.raised, self._gravest, self._lines = change, self.machine.state, [self._why(change)]
+                    self.worst, self._scanned = (change.loss, change.t_s), 0.0
+                    self._run.clear()
+                case Restoring(t_s=t_s):
+                    self._lines.append(f"restoring since {iso(t_s)}: at least half of the loss has come back")
+                case FellAgain(t_s=t_s):
+                    self._lines.append(f"fell again at {iso(t_s)}")
+                case Silent(t_s=t_s):
+                    if self.raised is not None:
+                        self._lines.append(f"no values since {iso(t_s)}: missing, which is not 0")
+                case Ended(t_s=t_s, accepted=accepted):
+                    assert self.raised is not None
+                    if accepted:
+                        self._lines.append("the operator accepted this level as the new usual")
+                    self._past.append(Alarm(self.raised.t_s, t_s, self._gravest, self._evidence(ended=True)))
+                    self.raised, self.half_gone_s, self.ended_s = None, None, t_s
+
+    def _why(self, raised: Raised) -> str:
+        times = "" if raised.sharp else " for three values in a row"
+        return (
+            f"{raised.value:.4g} where {raised.usual:.4g} is usual at this hour: {_percent(raised.loss, self.kind)}"
+            f"{times}; it is an alarm from {_percent(raised.threshold, self.kind)}"
+        )
+
+    def _evidence(self, *, ended: bool = False) -> tuple[str, ...]:
+        lines = list(self._lines[:EVIDENCE_MAX])
+        lines.insert(1, f"at worst {_percent(self.worst[0], self.kind)} at {iso(self.worst[1])}")
+        if not ended and self.machine.silent_since is not None and not lines[-1].startswith("no values"):
+            lines.append(f"no values since {iso(self.machine.silent_since)}: missing, which is not 0")
+        return tuple(lines)
+
+
+class _Fused:
+    """The country's own alarms, out of the states of its signals."""
+
+    def __init__(self) -> None:
+        self.state = State.NORMAL
+        self._start_s = 0
+        self._gravest = State.NORMAL
+        self._lines: dict[str, str] = {}
+        self._past: list[Alarm] = []
+        self._hints: tuple[str, ...] = ()
+        self._most_gone = 0
+
+    def step(self, t_s: int, signals: Sequence[_Course], regions: Sequence[_Course]) -> None:
+        before, self.state = self.state, decide([course.machine for course in signals], [c.signal for c in signals])
+        if self.state is State.NORMAL:
+            if before is not State.NORMAL:
+                ends = [course.ended_s for course in signals if course.ended_s is not None]
+                end_s = max([end for end in ends if end > self._start_s], default=t_s)
+                self._past.append(Alarm(self._start_s, end_s, self._gravest, self._evidence()))
+            return
+        if before is State.NORMAL:
+            self._start_s, self._gravest, self._lines, self._hints, self._most_gone = t_s, self.state, {}, (), 0
+        elif self.state is not before and self.state is State.RESTORING:
+            self._lines["restoring"] = f"restoring since {iso(t_s)}: at least half of every loss has come back"
+        if self.state is not State.RESTORING:
+            self._lines.pop("restoring", None)
+        self._gravest = max(self._gravest, self.state, key=GRAVITY.__getitem__)
+        live = sum(1 for course in signals if course.machine.silent_since is None)
+        for course in signals:
+            silent_s = course.machine.silent_since
+            if course.raised is not None:
+                self._lines[course.signal] = course.told()
+            if silent_s is not None and live:
+                self._lines[f"{course.signal} silent"] = (
+                    f"{course.signal}: no values since {iso(silent_s)} while {live} other signals report"
+                )
+        gone = [course for course in regions if course.half_gone_s is not None]
+        if len(gone) > self._most_gone:
+            self._most_gone = len(gone)
+            self._lines["regions"] = f"{len(gone)} of {len(regions)} regions have lost at least half at {iso(t_s)}"
+        self._hints = (
+            hints([course for course in signals if course.raised is not None], signals, regions) or self._hints
+        )
+
+    def alarms(self) -> tuple[Alarm, ...]:
+        if self.state is State.NORMAL:
+            return tuple(self._past)
+        return (*self._past, Alarm(self._start_s, None, self._gravest, self._evidence()))
+
+    def _evidence(self) -> tuple[str, ...]:
+        return (*list(self._lines.values())[:EVIDENCE_MAX], *self._hints)
+
+
+def decide(machines: Sequence[Detector], names: Sequence[str]) -> State:
+    """The country's state from its signals' machines and their names, in the same order.
+
+    In alarm is the country while one primary signal is, or two others. A signal that fell silent within its alarm
+    counts as long as no primary one that reaches people is back to normal.
+    """
+    well = any(
+        m.kind.primary and m.kind.reach and m.alarm_since is None and m.silent_since is None and not m.learning
+        for m in machines
+    )
+    alarmed = [m for m in machines if m.alarm_since is not None and not (well and m.silent_since is not None)]
+    if not any(m.kind.primary for m in alarmed) and len(alarmed) < SECONDARY_MIN:
+        return State.NORMAL
+    by_name = dict(zip(names, machines, strict=True))
+    foreign, domestic = by_name.get(FOREIGN), by_name.get(DOMESTIC)
+    if (
+        foreign in alarmed
+        and foreign is not None
+        and foreign.loss >= GONE
+        and domestic is not None
+        and domestic.alarm_since is None
+        and domestic.silent_since is None
+    ):
+        return State.WHITELIST
+    if all(m.state is State.RESTORING for m in alarmed):
+        return State.RESTORING
+    if any(m.kind.reach and m.loss >= GONE for m in alarmed):
+        routes = [m for m in machines if m.kind is ROUTES and m.silent_since is None]
+        return State.ROUTES_UP if routes and all(m.loss < 1 - RETURNED for m in routes) else State.BLACKOUT
+    return State.DEGRADED
+
+
+def hints(alarmed: Sequence[_Course], signals: Sequence[_Course], regions: Sequence[_Course]) -> tuple[str, ...]:
+    """What the course of the alarm looks like, each with the figures it rests on; nothing when it looks like nothing.
+
+    Ordered: gone within three hours and held down flat, six hours and more. Power: it comes back by and by, for longer
+    than it lay at the bottom. Cable: a part is gone, abroad only, or with the latency up.
+    """
+    reaching = [course for course in alarmed if course.kind.reach and course.raised is not None]
+    if not reaching:
+        return ()
+    leading = max(reaching, key=lambda course: course.worst[0])
+    assert leading.raised is not None
+    worst, (deep_s, last_s) = leading.worst[0], leading.deep
+    fall_s, held_s, back_s = deep_s - leading.raised.t_s, last_s - deep_s, leading.now_s - last_s
+    found: list[str] = []
+    if worst >= GONE and fall_s <= FALL_MAX_S and held_s >= HELD_S and held_s >= back_s:
+        fall = f"{leading.signal} {_percent(worst, leading.kind)} within {_hours(fall_s)}"
+        figures = [f"{fall}, then flat for {_hours(held_s)}"]
+        routes = [course for course in signals if course.kind is ROUTES]
+        if routes and all(course.machine.loss < 1 - RETURNED for course in routes):
+            figures.append("the routes stayed up")
+        found.append(f"hint, no finding: like an ordered shutdown ({'; '.join([*figures, *_spread(regions)])})")
+    elif (
+        worst >= 1 - RETURNED
+        and back_s >= FALL_MAX_S
+        and back_s >= held_s
+        and leading.machine.loss < DEEP_SHARE * worst
+    ):
+        figures = [
+            f"{leading.signal} lay at its worst for {_hours(held_s)} and has been coming back for {_hours(back_s)}"
+        ]
+        found.append(f"hint, no finding: like a power cut or damage ({'; '.join([*figures, *_spread(regions)])})")
+    elif 1 - GONE <= worst < GONE and held_s >= HELD_S and held_s >= back_s:
+        latency = [course.signal for course in alarmed if course.kind is LATENCY]
+        abroad = [course.signal for course in alarmed if course.kind is HEARTBEATS and course.signal == FOREIGN]
+        if latency or abroad:
+            with_it = ", ".join(latency + abroad)
+            found.append(
+                f"hint, no finding: like a broken cable ({leading.signal} lost a part, {_percent(worst, leading.kind)},"
+                f" for {_hours(held_s)}, with {with_it})"
+            )
+    return tuple(found)
+
+
+def _spread(regions: Sequence[_Course]) -> list[str]:
+    times = sorted(course.half_gone_s for course in regions if course.half_gone_s is not None)
+    if len(times) < WITNESSES_MIN:
+        return []
+    spread_s = times[int(0.9 * (len(times) - 1))] - times[int(0.1 * (len(times) - 1))]
+    return [f"{len(times)} of {len(regions)} regions lost half, nine in ten of them within {_hours(spread_s)}"]
+
+
+class Controls(Struct, frozen=True):
+    """What a node reached just now: its gateway, a domestic and a foreign control target; None where not tried."""
+
+    gateway: bool | None = None
+    domestic: bool | None = None
+    foreign: bool | None = None
+
+
+def own_state(controls: Controls) -> State | None:
+    """What this node may say of the network beyond its own; None when it may say nothing.
+
+    Without its gateway a node knows only that its own line or router is down. What was not tried is not down.
+    """
+    if not controls.gateway:
+        return None
+    match controls.domestic, controls.foreign:
+        case True, True:
+            return State.NORMAL
+        case True, False:
+            return State.WHITELIST
+        case False, True:
+            return State.DEGRADED
+        case False, False:
+            return State.BLACKOUT
+        case _:
+            return None
+
+
+class Statement(Struct, frozen=True):
+    """What one witness says: an identity, the network (AS) it sits in, when (s UTC), and its ``own_state``.
+
+    ``trust`` is how much its hearer gives to it, from 0 to 1; more is cut to 1.
+    """
+
+    witness: str
+    network: str
+    t_s: int
+    state: State
+    trust: float = 1.0
+
+
+class Witnessed(Struct, frozen=True):
+    """What witnesses say together: the state, networks that say so, and networks that said anything."""
+
+    state: State | None
+    agreeing: tuple[str, ...]
+    reporting: tuple[str, ...]
+
+
+def witnessed(statements: Iterable[Statement], now_s: int) -> Witnessed:
+    """The country by its witnesses: an alarm needs WITNESSES_MIN distinct networks and more than half of all weight.
+
+    Of each identity the newest statement of the last hour counts, once, whatever networks it names; a network weighs
+    what its most trusted witness does, at most 1, however many sit in it. So neither one person with many keys in one
+    network nor one key in many networks makes an outage. The state is the least grave that still unites enough.
+    """
+    newest: dict[str, Statement] = {}
+    for statement in statements:
+        if not now_s - STATEMENT_FRESH_S <= statement.t_s <= now_s + CLOCK_AHEAD_S or not statement.trust > 0:
+            continue
+        held = newest.get(statement.witness)
+        if held is None or (statement.t_s, statement.network) > (held.t_s, held.network):
+            newest[statement.witness] = statement
+    networks: dict[str, dict[State, float]] = {}
+    for statement in newest.values():
+        said = networks.setdefault(statement.network, {})
+        said[statement.state] = max(said.get(statement.state, 0.0), min(statement.trust, 1.0))
+    # Within a network the more trusted word stands; of equals the milder one.
+    word = {name: max(said, key=lambda state: (said[state], -GRAVITY[state])) for name, said in networks.items()}
+    weight = {name: networks[name][word[name]] for name in word}
+    total = sum(weight.values())
+    reporting = tuple(sorted(word))
+    for state in sorted(set(word.values()) - {State.NORMAL}, key=GRAVITY.__getitem__, reverse=True):
+        agreeing = tuple(name for name in reporting if GRAVITY[word[name]] >= GRAVITY[state])
+        if len(agreeing) >= WITNESSES_MIN and sum(weight[name] for name in agreeing) * 2 > total:
+            return Witnessed(state, agreeing, reporting)
+    return Witnessed(State.NORMAL if reporting else None, (), reporting)
+
+
+def without_own_outage(points: Iterable[Point], outages: Sequence[tuple[int, int]]) -> list[Point]:
+    """Rows that this node measured itself, missing where they overlap its own outages: (begin, end) in s UTC."""
+    return [
+        Point(row.source, row.entity, row.signal, row.t_s, None, row.step_s, row.fetched_at, row.sha256)
+        if any(begin < row.t_s + row.step_s and row.t_s < end for begin, end in outages)
+        else row
+        for row in points
+    ]
+
+
+def _course(courses: dict[Key, _Course], point: Point) -> _Course:
+    key = key_of(point)
+    if key not in courses:
+        courses[key] = _Course(point.signal, point.step_s)
+    return courses[key]
+
+
+def _percent(share: float, kind: Kind) -> str:
+    return f"{share:.0%} {'higher' if kind.rises else 'lower'}"
+
+
+def _hours(seconds: int) -> str:
+    return f"{seconds / HOUR_S:.3g} h"

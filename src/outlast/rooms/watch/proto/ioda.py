@@ -1,0 +1,140 @@
+"""IODA (Internet Outage Detection and Analysis): its dashboard's CSV, its API's JSON, and its own published rule.
+
+The CSV is what "download" on the dashboard gives: first column ``Time (UTC)``, then one for each signal, raw or
+normalised to 100. The JSON is what ``/v2/signals/raw/...`` answers: ``data`` holds lists of lists of series with
+``entityType, entityCode, datasource, subtype, from, until, step, nativeStep, values``; value i is of time
+``from + i * step``. IODA asks to be named where its data are shown.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from outlast.rooms.watch.proto.series import (
+    DAY_S,
+    POINTS_MAX,
+    Origin,
+    Point,
+    SeriesError,
+    checked,
+    in_range,
+    name_of,
+    number_of,
+    stepped,
+    time_of,
+)
+
+SOURCE: Final = "ioda"
+TIME_COLUMN: Final = "time (utc)"
+
+
+class _Series(Struct):
+    entityType: str
+    entityCode: str | int
+    datasource: str
+    from_: int = msgspec.field(name="from")
+    step: int
+    values: list[Any]
+    subtype: str | None = None
+
+
+def is_csv(header: Sequence[str]) -> bool:
+    """Whether a table with this first row is the dashboard's export."""
+    return len(header) > 1 and header[0].strip().lower() == TIME_COLUMN
+
+
+def read_csv(rows: Iterable[Sequence[str]], origin: Origin) -> list[Point]:
+    """Rows after the header included as the first; the entity is "", since the file does not name it."""
+    table = iter(rows)
+    names = [name_of(name) for name in next(table, [])]
+
+    def points() -> Iterator[Point]:
+        for row in table:
+            at = time_of(row[0])
+            if at is None:
+                continue
+            for name, text in zip(names[1:], row[1:], strict=False):
+                yield Point(SOURCE, "", name, at, number_of(text), 0, origin.fetched_at, origin.sha256)
+
+    return stepped(points())
+
+
+def read_json(data: Any, origin: Origin) -> list[Point]:
+    """The decoded document or its ``data`` alone; raises SeriesError when it holds no series of IODA."""
+    found: list[Point] = []
+    for raw in _leaves(data.get("data") if isinstance(data, dict) else data, depth=0):
+        try:
+            series = msgspec.convert(raw, _Series, strict=True)
+        except msgspec.ValidationError as error:
+            raise SeriesError(f"this is no series of IODA: {error}") from None
+        begin = in_range(series.from_)
+        if begin is None or not 0 < series.step <= 31 * DAY_S or len(found) + len(series.values) > POINTS_MAX:
+            raise SeriesError("a series of IODA has an impossible beginning, step or length")
+        code = name_of(str(series.entityCode))
+        entity = code if series.entityType in ("country", "continent", "asn") else f"/{series.entityType}/{code}"
+        if series.entityType == "asn":
+            entity = f"AS{code}"
+        signal = name_of(series.datasource if not series.subtype else f"{series.datasource} {series.subtype}")
+        for number, value in enumerate(series.values):
+            at = begin + number * series.step
+            measured = checked(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+            found.append(Point(SOURCE, entity, signal, at, measured, series.step, origin.fetched_at, origin.sha256))
+    if not found:
+        raise SeriesError("there is no series of IODA in this document")
+    return stepped(found)
+
+
+def _leaves(data: Any, depth: int) -> Iterator[dict[str, Any]]:
+    if isinstance(data, dict):
+        yield data
+    elif isinstance(data, list) and depth < 3:
+        for part in data:
+            yield from _leaves(part, depth + 1)
+
+
+class PublishedRule(Struct, frozen=True):
+    """An alert stands while the value is below ``warning`` (``critical``) times the median of ``window_s``."""
+
+    window_s: int
+    warning: float
+    critical: float
+
+
+PUBLISHED: Final = {
+    "routes": PublishedRule(DAY_S, 0.99, 0.50),
+    "probing": PublishedRule(7 * DAY_S, 0.80, 0.50),
+    "darknet": PublishedRule(7 * DAY_S, 0.25, 0.10),
+}
+"""IODA's help page, "Detection Criteria" (ioda.inetintel.cc.gatech.edu/help; its text is in the repository
+InetIntel/ioda-ui, assets/js/Ioda/pages/help/Help.js, read at commit 1032915 of September 2025)."""
+
+
+def published_alerts(rows: Sequence[Point], rule: PublishedRule) -> list[tuple[int, int | None]]:
+    """When IODA's own rule warns on a series in order: (begin, end) in s, end None when it stands at the end.
+
+    The window is of the values before the current one and takes in the outage itself, so that in a long one the
+    median follows the fall and the alert ends. Missing values are skipped. Nothing is said before a tenth of it.
+    """
+    window: deque[tuple[int, float]] = deque()
+    ordered: list[float] = []
+    alerts: list[tuple[int, int | None]] = []
+    for row in rows:
+        if row.value is None:
+            continue
+        while window and window[0][0] < row.t_s - rule.window_s:
+            del ordered[bisect_left(ordered, window.popleft()[1])]
+        low = len(ordered) * row.step_s * 10 >= rule.window_s and row.value < rule.warning * ordered[len(ordered) // 2]
+        standing = bool(alerts) and alerts[-1][1] is None
+        if low and not standing:
+            alerts.append((row.t_s, None))
+        elif standing and not low:
+            alerts[-1] = (alerts[-1][0], row.t_s)
+        window.append((row.t_s, row.value))
+        insort(ordered, row.value)
+    return alerts

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 
 import typer
 
-from outlast.errors import OutlastError, ProtocolError, UsageError
+from outlast.errors import NotFoundError, OutlastError, ProtocolError, UsageError
 from outlast.ui.command import say, show, table, terminal
 
 if TYPE_CHECKING:
     from outlast.rooms.watch.proto.classify import Verdict
     from outlast.rooms.watch.proto.fingerprints import Fingerprints
+    from outlast.rooms.watch.proto.fusion import Report
     from outlast.rooms.watch.proto.measurement import Measurement
     from outlast.rooms.watch.proto.records import Damage
 
@@ -30,6 +31,7 @@ ROWS_AT_ONCE: Final = 500
 """A table is set in blocks of so many rows: a file may have millions."""
 REFUSED_SHOWN: Final = 20
 INPUT_SHOWN: Final = 60
+SERIES_MAX_BYTES: Final = 1 << 26  # Tor's users by country of all days so far are 50 MB
 
 app = typer.Typer(
     help="What is blocked, what is cut, and what it costs.",
@@ -59,6 +61,69 @@ def mrt(
     show(counts, lambda counts: table(tuple(name.upper() for name in counts), [tuple(counts.values())]))
     if summary.damage is not None:
         raise ProtocolError(f"{summary.damage}; what could be read is counted")
+
+
+@app.command()
+def detect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A series, plain, gz or bz2; known by its content.")],
+    signal: Annotated[
+        str | None, typer.Option("--signal", metavar="NAME", help="Only this one, or part of it.")
+    ] = None,
+    regions: Annotated[bool, typer.Option("--regions", help="Each region's signals as well.")] = False,
+    utc_offset: Annotated[
+        float | None, typer.Option("--utc-offset", metavar="HOURS", help="For local times of a place not known here.")
+    ] = None,
+) -> None:
+    """Find outages in measured series: of IODA, Tor Metrics, OONI, Monash."""
+    from outlast.rooms.watch.io.files import lines, open_capped
+    from outlast.rooms.watch.proto.fusion import detect as reports_of
+    from outlast.rooms.watch.proto.recognise import read_series
+    from outlast.rooms.watch.proto.series import Origin
+
+    if utc_offset is not None and not -12 <= utc_offset <= 14:
+        raise UsageError("--utc-offset goes from -12 to 14 hours")
+    with open_capped(file, SERIES_MAX_BYTES) as source:
+        # A document of JSON is one line, so lines may be as long as the file.
+        points = read_series(lines(source, SERIES_MAX_BYTES), Origin(file.name), utc_offset)
+    reports = reports_of(points, regions=regions or signal is not None)
+    if signal is not None:
+        reports = [one for one in reports if one.signal == signal] or [
+            one for one in reports if signal.lower() in one.signal.lower()
+        ]
+        if not reports:
+            raise NotFoundError(f"there is no signal {signal} in {file.name}")
+    _show_reports([_report(one) for one in reports])
+
+
+def _report(report: Report) -> dict[str, Any]:
+    from outlast.rooms.watch.proto.series import iso
+
+    alarms = [
+        {
+            "start": iso(alarm.start_s),
+            "end": None if alarm.end_s is None else iso(alarm.end_s),
+            "state": alarm.state.value,
+            "evidence": list(alarm.evidence),
+        }
+        for alarm in report.alarms
+    ]
+    return {"signal": report.signal, "alarms": alarms}
+
+
+def _show_reports(reports: list[dict[str, Any]]) -> None:
+    """For programs one line each signal, for people a table of alarms and the quiet signals below it."""
+    if terminal().json:
+        for report in reports:
+            show(report, lambda _: ())
+        return
+    rows = [
+        (report["signal"], alarm["state"], alarm["start"], alarm["end"] or "lasts", "; ".join(alarm["evidence"]))
+        for report in reports
+        for alarm in report["alarms"]
+    ]
+    quiet = [report["signal"] for report in reports if not report["alarms"]]
+    show(rows, lambda rows: table(("SIGNAL", "STATE", "FROM", "UNTIL", "EVIDENCE"), rows))
+    show(quiet, lambda quiet: [f"No alarm: {', '.join(quiet)}"] if quiet else [])
 
 
 @contextmanager

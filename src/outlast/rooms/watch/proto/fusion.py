@@ -346,7 +346,7 @@ def hints(alarmed: Sequence[_Course], signals: Sequence[_Course], regions: Seque
     reaching = [course for course in alarmed if course.kind.reach and course.raised is not None]
     if not reaching:
         return ()
-    leading = max(reaching, key=lambda course: course.worst[0])
+    leading = max(reaching, key=lambda course: (course.kind.primary, course.worst[0]))
     assert leading.raised is not None
     worst, (deep_s, last_s) = leading.worst[0], leading.deep
     fall_s, held_s, back_s = deep_s - leading.raised.t_s, last_s - deep_s, leading.now_s - last_s

@@ -103,7 +103,9 @@ def on_own_grid(rows: Sequence[Point]) -> list[Point]:
     step_s = max(gaps, key=lambda gap: (gaps[gap], -gap))
     phase = Counter(at % step_s for at in present).most_common(1)[0][0]
     return [
-        Point(row.source, row.entity, row.signal, row.t_s, row.value, step_s, row.fetched_at, row.sha256)
+        row
+        if row.step_s == step_s
+        else Point(row.source, row.entity, row.signal, row.t_s, row.value, step_s, row.fetched_at, row.sha256)
         for row in rows
         if row.value is not None or row.t_s % step_s == phase
     ]

@@ -3,6 +3,7 @@
 from outlast.kernel.backup import FILE_MAX_BYTES as BACKUP_MAX_BYTES
 from outlast.kernel.backup import BackupBody, open_backup
 from outlast.kernel.backup import count as count_backup
+from outlast.kernel.database import Transaction
 from outlast.kernel.devices import OwnDevice
 from outlast.kernel.discovery import Discovery
 from outlast.kernel.entry import DAY_MS, Entry
@@ -13,6 +14,7 @@ from outlast.kernel.identity import (
     device_key,
     entropy_of,
     id_text,
+    key_of_seed,
     node_text,
     parse_id,
     parse_node,
@@ -81,6 +83,7 @@ __all__ = [
     "Rows",
     "SpaceBody",
     "Status",
+    "Transaction",
     "Value",
     "Way",
     "check_name",
@@ -90,6 +93,7 @@ __all__ = [
     "find_rooms",
     "id_text",
     "is_ended",
+    "key_of_seed",
     "make_channel_link",
     "node_text",
     "open_backup",

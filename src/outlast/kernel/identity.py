@@ -74,6 +74,11 @@ class SigningKey:
         return crypto_sign(message, self._secret)[:64]
 
 
+def key_of_seed(seed: bytes) -> bytes:
+    """The public key (32 B) of what ``Node.append_apart`` signs by this seed (32 B)."""
+    return SigningKey.from_seed(seed).public
+
+
 def verify(public: bytes, signature: bytes, message: bytes) -> bool:
     """Whether ``signature`` (64 B) over ``message`` is by ``public`` (32 B); releases the GIL."""
     try:

@@ -127,6 +127,32 @@ def next_header(
     )
 
 
+def loose_entry(
+    author: SigningKey,
+    *,
+    space: bytes,
+    kind: str,
+    payload: bytes,
+    ts_ms: int,
+    life_ms: int,
+    priority: int,
+    stamp_bits: int = 0,
+) -> Entry:
+    """A signed entry outside of every chain: nothing in it says what else its author signed."""
+    header = next_header(
+        author.public,
+        None,
+        space=space,
+        kind=kind,
+        payload_size=len(payload),
+        clock=0,
+        ts_ms=ts_ms,
+        life_ms=life_ms,
+        priority=priority,
+    )
+    return finish_entry(author, msgspec.structs.replace(header, seq=0), payload, stamp_bits)
+
+
 def finish_entry(author: SigningKey, header: Header, payload: bytes, stamp_bits: int = 0) -> Entry:
     """The entry of a header that stands but for its payload's hash, and its stamp if ``stamp_bits`` are to be spent."""
     payload_hash = sha256(payload).digest()

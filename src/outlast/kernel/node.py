@@ -29,7 +29,7 @@ from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
 
 import msgspec
 
@@ -47,14 +47,16 @@ from outlast.kernel.discovery import Discovery, Lookout
 from outlast.kernel.door import SPACE_LOW_BYTES, Door
 from outlast.kernel.entry import (
     DAY_MS,
+    HOUR_MS,
     PAYLOAD_MAX_BYTES,
     Entry,
     day_of,
 )
 from outlast.kernel.home import Home
-from outlast.kernel.identity import SealingKey, check_name
+from outlast.kernel.identity import SealingKey, SigningKey, check_name
 from outlast.kernel.keyslot import check_passphrase
 from outlast.kernel.kinds import Kind, Kinds
+from outlast.kernel.log import loose_entry
 from outlast.kernel.membership import MEMBER_ACT, Membership
 from outlast.kernel.metrics import Metrics
 from outlast.kernel.neighbours import Neighbours, PeerState
@@ -63,6 +65,7 @@ from outlast.kernel.person import Person
 from outlast.kernel.revocation import REVOKE
 from outlast.kernel.room import Level, Room, RowChanges, Status, Value
 from outlast.kernel.space import ANYONE, CLOSED, GENESIS, OPEN, SEALED, SpaceBody, make_genesis, read_genesis, space_of
+from outlast.kernel.stamp import STAMP_BITS
 from outlast.kernel.store import Grown, Progress, Store
 from outlast.kernel.tombstone import ENDED_MAX, LASTING, TOMBSTONE, Tombstone, life_for
 from outlast.kernel.vault import Vault
@@ -565,6 +568,40 @@ class Node:
         make = partial(person.outbox.next, space, kind, payload, life_ms, size_bytes)
         return await person.outbox.append(space, make, lambda _: (local, ()))
 
+    async def append_apart(
+        self,
+        person: Person,
+        space: bytes,
+        kind: str,
+        body: msgspec.Struct,
+        *,
+        seed: bytes,
+        life_ms: int,
+        local: RowChanges = (),
+    ) -> Entry:
+        """Sign an entry in a followed open space by a key of ``seed`` (32 B) that is no device, outside of every chain.
+
+        Nothing in it says who wrote it, nor what they wrote under other keys; its time is the hour's beginning. A key
+        stands for what was written under it, so who should not be known by it takes another one in time. Durable like
+        what ``append`` keeps; raises as it does.
+        """
+        known = self._speakable(space, kind)
+        if space in self.open_store.closed():
+            raise UsageError("in a group nobody can speak as somebody unknown")
+        now_ms = self.now_ms()
+        entry = loose_entry(
+            SigningKey.from_seed(seed),
+            space=space,
+            kind=known.name,
+            payload=known.encode(body),
+            ts_ms=now_ms - now_ms % HOUR_MS,
+            life_ms=life_ms,
+            priority=known.priority,
+            stamp_bits=STAMP_BITS if self.is_open_to_all(space) else 0,
+        )
+        await person.outbox.keep([entry], local)
+        return entry
+
     async def end(self, person: Person, space: bytes, ids: Sequence[bytes], *, local: RowChanges = ()) -> Entry:
         """End entries of a followed space before their time: their payloads go, here and wherever this arrives.
 
@@ -747,16 +784,19 @@ class Node:
                 await self._free_chunks(self.open_store)
             await self.wait_store(cursor)
 
-    async def new_space(self, person: Person, name: str, type: str = OPEN) -> bytes:
+    async def new_space(
+        self, person: Person, name: str, type: str = OPEN, *, writers: Literal["owner", "anyone"] = "owner"
+    ) -> bytes:
         """Found a space whose owner is ``person``; returns its id (32 B). It is followed from now on.
 
-        ``type`` is "open", "members" (what it holds stands readable in members' nodes) or "sealed".
+        ``type`` is "open", "members" (what it holds stands readable in members' nodes) or "sealed"; ``writers`` says
+        who is meant to speak in an open one.
         """
         if type in CLOSED:
             return await person.groups.found(name, type)
         if type != OPEN:
             raise UsageError(f"a space is {OPEN}, {' or '.join(CLOSED)}")
-        body = SpaceBody(OPEN, check_name(name), person.certificate, "owner", (person.identity,), os.urandom(16))
+        body = SpaceBody(OPEN, check_name(name), person.certificate, writers, (person.identity,), os.urandom(16))
         genesis = make_genesis(person.signing_key, body, self.now_ms())
         await self.follow(genesis.id)
         await person.outbox.keep([genesis])

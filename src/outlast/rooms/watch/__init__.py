@@ -1,7 +1,23 @@
 """What is blocked, what is cut, and what it costs: this site, my link, or the country."""
 
 from outlast.kernel import Room
+from outlast.rooms.watch.entries import HEARTBEAT, KEY, OBSERVATION, WITNESS
+from outlast.rooms.watch.service import run, status
+from outlast.rooms.watch.view import MIGRATIONS, VIEWS, fold, receive
+from outlast.terms import OUTAGE
 
 __all__ = ["ROOM"]
 
-ROOM = Room(name="watch", version=1, cli="outlast.rooms.watch.cli:app")
+ROOM = Room(
+    name="watch",
+    version=1,
+    kinds=(OBSERVATION, HEARTBEAT, WITNESS, OUTAGE),
+    letters=(KEY,),
+    views=VIEWS,
+    migrations=MIGRATIONS,
+    fold=fold,
+    receive=receive,
+    run=run,
+    status=status,
+    cli="outlast.rooms.watch.cli:app",
+)

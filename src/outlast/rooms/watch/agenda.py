@@ -1,0 +1,180 @@
+"""What watch does by itself next: decisions without a clock, a disk or a network, for the service to carry out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from outlast.kernel import DAY_MS
+from outlast.rooms.watch.entries import WEEK_DAYS
+from outlast.rooms.watch.view import Cut, Seen
+
+HOUR_MS: Final = 3_600_000
+QUORUM: Final = 3
+"""So many people in so many networks must see the same before it is called an outage of a country."""
+FRESH_S: Final = 3 * 86_400
+"""A witness counts for an outage when it speaks of one that began within this time of the other's beginning."""
+TARGETS_MAX: Final = 200
+SCHEDULES_H: Final = (0, 1, 6, 24)
+"""Hours between two rounds of probes; 0 = never by itself."""
+PUBLISHABLE: Final = ("observations", "heartbeats", "outages")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the person has chosen. As long as they choose nothing, nothing is measured and nothing is published."""
+
+    country: str = ""  # ISO 3166-1 alpha-2
+    asn: int = 0
+    publish: frozenset[str] = frozenset()  # of ``PUBLISHABLE``
+    channel: bytes | None = None  # 32 B: where it is published
+    every_h: int = 0
+    targets: tuple[str, ...] = ()
+    consent_ms: int | None = None  # when the page about the risks was agreed to
+
+    @property
+    def publishes(self) -> bool:
+        """Whether anything at all leaves this node."""
+        return bool(self.publish) and self.channel is not None
+
+    def says(self, what: str) -> bool:
+        """Whether this is published: ``observations``, ``heartbeats`` or ``outages``."""
+        return self.channel is not None and what in self.publish
+
+
+@dataclass(frozen=True, slots=True)
+class Rotate:
+    """Take a new key for the week that began on ``day``, and forget the seeds of all earlier ones."""
+
+    day: int
+
+
+@dataclass(frozen=True, slots=True)
+class Vouch:
+    """Tell a contact (identity, 32 B) which key is one's own this week."""
+
+    peer: bytes
+    day: int
+
+
+@dataclass(frozen=True, slots=True)
+class SayHere:
+    """Publish a heartbeat."""
+
+
+@dataclass(frozen=True, slots=True)
+class SayWitness:
+    """Publish that this node's detector sees this."""
+
+    cut: Cut
+
+
+@dataclass(frozen=True, slots=True)
+class SayOutage:
+    """Publish an outage that enough witnesses stand for (ids, 32 B each)."""
+
+    cut: Cut
+    witnesses: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeRound:
+    """Measure these targets."""
+
+    targets: tuple[str, ...]
+
+
+Duty = Rotate | Vouch | SayHere | SayWitness | SayOutage | ProbeRound
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that is to be known to decide what is due; ``said`` is when each thing was last done, in ms."""
+
+    now_ms: int
+    settings: Settings
+    said: Mapping[str, int]
+    key_day: int | None  # the week of the own key, None when there is none
+    verified: Collection[bytes]  # contacts (identity, 32 B) who are told of keys
+    alarms: Sequence[Cut]
+    witnesses: Sequence[Seen]
+    people: Mapping[bytes, bytes]  # whose key it is, by key; the own one is among them
+    link_is_up: bool  # what answers abroad or at home: with a dead link nobody is a witness of a country
+
+
+def week_of(now_ms: int) -> int:
+    """The day (since 1970) on which the week began; the same for everybody, so that all change keys together."""
+    day = now_ms // DAY_MS
+    return day - day % WEEK_DAYS
+
+
+def due(now: Situation) -> list[Duty]:
+    """What is to be done now, in this order."""
+    settings, duties = now.settings, list[Duty]()
+    if settings.publishes:
+        week = week_of(now.now_ms)
+        if now.key_day != week:
+            return [Rotate(week)]  # all else is signed by the new key
+        if settings.publish & {"heartbeats", "outages"}:
+            duties += [Vouch(peer, week) for peer in sorted(now.verified) if vouch_name(peer, week) not in now.said]
+        if settings.says("heartbeats") and settings.country and _is_due(now, "beat", HOUR_MS):
+            duties.append(SayHere())
+        if settings.says("outages"):
+            duties += _outage_duties(now)
+    may_probe = settings.consent_ms is not None and settings.every_h and settings.targets
+    if may_probe and _is_due(now, "round", settings.every_h * HOUR_MS):
+        duties.append(ProbeRound(settings.targets))
+    return duties
+
+
+def _outage_duties(now: Situation) -> list[Duty]:
+    duties = list[Duty]()
+    for cut in now.alarms:
+        if now.now_ms - 1000 * (cut.end_s or now.now_ms // 1000) > 7 * DAY_MS:
+            continue  # history is read, not witnessed
+        if cut.end_s is None and witness_name(cut) not in now.said and now.link_is_up:
+            duties.append(SayWitness(cut))
+        agreeing = agreeing_with(cut, now.witnesses, now.people)
+        if is_quorum(agreeing) and outage_name(cut) not in now.said:
+            duties.append(SayOutage(cut, tuple(sorted(one.id for one in agreeing))))
+    return duties
+
+
+def agreeing_with(cut: Cut, witnesses: Sequence[Seen], people: Mapping[bytes, bytes]) -> list[Seen]:
+    """The witnesses that count for an outage: of known people, one of each person and one of each network."""
+    found: dict[bytes, Seen] = {}
+    for one in witnesses:
+        person = people.get(one.key)
+        same = one.entity == cut.entity and one.state != "normal" and abs(one.start_s - cut.start_s) <= FRESH_S
+        if person is not None and same:
+            found.setdefault(person, one)
+    networks: dict[int, Seen] = {}
+    for one in found.values():
+        if one.asn:
+            networks.setdefault(one.asn, one)
+    return list(networks.values())
+
+
+def is_quorum(agreeing: Sequence[Seen]) -> bool:
+    """Whether so many distinct people in distinct networks agree that an outage may be published."""
+    return len(agreeing) >= QUORUM
+
+
+def vouch_name(peer: bytes, day: int) -> str:
+    """Under which name it stands in ``said`` that a contact was told of a week's key."""
+    return f"key:{peer.hex()}:{day}"
+
+
+def witness_name(cut: Cut) -> str:
+    """Under which name it stands in ``said`` that this was witnessed."""
+    return f"witness:{cut.entity}:{cut.start_s}"
+
+
+def outage_name(cut: Cut) -> str:
+    """Under which name it stands in ``said`` that this outage was published as it is."""
+    return f"outage:{cut.entity}:{cut.start_s}:{cut.state}:{cut.end_s or ''}"
+
+
+def _is_due(now: Situation, what: str, every_ms: int) -> bool:
+    return now.now_ms - now.said.get(what, -every_ms) >= every_ms

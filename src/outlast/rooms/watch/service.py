@@ -1,0 +1,491 @@
+"""What people do with watch, and what it does by itself: measure, keep, publish, follow, read series, find outages.
+
+Pages, commands and the local API call these functions and decide nothing themselves. Nothing leaves this node but
+what was switched on, scrubbed before it is signed, under a key that is nobody's device and changes every week.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+import msgspec
+
+from outlast.errors import NotFoundError, OutlastError, ProtocolError, UsageError
+from outlast.kernel import (
+    DAY_MS,
+    Delete,
+    Level,
+    Node,
+    Person,
+    Put,
+    RowChanges,
+    Status,
+    Transaction,
+    Value,
+    key_of_seed,
+    make_channel_link,
+    parse_space,
+    read_channel_link,
+    space_text,
+)
+from outlast.rooms.watch import agenda, lamps, view
+from outlast.rooms.watch.agenda import (
+    PUBLISHABLE,
+    SCHEDULES_H,
+    TARGETS_MAX,
+    Duty,
+    ProbeRound,
+    Rotate,
+    SayHere,
+    SayOutage,
+    SayWitness,
+    Settings,
+    Situation,
+    Vouch,
+)
+from outlast.rooms.watch.entries import (
+    ASN_MAX,
+    HEARTBEAT,
+    HEARTBEAT_LIFE_MS,
+    HOUR_S,
+    KEY,
+    KEY_LIFE_DAYS,
+    OBSERVATION,
+    OBSERVATION_LIFE_MS,
+    WITNESS,
+    WITNESS_LIFE_MS,
+    Heartbeat,
+    Observation,
+    WatchKey,
+    Witness,
+    clean_input,
+    pack_raw,
+    token,
+    unpack_raw,
+)
+from outlast.rooms.watch.lamps import Lamp
+from outlast.rooms.watch.places import country_codes
+from outlast.rooms.watch.scrub import scrub
+from outlast.rooms.watch.view import Channel, Cut, Measured
+from outlast.terms import EVIDENCE_MAX, OUTAGE, OUTAGE_LIFE_DAYS, WITNESSES_MAX, Outage
+
+ROOM_NAME: Final = "watch"
+LOOK_S: Final = 60.0
+LINK_PREFIX: Final = "outlast://"
+
+
+@dataclass(frozen=True, slots=True)
+class Lamps:
+    """The three lamps, with what each stands on."""
+
+    site: Lamp
+    link: Lamp
+    country: Lamp
+    measured: Sequence[Measured]
+    check: view.LinkCheck | None
+    cuts: Sequence[Cut]
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An outage with who stands for it: ``agreeing`` counts, one of each person and network; ``said`` are all."""
+
+    cut: Cut
+    agreeing: Sequence[view.Seen]
+    said: Sequence[view.Seen]
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether enough known people in distinct networks stand for it."""
+        return agenda.is_quorum(self.agreeing)
+
+
+# ---- settings ----
+
+
+def settings(person: Person) -> Settings:
+    """What the person has chosen."""
+    found = view.settings(person)
+    channel = bytes.fromhex(found.get("channel", ""))
+    return Settings(
+        country=found.get("country", ""),
+        asn=int(found.get("asn", "0")),
+        publish=frozenset(found.get("publish", "").split()),
+        channel=channel or None,
+        every_h=int(found.get("every_h", "0")),
+        targets=tuple(found.get("targets", "").splitlines()),
+        consent_ms=int(found["consent_ms"]) if "consent_ms" in found else None,
+    )
+
+
+async def set_place(node: Node, person: Person, country: str, asn: int) -> None:
+    """Say in which country and network this node is; raises UsageError for what can be neither."""
+    country = country.strip().upper()
+    if country and country not in country_codes():
+        raise UsageError("a country is named by two letters, as in BY")
+    if not 0 <= asn <= ASN_MAX:
+        raise UsageError("a network has a number from 1 to 4294967295; 0 when you do not know it")
+    await _set(node, person, {"country": country, "asn": str(asn)})
+
+
+async def set_schedule(node: Node, person: Person, every_h: int, targets: Iterable[str]) -> None:
+    """Measure these targets every so many hours, 0 = never; raises UsageError, also without consent."""
+    named = tuple(dict.fromkeys(one for one in (clean_input(line) for line in targets) if one))
+    if every_h not in SCHEDULES_H:
+        raise UsageError("measure every 1, 6 or 24 hours, or 0 for never")
+    if len(named) > TARGETS_MAX:
+        raise UsageError(f"at most {TARGETS_MAX} targets are measured by themselves")
+    if any(not one.startswith(("http://", "https://")) for one in named):
+        raise UsageError("each target is an address that begins with https:// or http://, one a line")
+    if every_h and settings(person).consent_ms is None:
+        raise UsageError("read what measuring can bring upon you, and agree to it, first")
+    await _set(node, person, {"every_h": str(every_h), "targets": "\n".join(named)})
+
+
+async def consent(node: Node, person: Person, agreed: bool) -> None:
+    """Remember that the person has read about the risks of measuring and agrees; or that they do not any more."""
+    if agreed:
+        await _set(node, person, {"consent_ms": str(node.now_ms())})
+    else:
+        await _remember(
+            node,
+            person,
+            [Delete(view.SETTING, {"name": "consent_ms"}), Put(view.SETTING, {"name": "every_h", "value": "0"})],
+        )
+
+
+async def publish(node: Node, person: Person, what: Iterable[str], channel: bytes | None = None) -> Settings:
+    """Publish these from now on, of ``PUBLISHABLE``, in a followed channel; nothing for an empty list.
+
+    Without a channel it is the one that was chosen before, or the only one. Raises UsageError.
+    """
+    chosen = frozenset(what)
+    if chosen - set(PUBLISHABLE):
+        raise UsageError("what can be published: observations, heartbeats, outages")
+    followed = [one.space for one in channels(node, person)]
+    if channel is None:
+        before = settings(person).channel
+        channel = before if before in followed else followed[0] if len(followed) == 1 else None
+    if chosen and (channel is None or channel not in followed):
+        raise UsageError("choose a channel to publish in: found one, or follow one, first")
+    if chosen & {"heartbeats", "outages"} and not settings(person).country:
+        raise UsageError("say first in which country this node is")
+    await _set(
+        node, person, {"publish": " ".join(sorted(chosen)), "channel": channel.hex() if chosen and channel else ""}
+    )
+    return settings(person)
+
+
+# ---- channels ----
+
+
+def channels(node: Node, person: Person) -> list[Channel]:
+    """The channels that are followed for watch."""
+    return view.channels(node, person)
+
+
+def spaces(node: Node, person: Person) -> list[bytes]:
+    """The spaces (32 B) of these channels."""
+    return [one.space for one in channels(node, person)]
+
+
+async def found_channel(node: Node, person: Person, name: str) -> Channel:
+    """Found a channel in which everybody may publish what they measure; raises UsageError for a bad name."""
+    space = await node.new_space(person, name, writers="anyone")
+    await _remember(node, person, [_follow_row(node, space, " ".join(name.split()))])
+    return next(one for one in channels(node, person) if one.space == space)
+
+
+async def follow(node: Node, person: Person, text: str) -> Channel:
+    """Follow a channel by its link or ID; raises UsageError when it is neither."""
+    text = text.strip()
+    if text.lower().startswith(LINK_PREFIX):
+        invitation = read_channel_link(text)
+        space, name = invitation.space, invitation.name
+    else:
+        space = parse_space(text)
+        name = space_text(space)[:8]
+    await node.follow(space)
+    if space not in spaces(node, person):
+        await _remember(node, person, [_follow_row(node, space, name)])
+    return next(one for one in channels(node, person) if one.space == space)
+
+
+async def unfollow(node: Node, person: Person, space: bytes) -> None:
+    """Follow a channel no more; publishing in it ends. What is here of it goes, unless another room may want it."""
+    if space not in spaces(node, person):
+        raise NotFoundError("you do not follow this channel")
+    changes: list[Put | Delete] = [Delete(view.FOLLOW, {"space": space})]
+    if settings(person).channel == space:
+        changes += [Put(view.SETTING, {"name": name, "value": ""}) for name in ("channel", "publish")]
+    await _remember(node, person, changes)
+
+
+def link_of(channel: Channel) -> str:
+    """The link by which others follow a channel."""
+    return make_channel_link(channel.space, channel.name)
+
+
+# ---- what is known ----
+
+
+def measured(node: Node, person: Person, *, limit: int = 500) -> list[Measured]:
+    """What was measured here and what was published in followed channels, the newest first."""
+    own = view.runs(person, limit=limit)
+    mine = {one.id for one in own if one.id}
+    others = view.observations(node, spaces(node, person), node.now_ms(), limit=limit)
+    both = [*own, *(one for one in others if one.id not in mine)]
+    return sorted(both, key=lambda one: -one.at_s)[:limit]
+
+
+def outages(node: Node, person: Person, entity: str = "") -> list[Cut]:
+    """What the own detector found and what was published, one for each, the latest first."""
+    published = view.outages(node, spaces(node, person), node.now_ms(), entity=entity)
+    return lamps.merged(view.alarms(person, entity), published)
+
+
+def standing(node: Node, person: Person, cut: Cut) -> Standing:
+    """Who stands for an outage."""
+    since_s = cut.start_s - agenda.FRESH_S
+    said = view.witnesses(node, spaces(node, person), since_s, cut.entity)
+    return Standing(cut, agenda.agreeing_with(cut, said, people(node, person)), said)
+
+
+def people(node: Node, person: Person) -> dict[bytes, bytes]:
+    """Whose key it is (identity, 32 B), by key, as far as contacts told: verified ones, and the person's own."""
+    verified = {contact.identity for contact in person.contacts() if contact.verified_ms and not contact.blocked}
+    known = {key: peer for key, peer in view.vouched(person, node.today()).items() if peer in verified}
+    return known | {one.key: person.identity for one in view.own_keys(person)}
+
+
+def three_lamps(node: Node, person: Person) -> Lamps:
+    """Is it this site, my link, or the country?"""
+    now_ms = node.now_ms()
+    chosen = settings(person)
+    recent = [one for one in measured(node, person) if one.at_s >= now_ms // 1000 - lamps.RECENT_S]
+    latest = lamps.latest_by_target(recent)
+    check = view.link_check(person)
+    link = lamps.link_lamp(check, now_ms)
+    cuts = [cut for cut in outages(node, person, chosen.country) if chosen.country and cut.end_s is None]
+    worst = lamps.worst_of(cuts)
+    confirmed = worst is not None and standing(node, person, worst).confirmed
+    has_signals = any(
+        one.points and one.points[-1][0] >= now_ms // 1000 - lamps.RECENT_S
+        for one in view.series(person, chosen.country)
+    )
+    country = lamps.country_lamp(chosen.country, cuts, confirmed, bool(chosen.country) and has_signals, link)
+    return Lamps(lamps.site_lamp(latest), link, country, latest, check, cuts, chosen)
+
+
+# ---- measurements ----
+
+
+async def keep(node: Node, person: Person, one: Measured, raw: bytes) -> None:
+    """Keep a measurement that was made here; publish it when that is switched on."""
+    at_ms = node.now_ms()
+    await _remember(node, person, [view.run_row(one, at_ms, raw)])
+    if settings(person).says("observations"):
+        await publish_run(node, person, view.runs(person, limit=1)[0].n)
+
+
+async def publish_run(node: Node, person: Person, number: int) -> bytes:
+    """Publish one measurement of one's own, scrubbed; returns the entry's id (32 B).
+
+    Raises UsageError when nothing is to be published, NotFoundError when there is no such measurement.
+    """
+    chosen = settings(person)
+    if not chosen.says("observations") or chosen.channel is None:
+        raise UsageError("nothing is published: switch observations on first")
+    one = next((run for run in view.runs(person) if run.n == number), None)
+    if one is None:
+        raise NotFoundError("there is no such measurement here")
+    if one.id is not None:
+        return one.id
+    seed = await _seed(node, person)
+    raw = view.raw_runs(person, [number])[0]
+    body = published(one, scrub(raw) if raw else b"", chosen)
+    entry = await node.append_apart(
+        person,
+        chosen.channel,
+        OBSERVATION.name,
+        body,
+        seed=seed,
+        life_ms=OBSERVATION_LIFE_MS,
+    )
+    await _remember(node, person, [Put(view.RUN, {"n": number, "entry": entry.id})])
+    return entry.id
+
+
+def published(one: Measured, scrubbed: bytes, chosen: Settings) -> Observation:
+    """A measurement as it is published: the hour, the place that was chosen, and the scrubbed record."""
+    return Observation(
+        test=token(one.test) or "unknown",
+        input=clean_input(one.input),
+        at_s=one.at_s - one.at_s % HOUR_S,
+        country=chosen.country,
+        asn=chosen.asn,
+        blocking=token(one.blocking),
+        accessible=one.accessible,
+        layers=(one.dns, one.tcp, one.tls, one.http, one.throttled),  # type: ignore[arg-type]  # read from a verdict
+        fingerprint=token(one.fingerprint),
+        software=token(one.software),
+        raw=pack_raw(scrubbed) if scrubbed else b"",
+    )
+
+
+def export(node: Node, person: Person, *, own: bool = True, others: bool = True) -> bytes:
+    """OONI measurements as JSON lines: one's own, scrubbed, and what others published with their record."""
+    lines: list[bytes] = []
+    if own:
+        for raw in view.raw_runs(person, [one.n for one in view.runs(person, limit=5000)]):
+            with contextlib.suppress(ProtocolError):
+                lines.append(scrub(raw))
+    if others:
+        mine = {one.id for one in view.runs(person, limit=5000)}
+        published_here = view.observations(node, spaces(node, person), node.now_ms(), limit=5000)
+        ids = [one.id for one in published_here if one.id and one.raw_bytes and one.id not in mine]
+        for entry in node.open_store.load(ids):
+            with contextlib.suppress(ProtocolError):
+                lines.append(unpack_raw(OBSERVATION.decode(entry.payload or b"").raw))
+    return b"".join(line + b"\n" for line in lines)
+
+
+# ---- by itself ----
+
+
+def status(node: Node) -> Status:
+    """How the place is where this node stands, as a code."""
+    person = next(iter(node.people.values()), None)
+    if person is None:
+        return Status(Level.OFF, None, "locked")
+    found = three_lamps(node, person)
+    level = {"ok": Level.OK, "warn": Level.WARN, "bad": Level.CUT, "unknown": Level.OFF}[found.country.light]
+    evidence: dict[str, Value] = {"country": found.settings.country, "link": found.link.code, "site": found.site.code}
+    since = lamps.worst_of(found.cuts)
+    return Status(level, since.start_s * 1000 if since else None, found.country.code, evidence)
+
+
+async def run(node: Node) -> None:
+    """While the node is open: whatever is due."""
+    while True:
+        revision = node.revision
+        for key, person in list(node.people.items()):
+            with contextlib.suppress(OutlastError):
+                while node.people.get(key) is person and await _turn(node, person):
+                    pass
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                await node.wait(revision)
+
+
+async def _turn(node: Node, person: Person) -> bool:
+    """Hold the channels, and do what is due; whether the situation is to be looked at again at once."""
+    for space in spaces(node, person):
+        if space not in node.spaces():
+            await node.follow(space)  # after a restore the store does not know it yet
+    duties = agenda.due(situation(node, person))
+    for duty in duties:
+        await _carry_out(node, person, duty)
+    return any(isinstance(duty, Rotate) for duty in duties)
+
+
+def situation(node: Node, person: Person) -> Situation:
+    """All that the agenda needs to know."""
+    chosen = settings(person)
+    keys = view.own_keys(person)
+    now_ms = node.now_ms()
+    week = agenda.week_of(now_ms)
+    contacts = [one for one in person.contacts() if one.verified_ms and not one.blocked]
+    return Situation(
+        now_ms=now_ms,
+        settings=chosen,
+        said=view.said(person),
+        key_day=next((one.day for one in keys if one.seed and one.day == week), None),
+        verified=[one.identity for one in contacts],
+        alarms=view.alarms(person, chosen.country) if chosen.country else (),
+        witnesses=view.witnesses(node, spaces(node, person), now_ms // 1000 - 14 * 86_400, chosen.country),
+        people=people(node, person),
+        link_is_up=lamps.link_lamp(view.link_check(person), now_ms).light != "bad",
+    )
+
+
+async def _carry_out(node: Node, person: Person, duty: Duty) -> None:
+    chosen = settings(person)
+    match duty:
+        case Rotate():
+            await _seed(node, person)
+            node.touch()
+        case Vouch(peer, day):
+            # Whoever cannot be written to learns of the next key.
+            with contextlib.suppress(UsageError, NotFoundError):
+                own = next(one for one in view.own_keys(person) if one.day == day)
+                await person.send(peer, KEY.name, WatchKey(own.key, day))
+            await _remember(node, person, [_said_row(node, agenda.vouch_name(peer, day))])
+        case SayHere():
+            beat = Heartbeat(chosen.country, chosen.asn)
+            await _say(node, person, "beat", HEARTBEAT.name, beat, HEARTBEAT_LIFE_MS)
+        case SayWitness(cut):
+            said = Witness(cut.entity, cut.state, cut.start_s, chosen.country, chosen.asn)
+            await _say(node, person, agenda.witness_name(cut), WITNESS.name, said, WITNESS_LIFE_MS)
+        case SayOutage(cut, witnesses):
+            outage = Outage(
+                cut.entity, cut.state, cut.start_s, cut.end_s, cut.evidence[:EVIDENCE_MAX], witnesses[:WITNESSES_MAX]
+            )
+            await _say(node, person, agenda.outage_name(cut), OUTAGE.name, outage, OUTAGE_LIFE_DAYS * DAY_MS)
+        case ProbeRound():
+            await _remember(node, person, [_said_row(node, "round")])
+        case _:
+            assert_never(duty)
+
+
+async def _say(node: Node, person: Person, what: str, kind: str, body: msgspec.Struct, life_ms: int) -> None:
+    """Publish, and remember in one transaction that this was said."""
+    channel = settings(person).channel
+    if channel is None:
+        raise UsageError("nothing is published: switch it on first")
+    seed = await _seed(node, person)
+    await node.append_apart(person, channel, kind, body, seed=seed, life_ms=life_ms, local=[_said_row(node, what)])
+
+
+async def _seed(node: Node, person: Person) -> bytes:
+    """The seed of this week's key, which is made when it is first needed; those of earlier weeks go."""
+    day, seed = agenda.week_of(node.now_ms()), os.urandom(32)
+
+    def act(tx: Transaction) -> bytes:
+        known = view.own_keys(tx)
+        for one in known:
+            if one.day == day and one.seed:
+                return one.seed
+        changes: list[Put | Delete] = [Put(view.OWN_KEY, {"day": day, "seed": seed, "key": key_of_seed(seed)})]
+        for one in known:
+            if one.day < day - KEY_LIFE_DAYS:
+                changes.append(Delete(view.OWN_KEY, {"day": one.day}))
+            elif one.seed:
+                changes.append(Put(view.OWN_KEY, {"day": one.day, "seed": None}))
+        tx.apply(changes, ROOM_NAME)
+        return seed
+
+    return await node.write(lambda: person.vault.write(act))
+
+
+def _said_row(node: Node, what: str) -> Put:
+    return Put(view.SAID, {"what": what, "at_ms": node.now_ms()})
+
+
+async def _set(node: Node, person: Person, chosen: Mapping[str, str]) -> None:
+    await _remember(node, person, [Put(view.SETTING, {"name": name, "value": value}) for name, value in chosen.items()])
+
+
+async def _remember(node: Node, person: Person, changes: RowChanges) -> None:
+    await node.write(lambda: person.vault.transaction(changes, ROOM_NAME))
+    node.touch()
+
+
+def _follow_row(node: Node, space: bytes, name: str) -> Put:
+    return Put(view.FOLLOW, {"space": space, "name": name, "added_ms": node.now_ms()})

@@ -1,0 +1,554 @@
+"""Watch's tables: how changes and letters become rows, and the questions that are asked of them.
+
+The public view in the node's store knows observations, heartbeats, witnesses and outages, each under the key that
+signed it. Whose key it was only a vault knows, from contacts' letters. What was measured here and is not published,
+the series that were read from files, settings and the followed channels stand in the vault.
+"""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from outlast.errors import ProtocolError
+from outlast.kernel import (
+    DAY_MS,
+    GENESIS,
+    Change,
+    Delete,
+    Entry,
+    Event,
+    Letter,
+    Put,
+    RowChanges,
+    Rows,
+    Value,
+    read_genesis,
+)
+from outlast.rooms.watch.entries import (
+    HEARTBEAT,
+    KEY,
+    KEY_LIFE_DAYS,
+    LAYERS,
+    OBSERVATION,
+    WITNESS,
+    is_sane_heartbeat,
+    is_sane_observation,
+    is_sane_witness,
+)
+from outlast.terms import OUTAGE, Evidence, State, is_sane
+
+RUN: Final = "local_watch_run"
+SETTING: Final = "local_watch_setting"
+FOLLOW: Final = "local_watch_follow"
+OWN_KEY: Final = "local_watch_own_key"
+VOUCHED: Final = "local_watch_vouched"
+SERIES: Final = "local_watch_series"
+LINK: Final = "local_watch_link"
+ALARM: Final = "local_watch_alarm"
+SAID: Final = "local_watch_said"
+
+_CHANNEL: Final = "view_watch_channel"
+_OBSERVATION: Final = "view_watch_observation"
+_HEARTBEAT: Final = "view_watch_heartbeat"
+_WITNESS: Final = "view_watch_witness"
+_OUTAGE: Final = "view_watch_outage"
+_INT64_MAX: Final = 2**63 - 1
+
+VIEWS: Final = (
+    f"CREATE TABLE {_CHANNEL} (space BLOB PRIMARY KEY, name TEXT)",
+    f"CREATE TABLE {_OBSERVATION} (id BLOB PRIMARY KEY, space BLOB, key BLOB, n INTEGER, at_s INTEGER,"
+    " until_ms INTEGER, test TEXT, input TEXT, country TEXT, asn INTEGER, blocking TEXT, accessible INTEGER, dns TEXT,"
+    " tcp TEXT, tls TEXT, http TEXT, throttled TEXT, fingerprint TEXT, software TEXT, raw_bytes INTEGER)",
+    f"CREATE INDEX view_watch_observation_time ON {_OBSERVATION} (at_s)",
+    f"CREATE TABLE {_HEARTBEAT} (id BLOB PRIMARY KEY, space BLOB, key BLOB, at_s INTEGER, until_ms INTEGER,"
+    " country TEXT, asn INTEGER)",
+    f"CREATE INDEX view_watch_heartbeat_place ON {_HEARTBEAT} (country, at_s)",
+    f"CREATE TABLE {_WITNESS} (id BLOB PRIMARY KEY, space BLOB, key BLOB, at_s INTEGER, until_ms INTEGER, entity TEXT,"
+    " state TEXT, start_s INTEGER, country TEXT, asn INTEGER)",
+    f"CREATE INDEX view_watch_witness_entity ON {_WITNESS} (entity, at_s)",
+    f"CREATE TABLE {_OUTAGE} (id BLOB PRIMARY KEY, space BLOB, key BLOB, at_s INTEGER, until_ms INTEGER, n INTEGER,"
+    " entity TEXT, state TEXT, start_s INTEGER, end_s INTEGER, evidence BLOB, witnesses BLOB)",
+    f"CREATE INDEX view_watch_outage_entity ON {_OUTAGE} (entity, start_s)",
+)
+
+MIGRATIONS: Final = (
+    f"CREATE TABLE {RUN} (n INTEGER PRIMARY KEY, at_ms INTEGER, test TEXT, input TEXT, blocking TEXT,"
+    " accessible INTEGER, dns TEXT, tcp TEXT, tls TEXT, http TEXT, throttled TEXT, fingerprint TEXT, software TEXT,"
+    " country TEXT, asn INTEGER, raw BLOB, entry BLOB)",
+    f"CREATE INDEX local_watch_run_time ON {RUN} (at_ms)",
+    f"CREATE TABLE {SETTING} (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID",
+    f"CREATE TABLE {FOLLOW} (space BLOB PRIMARY KEY, name TEXT, added_ms INTEGER)",
+    f"CREATE TABLE {OWN_KEY} (day INTEGER PRIMARY KEY, seed BLOB, key BLOB)",
+    f"CREATE TABLE {VOUCHED} (key BLOB PRIMARY KEY, peer BLOB, until_day INTEGER)",
+    f"CREATE TABLE {SERIES} (entity TEXT, source TEXT, signal TEXT, step_s INTEGER, first_s INTEGER, last_s INTEGER,"
+    " fetched_ms INTEGER, sha256 BLOB, times BLOB, points BLOB, PRIMARY KEY (entity, source, signal)) WITHOUT ROWID",
+    f"CREATE TABLE {LINK} (n INTEGER PRIMARY KEY, at_ms INTEGER, gateway INTEGER, domestic INTEGER, abroad INTEGER)",
+    f"CREATE TABLE {ALARM} (entity TEXT, start_s INTEGER, end_s INTEGER, state TEXT, evidence BLOB,"
+    " PRIMARY KEY (entity, start_s)) WITHOUT ROWID",
+    f"CREATE TABLE {SAID} (what TEXT PRIMARY KEY, at_ms INTEGER) WITHOUT ROWID",
+)
+
+
+# ---- what changes say ----
+
+
+def fold(change: Change, _rows: Rows) -> RowChanges:
+    """The rows of the public view that a change of the store brings or takes."""
+    reading = _READINGS.get(change.entry.header.kind)
+    if reading is None:
+        return ()
+    table, read = reading
+    entry = change.entry
+    if change.event in (Event.EXPIRED, Event.PAYLOAD_DROPPED):
+        return [Delete(table, {"space" if table == _CHANNEL else "id": entry.id})]
+    if change.event is Event.FORKED or entry.payload is None or entry.header.version != 1:
+        return ()
+    try:
+        row = read(change, entry.payload)
+    except ProtocolError:
+        return ()
+    return [Put(table, row)] if row else ()
+
+
+def receive(letter: Letter, _rows: Rows) -> RowChanges:
+    """The row by which a contact's letter vouches for a key."""
+    try:
+        body = KEY.decode(letter.body)
+    except ProtocolError:
+        return ()
+    if letter.kind != KEY.name or len(body.key) != 32 or not 0 <= body.day < 2**31:
+        return ()
+    # A week around its day, and then for as long as anything lives that was signed by it.
+    until_day = min(body.day, letter.received_ms // DAY_MS + 7) + KEY_LIFE_DAYS
+    return [Put(VOUCHED, {"key": body.key, "peer": letter.sender, "until_day": until_day})]
+
+
+def _read_channel(change: Change, _payload: bytes) -> dict[str, Value] | None:
+    body = read_genesis(change.entry)
+    return {"space": change.entry.id, "name": body.name} if body.type == "open" else None
+
+
+def _read_observation(change: Change, payload: bytes) -> dict[str, Value] | None:
+    one = OBSERVATION.decode(payload)
+    if not is_sane_observation(one):
+        return None
+    row: dict[str, Value] = {
+        "n": change.cursor,
+        "at_s": one.at_s,
+        "test": one.test,
+        "input": one.input,
+        "country": one.country,
+        "asn": one.asn,
+        "blocking": one.blocking,
+        "accessible": None if one.accessible is None else int(one.accessible),
+        "fingerprint": one.fingerprint,
+        "software": one.software,
+        "raw_bytes": len(one.raw),
+    }
+    return _said(change.entry) | row | dict(zip(LAYERS, one.layers, strict=True))
+
+
+def _read_heartbeat(change: Change, payload: bytes) -> dict[str, Value] | None:
+    one = HEARTBEAT.decode(payload)
+    if not is_sane_heartbeat(one):
+        return None
+    row: dict[str, Value] = {"at_s": change.entry.header.ts_ms // 1000, "country": one.country, "asn": one.asn}
+    return _said(change.entry) | row
+
+
+def _read_witness(change: Change, payload: bytes) -> dict[str, Value] | None:
+    one = WITNESS.decode(payload)
+    if not is_sane_witness(one):
+        return None
+    row: dict[str, Value] = {
+        "at_s": change.entry.header.ts_ms // 1000,
+        "entity": one.entity,
+        "state": one.state,
+        "start_s": one.start_s,
+        "country": one.country,
+        "asn": one.asn,
+    }
+    return _said(change.entry) | row
+
+
+def _read_outage(change: Change, payload: bytes) -> dict[str, Value] | None:
+    one = OUTAGE.decode(payload)
+    if not is_sane(one):
+        return None
+    row: dict[str, Value] = {
+        "at_s": change.entry.header.ts_ms // 1000,
+        "n": change.cursor,
+        "entity": one.entity,
+        "state": one.state,
+        "start_s": one.start_s,
+        "end_s": one.end_s,
+        "evidence": msgspec.msgpack.encode(one.evidence),
+        "witnesses": b"".join(sorted(set(one.witnesses))),
+    }
+    return _said(change.entry) | row
+
+
+_Read = Callable[[Change, bytes], dict[str, Value] | None]
+_READINGS: Final[dict[str, tuple[str, _Read]]] = {
+    GENESIS.name: (_CHANNEL, _read_channel),
+    OBSERVATION.name: (_OBSERVATION, _read_observation),
+    HEARTBEAT.name: (_HEARTBEAT, _read_heartbeat),
+    WITNESS.name: (_WITNESS, _read_witness),
+    OUTAGE.name: (_OUTAGE, _read_outage),
+}
+
+
+def _said(entry: Entry) -> dict[str, Value]:
+    header = entry.header
+    until_ms = header.expires_day * DAY_MS or _INT64_MAX
+    return {"id": entry.id, "space": header.space, "key": header.author, "until_ms": until_ms}
+
+
+# ---- rows as pages read them ----
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One measurement with its verdict: published by somebody (``key``), or made here (``n`` in the vault)."""
+
+    id: bytes | None  # 32 B of the published entry
+    key: bytes | None  # 32 B, who signed it; None = made here
+    n: int
+    at_s: int
+    test: str
+    input: str
+    country: str
+    asn: int
+    blocking: str
+    accessible: bool | None
+    dns: str
+    tcp: str
+    tls: str
+    http: str
+    throttled: str
+    fingerprint: str
+    software: str
+    raw_bytes: int
+
+    @property
+    def layers(self) -> dict[str, str]:
+        """Each layer's verdict: ok, blocked, down or unknown."""
+        return {name: getattr(self, name) for name in LAYERS}
+
+    @property
+    def verdict(self) -> str:
+        """The whole in one word: ``blocked`` when any layer is, else ``down``, ``ok`` or ``unknown``."""
+        values = set(self.layers.values())
+        if "blocked" in values:
+            return "blocked"
+        if "down" in values or self.accessible is False:
+            return "down"
+        return "ok" if self.accessible or "ok" in values else "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """How many different keys said in one hour that they are there, from one country."""
+
+    country: str
+    hour_s: int
+    keys: int
+    networks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A witness: one node's detector sees a place in a state."""
+
+    id: bytes
+    key: bytes
+    at_s: int
+    entity: str
+    state: State
+    start_s: int
+    country: str
+    asn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """An outage, by an entry (``id``, ``key``) or by this node's own detector (both None)."""
+
+    id: bytes | None
+    key: bytes | None
+    at_s: int
+    entity: str
+    state: State
+    start_s: int
+    end_s: int | None
+    evidence: tuple[Evidence, ...]
+    witnesses: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """A channel that the person follows for watch."""
+
+    space: bytes
+    name: str
+    added_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSeries:
+    """One signal of one place, as it was read from a file or a feed; ``None`` = nothing came then."""
+
+    entity: str
+    source: str
+    signal: str
+    step_s: int
+    fetched_ms: int
+    sha256: bytes
+    points: tuple[tuple[int, float | None], ...]  # UTC seconds, in order
+
+
+@dataclass(frozen=True, slots=True)
+class LinkCheck:
+    """What answered when the local link was last looked at; None = was not asked."""
+
+    at_ms: int
+    gateway: bool | None
+    domestic: bool | None
+    abroad: bool | None
+
+
+_MEASURED: Final = (
+    "test, input, country, asn, blocking, accessible, dns, tcp, tls, http, throttled, fingerprint, software"
+)
+
+
+def observations(
+    store: Rows, spaces: Sequence[bytes], now_ms: int, *, since_s: int = 0, country: str = "", limit: int = 500
+) -> list[Measured]:
+    """The newest published observations of these channels, the newest first."""
+    if not spaces:
+        return []
+    rows = store.query(
+        f"SELECT id, key, n, at_s, {_MEASURED}, raw_bytes FROM {_OBSERVATION} WHERE at_s >= ? AND at_s <= ?"
+        f" AND until_ms > ? AND (? = '' OR country = ?) AND space IN ({_marks(spaces)})"
+        " ORDER BY at_s DESC, n DESC LIMIT ?",
+        (since_s, now_ms // 1000 + 3600, now_ms, country, country, *spaces, limit),
+    )
+    return [_measured(row) for row in rows]
+
+
+def runs(vault: Rows, *, since_ms: int = 0, limit: int = 500) -> list[Measured]:
+    """The newest measurements made here, the newest first."""
+    rows = vault.query(
+        f"SELECT entry, NULL, n, at_ms / 1000, {_MEASURED}, length(raw) FROM {RUN} WHERE at_ms >= ?"
+        " ORDER BY at_ms DESC, n DESC LIMIT ?",
+        (since_ms, limit),
+    )
+    return [_measured(row) for row in rows]
+
+
+def raw_runs(vault: Rows, numbers: Sequence[int]) -> list[bytes]:
+    """The OONI measurements of these runs as they were made, in the order of their numbers."""
+    rows = vault.query(f"SELECT raw FROM {RUN} WHERE n IN ({_marks(numbers)}) ORDER BY n", tuple(numbers))
+    return [bytes(row[0]) for row in rows]
+
+
+def run_row(one: Measured, at_ms: int, raw: bytes) -> Put:
+    """The vault's row of a measurement that was made here."""
+    row: dict[str, Value] = {
+        "n": None,
+        "at_ms": at_ms,
+        "test": one.test,
+        "input": one.input,
+        "blocking": one.blocking,
+        "accessible": None if one.accessible is None else int(one.accessible),
+        "fingerprint": one.fingerprint,
+        "software": one.software,
+        "country": one.country,
+        "asn": one.asn,
+        "raw": raw,
+        "entry": None,
+    }
+    return Put(RUN, row | dict(one.layers.items()))
+
+
+def beats(store: Rows, spaces: Sequence[bytes], country: str, from_s: int, to_s: int) -> list[Beat]:
+    """How many keys were there in each hour of a time; hours without any are not listed."""
+    if not spaces:
+        return []
+    rows = store.query(
+        f"SELECT country, at_s / 3600 * 3600, count(DISTINCT key), count(DISTINCT asn) FROM {_HEARTBEAT}"
+        f" WHERE country = ? AND at_s >= ? AND at_s < ? AND space IN ({_marks(spaces)}) GROUP BY 2 ORDER BY 2",
+        (country, from_s, to_s, *spaces),
+    )
+    return [Beat(*row) for row in rows]
+
+
+def witnesses(store: Rows, spaces: Sequence[bytes], since_s: int, entity: str = "") -> list[Seen]:
+    """The witnesses of these channels, the newest first; of one place if one is named."""
+    if not spaces:
+        return []
+    rows = store.query(
+        f"SELECT id, key, at_s, entity, state, start_s, country, asn FROM {_WITNESS} WHERE at_s >= ?"
+        f" AND (? = '' OR entity = ?) AND space IN ({_marks(spaces)}) ORDER BY at_s DESC, id LIMIT 1000",
+        (since_s, entity, entity, *spaces),
+    )
+    return [Seen(*row) for row in rows]
+
+
+def outages(store: Rows, spaces: Sequence[bytes], now_ms: int, *, entity: str = "", limit: int = 200) -> list[Cut]:
+    """The outages that were published in these channels, the latest first; of one entity if one is named."""
+    if not spaces:
+        return []
+    rows = store.query(
+        f"SELECT id, key, at_s, entity, state, start_s, end_s, evidence, witnesses FROM {_OUTAGE} WHERE until_ms > ?"
+        f" AND (? = '' OR entity = ?) AND space IN ({_marks(spaces)}) ORDER BY start_s DESC, n DESC LIMIT ?",
+        (now_ms, entity, entity, *spaces, limit),
+    )
+    return [_cut(row) for row in rows]
+
+
+def find_outage(store: Rows, spaces: Sequence[bytes], id: bytes) -> Cut | None:
+    """The published outage of that entry."""
+    if not spaces:
+        return None
+    rows = store.query(
+        f"SELECT id, key, at_s, entity, state, start_s, end_s, evidence, witnesses FROM {_OUTAGE} WHERE id = ?"
+        f" AND space IN ({_marks(spaces)})",
+        (id, *spaces),
+    )
+    return _cut(rows[0]) if rows else None
+
+
+def alarms(vault: Rows, entity: str = "") -> list[Cut]:
+    """What this node's own detector found, the latest first."""
+    rows = vault.query(
+        f"SELECT NULL, NULL, start_s, entity, state, start_s, end_s, evidence, x'' FROM {ALARM}"
+        " WHERE ? = '' OR entity = ? ORDER BY start_s DESC",
+        (entity, entity),
+    )
+    return [_cut(row) for row in rows]
+
+
+def alarm_row(one: Cut) -> Put:
+    """The vault's row of an outage that this node's own detector found."""
+    evidence = msgspec.msgpack.encode(one.evidence)
+    row: dict[str, Value] = {
+        "entity": one.entity,
+        "start_s": one.start_s,
+        "end_s": one.end_s,
+        "state": one.state,
+        "evidence": evidence,
+    }
+    return Put(ALARM, row)
+
+
+def channels(store: Rows, vault: Rows) -> list[Channel]:
+    """The channels that are followed for watch, the oldest first, by their founders' names once these have come."""
+    followed = vault.query(f"SELECT space, name, added_ms FROM {FOLLOW} ORDER BY added_ms, space")
+    names = dict(store.query(f"SELECT space, name FROM {_CHANNEL}"))
+    return [Channel(space, names.get(space, name), added_ms) for space, name, added_ms in followed]
+
+
+def settings(vault: Rows) -> dict[str, str]:
+    """What the person has chosen, by name."""
+    return dict(vault.query(f"SELECT name, value FROM {SETTING}"))
+
+
+def vouched(vault: Rows, day: int) -> dict[bytes, bytes]:
+    """The contact (identity, 32 B) behind each key that contacts told of, by key."""
+    return dict(vault.query(f"SELECT key, peer FROM {VOUCHED} WHERE until_day >= ?", (day,)))
+
+
+@dataclass(frozen=True, slots=True)
+class OwnKey:
+    """A key under which this person published in the week from ``day`` on; the seed (32 B) is gone with that week."""
+
+    day: int
+    seed: bytes | None
+    key: bytes
+
+
+def own_keys(vault: Rows) -> list[OwnKey]:
+    """The keys under which this person published, the newest first."""
+    return [OwnKey(*row) for row in vault.query(f"SELECT day, seed, key FROM {OWN_KEY} ORDER BY day DESC")]
+
+
+def said(vault: Rows) -> dict[str, int]:
+    """When something was last published, in ms, by what it was."""
+    return dict(vault.query(f"SELECT what, at_ms FROM {SAID}"))
+
+
+def link_check(vault: Rows) -> LinkCheck | None:
+    """How the local link was when it was last looked at."""
+    rows = vault.query(f"SELECT at_ms, gateway, domestic, abroad FROM {LINK} ORDER BY at_ms DESC, n DESC LIMIT 1")
+    return (
+        LinkCheck(rows[0][0], *(None if answer is None else bool(answer) for answer in rows[0][1:])) if rows else None
+    )
+
+
+def series_row(one: StoredSeries) -> Put:
+    """The vault's row of a series; a gap is kept as one (not a number)."""
+    times = array.array("q", [at for at, _value in one.points])
+    values = array.array("d", [float("nan") if value is None else value for _at, value in one.points])
+    row: dict[str, Value] = {
+        "entity": one.entity,
+        "source": one.source,
+        "signal": one.signal,
+        "step_s": one.step_s,
+        "first_s": one.points[0][0] if one.points else None,
+        "last_s": one.points[-1][0] if one.points else None,
+        "fetched_ms": one.fetched_ms,
+        "sha256": one.sha256,
+        "times": times.tobytes(),
+        "points": values.tobytes(),
+    }
+    return Put(SERIES, row)
+
+
+def series(vault: Rows, entity: str = "") -> list[StoredSeries]:
+    """The series of a place, or all, sorted by source and signal."""
+    rows = vault.query(
+        f"SELECT entity, source, signal, step_s, fetched_ms, sha256, times, points FROM {SERIES}"
+        " WHERE ? = '' OR entity = ? ORDER BY entity, source, signal",
+        (entity, entity),
+    )
+    return [_series(row) for row in rows]
+
+
+def entities(vault: Rows) -> list[str]:
+    """The places of which there is a series."""
+    return [row[0] for row in vault.query(f"SELECT DISTINCT entity FROM {SERIES} ORDER BY entity")]
+
+
+def _series(row: Sequence[Any]) -> StoredSeries:
+    entity, source, signal, step_s, fetched_ms, sha256, times, points = row
+    at, values = array.array("q"), array.array("d")
+    at.frombytes(times)
+    values.frombytes(points)
+    pairs = tuple((t, None if v != v else v) for t, v in zip(at, values, strict=True))
+    return StoredSeries(entity, source, signal, step_s, fetched_ms, bytes(sha256), pairs)
+
+
+def _measured(row: Sequence[Any]) -> Measured:
+    id, key, n, at_s, test, input, country, asn, blocking, accessible, *rest = row
+    return Measured(
+        id, key, n, at_s, test, input, country, asn, blocking, None if accessible is None else bool(accessible), *rest
+    )
+
+
+def _cut(row: Sequence[Any]) -> Cut:
+    id, key, at_s, entity, state, start_s, end_s, evidence, ids = row
+    read = msgspec.msgpack.decode(evidence, type=tuple[Evidence, ...])
+    return Cut(
+        id, key, at_s, entity, state, start_s, end_s, read, tuple(ids[at : at + 32] for at in range(0, len(ids), 32))
+    )
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join("?" * len(values))

@@ -1,0 +1,82 @@
+"""What two rooms read: bodies of entries that one room says and another one acts on.
+
+``Outage``: the room watch says it, and rooms that hold a deadline still while a country is cut off read it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal
+
+import msgspec
+
+from outlast.kernel import Kind
+
+State = Literal["normal", "degraded", "routes-up-traffic-down", "whitelist", "blackout", "restoring"]
+"""How a place is connected. ``whitelist``: what is inside of it answers, what is outside does not."""
+STATES: Final[tuple[State, ...]] = (
+    "normal",
+    "degraded",
+    "routes-up-traffic-down",
+    "whitelist",
+    "blackout",
+    "restoring",
+)
+
+EVIDENCE_MAX: Final = 32
+WITNESSES_MAX: Final = 64
+OUTAGE_LIFE_DAYS: Final = 400
+LAST_S: Final = 253_402_300_799
+"""The last second of the year 9999: no later time is one."""
+
+_ENTITY: Final = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?|AS[1-9][0-9]{0,9}")
+_WORD: Final = re.compile(r"[a-z0-9][a-z0-9 ._/()-]{0,63}", re.IGNORECASE)
+
+
+class Evidence(msgspec.Struct, array_like=True, frozen=True):
+    """What one signal showed when the state began: its value and what it had been before, None = nothing came."""
+
+    source: str
+    signal: str
+    at_s: int  # UTC, seconds since 1970
+    value: float | None
+    usual: float | None
+
+
+class Outage(msgspec.Struct, array_like=True, frozen=True):
+    """A place was cut off, or is: says who signs the entry that bears it."""
+
+    entity: str  # "BY" (ISO 3166-1), "BY-HM" (ISO 3166-2) or "AS6697"
+    state: State
+    start_s: int  # UTC, seconds since 1970
+    end_s: int | None  # None while it lasts
+    evidence: tuple[Evidence, ...]
+    witnesses: tuple[bytes, ...]  # 32 B each: ids of the entries ``watch.witness`` that it stands on
+
+
+OUTAGE: Final = Kind("watch.outage", Outage, max_bytes=8192, max_life_days=OUTAGE_LIFE_DAYS, priority=1)
+
+
+def is_entity(text: str) -> bool:
+    """Whether a text names a country, a part of one, or a network, as ``Outage.entity`` does."""
+    return _ENTITY.fullmatch(text) is not None
+
+
+def is_sane(outage: Outage) -> bool:
+    """Whether an outage that somebody signed keeps to what its fields may hold."""
+    end_s = outage.end_s
+    return (
+        is_entity(outage.entity)
+        and outage.state in STATES
+        and 0 <= outage.start_s <= LAST_S
+        and (end_s is None or outage.start_s <= end_s <= LAST_S)
+        and len(outage.evidence) <= EVIDENCE_MAX
+        and all(_WORD.fullmatch(one.source) and _WORD.fullmatch(one.signal) for one in outage.evidence)
+        and all(0 <= one.at_s <= LAST_S and _is_finite(one.value) and _is_finite(one.usual) for one in outage.evidence)
+        and len(outage.witnesses) <= WITNESSES_MAX
+        and all(len(one) == 32 for one in outage.witnesses)
+    )
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is None or abs(value) < 1e18  # neither infinite nor "not a number"

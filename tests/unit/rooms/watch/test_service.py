@@ -1,0 +1,208 @@
+"""What watch does with a real node: keep, publish under another key each week, follow, agree on an outage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from outlast.errors import UsageError
+from outlast.kernel import DAY_MS, Home, Node
+from outlast.rooms.watch import ROOM, service, view
+from outlast.rooms.watch.entries import OBSERVATION, unpack_raw
+from outlast.rooms.watch.view import Measured
+from tests.unit.rooms.carry.houses import House
+
+NOW_MS = 1_800_000_000_000
+
+
+@dataclass
+class Clock:
+    """A clock that the test turns."""
+
+    ms: int = NOW_MS
+
+    def __call__(self) -> int:
+        return self.ms
+
+
+@asynccontextmanager
+async def houses(folder: Path, clock: Callable[[], int], *names: str) -> AsyncIterator[list[House]]:
+    """Nodes of these people, who have verified each other."""
+    async with AsyncExitStack() as stack:
+        made = []
+        for name in names:
+            home = Home(folder / name)
+            await Node.create(home, name, passphrase=None, rooms=[ROOM])
+            node = await stack.enter_async_context(await Node.open(home, rooms=[ROOM], system_ms=clock))
+            made.append(House(node, next(iter(node.people.values()))))
+        for one in made:
+            for other in made:
+                if other is not one:
+                    contact = await one.person.add_contact(await other.person.link())
+                    await one.person.verify(contact.identity)
+        yield made
+
+
+def measured(input: str = "https://example.org/?sid=secret") -> Measured:
+    """A measurement that was made here."""
+    return Measured(
+        None, None, 0, NOW_MS // 1000 + 7, "web_connectivity", input, "", 0, "dns", False,
+        "blocked", "ok", "ok", "ok", "unknown", "", "outlast 1", 0,
+    )  # fmt: skip
+
+
+RAW = json.dumps(
+    {
+        "input": "https://example.org/",
+        "measurement_start_time": "2027-01-15 08:00:07",
+        "probe_ip": "203.0.113.7",
+        "probe_cc": "BY",
+        "resolver_ip": "203.0.113.53",
+        "test_keys": {"accessible": False, "requests": [{"response": {"body": "seen from 203.0.113.7", "code": 200}}]},
+    }
+).encode()
+
+
+async def keep(house: House) -> int:
+    """Keep a measurement; its number."""
+    await service.keep(house.node, house.person, measured(), RAW)
+    return view.runs(house.person)[0].n
+
+
+def authors(node: Node, space: bytes) -> list[bytes]:
+    """Who signed what is in a channel."""
+    return [row[0] for row in node.query("SELECT author FROM entry WHERE space = ?", (space,))]
+
+
+async def test_nothing_is_published_until_somebody_says_so(tmp_path: Path) -> None:
+    async with houses(tmp_path, Clock(), "ann") as [ann]:
+        channel = await service.found_channel(ann.node, ann.person, "Watch")
+        number = await keep(ann)
+        with pytest.raises(UsageError, match="nothing is published"):
+            await service.publish_run(ann.node, ann.person, number)
+        assert view.observations(ann.node, [channel.space], NOW_MS) == []
+        assert not service.settings(ann.person).publishes
+
+
+async def test_what_is_published_is_scrubbed_and_signed_by_no_device(tmp_path: Path) -> None:
+    async with houses(tmp_path, Clock(), "ann") as [ann]:
+        channel = await service.found_channel(ann.node, ann.person, "Watch")
+        await service.set_place(ann.node, ann.person, "by", 6697)
+        await service.publish(ann.node, ann.person, ["observations"])
+        await keep(ann)
+        [one] = view.observations(ann.node, [channel.space], NOW_MS)
+        assert (one.country, one.asn, one.blocking, one.at_s % 3600) == ("BY", 6697, "dns", 0)
+        assert one.key != ann.person.device
+        assert one.key == view.own_keys(ann.person)[0].key
+        entry = ann.node.open_store.get(one.id or b"")
+        assert entry is not None
+        assert (entry.header.seq, entry.header.clock, entry.header.ts_ms % 3_600_000) == (0, 0, 0)
+        record = unpack_raw(OBSERVATION.decode(entry.payload or b"").raw)
+        assert b"203.0.113" not in record
+        assert json.loads(record)["measurement_start_time"] == "2027-01-15 08:00:00"
+        assert len(service.measured(ann.node, ann.person)) == 1, "one's own is not shown twice"
+        assert b"203.0.113" not in service.export(ann.node, ann.person)
+
+
+async def test_each_week_has_another_key_and_the_old_seed_is_gone(tmp_path: Path) -> None:
+    clock = Clock()
+    async with houses(tmp_path, clock, "ann") as [ann]:
+        channel = await service.found_channel(ann.node, ann.person, "Watch")
+        await service.set_place(ann.node, ann.person, "BY", 1)
+        await service.publish(ann.node, ann.person, ["observations"])
+        await keep(ann)
+        clock.ms += 7 * DAY_MS
+        await keep(ann)
+        first, second = view.observations(ann.node, [channel.space], clock.ms)
+        assert first.key != second.key
+        assert [one.seed is None for one in view.own_keys(ann.person)] == [False, True]
+        assert ann.person.device not in {first.key, second.key}
+
+
+async def test_a_channel_is_followed_by_its_link_and_left_again(tmp_path: Path) -> None:
+    async with houses(tmp_path, Clock(), "ann", "ben") as [ann, ben]:
+        channel = await service.found_channel(ann.node, ann.person, "Watch")
+        await service.set_place(ann.node, ann.person, "BY", 1)
+        await service.publish(ann.node, ann.person, ["observations", "heartbeats"])
+        await keep(ann)
+        followed = await service.follow(ben.node, ben.person, service.link_of(channel))
+        await ann.carry_to(ben, space=channel.space)
+        await ben.until(lambda: len(view.observations(ben.node, [followed.space], NOW_MS)) == 1)
+        assert service.measured(ben.node, ben.person)[0].input == "https://example.org/?sid=secret"
+        assert service.channels(ben.node, ben.person)[0].name == "Watch"
+        await service.unfollow(ben.node, ben.person, followed.space)
+        assert service.measured(ben.node, ben.person) == []
+
+
+def alarm(start_s: int = NOW_MS // 1000 - 3600) -> view.Cut:
+    """An outage that a node's own detector found."""
+    return view.Cut(None, None, start_s, "BY", "blackout", start_s, None, (), ())
+
+
+async def see(house: House, cut: view.Cut) -> None:
+    """The node's own detector finds an outage."""
+    await house.node.write(lambda: house.person.vault.transaction([view.alarm_row(cut)], "watch"))
+    house.node.touch()
+
+
+async def test_an_outage_is_published_once_three_verified_people_in_three_networks_see_it(tmp_path: Path) -> None:
+    clock = Clock()
+    async with houses(tmp_path, clock, "ann", "ben", "eve") as all_three:
+        ann, *others = all_three
+        channel = await service.found_channel(ann.node, ann.person, "Watch")
+        for number, one in enumerate(all_three):
+            if one is not ann:
+                await service.follow(one.node, one.person, service.link_of(channel))
+                await ann.carry_to(one, space=channel.space)
+            await service.set_place(one.node, one.person, "BY", 100 + number)
+            await service.publish(one.node, one.person, ["outages"], channel.space)
+            await see(one, alarm())
+        for one in others:
+            spaces = [channel.space]
+            await one.until(lambda one=one, spaces=spaces: view.witnesses(one.node, spaces, 0, "BY"))
+            await one.until(lambda one=one: any(name.startswith("key:") for name in view.said(one.person)))
+            assert view.outages(one.node, [channel.space], NOW_MS) == [], "two are no quorum"
+            await one.carry_to(ann)
+            await one.carry_to(ann, space=channel.space)
+        await ann.until(lambda: view.outages(ann.node, [channel.space], NOW_MS))
+        [cut] = view.outages(ann.node, [channel.space], NOW_MS)
+        assert (cut.entity, cut.state, len(cut.witnesses)) == ("BY", "blackout", 3)
+        standing = service.standing(ann.node, ann.person, cut)
+        assert standing.confirmed
+        assert {one.asn for one in standing.agreeing} == {100, 101, 102}
+        assert service.three_lamps(ann.node, ann.person).country.light == "bad"
+        assert all(one.person.device not in authors(ann.node, channel.space)[1:] for one in all_three)
+
+
+async def test_a_heartbeat_goes_out_each_hour_while_it_is_switched_on(tmp_path: Path) -> None:
+    clock = Clock()
+    async with houses(tmp_path, clock, "ann") as [ann]:
+        channel = await service.found_channel(ann.node, ann.person, "Watch")
+        with pytest.raises(UsageError, match="country"):
+            await service.publish(ann.node, ann.person, ["heartbeats"])
+        await service.set_place(ann.node, ann.person, "BY", 1)
+        await service.publish(ann.node, ann.person, ["heartbeats"])
+
+        def beats() -> int:
+            return sum(one.keys for one in view.beats(ann.node, [channel.space], "BY", 0, clock.ms))
+
+        await ann.until(lambda: beats() == 1)
+        clock.ms += 3_600_000
+        ann.node.touch()
+        await ann.until(lambda: beats() == 2)
+        await service.publish(ann.node, ann.person, [])
+        assert not service.settings(ann.person).publishes
+        clock.ms += 3_600_000
+        assert service.agenda.due(service.situation(ann.node, ann.person)) == []
+
+
+@pytest.mark.parametrize(("country", "asn"), [("Belarus", 1), ("ZZ", 1), ("BY", -1), ("BY", 2**32)])
+async def test_a_place_that_cannot_be_is_refused(tmp_path: Path, country: str, asn: int) -> None:
+    async with houses(tmp_path, Clock(), "ann") as [ann]:
+        with pytest.raises(UsageError):
+            await service.set_place(ann.node, ann.person, country, asn)

@@ -1,0 +1,218 @@
+"""Watch's tables: the same in whatever order things came, and after they were built anew; only what is in bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from outlast.kernel.entry import Entry
+from outlast.kernel.room import Letter
+from outlast.kernel.store import Incoming, Store
+from outlast.kernel.vault import Vault
+from outlast.rooms.watch import ROOM, view
+from outlast.rooms.watch.entries import KEY, OBSERVATION, WatchKey
+from outlast.rooms.watch.view import StoredSeries, receive, series_row
+from outlast.terms import Evidence
+from tests.unit.kernel.entries import KEY as STORE_KEY
+from tests.unit.kernel.people import NOW_MS, secret
+from tests.unit.rooms.watch.said import NEWS, NOW_S, heartbeat, key, observation, outage, say, witness
+
+SPACES = [NEWS.id]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An empty store with watch's view."""
+    opened = Store.open(tmp_path / "store.db", STORE_KEY, rooms=[ROOM])
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def vault(tmp_path: Path) -> Iterator[Vault]:
+    """An empty vault with watch's tables."""
+    opened = Vault.open(tmp_path / "vault.db", STORE_KEY, rooms=[ROOM])
+    yield opened
+    opened.close()
+
+
+def add(store: Store, *entries: Entry) -> None:
+    """Append entries and fold them."""
+    store.append([Incoming(one) for one in entries])
+    while store.fold("watch"):
+        pass
+
+
+def tables(store: Store) -> dict[str, list[tuple[Any, ...]]]:
+    """All rows of the view, sorted."""
+    names = [
+        row[0] for row in store.query("SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE 'view_%'")
+    ]
+    return {name: sorted(store.query(f"SELECT * FROM {name}"), key=repr) for name in names}
+
+
+def test_an_observation_is_shown_with_its_verdict(store: Store) -> None:
+    blocked = observation(
+        blocking="dns", accessible=False, layers=("blocked", "unknown", "unknown", "unknown", "unknown")
+    )
+    add(store, NEWS, blocked)
+    [one] = view.observations(store, SPACES, NOW_MS)
+    assert (one.id, one.key, one.verdict) == (blocked.id, key("ann").public, "blocked")
+    assert one.layers == {
+        "dns": "blocked",
+        "tcp": "unknown",
+        "tls": "unknown",
+        "http": "unknown",
+        "throttled": "unknown",
+    }
+    assert view.observations(store, [secret("elsewhere")], NOW_MS) == []
+    assert view.observations(store, [], NOW_MS) == []
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"at_s": NOW_S + 1},
+        {"country": "Belarus"},
+        {"asn": 2**32},
+        {"asn": -1},
+        {"input": "https://example.org/\n"},
+        {"input": "x" * 513},
+        {"input": ""},
+        {"test": "<script>"},
+        {"software": "x" * 81},
+        {"blocking": "\u202edns"},
+    ],
+    ids=str,
+)
+def test_an_observation_out_of_bounds_is_not_shown(store: Store, changed: dict[str, Any]) -> None:
+    add(store, NEWS, observation(**changed))
+    assert view.observations(store, SPACES, NOW_MS) == []
+
+
+def test_outages_keep_their_evidence_and_witnesses(store: Store) -> None:
+    add(store, NEWS, outage(), outage("ben", start_s=NOW_S - 3600, end_s=NOW_S))
+    lasting, over = view.outages(store, SPACES, NOW_MS)
+    assert (lasting.entity, lasting.state, lasting.end_s) == ("BY", "blackout", None)
+    assert lasting.evidence == (Evidence("ioda", "bgp", NOW_S, 3.0, 100.0),)
+    assert lasting.witnesses == (secret("a witness"),)
+    assert over.end_s == NOW_S
+    assert view.find_outage(store, SPACES, over.id or b"") == over
+    assert view.find_outage(store, SPACES, secret("nothing")) is None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"entity": "nowhere"},
+        {"entity": "BY'; DROP TABLE x"},
+        {"end_s": NOW_S - 1},
+        {"start_s": 2**60},
+        {"evidence": (Evidence("ioda", "bgp", NOW_S, float("nan"), 1.0),)},
+        {"evidence": (Evidence("ioda\n", "bgp", NOW_S, None, None),)},
+        {"evidence": (Evidence("ioda", "bgp", NOW_S, None, None),) * 33},
+        {"witnesses": (b"short",)},
+    ],
+    ids=str,
+)
+def test_an_outage_out_of_bounds_is_not_shown(store: Store, changed: dict[str, Any]) -> None:
+    add(store, NEWS, outage(**changed))
+    assert view.outages(store, SPACES, NOW_MS) == []
+
+
+def test_heartbeats_are_counted_by_the_hour_and_once_for_each_key(store: Store) -> None:
+    add(store, NEWS, heartbeat(), heartbeat("ben", asn=1), heartbeat(at_s=NOW_S + 3600), heartbeat("eve", country="RU"))
+    add(store, heartbeat(at_s=NOW_S + 1))
+    found = view.beats(store, SPACES, "BY", NOW_S - 3600, NOW_S + 7200)
+    assert [(one.hour_s, one.keys, one.networks) for one in found] == [(NOW_S, 2, 2), (NOW_S + 3600, 1, 1)]
+
+
+SAID = [
+    observation(),
+    observation(by="ben", blocking="dns"),
+    heartbeat(),
+    heartbeat("ben"),
+    witness("ann"),
+    witness("ben", asn=1),
+    outage(),
+    outage("eve", entity="nowhere"),
+    NEWS,
+]
+
+
+@given(st.permutations(SAID))
+@settings(max_examples=20, deadline=None)
+def test_the_order_of_arrival_changes_nothing_but_the_numbers_of_arrival(order: list[Entry]) -> None:
+    def folded(entries: list[Entry]) -> dict[str, list[tuple[Any, ...]]]:
+        with TemporaryDirectory() as folder:
+            store = Store.open(Path(folder) / "store.db", STORE_KEY, rooms=[ROOM])
+            add(store, *entries)
+            store._database.write(lambda t: t.execute("UPDATE view_watch_observation SET n = 0"))
+            store._database.write(lambda t: t.execute("UPDATE view_watch_outage SET n = 0"))
+            found = tables(store)
+            store.close()
+            return found
+
+    assert folded(order) == folded(SAID)
+
+
+def test_a_view_that_is_built_anew_is_the_same(store: Store) -> None:
+    add(store, *SAID)
+    store.drop_payload(SAID[0].id)
+    add(store, observation(by="late"))
+    live = tables(store)
+    assert len(live["view_watch_observation"]) == 2
+    store.rebuild("watch")
+    assert tables(store) == live
+
+
+def test_what_expires_goes(store: Store) -> None:
+    add(store, *SAID)
+    assert store.expire(10**6)
+    while store.fold("watch"):
+        pass
+    assert [rows for name, rows in tables(store).items() if name != "view_watch_channel"] == [[], [], [], []]
+
+
+def test_a_contacts_letter_vouches_for_a_key_and_no_other_does(vault: Vault) -> None:
+    def letter(body: bytes, kind: str = KEY.name) -> Letter:
+        return Letter(secret("letter")[:16], kind, body, NOW_MS, secret("peer"), secret("device"), NOW_MS)
+
+    day = NOW_MS // 86_400_000
+    good = letter(KEY.encode(WatchKey(key("ann").public, day)))
+    bad = [
+        letter(b"\xc1"),
+        letter(KEY.encode(WatchKey(b"short", day))),
+        letter(KEY.encode(WatchKey(key("ann").public, -1))),
+        letter(good.body, "carry.text"),
+    ]
+    assert [receive(one, vault) for one in bad] == [()] * len(bad)
+    vault.transaction(receive(good, vault), "watch")
+    assert view.vouched(vault, day) == {key("ann").public: secret("peer")}
+    assert view.vouched(vault, day + 365) == {}
+
+
+values = st.one_of(st.none(), st.floats(0, 1e12, allow_nan=False))
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**40), values), max_size=50))
+@settings(max_examples=20, deadline=None)
+def test_a_series_comes_back_as_it_was_kept_gaps_and_all(points: list[tuple[int, float | None]]) -> None:
+    one = StoredSeries("BY", "ioda", "bgp", 1800, NOW_MS, secret("file"), tuple(points))
+    with TemporaryDirectory() as folder:
+        vault = Vault.open(Path(folder) / "vault.db", STORE_KEY, rooms=[ROOM])
+        vault.transaction([series_row(one)], "watch")
+        assert view.series(vault, "BY") == [one]
+        assert view.entities(vault) == ["BY"]
+        vault.close()
+
+
+def test_a_large_record_is_refused_by_its_kind() -> None:
+    entry = say(OBSERVATION, WatchKey(b"x" * (OBSERVATION.max_bytes + 1), 0))
+    assert entry.header.payload_size > OBSERVATION.max_bytes

@@ -126,6 +126,61 @@ def _show_reports(reports: list[dict[str, Any]]) -> None:
     show(quiet, lambda quiet: [f"No alarm: {', '.join(quiet)}"] if quiet else [])
 
 
+@app.command()
+def cost(
+    country: Annotated[str, typer.Argument(metavar="COUNTRY", help="ISO code, or English name.")],
+    days: Annotated[float, typer.Option("--days", metavar="N", help="How many days it lasted, also parts.")],
+    year: Annotated[int, typer.Option("--year", metavar="Y", help="Whose GDP and population count.")],
+    reported: Annotated[
+        float | None, typer.Option("--reported", metavar="USD", help="What somebody else says all of it cost.")
+    ] = None,
+    share: Annotated[
+        float | None, typer.Option("--share", metavar="F", help="Share of a day's GDP that you can defend, 0 to 1.")
+    ] = None,
+    affected: Annotated[
+        float, typer.Option("--affected", metavar="F", help="Share of the country that was cut off, 0 to 1.")
+    ] = 1.0,
+    connectivity: Annotated[
+        str | None, typer.Option("--connectivity", metavar="CLASS", help="low, medium or high; unknown without it.")
+    ] = None,
+    internet_share: Annotated[
+        float | None, typer.Option("--internet-share", metavar="F", help="The internet's share of the economy, 0 to 1.")
+    ] = None,
+) -> None:
+    """What a cut costs by every published method, each with its inputs and source."""
+    import msgspec
+
+    from outlast.rooms.watch import data
+    from outlast.rooms.watch.proto.cost import costs, find_country, parse_indicators
+
+    found = costs(
+        find_country(parse_indicators(data.read("worldbank.csv")), country),
+        days=days,
+        year=year,
+        share=share,
+        affected=affected,
+        connectivity=connectivity,
+        internet_share=internet_share,
+        reported_usd=reported,
+    )
+    if terminal().json:
+        for one in found:
+            show(msgspec.to_builtins(one), lambda _: ())
+        return
+    money = "{:,.0f}".format
+    rows = [(c.method, money(c.low), money(c.mid), money(c.high), _cost_source(c.inputs)) for c in found]
+    lines = table(("METHOD", "LOW USD", "MIDDLE", "HIGH", "INPUTS AND SOURCE"), rows)
+    if found[0].implied_share is not None:
+        lines.append(f"The reported figure is {found[0].implied_share:.1%} of the GDP of these days.")
+    show(lines, lambda lines: lines)
+
+
+def _cost_source(inputs: dict[str, Any]) -> str:
+    base = [f"GDP of {inputs['gdp_year']}"] if "gdp_year" in inputs else []
+    base += [f"population of {inputs['population_year']}"] if "population_year" in inputs else []
+    return "; ".join([*base, str(inputs["source"])])
+
+
 @contextmanager
 def _mrt_file(name: str) -> Iterator[BinaryIO]:
     from outlast.rooms.watch.io.files import open_capped, unpack_capped

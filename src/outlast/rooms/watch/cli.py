@@ -21,11 +21,15 @@ if TYPE_CHECKING:
     from outlast.rooms.watch.proto.fusion import Report
     from outlast.rooms.watch.proto.measurement import Measurement
     from outlast.rooms.watch.proto.records import Damage
+    from outlast.rooms.watch.proto.visibility import Step, Visibility
 
 STDIN: Final = "-"
 MRT_RATIO_MAX: Final = 200  # tables of the early years are packed to a sixtieth by bzip2
 MRT_MIN_MAX_BYTES: Final = 1 << 28
 MRT_STDIN_MAX_BYTES: Final = 1 << 34
+MRT_KEYS: Final = ("records", "announced", "withdrawn", "prefixes")
+GEOIP: Final = Path("/usr/share/tor")  # where Debian's tor-geoipdb puts it
+GEOIP_MAX_BYTES: Final = 1 << 26
 LAYERS: Final = ("dns", "tcp", "tls", "http", "throttled")
 ROWS_AT_ONCE: Final = 500
 """A table is set in blocks of so many rows: a file may have millions."""
@@ -50,17 +54,64 @@ def watch() -> None:
 @app.command()
 def mrt(
     file: Annotated[str, typer.Argument(metavar="FILE", help="gz, bz2 or plain; - reads standard input.")],
+    country: Annotated[
+        str | None, typer.Option("--country", metavar="CC", help="Its visible prefixes over time, by tor-geoipdb.")
+    ] = None,
 ) -> None:
     """Count what a file of a route collector announces and withdraws."""
     from outlast.rooms.watch.io.files import pieces
     from outlast.rooms.watch.proto.mrt import summarise
 
+    seen = None if country is None else _visibility(country)
     with _mrt_file(file) as source:
-        summary = summarise(pieces(source))
-    counts = {name: getattr(summary, name) for name in ("records", "announced", "withdrawn", "prefixes")}
-    show(counts, lambda counts: table(tuple(name.upper() for name in counts), [tuple(counts.values())]))
+        summary = summarise(pieces(source), None if seen is None else seen.take)
+    counts: dict[str, Any] = {name: getattr(summary, name) for name in MRT_KEYS}
+    if country is not None and seen is not None:
+        counts["country"] = country.upper()
+        counts["series"] = [_step(step) for step in seen.steps()]
+    show(counts, _mrt_lines)
     if summary.damage is not None:
         raise ProtocolError(f"{summary.damage}; what could be read is counted")
+
+
+def _visibility(country: str) -> Visibility:
+    from outlast.rooms.watch.io.files import lines, open_capped
+    from outlast.rooms.watch.proto.geoip import read_ranges
+    from outlast.rooms.watch.proto.visibility import Visibility
+
+    if len(country) != 2 or not country.isascii() or not country.isalpha():
+        raise UsageError("--country takes two letters, such as BY")
+    ranges = []
+    for name, ipv6 in (("geoip", False), ("geoip6", True)):
+        if not (GEOIP / name).is_file():
+            raise NotFoundError("the ranges of countries are not here: apt install tor-geoipdb")
+        with open_capped(GEOIP / name, GEOIP_MAX_BYTES) as source:
+            ranges.append(read_ranges(lines(source), country, ipv6=ipv6))
+    if not any(map(len, ranges)):
+        raise NotFoundError(f"no range of addresses belongs to {country.upper()}")
+    return Visibility(*ranges)
+
+
+def _step(step: Step) -> dict[str, Any]:
+    from outlast.rooms.watch.proto.series import iso
+
+    return {
+        "time": iso(step.t_s),
+        "prefixes": step.prefixes if step.heard else None,
+        "slash24s": step.slash24s if step.heard else None,
+        "announced": step.announced,
+        "withdrawn": step.withdrawn,
+    }
+
+
+def _mrt_lines(counts: dict[str, Any]) -> Iterator[str]:
+    yield from table(tuple(name.upper() for name in MRT_KEYS), [tuple(counts[name] for name in MRT_KEYS)])
+    if "series" in counts:
+        yield f"Visible of {counts['country']}, as far as this file tells:"
+        yield from table(
+            ("TIME", "PREFIXES", "/24S", "ANNOUNCED", "WITHDRAWN"),
+            (["-" if value is None else value for value in step.values()] for step in counts["series"]),
+        )
 
 
 @app.command()

@@ -152,9 +152,7 @@ def prefix_text(prefix: int, *, ipv6: bool = False) -> str:
 
 def prefix_start(prefix: int, *, ipv6: bool = False) -> tuple[int, int]:
     """(length in bits, first address as an int) of a prefix."""
-    octets = 0
-    while prefix >> (8 * octets) > (128 if ipv6 else 32) or (prefix >> (8 * octets)) + 7 >> 3 != octets:
-        octets += 1
+    octets = max((prefix.bit_length() + 7) // 8 - 1, 0)  # behind the length, which is 0 for the default route alone
     bits = prefix >> (8 * octets)
     return bits, (prefix & ((1 << 8 * octets) - 1)) << ((128 if ipv6 else 32) - 8 * octets)
 
@@ -457,14 +455,16 @@ class Reader:
             yield Update(at_s, 0, peers[index], came, _NONE, came6, _NONE, attributes, ids, originated_s)
 
 
-def summarise(pieces: Iterable[bytes]) -> Summary:
-    """Count what an unpacked file holds; memory grows with the distinct prefixes alone."""
+def summarise(pieces: Iterable[bytes], also: Callable[[Update], None] | None = None) -> Summary:
+    """Count what an unpacked file holds, and show ``also`` each update; memory grows with the distinct prefixes."""
     reader = Reader()
     announced = withdrawn = 0
     seen: set[int] = set()
     seen6: set[int] = set()
     add, add6 = seen.update, seen6.update
     for update in reader.updates(pieces):
+        if also is not None:
+            also(update)
         if came := update.announced:
             announced += len(came)
             add(came)

@@ -28,7 +28,7 @@ SERIES_MAX: Final = 20_000
 NAME_MAX: Final = 200
 _EARLIEST_S: Final = 631_152_000  # 1990: no series of the internet is older
 _LATEST_S: Final = 4_102_444_800  # 2100
-_EPOCH = re.compile(r"-?\d{1,12}(?:\.\d{1,9})?\Z")
+_EPOCH = re.compile(r"\d{1,14}(?:\.\d{1,9})?\Z")
 _LAYOUTS: Final = ("%d-%b-%Y %H:%M:%S", "%d-%b-%Y %H:%M", "%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M:%S")
 
 
@@ -94,8 +94,11 @@ def on_own_grid(rows: Sequence[Point]) -> list[Point]:
     """The sorted rows of a series on the grid that its own values show.
 
     A table of several signals has the rows of its quickest one; in a slower one's column most rows are empty and not
-    missing. The step is the commonest gap between values; rows of None between two steps are left out.
+    missing. The step is the commonest gap between values; rows of None between two steps are left out. Rows that have
+    a step already stay as they are.
     """
+    if not rows or rows[0].step_s:
+        return list(rows)
     present = [row.t_s for row in rows if row.value is not None]
     gaps = Counter(later - earlier for earlier, later in pairwise(present))
     if not gaps:
@@ -103,9 +106,7 @@ def on_own_grid(rows: Sequence[Point]) -> list[Point]:
     step_s = max(gaps, key=lambda gap: (gaps[gap], -gap))
     phase = Counter(at % step_s for at in present).most_common(1)[0][0]
     return [
-        row
-        if row.step_s == step_s
-        else Point(row.source, row.entity, row.signal, row.t_s, row.value, step_s, row.fetched_at, row.sha256)
+        Point(row.source, row.entity, row.signal, row.t_s, row.value, step_s, row.fetched_at, row.sha256)
         for row in rows
         if row.value is not None or row.t_s % step_s == phase
     ]

@@ -11,6 +11,7 @@ import asyncio
 import base64
 import copy
 import json
+import math
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -105,7 +106,7 @@ from outlast.kernel.space import GENESIS, SpaceBody, make_closed_genesis, make_g
 from outlast.kernel.steps import Close, CutOff, Event, LinkClosed, LocalAppended, MessageArrived, Stopping, Tick
 from outlast.rooms.carry import ROOM
 from outlast.rooms.carry.entries import DEVICE, HIDE, POST, TEXT, ChannelDevice, Hide, Post, Text
-from outlast.rooms.watch.proto import mrt
+from outlast.rooms.watch.proto import fusion, mrt, recognise, series
 from outlast.testing import Meeting, MemoryLink, MemoryShelf, Place, Town
 from tests.unit.rooms.watch import mrt_files
 
@@ -1446,6 +1447,29 @@ def read_routes(data: bytes) -> str | None:
     return summary.damage
 
 
+def series_files() -> Iterable[bytes]:
+    """A file of each format of series."""
+    day = [f"2026-01-{1 + hour // 24:02d} {hour % 24:02d}:00:00" for hour in range(100)]
+    ioda = {"entityType": "country", "entityCode": "IR", "datasource": "bgp", "from": 1_767_225_600, "step": 3600}
+    yield "\n".join(["Time (UTC),BGP,Mozilla", *(f"{at},{99 if at < day[80] else 3}," for at in day)]).encode()
+    yield json.dumps({"data": [[ioda | {"values": [*range(9), None]}]]}).encode()
+    yield b"# Tor\ndate,country,users,lower,upper,frac\n2020-08-08,by,5000,4000,6000,70\n2020-08-09,by,8000,,,70\n"
+    yield b'{"v":0,"result":[{"measurement_start_day":"2021-07-09","ok_count":70,"measurement_count":105}]}'
+    yield b"measurement_start_day,ok_count,measurement_count\n2021-07-09,70,105\n"
+    yield b"iso,name_1,name_2,time_e,connectivity\nIRN,Fars,Shiraz,1573941600,4\nIRN,Fars,Lar,1573941600,90\n"
+
+
+def read_one_series(data: bytes) -> str | None:
+    """A file of a series: missing is never below 0, and alarms follow one another."""
+    points = recognise.read_series(data.splitlines(), series.Origin("fuzz"))
+    assert all(point.value is None or point.value >= 0 for point in points)
+    for report in fusion.detect(points, regions=True):
+        edges = [edge for alarm in report.alarms for edge in (alarm.start_s, alarm.end_s)]
+        assert None not in edges[:-1]
+        assert edges == sorted(edges, key=lambda edge: math.inf if edge is None else edge)
+    return None
+
+
 TARGETS = (
     Target(
         "entry header",
@@ -1584,5 +1608,6 @@ TARGETS = (
         2,
     ),
     Target("file of a route collector", route_files, run_with(read_routes), (), 8),
+    Target("file of a series", series_files, run_with(read_one_series), (ProtocolError,), 4),
 )
 """All decoders."""

@@ -122,7 +122,7 @@ def test_an_alarm_is_held_longer_than_the_history_is_long_and_ends_with_the_cut(
 
 
 def test_a_permanent_loss_stays_an_alarm_until_the_operator_accepts_the_level() -> None:
-    values: list[float | None] = [100.0] * 240 + [60.0] * 600
+    values = [100.0] * 240 + [60.0] * 600
     rows = steady(values)
     machine, changes = run(rows)
     assert len(raised(changes)) == 1
@@ -193,7 +193,7 @@ def test_nothing_is_judged_in_the_first_day() -> None:
 
 def test_one_grain_of_a_coarse_scale_is_no_news() -> None:
     rng = random.Random(5)
-    coarse: list[float | None] = [rng.choice([100.0, 100.0, 100.0, 90.0]) for _ in range(240)]
+    coarse = [rng.choice([100.0, 100.0, 100.0, 90.0]) for _ in range(240)]
     machine, changes = run(steady([*coarse, *[80.0] * 2, *coarse]))
     assert changes == []
     assert machine.state is State.NORMAL

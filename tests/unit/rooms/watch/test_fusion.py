@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 
 import pytest
@@ -28,8 +29,8 @@ CUT = 200
 """The hour in which something happens in these stories."""
 
 
-def series(signal: str, after: list[float | None], level: float = 100.0, entity: str = "XX") -> list[Point]:
-    values: list[float | None] = [level] * CUT + after
+def series(signal: str, after: Sequence[float | None], level: float = 100.0, entity: str = "XX") -> list[Point]:
+    values = [*[level] * CUT, *after]
     return [Point("made", entity, signal, BEGIN_S + at * HOUR_S, value, HOUR_S) for at, value in enumerate(values)]
 
 
@@ -47,8 +48,8 @@ def state_after(*several: list[Point]) -> State:
     return nation.state
 
 
-GONE: list[float | None] = [3.0] * 20
-WELL: list[float | None] = [100.0] * 20
+GONE = [3.0] * 20
+WELL = [100.0] * 20
 
 
 def test_routes_up_and_traffic_down_is_told_from_a_blackout() -> None:
@@ -86,14 +87,14 @@ def test_the_country_begins_with_the_first_signal_and_ends_with_the_last() -> No
 
 
 def test_one_signal_that_never_returns_does_not_hide_that_it_is_restored_unless_it_speaks() -> None:
-    back: list[float | None] = [3.0] * 20 + [100.0] * 20
+    back = [3.0] * 20 + [100.0] * 20
     lost: list[float | None] = [3.0] + [None] * 39
     assert state_after(series("ping-slash24", back), series("telescope", lost)) is State.NORMAL
     assert state_after(series("ping-slash24", back), series("google", [3.0] * 40)) is State.BLACKOUT
 
 
 def test_restoring_is_when_all_have_half_of_their_loss_back() -> None:
-    half: list[float | None] = [3.0] * 20 + [60.0] * 20
+    half = [3.0] * 20 + [60.0] * 20
     assert state_after(series("ping-slash24", half), series("google", half)) is State.RESTORING
     assert state_after(series("ping-slash24", half), series("google", [3.0] * 40)) is State.BLACKOUT
 
@@ -135,7 +136,6 @@ def test_the_operator_s_word_ends_an_alarm() -> None:
         nation.step([point])
     assert nation.state is State.DEGRADED
     nation.accept(BEGIN_S + 300 * HOUR_S, "ping-slash24")
-    assert nation.state is State.NORMAL
     (fused, own) = nation.reports()
     assert fused.alarms[0].end_s == own.alarms[0].end_s == BEGIN_S + 300 * HOUR_S
     assert any("operator" in line for line in own.alarms[0].evidence)
@@ -149,7 +149,7 @@ def test_hints_need_their_course_and_say_on_what_they_rest() -> None:
     ordered = hint_of(country(series("ping-slash24", [3.0] * 40), series("bgp", [98.0] * 40)))
     assert "ordered" in ordered
     assert "routes stayed up" in ordered
-    climbing: list[float | None] = [40.0, 15.0, 10.0, 12.0, *[15.0 + 4 * at for at in range(22)], *WELL]
+    climbing = [40.0, 15.0, 10.0, 12.0, *[15.0 + 4 * at for at in range(22)], *WELL]
     power = hint_of(
         country(
             series("ping-slash24", climbing), series("bgp", [60.0, 40.0, *[50.0 + 3 * at for at in range(17)], *WELL])

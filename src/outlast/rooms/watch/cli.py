@@ -391,6 +391,44 @@ def probe(
             show(row, partial(_probe_lines, done, verdict.evidence))
 
 
+@app.command("serve-control")
+def serve_control(
+    listen: Annotated[
+        str, typer.Option("--listen", metavar="HOST:PORT", help="Where probes ask; port 0 picks one.")
+    ] = "127.0.0.1:0",
+    certificate: Annotated[
+        Path | None, typer.Option("--certificate", metavar="FILE", help="Chain in PEM: https.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="Its key in PEM.")] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option("--allow-network", metavar="CIDR", help="A network of your own that probes may have looked at."),
+    ] = None,
+) -> None:
+    """Look at sites from here for probes elsewhere that know the token: OONI's test helper protocol."""
+    from ipaddress import ip_network
+
+    from outlast.rooms.watch.io.consent import control_token, token_file
+    from outlast.rooms.watch.io.control import listener, serve
+    from outlast.rooms.watch.io.probe import split_address
+
+    try:
+        networks = [ip_network(one) for one in allow or ()]
+        host, port = split_address(listen, 0)
+    except ValueError:
+        raise UsageError("write --listen HOST:PORT and --allow-network ADDRESS/BITS") from None
+    if (certificate is None) != (key is None):
+        raise UsageError("a certificate needs its key: --certificate FILE --key FILE")
+    home = terminal().home
+    token = control_token(home)
+    socket = listener(host, port)
+    scheme = "https" if certificate else "http"
+    place = f"[{host}]" if ":" in host else host
+    answer = {"control": f"{scheme}://{place}:{socket.getsockname()[1]}/", "token_file": str(token_file(home))}
+    show(answer, lambda one: [f"control     {one['control']}", f"token file  {one['token_file']}"])
+    serve(socket, token, networks, (certificate, key) if certificate and key else None)
+
+
 def _probe_lines(measured: dict[str, Any], evidence: Sequence[str], row: dict[str, Any]) -> Iterator[str]:
     from outlast.rooms.watch.io.run import lines
 

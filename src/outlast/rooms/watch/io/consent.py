@@ -49,7 +49,7 @@ def withdraw(home: Path) -> None:
 
 def control_token(home: Path) -> str:
     """The word by which those who may ask this node's control are known: made when it is first needed."""
-    file = _folder(home) / "control-token"
+    file = token_file(home)
     try:
         return read_token(file)
     except UsageError:
@@ -58,6 +58,11 @@ def control_token(home: Path) -> str:
     token = secrets.token_urlsafe(TOKEN_BYTES)
     _write(home, file.name, token + "\n")
     return token
+
+
+def token_file(home: Path) -> Path:
+    """Where that word stands."""
+    return _folder(home) / "control-token"
 
 
 def read_token(file: Path) -> str:

@@ -53,6 +53,7 @@ from outlast.rooms.watch.proto.web_connectivity import SLOT_S, Json, measurement
 
 READ_BYTES: Final = 1 << 16
 CONTROL_MAX_BYTES: Final = 1 << 20
+SPEED_MAX_BYTES: Final = 1 << 22
 FIRST_BYTES: Final = 1 << 11
 """So much of what a TLS server says first is looked at when the handshake fails."""
 REPLIES_MAX: Final = 16
@@ -396,7 +397,7 @@ class Hands:
         failure: str | None = None
         url = self._whom()
         url = parse_url(f"{url.scheme}://{url.origin}/speed")
-        exchange = Exchange()
+        exchange = Exchange(SPEED_MAX_BYTES)
         try:
             async with asyncio.timeout(self._patience.fetch_s):
                 wire = await self._wire_to(url)
@@ -433,7 +434,8 @@ class Hands:
         wire: _Wire | None = None
         for ip in found:
             try:
-                wire = await self._dial(ip, url.port)
+                async with asyncio.timeout(self._patience.connect_s):
+                    wire = await self._dial(ip, url.port)
                 break
             except OSError:
                 if ip == found[-1]:
@@ -480,6 +482,8 @@ class _Slots:
 
     def count(self, size: int) -> None:
         """So many came just now."""
+        if size == 0:
+            return
         self.total += size
         now = self.clock()
         if now >= self.due:
@@ -532,22 +536,25 @@ class _Wire:
     async def receive(self, exchange: Exchange, slots: _Slots | None) -> None:
         """Feed an exchange until it is done."""
         while not exchange.done:
-            data = await self._read()
-            if slots is not None and data:
-                slots.count(len(data))
-            exchange.feed(data)
+            exchange.feed(await self._read(slots))
 
-    async def _read(self) -> bytes:
+    async def _read(self, slots: _Slots | None) -> bytes:
         if self.tls is None:
-            return await asyncio.get_running_loop().sock_recv(self._sock, READ_BYTES)
+            data = await self._receive()
+            if slots is not None:
+                slots.count(len(data))
+            return data
         while True:
             try:
                 return self.tls.read(READ_BYTES)
             except ssl.SSLWantReadError:
+                # Counted as they come: TLS hands them out by records of up to 16 KiB.
                 try:
-                    await self._fill()
+                    came = await self._fill()
                 except _End:
                     return b""
+                if slots is not None:
+                    slots.count(came)
             except ssl.SSLZeroReturnError:
                 return b""
 
@@ -557,14 +564,18 @@ class _Wire:
             self.io.append(("write", self._clock(), len(data)))
             await asyncio.get_running_loop().sock_sendall(self._sock, data)
 
-    async def _fill(self) -> None:
-        data = await asyncio.get_running_loop().sock_recv(self._sock, READ_BYTES)
+    async def _receive(self) -> bytes:
+        return await asyncio.get_running_loop().sock_recv(self._sock, READ_BYTES)
+
+    async def _fill(self) -> int:
+        data = await self._receive()
         if not data:
             raise _End
         if self.tls is not None and len(self.first) < FIRST_BYTES:
             self.io.append(("read", self._clock(), len(data)))
             self.first += data[:FIRST_BYTES]
         self._in.write(data)
+        return len(data)
 
 
 async def getaddrinfo(host: str) -> tuple[tuple[str, ...], str | None]:

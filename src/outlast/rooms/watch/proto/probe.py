@@ -12,9 +12,9 @@ Times are seconds since the probe began.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, Final, assert_never
 
 from outlast.errors import UsageError
@@ -40,6 +40,7 @@ _FIRST_ID: Final = {
     "quic": 60001,
     "sni": 70001,
 }
+Network = IPv4Network | IPv6Network
 SPEED_ID: Final = 80001
 CONTROL_ID: Final = 90001
 
@@ -48,7 +49,9 @@ CONTROL_ID: Final = 90001
 class Settings:
     """What to measure with: resolvers as ``IP:PORT``, a DoH URL, whether there is a control, and whether QUIC is tried.
 
-    ``listen_s`` is for how long forged and true replies are waited for after the first one.
+    ``listen_s`` is for how long forged and true replies are waited for after the first one. ``named`` are addresses of
+    the URL's host that somebody else found, ``isolate`` whether filtering by name is looked for where TLS failed.
+    Addresses of ``allowed`` networks may be reached although they are not public, those in ``refused`` never.
     """
 
     resolvers: tuple[str, ...] = ()
@@ -56,6 +59,10 @@ class Settings:
     control: bool = False
     quic: bool = True
     listen_s: float = 2.5
+    named: tuple[str, ...] = ()
+    isolate: bool = True
+    allowed: tuple[Network, ...] = ()
+    refused: frozenset[str] = frozenset()
 
 
 # ---- commands ----
@@ -288,6 +295,7 @@ class Probe:
         self.redirect_failure: str | None = None
         self.finished = False
         self._depth = _Depth(url, 0)
+        self._typed = {url.host} if is_address(url.host) else set[str]()
         self._pending: dict[int, Command] = {}
         self._tags: dict[int, tuple[str, ...]] = {}
         self._urls: dict[int, Url] = {}
@@ -343,6 +351,8 @@ class Probe:
             depth.system.append(url.host)
             self._looking = False
             return self._reach()
+        if number == 0:
+            depth.others += self.settings.named
         tag = f"depth={number}"
         listen_s = self.settings.listen_s if number == 0 else 0.0
         out = [self._begin(Lookup(self._id("getaddrinfo"), url.host), "classic", tag)]
@@ -454,7 +464,7 @@ class Probe:
         self._extra = True
         out: list[Command] = []
         failed = [one for one in self._endpoints.values() if one.state == "failed" and not is_address(one.url.host)]
-        for one in failed[:SNI_ADDRESSES_MAX]:
+        for one in failed[:SNI_ADDRESSES_MAX] if self.settings.isolate else ():
             for name in (one.url.host, NEUTRAL_NAME, None):
                 shake = Handshake(0, name, verify=False)
                 out.append(self._connect(replace(one, classic=False, fetch=False, state="connecting", sni=shake)))
@@ -469,7 +479,9 @@ class Probe:
         One that is not public is only when the operator wrote it: no reply and no redirect sends the probe into the
         operator's own network.
         """
-        return is_public(ip) or ip == self.url.host
+        if ip in self.settings.refused:
+            return False
+        return is_public(ip, self.settings.allowed) or ip in self._typed
 
     def _id(self, kind: str | int) -> int:
         self._next_id[kind] += 1
@@ -498,9 +510,11 @@ def is_address(text: str) -> bool:
     return True
 
 
-def is_public(text: str) -> bool:
-    """Whether an IP address is one of the public internet, also the IPv4 address within an IPv6 one."""
+def is_public(text: str, allowed: Sequence[Network] = ()) -> bool:
+    """Whether an IP address is one of the public internet, also the IPv4 address within an IPv6 one, or allowed."""
     ip = ip_address(text)
+    if any(ip in network for network in allowed):
+        return True
     if ip.version == 6:
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
         if inner:

@@ -5,9 +5,9 @@ is not named, cookies are ``[scrubbed]``, and so are the operator's own addresse
 ``publishable`` takes the pages' texts out as well.
 
 Besides OONI's keys: ``x_sni_handshakes`` (TLS with another name or none to an address that failed with the real one),
-``x_quic_initial`` (what came back to an Initial). How fast the page came stands in ``network_events``, in slots of
-250 ms; how fast bytes of the control came then, for comparison, in such with the tag ``control``. OONI's ``blocking``
-and ``accessible`` are left null: the verdict is the classifier's.
+``x_quic_initial`` (what came back to an Initial) and ``x_throttling`` (bytes received in all, in slots of 250 ms, of
+the page and of the control for comparison). OONI's ``blocking`` and ``accessible`` are left null: the verdict is the
+classifier's.
 """
 
 from __future__ import annotations
@@ -123,6 +123,7 @@ def collect(steps: Sequence[Done]) -> Json:
             "x_quic_initial",
         )
     }
+    throttling: Json = {"slot_s": SLOT_S, "target": [], "control": []}
     for step in steps:
         base = _base(step)
         match step.command, step.event:
@@ -146,17 +147,20 @@ def collect(steps: Sequence[Done]) -> Json:
             case Fetch() as command, Fetched() as event:
                 address = _address(steps, command.id)
                 lists["requests"].append(_request(base, address, command, event))
-                lists["network_events"] += _speed(base, address, event.slots)
+                lists["network_events"] += [
+                    _net(base, "bytes_received_cumulative", t, address, num_bytes=size) for t, size in event.slots
+                ]
+                throttling["target"] = [list(slot) for slot in event.slots]
             case SendInitial() as command, InitialAnswered() as event:
                 answer = {"answer": event.answer, "versions": [f"{version:08x}" for version in event.versions]}
                 address = endpoint(command.ip, command.port)
                 asked = {"address": address, "failure": event.failure, "server_name": command.server_name or ""}
                 lists["x_quic_initial"].append(base | asked | answer)
             case _, SpeedMeasured() as event:
-                lists["network_events"] += _speed(base, "", event.slots)
+                throttling["control"] = [list(slot) for slot in event.slots]
             case _:
                 pass
-    return dict(lists)
+    return lists | {"x_throttling": throttling}
 
 
 def scrub(value: Any, own_addresses: Iterable[str]) -> Any:
@@ -308,10 +312,6 @@ def _net(
     event: Json = base | {"failure": failure, "operation": operation, "t": t}
     event |= {"address": address, "proto": "tcp"} if address else {}
     return event | ({"num_bytes": num_bytes} if num_bytes else {})
-
-
-def _speed(base: Json, address: str, slots: Sequence[tuple[float, int]]) -> list[Json]:
-    return [_net(base, "bytes_received_cumulative", t, address, num_bytes=size) for t, size in slots]
 
 
 def _address(steps: Sequence[Done], id: int) -> str:

@@ -1,0 +1,130 @@
+"""The control's server: looks at sites for probes that know its word, and gives them bytes to compare speeds with."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import ifaddr
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from outlast.errors import StorageError, UsageError
+from outlast.rooms.watch.io.probe import Hands, Patience
+from outlast.rooms.watch.proto.control import REQUEST_MAX_BYTES, ControlError, Rate, answer, read_request
+from outlast.rooms.watch.proto.probe import Network, Probe
+
+LOOKS_AT_ONCE: Final = 8
+CONNECTIONS_MAX: Final = 64
+REQUEST_S: Final = 10.0
+PATIENCE: Final = Patience(lookup_s=8.0, connect_s=8.0, tls_s=8.0, fetch_s=15.0)
+LOOK_S: Final = 40.0
+SPEED_CHUNK_BYTES: Final = 128 * 1024
+SPEED_CHUNKS: Final = 8
+SPEED_EVERY_S: Final = 0.25
+"""4 Mbit/s for two seconds: throttled lines have a tenth of that, and a small control can bear it."""
+
+
+def control_app(token: str, allowed: Sequence[Network] = ()) -> Starlette:
+    """The application: POST / is OONI's test helper, GET /speed the bytes. ``token`` is asked for at both."""
+    looks = asyncio.Semaphore(LOOKS_AT_ONCE)
+    rate = Rate()
+
+    def refusal(request: Request) -> Response | None:
+        word = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(word.encode("latin-1"), token.encode()):
+            return JSONResponse({"error": "the control's token is missing or wrong"}, 401)
+        who = request.client.host if request.client else ""
+        if not rate.allows(who, time.monotonic()):
+            return JSONResponse({"error": "too many requests: wait a little"}, 429)
+        return None
+
+    async def look(request: Request) -> Response:
+        if refused := refusal(request):
+            return refused
+        try:
+            async with asyncio.timeout(REQUEST_S):
+                asked = read_request(await _body(request), allowed)
+        except ControlError as error:
+            return JSONResponse({"error": str(error)}, error.status)
+        except (ClientDisconnect, TimeoutError):
+            return Response(status_code=408)
+        async with looks:
+            machine = Probe(asked.url, asked.settings(allowed, own_addresses()))
+            async with Hands(PATIENCE, None) as hands:
+                hands.take(machine.start())
+                try:
+                    async with asyncio.timeout(LOOK_S):
+                        while not machine.finished:
+                            hands.take(machine.handle(await hands.events.get()))
+                except TimeoutError:
+                    pass  # what was seen until now is the answer
+        return JSONResponse(answer(machine))
+
+    async def speed(request: Request) -> Response:
+        if refused := refusal(request):
+            return refused
+        return StreamingResponse(_paced(looks), media_type="application/octet-stream")
+
+    return Starlette(routes=[Route("/", look, methods=["POST"]), Route("/speed", speed)])
+
+
+def serve(
+    listen: socket.socket, token: str, allowed: Sequence[Network] = (), certificate: tuple[Path, Path] | None = None
+) -> None:
+    """Serve until a signal ends it; ``certificate`` is a chain and its key, in PEM."""
+    config = uvicorn.Config(
+        control_app(token, allowed),
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        timeout_keep_alive=5,
+        limit_concurrency=CONNECTIONS_MAX,
+        ssl_certfile=str(certificate[0]) if certificate else None,
+        ssl_keyfile=str(certificate[1]) if certificate else None,
+    )
+    try:
+        config.load()
+    except (ssl.SSLError, OSError) as error:
+        raise StorageError(f"the certificate or its key cannot be read: {error.strerror or error}") from None
+    uvicorn.Server(config).run(sockets=[listen])
+
+
+def listener(host: str, port: int) -> socket.socket:
+    """A listening socket; raises UsageError when the address cannot be had."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=CONNECTIONS_MAX)
+    except OSError as error:
+        raise UsageError(f"cannot listen at {host} port {port}: {error.strerror}") from None
+
+
+def own_addresses() -> list[str]:
+    """The addresses of this computer's interfaces."""
+    found = [ip.ip for adapter in ifaddr.get_adapters() for ip in adapter.ips]
+    return [ip if isinstance(ip, str) else ip[0] for ip in found]
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > REQUEST_MAX_BYTES:
+            raise ControlError("this request is too long")
+    return bytes(body)
+
+
+async def _paced(looks: asyncio.Semaphore) -> AsyncIterator[bytes]:
+    async with looks:
+        for _ in range(SPEED_CHUNKS):
+            yield bytes(SPEED_CHUNK_BYTES)
+            await asyncio.sleep(SPEED_EVERY_S)

@@ -1,0 +1,131 @@
+"""Each kind of censorship, by a real probe in a country that does it, with the verdict that must come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from outlast.rooms.watch.proto.classify import classify
+from outlast.rooms.watch.proto.measurement import from_object
+from tests.rooms.watch.country import BLOCK_PAGE, DOMESTIC, HOME, SITES, Country, country
+
+pytestmark = pytest.mark.serial
+
+FINE = {"dns": "ok", "tcp": "ok", "tls": "ok", "http": "ok", "throttled": "unknown"}
+# What is done to each site: blocking, accessible, and the layers that are not fine.
+VERDICTS: dict[str, tuple[Any, bool, dict[str, str]]] = {
+    "https://free.example.net/": (False, True, {}),
+    "https://forged.example.net/": ("dns", False, {"dns": "blocked"}),
+    "https://sni.example.net/": ("http-failure", False, {"tls": "blocked", "http": "unknown"}),
+    "http://hijacked.example.net/": ("dns", False, {"dns": "blocked", "http": "blocked"}),
+    "http://redirected.example.net/": ("http-diff", False, {"http": "blocked"}),
+    "https://dropped.example.net/": ("tcp_ip", False, {"tcp": "blocked", "tls": "unknown", "http": "unknown"}),
+    "https://slow.example.net/": (False, True, {"throttled": "blocked"}),
+    "https://intercepted.example.net/": ("http-failure", False, {"tls": "blocked", "http": "unknown"}),
+}
+
+
+@pytest.fixture(scope="module")
+def nation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Country]:
+    with country(tmp_path_factory.mktemp("country")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def run(nation: Country) -> tuple[dict[str, Any], dict[str, Any], tuple[int, int]]:
+    """One run over all sites: rows and measurements by input, and the packets that left home."""
+    before = nation.counted()
+    said, written = nation.probe(*VERDICTS)
+    after = nation.counted()
+    rows, measurements = ({one["input"]: one for one in each} for each in (said, written))
+    return rows, measurements, (after[0] - before[0], after[1] - before[1])
+
+
+@pytest.mark.parametrize("url", VERDICTS)
+def test_each_kind_of_censorship_is_recognised_and_none_is_seen_where_there_is_none(url: str, run: Any) -> None:
+    blocking, accessible, layers = VERDICTS[url]
+    row = run[0][url]
+    assert (row["blocking"], row["accessible"], row["layers"]) == (blocking, accessible, FINE | layers)
+    assert (row["control"], row["fingerprint"]) == ("ok", None)
+
+
+def test_what_was_written_without_pages_texts_gives_the_same_verdict(run: Any) -> None:
+    rows, measurements, _ = run
+    for url, measured in measurements.items():
+        verdict = classify(from_object(measured))
+        assert (verdict.blocking, verdict.accessible) == (rows[url]["blocking"], rows[url]["accessible"])
+        for request in measured["test_keys"]["requests"]:
+            assert "quick brown" not in request["response"]["body"]
+
+
+def test_packets_go_to_the_targets_the_resolvers_and_the_control_alone(run: Any) -> None:
+    ours, all_of_them = run[2]
+    assert ours == all_of_them > 100
+
+
+def test_nothing_that_is_written_names_the_operator(run: Any) -> None:
+    for measured in run[1].values():
+        assert HOME not in repr(measured)
+        assert measured["probe_ip"] == "127.0.0.1"
+
+
+def test_the_forged_reply_is_there_and_the_true_one_that_came_after_it(run: Any) -> None:
+    keys = run[1]["https://forged.example.net/"]["test_keys"]
+    first = [one for one in keys["queries"] if one["engine"] == "udp" and one["query_type"] == "A"]
+    later = [one for one in keys["x_dns_duplicate_responses"] if one["query_type"] == "A"]
+    assert {one["answers"][0]["ipv4"] for one in first} == {DOMESTIC}
+    assert {one["answers"][0]["ipv4"] for one in later} == {SITES["forged"]}
+
+
+def test_filtering_by_name_shows_in_the_names_that_pass(run: Any) -> None:
+    keys = run[1]["https://sni.example.net/"]["test_keys"]
+    passed = {one["server_name"]: one["failure"] for one in keys["x_sni_handshakes"]}
+    assert passed == {"sni.example.net": "connection_reset", "example.org": None, "": None}
+    assert [one["answer"] for one in keys["x_quic_initial"]] == ["initial"]
+
+
+def test_an_intercepted_handshake_keeps_the_foreign_certificate(run: Any) -> None:
+    from base64 import b64decode
+
+    from cryptography.x509 import load_der_x509_certificate
+
+    keys = run[1]["https://intercepted.example.net/"]["test_keys"]
+    assert [one["failure"] for one in keys["tls_handshakes"]] == ["ssl_unknown_authority"]
+    [kept] = [one for one in keys["x_sni_handshakes"] if one["server_name"] == "intercepted.example.net"]
+    certificate = load_der_x509_certificate(b64decode(kept["peer_certificates"][0]["data"]))
+    assert certificate.issuer.rfc4514_string() == "CN=Ministry"
+
+
+def test_without_a_control_a_valid_certificate_is_the_only_witness(nation: Country) -> None:
+    said, _ = nation.probe("https://free.example.net/", "https://sni.example.net/", control=False)
+    rows = {one["input"]: one for one in said}
+    assert {one["control"] for one in said} == {"none"}
+    free, blocked = rows["https://free.example.net/"], rows["https://sni.example.net/"]
+    assert (free["blocking"], free["accessible"]) == (False, True)
+    assert (blocked["blocking"], blocked["accessible"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("rules", "state", "domestic"),
+    [
+        ([f"ip daddr != {{ 5.22.200.1, {DOMESTIC}, {BLOCK_PAGE} }} drop"], "whitelist", True),
+        (["ip daddr != 5.22.200.1 drop", "udp dport 53 drop"], "blackout", None),
+    ],
+    ids=["whitelist", "total cut"],
+)
+def test_a_cut_of_the_country_is_told_from_a_blocked_site(
+    nation: Country, rules: list[str], state: str, domestic: bool | None
+) -> None:
+    nation.cut(*rules)
+    try:
+        said, _ = nation.probe("https://free.example.net/", "--domestic", "https://domestic.example.net/")
+    finally:
+        nation.cut()
+    link = said.pop()
+    rows = {one["input"]: one for one in said}
+    assert link["link"] == state
+    assert rows["https://domestic.example.net/"]["accessible"] is domestic
+    assert rows["https://free.example.net/"]["accessible"] is None

@@ -366,6 +366,10 @@ def probe(
     doh: Annotated[
         str | None, typer.Option("--doh", metavar="URL", help="A DNS resolver to ask by HTTPS; off asks none.")
     ] = None,
+    domestic: Annotated[
+        list[str] | None,
+        typer.Option("--domestic", metavar="URL", help="A target within the country: tells a cut from a block."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Append the measurements, in OONI's format.")
     ] = None,
@@ -378,17 +382,22 @@ def probe(
     from outlast.rooms.watch.proto.measurement import from_object
     from outlast.rooms.watch.proto.web_connectivity import publishable
 
-    plan = run.plan(urls or [], list_, category or [], most, control, token_file, resolver, doh)
+    plan = run.plan(urls or [], list_, category or [], most, control, token_file, resolver, doh, domestic or [])
     _need_consent(agreed)
     for line in plan.remarks:
         say(line)
     known = _known_fingerprints(None)
+    seen = []
     with run.appending(out) as keep:
         for done in run.run_plan(plan):
+            if plan.domestic:
+                seen.append(done)
             keep(done if bodies else publishable(done))
             verdict = classified(from_object(done), known)
             row = _verdict(str(out) if out else STDIN, verdict) | {"control": run.control_state(done)}
             show(row, partial(_probe_lines, done, verdict.evidence))
+    if plan.domestic:
+        show(run.link_of(plan, seen), lambda link: [f"link  {link['link'] or 'unknown'}"])
 
 
 @app.command("serve-control")

@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from outlast.errors import StorageError, UsageError
 from outlast.rooms.watch.io.consent import read_token
 from outlast.rooms.watch.io.files import open_capped
+from outlast.rooms.watch.io.gateway import gateway_answers
 from outlast.rooms.watch.io.probe import Control, Patience, need_authorities, probe_url, split_address
+from outlast.rooms.watch.proto.fusion import Controls, own_state
 from outlast.rooms.watch.proto.http import Url, parse_url
 from outlast.rooms.watch.proto.probe import Settings, is_address
 from outlast.rooms.watch.proto.targets import read_targets
@@ -29,11 +33,12 @@ PATIENCE: Final = Patience()
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run probes, and with what; ``remarks`` are lines for the operator."""
+    """What a run probes, and with what: URLs, those of them in the country, and lines for the operator."""
 
     urls: tuple[Url, ...]
     settings: Settings
     control: Control | None
+    domestic: frozenset[str] = frozenset()
     remarks: tuple[str, ...] = ()
     patience: Patience = PATIENCE
 
@@ -47,9 +52,11 @@ def plan(
     token_file: Path | None = None,
     resolvers: Sequence[str] | None = None,
     doh: str | None = None,
+    domestic: Sequence[str] = (),
 ) -> Plan:
     """What a command asks for; raises UsageError, and what reading the list raises. Nothing is sent."""
-    named = [parse_url(url) for url in urls]
+    at_home = [parse_url(url) for url in domestic]
+    named = [*at_home, *(parse_url(url) for url in urls)]
     remarks = []
     if list_file is not None:
         with open_capped(list_file, LIST_MAX_BYTES) as source:
@@ -70,7 +77,7 @@ def plan(
     settings = Settings(resolvers=asked, doh=over_https, control=control is not None)
     helper = None if control is None else Control(parse_url(control), read_token(token_file) if token_file else "")
     need_authorities()
-    return Plan(tuple(named[:most]), settings, helper, tuple(remarks))
+    return Plan(tuple(named[:most]), settings, helper, frozenset(url.text for url in at_home), tuple(remarks))
 
 
 async def run_list(plan: Plan) -> AsyncIterator[Json]:
@@ -126,6 +133,26 @@ def appending(file: Path | None) -> Iterator[Callable[[Json], None]]:
 def encode(measured: Json) -> bytes:
     """A measurement as one line."""
     return json.dumps(measured, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
+
+
+def link_of(plan: Plan, measurements: Sequence[Json]) -> dict[str, Any]:
+    """What a run with domestic targets says of the link: a state of the design, or None, and what was reached."""
+    home = [_proved(one) for one in measurements if one["input"] in plan.domestic]
+    away = [_proved(one) for one in measurements if one["input"] not in plan.domestic]
+    away += [control_state(one) == "ok" for one in measurements if plan.control is not None]
+    reached = any(home) or any(away)
+    gateway = True if reached else asyncio.run(gateway_answers())
+    controls = Controls(gateway, any(home) if home else None, any(away) if away else None)
+    state = own_state(controls)
+    return {"link": state and state.value, **msgspec.structs.asdict(controls)}
+
+
+def _proved(measured: Json) -> bool:
+    """Whether the target itself was reached: its certificate says so, or without TLS that any page came."""
+    keys = measured["test_keys"]
+    if measured["input"].startswith("https:"):
+        return any(one["failure"] is None for one in keys["tls_handshakes"])
+    return any(one["failure"] is None for one in keys["requests"])
 
 
 def control_state(measured: Json) -> str:

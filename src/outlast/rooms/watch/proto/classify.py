@@ -166,7 +166,7 @@ def _said(one: Observation, analysis: Analysis) -> tuple[Blocking, bool | None] 
     if control is None:
         # The control saw no such step: in a redirect, or it was not reached.
         if one.control_http_failure is None:
-            return FINE if one.type is Step.DNS else UNKNOWN
+            return FINE if one.type is Step.DNS and one.tag_depth else UNKNOWN
         blocked = "http-failure" if one.type is Step.TCP else blocked
     elif control != SUCCESS or (one.failure == NO_ANSWER and one.control_dns_resolved_addrs == ()):
         return DOWN  # a control that resolved to nothing had no answer either, though it does not say so

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from outlast.errors import NotFoundError, ProtocolError, StorageError
 from outlast.rooms.watch.io.files import BUFFER_BYTES, open_capped, read_capped
@@ -16,6 +16,7 @@ UNPACKED_MAX_BYTES: Final = 4 << 30
 """So much may come out of a packed file; a plain one is read whatever its size, a record at a time."""
 STREAM_MAX_BYTES: Final = 16 << 30
 """Of standard input, which nobody can tell from a bomb by its size; more than that is read from a file."""
+DAMAGED_MAX: Final = 1000
 LISTS_MAX: Final = 16
 
 
@@ -34,16 +35,27 @@ def measurements(path: Path) -> Iterator[Measurement | Damage]:
 
 
 def measurements_in(source: BinaryIO) -> Iterator[Measurement | Damage]:
-    """The measurements of an open file, as ``measurements`` gives them."""
+    """The measurements of an open file, as ``measurements`` gives them.
+
+    Raises ProtocolError when more than DAMAGED_MAX are damaged and fewer are not: then it is no file of measurements.
+    """
+    good = damaged = 0
     for found in records(iter(lambda: source.read(BUFFER_BYTES), b"")):
-        if isinstance(found, Damage):
-            yield found
-            continue
-        line, data = found
-        try:
-            yield from_object(data)
-        except MeasurementError as error:
-            yield Damage(line, str(error))
+        one = found if isinstance(found, Damage) else _measurement(*found)
+        if isinstance(one, Damage):
+            damaged += 1
+            if damaged > max(DAMAGED_MAX, good):
+                raise ProtocolError(f"more than {damaged - 1} records are damaged: the rest was not read")
+        else:
+            good += 1
+        yield one
+
+
+def _measurement(line: int, data: dict[str, Any]) -> Measurement | Damage:
+    try:
+        return from_object(data)
+    except MeasurementError as error:
+        return Damage(line, str(error))
 
 
 def fingerprints(folder: Path) -> Fingerprints:

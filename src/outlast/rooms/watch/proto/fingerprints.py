@@ -24,9 +24,15 @@ import msgspec
 LIST_MAX_BYTES: Final = 16 << 20
 PATTERNS_MAX: Final = 20_000
 PATTERN_MAX_BYTES: Final = 4096
+EXPRESSIONS_MAX: Final = 200
 PIECES_MAX: Final = 16
-BODY_MAX_BYTES: Final = 1 << 20
-"""So much of a body is looked at: block pages are small, and OONI's probes keep less."""
+TEXTS_MAX: Final = 16
+PLACES_MAX: Final = 10_000
+"""So many places of a value an expression is tried at: a page that offers it more is not matched by it."""
+ALIKE_MAX: Final = 16
+"""So many patterns may share the four bytes by which they are looked for."""
+BODY_MAX_BYTES: Final = 1 << 19
+"""So much of a body is looked at, which is what OONI's probes keep of one."""
 HEADER_MAX_BYTES: Final = 4096
 FALSE_POSITIVE: Final = "fp"
 BLOCKING_SCOPES: Final = frozenset(("nat", "isp", "prod", "inst", "prov"))
@@ -111,16 +117,23 @@ class Fingerprints:
         """Take rows as ``read_list`` gives them, at most PATTERNS_MAX of them."""
         self.refused: list[Refused] = []
         taken: list[Fingerprint] = []
+        expressions = 0
         for number, row in enumerate(rows, 2):
-            if len(taken) == PATTERNS_MAX:
+            if len(taken) == PATTERNS_MAX or len(self.refused) == PATTERNS_MAX:
                 self.refused.append(Refused(number, f"there are more than {PATTERNS_MAX} patterns"))
                 break
             if isinstance(row, Refused):
                 self.refused.append(row)
+                continue
+            expressions += row.kind == "regexp"
+            if row.kind == "regexp" and expressions > EXPRESSIONS_MAX:
+                self.refused.append(Refused(number, f"there are more than {EXPRESSIONS_MAX} regular expressions"))
             else:
                 taken.append(row)
-        self._count = len(taken)
         self._body = _Body([row for row in taken if row.location == "body"])
+        for row in self._body.left_out:
+            self.refused.append(Refused(0, f"{row.name}: more than {ALIKE_MAX} patterns are like it"))
+        self._count = len(taken) - len(self._body.left_out)
         self._short: dict[str, _Short] = {}
         for location in {row.location for row in taken} - {"body"}:
             self._short[location] = _Short([row for row in taken if row.location == location])
@@ -165,16 +178,21 @@ class _Short:
 
 
 class _Body:
-    """Patterns for bodies, each under four bytes that it must contain."""
+    """Patterns for bodies, each under four bytes that it must contain; ``left_out`` are those that found no place."""
 
     def __init__(self, rows: list[Fingerprint]) -> None:
         self._by_gram: dict[int, list[tuple[Test, Fingerprint]]] = {}
+        self.left_out: list[Fingerprint] = []
         texts = [_must_contain(row) for row in rows]
         often = Counter(gram for text in texts for gram in set(_grams(text)))
         for row, text in zip(rows, texts, strict=True):
             # The rarest among the patterns; of several the last, which is past common beginnings.
-            gram = min(reversed(list(_grams(text))), key=lambda gram: often[gram])
-            self._by_gram.setdefault(gram, []).append((_test(row), row))
+            grams = sorted(reversed(list(_grams(text))), key=often.__getitem__)
+            gram = next((one for one in grams if len(self._by_gram.get(one, ())) < ALIKE_MAX), None)
+            if gram is None:
+                self.left_out.append(row)
+            else:
+                self._by_gram.setdefault(gram, []).append((_test(row), row))
         self._table: Any = None
 
     def find(self, body: bytes) -> list[Fingerprint]:
@@ -206,11 +224,11 @@ def _must_contain(row: Fingerprint) -> bytes:
     """The longest text that is in everything the pattern matches."""
     if row.kind != "regexp":
         return row.pattern.encode(errors="replace")
-    return max((text for piece in _pieces(row.pattern) for text in _texts(piece)), key=len)
+    return max((text for texts, _ in _pieces(row.pattern) for _, text in texts), key=len)
 
 
 def _test(row: Fingerprint) -> Test:
-    """Whether a value matches; linear in the value's length, but for "contains" of which Python says the same."""
+    """Whether a value matches, in a time that is linear in its length."""
     text = row.pattern.encode(errors="replace")
     if row.kind == "full":
         return lambda value: value == text
@@ -225,8 +243,8 @@ def _test(row: Fingerprint) -> Test:
 # ---- regular expressions, the safe few ----
 
 _SPECIAL: Final = frozenset("()[]{}+?|^$*\\.")
-Piece = tuple[bytes | None, ...]
-"""Texts and single unknown characters, one behind another."""
+Piece = tuple[tuple[tuple[int, bytes], ...], int]
+"""Texts with their places in the piece, and how long it is; between them stands one byte of any kind each."""
 
 
 def _pieces(pattern: str) -> tuple[Piece, ...]:
@@ -252,52 +270,64 @@ def _pieces(pattern: str) -> tuple[Piece, ...]:
             pieces[-1].append(one.encode(errors="replace"))
         elif one == ".":
             pieces[-1].append(None)
-        elif one not in _SPECIAL or (one == "{" and not re.match(r"\{[0-9,]", pattern[at:])) or one == "}":
+        elif one not in _SPECIAL or one == "}" or (one == "{" and not re.match(r"[0-9,]", pattern[at + 1 :])):
             pieces[-1].append(one.encode(errors="replace"))
         else:
             raise ValueError(f"its regular expression has {one!r}: only text, . and .* are taken here")
         at += 1
-    found = tuple(_merged(piece) for piece in pieces if piece)
-    if len(found) > PIECES_MAX:
+    found = tuple(_placed(piece) for piece in pieces if piece)
+    if len(found) > PIECES_MAX or any(len(texts) > TEXTS_MAX for texts, _ in found):
         raise ValueError(f"its regular expression has more than {PIECES_MAX} pieces")
-    if max((len(text) for piece in found for text in _texts(piece)), default=0) < _GRAM:
+    if max((len(text) for texts, _ in found for _, text in texts), default=0) < _GRAM:
         raise ValueError(f"its regular expression has no text of {_GRAM} bytes")
     return found
 
 
-def _merged(piece: Iterable[bytes | None]) -> Piece:
-    found: list[bytes | None] = []
-    for part in piece:
-        if part is not None and found and found[-1] is not None:
-            found[-1] += part
+def _placed(parts: Iterable[bytes | None]) -> Piece:
+    texts: list[tuple[int, bytes]] = []
+    at = 0
+    for part in parts:
+        if part is None:
+            at += 1
+            continue
+        if texts and texts[-1][0] + len(texts[-1][1]) == at:
+            texts[-1] = (texts[-1][0], texts[-1][1] + part)
         else:
-            found.append(part)
-    return tuple(found)
-
-
-def _texts(piece: Piece) -> Iterator[bytes]:
-    return (part for part in piece if part is not None)
+            texts.append((at, part))
+        at += len(part)
+    return tuple(texts), at
 
 
 def _in_order(pieces: tuple[Piece, ...], value: bytes) -> bool:
     """Whether the pieces stand in one line of ``value``, one behind another: the first place of each is the best."""
-    longest = max((text for piece in pieces for text in _texts(piece)), key=len)
-    at = value.find(longest)
-    while at >= 0:
+    rarest = max((text for texts, _ in pieces for _, text in texts), key=len)
+    left = [PLACES_MAX]
+    at = value.find(rarest)
+    while at >= 0 and left[0] > 0:
         begin, end = value.rfind(b"\n", 0, at) + 1, value.find(b"\n", at)
         end = len(value) if end < 0 else end
-        if _in_line(pieces, value[begin:end]):
+        left[0] -= 1
+        for piece in pieces:
+            begin = _after(piece, value, begin, end, left)
+            if begin < 0:
+                break
+        else:
             return True
-        at = value.find(longest, end)
+        at = value.find(rarest, end)
     return False
 
 
-def _in_line(pieces: tuple[Piece, ...], line: bytes) -> bool:
-    at = 0
-    for piece in pieces:
-        # Texts and single dots alone: nothing in it repeats, so there is nothing to go back to.
-        found = re.compile(b"".join(b"." if part is None else re.escape(part) for part in piece)).search(line, at)
-        if not found:
-            return False
-        at = found.end()
-    return True
+def _after(piece: Piece, value: bytes, begin: int, end: int, left: list[int]) -> int:
+    """Where the first place of a piece between ``begin`` and ``end`` ends; -1 when there is none, or none is left."""
+    texts, length = piece
+    if not texts:
+        return begin + length if begin + length <= end else -1
+    offset, longest = max(texts, key=lambda text: len(text[1]))
+    at = value.find(longest, begin + offset, end)
+    while at >= 0 and left[0] > 0:
+        left[0] -= 1
+        start = at - offset
+        if start + length <= end and all(value.startswith(text, start + place) for place, text in texts):
+            return start + length
+        at = value.find(longest, at + 1, end)
+    return -1

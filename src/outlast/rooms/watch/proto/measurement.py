@@ -14,18 +14,20 @@ import base64
 import binascii
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
-from typing import Any, Final
+from itertools import count, islice
+from typing import Any, Final, cast
 
 import msgspec
 
 from outlast.errors import ProtocolError
 from outlast.rooms.watch.proto.records import decode
 
-EVENTS_MAX: Final = 20_000
+EVENTS_MAX: Final = 4_000
 """Of each list of events so many at most are read: a probe follows ten redirects and makes some hundred."""
+ANSWERS_MAX: Final = 64
+"""So many addresses of a lookup at most, four times as many of the control's, and EVENTS_MAX of all lookups."""
 _TEXT_MAX: Final = 4096
 _NUMBER_MAX: Final = 2**53
-_DEPTH_MAX: Final = 1000
 
 
 class MeasurementError(ProtocolError):
@@ -93,7 +95,7 @@ class Control(msgspec.Struct, frozen=True):
 
     domain: str
     dns_failure: str | None
-    addresses: tuple[str, ...]
+    addresses: tuple[str, ...]  # in order, each once; ts-017 has names among them as well
     tcp: Mapping[str, str | None]
     tls: Mapping[str, tuple[str, str | None]]
     http_failure: str | None
@@ -221,8 +223,8 @@ def _number(value: object) -> int:
 
 
 def _seconds(value: object) -> float:
-    found = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
-    return found if 0 <= found < 1e9 else 0.0
+    in_range = isinstance(value, int | float) and 0 <= value < 1_000_000_000
+    return float(cast("float", value)) if in_range else 0.0
 
 
 def _failure(value: object) -> str | None:
@@ -303,13 +305,15 @@ def _pairs(message: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _lookups(keys: Mapping[str, Any]) -> Iterator[Lookup]:
+    left = EVENTS_MAX
     for event in _dicts(keys.get("queries")):
-        answers = list(_dicts(event.get("answers")))
-        addresses = (
+        given = (
             _address(answer.get("ipv4" if answer.get("answer_type") == "A" else "ipv6"))
-            for answer in answers
+            for answer in _dicts(event.get("answers"))
             if answer.get("answer_type") in ("A", "AAAA")
         )
+        addresses = {address for address in islice(given, min(ANSWERS_MAX, left)) if address}
+        left -= len(addresses)
         resolver = _text(event.get("resolver_address"))
         if not resolver and event.get("resolver_hostname"):
             resolver = f"{_text(event['resolver_hostname'])}:{_number(event.get('resolver_port'))}"
@@ -319,7 +323,7 @@ def _lookups(keys: Mapping[str, Any]) -> Iterator[Lookup]:
             engine=_text(event.get("engine")) or "system",
             query_type=_text(event.get("query_type")),
             failure=_failure(event.get("failure")),
-            addresses=tuple(sorted({address for address in addresses if address})),
+            addresses=tuple(sorted(addresses)),
             resolver=resolver,
             depth=_depth(_tags(event)),
         )
@@ -410,7 +414,7 @@ def _control(keys: Mapping[str, Any], given: str) -> Control | None:
     return Control(
         domain=host_of(_text(_dict(keys.get("x_control_request")).get("http_request")) or given),
         dns_failure=_failure(dns.get("failure")),
-        addresses=tuple(map(_text, addresses[:EVENTS_MAX])) if isinstance(addresses, list) else (),
+        addresses=tuple(sorted({*map(_text, addresses[: 4 * ANSWERS_MAX])})) if isinstance(addresses, list) else (),
         tcp={
             _text(name): _failure(_dict(ended).get("failure"))
             for name, ended in list(_dict(control.get("tcp_connect")).items())[:EVENTS_MAX]
@@ -422,7 +426,7 @@ def _control(keys: Mapping[str, Any], given: str) -> Control | None:
         http_failure=_failure(http.get("failure")),
         status=_number(http.get("status_code")),
         body_length=_number(http.get("body_length")),
-        header_names=tuple(map(_text, list(headers)[:EVENTS_MAX])) if isinstance(headers, dict) else (),
+        header_names=tuple(sorted(map(_text, list(headers)[:EVENTS_MAX]))) if isinstance(headers, dict) else (),
         title=_text(http.get("title")),
     )
 
@@ -433,7 +437,7 @@ def _asns(keys: Mapping[str, Any]) -> dict[str, int]:
     for address, info in list(_dict(_dict(keys.get("control")).get("ip_info")).items())[:EVENTS_MAX]:
         found[_text(address)] = _number(_dict(info).get("asn"))
     for event in _dicts(keys.get("queries")):
-        for answer in _dicts(event.get("answers")):
+        for answer in islice(_dicts(event.get("answers")), ANSWERS_MAX):
             for key in ("ipv4", "ipv6"):
                 if answer.get(key) and answer.get("asn"):
                     found[_text(answer[key])] = _number(answer["asn"])
@@ -455,7 +459,7 @@ def _joined(
     of the list is the last redirect. A request is put on a connection to its port that stood and carries none yet.
     """
     replace = msgspec.structs.replace
-    fresh = iter(range(1, 1 << 30))
+    fresh = count(1)
     looked_up = [replace(lookup, transaction=next(fresh), depth=0) for lookup in lookups]
     connected = [replace(connect, transaction=next(fresh), depth=0, fetch_body=True) for connect in connects]
     free: dict[str, list[Connect]] = {}
@@ -467,26 +471,22 @@ def _joined(
             shaken.append(replace(handshake, transaction=waiting.pop(0).transaction, depth=0))
     fetched: list[Exchange] = []
     dead = {handshake.transaction for handshake in shaken if handshake.failure is not None}
+    secured = {handshake.transaction for handshake in shaken}
     usable = [connect for connect in connected if connect.failure is None and connect.transaction not in dead]
     lookups_failed = bool(lookups) and not any(lookup.addresses for lookup in lookups)
     hopeless = (bool(connects) or lookups_failed) and not usable
     for depth, exchange in enumerate(reversed(exchanges)):
         if exchange.failure is not None and depth == 0 and hopeless:
             continue  # it never got as far as HTTP: what stopped it is among the other events
-        secure = exchange.url.startswith("https:")
+        host, port = host_of(exchange.url), port_of(exchange.url)
         if exchange.failure is not None and exchange.failure.startswith("dns_"):
-            host = host_of(exchange.url)
-            looked_up.append(Lookup(next(fresh), host, "system", "A", exchange.failure, depth=min(depth, _DEPTH_MAX)))
+            looked_up.append(Lookup(next(fresh), host, "system", "A", exchange.failure, depth=depth))
             continue
-        port = port_of(exchange.url)
-        found = next((one for one in usable if depth == 0 and one.port == port), None)
-        if found is None:
-            found = Connect(next(fresh), "", port, None, min(depth, _DEPTH_MAX), fetch_body=True, assumed=True)
-            connected.append(found)
-        else:
-            usable.remove(found)
-        transaction = found.transaction
-        if secure and exchange.failure is None and not any(one.transaction == transaction for one in shaken):
-            shaken.append(Handshake(transaction, "", host_of(exchange.url), None, depth))
-        fetched.append(replace(exchange, transaction=transaction, depth=depth))
+        used = next((one for one in usable if one.port == port), None) if depth == 0 else None
+        if used is None:
+            used = Connect(next(fresh), "", port, None, depth, fetch_body=True, assumed=True)
+            connected.append(used)
+        if exchange.url.startswith("https:") and exchange.failure is None and used.transaction not in secured:
+            shaken.append(Handshake(used.transaction, "", host, None, depth))
+        fetched.append(replace(exchange, transaction=used.transaction, depth=depth))
     return tuple(looked_up), tuple(connected), tuple(shaken), tuple(reversed(fetched))

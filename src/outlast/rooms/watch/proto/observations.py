@@ -9,7 +9,7 @@ docs/spec/watch-classify.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any, Final
@@ -144,7 +144,7 @@ def observe(measurement: Measurement, asn_of: Callable[[str], int | None] | None
             _endpoint_beside(one, control)
         for one in (*failures, *successes, *endpoints.values()):
             _response_beside(one, control)
-    expected = None if control is None else Expectations(_sorted(control.addresses), _ended(control.http_failure))
+    expected = None if control is None else Expectations(control.addresses, _ended(control.http_failure))
     return Observations(tuple(failures), tuple(successes), endpoints, expected)
 
 
@@ -243,10 +243,6 @@ def _ended(failure: str | None) -> str:
     return SUCCESS if failure is None else failure
 
 
-def _sorted(values: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(set(values)))
-
-
 def _by_system(one: Observation) -> bool:
     return one.dns_engine in SYSTEM_ENGINES
 
@@ -337,7 +333,7 @@ def _lookup_beside(one: Observation, control: Control) -> None:
         one.control_dns_domain = control.domain
         one.control_dns_lookup_failure = _ended(control.dns_failure)
         if control.dns_failure is None:
-            one.control_dns_resolved_addrs = _sorted(control.addresses)
+            one.control_dns_resolved_addrs = control.addresses
 
 
 def _endpoint_beside(one: Observation, control: Control) -> None:
@@ -346,7 +342,7 @@ def _endpoint_beside(one: Observation, control: Control) -> None:
         one.ip_address_origin = FROM_CONTROL
         one.control_dns_domain = control.domain
         one.control_dns_lookup_failure = _ended(control.dns_failure)
-        one.control_dns_resolved_addrs = _sorted(control.addresses)
+        one.control_dns_resolved_addrs = control.addresses
     elif one.dns_domain:
         _lookup_beside(one, control)
     address = one.endpoint_address or ""
@@ -364,5 +360,5 @@ def _response_beside(one: Observation, control: Control) -> None:
     if control.http_failure is None:
         one.control_http_response_status_code = control.status
         one.control_http_response_body_length = control.body_length
-        one.control_http_response_headers_keys = tuple(sorted(control.header_names))
+        one.control_http_response_headers_keys = control.header_names
         one.control_http_response_title = control.title

@@ -8,6 +8,7 @@ that begins with ``}``; so a cut line costs itself and nothing else. Memory stay
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any, Final
@@ -20,6 +21,8 @@ PARTS_MAX: Final = 1_000_000
 """So many braces and brackets at most: each stands for up to a hundred bytes of memory once it is decoded."""
 _BOM: Final = b"\xef\xbb\xbf"
 _BLANK: Final = b" \t\r\n"
+_BREAKS: Final = re.compile(rb"\n(?:[ \t\r]*\n)*")
+"""The end of a line, with the blank lines behind it: a file of nothing else must not take long either."""
 
 
 class Damage(msgspec.Struct, frozen=True):
@@ -91,8 +94,7 @@ def _is_object(data: bytes) -> bool:
 def _by_lines(chunks: Iterable[bytes], max_bytes: int) -> Iterator[tuple[int, bytes | None]]:
     """Each record of several with the line where it begins; None for one that is too long."""
     open_at = 0
-    held: list[bytes] = []
-    size = 0
+    held = bytearray()
     for number, line in _lines(chunks, max_bytes):
         if line is None:
             # Of a line that is too long nothing is known; an open record cannot be completed by it.
@@ -100,46 +102,44 @@ def _by_lines(chunks: Iterable[bytes], max_bytes: int) -> Iterator[tuple[int, by
             open_at = 0
         elif line.startswith(b"{") or not open_at:
             if open_at:
-                yield open_at, b"\n".join(held)
+                yield open_at, bytes(held)
             open_at = 0
-            bare = line.strip(_BLANK)
-            if bare and (not line.startswith(b"{") or bare.endswith(b"}")):
-                yield number, bare
-            elif bare:
-                open_at, held, size = number, [line], len(line)
+            if not line.startswith(b"{") or line.rstrip(_BLANK).endswith(b"}"):
+                yield number, line
+            else:
+                open_at, held = number, bytearray(line)
+        elif len(held) + len(line) >= max_bytes:
+            yield open_at, None
+            open_at = 0
         else:
-            held.append(line)
-            size += len(line) + 1
-            if size > max_bytes:
-                yield open_at, None
-                open_at = 0
-            elif line.startswith(b"}"):
-                yield open_at, b"\n".join(held)
+            held += b"\n" + line
+            if line.startswith(b"}"):
+                yield open_at, bytes(held)
                 open_at = 0
     if open_at:
-        yield open_at, b"\n".join(held)
+        yield open_at, bytes(held)
 
 
 def _lines(chunks: Iterable[bytes], max_bytes: int) -> Iterator[tuple[int, bytes | None]]:
-    """Each line with its number, without its end; None once for a line of more than ``max_bytes``, which is dropped."""
+    """Each line that is not blank with its number, without its end; None for one of more than ``max_bytes``."""
     number = 1
-    held: list[bytes] = []
-    size = 0
+    held = bytearray()
+    dropped = False
     for chunk in chunks:
-        *ended, rest = chunk.split(b"\n")
-        for piece in ended:
-            if size + len(piece) > max_bytes:
+        at = 0
+        for breaks in _BREAKS.finditer(chunk):
+            held += chunk[at : breaks.start()]
+            if dropped or len(held) > max_bytes:
                 yield number, None
-            else:
-                yield number, b"".join([*held, piece]) if held else piece
-            number += 1
-            held, size = [], 0
-        size += len(rest)
-        if size > max_bytes:
-            held = []
-        elif rest:
-            held.append(rest)
-    if size > max_bytes:
+            elif held.strip(_BLANK):
+                yield number, bytes(held)
+            held, dropped = bytearray(), False
+            number += chunk.count(b"\n", *breaks.span())
+            at = breaks.end()
+        held += chunk[at:]
+        if len(held) > max_bytes:
+            held, dropped = bytearray(), True
+    if dropped:
         yield number, None
-    elif held:
-        yield number, b"".join(held)
+    elif held.strip(_BLANK):
+        yield number, bytes(held)

@@ -107,6 +107,10 @@ from outlast.kernel.steps import Close, CutOff, Event, LinkClosed, LocalAppended
 from outlast.rooms.carry import ROOM
 from outlast.rooms.carry.entries import DEVICE, HIDE, POST, TEXT, ChannelDevice, Hide, Post, Text
 from outlast.rooms.watch.proto import fusion, mrt, recognise, series
+from outlast.rooms.watch.proto.classify import classify
+from outlast.rooms.watch.proto.fingerprints import Fingerprints, read_list
+from outlast.rooms.watch.proto.measurement import MeasurementError, from_object
+from outlast.rooms.watch.proto.records import Damage, records
 from outlast.testing import Meeting, MemoryLink, MemoryShelf, Place, Town
 from tests.unit.rooms.watch import mrt_files
 
@@ -1470,6 +1474,85 @@ def read_one_series(data: bytes) -> str | None:
     return None
 
 
+# ---- measurements and fingerprints of others ----
+
+
+def web_measurements() -> Iterable[bytes]:
+    """Measurements of web_connectivity in the form of today and in that of old probes, and of some other tests."""
+    tags = {"tags": ["depth=0", "fetch_body=true"], "transaction_id": 1, "failure": None}
+    answers = [{"answer_type": "A", "ipv4": "192.0.2.7", "asn": 64500}, {"answer_type": "AAAA", "ipv6": "2001:db8::7"}]
+    page = {"code": 302, "body": {"format": "base64", "data": "aGk"}, "headers": {"Location": "/b"}}
+    events: dict[str, Any] = {
+        "queries": [{"hostname": "a.example", "engine": "getaddrinfo", "answers": answers, **tags}],
+        "tcp_connect": [{"ip": "192.0.2.7", "port": 443, "status": {"failure": None, "success": True}, **tags}],
+        "tls_handshakes": [{"address": "192.0.2.7:443", "server_name": "a.example", **tags}],
+        "requests": [{"request": {"url": "https://a.example/", "tor": {"is_tor": False}}, "response": page, **tags}],
+        "x_throttling": {"target": [[0.0, 1], [2.0, 9]], "control": [[0.0, 1], [1.0, 999]]},
+    }
+    events["control"] = {
+        "dns": {"failure": None, "addrs": ["192.0.2.9"]},
+        "tcp_connect": {"192.0.2.7:443": {"failure": "connection_refused"}},
+        "tls_handshake": {"192.0.2.7:443": {"failure": None, "server_name": "a.example"}},
+        "http_request": {
+            "failure": None,
+            "status_code": 200,
+            "body_length": 2,
+            "title": "A page",
+            "headers": {"A": ""},
+        },
+        "ip_info": {"192.0.2.9": {"asn": 64500}},
+    }
+    old = {name: [{**one, "tags": None} for one in found] for name, found in events.items() if isinstance(found, list)}
+    target = {"target_protocol": "or_port", "tcp_connect": events["tcp_connect"], "failure": "eof_error"}
+    for test_name, keys in (
+        ("web_connectivity", events),
+        ("web_connectivity", {**events, **old}),
+        ("signal", events),
+        ("http_requests", {"requests": [*events["requests"], {"request": {"tor": {"is_tor": True}}}]}),
+        ("dns_consistency", {"queries": events["queries"] * 2, "control_resolver": "192.0.2.1:53"}),
+        ("tor", {"targets": {"a": target}}),
+    ):
+        yield json.dumps({"test_name": test_name, "input": "https://a.example/", "test_keys": keys}).encode()
+
+
+def judge(data: bytes) -> str | None:
+    """Any file is measurements with a verdict, or damage that is told in one line."""
+    reason = None
+    for found in records([data[:100], data[100:]], max_bytes=1 << 14):
+        if isinstance(found, Damage):
+            reason = found.problem
+            continue
+        try:
+            verdict = classify(from_object(found[1]))
+        except MeasurementError as error:
+            reason = str(error)
+        else:
+            assert verdict.blocking in (None, False, "dns", "tcp_ip", "http-failure", "http-diff")
+            verdict.input.encode()
+    assert reason is None or "\n" not in reason
+    return reason
+
+
+def fingerprint_lists() -> Iterable[bytes]:
+    """A list with each kind of pattern, and something to look for them in."""
+    head = "name,scope,location_found,pattern_type,pattern,confidence_no_fp,expected_countries\n"
+    yield (
+        f"{head}a,nat,body,contains,is forbidden,5,\nb,isp,body,regexp,it.s .*for\\.bidden,5,IR\n"
+        'c,prod,header.server,prefix,Net,9,"IR, BY"\nd,fp,dns,full,192.0.2.7,5,\ne,nat,body,regexp,a{2}|b,x,\n'
+        "it is forbidden, it's for.bidden"
+    ).encode()
+
+
+def look_for(data: bytes) -> str | None:
+    """Any list is taken or refused row by row, and looks through anything; a refusal is one line."""
+    text = data.decode(errors="replace")
+    known = Fingerprints(read_list(text.splitlines(keepends=True)))
+    found = known.of_response({"server": text[-99:], "location": text[:99]}, data) + known.of_answers([text[-9:]])
+    assert all(one.kind != "contains" or one.location != "body" or one.pattern.encode() in data for one in found)
+    assert all("\n" not in one.reason for one in known.refused)
+    return known.refused[0].reason if known.refused else None
+
+
 TARGETS = (
     Target(
         "entry header",
@@ -1607,6 +1690,8 @@ TARGETS = (
         (OutlastError,),
         2,
     ),
+    Target("measurements of OONI", web_measurements, run_with(judge), (), 4),
+    Target("list of fingerprints", fingerprint_lists, run_with(look_for), (), 4),
     Target("file of a route collector", route_files, run_with(read_routes), (), 8),
     Target("file of a series", series_files, run_with(read_one_series), (ProtocolError,), 4),
 )

@@ -108,7 +108,7 @@ def test_fingerprints_come_from_a_folder_or_the_home_and_never_with_the_program(
         "response": {"code": 200, "body": "it is forbidden"},
     }
     measured.write_text(json.dumps(GOOD | {"test_keys": {"requests": [page]}}))
-    own = line.home / "watch" / "fingerprints"
+    own = line.home / "rooms" / "watch" / "fingerprints"
     own.mkdir(parents=True)
     (own / "pages.csv").write_text(f"{LIST}own,nat,body,contains,is forbidden,5,\nbad,nat,body,regexp,(a+)+b,5,\n")
     named = tmp_path / "named"

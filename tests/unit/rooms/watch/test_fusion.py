@@ -266,3 +266,24 @@ def test_one_s_own_outage_is_taken_out_of_one_s_own_rows() -> None:
     assert [row.value for row in cleared[CUT:]] == [None] * 5
     assert cleared[:CUT] == rows[:CUT]
     assert state_after(cleared) is State.NORMAL
+
+
+def test_a_slight_loss_of_one_signal_is_its_own_and_of_two_the_country_s() -> None:
+    slight = [85.0] * 20
+    own = detect(series("ping-slash24", slight))
+    assert [bool(report.alarms) for report in own] == [False, True]
+    both = detect([*series("ping-slash24", slight), *series("bgp", [98.0] * 20)])
+    assert [bool(report.alarms) for report in both] == [True, True, True]
+
+
+def test_a_province_cut_off_shows_in_the_share_of_the_regions_where_the_mean_hides_it() -> None:
+    rows = [
+        point
+        for number in range(40)
+        for point in series("connectivity", [50.0] * 20 if number < 9 else WELL, entity=f"XX/P{number}")
+    ]
+    reports = {report.signal: report for report in detect(rows)}
+    assert reports["connectivity: regions up"].alarms[0].start_s == BEGIN_S + CUT * HOUR_S
+    assert reports["country"].alarms[0].state is State.DEGRADED
+    few = [point for point in rows if int(point.entity.partition("P")[2]) < 9 or point.entity.endswith("1")]
+    assert "connectivity: regions up" not in {report.signal for report in detect(few)}

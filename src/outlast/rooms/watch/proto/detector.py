@@ -69,8 +69,8 @@ GRAVITY: Final = {
 class Kind(Struct, frozen=True):
     """What a kind of signal counts, and which loss of it (a share of the usual) is an alarm.
 
-    ``sharp``: one value suffices; ``sustained``: CONFIRM_POINTS in a row. ``rises``: more is worse. ``primary``: it
-    speaks for a country alone; of the others two must agree. ``reach``: with it gone, people there are cut off.
+    ``sharp``: one value suffices; ``sustained``: CONFIRM_POINTS in a row. ``rises``: more is worse. ``primary``: with
+    ``sharp`` lost it speaks for a country alone; else two must agree. ``reach``: with it gone, people are cut off.
     """
 
     name: str
@@ -83,6 +83,7 @@ class Kind(Struct, frozen=True):
 
 ROUTES: Final = Kind("routes", sharp=0.05, sustained=0.01, primary=True, reach=False)
 PROBING: Final = Kind("probing", sharp=0.20, sustained=0.10, primary=True)
+REGIONS: Final = Kind("regions", sharp=0.20, sustained=0.10, primary=True)
 TRAFFIC: Final = Kind("traffic", sharp=0.60, sustained=0.50, primary=True)
 DARKNET: Final = Kind("darknet", sharp=0.75, sustained=0.60)
 USERS: Final = Kind("users", sharp=0.75, sustained=0.50)
@@ -91,7 +92,11 @@ TOOLS: Final = Kind("tools", sharp=0.75, sustained=0.50, reach=False)
 BLOCKING: Final = Kind("blocking", sharp=0.50, sustained=0.25, reach=False)
 LATENCY: Final = Kind("latency", sharp=2.0, sustained=1.0, rises=True, reach=False)
 
+REGIONS_UP: Final = "regions up"
+"""The name of the share of a country's regions that have not lost half, after the name of their signal."""
+
 _KINDS: Final = (
+    ((REGIONS_UP,), REGIONS),
     (("bgp", "prefixes"), ROUTES),
     (("heartbeat",), HEARTBEATS),
     (("latency", "rtt", "loss"), LATENCY),

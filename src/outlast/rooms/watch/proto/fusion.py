@@ -19,6 +19,8 @@ from outlast.rooms.watch.proto.detector import (
     GRAVITY,
     HEARTBEATS,
     LATENCY,
+    REGIONS,
+    REGIONS_UP,
     RETURNED,
     ROUTES,
     Change,
@@ -37,8 +39,9 @@ from outlast.rooms.watch.proto.heartbeats import DOMESTIC, FOREIGN
 from outlast.rooms.watch.proto.series import HOUR_S, Key, Point, country_of, gather, iso, key_of
 
 COUNTRY: Final = "country"
-SECONDARY_MIN: Final = 2
+ALARMS_MIN: Final = 2
 REGIONS_MIN_SHARE: Final = 0.5
+REGIONS_MIN: Final = 30
 WITNESSES_MIN: Final = 3
 STATEMENT_FRESH_S: Final = HOUR_S
 CLOCK_AHEAD_S: Final = 300
@@ -105,7 +108,7 @@ class Nation:
                 self._known[point.source, point.signal] += 1
             _course(self._regions, point).step(point)
         own_signals = {(point.source, point.signal) for point in own}
-        for point in self._means(regional):
+        for point in (*self._means(regional), *self._shares(regional)):
             if (point.source, point.signal) not in own_signals:
                 own.append(point)
         for point in own:
@@ -153,6 +156,25 @@ class Nation:
                     source, self._country, signal, first.t_s, mean, first.step_s, first.fetched_at, first.sha256
                 )
             )  # fmt: skip
+        return found
+
+    def _shares(self, regional: Sequence[Point]) -> list[Point]:
+        """Where regions are many: the share of them that has not lost half. A mean hides a province that is cut off."""
+        there: dict[tuple[str, str], list[Point]] = {}
+        for point in regional:
+            if point.value is not None and self._known[point.source, point.signal] >= REGIONS_MIN:
+                there.setdefault((point.source, point.signal), []).append(point)
+        found = []
+        for (source, signal), rows in there.items():
+            machines = [self._regions[key_of(row)].machine for row in rows]
+            judged = [machine for machine in machines if not machine.learning and not machine.kind.rises]
+            if len(judged) >= REGIONS_MIN_SHARE * self._known[source, signal]:
+                up = sum(machine.loss < 1 - RETURNED for machine in judged) / len(judged)
+                first = rows[0]
+                name = f"{signal}: {REGIONS_UP}"
+                found.append(
+                    Point(source, self._country, name, first.t_s, up, first.step_s, first.fetched_at, first.sha256)
+                )
         return found
 
 
@@ -308,15 +330,15 @@ class _Fused:
 def decide(machines: Sequence[Detector], names: Sequence[str]) -> State:
     """The country's state from its signals' machines and their names, in the same order.
 
-    In alarm is the country while one primary signal is, or two others. A signal that fell silent within its alarm
-    counts as long as no primary one that reaches people is back to normal.
+    In alarm is the country while a primary signal is that has lost as much as is an alarm at once, or any two. A signal
+    that fell silent within its alarm counts as long as no primary one that reaches people is back to normal.
     """
     well = any(
         m.kind.primary and m.kind.reach and m.alarm_since is None and m.silent_since is None and not m.learning
         for m in machines
     )
     alarmed = [m for m in machines if m.alarm_since is not None and not (well and m.silent_since is not None)]
-    if not any(m.kind.primary for m in alarmed) and len(alarmed) < SECONDARY_MIN:
+    if not any(m.kind.primary and m.worst >= m.kind.sharp for m in alarmed) and len(alarmed) < ALARMS_MIN:
         return State.NORMAL
     by_name = dict(zip(names, machines, strict=True))
     foreign, domestic = by_name.get(FOREIGN), by_name.get(DOMESTIC)
@@ -346,7 +368,7 @@ def hints(alarmed: Sequence[_Course], signals: Sequence[_Course], regions: Seque
     reaching = [course for course in alarmed if course.kind.reach and course.raised is not None]
     if not reaching:
         return ()
-    leading = max(reaching, key=lambda course: (course.kind.primary, course.worst[0]))
+    leading = max(reaching, key=lambda course: (course.kind.primary and course.kind is not REGIONS, course.worst[0]))
     assert leading.raised is not None
     worst, (deep_s, last_s) = leading.worst[0], leading.deep
     fall_s, held_s, back_s = deep_s - leading.raised.t_s, last_s - deep_s, leading.now_s - last_s

@@ -48,7 +48,7 @@ AS_SET, AS_SEQUENCE, CONFED_SEQUENCE, CONFED_SET = 1, 2, 3, 4
 IPV4, IPV6 = 1, 2
 PREFIX_SAFIS: Final = frozenset({1, 2})  # unicast, multicast; other NLRI are no plain prefixes
 
-UPDATE: Final = 2  # a type of BGP message
+UPDATE, KEEPALIVE = 2, 4  # types of BGP messages
 
 
 class MrtError(ProtocolError):
@@ -131,7 +131,11 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 _HEADER: Final = Struct(">IHHI")
-_BGP_HEADER: Final = Struct(">HBH")  # length, type, and of an UPDATE the length of what is withdrawn
+# Of BGP4MP, by the octets of AS numbers, for IPv4 and IPv6: the family, and behind both addresses and BGP's marker the
+# length of the message, its type, and of an UPDATE the length of what is withdrawn. The last two are padding in others.
+_HEADS: Final = {
+    octets: (Struct(f">{2 * octets + 2}xH8x16xHBH"), Struct(f">{2 * octets + 2}xH32x16xHBH")) for octets in (2, 4)
+}
 _U16: Final = Struct(">H")
 _U32: Final = Struct(">I")
 _RIB_ENTRY: Final = Struct(">HIH")
@@ -166,9 +170,9 @@ class Reader:
         self._peers: list[Peer] | None = None  # of TABLE_DUMP_V2
         self._names: dict[bytes, Peer] = {}
         self._decoders: dict[tuple[int, bool, int], _Attributes] = {}
-        # Subtypes of BGP4MP that hold a message -> octets of an AS number, where the family stands, what decodes.
+        # Subtypes of BGP4MP that hold a message -> octets of an AS number, heads of IPv4 and IPv6, what decodes.
         self._messages = {
-            subtype: (octets, 2 * octets + 2, self._decoder(octets, add_path))
+            subtype: (octets, *_HEADS[octets], self._decoder(octets, add_path))
             for octets, add_path, subtypes in (
                 (2, False, (1, 6)),
                 (4, False, (4, 7)),
@@ -265,18 +269,24 @@ class Reader:
         layout = self._messages.get(subtype)
         if layout is None:  # a change of state, a name of a snapshot, or what is not registered
             return self._entry(at_s, microseconds, body) if subtype == 2 else None
-        as_octets, afi_at, decoder = layout
-        afi = body[afi_at] << 8 | body[afi_at + 1]
-        width = 4 if afi == IPV4 else 16
-        if afi not in (IPV4, IPV6):
+        as_octets, head4, head6, decoder = layout
+        width = 4
+        try:
+            afi, length, kind, withdrawn = head4.unpack_from(body)
+            if afi == IPV6:
+                width = 16
+                _, length, kind, withdrawn = head6.unpack_from(body)
+        except StructError:
+            if body and body[-1] == KEEPALIVE and len(body) in (head4.size - 2, head6.size - 2):
+                return None  # the only message that is shorter than these heads
+            raise
+        if afi != IPV4 and afi != IPV6:
             raise MrtError(f"addresses of family {afi}")
-        name = body[: afi_at + 2 + width]
-        message = afi_at + 2 + 2 * width
-        if len(body) < message + 19:
-            raise MrtError("no BGP message in it")
-        if body[message + 18] != UPDATE:
+        if kind != UPDATE:
             return None
-        length, _, withdrawn = _BGP_HEADER.unpack_from(body, message + 16)
+        name_end = 2 * as_octets + 4 + width
+        name = body[:name_end]
+        message = name_end + width
         end = message + length
         if length < 23 or end > len(body):
             raise MrtError(f"a BGP message of {length} bytes in {len(body) - message}")
@@ -497,8 +507,7 @@ class _Attributes:
         self._table_afi = table_afi
         self._decode: dict[int, Callable[[bytes], Any]] = {
             **_DECODE,
-            AS_PATH: _as_path2 if as_octets == 2 else _as_path4,
-            AGGREGATOR: _aggregator2 if as_octets == 2 else _aggregator4,
+            AS_PATH: _as_path(_AS2, 2) if as_octets == 2 else _as_path(_AS4, 4),
             MP_REACH: self._reach,
             MP_UNREACH: self._unreach,
             ATTR_SET: lambda value: (_U32.unpack_from(value)[0], _Attributes(4, add_path, 0).decode(value[4:])),
@@ -577,6 +586,11 @@ def _nlri(data: bytes, at: int, end: int, steps: list[int]) -> tuple[Prefixes, P
     try:
         while at < end:
             bits = data[at]
+            if bits == 24:  # the commonest by far
+                stop = at + 4
+                add(number(data[at:stop]))
+                at = stop
+                continue
             stop = at + steps[bits]
             prefix = number(data[at:stop])
             at = stop
@@ -672,29 +686,24 @@ def _next_hops(octets: bytes) -> tuple[Address | bytes, ...]:
     return (octets,)
 
 
-def _as_path(octets: bytes, formats: list[Struct], width: int) -> Path:
-    end = len(octets)
-    if end and octets[0] == AS_SEQUENCE and end == 2 + octets[1] * width:
-        return formats[octets[1]].unpack_from(octets, 2)
-    found: list[int | Segment] = []
-    at = 0
-    while at < end:
-        kind, count = octets[at], octets[at + 1]
-        asns = formats[count].unpack_from(octets, at + 2)
-        if kind == AS_SEQUENCE:
-            found += asns
-        else:
-            found.append(Segment(kind, asns))
-        at += 2 + count * width
-    return tuple(found)
+def _as_path(formats: list[Struct], width: int) -> Callable[[bytes], Path]:
+    def decode(octets: bytes) -> Path:
+        end = len(octets)
+        if end and octets[0] == AS_SEQUENCE and end == 2 + octets[1] * width:
+            return formats[octets[1]].unpack_from(octets, 2)
+        found: list[int | Segment] = []
+        at = 0
+        while at < end:
+            kind, count = octets[at], octets[at + 1]
+            asns = formats[count].unpack_from(octets, at + 2)
+            if kind == AS_SEQUENCE:
+                found += asns
+            else:
+                found.append(Segment(kind, asns))
+            at += 2 + count * width
+        return tuple(found)
 
-
-def _as_path2(octets: bytes) -> Path:
-    return _as_path(octets, _AS2, 2)
-
-
-def _as_path4(octets: bytes) -> Path:
-    return _as_path(octets, _AS4, 4)
+    return decode
 
 
 def _counts(part: int | Segment) -> bool:
@@ -739,15 +748,11 @@ def _each(width: int) -> Callable[[bytes], tuple[int, ...]]:
     return decode
 
 
-def _aggregator2(value: bytes) -> tuple[int, Address]:
-    # A peer that speaks four octets sends eight, also into sessions that were recorded as two.
+def _aggregator(value: bytes) -> tuple[int, Address]:
+    # The length tells the size of the AS number; sessions of two octets have been seen with four.
     if len(value) not in (6, 8):
         raise MrtError(f"{len(value)} bytes")
     return int.from_bytes(value[:-4]), IPv4Address(value[-4:])
-
-
-def _aggregator4(value: bytes) -> tuple[int, Address]:
-    return _aggregator2(value)
 
 
 def _flag(value: bytes) -> bool:
@@ -792,12 +797,13 @@ _DECODE: Final[dict[int, Callable[[bytes], Any]]] = {
     MED: _exactly(4),
     LOCAL_PREF: _exactly(4),
     ATOMIC_AGGREGATE: _flag,
+    AGGREGATOR: _aggregator,
     COMMUNITIES: _each(4),
     ORIGINATOR_ID: _address,
     CLUSTER_LIST: lambda value: tuple(IPv4Address(number) for number in _each(4)(value)),
     EXTENDED_COMMUNITIES: _each(8),
-    AS4_PATH: _as_path4,
-    AS4_AGGREGATOR: _aggregator4,
+    AS4_PATH: _as_path(_AS4, 4),
+    AS4_AGGREGATOR: _aggregator,
     23: _tlvs(2, 2),  # tunnel encapsulation (RFC 9012)
     IPV6_EXTENDED_COMMUNITIES: _each(20),
     AIGP: _tlvs(1, 2, whole=True),  # RFC 7311

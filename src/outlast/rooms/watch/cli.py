@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from outlast.rooms.watch.proto.visibility import Step, Visibility
 
 STDIN: Final = "-"
-MRT_RATIO_MAX: Final = 200  # tables of the early years are packed to a sixtieth by bzip2
+MRT_RATIO_MAX: Final = 100  # the early tables of many peers are the densest; bzip2 packs them to a fiftieth or so
 MRT_MIN_MAX_BYTES: Final = 1 << 28
-MRT_STDIN_MAX_BYTES: Final = 1 << 34
+MRT_MAX_BYTES: Final = 1 << 34
 MRT_KEYS: Final = ("records", "announced", "withdrawn", "prefixes")
 GEOIP: Final = Path("/usr/share/tor")  # where Debian's tor-geoipdb puts it
 GEOIP_MAX_BYTES: Final = 1 << 26
@@ -237,12 +237,12 @@ def _mrt_file(name: str) -> Iterator[BinaryIO]:
     from outlast.rooms.watch.io.files import open_capped, unpack_capped
 
     if name == STDIN:
-        with unpack_capped(sys.stdin.buffer, "standard input", MRT_STDIN_MAX_BYTES) as source:  # type: ignore[arg-type]
+        with unpack_capped(sys.stdin.buffer, "standard input", MRT_MAX_BYTES) as source:  # type: ignore[arg-type]
             yield source
         return
     path = Path(name)
     packed = path.stat().st_size if path.is_file() else 0
-    with open_capped(path, max(packed * MRT_RATIO_MAX, MRT_MIN_MAX_BYTES)) as source:
+    with open_capped(path, min(max(packed * MRT_RATIO_MAX, MRT_MIN_MAX_BYTES), MRT_MAX_BYTES)) as source:
         yield source
 
 

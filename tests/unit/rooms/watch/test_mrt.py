@@ -151,6 +151,17 @@ def test_a_malformed_attribute_is_kept_and_the_rest_is_read(code: int, octets: b
     assert texts(update) == ["+10.0.0.0/8", "+192.0.2.0/24"]
 
 
+def test_attributes_within_attributes_go_one_deep() -> None:
+    nested = b""
+    for _ in range(7_000):
+        nested = write.attribute(mrt.ATTR_SET, pack(">I", 1) + nested)
+    update = only(write.bgp4mp(write.routes(V4, attributes=nested)))
+    assert len(update.announced) == 2
+    two = write.attribute(mrt.ATTR_SET, pack(">I", 1) + write.attribute(mrt.ATTR_SET, b"\0\0\0\2"))
+    inner = only(write.bgp4mp(write.routes(V4, attributes=two))).attributes[mrt.ATTR_SET]
+    assert inner == (1, {mrt.ATTR_SET: b"\0\0\0\2"})
+
+
 def test_an_attribute_that_reaches_beyond_the_others_ends_them_and_not_the_prefixes() -> None:
     attributes = write.attribute(mrt.ORIGIN, b"\0") + b"\x40\x63\x09abc"
     update = only(write.bgp4mp(write.routes(V4, attributes=attributes)))

@@ -28,7 +28,7 @@ import msgspec
 from outlast.errors import ProtocolError
 
 RECORD_MAX_BYTES: Final = 1 << 24  # the longest real ones, tables of all peers for one prefix, have some 100 KiB
-PREFIXES_MAX: Final = 1 << 23  # distinct ones; all of the world's tables hold 1.3 million
+PREFIXES_MAX: Final = 1 << 22  # distinct ones, some 400 MB; all of the world's tables hold 1.3 million
 REMEMBERED_MAX: Final = 1 << 14  # attributes, and sets of them
 REMEMBERED_BYTES_MAX: Final = 512  # of one
 
@@ -259,10 +259,12 @@ class Reader:
 
     def _name(self, octets: bytes, as_octets: int, width: int) -> Peer:
         """Who the first octets of a BGP4MP record name; the peer's address is at their end."""
-        asn = int.from_bytes(octets[:as_octets])
-        if len(self._names) > REMEMBERED_MAX:
+        return self._remember(octets, Peer(int.from_bytes(octets[:as_octets]), _address(octets[-width:])))
+
+    def _remember(self, octets: bytes, peer: Peer) -> Peer:
+        if len(self._names) >= REMEMBERED_MAX:
             self._names.clear()
-        peer = self._names[octets] = Peer(asn, _address(octets[-width:]))
+        self._names[octets] = peer
         return peer
 
     def _bgp4mp(self, at_s: int, microseconds: int, subtype: int, body: bytes) -> Update | None:
@@ -407,8 +409,10 @@ class Reader:
         prefix = int.from_bytes(bytes((bits,)) + body[4 : 4 + octets]) & ~_TAIL[bits]
         originated_s = _U32.unpack_from(body, at + 2)[0]
         at += 6
-        asn = int.from_bytes(body[at + width : at + width + as_octets])
-        peer = Peer(asn, _address(body[at : at + width]))
+        name = body[at : at + width + as_octets]
+        peer = self._names.get(name)
+        if peer is None:
+            peer = self._remember(name, Peer(int.from_bytes(name[width:]), _address(name[:width])))
         attributes = self._block(body, at + width + as_octets, as_octets, afi)
         return _in_table(at_s, 0, peer, prefix, afi, attributes, originated_s)
 
@@ -497,10 +501,11 @@ class _Attributes:
     """Decodes sets of attributes, and remembers what it decoded.
 
     AS numbers have ``as_octets`` octets. In a table of family ``table_afi`` MP_REACH is cut to its next hop (RFC 6396
-    §4.3.4), though some collectors wrote it whole.
+    §4.3.4), though some collectors wrote it whole. ATTR_SET (RFC 6368) holds attributes itself; one within another is
+    left as octets.
     """
 
-    def __init__(self, as_octets: int, add_path: bool, table_afi: int) -> None:
+    def __init__(self, as_octets: int, add_path: bool, table_afi: int, *, nesting: bool = True) -> None:
         self.remembered: dict[bytes, Mapping[int, Any]] = {}
         self._values: dict[bytes, Any] = {}
         self.nlri = _nlri_paths if add_path else _nlri
@@ -510,8 +515,10 @@ class _Attributes:
             AS_PATH: _as_path(_AS2, 2) if as_octets == 2 else _as_path(_AS4, 4),
             MP_REACH: self._reach,
             MP_UNREACH: self._unreach,
-            ATTR_SET: lambda value: (_U32.unpack_from(value)[0], _Attributes(4, add_path, 0).decode(value[4:])),
         }
+        if nesting:
+            inner = _Attributes(4, add_path, 0, nesting=False)
+            self._decode[ATTR_SET] = lambda value: (_U32.unpack_from(value)[0], inner.decode(value[4:]))
 
     def decode(self, block: bytes) -> Mapping[int, Any]:
         """Each attribute of a block by its code; never raises. Of two with one code the first counts (RFC 7606 §3)."""

@@ -283,11 +283,13 @@ def classify(
             say(f"{file}: {error}")
     if rows:
         show(rows, _verdict_lines)
+    # Each was told where it came up. Damage outweighs a file that is not there: its code is the greater.
     if damaged:
         what = "1 measurement" if damaged == 1 else f"{damaged} measurements"
         raise ProtocolError(f"{what} could not be read; the others are above")
     if problems:
-        raise max(problems, key=lambda error: error.exit_code)
+        what = "1 file" if len(problems) == 1 else f"{len(problems)} files"
+        raise type(max(problems, key=lambda error: error.exit_code))(f"{what} could not be read to the end")
 
 
 def _measurements(file: str) -> Iterator[Measurement | Damage]:

@@ -12,8 +12,9 @@ from outlast.rooms.watch.proto.fingerprints import LIST_MAX_BYTES, Fingerprint, 
 from outlast.rooms.watch.proto.measurement import Measurement, MeasurementError, from_object
 from outlast.rooms.watch.proto.records import Damage, records
 
-UNPACKED_MAX_BYTES: Final = 4 << 30
-"""So much may come out of a packed file; a plain one is read whatever its size, a record at a time."""
+UNPACKED_MIN_MAX_BYTES: Final = 1 << 28
+UNPACKED_RATIO_MAX: Final = 64
+"""So many times a file's size may come out of it, or the bytes above: JSON is packed to a tenth or a twentieth."""
 STREAM_MAX_BYTES: Final = 16 << 30
 """Of standard input, which nobody can tell from a bomb by its size; more than that is read from a file."""
 DAMAGED_MAX: Final = 1000
@@ -24,13 +25,13 @@ def measurements(path: Path) -> Iterator[Measurement | Damage]:
     """The measurements of a file: one JSON object or JSONL, packed by gzip or bzip2 or not.
 
     What is damaged comes as such and the rest of the file is read. Raises NotFoundError, UsageError, StorageError as
-    ``open_capped`` does, ProtocolError when the packing is damaged or holds more than UNPACKED_MAX_BYTES.
+    ``open_capped`` does, ProtocolError when the packing is damaged or holds more than it can.
     """
     try:
         size = path.stat().st_size
     except (OSError, ValueError):
         size = 0  # opening it says what is wrong
-    with open_capped(path, max(UNPACKED_MAX_BYTES, size)) as source:
+    with open_capped(path, max(UNPACKED_MIN_MAX_BYTES, size * UNPACKED_RATIO_MAX)) as source:
         yield from measurements_in(source)
 
 

@@ -21,8 +21,7 @@ PARTS_MAX: Final = 1_000_000
 """So many braces and brackets at most: each stands for up to a hundred bytes of memory once it is decoded."""
 _BOM: Final = b"\xef\xbb\xbf"
 _BLANK: Final = b" \t\r\n"
-_BREAKS: Final = re.compile(rb"\n(?:[ \t\r]*\n)*")
-"""The end of a line, with the blank lines behind it: a file of nothing else must not take long either."""
+_BREAKS: Final = re.compile(rb"\n[\r\n]*")
 
 
 class Damage(msgspec.Struct, frozen=True):
@@ -127,6 +126,9 @@ def _lines(chunks: Iterable[bytes], max_bytes: int) -> Iterator[tuple[int, bytes
     dropped = False
     for chunk in chunks:
         at = 0
+        if not (held or dropped or chunk.strip(_BLANK)):
+            number += chunk.count(b"\n")  # a file of nothing but blank lines must not take long either
+            continue
         for breaks in _BREAKS.finditer(chunk):
             held += chunk[at : breaks.start()]
             if dropped or len(held) > max_bytes:

@@ -143,7 +143,10 @@ def detect(
         ]
         if not reports:
             raise NotFoundError(f"there is no signal {signal} in {file.name}")
-    _show_reports([_report(one) for one in reports])
+    unjudged = [one.signal for one in reports if not one.judged]
+    if unjudged:
+        say(f"Not judged, since a day of values must be known first: {', '.join(unjudged)}")
+    _show_reports([_report(one) for one in reports if one.judged or terminal().json])
 
 
 def _report(report: Report) -> dict[str, Any]:

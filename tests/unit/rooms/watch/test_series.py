@@ -331,7 +331,30 @@ def test_the_command_tells_damage_by_its_exit_code(tmp_path: Path, capsys: pytes
     assert run(["watch", "detect", str(tmp_path / "b.csv"), "--utc-offset", "99"]) == 2
     capsys.readouterr()
     assert run(["watch", "detect", str(tmp_path / "b.csv")]) == 0
-    assert "No alarm: country, bgp" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "No alarm" not in told.out
+    assert "Not judged, since a day of values must be known first: country, bgp" in told.err
+
+
+def test_the_command_says_where_there_was_no_alarm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"2026-01-{1 + hour // 24:02d} {hour % 24:02d}:00:00,{100 if hour != 50 else 3}" for hour in range(72)]
+    (tmp_path / "c.csv").write_text("\n".join(["Time (UTC),bgp", *rows]))
+    assert run(["watch", "detect", str(tmp_path / "c.csv"), "--signal", "bgp"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("bgp     blackout  2026-01-03T02:00:00Z")
+    (tmp_path / "c.csv").write_text("\n".join(["Time (UTC),bgp", *rows[:48]]))
+    assert run(["watch", "detect", str(tmp_path / "c.csv")]) == 0
+    told = capsys.readouterr()
+    assert told.out == "No alarm: country, bgp\n"
+    assert told.err == ""
+
+
+def test_a_file_made_to_be_slow_is_refused_or_ends_soon() -> None:
+    begin = 1_700_000_000
+    ragged = [Point("x", "XX", f"s{at % 10_000}", begin + at * 60, 1.0, 60) for at in range(20_000)]
+    with pytest.raises(SeriesError, match="different times"):
+        detect(ragged)
+    dense = [Point("x", "XX", "bgp", begin + at, 100.0 + at % 3, 1) for at in range(200_000)]
+    assert all(not report.alarms for report in detect(dense))
 
 
 def test_the_published_rule_of_ioda_lets_go_when_its_window_is_full_of_the_outage() -> None:

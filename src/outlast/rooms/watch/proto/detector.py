@@ -22,6 +22,8 @@ from outlast.rooms.watch.proto.series import DAY_S, HOUR_S, Point
 HISTORY_S: Final = 14 * DAY_S
 HISTORY_MIN_POINTS: Final = 28
 """A daily series keeps four weeks: 14 values are too few for a median of deviations."""
+STEP_MIN_S: Final = 60
+"""No publisher measures a country more often, and 14 days of minutes are as much history as a machine keeps."""
 LEARN_S: Final = DAY_S
 LEARN_POINTS: Final = 12
 SEASON_DAYS: Final = 3
@@ -161,12 +163,12 @@ Change = Raised | Restoring | FellAgain | Ended | Silent
 
 
 class Detector:
-    """The machine of one series: rows in, changes out. Rows must come in order; older and doubled ones are ignored."""
+    """The machine of one series: rows in, changes out. Rows come in order; older and too close ones are ignored."""
 
     def __init__(self, kind: Kind, step_s: int) -> None:
         """A machine that knows nothing yet; ``step_s`` is the distance of the rows in s."""
         self.kind = kind
-        self._step_s = max(step_s, 1)
+        self._step_s = max(step_s, STEP_MIN_S)
         self._history = _History(kind, self._step_s)
         self._last_s: int | None = None
         self._pending: list[tuple[Point, float]] = []
@@ -194,7 +196,7 @@ class Detector:
         """Take one row or the operator's word; returns what changed, in order."""
         match event:
             case Point():
-                if self._last_s is not None and event.t_s <= self._last_s:
+                if self._last_s is not None and event.t_s < self._last_s + STEP_MIN_S:
                     return []
                 self._last_s = event.t_s
                 if event.value is None:

@@ -8,7 +8,7 @@ back. What witnesses of the federation say is counted by networks, never by head
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Final
 
@@ -36,12 +36,13 @@ from outlast.rooms.watch.proto.detector import (
     kind_of,
 )
 from outlast.rooms.watch.proto.heartbeats import DOMESTIC, FOREIGN
-from outlast.rooms.watch.proto.series import HOUR_S, Key, Point, country_of, gather, iso, key_of
+from outlast.rooms.watch.proto.series import HOUR_S, Key, Point, SeriesError, country_of, gather, iso, key_of
 
 COUNTRY: Final = "country"
 ALARMS_MIN: Final = 2
 REGIONS_MIN_SHARE: Final = 0.5
 REGIONS_MIN: Final = 30
+CELLS_MAX: Final = 30_000_000
 WITNESSES_MIN: Final = 3
 STATEMENT_FRESH_S: Final = HOUR_S
 CLOCK_AHEAD_S: Final = 300
@@ -62,30 +63,45 @@ class Alarm(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """The alarms of one signal in order of time; ``signal`` is the file's name of it, or COUNTRY for all together."""
+    """The alarms of one signal in order of time; ``signal`` is the file's name of it, or COUNTRY for all together.
+
+    ``judged`` is False where there was too little to say anything: then no alarm means nothing.
+    """
 
     signal: str
     country: str
     alarms: tuple[Alarm, ...]
+    judged: bool = True
 
 
 def detect(points: Iterable[Point], *, regions: bool = False) -> list[Report]:
     """Run the machines over rows in any order: for each country one report of all together, then one a signal.
 
     With ``regions`` each region's signals follow. Where a file has several countries, names end with the country's.
+    Raises SeriesError when a country's series times its moments are more than CELLS_MAX.
     """
     nations: dict[str, Nation] = {}
-    rows = sorted(
-        (row for series in gather(points).values() for row in series), key=lambda row: (row.t_s, country_of(row.entity))
-    )
+    series = gather(points)
+    _check_size(series)
+    rows = sorted((row for one in series.values() for row in one), key=lambda row: (row.t_s, country_of(row.entity)))
     for (_, country), batch in groupby(rows, key=lambda row: (row.t_s, country_of(row.entity))):
         nations.setdefault(country, Nation(country)).step(list(batch))
     several = len(nations) > 1
     return [
-        Report(f"{report.signal} {country}" if several else report.signal, country, report.alarms)
+        Report(f"{report.signal} {country}" if several else report.signal, country, report.alarms, report.judged)
         for country, nation in sorted(nations.items())
         for report in nation.reports(regions=regions)
     ]
+
+
+def _check_size(series: Mapping[Key, Sequence[Point]]) -> None:
+    """Every moment looks at every series of its country, also where a file was made so that none has two rows."""
+    sizes: Counter[str] = Counter(country_of(entity) for _, entity, _ in series)
+    moments: dict[str, set[int]] = {}
+    for (_, entity, _), rows in series.items():
+        moments.setdefault(country_of(entity), set()).update(row.t_s for row in rows)
+    if any(count * len(moments[country]) > CELLS_MAX for country, count in sizes.items()):
+        raise SeriesError(f"too many series at too many different times: more than {CELLS_MAX} together")
 
 
 class Nation:
@@ -131,13 +147,15 @@ class Nation:
     def reports(self, *, regions: bool = False) -> list[Report]:
         """All together first, then each signal; with ``regions`` each region's signals as well."""
         sources = Counter(signal for _, _, signal in self._signals)
-        found = [Report(COUNTRY, self._country, self._fused.alarms())]
+        judged = any(not course.machine.learning for course in self._signals.values())
+        found = [Report(COUNTRY, self._country, self._fused.alarms(), judged)]
         for (source, _, signal), course in self._signals.items():
             name = f"{signal} ({source})" if sources[signal] > 1 else signal
-            found.append(Report(name, self._country, course.alarms()))
+            found.append(Report(name, self._country, course.alarms(), not course.machine.learning))
         if regions:
             for (_, entity, signal), course in self._regions.items():
-                found.append(Report(f"{signal}: {entity}", self._country, course.alarms()))
+                name = f"{signal}: {entity}"
+                found.append(Report(name, self._country, course.alarms(), not course.machine.learning))
         return found
 
     def _means(self, regional: Sequence[Point]) -> list[Point]:

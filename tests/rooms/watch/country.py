@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from outlast.rooms.watch.proto import dns, quic, tls
+from outlast.rooms.watch.proto.services import TELEGRAM_POINTS
 from tests.e2e.machines import enter, ip
 
 HOME, GATE = "5.22.200.2", "5.22.200.1"
@@ -40,6 +41,7 @@ RESOLVERS = {"8.8.8.8": 5301, "1.1.1.1": 5302}
 DOH = "9.9.9.9"
 CONTROL = ABROAD
 BLOCK_PAGE, DOMESTIC = "5.22.201.1", "5.22.202.1"
+TELEGRAM_WEB, AUTHORITY = "149.154.167.99", "131.188.40.189"
 SLOW_BITS = 240_000
 SITES = {
     name: f"93.184.216.{number}"
@@ -48,6 +50,7 @@ SITES = {
     )
 }
 ZONE = {f"{name}.example.net": address for name, address in SITES.items()}
+ZONE |= {"dns.example.net": DOH, "web.telegram.org": TELEGRAM_WEB, "example.org": SITES["free"]}
 ZONE |= {"domestic.example.net": DOMESTIC, "block.example.net": BLOCK_PAGE}
 NEUTRAL_PAGE = b"<html><head><title>%s</title></head><body>" + b"The quick brown fox. " * 100 + b"</body></html>"
 BLOCK_TEXT = b"<html><head><title>Access denied</title></head><body>By order of the authority.</body></html>"
@@ -242,6 +245,16 @@ async def _doh(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     writer.close()
 
 
+async def _dot(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError, asyncio.IncompleteReadError):
+        while True:
+            query = await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
+            replies: list[bytes] = []
+            _resolve(query, replies.append)
+            writer.write(len(replies[0]).to_bytes(2) + replies[0])
+    writer.close()
+
+
 async def _filter_names(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """The filter: a banned name in the ClientHello is answered by a reset, every other connection goes through."""
     hello = await reader.read(4096)
@@ -294,13 +307,15 @@ class Country:
         return started
 
     def probe(self, *arguments: str, control: bool = True) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Probe from home: what the command said, and the measurements that it wrote, both in the order of arrival."""
-        out = self.folder / "out.jsonl"
-        out.unlink(missing_ok=True)
+        """Probe sites from home: what the command said, and the measurements that it wrote."""
         asked = [word for address in RESOLVERS for word in ("--resolver", address)]
         asked += ["--control", self.control, "--token-file", self.token_file] if control else []
-        asked += ["--doh", f"https://{DOH}/dns-query", "--yes-i-know", "--out", str(out)]
-        done = self.outlast("home", "--json", "watch", "probe", *arguments, *asked)
+        return self.measure(*arguments, *asked, "--doh", f"https://{DOH}/dns-query")
+
+    def measure(self, *arguments: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Run the command from home as it is."""
+        out = self.folder / f"out-{len(self.programs)}.jsonl"
+        done = self.outlast("home", "--json", "watch", "probe", *arguments, "--yes-i-know", "--out", str(out))
         said, told = done.communicate(timeout=90)
         assert done.returncode == 0, told
         written = out.read_text().splitlines()
@@ -356,7 +371,7 @@ def country(folder: Path) -> Iterator[Country]:
         environment["SSL_CERT_FILE"] = str(trusted)
         nation = Country(folder, networks, folder, environment)
         nation.run("border", "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
-        ours = ", ".join([*ZONE.values(), *RESOLVERS, DOH, CONTROL, GATE])
+        ours = ", ".join({*ZONE.values(), *RESOLVERS, DOH, CONTROL, GATE})
         nation.run("border", "nft", "-f", "-", text=NFT % {"ours": ours, **SITES})
         for command in (
             "qdisc add dev home root handle 1: htb default 10",
@@ -406,7 +421,10 @@ def _wire(networks: dict[str, str]) -> None:
         (border, "abroad", f"{BORDER}/24"),
         (abroad, "cable", f"{ABROAD}/24"),
         *((border, "lo", f"{one}/32") for one in (BLOCK_PAGE, DOMESTIC)),
-        *((abroad, "lo", f"{one}/32") for one in (*SITES.values(), *RESOLVERS, DOH)),
+        *(
+            (abroad, "lo", f"{one}/32")
+            for one in (*SITES.values(), *RESOLVERS, DOH, *TELEGRAM_POINTS, TELEGRAM_WEB, AUTHORITY)
+        ),
     ):
         ip("-n", network, "addr", "add", address, "dev", device)
         ip("-n", network, "link", "set", device, "up")
@@ -423,7 +441,11 @@ def _abroad(true: Authority, folder: Path) -> list[Callable[[], Awaitable[Any]]]
     starts: list[Callable[[], Awaitable[Any]]] = [
         partial(asyncio.start_server, site, "0.0.0.0", 80),
         *(partial(asyncio.start_server, site, one, 443, ssl=true.context(folder, *names)) for one in SITES.values()),
-        partial(asyncio.start_server, _doh, DOH, 443, ssl=true.context(folder, DOH)),
+        partial(asyncio.start_server, _doh, DOH, 443, ssl=true.context(folder, DOH, "dns.example.net")),
+        partial(asyncio.start_server, _dot, DOH, 853, ssl=true.context(folder, "dns.example.net")),
+        *(partial(asyncio.start_server, site, one, 443) for one in TELEGRAM_POINTS),
+        partial(asyncio.start_server, site, TELEGRAM_WEB, 443, ssl=true.context(folder, "web.telegram.org")),
+        partial(asyncio.start_server, site, AUTHORITY, 9001, ssl=true.context(folder, "www.nobody.example")),
     ]
     starts += [partial(_udp, one, 53, _resolve) for one in RESOLVERS]
     return starts + [partial(_udp, one, 443, _quic) for one in SITES.values()]

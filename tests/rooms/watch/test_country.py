@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,20 +10,21 @@ import pytest
 
 from outlast.rooms.watch.proto.classify import classify
 from outlast.rooms.watch.proto.measurement import from_object
-from tests.rooms.watch.country import BLOCK_PAGE, DOMESTIC, HOME, SITES, Country, country
+from outlast.rooms.watch.proto.services import TELEGRAM_POINTS
+from tests.rooms.watch.country import AUTHORITY, BLOCK_PAGE, DOH, DOMESTIC, HOME, SITES, Country, country
 
 pytestmark = pytest.mark.serial
 
 FINE = {"dns": "ok", "tcp": "ok", "tls": "ok", "http": "ok", "throttled": "unknown"}
 # What is done to each site: blocking, accessible, and the layers that are not fine.
 VERDICTS: dict[str, tuple[Any, bool, dict[str, str]]] = {
+    "https://dropped.example.net/": ("tcp_ip", False, {"tcp": "blocked", "tls": "unknown", "http": "unknown"}),
+    "https://slow.example.net/": (False, True, {"throttled": "blocked"}),
     "https://free.example.net/": (False, True, {}),
     "https://forged.example.net/": ("dns", False, {"dns": "blocked"}),
     "https://sni.example.net/": ("http-failure", False, {"tls": "blocked", "http": "unknown"}),
     "http://hijacked.example.net/": ("dns", False, {"dns": "blocked", "http": "blocked"}),
     "http://redirected.example.net/": ("http-diff", False, {"http": "blocked"}),
-    "https://dropped.example.net/": ("tcp_ip", False, {"tcp": "blocked", "tls": "unknown", "http": "unknown"}),
-    "https://slow.example.net/": (False, True, {"throttled": "blocked"}),
     "https://intercepted.example.net/": ("http-failure", False, {"tls": "blocked", "http": "unknown"}),
 }
 
@@ -107,11 +109,63 @@ def test_without_a_control_a_valid_certificate_is_the_only_witness(nation: Count
     assert (blocked["blocking"], blocked["accessible"]) == (None, None)
 
 
+def test_each_address_of_a_resolver_is_checked_by_each_way_to_ask(nation: Country) -> None:
+    ways = ("https://dns.example.net/dns-query", "dot://dns.example.net", "udp://8.8.8.8", "tcp://9.9.9.9")
+    _, written = nation.measure("--test", "dnscheck", *ways)
+    ended = {one["input"]: {k: v["failure"] for k, v in one["test_keys"]["lookups"].items()} for one in written}
+    assert ended == {
+        ways[0]: {"https://9.9.9.9:443/dns-query": None},
+        ways[1]: {"dot://9.9.9.9:853": None},
+        ways[2]: {"udp://8.8.8.8:53": None},
+        ways[3]: {"tcp://9.9.9.9:53": "connection_refused"},
+    }
+    [dot] = [one["test_keys"] for one in written if one["input"] == ways[1]]
+    assert dot["bootstrap"]["queries"][0]["answers"][0]["ipv4"] == DOH
+    [answer] = dot["lookups"]["dot://9.9.9.9:853"]["queries"][0]["answers"]
+    assert answer["ipv4"] == SITES["free"]
+
+
+def test_telegram_is_reachable_by_any_of_its_points_and_the_web(nation: Country) -> None:
+    [row], [measured] = nation.measure("--test", "telegram")
+    keys = measured["test_keys"]
+    assert (keys["telegram_tcp_blocking"], keys["telegram_http_blocking"]) == (False, False)
+    assert (keys["telegram_web_status"], keys["telegram_web_failure"]) == ("ok", None)
+    assert len(keys["tcp_connect"]) == 13
+    assert row["layers"]["tcp"] == "ok"
+    nation.cut(f"ip daddr {{ {', '.join(TELEGRAM_POINTS)} }} reject with tcp reset")
+    try:
+        [row], [measured] = nation.measure("--test", "telegram")
+    finally:
+        nation.cut()
+    assert measured["test_keys"]["telegram_tcp_blocking"]
+    assert row["layers"]["tcp"] == "blocked"
+
+
+def test_tors_targets_are_reached_and_a_bridge_is_never_named(nation: Country) -> None:
+    bridge = SITES["free"]
+    file = nation.folder / "tor.json"
+    targets = {
+        "authority": {"address": f"{AUTHORITY}:9001", "protocol": "or_port_dirauth", "name": "one"},
+        "directory": {"address": f"{AUTHORITY}:80", "protocol": "dir_port"},
+        "mine": {"address": f"{bridge}:443", "protocol": "obfs4", "name": "secret"},
+    }
+    file.write_text(json.dumps(targets))
+    _, [measured] = nation.measure("--test", "tor", "--list", str(file))
+    keys = measured["test_keys"]
+    assert {one["target_protocol"]: one["failure"] for one in keys["targets"].values()} == {
+        "or_port_dirauth": None,
+        "dir_port": None,
+        "obfs4": None,
+    }
+    assert (keys["or_port_dirauth_accessible"], keys["dir_port_accessible"], keys["obfs4_accessible"]) == (1, 1, 1)
+    assert not {bridge, "secret", "mine"} & set(json.dumps(measured).replace(":", '"').split('"'))
+
+
 @pytest.mark.parametrize(
     ("rules", "state", "domestic"),
     [
         ([f"ip daddr != {{ 5.22.200.1, {DOMESTIC}, {BLOCK_PAGE} }} drop"], "whitelist", True),
-        (["ip daddr != 5.22.200.1 drop", "udp dport 53 drop"], "blackout", None),
+        (["ip daddr != 5.22.200.1 reject with icmp net-unreachable", "udp dport 53 drop"], "blackout", None),
     ],
     ids=["whitelist", "total cut"],
 )

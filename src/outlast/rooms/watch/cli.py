@@ -351,9 +351,15 @@ def _verdict_lines(rows: list[dict[str, Any]]) -> Iterable[str]:
 
 @app.command()
 def probe(
-    urls: Annotated[list[str] | None, typer.Argument(metavar="URL...", help="What to probe.")] = None,
+    urls: Annotated[
+        list[str] | None, typer.Argument(metavar="URL...", help="What to probe; of dnscheck: resolvers.")
+    ] = None,
+    test: Annotated[
+        str, typer.Option("--test", metavar="NAME", help="Or dnscheck, telegram, tor.")
+    ] = "web_connectivity",
     list_: Annotated[
-        Path | None, typer.Option("--list", metavar="FILE", help="CSV with url,category_code: a list of targets.")
+        Path | None,
+        typer.Option("--list", metavar="FILE", help="CSV with url,category_code; for tor the JSON of ts-023."),
     ] = None,
     category: Annotated[
         list[str] | None, typer.Option("--category", metavar="CODE", help="A risky category to probe all the same.")
@@ -387,7 +393,10 @@ def probe(
     from outlast.rooms.watch.proto.measurement import from_object
     from outlast.rooms.watch.proto.web_connectivity import publishable
 
-    plan = run.plan(urls or [], list_, category or [], most, control, token_file, resolver, doh, domestic or [])
+    if test != "web_connectivity":
+        plan = run.plan_service(test, urls or [], list_)
+    else:
+        plan = run.plan(urls or [], list_, category or [], most, control, token_file, resolver, doh, domestic or [])
     _need_consent(agreed)
     for line in plan.remarks:
         say(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import socket
 import ssl
@@ -61,13 +62,10 @@ def control_app(token: str, allowed: Sequence[Network] = ()) -> Starlette:
         async with looks:
             machine = Probe(asked.url, asked.settings(allowed, own_addresses()))
             async with Hands(PATIENCE, None) as hands:
-                hands.take(machine.start())
-                try:
+                # What was seen until the time is over is the answer.
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LOOK_S):
-                        while not machine.finished:
-                            hands.take(machine.handle(await hands.events.get()))
-                except TimeoutError:
-                    pass  # what was seen until now is the answer
+                        await hands.drive(machine)
         return JSONResponse(answer(machine))
 
     async def speed(request: Request) -> Response:

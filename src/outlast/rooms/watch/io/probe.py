@@ -15,9 +15,9 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, assert_never
+from typing import Any, Final, Protocol, assert_never
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -28,6 +28,7 @@ from outlast.rooms.watch.proto.probe import (
     Answered,
     AskControl,
     AskDoh,
+    AskOver,
     Close,
     Command,
     Connect,
@@ -109,8 +110,8 @@ class _End(Exception):
     """The other side ended the connection before it was done."""
 
 
-class _NotTls(Exception):
-    """TLS failed for a reason that OpenSSL names."""
+class _Refused(Exception):
+    """The other side answered, but not as it should."""
 
     def __init__(self, failure: str) -> None:
         super().__init__(failure)
@@ -124,7 +125,7 @@ def failure_of(error: BaseException) -> str:
             return "generic_timeout_error"
         case _End():
             return "eof_error"
-        case _NotTls():
+        case _Refused():
             return error.failure
         case socket.gaierror():
             return _GAI.get(error.errno or 0, "dns_server_misbehaving")
@@ -150,10 +151,22 @@ async def probe_url(
     at_s = now()
     machine = Probe(url, settings)
     async with Hands(patience, control) as hands:
-        hands.take(machine.start())
-        while not machine.finished:
-            hands.take(machine.handle(await hands.events.get()))
+        await hands.drive(machine)
         return measurement(machine, at_s, hands.own_addresses, control.url.origin if control else "")
+
+
+class Machine(Protocol):
+    """What decides what comes next."""
+
+    finished: bool
+
+    def start(self) -> list[Command]:
+        """The first commands."""
+        ...
+
+    def handle(self, event: Event) -> list[Command]:
+        """Take the end of a step."""
+        ...
 
 
 class Hands:
@@ -182,6 +195,12 @@ class Hands:
         for wire in self._wires.values():
             wire.close()
 
+    async def drive(self, machine: Machine) -> None:
+        """Carry out what a machine asks for until it is finished."""
+        self.take(machine.start())
+        while not machine.finished:
+            self.take(machine.handle(await self.events.get()))
+
     def take(self, commands: Sequence[Command]) -> None:
         """Begin these steps."""
         for command in commands:
@@ -205,6 +224,8 @@ class Hands:
                 event = await self._query(command, t0)
             case AskDoh():
                 event = await self._ask_doh(command, t0)
+            case AskOver():
+                event = await self._ask_over(command, t0)
             case Connect():
                 event = await self._connect(command, t0)
             case Handshake():
@@ -267,26 +288,50 @@ class Hands:
         )
 
     async def _ask_doh(self, command: AskDoh, t0: float) -> Answered:
+        url = parse_url(command.url)
+        return await self._ask_both(command.id, command.host, t0, lambda query: self._post_dns(url, query))
+
+    async def _ask_over(self, command: AskOver, t0: float) -> Answered:
+        wire = self._wires.pop(command.id)
+        url = command.url
+        first = True
+
+        async def ask(query: bytes) -> bytes:
+            nonlocal first
+            if url is None:
+                return await _over_stream(wire, query)
+            # One connection carries one exchange: the second question has one of its own, to the same address.
+            on, first = (
+                wire if first else await self._secure_wire(*split_address(command.resolver, 443), url.host),
+                False,
+            )
+            with contextlib.closing(on):
+                return await _over_http(on, url, query)
+
+        with contextlib.closing(wire):
+            return await self._ask_both(command.id, command.host, t0, ask)
+
+    async def _ask_both(self, id: int, host: str, t0: float, ask: Callable[[bytes], Awaitable[bytes]]) -> Answered:
+        """Ask for A, then for AAAA."""
         replies: list[tuple[float, dns.Reply]] = []
         failure: str | None = None
-        headers = (("Content-Type", "application/dns-message"), ("Accept", "application/dns-message"))
         try:
-            url = parse_url(command.url)
             async with asyncio.timeout(self._patience.dns_s):
                 for type in (dns.A, dns.AAAA):
-                    query = dns.encode_query(0, command.host, type)
-                    exchange = await self._post(url, headers, query, dns.MESSAGE_MAX_BYTES)
-                    if exchange.status != 200:
-                        raise _NotTls("http_request_failed")
-                    reply = dns.decode_reply(exchange.body)
-                    if not dns.answers(reply, 0, command.host, type):
-                        raise _NotTls("dns_server_misbehaving")
+                    reply = dns.decode_reply(await ask(dns.encode_query(0, host, type)))
+                    if not dns.answers(reply, 0, host, type):
+                        raise _Refused("dns_server_misbehaving")
                     replies.append((self._clock(), reply))
         except ProtocolError:
             failure = "dns_server_misbehaving"
-        except (OSError, _End, _NotTls) as error:
+        except (OSError, _End, _Refused) as error:
             failure = failure_of(error)
-        return Answered(id=command.id, t0=t0, t=self._clock(), replies=tuple(replies), failure=failure)
+        return Answered(id=id, t0=t0, t=self._clock(), replies=tuple(replies), failure=failure)
+
+    async def _post_dns(self, url: Url, query: bytes) -> bytes:
+        wire = await self._wire_to(url)
+        with contextlib.closing(wire):
+            return await _over_http(wire, url, query)
 
     # ---- connections ----
 
@@ -334,7 +379,7 @@ class Hands:
         failure: str | None = None
         try:
             async with asyncio.timeout(self._patience.fetch_s):
-                await wire.send(exchange.send("GET", command.url, HEADERS))
+                await wire.send(exchange.send(command.method, command.url, HEADERS))
                 await wire.receive(exchange, slots)
         except (OSError, _End) as error:
             failure = failure_of(error)
@@ -388,7 +433,7 @@ class Hands:
                 response, failure = None, "json_parse_error"
         except (ValueError, RecursionError):
             failure = "json_parse_error"
-        except (OSError, _End, _NotTls) as error:
+        except (OSError, _End, _Refused) as error:
             failure = failure_of(error)
         return ControlAnswered(id=command.id, t0=t0, t=self._clock(), failure=failure, response=response)
 
@@ -419,35 +464,36 @@ class Hands:
         return (("Authorization", f"Bearer {token}"),) if token else ()
 
     async def _post(self, url: Url, headers: Sequence[tuple[str, str]], body: bytes, limit: int) -> Exchange:
-        """POST on a connection of its own, whose certificate must be valid; raises OSError, _End and _NotTls."""
+        """POST on a connection of its own, whose certificate must be valid; raises OSError, _End and _Refused."""
         wire = await self._wire_to(url)
         with contextlib.closing(wire):
             exchange = Exchange(limit)
             await wire.send(exchange.send("POST", url, headers, body))
             await wire.receive(exchange, None)
         if exchange.failure:
-            raise _NotTls(exchange.failure)
+            raise _Refused(exchange.failure)
         return exchange
 
     async def _wire_to(self, url: Url) -> _Wire:
         found = (url.host,) if is_address(url.host) else (await getaddrinfo(url.host))[0]
-        wire: _Wire | None = None
         for ip in found:
             try:
                 async with asyncio.timeout(self._patience.connect_s):
-                    wire = await self._dial(ip, url.port)
-                break
+                    if url.scheme == "https":
+                        return await self._secure_wire(ip, url.port, url.host)
+                    return await self._dial(ip, url.port)
             except OSError:
                 if ip == found[-1]:
                     raise
-        if wire is None:
-            raise _NotTls("dns_no_answer")
-        if url.scheme == "https":
-            try:
-                await wire.shake(self._context(), url.host)
-            except BaseException:
-                wire.close()
-                raise
+        raise _Refused("dns_no_answer")
+
+    async def _secure_wire(self, ip: str, port: int, name: str) -> _Wire:
+        wire = await self._dial(ip, port)
+        try:
+            await wire.shake(self._context(), name)
+        except BaseException:
+            wire.close()
+            raise
         return wire
 
     async def _dial(self, ip: str, port: int) -> _Wire:
@@ -536,9 +582,10 @@ class _Wire:
     async def receive(self, exchange: Exchange, slots: _Slots | None) -> None:
         """Feed an exchange until it is done."""
         while not exchange.done:
-            exchange.feed(await self._read(slots))
+            exchange.feed(await self.read(slots))
 
-    async def _read(self, slots: _Slots | None) -> bytes:
+    async def read(self, slots: _Slots | None = None) -> bytes:
+        """What comes next, b"" at the end."""
         if self.tls is None:
             data = await self._receive()
             if slots is not None:
@@ -576,6 +623,29 @@ class _Wire:
             self.first += data[:FIRST_BYTES]
         self._in.write(data)
         return len(data)
+
+
+async def _over_http(wire: _Wire, url: Url, query: bytes) -> bytes:
+    """Ask by HTTP (RFC 8484); raises OSError, _End and _Refused."""
+    kind = "application/dns-message"
+    exchange = Exchange(dns.MESSAGE_MAX_BYTES)
+    await wire.send(exchange.send("POST", url, (("Content-Type", kind), ("Accept", kind)), query))
+    await wire.receive(exchange, None)
+    if exchange.failure or exchange.status != 200:
+        raise _Refused(exchange.failure or "http_request_failed")
+    return exchange.body
+
+
+async def _over_stream(wire: _Wire, query: bytes) -> bytes:
+    """Ask with a length before each message (RFC 7766, 7858); raises OSError and _End."""
+    await wire.send(len(query).to_bytes(2) + query)
+    came = b""
+    while len(came) < 2 or len(came) < 2 + int.from_bytes(came[:2]):
+        more = await wire.read()
+        if not more:
+            raise _End
+        came += more
+    return came[2 : 2 + int.from_bytes(came[:2])]
 
 
 async def getaddrinfo(host: str) -> tuple[tuple[str, ...], str | None]:

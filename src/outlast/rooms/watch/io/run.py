@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,20 +16,31 @@ import msgspec
 
 from outlast.errors import StorageError, UsageError
 from outlast.rooms.watch.io.consent import read_token
-from outlast.rooms.watch.io.files import open_capped
+from outlast.rooms.watch.io.files import open_capped, read_capped
 from outlast.rooms.watch.io.gateway import gateway_answers
-from outlast.rooms.watch.io.probe import Control, Patience, need_authorities, probe_url, split_address
+from outlast.rooms.watch.io.probe import Control, Hands, Patience, need_authorities, probe_url, split_address
+from outlast.rooms.watch.proto import services
 from outlast.rooms.watch.proto.fusion import Controls, own_state
 from outlast.rooms.watch.proto.http import Url, parse_url
 from outlast.rooms.watch.proto.probe import Settings, is_address
+from outlast.rooms.watch.proto.services import Resolver, TorTarget
 from outlast.rooms.watch.proto.targets import read_targets
-from outlast.rooms.watch.proto.web_connectivity import NO_CONTROL, Json
+from outlast.rooms.watch.proto.web_connectivity import NO_CONTROL, Json, envelope, scrub
 
 RESOLVERS: Final = ("1.1.1.1:53", "8.8.8.8:53")
 DOH: Final = "https://9.9.9.9/dns-query"
 AT_ONCE: Final = 3
 LIST_MAX_BYTES: Final = 4 << 20
 PATIENCE: Final = Patience()
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Another test than web_connectivity: dnscheck of some resolvers, telegram, or tor with its targets."""
+
+    test: str
+    resolvers: tuple[Resolver, ...] = ()
+    targets: tuple[TorTarget, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +51,7 @@ class Plan:
     settings: Settings
     control: Control | None
     domestic: frozenset[str] = frozenset()
+    service: Service | None = None
     remarks: tuple[str, ...] = ()
     patience: Patience = PATIENCE
 
@@ -77,7 +90,48 @@ def plan(
     settings = Settings(resolvers=asked, doh=over_https, control=control is not None)
     helper = None if control is None else Control(parse_url(control), read_token(token_file) if token_file else "")
     need_authorities()
-    return Plan(tuple(named[:most]), settings, helper, frozenset(url.text for url in at_home), tuple(remarks))
+    return Plan(tuple(named[:most]), settings, helper, frozenset(url.text for url in at_home), remarks=tuple(remarks))
+
+
+def plan_service(test: str, inputs: Sequence[str], list_file: Path | None = None) -> Plan:
+    """A run of another test: ``inputs`` are dnscheck's resolvers, ``list_file`` Tor's targets; each has its own list.
+
+    Raises UsageError, and what reading the list raises. Nothing is sent.
+    """
+    if test not in services.TESTS:
+        raise UsageError(f"{test[:40]!r} is no test: there are {', '.join(services.TESTS)}")
+    if (inputs and test != "dnscheck") or (list_file is not None and test != "tor"):
+        raise UsageError(f"{test} has its own targets; dnscheck takes resolvers, and tor --list FILE")
+    need_authorities()
+    if test == "dnscheck":
+        given = tuple(services.read_resolver(one) for one in inputs or services.RESOLVERS)
+        return Plan((), Settings(), None, service=Service(test, resolvers=given))
+    targets: tuple[TorTarget, ...] = ()
+    if test == "tor":
+        targets = services.authorities()
+        if list_file is not None:
+            targets = services.read_tor_targets(read_capped(list_file, services.TARGETS_MAX_BYTES))
+    return Plan((), Settings(), None, service=Service(test, targets=targets))
+
+
+async def run_service(service: Service, patience: Patience = PATIENCE) -> AsyncIterator[Json]:
+    """Run another test; yields its measurement, or one for each resolver."""
+    for resolver in service.resolvers if service.test == "dnscheck" else (None,):
+        at_s = time.time()
+        if resolver is not None:
+            chains = services.dnscheck(resolver)
+        else:
+            chains = services.telegram() if service.test == "telegram" else services.tor(service.targets)
+        async with Hands(patience, None) as hands:
+            await hands.drive(chains)
+        if resolver is not None:
+            keys = services.dnscheck_keys(chains, resolver)
+        elif service.test == "telegram":
+            keys = services.telegram_keys(chains)
+        else:
+            keys = services.tor_keys(chains, service.targets)
+        made = envelope(service.test, resolver.text if resolver else None, at_s, chains.steps, keys)
+        yield scrub(made, hands.own_addresses)
 
 
 async def run_list(plan: Plan) -> AsyncIterator[Json]:
@@ -102,8 +156,8 @@ async def run_list(plan: Plan) -> AsyncIterator[Json]:
 
 
 def run_plan(plan: Plan) -> Iterator[Json]:
-    """``run_list`` outside of any loop."""
-    measurements = run_list(plan)
+    """``run_list`` or ``run_service`` outside of any loop."""
+    measurements = run_list(plan) if plan.service is None else run_service(plan.service, plan.patience)
     with asyncio.Runner() as runner:
         while True:
             try:
@@ -157,13 +211,23 @@ def _proved(measured: Json) -> bool:
 
 def control_state(measured: Json) -> str:
     """How the control answered: "ok", "none" when nobody was asked, else why it did not (df-007)."""
-    failure = measured["test_keys"]["control_failure"]
+    failure = measured["test_keys"].get("control_failure", NO_CONTROL)
     return "ok" if failure is None else "none" if failure == NO_CONTROL else str(failure)
 
 
 def lines(measured: Json, evidence: Sequence[str] = ()) -> Iterator[str]:
     """What a measurement found step by step, for people, and what spoke for the verdict."""
     keys = measured["test_keys"]
+    if measured["test_name"] == "tor":
+        for one in keys["targets"].values():
+            yield f"  {one['target_protocol']} {one['target_name']} {one['target_address']}: {one['failure'] or 'ok'}"
+        return
+    if measured["test_name"] == "dnscheck":
+        for key, one in keys["lookups"].items():
+            yield f"  {key}: {one['failure'] or 'ok'}"
+        if not keys["lookups"]:
+            yield f"  {measured['input']}: {keys['bootstrap_failure'] or 'no address'}"
+        return
     for one in (*keys["queries"], *keys["x_dns_duplicate_responses"]):
         found = ", ".join(answer.get("ipv4") or answer.get("ipv6") or "" for answer in one["answers"] or ())
         yield f"  {one['engine']} {one['resolver_address']} {one['query_type']}: {one['failure'] or found}"
@@ -175,7 +239,8 @@ def lines(measured: Json, evidence: Sequence[str] = ()) -> Iterator[str]:
         yield f"  quic {one['address']}: {one['failure'] or one['answer']}"
     for one in reversed(keys["requests"]):
         yield f"  http {one['request']['url']}: {one['failure'] or one['response']['code']}"
-    yield f"  control: {control_state(measured)}"
+    if "control" in keys:
+        yield f"  control: {control_state(measured)}"
     yield from (f"  because {line}" for line in evidence)
 
 

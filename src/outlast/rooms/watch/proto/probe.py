@@ -115,10 +115,21 @@ class Handshake:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """GET the URL on the connection of that id, which is closed then."""
+    """Ask for the URL on the connection of that id, which is closed then."""
 
     id: int
     url: Url
+    method: str = "GET"
+
+
+@dataclass(frozen=True, slots=True)
+class AskOver:
+    """Ask a resolver for A and AAAA on the connection of that id: by HTTP at ``url``, else with length prefixes."""
+
+    id: int
+    host: str
+    resolver: str
+    url: Url | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +164,9 @@ class MeasureSpeed:
     id: int
 
 
-Command = Lookup | Query | AskDoh | Connect | Handshake | Fetch | Close | SendInitial | AskControl | MeasureSpeed
+Command = (
+    Lookup | Query | AskDoh | AskOver | Connect | Handshake | Fetch | Close | SendInitial | AskControl | MeasureSpeed
+)
 
 # ---- events ----
 

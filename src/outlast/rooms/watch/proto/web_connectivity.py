@@ -26,6 +26,7 @@ from outlast.rooms.watch.proto.probe import (
     Answered,
     AskControl,
     AskDoh,
+    AskOver,
     Connect,
     ControlAnswered,
     Done,
@@ -46,6 +47,8 @@ from outlast.rooms.watch.proto.probe import (
 
 Json = dict[str, Any]
 
+VERSIONS: Final = {"web_connectivity": "0.5.28", "dnscheck": "0.9.2", "telegram": "0.3.1", "tor": "0.4.0"}
+"""Of OONI's tests whose keys these are."""
 SCRUBBED: Final = "[scrubbed]"
 SLOT_S: Final = 0.25
 NO_CONTROL: Final = "unknown_failure: no control was asked"
@@ -54,8 +57,8 @@ _EXTENSIONS: Final = {"dnst": 0, "httpt": 0, "netevents": 0, "tcpconnect": 0, "t
 _TITLE: Final = re.compile(r"<title[^<>]{0,128}>([^<]{1,512})</title>", re.IGNORECASE)
 
 
-def envelope(test_name: str, test_version: str, target: str | None, at_s: float, runtime_s: float, keys: Json) -> Json:
-    """A measurement of any test around its test keys; ``at_s`` is seconds since 1970."""
+def envelope(test_name: str, target: str | None, at_s: float, steps: Sequence[Done], keys: Json) -> Json:
+    """A measurement of any test around its test keys; ``at_s`` is seconds since 1970. Scrub it before anything."""
     at = datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
     return {
         "annotations": {},
@@ -75,20 +78,18 @@ def envelope(test_name: str, test_version: str, target: str | None, at_s: float,
         "software_version": __version__,
         "test_keys": keys,
         "test_name": test_name,
-        "test_runtime": runtime_s,
+        "test_runtime": max((step.event.t for step in steps), default=0.0),
         "test_start_time": at,
-        "test_version": test_version,
+        "test_version": VERSIONS[test_name],
     }
 
 
 def measurement(probe: Probe, at_s: float, own_addresses: Iterable[str] = (), control: str = "") -> Json:
     """What a finished probe found; ``control`` is the address of whom it asked."""
-    runtime_s = max((step.event.t for step in probe.steps), default=0.0)
-    made = envelope("web_connectivity", "0.5.28", probe.url.text, at_s, runtime_s, test_keys(probe))
+    made = envelope("web_connectivity", probe.url.text, at_s, probe.steps, test_keys(probe))
     if control:
         made["test_helpers"] = {"backend": {"address": control, "type": "https"}}
-    scrubbed: Json = scrub(made, own_addresses)
-    return scrubbed
+    return scrub(made, own_addresses)
 
 
 def test_keys(probe: Probe) -> Json:
@@ -129,7 +130,7 @@ def collect(steps: Sequence[Done]) -> Json:
         match step.command, step.event:
             case Lookup() as command, LookedUp() as event:
                 lists["queries"].append(_lookup(base, command, event))
-            case Query() | AskDoh() as command, Answered() as event:
+            case Query() | AskDoh() | AskOver() as command, Answered() as event:
                 firsts, more = _queries(base, command, event)
                 lists["queries"] += firsts
                 lists["x_dns_duplicate_responses"] += more
@@ -163,22 +164,27 @@ def collect(steps: Sequence[Done]) -> Json:
     return lists | {"x_throttling": throttling}
 
 
-def scrub(value: Any, own_addresses: Iterable[str]) -> Any:
+def scrub(measured: Json, own_addresses: Iterable[str]) -> Json:
     """Everything without cookies and without the operator's own addresses."""
     own = sorted((one for one in own_addresses if one not in ("127.0.0.1", "::1")), key=len, reverse=True)
     pattern = re.compile(r"(?<![\w.:])(?:" + "|".join(map(re.escape, own)) + r")(?![\w:]|\.\w)") if own else None
-    return _scrub(value, pattern)
+    scrubbed: Json = _scrub(measured, pattern)
+    return scrubbed
 
 
 def publishable(measured: Json) -> Json:
     """A measurement for others: pages' texts are replaced by their title and as many blanks as there was text.
 
     So whoever compares titles and lengths with the control comes to the same verdict; ``x_body_scrubbed`` says that
-    the text is not what came. Where a page tells where it sends the client, the query is dropped.
+    the text is not what came.
     """
     keys = measured["test_keys"]
-    requests = [_without_text(request) for request in keys.get("requests") or ()]
-    return measured | {"test_keys": keys | {"requests": requests}}
+    targets = {key: _without_texts(target) for key, target in keys.get("targets", {}).items()}
+    return measured | {"test_keys": _without_texts(keys) | ({"targets": targets} if targets else {})}
+
+
+def _without_texts(keys: Json) -> Json:
+    return keys | {"requests": [_without_text(one) for one in keys["requests"]]} if "requests" in keys else keys
 
 
 def _without_text(request: Json) -> Json:
@@ -222,9 +228,15 @@ def _lookup(base: Json, command: Lookup, event: LookedUp) -> Json:
     return _query(base, "getaddrinfo", "ANY", command.host, "", event.failure, records)
 
 
-def _queries(base: Json, command: Query | AskDoh, event: Answered) -> tuple[list[Json], list[Json]]:
+def _queries(base: Json, command: Query | AskDoh | AskOver, event: Answered) -> tuple[list[Json], list[Json]]:
     """The first reply to each question, or why there is none; and the replies that came after it."""
-    engine, resolver = ("udp", command.resolver) if isinstance(command, Query) else ("doh", command.url)
+    match command:
+        case Query():
+            engine, resolver = "udp", command.resolver
+        case AskDoh():
+            engine, resolver = "doh", command.url
+        case AskOver():
+            engine, resolver = ("doh", command.url.text) if command.url else ("dot", command.resolver)
     firsts: dict[int, Json] = {}
     more: list[Json] = []
     for t, reply in event.replies:
@@ -291,7 +303,7 @@ def _request(base: Json, address: str, command: Fetch, event: Fetched) -> Json:
             "body_is_truncated": False,
             "headers_list": [list(pair) for pair in sent],
             "headers": dict(sent),
-            "method": "GET",
+            "method": command.method,
             "tor": {"exit_ip": None, "exit_name": None, "is_tor": False},
             "x_transport": "tcp",
             "url": command.url.text,

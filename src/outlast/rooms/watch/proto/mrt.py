@@ -46,7 +46,7 @@ MP_REACH, MP_UNREACH, EXTENDED_COMMUNITIES, AS4_PATH, AS4_AGGREGATOR = range(14,
 IPV6_EXTENDED_COMMUNITIES, AIGP, LARGE_COMMUNITIES, ONLY_TO_CUSTOMER, ATTR_SET = 25, 26, 32, 35, 128
 AS_SET, AS_SEQUENCE, CONFED_SEQUENCE, CONFED_SET = 1, 2, 3, 4
 IPV4, IPV6 = 1, 2
-PREFIX_SAFIS: Final = frozenset({1, 2})  # unicast, multicast; other NLRI are no plain prefixes
+PREFIX_SAFIS: Final = frozenset({1, 2, 3})  # unicast, multicast, both (RFC 2858); others are no plain prefixes
 
 UPDATE, KEEPALIVE = 2, 4  # types of BGP messages
 

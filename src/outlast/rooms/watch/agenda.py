@@ -8,13 +8,13 @@ from typing import Final
 
 from outlast.kernel import DAY_MS
 from outlast.rooms.watch.entries import WEEK_DAYS
+from outlast.rooms.watch.proto.detector import State as FusedState
+from outlast.rooms.watch.proto.fusion import STATEMENT_FRESH_S, Statement, witnessed
 from outlast.rooms.watch.view import Cut, Seen
 
 HOUR_MS: Final = 3_600_000
-QUORUM: Final = 3
-"""So many people in so many networks must see the same before it is called an outage of a country."""
-FRESH_S: Final = 3 * 86_400
-"""A witness counts for an outage when it speaks of one that began within this time of the other's beginning."""
+FRESH_S: Final = 86_400
+"""A witness counts for an outage when it spoke from so long before its beginning on, and so long after it."""
 TARGETS_MAX: Final = 200
 SCHEDULES_H: Final = (0, 1, 6, 24)
 """Hours between two rounds of probes; 0 = never by itself."""
@@ -31,7 +31,9 @@ class Settings:
     channel: bytes | None = None  # 32 B: where it is published
     every_h: int = 0
     targets: tuple[str, ...] = ()
-    consent_ms: int | None = None  # when the page about the risks was agreed to
+    consented: bool = False  # whether who runs the node has agreed to the risks of measuring
+    domestic: tuple[str, ...] = ()  # what the own line is tried with: in the country,
+    abroad: tuple[str, ...] = ()  # and abroad
 
     @property
     def publishes(self) -> bool:
@@ -122,7 +124,7 @@ def due(now: Situation) -> list[Duty]:
             duties.append(SayHere())
         if settings.says("outages"):
             duties += _outage_duties(now)
-    may_probe = settings.consent_ms is not None and settings.every_h and settings.targets
+    may_probe = settings.consented and settings.every_h and settings.targets
     if may_probe and _is_due(now, "round", settings.every_h * HOUR_MS):
         duties.append(ProbeRound(settings.targets))
     return duties
@@ -133,32 +135,42 @@ def _outage_duties(now: Situation) -> list[Duty]:
     for cut in now.alarms:
         if now.now_ms - 1000 * (cut.end_s or now.now_ms // 1000) > 7 * DAY_MS:
             continue  # history is read, not witnessed
-        if cut.end_s is None and witness_name(cut) not in now.said and now.link_is_up:
+        if cut.end_s is None and now.link_is_up and _is_due(now, witness_name(cut), HOUR_MS):
             duties.append(SayWitness(cut))
         agreeing = agreeing_with(cut, now.witnesses, now.people)
-        if is_quorum(agreeing) and outage_name(cut) not in now.said:
+        if agreeing and outage_name(cut) not in now.said:
             duties.append(SayOutage(cut, tuple(sorted(one.id for one in agreeing))))
     return duties
 
 
 def agreeing_with(cut: Cut, witnesses: Sequence[Seen], people: Mapping[bytes, bytes]) -> list[Seen]:
-    """The witnesses that count for an outage: of known people, one of each person and one of each network."""
-    found: dict[bytes, Seen] = {}
-    for one in witnesses:
-        person = people.get(one.key)
-        same = one.entity == cut.entity and one.state != "normal" and abs(one.start_s - cut.start_s) <= FRESH_S
-        if person is not None and same:
-            found.setdefault(person, one)
-    networks: dict[int, Seen] = {}
-    for one in found.values():
-        if one.asn:
-            networks.setdefault(one.asn, one)
-    return list(networks.values())
+    """Those who stand for an outage: known people in enough networks who said so within one hour; else nobody.
 
-
-def is_quorum(agreeing: Sequence[Seen]) -> bool:
-    """Whether so many distinct people in distinct networks agree that an outage may be published."""
-    return len(agreeing) >= QUORUM
+    ``fusion.witnessed`` counts: of each person the newest word, of each network one. Witnesses whose key nobody told
+    of, or who name no network, are heard and not counted. An hour in which enough agree is enough: news travel slowly
+    in an outage, and a witness who is cut off falls silent.
+    """
+    until_s = (cut.end_s or cut.start_s) + FRESH_S
+    near = [
+        one
+        for one in witnesses
+        if one.entity == cut.entity and one.asn and one.key in people and cut.start_s - FRESH_S <= one.at_s <= until_s
+    ]
+    said = {(one.at_s, people[one.key], one.asn): one for one in reversed(near)}
+    statements = [
+        Statement(person.hex(), f"AS{asn}", at_s, FusedState(one.state)) for (at_s, person, asn), one in said.items()
+    ]
+    best: list[Seen] = []
+    for hour_s in sorted({one.at_s for one in near}):
+        agreed = witnessed(statements, hour_s)
+        if agreed.state in (None, FusedState.NORMAL) or len(agreed.agreeing) <= len(best):
+            continue
+        newest: dict[str, Seen] = {}
+        for (at_s, _person, asn), one in sorted(said.items()):
+            if hour_s - STATEMENT_FRESH_S <= at_s <= hour_s and one.state != "normal":
+                newest[f"AS{asn}"] = one
+        best = [newest[network] for network in agreed.agreeing if network in newest]
+    return best
 
 
 def vouch_name(peer: bytes, day: int) -> str:
@@ -167,7 +179,7 @@ def vouch_name(peer: bytes, day: int) -> str:
 
 
 def witness_name(cut: Cut) -> str:
-    """Under which name it stands in ``said`` that this was witnessed."""
+    """Under which name it stands in ``said`` when this was last witnessed."""
     return f"witness:{cut.entity}:{cut.start_s}"
 
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, assert_never
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final, assert_never
 
 import msgspec
 
+from outlast import __version__
 from outlast.errors import NotFoundError, OutlastError, ProtocolError, UsageError
 from outlast.kernel import (
     DAY_MS,
@@ -33,7 +36,7 @@ from outlast.kernel import (
     read_channel_link,
     space_text,
 )
-from outlast.rooms.watch import agenda, lamps, view
+from outlast.rooms.watch import agenda, lamps, signals, view
 from outlast.rooms.watch.agenda import (
     PUBLISHABLE,
     SCHEDULES_H,
@@ -68,15 +71,27 @@ from outlast.rooms.watch.entries import (
     token,
     unpack_raw,
 )
+from outlast.rooms.watch.io.consent import consent as keep_consent
+from outlast.rooms.watch.io.consent import has_consented, withdraw
+from outlast.rooms.watch.io.files import unpack_capped
+from outlast.rooms.watch.io.link import TARGETS_MAX as LINK_TARGETS_MAX
+from outlast.rooms.watch.io.link import any_answers, gateway_answers, read_target
 from outlast.rooms.watch.lamps import Lamp
 from outlast.rooms.watch.places import country_codes
+from outlast.rooms.watch.proto import recognise
+from outlast.rooms.watch.proto.series import Origin, name_of
 from outlast.rooms.watch.scrub import scrub
 from outlast.rooms.watch.view import Channel, Cut, Measured
 from outlast.terms import EVIDENCE_MAX, OUTAGE, OUTAGE_LIFE_DAYS, WITNESSES_MAX, Outage
 
+if TYPE_CHECKING:
+    from outlast.rooms.watch.proto.classify import Verdict
+
 ROOM_NAME: Final = "watch"
 LOOK_S: Final = 60.0
 LINK_PREFIX: Final = "outlast://"
+SERIES_MAX_BYTES: Final = 64 << 20
+NO_CONSENT: Final = "read what measuring can bring upon you, and agree to it, first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +118,7 @@ class Standing:
     @property
     def confirmed(self) -> bool:
         """Whether enough known people in distinct networks stand for it."""
-        return agenda.is_quorum(self.agreeing)
+        return bool(self.agreeing)
 
 
 # ---- settings ----
@@ -120,7 +135,9 @@ def settings(person: Person) -> Settings:
         channel=channel or None,
         every_h=int(found.get("every_h", "0")),
         targets=tuple(found.get("targets", "").splitlines()),
-        consent_ms=int(found["consent_ms"]) if "consent_ms" in found else None,
+        consented=has_consented(person.node.home.path),
+        domestic=tuple(found.get("domestic", "").split()),
+        abroad=tuple(found.get("abroad", "").split()),
     )
 
 
@@ -143,21 +160,29 @@ async def set_schedule(node: Node, person: Person, every_h: int, targets: Iterab
         raise UsageError(f"at most {TARGETS_MAX} targets are measured by themselves")
     if any(not one.startswith(("http://", "https://")) for one in named):
         raise UsageError("each target is an address that begins with https:// or http://, one a line")
-    if every_h and settings(person).consent_ms is None:
-        raise UsageError("read what measuring can bring upon you, and agree to it, first")
+    if every_h and not settings(person).consented:
+        raise UsageError(NO_CONSENT)
     await _set(node, person, {"every_h": str(every_h), "targets": "\n".join(named)})
 
 
-async def consent(node: Node, person: Person, agreed: bool) -> None:
-    """Remember that the person has read about the risks of measuring and agrees; or that they do not any more."""
+async def consent(node: Node, agreed: bool) -> None:
+    """Remember that who runs this node has read about the risks of measuring and agrees; or does not any more."""
     if agreed:
-        await _set(node, person, {"consent_ms": str(node.now_ms())})
+        await asyncio.to_thread(keep_consent, node.home.path, node.now_ms())
     else:
-        await _remember(
-            node,
-            person,
-            [Delete(view.SETTING, {"name": "consent_ms"}), Put(view.SETTING, {"name": "every_h", "value": "0"})],
-        )
+        await asyncio.to_thread(withdraw, node.home.path)
+    node.touch()
+
+
+async def set_controls(node: Node, person: Person, domestic: Iterable[str], abroad: Iterable[str]) -> None:
+    """What the own line is tried with: addresses in the country, and abroad. Raises UsageError for what is none."""
+    chosen = {"domestic": tuple(domestic), "abroad": tuple(abroad)}
+    for targets in chosen.values():
+        if len(targets) > LINK_TARGETS_MAX:
+            raise UsageError(f"at most {LINK_TARGETS_MAX} addresses each")
+        for one in targets:
+            read_target(one)
+    await _set(node, person, {name: " ".join(targets) for name, targets in chosen.items()})
 
 
 async def publish(node: Node, person: Person, what: Iterable[str], channel: bytes | None = None) -> Settings:
@@ -283,7 +308,114 @@ def three_lamps(node: Node, person: Person) -> Lamps:
     return Lamps(lamps.site_lamp(latest), link, country, latest, check, cuts, chosen)
 
 
+# ---- the own line, and series ----
+
+
+async def look_at_link(node: Node, person: Person) -> view.LinkCheck:
+    """Try the own line now; what it says of the country is kept as an outage that begins, changes or ends."""
+    chosen = settings(person)
+    gateway, domestic, abroad = await asyncio.gather(
+        gateway_answers(), any_answers(chosen.domestic), any_answers(chosen.abroad)
+    )
+    if gateway is None and (domestic or abroad):
+        gateway = True  # whoever reaches anything has a way out
+    return await note_link(node, person, gateway, domestic, abroad)
+
+
+async def note_link(
+    node: Node, person: Person, gateway: bool | None, domestic: bool | None, abroad: bool | None
+) -> view.LinkCheck:
+    """Keep how the own line was found."""
+    check = view.LinkCheck(node.now_ms(), gateway, domestic, abroad)
+    country = settings(person).country
+    changes: list[Put | Delete] = [view.link_row(check)]
+    if country:
+        before = next((cut for cut in view.alarms(person, country) if signals.is_own(cut)), None)
+        if (cut := signals.own_cut(check, before, country)) is not None:
+            changes.append(view.alarm_row(cut))
+    await _remember(node, person, changes)
+    return check
+
+
+async def read_series(node: Node, person: Person, file: io.BufferedReader, name: str, country: str) -> int:
+    """Keep the series in a file (of IODA, Tor Metrics, OONI, Monash) and look for outages in them; how many series.
+
+    ``country`` is for files that name none; the file itself may be packed. Raises ProtocolError, UsageError.
+    """
+    country = country.strip().upper()
+    if country not in country_codes():
+        raise UsageError("say which country the file is about")
+    now_ms = node.now_ms()
+
+    def work() -> tuple[list[view.StoredSeries], list[Cut]]:
+        with unpack_capped(file, name, SERIES_MAX_BYTES) as source:
+            data = source.read()
+        digest = sha256(data)
+        points = recognise.read_series(io.BytesIO(data), Origin(name_of(name), now_ms // 1000, digest.hexdigest()))
+        found = signals.stored(points, country, now_ms, digest.digest())
+        replaced = {(one.source, one.entity, one.signal) for one in found}
+        others = [one for one in kept if (one.source, one.entity, one.signal) not in replaced]
+        return found, signals.cuts_of([*others, *found], country, now_ms // 1000)
+
+    kept = [one for one in view.series(person) if one.entity.partition("/")[0] == country]
+    found, cuts = await asyncio.to_thread(work)
+    gone = [view.alarm_gone(cut) for cut in view.alarms(person, country) if not signals.is_own(cut)]
+    await _remember(node, person, [*map(view.series_row, found), *gone, *map(view.alarm_row, cuts)])
+    return len(found)
+
+
+async def forget_series(node: Node, person: Person, country: str) -> None:
+    """Delete a country's series, and the outages that were found in them."""
+    kept = [one for one in view.series(person) if one.entity.partition("/")[0] == country]
+    gone = [view.alarm_gone(cut) for cut in view.alarms(person, country) if not signals.is_own(cut)]
+    await _remember(node, person, [*map(view.series_gone, kept), *gone])
+
+
 # ---- measurements ----
+
+
+async def probe(node: Node, person: Person, targets: Sequence[str]) -> int:
+    """Measure these targets now, one after another kept as it is done; how many. Raises UsageError without consent."""
+    from outlast.rooms.watch.io.run import encode, plan, run_list
+    from outlast.rooms.watch.proto.classify import classify
+    from outlast.rooms.watch.proto.measurement import from_object
+    from outlast.rooms.watch.proto.web_connectivity import publishable
+
+    if not settings(person).consented:
+        raise UsageError(NO_CONSENT)
+    count = 0
+    async for done in run_list(await asyncio.to_thread(plan, list(targets)[:TARGETS_MAX])):
+        raw = encode(publishable(done))
+        verdict = await asyncio.to_thread(classify, from_object(done))
+        await keep(node, person, judged(verdict, done["test_name"], node.now_ms(), settings(person)), raw)
+        count += 1
+    return count
+
+
+def judged(verdict: Verdict, test: str, at_ms: int, chosen: Settings) -> Measured:
+    """A verdict on a measurement of one's own, as it is kept."""
+    blocking = {None: "", False: "false", True: "true"}.get(verdict.blocking, verdict.blocking)  # type: ignore[arg-type]
+    layers = verdict.layers
+    return Measured(
+        None,
+        None,
+        0,
+        at_ms // 1000,
+        test,
+        clean_input(verdict.input),
+        chosen.country,
+        chosen.asn,
+        str(blocking),
+        verdict.accessible,
+        layers.dns,
+        layers.tcp,
+        layers.tls,
+        layers.http,
+        layers.throttled,
+        token(verdict.fingerprint or ""),
+        f"outlast {__version__}",
+        0,
+    )
 
 
 async def keep(node: Node, person: Person, one: Measured, raw: bytes) -> None:
@@ -438,8 +570,10 @@ async def _carry_out(node: Node, person: Person, duty: Duty) -> None:
                 cut.entity, cut.state, cut.start_s, cut.end_s, cut.evidence[:EVIDENCE_MAX], witnesses[:WITNESSES_MAX]
             )
             await _say(node, person, agenda.outage_name(cut), OUTAGE.name, outage, OUTAGE_LIFE_DAYS * DAY_MS)
-        case ProbeRound():
+        case ProbeRound(targets):
             await _remember(node, person, [_said_row(node, "round")])
+            await look_at_link(node, person)
+            await probe(node, person, targets)
         case _:
             assert_never(duty)
 

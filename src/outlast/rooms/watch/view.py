@@ -40,7 +40,7 @@ from outlast.rooms.watch.entries import (
     is_sane_observation,
     is_sane_witness,
 )
-from outlast.terms import OUTAGE, Evidence, State, is_sane
+from outlast.terms import OUTAGE, State, is_sane
 
 RUN: Final = "local_watch_run"
 SETTING: Final = "local_watch_setting"
@@ -286,7 +286,7 @@ class Cut:
     state: State
     start_s: int
     end_s: int | None
-    evidence: tuple[Evidence, ...]
+    evidence: tuple[str, ...]
     witnesses: tuple[bytes, ...]
 
 
@@ -375,6 +375,11 @@ def run_row(one: Measured, at_ms: int, raw: bytes) -> Put:
         "entry": None,
     }
     return Put(RUN, row | dict(one.layers.items()))
+
+
+def alarm_gone(one: Cut) -> Delete:
+    """The row of an outage that the detector no longer finds."""
+    return Delete(ALARM, {"entity": one.entity, "start_s": one.start_s})
 
 
 def beats(store: Rows, spaces: Sequence[bytes], country: str, from_s: int, to_s: int) -> list[Beat]:
@@ -492,6 +497,19 @@ def link_check(vault: Rows) -> LinkCheck | None:
     )
 
 
+def link_row(check: LinkCheck) -> Put:
+    """The vault's row of a look at the own line; the one before goes."""
+    answers = (check.gateway, check.domestic, check.abroad)
+    gateway, domestic, abroad = (None if answer is None else int(answer) for answer in answers)
+    row: dict[str, Value] = {"n": 1, "at_ms": check.at_ms, "gateway": gateway, "domestic": domestic, "abroad": abroad}
+    return Put(LINK, row)
+
+
+def series_gone(one: StoredSeries) -> Delete:
+    """The row of a series that is to go."""
+    return Delete(SERIES, {"entity": one.entity, "source": one.source, "signal": one.signal})
+
+
 def series_row(one: StoredSeries) -> Put:
     """The vault's row of a series; a gap is kept as one (not a number)."""
     times = array.array("q", [at for at, _value in one.points])
@@ -544,7 +562,7 @@ def _measured(row: Sequence[Any]) -> Measured:
 
 def _cut(row: Sequence[Any]) -> Cut:
     id, key, at_s, entity, state, start_s, end_s, evidence, ids = row
-    read = msgspec.msgpack.decode(evidence, type=tuple[Evidence, ...])
+    read = msgspec.msgpack.decode(evidence, type=tuple[str, ...])
     return Cut(
         id, key, at_s, entity, state, start_s, end_s, read, tuple(ids[at : at + 32] for at in range(0, len(ids), 32))
     )

@@ -1,0 +1,118 @@
+"""Series of signals as watch keeps them, and the outages that the detector finds in them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from outlast.rooms.watch.proto.detector import State
+from outlast.rooms.watch.proto.fusion import COUNTRY, Alarm, Controls, detect, own_state
+from outlast.rooms.watch.proto.series import DAY_S, Point, gather
+from outlast.rooms.watch.view import Cut, LinkCheck, StoredSeries
+from outlast.terms import EVIDENCE_MAX, EVIDENCE_MAX_CHARS, STATES, is_line
+from outlast.terms import State as Said
+
+LIVE_S: Final = 3 * DAY_S
+"""An alarm that lasts in a file which ends earlier than this is not said to last now."""
+OWN: Final = "own line"
+
+
+def stored(points: Iterable[Point], country: str, fetched_ms: int, sha256: bytes) -> list[StoredSeries]:
+    """Rows as they are kept, under the two letters of their country; with the mean of its regions where it has none."""
+    moved = [_of_country(point, country) for point in points]
+    kept = gather([*moved, *_means(moved, country)])
+    return [
+        StoredSeries(
+            entity,
+            source,
+            signal,
+            rows[0].step_s,
+            fetched_ms,
+            sha256,
+            tuple((row.t_s, row.value) for row in rows),
+        )
+        for (source, entity, signal), rows in sorted(kept.items())
+    ]
+
+
+def cuts_of(series: Sequence[StoredSeries], country: str, now_s: int) -> list[Cut]:
+    """The outages of a country in its series, the fused ones; one that lasts in stale series ends with them."""
+    points = [
+        Point(one.source, one.entity, one.signal, t_s, value, one.step_s) for one in series for t_s, value in one.points
+    ]
+    last_s = max((point.t_s for point in points), default=0)
+    stale = now_s - last_s > LIVE_S
+    return [
+        _cut(alarm, country, last_s if stale and alarm.end_s is None else alarm.end_s)
+        for report in detect(points)
+        if report.signal == COUNTRY
+        for alarm in report.alarms
+    ]
+
+
+def own_word(check: LinkCheck) -> State | None:
+    """What the own line allows to say of the country; None when it allows nothing."""
+    return own_state(Controls(check.gateway, check.domestic, check.abroad))
+
+
+def own_cut(check: LinkCheck, before: Cut | None, country: str) -> Cut | None:
+    """The outage that the own line sees, going on from the one ``before``; that one ended, when all is well again.
+
+    None when there is nothing to change: when the line allows no word, an outage that lasts stays as it is.
+    """
+    word, at_s = own_word(check), check.at_ms // 1000
+    if word is None:
+        return None
+    lasting = before if before is not None and before.end_s is None else None
+    if word is State.NORMAL:
+        return None if lasting is None else _changed(lasting, lasting.state, at_s, lasting.evidence)
+    told = {True: "answers", False: "does not answer", None: "was not asked"}
+    evidence = (
+        f"{OWN}: the gateway {told[check.gateway]}, a target in the country {told[check.domestic]},"
+        f" a target abroad {told[check.abroad]}",
+    )
+    if lasting is None:
+        return Cut(None, None, at_s, country, _said(word.value), at_s, None, evidence, ())
+    return None if lasting.state == word.value else _changed(lasting, word.value, None, evidence)
+
+
+def is_own(cut: Cut) -> bool:
+    """Whether an outage was seen on the own line, and not in a series."""
+    return any(line.startswith(OWN) for line in cut.evidence)
+
+
+def _changed(cut: Cut, state: str, end_s: int | None, evidence: tuple[str, ...]) -> Cut:
+    return Cut(None, None, cut.at_s, cut.entity, _said(state), cut.start_s, end_s, evidence, ())
+
+
+def _cut(alarm: Alarm, country: str, end_s: int | None) -> Cut:
+    evidence = tuple(line for line in (one[:EVIDENCE_MAX_CHARS] for one in alarm.evidence) if is_line(line))
+    return Cut(
+        None, None, alarm.start_s, country, _said(alarm.state.value), alarm.start_s, end_s, evidence[:EVIDENCE_MAX], ()
+    )
+
+
+def _said(state: str) -> Said:
+    return next(one for one in STATES if one == state)
+
+
+def _of_country(point: Point, country: str) -> Point:
+    _, slash, region = point.entity.partition("/")
+    return Point(point.source, country + slash + region, point.signal, point.t_s, point.value, point.step_s)
+
+
+def _means(points: Sequence[Point], country: str) -> list[Point]:
+    own = {(point.source, point.signal) for point in points if point.entity == country}
+    sums: dict[tuple[str, str, int], list[float]] = {}
+    steps: dict[tuple[str, str], int] = {}
+    for point in points:
+        name = (point.source, point.signal)
+        if point.entity != country and name not in own:
+            steps.setdefault(name, point.step_s)
+            values = sums.setdefault((*name, point.t_s), [])
+            if point.value is not None:
+                values.append(point.value)
+    return [
+        Point(source, country, signal, t_s, sum(values) / len(values) if values else None, steps[source, signal])
+        for (source, signal, t_s), values in sums.items()
+    ]

@@ -12,18 +12,19 @@ have ``card(request) -> Card`` for the home page. In templates stand ready:
 - an element with ``id`` and ``data-live`` is brought up to date while the page is open; a form with ``data-live`` is
   sent without leaving the page. Forms stand outside of elements with ``data-live``.
 
+A handler whose form brings a file is marked ``@takes_files(max_bytes)`` and reads it with ``upload``.
 A handler finds ``request.state.node``, ``request.state.person`` and ``request.state.door``. It may raise any
 ``OutlastError``: the person then sees its one line, with its status.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import jinja2
 from markupsafe import Markup
@@ -42,6 +43,8 @@ HERE: Final = Path(__file__).parent
 STATIC: Final = HERE / "static"
 LANGUAGE_COOKIE: Final = "outlast-language"
 UPLOAD_MEMORY_BYTES: Final = 1 << 20
+TAKES_BYTES: Final = "takes_bytes"
+Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +210,16 @@ async def upload(
     if not isinstance(file, UploadFile) or not file.filename:
         raise UsageError("Choose a file first.")
     return file, {key: value.strip() for key, value in form.items() if isinstance(value, str)}
+
+
+def takes_files(max_bytes: int) -> Callable[[Handler], Handler]:
+    """Marks a room's handler whose form may bring so many bytes, instead of the few that a form of text has."""
+
+    def mark(handler: Handler) -> Handler:
+        setattr(handler, TAKES_BYTES, max_bytes)
+        return handler
+
+    return mark
 
 
 def attachment(name: str) -> dict[str, str]:

@@ -20,4 +20,5 @@ ROOM = Room(
     run=run,
     status=status,
     cli="outlast.rooms.watch.cli:app",
+    web="outlast.rooms.watch.web:routes",
 )

@@ -337,10 +337,10 @@ async def note_link(
     return check
 
 
-async def read_series(node: Node, person: Person, file: io.BufferedReader, name: str, country: str) -> int:
+async def read_series(node: Node, person: Person, packed: bytes, name: str, country: str) -> int:
     """Keep the series in a file (of IODA, Tor Metrics, OONI, Monash) and look for outages in them; how many series.
 
-    ``country`` is for files that name none; the file itself may be packed. Raises ProtocolError, UsageError.
+    ``country`` is for files that name none; the file may be packed by gzip or bzip2. Raises ProtocolError, UsageError.
     """
     country = country.strip().upper()
     if country not in country_codes():
@@ -348,7 +348,8 @@ async def read_series(node: Node, person: Person, file: io.BufferedReader, name:
     now_ms = node.now_ms()
 
     def work() -> tuple[list[view.StoredSeries], list[Cut]]:
-        with unpack_capped(file, name, SERIES_MAX_BYTES) as source:
+        raw = io.BufferedReader(io.BytesIO(packed))
+        with unpack_capped(raw, name, SERIES_MAX_BYTES) as source:  # type: ignore[arg-type]
             data = source.read()
         digest = sha256(data)
         points = recognise.read_series(io.BytesIO(data), Origin(name_of(name), now_ms // 1000, digest.hexdigest()))

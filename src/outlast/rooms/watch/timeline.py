@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Final
 
 from markupsafe import Markup, escape
@@ -24,7 +25,10 @@ CHAR: Final = 6.1
 """Width of a small letter, about: labels that would not fit are left out."""
 MONTHS: Final = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec"
 Scale = Callable[[float], float]
-_STEPS_S: Final = (900, 1800, 3600, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800, 1_209_600, 2_629_746, 7_889_238, 31_556_952)  # fmt: skip
+_STEPS_S: Final = (
+    *(900, 1800, 3600, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800, 1_209_600),
+    *(2_629_746, 7_889_238, 31_556_952),  # a month, a quarter, a year
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +211,7 @@ def gaps(line: Line) -> list[tuple[int, int]]:
     stretches = runs(line)
     ends = [(line.points[0][0], line.points[0][0])] if line.points and line.points[0][1] is None else []
     marks = [*ends, *((run[0][0], run[-1][0]) for run in stretches)]
-    for (_, end), (start, _) in zip(marks, marks[1:], strict=False):
+    for (_, end), (start, _) in pairwise(marks):
         found.append((end, start))
     if line.points and line.points[-1][1] is None:
         found.append((marks[-1][1] if marks else line.points[0][0], line.points[-1][0] + line.step_s))
@@ -259,7 +263,8 @@ def _time_axis(from_s: int, to_s: int, bottom: int, inner: int, x: Scale, words:
 def _patterns(id: str) -> Markup:
     return Markup(
         '<defs><pattern id="{0}-bad" width="6" height="6" patternUnits="userSpaceOnUse">'
-        '<rect class="ground bad" width="6" height="6"/><path class="hatch bad" d="M-1 1l2-2M0 6l6-6M5 7l2-2"/></pattern>'
+        '<rect class="ground bad" width="6" height="6"/>'
+        '<path class="hatch bad" d="M-1 1l2-2M0 6l6-6M5 7l2-2"/></pattern>'
         '<pattern id="{0}-warn" width="6" height="6" patternUnits="userSpaceOnUse">'
         '<rect class="ground warn" width="6" height="6"/>'
         '<circle class="hatch warn" cx="3" cy="3" r=".8"/></pattern></defs>'

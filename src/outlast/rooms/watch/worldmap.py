@@ -141,7 +141,8 @@ def _bounds(ring: str) -> tuple[int, int, int, int]:
 def _patterns() -> Markup:
     return Markup(
         '<defs><pattern id="map-bad" width="5" height="5" patternUnits="userSpaceOnUse">'
-        '<rect class="ground bad" width="5" height="5"/><path class="hatch bad" d="M-1 1l2-2M0 5l5-5M4 6l2-2"/></pattern>'
+        '<rect class="ground bad" width="5" height="5"/>'
+        '<path class="hatch bad" d="M-1 1l2-2M0 5l5-5M4 6l2-2"/></pattern>'
         '<pattern id="map-warn" width="4" height="4" patternUnits="userSpaceOnUse">'
         '<rect class="ground warn" width="4" height="4"/>'
         '<circle class="hatch warn" cx="2" cy="2" r=".7"/></pattern></defs>'

@@ -1,0 +1,133 @@
+"""Costs as pages and reports show them: what was asked for, by the hour while an outage lasts, and as a picture."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import Final
+
+from markupsafe import Markup
+
+from outlast.errors import NotFoundError, UsageError
+from outlast.rooms.watch import data
+from outlast.rooms.watch.proto.cost import Cost, Indicators, cost_so_far, costs, find_country, parse_indicators
+from outlast.rooms.watch.timeline import short
+from outlast.rooms.watch.view import Cut
+
+_NUMBER: Final = re.compile(r"[0-9]{1,15}(\.[0-9]{1,6})?")
+_HIDDEN: Final = frozenset(("country", "days", "rates", "source", "source_year", "note", "year_note", "data"))
+PICTURE_WIDTH: Final = 340
+_LEFT: Final = 8
+_ROW: Final = 34
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What an outage that lasts costs: since when, how long (h), and for each method an hour's range and that so far."""
+
+    start_s: int
+    hours: float
+    rows: Sequence[tuple[str, Cost, Cost]]  # method, of an hour, so far
+
+
+@cache
+def countries() -> list[Indicators]:
+    """The indicators that come with the program."""
+    return parse_indicators(data.read("worldbank.csv"))
+
+
+def asked(form: Mapping[str, str]) -> list[Cost]:
+    """The costs that a form asks for; raises UsageError for what is no number, NotFoundError for an unknown country."""
+    numbers = {name: _number(form[name], name) for name in ("days", "year", "reported", "share")}
+    percent = numbers["share"]
+    return costs(
+        find_country(countries(), form["country"]),
+        days=numbers["days"] or 1,
+        year=int(numbers["year"] or 0),
+        reported_usd=numbers["reported"],
+        share=None if percent is None else percent / 100,
+    )
+
+
+def hourly(code: str, cuts: Sequence[Cut], now_s: int) -> Running | None:
+    """What the outage of a country that lasts costs; None when none lasts, or nothing is known of the country."""
+    lasting = [cut for cut in cuts if cut.end_s is None and cut.entity == code and cut.state not in ("normal",)]
+    if not lasting:
+        return None
+    start_s = min(cut.start_s for cut in lasting)
+    try:
+        found = costs(find_country(countries(), code), days=1, year=datetime.fromtimestamp(start_s, UTC).year)
+    except (NotFoundError, UsageError):
+        return None
+    rows = [(one.method, cost_so_far(one, 0, 3600), cost_so_far(one, start_s, now_s)) for one in found]
+    return Running(start_s, max(now_s - start_s, 0) / 3600, rows)
+
+
+def money(value: float) -> str:
+    """Dollars with the digits that mean something: ``950``, ``34,000``, ``1.2 M``, ``176 M``, ``1.3 G``."""
+    return f"{value:,.0f}" if value < 100_000 else short(value).replace("k", " k").replace("M", " M").replace("G", " G")
+
+
+def inputs(one: Cost) -> list[tuple[str, str]]:
+    """What went into a figure, a name and a value each, without what stands beside it."""
+    found = []
+    for name, value in one.inputs.items():
+        if name in _HIDDEN:
+            continue
+        text = money(float(value)) if isinstance(value, int | float) and value > 3000 else str(value)
+        found.append((name.replace("_", " "), text))
+    rates = one.inputs.get("rates")
+    if rates:
+        unit = "USD a person and day" if one.method.endswith("people") else "of GDP"
+        told = [f"{rate:g}" if one.method.endswith("people") else f"{rate:.2%}".replace(".00", "") for rate in rates]
+        found.append(("rate", f"{' / '.join(dict.fromkeys(told))} {unit}"))
+    return found
+
+
+def picture(rows: Sequence[Cost]) -> Markup:
+    """The methods' ranges beside each other, on a scale where each mark is ten times the one before; empty for none."""
+    shown = [one for one in rows if one.high > 0]
+    if not shown:
+        return Markup("")
+    low = 10 ** math.floor(math.log10(min(max(one.low, 1.0) for one in shown)))
+    high = 10 ** math.ceil(math.log10(max(one.high for one in shown)))
+    high = max(high, low * 10)
+    height = _ROW * len(shown) + 24
+    inner = PICTURE_WIDTH - 2 * _LEFT
+
+    def x(value: float) -> float:
+        return _LEFT + inner * math.log10(max(value, low) / low) / math.log10(high / low)
+
+    parts = []
+    mark = float(low)
+    while mark <= high:
+        parts.append(Markup('<path class="grid" d="M{0:.1f} 4V{1}"/>').format(x(mark), height - 20))
+        anchor = "start" if mark == low else "end" if mark >= high else "middle"
+        parts.append(
+            Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="{}">${}</text>').format(
+                x(mark), height - 6, anchor, short(mark)
+            )
+        )
+        mark *= 10
+    for number, one in enumerate(shown):
+        y = 10 + _ROW * number
+        parts.append(Markup('<text class="name" x="{}" y="{}">{}</text>').format(_LEFT, y + 2, one.method))
+        parts.append(Markup('<path class="range" d="M{:.1f} {}H{:.1f}"/>').format(x(one.low), y + 13, max(x(one.high), x(one.low) + 1)))  # fmt: skip # noqa: E501
+        parts.append(Markup('<circle class="dot" cx="{:.1f}" cy="{}" r="4"/>').format(x(one.mid), y + 13))
+    label = " ".join(f"{one.method}: {money(one.low)} to {money(one.high)} USD." for one in shown)
+    return Markup('<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}" direction="ltr">{}</svg>').format(
+        PICTURE_WIDTH, height, label, Markup("").join(parts)
+    )
+
+
+def _number(text: str, name: str) -> float | None:
+    text = text.strip().replace(",", "").replace("%", "")
+    if not text:
+        return None
+    if not _NUMBER.fullmatch(text):
+        raise UsageError(f"{name} is a number, as in 2 or 2.5")
+    return float(text)

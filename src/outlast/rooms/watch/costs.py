@@ -27,9 +27,8 @@ _ROW: Final = 34
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What an outage that lasts costs: since when, how long (h), and for each method an hour's range and that so far."""
+    """What one outage costs: how long it was so far (h), and for each method an hour's range and that of all of it."""
 
-    start_s: int
     hours: float
     rows: Sequence[tuple[str, Cost, Cost]]  # method, of an hour, so far
 
@@ -53,23 +52,37 @@ def asked(form: Mapping[str, str]) -> list[Cost]:
     )
 
 
-def hourly(code: str, cuts: Sequence[Cut], now_s: int) -> Running | None:
-    """What the outage of a country that lasts costs; None when none lasts, or nothing is known of the country."""
-    lasting = [cut for cut in cuts if cut.end_s is None and cut.entity == code and cut.state not in ("normal",)]
-    if not lasting:
-        return None
-    start_s = min(cut.start_s for cut in lasting)
+def of_cut(cut: Cut, now_s: int) -> Running | None:
+    """What an outage of a country costs, as far as it has come; None when nothing is known of that country."""
+    end_s = now_s if cut.end_s is None else cut.end_s
     try:
-        found = costs(find_country(countries(), code), days=1, year=datetime.fromtimestamp(start_s, UTC).year)
+        found = costs(find_country(countries(), cut.entity), days=1, year=datetime.fromtimestamp(cut.start_s, UTC).year)
     except (NotFoundError, UsageError):
         return None
-    rows = [(one.method, cost_so_far(one, 0, 3600), cost_so_far(one, start_s, now_s)) for one in found]
-    return Running(start_s, max(now_s - start_s, 0) / 3600, rows)
+    rows = [(one.method, cost_so_far(one, 0, 3600), cost_so_far(one, cut.start_s, end_s)) for one in found]
+    return Running(max(end_s - cut.start_s, 0) / 3600, rows)
 
 
-def money(value: float) -> str:
-    """Dollars with the digits that mean something: ``950``, ``34,000``, ``1.2 M``, ``176 M``, ``1.3 G``."""
-    return f"{value:,.0f}" if value < 100_000 else short(value).replace("k", " k").replace("M", " M").replace("G", " G")
+def of_lasting(code: str, cuts: Sequence[Cut], now_s: int) -> Running | None:
+    """The same of the longest of a country's outages that last; None when none does."""
+    lasting = [cut for cut in cuts if cut.end_s is None and cut.entity == code]
+    return of_cut(min(lasting, key=lambda cut: cut.start_s), now_s) if lasting else None
+
+
+def money(value: float, million: str = "million", billion: str = "billion") -> str:
+    """Dollars with the digits that mean something: ``34,000``, ``1.2 million``, ``176 million``, ``1.3 billion``."""
+    for size, name in ((1e9, billion), (1e6, million)):
+        if value >= size:
+            return f"{_digits(value / size)}\u00a0{name}"
+    return _digits(value)
+
+
+def _digits(value: float) -> str:
+    """Three digits that count, in groups: 1.38, 64.4, 706,000."""
+    if value <= 0:
+        return "0"
+    places = 2 - math.floor(math.log10(value))
+    return f"{round(value, places):,.{max(places, 0)}f}".removesuffix(".00").removesuffix(".0")
 
 
 def inputs(one: Cost) -> list[tuple[str, str]]:

@@ -55,7 +55,13 @@ class Report:
     lines: Sequence[Line]
     cuts: Sequence[Cut]
     measured: Sequence[Measured]
-    cost: Running | None
+
+    @property
+    def cost(self) -> Running | None:
+        """What the longest outage in this time costs."""
+        inside = [cut for cut in self.cuts if cut.start_s <= self.to_s and (cut.end_s or self.to_s) >= self.from_s]
+        longest = max(inside, key=lambda cut: (cut.end_s or self.made_s) - cut.start_s, default=None)
+        return costs.of_cut(longest, self.made_s) if longest else None
 
 
 def page(report: Report) -> str:
@@ -127,7 +133,8 @@ def _outages(cuts: Sequence[Cut]) -> Markup:
 
 
 def _cost(report: Report) -> Markup:
-    if report.cost is None:
+    cost = report.cost
+    if cost is None:
         return Markup("")
     rows = [
         Markup("<tr><td>{}</td><td class=number>{} – {}</td><td class=number>{} – {}</td><td>{}</td></tr>").format(
@@ -138,13 +145,13 @@ def _cost(report: Report) -> Markup:
             costs.money(so_far.high),
             hour.inputs.get("source", ""),
         )
-        for method, hour, so_far in report.cost.rows
+        for method, hour, so_far in cost.rows
     ]
     return Markup(
-        "<h2>What it costs</h2><p>For {:.0f} hours, if the whole country were cut off; US dollars. The methods differ"
-        " by a factor of a hundred, and nothing decides between them.</p><div class=scroll><table><tr><th>Method"
-        "<th>An hour<th>So far<th>Source</tr>{}</table></div>"
-    ).format(report.cost.hours, Markup("").join(rows))
+        "<h2>What it costs</h2><p>For the {:.0f} hours of the longest outage, if the whole country were cut off; in US"
+        " dollars. The methods differ by a factor of a hundred, and nothing decides between them.</p>"
+        "<div class=scroll><table><tr><th>Method<th>An hour<th>All of it<th>Source</tr>{}</table></div>"
+    ).format(cost.hours, Markup("").join(rows))
 
 
 def _measured(measured: Sequence[Measured]) -> Markup:

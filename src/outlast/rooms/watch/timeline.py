@@ -87,7 +87,7 @@ def draw(
         )
         if right - left > len(band.name) * CHAR and not named:
             named = True
-            parts.append(_text(left + 3, bottom - 4, band.name, "start", "name"))
+            parts.append(_text(left + 3, TOP + 11, band.name, "start", "name"))
     for number, line in enumerate(shown):
         top = TOP + number * (PANEL + GAP)
         parts.append(_panel(line, top, inner, x, words))

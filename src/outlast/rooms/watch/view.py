@@ -539,9 +539,13 @@ def series(vault: Rows, entity: str = "") -> list[StoredSeries]:
     return [_series(row) for row in rows]
 
 
-def entities(vault: Rows) -> list[str]:
-    """The places of which there is a series."""
-    return [row[0] for row in vault.query(f"SELECT DISTINCT entity FROM {SERIES} ORDER BY entity")]
+def latest_signals(vault: Rows) -> dict[str, int]:
+    """When (UTC seconds) the latest row of any signal is, by country."""
+    return dict(
+        vault.query(
+            f"SELECT substr(entity, 1, 2), max(last_s) FROM {SERIES} WHERE last_s IS NOT NULL GROUP BY 1 ORDER BY 1"
+        )
+    )
 
 
 def _series(row: Sequence[Any]) -> StoredSeries:

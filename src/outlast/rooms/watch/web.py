@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from markupsafe import Markup
@@ -14,7 +15,7 @@ from starlette.routing import Route
 
 from outlast.errors import NotFoundError, OutlastError, UsageError
 from outlast.kernel import Node, Person, parse_space, space_text
-from outlast.rooms.watch import agenda, costs, report, service, timeline, view, words, worldmap
+from outlast.rooms.watch import agenda, costs, lamps, report, service, timeline, view, words, worldmap
 from outlast.rooms.watch.io.consent import RISKS
 from outlast.rooms.watch.places import country_names, entity_name, outlines
 from outlast.rooms.watch.view import Cut
@@ -153,6 +154,7 @@ async def show_map(request: Request) -> Response:
         names=names,
         known=[(code, names.get(code, code), mark) for code, mark in sorted(marks.items())],
         lasting=[_shown(cut, _) for cut in lasting],
+        lights={name: _(text) for name, text in words.LIGHTS.items()},
     )
 
 
@@ -213,8 +215,8 @@ def _country(request: Request, code: str, *, error: OutlastError | None = None) 
         outages=[_shown(cut, _) for cut in cuts],
         series=[one for one in view.series(person, code)],
         report=f"/watch/country/{code}/report?from={from_s}&to={to_s}",
-        cost=costs.hourly(code, cuts, now_s),
-        money=costs.money,
+        cost=costs.of_lasting(code, cuts, now_s),
+        money=_money(_),
     )
 
 
@@ -235,7 +237,6 @@ async def show_report(request: Request) -> Response:
         lines,
         service.outages(node, person, code),
         [one for one in service.measured(node, person) if from_s <= one.at_s <= to_s and one.country == code],
-        costs.hourly(code, service.outages(node, person, code), now_s),
     )
     html = report.page(told)
     return Response(html, media_type="text/html", headers=attachment(f"outlast-{code}.html"))
@@ -243,7 +244,7 @@ async def show_report(request: Request) -> Response:
 
 def lines_of(node: Node, person: Person, code: str, now_s: int) -> list[timeline.Line]:
     """A country's signals, as they were read, and the heartbeats of the followed channels."""
-    lines = [timeline.Line(f"{one.signal} ({one.source})", one.points, one.step_s) for one in view.series(person, code)]
+    lines = [timeline.Line(f"{one.signal} · {one.source}", one.points, one.step_s) for one in view.series(person, code)]
     beats = view.beats(node, service.spaces(node, person), code, 0, now_s + 3600)
     if beats:
         by_hour = {one.hour_s: float(one.keys) for one in beats}
@@ -291,8 +292,8 @@ async def show_outage(request: Request) -> Response:
         standing=standing,
         networks=sorted({one.asn for one in standing.agreeing}),
         heard=len(standing.said),
-        cost=costs.hourly(code, [cut], now_s),
-        money=costs.money,
+        cost=costs.of_cut(cut, now_s),
+        money=_money(_),
         own=cut.id is None,
         lasts_h=((cut.end_s or now_s) - cut.start_s) // 3600,
     )
@@ -325,7 +326,7 @@ async def show_cost(request: Request) -> Response:
         error,
         asked=asked,
         rows=rows,
-        money=costs.money,
+        money=_money(_),
         inputs=costs.inputs,
         picture=costs.picture(rows),
         names=names,
@@ -464,7 +465,7 @@ def _settings(request: Request, *, error: OutlastError | None = None) -> Respons
         publishing=space_text(chosen.channel) if chosen.channel else "",
         what={name: _(text) for name, text in words.PUBLISHED.items()},
         schedules=agenda.SCHEDULES_H,
-        risks=RISKS,
+        risks=[_(line) for line in RISKS],
     )
 
 
@@ -501,11 +502,13 @@ def _shown(cut: Cut, _: Translation) -> Shown:
 
 
 def _marks(node: Node, person: Person, _: Translation) -> dict[str, worldmap.Mark]:
-    """What the map says of each country: an outage that lasts, or that signals of it are here and show none."""
-    marks = {
-        code: worldmap.Mark("ok", _(words.STATES["normal"]))
-        for code in {entity.partition("/")[0] for entity in view.entities(person)}
-    }
+    """What the map says of each country: an outage that lasts, none by signals of these days, or that they are old."""
+    marks: dict[str, worldmap.Mark] = {}
+    for code, last_s in view.latest_signals(person).items():
+        if node.now_ms() // 1000 - last_s <= lamps.RECENT_S:
+            marks[code] = worldmap.Mark("ok", _(words.STATES["normal"]))
+        else:
+            marks[code] = worldmap.Mark("old", _("signals end %(day)s", day=timeline.day_text(last_s, _months(_))[:-6]))
     for cut in reversed(service.outages(node, person)):
         if cut.end_s is None:
             shown = _shown(cut, _)
@@ -529,6 +532,10 @@ def _plots(
     )
     narrow = timeline.draw(lines, bands, from_s, to_s, width=NARROW, words=said, id="narrow")
     return narrow, timeline.draw(lines, bands, from_s, to_s, width=WIDE, words=said, id="wide")
+
+
+def _money(_: Translation) -> Callable[[float], str]:
+    return partial(costs.money, million=_("million"), billion=_("billion"))
 
 
 def _months(_: Translation) -> str:

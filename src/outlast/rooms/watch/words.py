@@ -37,7 +37,8 @@ PUBLISHED: Final[Mapping[str, str]] = {
 LIGHTS: Final[Mapping[str, str]] = {
     "ok": marked("well"),
     "warn": marked("take care"),
-    "bad": marked("cut"),
+    "bad": marked("cut off"),
+    "old": marked("old"),
     "unknown": marked("not known"),
 }
 LINK: Final[Mapping[str, str]] = {
@@ -65,9 +66,9 @@ def site(lamp: Lamp, _: Translation) -> str:
         case "nothing-measured":
             return _("Nothing was measured in the last day.")
         case "blocked":
-            text = _.ngettext("%(n)d of %(all)d site is blocked.", "%(n)d of %(all)d sites are blocked.", numbers["blocked"], all=numbers["n"])  # fmt: skip # noqa: E501
+            text = _.ngettext("%(n)d of %(all)d sites is blocked.", "%(n)d of %(all)d sites are blocked.", numbers["blocked"], all=numbers["n"])  # fmt: skip # noqa: E501
         case "down":
-            text = _.ngettext("%(n)d of %(all)d site is down, also for others.", "%(n)d of %(all)d sites are down, also for others.", numbers["down"], all=numbers["n"])  # fmt: skip # noqa: E501
+            text = _.ngettext("%(n)d of %(all)d sites is down, also for others.", "%(n)d of %(all)d sites are down, also for others.", numbers["down"], all=numbers["n"])  # fmt: skip # noqa: E501
         case "ok":
             text = _.ngettext("The %(n)d site that was tried answers.", "All %(n)d sites that were tried answer.", numbers["n"])  # fmt: skip # noqa: E501
         case _:

@@ -20,7 +20,7 @@ CLOSE_MIN: Final = 90
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What is known of a country: its ``light`` ("ok", "warn", "bad"), and that in words, after its name."""
+    """What is known of a country: its ``light`` ("ok", "warn", "bad", "old"), and that in words, after its name."""
 
     light: str
     words: str
@@ -54,7 +54,7 @@ def draw(
         if mark or code == focus:
             parts.append(_dot(code, at, mark, names, href, 4 * size))
     for code, mark in sorted(marks.items()):
-        if mark.light != "ok" or code == focus:
+        if mark.light in ("warn", "bad") or code == focus:
             parts.append(_code(outlines, code, mark, size))
     view = " ".join(f"{number:.0f}" for number in box)
     return Markup('<svg class="map" viewBox="{}" role="group" aria-label="{}">{}</svg>').format(
@@ -118,7 +118,7 @@ def _code(outlines: Outlines, code: str, mark: Mark, size: float) -> Markup:
     if at is None:
         return Markup("")
     return Markup(
-        '<text class="code {}" x="{:.1f}" y="{:.1f}" font-size="{:.1f}" text-anchor="middle" aria-hidden="true">{}'
+        '<text class="letters {}" x="{:.1f}" y="{:.1f}" font-size="{:.1f}" text-anchor="middle" aria-hidden="true">{}'
         "</text>"
     ).format(mark.light, at[0], at[1] + 9 * size, 26 * size, code)
 

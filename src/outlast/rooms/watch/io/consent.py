@@ -12,13 +12,18 @@ from pathlib import Path
 from typing import Final
 
 from outlast.errors import StorageError, UsageError
+from outlast.ui.languages import marked
 
 RISKS: Final = (
-    "Probing is not anonymous. Your provider, and whoever watches it, sees that this computer asks for each target by",
-    "name, sends TLS handshakes with names that nobody uses by hand, and packets that look like no browser's.",
-    "In some countries asking for a banned page, or measuring censorship, is punished. Nothing here hides you.",
-    "The control that you name learns what you probe and from which address. Nothing is published by itself.",
-    "Risky categories of target lists are off. Probe only what you could also explain to have opened in a browser.",
+    marked(
+        "Probing is not anonymous. Your provider, and whoever watches it, sees that this computer asks for each target"
+        " by name, sends TLS handshakes with names that nobody uses by hand, and packets that look like no browser's."
+    ),
+    marked("In some countries asking for a banned page, or measuring censorship, is punished. Nothing here hides you."),
+    marked("The control that you name learns what you probe and from which address. Nothing is published by itself."),
+    marked(
+        "Risky categories of target lists are off. Probe only what you could also explain to have opened in a browser."
+    ),
 )
 VERSION: Final = 1
 """Grows when the risks do; an older consent then no longer counts."""

@@ -1,0 +1,124 @@
+"""Scrubbing: nothing that says who measured is left, whatever a measurement looks like."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from outlast.errors import ProtocolError
+from outlast.rooms.watch.entries import pack_raw, unpack_raw
+from outlast.rooms.watch.proto.measurement import read
+from outlast.rooms.watch.scrub import scrub
+from tests.real import real
+
+ADDRESS = "203.0.113.7"
+
+
+def scrubbed(measurement: dict[str, Any]) -> dict[str, Any]:
+    """The measurement as it would be published."""
+    found: dict[str, Any] = json.loads(scrub(json.dumps(measurement).encode()))
+    return found
+
+
+def test_what_says_who_measured_goes() -> None:
+    found = scrubbed(
+        {
+            "probe_ip": ADDRESS,
+            "probe_city": "Homiel",
+            "probe_cc": "BY",
+            "report_id": "20260108T163000Z_AS6697_x",
+            "annotations": {"phone": "mine"},
+            "a_field_of_2030": "private until somebody decides",
+            "input": f"https://example.org/?sid=deadbeef&q=1&from={ADDRESS}",
+            "measurement_start_time": "2026-01-08 16:42:10",
+            "test_keys": {
+                "client_resolver": "198.51.100.53",
+                "queries": [
+                    {"hostname": "example.org", "resolver_address": "10.1.2.3:53", "answers": [{"ipv4": "192.0.2.1"}]}
+                ],
+                "requests": [
+                    {
+                        "request": {
+                            "headers": {"Cookie": "a=b", "User-Agent": "mine"},
+                            "url": f"http://x/?ip={ADDRESS}",
+                        },
+                        "response": {
+                            "body": f"hello {ADDRESS}",
+                            "code": 200,
+                            "headers": {"Set-Cookie": "id=1", "X-Client-Ip": ADDRESS, "Server": "secret"},
+                            "headers_list": [["Set-Cookie", "id=1"], ["Server", "secret"]],
+                        },
+                    }
+                ],
+            },
+        }
+    )
+    text = json.dumps(found)
+    for gone in (
+        ADDRESS,
+        "198.51.100.53",
+        "10.1.2.3",
+        "Homiel",
+        "deadbeef",
+        "hello",
+        "id=1",
+        "secret",
+        "mine",
+        "2030",
+        "16:42",
+    ):
+        assert gone not in text, gone
+    for kept in ("192.0.2.1", "example.org", "Server", "User-Agent", "2026-01-08 16:00:00", "&q=1"):
+        assert kept in text, kept
+    assert found["probe_ip"] == "127.0.0.1"
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=30,
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["probe_ip", "input", "test_keys", "headers", "measurement_start_time"]), json_values
+    )
+)
+def test_any_object_is_scrubbed_or_refused_and_never_more(measurement: dict[str, Any]) -> None:
+    found = scrubbed(measurement)
+    assert set(found) <= {"input", "test_keys", "measurement_start_time", "probe_ip", "probe_asn"}
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{", b"\xff", b"[" * 100_000, b'{"a":' * 10_000])
+def test_what_is_no_measurement_is_refused(data: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        scrub(data)
+
+
+@pytest.mark.parametrize("data", [b"", b"nonsense", pack_raw(b"x" * 100) + b"more", pack_raw(b"x" * 100)[:-3]])
+def test_a_damaged_record_is_refused(data: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        unpack_raw(data)
+
+
+def test_a_bomb_in_a_record_is_refused() -> None:
+    import zlib
+
+    bomb = zlib.compress(bytes(64 << 20), 9)
+    with pytest.raises(ProtocolError):
+        unpack_raw(bomb)
+    assert unpack_raw(pack_raw(b"{}")) == b"{}"
+
+
+def test_real_measurements_are_read_by_others_after_scrubbing_and_name_no_resolver() -> None:
+    for path in sorted(real("watch/ooni/qa").glob("*/measurement.json")):
+        data = path.read_bytes()
+        clean = scrub(data)
+        assert read(clean).input == read(data).input
+        assert b"resolver_ip" not in clean
+        assert len(pack_raw(clean)) > 0, "each can be published"

@@ -1,0 +1,123 @@
+"""The timeline and the map: nothing that comes in can leave its place, gaps stay gaps, no dip is lost."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from outlast.rooms.watch import worldmap
+from outlast.rooms.watch.places import country_codes, country_names, entity_name, outlines
+from outlast.rooms.watch.timeline import Band, Line, Words, draw, gaps, nice, runs, short, thin, ticks
+from outlast.rooms.watch.worldmap import Mark
+
+HOSTILE = "\"><script>alert(1)</script>&'<"
+points = st.lists(
+    st.tuples(st.integers(0, 10**6), st.one_of(st.none(), st.floats(0, 1e15, allow_nan=False))),
+    unique_by=lambda one: one[0],
+).map(sorted)
+
+
+@given(points, st.integers(0, 10**6), st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_whatever_the_points_the_plot_is_wellformed_and_lies_within_its_frame(
+    values: list[tuple[int, float | None]], start: int, end: int
+) -> None:
+    picture = draw(
+        [Line(HOSTILE, values, 3600)], [Band(start, None, HOSTILE)], start, end, width=340, words=Words(), id="p"
+    )
+    tree = ElementTree.fromstring(picture)
+    assert "<script" not in picture
+    for path in tree.iter("path"):
+        numbers = [float(one) for one in re.findall(r"-?[\d.]+", path.get("d", ""))]
+        assert all(-10 <= one <= 400 for one in numbers), path.get("d")
+
+
+def test_a_missing_value_is_a_gap_and_no_zero() -> None:
+    line = Line("bgp", [(0, 5.0), (60, 6.0), (120, None), (180, 7.0), (400, 8.0)], 60)
+    assert runs(line) == [[(0, 5.0), (60, 6.0)], [(180, 7.0)], [(400, 8.0)]]
+    assert gaps(line) == [(60, 180), (180, 400)]
+    assert gaps(Line("bgp", [(0, None), (60, 1.0), (120, None)], 60)) == [(0, 60), (60, 180)]
+    assert gaps(Line("bgp", [], 60)) == []
+    picture = draw([line], [], 0, 400, width=340, words=Words(), id="p")
+    assert picture.count('class="missing"') == 2
+    assert "no data" in draw([Line("bgp", [(0, None)], 60)], [], 0, 400, width=340, words=Words(), id="p")
+
+
+def test_no_dip_is_lost_when_many_points_share_one_column() -> None:
+    run = [(at, 0.0 if at == 555 else 100.0) for at in range(1000)]
+    thinned = thin(run, lambda at: at / 500)
+    assert (555, 0.0) in thinned
+    assert len(thinned) < 20
+
+
+def test_who_does_not_see_the_plot_is_told_of_it() -> None:
+    picture = draw([Line("bgp", [(0, 5.0), (60, 6.0)], 60)], [], 0, 60, width=340, words=Words(), id="p")
+    label = ElementTree.fromstring(picture).get("aria-label")
+    assert label == "bgp from 1 Jan 1970 00:00 to 1 Jan 1970 00:01: lowest 5, highest 6, last 6."
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0"), (12.5, "12.5"), (1234, "1.23k"), (5.6e6, "5.6M"), (2e9, "2G"), (3e12, "3T")]
+)
+def test_numbers_are_short(value: float, text: str) -> None:
+    assert short(value) == text
+
+
+@given(st.floats(1e-6, 1e15))
+def test_a_scale_holds_its_highest_value_and_wastes_at_most_three_fifths(value: float) -> None:
+    assert value * 0.999 <= nice(value) <= value * 2.6
+
+
+@given(st.integers(0, 4 * 10**9), st.integers(900, 4 * 10**8), st.integers(2, 12))
+@settings(deadline=None)
+def test_ticks_are_few_and_inside(start: int, length: int, most: int) -> None:
+    found = ticks(start, start + length, most)
+    assert len(found) <= most + 1
+    assert all(start <= one <= start + length for one in found)
+
+
+def test_each_country_of_the_map_has_a_name_and_leads_to_its_page() -> None:
+    shapes = outlines()
+    assert set(shapes.countries) | set(shapes.dots) <= country_codes()
+    picture = worldmap.draw(shapes, {"BY": Mark("bad", HOSTILE)}, country_names("en"), label="Map")
+    tree = ElementTree.fromstring(picture)
+    links = {link.get("href"): link for link in tree.iter("a")}
+    assert len(links) == len(shapes.countries)
+    assert links["/watch/country/BY"].get("aria-label", "").startswith("Belarus: ")
+    assert [href for href, link in links.items() if link.get("tabindex") != "-1"] == ["/watch/country/BY"]
+    assert [one.text for one in tree.iter("text")] == ["BY"], "letters beside the pattern"
+
+
+@pytest.mark.parametrize("code", sorted([*outlines().countries, *outlines().dots]))
+def test_the_map_can_go_close_to_each_country(code: str) -> None:
+    x, y, width, height = worldmap.around(outlines(), code)
+    assert 0 <= x <= x + width <= outlines().width + 1
+    assert 0 <= y <= y + height <= outlines().height + 1
+    middle = worldmap.middle(outlines(), code)
+    assert middle is not None
+    assert x <= middle[0] <= x + width
+    assert y <= middle[1] <= y + height
+
+
+def test_no_outline_leaps_over_the_map() -> None:
+    leaps = [
+        (code, step)
+        for code, path in outlines().countries.items()
+        for ring in path.split("M")[1:]
+        for step in ring.partition("l")[2].rstrip("z").split()
+        if abs(int(step)) > 120
+    ]
+    assert leaps == []
+
+
+def test_places_are_named_in_the_readers_language() -> None:
+    assert entity_name("BY", "en") == "Belarus"
+    assert entity_name("BY", "fa") == "بلاروس"
+    assert entity_name("BY-HM", "en") == "Belarus (HM)"
+    assert entity_name("AS6697", "en") == "AS6697"
+    assert entity_name("BY", "no-such-language") == "Belarus"
+    assert "EU" not in country_codes()

@@ -35,7 +35,7 @@ class Making:
 
 PROBING = Making("ping-slash24", HOUR_S // 2, 35, 60_000, daily=0.03, weekly=0.01, noise=0.008, holiday=0.02, blip=0.05)
 ROUTES = Making("bgp", HOUR_S // 2, 35, 30_000, daily=0.0, weekly=0.0, noise=0.0005, blip=0.03)
-TRAFFIC = Making("google", HOUR_S // 2, 35, 80, daily=0.7, weekly=0.2, noise=0.05, holiday=0.3)
+TRAFFIC = Making("google search", HOUR_S // 2, 35, 80, daily=0.7, weekly=0.2, noise=0.05, holiday=0.3)
 DARKNET = Making("telescope", HOUR_S // 2, 35, 4_000, daily=0.4, weekly=0.25, noise=0.12, holiday=0.2)
 CITIES = Making("mozilla", HOUR_S, 35, 60, daily=0.7, weekly=0.15, noise=0.05, holiday=0.15, decimals=0)
 CONNECTIVITY = Making("connectivity", HOUR_S, 10, 97, daily=0.04, weekly=0.01, noise=0.01, holiday=0.02, missing=0)

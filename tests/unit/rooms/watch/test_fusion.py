@@ -79,7 +79,7 @@ def test_one_weak_signal_is_no_country_two_are() -> None:
 
 def test_the_country_begins_with_the_first_signal_and_ends_with_the_last() -> None:
     probing = series("ping-slash24", [3.0] * 20 + [100.0] * 40)
-    traffic = series("google", [100.0] * 3 + [3.0] * 40 + [100.0] * 17)
+    traffic = series("google search", [100.0] * 3 + [3.0] * 40 + [100.0] * 17)
     (alarm,) = country(probing, traffic).alarms
     assert alarm.start_s == BEGIN_S + CUT * HOUR_S
     assert alarm.end_s == BEGIN_S + (CUT + 43) * HOUR_S
@@ -90,13 +90,13 @@ def test_one_signal_that_never_returns_does_not_hide_that_it_is_restored_unless_
     back = [3.0] * 20 + [100.0] * 20
     lost: list[float | None] = [3.0] + [None] * 39
     assert state_after(series("ping-slash24", back), series("telescope", lost)) is State.NORMAL
-    assert state_after(series("ping-slash24", back), series("google", [3.0] * 40)) is State.BLACKOUT
+    assert state_after(series("ping-slash24", back), series("google search", [3.0] * 40)) is State.BLACKOUT
 
 
 def test_restoring_is_when_all_have_half_of_their_loss_back() -> None:
     half = [3.0] * 20 + [60.0] * 20
-    assert state_after(series("ping-slash24", half), series("google", half)) is State.RESTORING
-    assert state_after(series("ping-slash24", half), series("google", [3.0] * 40)) is State.BLACKOUT
+    assert state_after(series("ping-slash24", half), series("google search", half)) is State.RESTORING
+    assert state_after(series("ping-slash24", half), series("google search", [3.0] * 40)) is State.BLACKOUT
 
 
 def test_regions_make_up_the_country_and_stay_to_be_seen() -> None:
@@ -160,6 +160,10 @@ def test_hints_need_their_course_and_say_on_what_they_rest() -> None:
     cable = hint_of(country(series("ping-slash24", [60.0] * 12), series("latency-index", [400.0] * 12)))
     assert "cable" in cable
     assert hint_of(country(series("ping-slash24", [60.0] * 12))) == ""
+    assert hint_of(country(series("ping-slash24", [3.0] * 40))) == ""  # without routes nobody can tell
+    assert hint_of(country(series("ping-slash24", [3.0] * 40), series("bgp", [70.0] * 40))) == ""
+    drained = [80.0, 60.0, 40.0, 20.0, *[4.0] * 40]
+    assert hint_of(country(series("ping-slash24", drained), series("bgp", [98.0] * 44))) == ""
     assert hint_of(country(series("ping-slash24", [3.0] * 4))) == ""  # too early to say
 
 
@@ -287,3 +291,9 @@ def test_a_province_cut_off_shows_in_the_share_of_the_regions_where_the_mean_hid
     assert reports["country"].alarms[0].state is State.DEGRADED
     few = [point for point in rows if int(point.entity.partition("P")[2]) < 9 or point.entity.endswith("1")]
     assert "connectivity: regions up" not in {report.signal for report in detect(few)}
+
+
+def test_a_company_that_is_blocked_is_not_a_country_that_is_cut_off() -> None:
+    assert state_after(series("google search", GONE), series("ping-slash24", WELL)) is State.DEGRADED
+    assert state_after(series("google search", GONE), series("bgp", WELL)) is State.ROUTES_UP
+    assert state_after(series("gtr YOUTUBE", GONE), series("ping-slash24", WELL)) is State.NORMAL

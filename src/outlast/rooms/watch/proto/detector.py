@@ -90,6 +90,7 @@ TRAFFIC: Final = Kind("traffic", sharp=0.60, sustained=0.50, primary=True)
 DARKNET: Final = Kind("darknet", sharp=0.75, sustained=0.60)
 USERS: Final = Kind("users", sharp=0.75, sustained=0.50)
 HEARTBEATS: Final = Kind("heartbeats", sharp=0.75, sustained=0.50)
+SERVICES: Final = Kind("services", sharp=0.75, sustained=0.50, reach=False)
 TOOLS: Final = Kind("tools", sharp=0.75, sustained=0.50, reach=False)
 BLOCKING: Final = Kind("blocking", sharp=0.50, sustained=0.25, reach=False)
 LATENCY: Final = Kind("latency", sharp=2.0, sustained=1.0, rises=True, reach=False)
@@ -101,12 +102,13 @@ _KINDS: Final = (
     ((REGIONS_UP,), REGIONS),
     (("bgp", "prefixes"), ROUTES),
     (("heartbeat",), HEARTBEATS),
-    (("latency", "rtt", "loss"), LATENCY),
+    (("latency", "rtt", "loss", "delay"), LATENCY),
     (("ok-share",), BLOCKING),
     (("tor-", "ooni-"), TOOLS),
     (("telescope", "ucsd-nt", "merit-nt", "darknet"), DARKNET),
     (("probing", "ping-slash24", "connectivity"), PROBING),
-    (("google", "gtr"), TRAFFIC),
+    (("search",), TRAFFIC),
+    (("google", "gtr"), SERVICES),
 )
 
 

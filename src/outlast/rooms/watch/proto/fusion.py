@@ -23,6 +23,7 @@ from outlast.rooms.watch.proto.detector import (
     REGIONS_UP,
     RETURNED,
     ROUTES,
+    TRAFFIC,
     Change,
     Detector,
     Ended,
@@ -48,7 +49,10 @@ STATEMENT_FRESH_S: Final = HOUR_S
 CLOCK_AHEAD_S: Final = 300
 DEEP_SHARE: Final = 0.9
 HELD_S: Final = 6 * HOUR_S
-FALL_MAX_S: Final = 3 * HOUR_S
+SWITCHED_S: Final = 90 * 60
+SWITCHED_LOSS: Final = 0.9
+ROUTES_KEPT_LOSS: Final = 0.2
+RETURN_S: Final = 3 * HOUR_S
 COURSE_MAX: Final = 4096
 EVIDENCE_MAX: Final = 40
 
@@ -305,7 +309,7 @@ class _Fused:
         self._most_gone = 0
 
     def step(self, t_s: int, signals: Sequence[_Course], regions: Sequence[_Course]) -> None:
-        before, self.state = self.state, decide([course.machine for course in signals], [c.signal for c in signals])
+        before, self.state = self.state, decide([c.machine for c in signals], [c.signal for c in signals], self.state)
         if self.state is State.NORMAL:
             if before is not State.NORMAL:
                 ends = [course.ended_s for course in signals if course.ended_s is not None]
@@ -345,11 +349,12 @@ class _Fused:
         return (*list(self._lines.values())[:EVIDENCE_MAX], *self._hints)
 
 
-def decide(machines: Sequence[Detector], names: Sequence[str]) -> State:
-    """The country's state from its signals' machines and their names, in the same order.
+def decide(machines: Sequence[Detector], names: Sequence[str], before: State = State.NORMAL) -> State:
+    """The country's state from its signals' machines and their names, in the same order, and what it was ``before``.
 
     In alarm is the country while a primary signal is that has lost as much as is an alarm at once, or any two. A signal
-    that fell silent within its alarm counts as long as no primary one that reaches people is back to normal.
+    that fell silent within its alarm counts as long as no primary one that reaches people is back to normal. Traffic to
+    one company that alone is gone, while others reach people, may be that company's block: it degrades, and no more.
     """
     well = any(
         m.kind.primary and m.kind.reach and m.alarm_since is None and m.silent_since is None and not m.learning
@@ -371,7 +376,9 @@ def decide(machines: Sequence[Detector], names: Sequence[str]) -> State:
         return State.WHITELIST
     if all(m.state is State.RESTORING for m in alarmed):
         return State.RESTORING
-    if any(m.kind.reach and m.loss >= GONE for m in alarmed):
+    gone = [m for m in alarmed if m.kind.reach and m.loss >= GONE]
+    cut = before in (State.ROUTES_UP, State.BLACKOUT) or not well or any(m.kind is not TRAFFIC for m in gone)
+    if gone and cut:
         routes = [m for m in machines if m.kind is ROUTES and m.silent_since is None]
         return State.ROUTES_UP if routes and all(m.loss < 1 - RETURNED for m in routes) else State.BLACKOUT
     return State.DEGRADED
@@ -380,8 +387,10 @@ def decide(machines: Sequence[Detector], names: Sequence[str]) -> State:
 def hints(alarmed: Sequence[_Course], signals: Sequence[_Course], regions: Sequence[_Course]) -> tuple[str, ...]:
     """What the course of the alarm looks like, each with the figures it rests on; nothing when it looks like nothing.
 
-    Ordered: gone within three hours and held down flat, six hours and more. Power: it comes back by and by, for longer
-    than it lay at the bottom. Cable: a part is gone, abroad only, or with the latency up.
+    Ordered: nearly all gone within 90 minutes and flat for six hours and more, while the routes are known to be up: a
+    switch, where batteries hold out for hours when a grid fails. Without a signal of routes nothing tells them apart.
+    Power: it comes back by and by, for longer than it lay at the bottom, and it was no switch. Cable: a part is gone,
+    abroad only, or with the latency up.
     """
     reaching = [course for course in alarmed if course.kind.reach and course.raised is not None]
     if not reaching:
@@ -391,18 +400,15 @@ def hints(alarmed: Sequence[_Course], signals: Sequence[_Course], regions: Seque
     worst, (deep_s, last_s) = leading.worst[0], leading.deep
     fall_s, held_s, back_s = deep_s - leading.raised.t_s, last_s - deep_s, leading.now_s - last_s
     found: list[str] = []
-    if worst >= GONE and fall_s <= FALL_MAX_S and held_s >= HELD_S and held_s >= back_s:
+    routes = [course for course in signals if course.kind is ROUTES and course.machine.silent_since is None]
+    kept = bool(routes) and all(course.raised is None or course.worst[0] < ROUTES_KEPT_LOSS for course in routes)
+    switched = worst >= SWITCHED_LOSS and fall_s <= max(SWITCHED_S, leading.step_s)
+    if kept and switched and held_s >= HELD_S and held_s >= back_s:
         fall = f"{leading.signal} {_percent(worst, leading.kind)} within {_hours(fall_s)}"
-        figures = [f"{fall}, then flat for {_hours(held_s)}"]
-        routes = [course for course in signals if course.kind is ROUTES]
-        if routes and all(course.machine.loss < 1 - RETURNED for course in routes):
-            figures.append("the routes stayed up")
-        found.append(f"hint, no finding: like an ordered shutdown ({'; '.join([*figures, *_spread(regions)])})")
+        figures = [f"{fall}, then flat for {_hours(held_s)}", "the routes stayed up", *_spread(regions)]
+        found.append(f"hint, no finding: like an ordered shutdown ({'; '.join(figures)})")
     elif (
-        worst >= 1 - RETURNED
-        and back_s >= FALL_MAX_S
-        and back_s >= held_s
-        and leading.machine.loss < DEEP_SHARE * worst
+        worst >= 1 - RETURNED and back_s >= RETURN_S and back_s >= held_s and leading.machine.loss < DEEP_SHARE * worst
     ):
         figures = [
             f"{leading.signal} lay at its worst for {_hours(held_s)} and has been coming back for {_hours(back_s)}"

@@ -13,7 +13,7 @@ from outlast.rooms.watch.proto.detector import State, kind_of
 from outlast.rooms.watch.proto.fusion import Report, detect
 from outlast.rooms.watch.proto.ioda import PUBLISHED, published_alerts
 from outlast.rooms.watch.proto.recognise import read_series
-from outlast.rooms.watch.proto.series import Origin, Point, gather, iso
+from outlast.rooms.watch.proto.series import DAY_S, Origin, Point, gather, iso, time_of
 from tests.real import real
 
 IODA = "watch/outage/ioda_iran_2025-12-01_2026-01-12.csv"
@@ -57,6 +57,30 @@ def test_iran_2026_the_missing_telescope_is_evidence() -> None:
     missing = "Telescope (# Unique Source IPs): no values since 2026-01-08T19:00:00Z while 4 other signals report"
     assert missing in said(reports["country"])
     assert "ordered" in said(reports["country"])
+
+
+@pytest.mark.parametrize("every", [2, 3, 4, 12])
+def test_iran_2026_in_coarser_steps_has_no_false_alarm_either(every: int) -> None:
+    step_s = 1800 * every
+    coarse = [
+        Point(one.source, one.entity, one.signal, one.t_s, one.value, max(one.step_s, step_s))
+        for one in points_of(real(IODA))
+        if one.t_s % step_s == 0
+    ]
+    reports = detect(coarse)
+    assert all(iso(alarm.start_s) >= ONSET for report in reports for alarm in report.alarms)
+    (alarm,) = reports[0].alarms
+    assert alarm.start_s <= (time_of(ONSET) or 0) + step_s
+    assert alarm.end_s is None
+
+
+@pytest.mark.parametrize("days", [2, 3, 4, 7, 14, 28])
+def test_iran_2026_is_found_at_once_however_little_came_before(days: int) -> None:
+    begin_s = (time_of(ONSET) or 0) - days * DAY_S
+    reports = detect(point for point in points_of(real(IODA)) if point.t_s >= begin_s)
+    assert all(iso(alarm.start_s) >= ONSET for report in reports for alarm in report.alarms)
+    (alarm,) = reports[0].alarms
+    assert iso(alarm.start_s) == ONSET
 
 
 def first_since(starts: Iterable[int]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -29,6 +30,7 @@ from outlast.rooms.watch.proto.detector import (
 from outlast.rooms.watch.proto.series import DAY_S, HOUR_S, Point
 from tests.unit.rooms.watch.made_series import (
     BEGIN_S,
+    CITIES,
     CONNECTIVITY,
     DARKNET,
     MAKINGS,
@@ -84,6 +86,18 @@ def test_a_cut_is_seen_at_its_first_or_second_value_and_held_to_the_end(
     measured = [row.t_s for row in rows[begin:] if row.value is not None]
     assert first in measured[:2]
     assert machine.alarm_since == first
+
+
+@pytest.mark.parametrize("hours", [1, 1.5, 2, 3, 4, 6, 12, 24])
+@pytest.mark.parametrize("making", [MADE_TRAFFIC, MADE_PROBING, CITIES], ids=lambda making: making.signal)
+def test_other_steps_are_as_quiet_and_as_quick(making: Making, hours: float) -> None:
+    other = replace(making, step_s=int(hours * HOUR_S), days=28 if hours < 12 else 90)
+    for seed in range(3):
+        made = make(other, seed)
+        begin = len(made.t_s) * 3 // 4
+        rows = made.cut(begin, None, 0.02).rows()
+        first, *_ = raised(run(rows)[1])
+        assert first.t_s in [row.t_s for row in rows[begin:] if row.value is not None][:2]
 
 
 @settings(max_examples=10, deadline=None)

@@ -369,7 +369,9 @@ class _History:
 
     def thresholds(self) -> tuple[float, float]:
         """(sharp, sustained) as scores: the kind's own, or more where this series is noisier or coarser than that."""
-        sigma, tail = SIGMA_OF_MAD * _middle(self._off), TAIL_FACTOR * self._bad[int(TAIL * (len(self._bad) - 1))]
+        # Of fewer than fifty values the worst counts: it may be the one night that was seen.
+        worst = self._bad[min(math.ceil(TAIL * len(self._bad)), len(self._bad) - 1)]
+        sigma, tail = SIGMA_OF_MAD * _middle(self._off), TAIL_FACTOR * worst
         middle = _middle(self._values)
         grain = self._grain / middle if middle > 0 else 0.0
         top = SCORE_MAX if self._kind.rises else _score_of_share(THRESHOLD_MAX, self._kind)

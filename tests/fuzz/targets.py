@@ -13,6 +13,7 @@ import copy
 import json
 import math
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
@@ -106,11 +107,13 @@ from outlast.kernel.space import GENESIS, SpaceBody, make_closed_genesis, make_g
 from outlast.kernel.steps import Close, CutOff, Event, LinkClosed, LocalAppended, MessageArrived, Stopping, Tick
 from outlast.rooms.carry import ROOM
 from outlast.rooms.carry.entries import DEVICE, HIDE, POST, TEXT, ChannelDevice, Hide, Post, Text
-from outlast.rooms.watch.proto import fusion, mrt, recognise, series
+from outlast.rooms.watch.proto import control, dns, fusion, http, mrt, quic, recognise, series, services, tls
 from outlast.rooms.watch.proto.classify import classify
 from outlast.rooms.watch.proto.fingerprints import Fingerprints, read_list
 from outlast.rooms.watch.proto.measurement import MeasurementError, from_object
+from outlast.rooms.watch.proto.probe import is_public
 from outlast.rooms.watch.proto.records import Damage, records
+from outlast.rooms.watch.proto.targets import RISKY, read_targets
 from outlast.testing import Meeting, MemoryLink, MemoryShelf, Place, Town
 from tests.unit.rooms.watch import mrt_files
 
@@ -1474,6 +1477,116 @@ def read_one_series(data: bytes) -> str | None:
     return None
 
 
+# ---- what a probe hears ----
+
+
+def dns_replies() -> Iterable[bytes]:
+    """Replies with an address and with an alias."""
+    query = dns.encode_query(1, "www.example.org", dns.A)
+    yield dns.encode_reply(query, ("93.184.216.34", "10.0.0.1"))
+    yield dns.encode_reply(query, (), rcode=3)
+    yield query[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + query[12:] + b"\xc0\x0c\0\5\0\1\0\0\0\1\0\2\xc0\x10"
+
+
+def read_dns(data: bytes) -> None:
+    """Names and addresses of a reply are within DNS's bounds."""
+    reply = dns.decode_reply(data)
+    for record in reply.records:
+        assert len(record.value) <= 4 * 255
+    assert dns.failure_of(reply) is None or not reply.addresses or reply.rcode
+
+
+def tls_flights() -> Iterable[bytes]:
+    """A ClientHello, a ServerHello and an alert."""
+    hello = tls.client_hello("www.example.org", bytes(32), bytes(32), alpn=("h3",), quic=b"\1\0")
+    yield b"\x16\3\1" + len(hello).to_bytes(2) + hello
+    yield bytes.fromhex("160303002a020000260303") + bytes(32) + bytes.fromhex("00c02f00")
+    yield bytes.fromhex("15030300020270")
+
+
+def read_tls(data: bytes) -> str | None:
+    """Whatever comes first is named."""
+    kind = tls.read_flight(data).kind
+    assert kind in ("", "server_hello", "client_hello", "alert", "handshake", "not_tls")
+    return None if kind == "server_hello" else kind
+
+
+def quic_answers() -> Iterable[bytes]:
+    """Each kind of answer to an Initial."""
+    packet = quic.client_initial("www.example.org", b"theirs00", b"ours0000", bytes(32), bytes(32))
+    for payload in (b"\2\0\0\0\0\6\0\4\2\0\0\0", b"\x1c\2\0\0"):
+        yield quic.server_initial(packet, b"server00", payload.ljust(20, b"\0")) or b""
+    yield b"\x80\0\0\0\0\x08ours0000\x08theirs00\0\0\0\1"
+
+
+def read_quic(data: bytes) -> str | None:
+    """An answer is one of the kinds; so is what an Initial holds, behind its seal."""
+    kinds = ("initial", "retry", "version_negotiation", "invalid")
+    kind = quic.read_answer(data, b"theirs00", b"ours0000").kind
+    assert kind in kinds
+    packet = quic.client_initial(None, b"theirs00", b"ours0000", bytes(32), bytes(32))
+    sealed = quic.server_initial(packet, b"server00", data[:1000].ljust(20, b"\0"))
+    assert sealed is not None
+    assert quic.read_answer(sealed, b"theirs00", b"ours0000").kind == "initial"
+    return None if kind == "initial" else kind
+
+
+def http_answers() -> Iterable[bytes]:
+    """Answers with a length, in chunks and without either, and redirects."""
+    yield b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: a=b\r\n\r\nhi"
+    chunks = b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"
+    yield b"HTTP/1.1 302 Found\r\nLocation: //other.example/x?y\r\n" + chunks
+    yield b"HTTP/1.0 403 No\r\n\r\nblocked"
+
+
+def read_http(data: bytes) -> str | None:
+    """An answer ends, within its bounds; where it sends the client can be asked for, or is refused."""
+    exchange = http.Exchange(64)
+    url = http.parse_url("http://www.example.org/")
+    exchange.send("GET", url, http.HEADERS)
+    for at in range(0, len(data), 7):
+        if not exchange.done:
+            exchange.feed(data[at : at + 7])
+    if not exchange.done:
+        exchange.feed(b"")
+    assert exchange.done
+    assert len(exchange.body) <= 64
+    with suppress(UsageError):
+        target = http.redirect_of(url, exchange.status, exchange.header("Location"))
+        if target is not None:
+            http.Exchange().send("GET", target, http.HEADERS)
+    return exchange.failure
+
+
+def control_requests() -> Iterable[bytes]:
+    """A request of the protocol, and one that would reach too far."""
+    asked = {"http_request": "https://www.example.org/", "tcp_connect": ["93.184.216.34:443", "[::1]:80"]}
+    yield json.dumps(asked | {"http_request_headers": {"Accept": ["*/*"]}, "x_quic_enabled": False}).encode()
+    yield b'{"http_request":"http://192.168.1.1/"}'
+
+
+def read_control(data: bytes) -> None:
+    """What is carried out leads to public addresses alone."""
+    look = control.read_request(data)
+    assert all(is_public(ip) for ip in look.addresses)
+
+
+def target_lists() -> Iterable[bytes]:
+    """A list of the Citizen Lab's format, and one of Tor's targets."""
+    yield b"url,category_code,notes\nhttps://www.example.org/,NEWS,\nhttp://example.net/,PORN,\n"
+    yield b'{"a": {"address": "93.184.216.34:443", "protocol": "obfs4"}}'
+
+
+def read_target_lists(data: bytes) -> None:
+    """A list of URLs holds none of a risky category; else it is read as one of Tor's."""
+    try:
+        chosen = read_targets(data.decode("utf-8", "replace").splitlines())
+    except ProtocolError:
+        services.read_tor_targets(data)
+    else:
+        assert not {one.category for one in chosen.targets} & RISKY.keys()
+
+
 # ---- measurements and fingerprints of others ----
 
 
@@ -1693,6 +1806,12 @@ TARGETS = (
     Target("measurements of OONI", web_measurements, run_with(judge), (), 4),
     Target("list of fingerprints", fingerprint_lists, run_with(look_for), (), 4),
     Target("file of a route collector", route_files, run_with(read_routes), (), 8),
+    Target("reply of DNS", dns_replies, run_with(read_dns), (ProtocolError,), 1),
+    Target("first bytes of TLS", tls_flights, run_with(read_tls), (), 3),
+    Target("answer of QUIC", quic_answers, run_with(read_quic), (), 2),
+    Target("answer of HTTP", http_answers, run_with(read_http), (), 2),
+    Target("request to a control", control_requests, run_with(read_control), (ProtocolError,), 1),
+    Target("lists of targets", target_lists, run_with(read_target_lists), (ProtocolError,), 2),
     Target("file of a series", series_files, run_with(read_one_series), (ProtocolError,), 4),
 )
 """All decoders."""

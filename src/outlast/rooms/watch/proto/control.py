@@ -78,7 +78,7 @@ def read_request(body: bytes, allowed: Sequence[Network] = ()) -> Look:
     try:
         asked = msgspec.json.decode(body, type=_Request)
         url = parse_url(asked.http_request)
-    except (msgspec.MsgspecError, UsageError, RecursionError):
+    except (msgspec.MsgspecError, UsageError, UnicodeDecodeError, RecursionError):
         raise ControlError("this is no request of the web_connectivity protocol") from None
     if url.port not in WEB_PORTS and url.port < PORT_MIN:
         raise ControlError(f"port {url.port} is none of the web")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
 from typing import Any, Final, assert_never
 
 from outlast.errors import UsageError
@@ -41,6 +41,9 @@ _FIRST_ID: Final = {
     "sni": 70001,
 }
 Network = IPv4Network | IPv6Network
+_NAT64: Final = IPv6Network("64:ff9b::/96")
+_LOCAL6: Final = tuple(map(IPv6Network, ("::/96", "64:ff9b:1::/48", "fec0::/10")))
+"""Not public, although Python 3.11 takes them for global: IPv4-compatible, local NAT64, site-local."""
 SPEED_ID: Final = 80001
 CONTROL_ID: Final = 90001
 
@@ -529,7 +532,10 @@ def is_public(text: str, allowed: Sequence[Network] = ()) -> bool:
     if any(ip in network for network in allowed):
         return True
     if ip.version == 6:
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
+        if any(ip in network for network in _LOCAL6):
+            return False
+        translated = IPv4Address(ip.packed[-4:]) if ip in _NAT64 else None
+        inner = translated or ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
         if inner:
             return inner.is_global and not inner.is_multicast
     return ip.is_global and not ip.is_multicast

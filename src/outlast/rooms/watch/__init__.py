@@ -20,5 +20,6 @@ ROOM = Room(
     run=run,
     status=status,
     cli="outlast.rooms.watch.cli:app",
+    api="outlast.rooms.watch.api:OPERATIONS",
     web="outlast.rooms.watch.web:routes",
 )

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 
 import typer
 
-from outlast.errors import NotFoundError, OutlastError, ProtocolError, UsageError
-from outlast.ui.command import say, show, table, terminal
+from outlast.errors import NotFoundError, OutlastError, ProtocolError, StorageError, UsageError
+from outlast.ui.command import call, say, show, table, terminal
 
 if TYPE_CHECKING:
     from outlast.rooms.watch.proto.classify import Verdict
@@ -476,3 +476,57 @@ def _need_consent(agreed: bool) -> None:
         if sys.stdin.readline().strip() != "yes":
             raise UsageError("nothing was probed")
     consent.consent(home, int(time.time() * 1000))
+
+
+@app.command()
+def status() -> None:
+    """Is it this site, my link, or the country?"""
+    show(call("watch.status"), _status_lines)
+
+
+def _status_lines(lamps: dict[str, Any]) -> Iterator[str]:
+    rows = [
+        ("this site", lamps["site"]["light"], lamps["site"]["code"]),
+        ("my link", lamps["link"]["light"], lamps["link"]["code"]),
+        (lamps["entity"] or "the country", lamps["country"]["light"], lamps["country"]["code"]),
+    ]
+    yield from table(("WHAT", "LIGHT", "WHY"), rows)
+    for outage in lamps["outages"]:
+        until = outage["end"] or "lasts"
+        yield f"{outage['entity']}: {outage['state']} since {outage['start']}, {until}; {outage['witnesses']} witnesses"
+        yield from (f"  {line}" for line in outage["evidence"])
+    yield f"published: {', '.join(lamps['published'])}" if lamps["published"] else "nothing is published"
+
+
+@app.command("read")
+def read_series(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Of IODA, Tor Metrics, OONI or Monash; also packed.")],
+    country: Annotated[str, typer.Option("--country", metavar="CC", help="The two letters of the country.")],
+) -> None:
+    """Keep the series in a file for timeline and lamps, and look for outages in them."""
+    answer = call("watch.read", file=str(file.absolute()), country=country)
+    show(answer, lambda a: [f"{a['series']} series kept; see `outlast watch status`."])
+
+
+@app.command()
+def report(
+    country: Annotated[str, typer.Argument(metavar="COUNTRY", help="Two letters, or English name.")],
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="As in 2026-01-01; all there is without it.")
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="TIME", help="As in 2026-01-12T16:30; UTC.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Where it goes; outlast-CC.html without it, - prints.")
+    ] = None,
+) -> None:
+    """Write a country's report: one HTML page with plots that can be printed, kept and passed on."""
+    text = call("watch.report", **{"country": country, "from": from_, "to": to})["text"]
+    if out is not None and str(out) == STDIN:
+        sys.stdout.write(text)
+        return
+    file = out or Path(f"outlast-{''.join(c for c in country if c.isalnum())[:40]}.html")
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"cannot write {file}: {error.strerror}") from None
+    show({"file": str(file)}, lambda a: [f"Written: {a['file']}"])

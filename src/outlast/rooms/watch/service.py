@@ -80,7 +80,9 @@ from outlast.rooms.watch.lamps import Lamp
 from outlast.rooms.watch.places import country_codes
 from outlast.rooms.watch.proto import recognise
 from outlast.rooms.watch.proto.series import Origin, name_of
+from outlast.rooms.watch.report import Report
 from outlast.rooms.watch.scrub import scrub
+from outlast.rooms.watch.timeline import Line
 from outlast.rooms.watch.view import Channel, Cut, Measured
 from outlast.terms import EVIDENCE_MAX, OUTAGE, OUTAGE_LIFE_DAYS, WITNESSES_MAX, Outage
 
@@ -90,6 +92,8 @@ if TYPE_CHECKING:
 ROOM_NAME: Final = "watch"
 LOOK_S: Final = 60.0
 LINK_PREFIX: Final = "outlast://"
+HEARTBEATS: Final = "nodes that are there"
+HEARTBEATS_SHOWN_S: Final = 31 * 86_400
 SERIES_MAX_BYTES: Final = 64 << 20
 NO_CONSENT: Final = "read what measuring can bring upon you, and agree to it, first"
 
@@ -306,6 +310,26 @@ def three_lamps(node: Node, person: Person) -> Lamps:
     )
     country = lamps.country_lamp(chosen.country, cuts, confirmed, bool(chosen.country) and has_signals, link)
     return Lamps(lamps.site_lamp(latest), link, country, latest, check, cuts, chosen)
+
+
+def lines_of(node: Node, person: Person, code: str, now_s: int) -> list[Line]:
+    """A country's signals as they were read, and the heartbeats of the followed channels."""
+    lines = [Line(f"{one.signal} · {one.source}", one.points, one.step_s) for one in view.series(person, code)]
+    beats = view.beats(node, spaces(node, person), code, now_s - HEARTBEATS_SHOWN_S, now_s + HOUR_S)
+    if beats:
+        by_hour = {one.hour_s: float(one.keys) for one in beats}
+        # That nobody was there, and that this node heard nobody, cannot be told apart: an hour without is a gap.
+        hours = range(beats[0].hour_s, now_s, HOUR_S)
+        lines.append(Line(HEARTBEATS, [(hour, by_hour.get(hour)) for hour in hours], HOUR_S))
+    return lines
+
+
+def report_of(node: Node, person: Person, code: str, name: str, from_s: int, to_s: int) -> Report:
+    """What a report of a country between two times tells, as far as it is known here."""
+    now_s = node.now_ms() // 1000
+    sites = [one for one in measured(node, person) if from_s <= one.at_s <= to_s and one.country == code]
+    lines = lines_of(node, person, code, now_s)
+    return Report(code, name, from_s, to_s, now_s, lines, outages(node, person, code), sites)
 
 
 # ---- the own line, and series ----

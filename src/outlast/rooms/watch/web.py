@@ -27,7 +27,6 @@ PAGE: Final = 100
 WIDE: Final = 680
 NARROW: Final = 340
 DAY_S: Final = 86_400
-HEARTBEATS: Final = "nodes of the federation that are there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +191,7 @@ def _country(request: Request, code: str, *, error: OutlastError | None = None) 
     _ = translator(request)
     node, person = _who(request)
     now_s = node.now_ms() // 1000
-    lines = lines_of(node, person, code, now_s)
+    lines = service.lines_of(node, person, code, now_s)
     whole = timeline.span(lines)
     from_s, to_s = _span(request.query_params, whole, now_s)
     cuts = service.outages(node, person, code)
@@ -226,32 +225,11 @@ async def show_report(request: Request) -> Response:
     node, person = _who(request)
     code = _code(request.path_params["code"])
     now_s = node.now_ms() // 1000
-    lines = lines_of(node, person, code, now_s)
+    lines = service.lines_of(node, person, code, now_s)
     from_s, to_s = _span(request.query_params, timeline.span(lines), now_s)
-    told = report.Report(
-        code,
-        entity_name(code, _.language),
-        from_s,
-        to_s,
-        now_s,
-        lines,
-        service.outages(node, person, code),
-        [one for one in service.measured(node, person) if from_s <= one.at_s <= to_s and one.country == code],
-    )
+    told = service.report_of(node, person, code, entity_name(code, _.language), from_s, to_s)
     html = report.page(told)
     return Response(html, media_type="text/html", headers=attachment(f"outlast-{code}.html"))
-
-
-def lines_of(node: Node, person: Person, code: str, now_s: int) -> list[timeline.Line]:
-    """A country's signals, as they were read, and the heartbeats of the followed channels."""
-    lines = [timeline.Line(f"{one.signal} · {one.source}", one.points, one.step_s) for one in view.series(person, code)]
-    beats = view.beats(node, service.spaces(node, person), code, 0, now_s + 3600)
-    if beats:
-        by_hour = {one.hour_s: float(one.keys) for one in beats}
-        hours = range(beats[0].hour_s, min(now_s, beats[0].hour_s + 31 * DAY_S), 3600)
-        # Nobody's heartbeat came: that nobody was there, or that this node heard nothing, cannot be told apart.
-        lines.append(timeline.Line(HEARTBEATS, [(hour, by_hour.get(hour)) for hour in hours], 3600))
-    return lines
 
 
 # ---- outages and what they cost ----
@@ -276,7 +254,7 @@ async def show_outage(request: Request) -> Response:
         raise NotFoundError("there is no such outage here")
     now_s = node.now_ms() // 1000
     code = entity.partition("-")[0]
-    lines = lines_of(node, person, code, now_s)
+    lines = service.lines_of(node, person, code, now_s)
     around_s = max(DAY_S, ((cut.end_s or now_s) - cut.start_s) // 3)
     from_s, to_s = cut.start_s - around_s, min((cut.end_s or now_s) + around_s, now_s)
     whole = timeline.span(lines)

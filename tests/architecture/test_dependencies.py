@@ -12,6 +12,10 @@ from pathlib import Path
 
 from tests.architecture.tree import ROOT
 
+RESEARCH = ROOT / "src/outlast/rooms/watch/research"
+# A Raspberry Pi runs the node: none of these may be what it needs.
+TOO_HEAVY = {"chdb-core-lite", "duckdb", "ibis-framework", "pandas", "polars", "pyarrow", "scipy", "statsmodels"}
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -30,7 +34,7 @@ def pinned(lock: str) -> dict[str, set[str]]:
 
 def imported(source: Path) -> Iterator[str]:
     """Yield the top-level names that the code under `source` imports, deferred imports included."""
-    for path in source.glob("outlast/**/*.py"):
+    for path in [source] if source.is_file() else source.glob("**/*.py"):
         for node in ast.walk(ast.parse(path.read_bytes())):
             match node:
                 case ast.Import(names=names):
@@ -55,6 +59,28 @@ def test_what_is_asked_for_is_pinned() -> None:
     assert {plain(one) for one in PROJECT["project"]["dependencies"] + groups["build"]} <= set(run)
     assert {plain(one) for one in groups["dev"]} <= set(dev)
     assert {plain(one) for one in groups["bench"]} <= set(bench)
+    assert {plain(one) for one in PROJECT["project"]["optional-dependencies"]["research"]} <= set(dev)
+
+
+def test_the_node_needs_nothing_that_is_too_heavy_for_it() -> None:
+    assert TOO_HEAVY & set(pinned("requirements.lock")) == set()
+    assert TOO_HEAVY & {plain(one) for one in PROJECT["project"]["dependencies"]} == set()
+
+
+def test_what_is_heavy_is_imported_by_the_researchers_part_alone() -> None:
+    providers = packages_distributions()
+    heavy = {name for name, owners in providers.items() if TOO_HEAVY & {plain(owner) for owner in owners}}
+    assert {"ibis", "pyarrow"} <= set(imported(RESEARCH))
+    assert {"ibis", "pandas", "pyarrow"} <= heavy
+    for path in (ROOT / "src").glob("outlast/**/*.py"):
+        if RESEARCH not in path.parents:
+            assert heavy & set(imported(path)) == set(), path
+
+
+def test_nothing_of_the_program_imports_the_researchers_part() -> None:
+    for path in (ROOT / "src").glob("outlast/**/*.py"):
+        if RESEARCH not in path.parents:
+            assert "watch.research" not in path.read_text(encoding="utf-8"), path
 
 
 def test_the_developers_list_holds_the_programs_list_at_the_same_versions() -> None:

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from outlast.rooms.watch.proto.visibility import Step, Visibility
 
 STDIN: Final = "-"
-MRT_RATIO_MAX: Final = 100  # the early tables of many peers are the densest; bzip2 packs them to a fiftieth or so
-MRT_MIN_MAX_BYTES: Final = 1 << 28
-MRT_MAX_BYTES: Final = 1 << 34
 MRT_KEYS: Final = ("records", "announced", "withdrawn", "prefixes")
 GEOIP: Final = Path("/usr/share/tor")  # where Debian's tor-geoipdb puts it
 GEOIP_MAX_BYTES: Final = 1 << 26
@@ -35,7 +32,6 @@ ROWS_AT_ONCE: Final = 500
 """A table is set in blocks of so many rows: a file may have millions."""
 REFUSED_SHOWN: Final = 20
 INPUT_SHOWN: Final = 60
-SERIES_MAX_BYTES: Final = 1 << 26  # Tor's users by country of all days so far are 50 MB
 
 app = typer.Typer(
     help="What is blocked, what is cut, and what it costs.",
@@ -126,17 +122,12 @@ def detect(
     ] = None,
 ) -> None:
     """Find outages in measured series: of IODA, Tor Metrics, OONI, Monash."""
-    from outlast.rooms.watch.io.files import lines, open_capped
+    from outlast.rooms.watch.io.series import read_series
     from outlast.rooms.watch.proto.fusion import detect as reports_of
-    from outlast.rooms.watch.proto.recognise import read_series
-    from outlast.rooms.watch.proto.series import Origin
 
     if utc_offset is not None and not -12 <= utc_offset <= 14:
         raise UsageError("--utc-offset goes from -12 to 14 hours")
-    with open_capped(file, SERIES_MAX_BYTES) as source:
-        # A document of JSON is one line, so lines may be as long as the file.
-        points = read_series(lines(source, SERIES_MAX_BYTES), Origin(file.name), utc_offset)
-    reports = reports_of(points, regions=regions or signal is not None)
+    reports = reports_of(read_series(file, utc_offset), regions=regions or signal is not None)
     if signal is not None:
         reports = [one for one in reports if one.signal == signal] or [
             one for one in reports if signal.lower() in one.signal.lower()
@@ -237,15 +228,14 @@ def _cost_source(inputs: dict[str, Any]) -> str:
 
 @contextmanager
 def _mrt_file(name: str) -> Iterator[BinaryIO]:
-    from outlast.rooms.watch.io.files import open_capped, unpack_capped
+    from outlast.rooms.watch.io.collector import MAX_BYTES, open_mrt
+    from outlast.rooms.watch.io.files import unpack_capped
 
     if name == STDIN:
-        with unpack_capped(sys.stdin.buffer, "standard input", MRT_MAX_BYTES) as source:  # type: ignore[arg-type]
+        with unpack_capped(sys.stdin.buffer, "standard input", MAX_BYTES) as source:  # type: ignore[arg-type]
             yield source
         return
-    path = Path(name)
-    packed = path.stat().st_size if path.is_file() else 0
-    with open_capped(path, min(max(packed * MRT_RATIO_MAX, MRT_MIN_MAX_BYTES), MRT_MAX_BYTES)) as source:
+    with open_mrt(Path(name)) as source:
         yield source
 
 

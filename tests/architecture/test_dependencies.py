@@ -14,7 +14,17 @@ from tests.architecture.tree import ROOT
 
 RESEARCH = ROOT / "src/outlast/rooms/watch/research"
 # A Raspberry Pi runs the node: none of these may be what it needs.
-TOO_HEAVY = {"chdb-core-lite", "duckdb", "ibis-framework", "pandas", "polars", "pyarrow", "scipy", "statsmodels"}
+TOO_HEAVY = {
+    "chdb-core-lite",
+    "clickhouse-connect",
+    "duckdb",
+    "ibis-framework",
+    "pandas",
+    "polars",
+    "pyarrow",
+    "scipy",
+    "statsmodels",
+}
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 

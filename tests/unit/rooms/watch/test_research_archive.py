@@ -22,6 +22,9 @@ from outlast.rooms.watch.research import archive, expressions
 from outlast.testing.measurements import BEGIN, BLOCK_PAGE, drawn, measurement
 from tests.real import real
 
+# ibis calls DuckDB by a name that DuckDB is about to give up.
+pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")
+
 QUESTIONS: list[Callable[[Any], Any]] = [
     expressions.anomaly_rates,
     lambda table: expressions.anomaly_rates(table, by=("country", "asn", "domain")),

@@ -1,6 +1,6 @@
 """Series made from a seed: the daily and weekly cycle, noise with memory and heavy tails, holidays, gaps, and cuts.
 
-The magnitudes are those that publishers of such series describe, wider than in any file that stands in the tests.
+The sizes of noise, cycles and holidays are chosen, not measured: they show what the rules do there, and no more.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ HISTORY_S: Final = 14 * DAY_S
 HISTORY_MIN_POINTS: Final = 28
 """A daily series keeps four weeks: 14 values are too few for a median of deviations."""
 STEP_MIN_S: Final = 60
-"""No publisher measures a country more often, and 14 days of minutes are as much history as a machine keeps."""
+"""Values closer than this are passed over: 14 days of minutes are as much history as a machine keeps."""
 LEARN_S: Final = DAY_S
 LEARN_POINTS: Final = 12
 SEASON_DAYS: Final = 3

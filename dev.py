@@ -143,12 +143,12 @@ def environment(folder: Path, lock: str, *, program: bool = True) -> Path:
             draft.replace(record)
         except subprocess.CalledProcessError as error:
             raise SystemExit(
-                f"{folder.name} is not ready; the reason stands above. With a network and 1 GB of "
+                f"{folder.name} is not ready; the reason stands above. With a network and 2 GB of "
                 "free disk, run the same command again."
             ) from error
         except OSError as error:
             raise SystemExit(
-                f"Cannot write {folder}: {error.strerror}. It takes the owner of {ROOT} and 1 GB of free disk."
+                f"Cannot write {folder}: {error.strerror}. It takes the owner of {ROOT} and 2 GB of free disk."
             ) from error
     return python
 

@@ -1,7 +1,7 @@
 """What is blocked, what is cut, and what it costs: this site, my link, or the country."""
 
 from outlast.kernel import Room
-from outlast.rooms.watch.entries import HEARTBEAT, KEY, OBSERVATION, WITNESS
+from outlast.rooms.watch.entries import ASK, HEARTBEAT, KEY, OBSERVATION, TOLD, WITNESS
 from outlast.rooms.watch.service import run, status
 from outlast.rooms.watch.view import MIGRATIONS, VIEWS, fold, receive
 from outlast.terms import OUTAGE
@@ -12,7 +12,7 @@ ROOM = Room(
     name="watch",
     version=1,
     kinds=(OBSERVATION, HEARTBEAT, WITNESS, OUTAGE),
-    letters=(KEY,),
+    letters=(KEY, ASK, TOLD),
     views=VIEWS,
     migrations=MIGRATIONS,
     fold=fold,

@@ -9,17 +9,56 @@ from typing import Any
 
 import msgspec
 
-from outlast.errors import NotFoundError, UsageError
+from outlast.errors import NotFoundError, ProtocolError, UsageError
 from outlast.kernel import id_text, parse_space, space_text
-from outlast.rooms.watch import report, service, timeline
+from outlast.rooms.watch import asks, report, service, timeline
+from outlast.rooms.watch.asked import Wish
+from outlast.rooms.watch.entries import LAYERS, unpack_raw
 from outlast.rooms.watch.io.files import read_capped
 from outlast.rooms.watch.lamps import Lamp
 from outlast.rooms.watch.places import country_names, entity_name
+from outlast.rooms.watch.proto.classify import classify
+from outlast.rooms.watch.proto.measurement import read
 from outlast.rooms.watch.view import Channel as FollowedChannel
 from outlast.rooms.watch.view import Cut, Measured
 from outlast.ui.operation import Call, Nothing, Operation
 
 LIMIT_MAX = 5000
+
+
+class AskParams(msgspec.Struct, frozen=True):
+    """Whom to ask: ID, name, or the beginning of an ID; and a URL."""
+
+    to: str
+    url: str
+
+
+class AllowParams(msgspec.Struct, frozen=True):
+    """Which contact may ask, or not any more."""
+
+    who: str
+    allowed: bool = True
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """The number of what was asked."""
+
+    id: str
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a contact was asked and told: without ``done_ms`` nothing yet, with a ``problem`` no measurement."""
+
+    id: str
+    to: str
+    name: str
+    input: str
+    at_ms: int
+    done_ms: int | None
+    problem: str
+    blocking: str | bool | None = None
+    accessible: bool | None = None
+    layers: dict[str, str] = {}
 
 
 class LampState(msgspec.Struct, frozen=True):
@@ -257,6 +296,35 @@ async def _report(call: Call[ReportParams]) -> Text:
     return Text(await asyncio.to_thread(report.page, told))
 
 
+async def _ask(call: Call[AskParams]) -> Asked:
+    to = call.person.find(call.params.to)
+    return Asked((await asks.ask(call.node, call.person, to.identity, call.params.url)).hex())
+
+
+async def _answers(call: Call[Nothing]) -> list[Answer]:
+    names = {one.identity: one.name for one in call.person.contacts()}
+    found = asks.answers(call.person)
+    return await asyncio.to_thread(lambda: [_answer(one, names.get(one.peer, "")) for one in found])
+
+
+def _answer(wish: Wish, name: str) -> Answer:
+    told = Answer(wish.number.hex(), id_text(wish.peer), name, wish.target, wish.at_ms, wish.done_ms, wish.problem)
+    if not wish.raw:
+        return told
+    try:
+        verdict = classify(read(unpack_raw(wish.raw)))
+    except ProtocolError:
+        return msgspec.structs.replace(told, problem="what was told is no measurement")
+    layers = {layer: getattr(verdict.layers, layer) for layer in LAYERS}
+    return msgspec.structs.replace(told, blocking=verdict.blocking, accessible=verdict.accessible, layers=layers)
+
+
+async def _allow(call: Call[AllowParams]) -> Nothing:
+    who = call.person.find(call.params.who)
+    await asks.allow(call.node, call.person, who.identity, allowed=call.params.allowed)
+    return Nothing()
+
+
 OPERATIONS: list[Operation[Any, Any]] = [
     Operation("watch.status", Nothing, Lamps, _status, "Is it this site, my link, or the country?"),
     Operation("watch.outages", ListParams, list[Outage], _outages, "The outages that are known here, latest first."),
@@ -278,6 +346,11 @@ OPERATIONS: list[Operation[Any, Any]] = [
     ),
     Operation("watch.follow", LinkParams, Channel, _follow, "Follow a channel of people who watch.", unsafe=True),
     Operation("watch.unfollow", LinkParams, Nothing, _unfollow, "Follow such a channel no more.", unsafe=True),
+    Operation("watch.ask", AskParams, Asked, _ask, "Ask a contact to probe a URL from where they are.", unsafe=True),
+    Operation("watch.answers", Nothing, list[Answer], _answers, "What contacts were asked to probe, the newest first."),
+    Operation(
+        "watch.allow", AllowParams, Nothing, _allow, "Let a contact have this computer probe, or not.", unsafe=True
+    ),
     Operation("watch.export", Nothing, Text, _export, "Measurements as OONI's JSON lines, scrubbed."),
     Operation("watch.report", ReportParams, Text, _report, "A country's report, as one HTML document."),
 ]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 import typer
 
 from outlast.errors import NotFoundError, OutlastError, ProtocolError, StorageError, UsageError
-from outlast.ui.command import call, say, show, table, terminal
+from outlast.ui.command import call, local_time, say, show, table, terminal
 
 if TYPE_CHECKING:
     from outlast.rooms.watch.proto.classify import Verdict
@@ -375,6 +375,9 @@ def probe(
         Path | None, typer.Option("--out", metavar="FILE", help="Append the measurements, in OONI's format.")
     ] = None,
     bodies: Annotated[bool, typer.Option("--bodies", help="With the text of the pages that came.")] = False,
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="NODE", help="Have a contact's node probe instead; see `answers`.")
+    ] = None,
     agreed: Annotated[bool, typer.Option("--yes-i-know", help="I know what probing can bring me.")] = False,
 ) -> None:
     """Find out whether a site is blocked here, and how. Read docs/howto/probe.md first: it can endanger you."""
@@ -383,6 +386,15 @@ def probe(
     from outlast.rooms.watch.proto.measurement import from_object
     from outlast.rooms.watch.proto.web_connectivity import publishable
 
+    if from_ is not None:
+        if test != "web_connectivity" or list_ is not None or not urls:
+            raise UsageError("a contact is asked for URLs: name them, and no list and no other test")
+        for url in urls:
+            show(
+                call("watch.ask", to=from_, url=url),
+                lambda _: ["Asked; `outlast watch answers` shows what comes back."],
+            )
+        return
     if test != "web_connectivity":
         plan = run.plan_service(test, urls or [], list_)
     else:
@@ -402,6 +414,42 @@ def probe(
             show(row, partial(_probe_lines, done, verdict.evidence))
     if plan.domestic:
         show(run.link_of(plan, seen), lambda link: [f"link  {link['link'] or 'unknown'}"])
+
+
+@app.command()
+def answers() -> None:
+    """What contacts were asked to probe from where they are, and what they found."""
+    show(call("watch.answers"), _answer_lines)
+
+
+def _answer_lines(found: list[dict[str, Any]]) -> Iterable[str]:
+    return table(
+        ("ASKED", "WHOM", "ANSWER", *(layer.upper() for layer in LAYERS), "BLOCKING", "INPUT"),
+        (
+            (
+                local_time(one["at_ms"]),
+                one["name"],
+                "not yet" if one["done_ms"] is None else one["problem"] or "came",
+                *(one["layers"].get(layer, "-") for layer in LAYERS),
+                {None: "-", False: "no", True: "yes"}.get(one["blocking"], one["blocking"]),
+                one["input"][:INPUT_SHOWN],
+            )
+            for one in found
+        ),
+    )
+
+
+@app.command("probe-for")
+def probe_for(
+    who: Annotated[str, typer.Argument(metavar="ID", help="A contact: ID, name, or the beginning of an ID.")],
+    end: Annotated[bool, typer.Option("--end", help="Not any more.")] = False,
+    agreed: Annotated[bool, typer.Option("--yes-i-know", help="I know what probing can bring me.")] = False,
+) -> None:
+    """Let a contact have this computer probe the URLs that they name, at most 20 a day. It can endanger you."""
+    if not end:
+        _need_consent(agreed)
+    call("watch.allow", who=who, allowed=not end)
+    show({}, lambda _: ["Not any more." if end else "They may ask now, and you bear the risk."])
 
 
 @app.command("serve-control")

@@ -150,3 +150,29 @@ def unpack_raw(raw: bytes) -> bytes:
 
 def _is_place(country: str, asn: int) -> bool:
     return _COUNTRY.fullmatch(country) is not None and 0 <= asn <= ASN_MAX
+
+
+# ---- probes elsewhere ----
+
+ASK_NUMBER_BYTES: Final = 16
+TOLD_RAW_MAX_BYTES: Final = 14 * 1024
+TARGET_MAX_BYTES: Final = 2048
+
+
+class Ask(msgspec.Struct, array_like=True, frozen=True):
+    """A letter to a contact: please probe this URL from where you are."""
+
+    number: bytes  # 16 B, at random
+    target: str
+
+
+class Told(msgspec.Struct, array_like=True, frozen=True):
+    """The answer: a measurement without pages' texts, packed; or why there is none."""
+
+    number: bytes
+    problem: str  # "" or one line
+    raw: bytes
+
+
+ASK: Final = Kind("watch.ask", Ask, max_bytes=TARGET_MAX_BYTES + 64)
+TOLD: Final = Kind("watch.told", Told, max_bytes=TOLD_RAW_MAX_BYTES + 512)

@@ -36,7 +36,7 @@ from outlast.kernel import (
     read_channel_link,
     space_text,
 )
-from outlast.rooms.watch import agenda, lamps, signals, view
+from outlast.rooms.watch import agenda, asks, lamps, signals, view
 from outlast.rooms.watch.agenda import (
     PUBLISHABLE,
     SCHEDULES_H,
@@ -549,7 +549,7 @@ async def _turn(node: Node, person: Person) -> bool:
     duties = agenda.due(situation(node, person))
     for duty in duties:
         await _carry_out(node, person, duty)
-    return any(isinstance(duty, Rotate) for duty in duties)
+    return any(isinstance(duty, Rotate) for duty in duties) or await asks.answer_one(node, person)
 
 
 def situation(node: Node, person: Person) -> Situation:

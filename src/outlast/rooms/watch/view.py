@@ -29,12 +29,15 @@ from outlast.kernel import (
     Value,
     read_genesis,
 )
+from outlast.rooms.watch import asked
 from outlast.rooms.watch.entries import (
+    ASK,
     HEARTBEAT,
     KEY,
     KEY_LIFE_DAYS,
     LAYERS,
     OBSERVATION,
+    TOLD,
     WITNESS,
     is_sane_heartbeat,
     is_sane_observation,
@@ -91,6 +94,7 @@ MIGRATIONS: Final = (
     f"CREATE TABLE {ALARM} (entity TEXT, start_s INTEGER, end_s INTEGER, state TEXT, evidence BLOB,"
     " PRIMARY KEY (entity, start_s)) WITHOUT ROWID",
     f"CREATE TABLE {SAID} (what TEXT PRIMARY KEY, at_ms INTEGER) WITHOUT ROWID",
+    *asked.MIGRATIONS,
 )
 
 
@@ -115,8 +119,10 @@ def fold(change: Change, _rows: Rows) -> RowChanges:
     return [Put(table, row)] if row else ()
 
 
-def receive(letter: Letter, _rows: Rows) -> RowChanges:
-    """The row by which a contact's letter vouches for a key."""
+def receive(letter: Letter, rows: Rows) -> RowChanges:
+    """The row by which a contact's letter vouches for a key, asks for a probe or tells of one."""
+    if letter.kind in (ASK.name, TOLD.name):
+        return asked.receive(letter, rows)
     try:
         body = KEY.decode(letter.body)
     except ProtocolError:

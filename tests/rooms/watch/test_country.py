@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from outlast.rooms.watch.proto.classify import classify
 from outlast.rooms.watch.proto.measurement import from_object
 from outlast.rooms.watch.proto.services import TELEGRAM_POINTS
-from tests.rooms.watch.country import AUTHORITY, BLOCK_PAGE, DOH, DOMESTIC, HOME, SITES, Country, country
+from tests.rooms.watch.country import AUTHORITY, BLOCK_PAGE, CONTROL, DOH, DOMESTIC, HOME, SITES, Country, country
 
 pytestmark = pytest.mark.serial
 
@@ -159,6 +160,40 @@ def test_tors_targets_are_reached_and_a_bridge_is_never_named(nation: Country) -
     }
     assert (keys["or_port_dirauth_accessible"], keys["dir_port_accessible"], keys["obfs4_accessible"]) == (1, 1, 1)
     assert not {bridge, "secret", "mine"} & set(json.dumps(measured).replace(":", '"').split('"'))
+
+
+def test_a_contacts_node_in_the_country_probes_for_somebody_abroad(nation: Country) -> None:
+    def at(place: str, *arguments: str) -> Any:
+        done = nation.outlast(place, "--json", *arguments)
+        said, told = done.communicate(timeout=60)
+        assert done.returncode == 0, told
+        return json.loads(said.splitlines()[-1]) if said.strip() else None
+
+    def up(place: str, *arguments: str) -> dict[str, str]:
+        node = nation.outlast(place, "up", "--port", "0", "--no-lan", *arguments)
+        assert node.stdout is not None
+        told = [node.stdout.readline().split() for _ in range(2 if arguments else 1)]
+        assert all(told), node.communicate(timeout=20)
+        return {what: where for what, where in told}
+
+    ids = {}
+    for place, name in (("home", "Anna"), ("abroad", "Vera")):
+        at(place, "init", "--name", name, "--unattended")
+        ids[place] = at(place, "id")
+    at("home", "contact", "add", ids["abroad"]["link"])
+    at("abroad", "contact", "add", ids["home"]["link"])
+    at("abroad", "peer", "add", f"{HOME}:1", ids["home"]["node"])
+    listen = up("abroad", "--listen", f"{CONTROL}:9000")
+    assert listen
+    at("home", "peer", "add", f"{CONTROL}:9000", ids["abroad"]["node"])
+    at("home", "watch", "probe-for", "Vera", "--yes-i-know")
+    up("home")
+    at("abroad", "watch", "probe", "https://sni.example.net/", "--from", "Anna")
+    deadline = time.monotonic() + 60
+    while not (answer := at("abroad", "watch", "answers")[0])["done_ms"]:
+        assert time.monotonic() < deadline
+    assert (answer["name"], answer["problem"]) == ("Anna", "")
+    assert (answer["layers"]["dns"], answer["layers"]["tcp"], answer["accessible"]) == ("unknown", "ok", None)
 
 
 @pytest.mark.parametrize(

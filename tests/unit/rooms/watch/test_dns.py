@@ -52,6 +52,12 @@ def test_a_refusal_has_its_name_in_the_data_format(rcode: int, failure: str) -> 
     assert dns.failure_of(dns.decode_reply(dns.encode_reply(QUERY, (), rcode=rcode))) == failure
 
 
+def test_a_truncated_reply_does_not_say_that_there_is_no_address() -> None:
+    empty = dns.encode_reply(QUERY, ())
+    cut = dns.decode_reply(empty[:2] + bytes([empty[2] | 2]) + empty[3:])
+    assert dns.failure_of(cut) == "unknown_failure: truncated DNS reply"
+
+
 def test_a_reply_answers_only_its_own_query() -> None:
     reply = dns.decode_reply(REPLY)
     assert dns.answers(reply, 0x1234, "WWW.example.com.", A)

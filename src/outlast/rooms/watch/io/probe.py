@@ -58,6 +58,8 @@ SPEED_MAX_BYTES: Final = 1 << 22
 FIRST_BYTES: Final = 1 << 11
 """So much of what a TLS server says first is looked at when the handshake fails."""
 REPLIES_MAX: Final = 16
+URL_S: Final = 180.0
+"""So long a probe of one URL may last in all."""
 _VERIFY: Final = {
     # X509_V_ERR_*: https://docs.openssl.org/3.0/man3/X509_STORE_CTX_get_error/
     9: "ssl_invalid_certificate",
@@ -151,7 +153,10 @@ async def probe_url(
     at_s = now()
     machine = Probe(url, settings)
     async with Hands(patience, control) as hands:
-        await hands.drive(machine)
+        # A site that sends the probe about, or trickles, ends here: what was seen until then is the measurement.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(URL_S):
+                await hands.drive(machine)
         return measurement(machine, at_s, hands.own_addresses, control.url.origin if control else "")
 
 

@@ -97,7 +97,10 @@ def failure_of(reply: Reply) -> str | None:
     if reply.rcode != NOERROR:
         known = {SERVFAIL: "dns_servfail_error", NXDOMAIN: "dns_nxdomain_error", REFUSED: "dns_refused_error"}
         return known.get(reply.rcode, "dns_server_misbehaving")
-    return None if reply.addresses else "dns_no_answer"
+    if reply.addresses:
+        return None
+    # Where there was no room for an address, it is not known that there is none.
+    return "unknown_failure: truncated DNS reply" if reply.truncated else "dns_no_answer"
 
 
 def _decode(data: bytes, *, response: bool) -> Reply:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -22,8 +23,11 @@ from outlast.rooms.watch.research import archive, expressions
 from outlast.testing.measurements import BEGIN, BLOCK_PAGE, drawn, measurement
 from tests.real import real
 
-# ibis calls DuckDB by a name that DuckDB is about to give up.
-pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning")
+# ibis uses what DuckDB and pandas are about to give up.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*infer_string:DeprecationWarning"),
+]
 
 QUESTIONS: list[Callable[[Any], Any]] = [
     expressions.anomaly_rates,
@@ -123,6 +127,41 @@ def test_rows_of_a_file_that_was_cut_short_go_with_the_next_run(engine: Callable
     backend.raw_sql(f"DELETE FROM {archive.FILES} WHERE file = 1")  # its rows came, its own did not
     archive.ingest([path], backend)
     assert count(backend) == 30
+
+
+KILLED = """
+import os, sys
+from outlast.rooms.watch.research import archive
+archive.BATCH_ROWS = 10  # so that each file is written for itself
+archive.ingest(sys.argv[2:], archive.connect(sys.argv[1]), tell=lambda one: one.measurements == 31 and os._exit(9))
+"""
+
+
+def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
+    files = [write(tmp_path, f"{seed}.jsonl", drawn(seed, 30 + seed)) for seed in range(4)]
+    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "a.duckdb", *files], check=False)
+    assert done.returncode == 9
+    backend = archive.connect(tmp_path / "a.duckdb")
+    assert [one.new for one in archive.ingest(files, backend)] == [False, False, True, True]
+    assert count(backend) == 30 + 31 + 32 + 33
+
+
+def test_small_files_are_written_together_and_each_has_its_number(tmp_path: Path) -> None:
+    files = [write(tmp_path, f"{seed}.jsonl", drawn(seed, 9)) for seed in range(20)]
+    backend = duck()
+    told: list[archive.Ingested] = []
+    assert archive.ingest([*files, files[0]], backend, tell=told.append) == told
+    assert [one.new for one in told] == [True] * 20 + [False]
+    per_file = archive.verdicts(backend).group_by("file").agg(rows=lambda table: table.count()).order_by("file")
+    assert expressions.arrays(per_file)["rows"].tolist() == [9] * 20
+
+
+@ENGINES
+def test_an_answer_is_a_dataframe_as_well(engine: Callable[[], Any], tmp_path: Path) -> None:
+    backend = engine()
+    archive.ingest([write(tmp_path, "a.jsonl", drawn(1, 60))], backend)
+    answer = expressions.anomaly_rates(archive.verdicts(backend), by=("country",))
+    assert answer.to_pandas().country.tolist() == expressions.arrays(answer)["country"].tolist() == ["AA", "BB", "CC"]
 
 
 def test_what_is_damaged_is_told_and_the_others_are_read(tmp_path: Path) -> None:
@@ -251,7 +290,7 @@ WHO = st.tuples(st.sampled_from(["AA", "BB", "zz", "", "\x00'"]), st.integers(0,
 STARTS = st.sampled_from(["2024-01-01 00:00:00", "2024-01-31 23:59:59", "2023-12-31 12:00:00", "1969-01-01", ""])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["a.example", "b.example"]), WHO, STARTS, OUTCOMES), min_size=1, max_size=30))
 def test_both_engines_give_the_same_rows_on_any_measurements(
     tmp_path_factory: pytest.TempPathFactory, drawn: list[tuple[str, tuple[str, int], str, str | None]]

@@ -1,7 +1,7 @@
 """Archives: OONI measurements of any size as one table of verdicts, in a file of DuckDB or on a server of ClickHouse.
 
 Measurements are read as a stream and classified; kept of each is its verdict, and where, when and what it was of.
-Memory stays at one batch of rows and one record. A file's own row is written after its verdicts: what was cut short
+Memory stays at some batches of rows and one record. A file's own row is written after its verdicts: what was cut short
 leaves rows of a file that the table of files does not know, and the next run removes them.
 
 Needs the extra: ``pip install 'outlast[research]'``; for a server also ``ibis-framework[clickhouse]``.
@@ -126,24 +126,36 @@ def ingest(
 
     A file is known by its content: what is in the archive already is passed over, so a run that was cut short goes on
     when it is repeated. A file of the same name with other content takes the place of the earlier one.
-    ``fingerprints`` is a folder with OONI's lists of block pages; ``processes`` read so many files at once; ``tell``
-    hears of each file when it is done. A file that is damaged or not there is told of, and the others are read.
+    ``fingerprints`` is a folder with OONI's lists of block pages (other lists are for another archive: what is in stays
+    as it is); ``processes`` read so many files at once; ``tell`` hears of each file when it is in. A file that is
+    damaged or not there is told of, and the others are read.
     """
     known = None if fingerprints is None else Path(fingerprints)
+    _fingerprints.cache_clear()
     if known is not None:
         _fingerprints(known)  # a wrong folder is an error now, not one for each file
-    _make(backend)
-    backend.raw_sql(f"DELETE FROM {VERDICTS} WHERE file NOT IN (SELECT file FROM {FILES})")
+    writer = _Writer(backend)
     done: list[Ingested] = []
+    told = 0
     with tempfile.TemporaryDirectory(prefix="outlast-") as folder:
-        jobs = _jobs(map(Path, paths), _rows_of(backend, "sha256"), Path(folder), known)
+        jobs = _jobs(map(Path, paths), writer.present, Path(folder), known)
         for one in _classified(jobs, processes):
             if one.new:
-                _take(backend, one, _rows_file(Path(folder), one.sha256))
+                writer.add(one, _rows_file(Path(folder), one.sha256))
             done.append(one)
-            if tell is not None:
-                tell(one)
+            if not one.new or writer.waiting >= BATCH_ROWS:
+                writer.flush()
+                told = _tell(done, told, tell)
+        writer.flush()
+    _tell(done, told, tell)
     return done
+
+
+def _tell(done: list[Ingested], told: int, tell: Callable[[Ingested], object] | None) -> int:
+    if tell is not None:
+        for one in done[told:]:
+            tell(one)
+    return len(done)
 
 
 class _Job(msgspec.Struct, frozen=True):
@@ -156,6 +168,7 @@ class _Job(msgspec.Struct, frozen=True):
 
 def _jobs(paths: Iterable[Path], present: Iterable[str], folder: Path, known: Path | None) -> Iterator[_Job]:
     present = set(present)
+    names = set()
     for path in paths:
         name = os.path.abspath(path)
         try:
@@ -165,8 +178,10 @@ def _jobs(paths: Iterable[Path], present: Iterable[str], folder: Path, known: Pa
             problem = getattr(error, "strerror", None) or str(error)
             yield _Job(Ingested(name, "", False, problem=problem), folder, known)
             continue
-        yield _Job(Ingested(name, sha256, sha256 not in present), _rows_file(folder, sha256), known)
+        new = sha256 not in present and name not in names
+        yield _Job(Ingested(name, sha256, new), _rows_file(folder, sha256), known)
         present.add(sha256)
+        names.add(name)
 
 
 def _rows_file(folder: Path, sha256: str) -> Path:
@@ -247,22 +262,58 @@ def _make(backend: Any) -> None:
             backend.create_table(name, schema=columns)
 
 
-def _rows_of(backend: Any, column: str) -> list[Any]:
-    return list(backend.table(FILES)[column].to_pyarrow().to_pylist())
+class _Writer:
+    """Puts rows in, those of small files together: what an engine does once for each call costs more than a row."""
 
+    def __init__(self, backend: Any) -> None:
+        _make(backend)
+        self._backend = backend
+        backend.raw_sql(f"DELETE FROM {VERDICTS} WHERE file NOT IN (SELECT file FROM {FILES})")
+        files = backend.table(FILES).select("file", "name", "sha256").to_pyarrow().to_pydict()
+        self._numbers: dict[str, int] = dict(zip(files["name"], files["file"], strict=True))
+        self._next = max(self._numbers.values(), default=0) + 1
+        self._waiting: dict[int, tuple[Ingested, Path]] = {}
+        self.present: list[str] = files["sha256"]
+        self.waiting = 0
 
-def _take(backend: Any, one: Ingested, rows: Path) -> None:
-    """Put a file's rows in, and then its own, in the place of what had its name."""
-    numbers = dict(zip(_rows_of(backend, "name"), _rows_of(backend, "file"), strict=True))
-    number = max(numbers.values(), default=0) + 1
-    with pyarrow.parquet.ParquetFile(rows) as source:
-        for batch in source.iter_batches(BATCH_ROWS):
-            column = pyarrow.array([number] * len(batch), pyarrow.int64())
-            table = pyarrow.Table.from_batches([batch]).add_column(0, "file", column)
-            backend.insert(VERDICTS, table)
-    rows.unlink()
-    own = {"file": number, **{name: getattr(one, name) for name in FILE_COLUMNS.names[1:]}}
-    backend.insert(FILES, pyarrow.Table.from_pylist([own], FILE_COLUMNS.to_pyarrow()))
-    if one.name in numbers:
-        for table in (FILES, VERDICTS):
-            backend.raw_sql(f"DELETE FROM {table} WHERE file = {numbers[one.name]}")
+    def add(self, one: Ingested, rows: Path) -> None:
+        """Take a file whose rows lie ready; ``waiting`` counts the rows until ``flush``."""
+        self._waiting[self._next] = one, rows
+        self._next += 1
+        self.waiting += one.measurements
+
+    def flush(self) -> None:
+        """Put in what waits: rows, then their files in the place of what had their names, whose rows then go."""
+        if not self._waiting:
+            return
+        held: list[Any] = []
+        for table in self._tables():
+            held.append(table)
+            if sum(map(len, held)) >= BATCH_ROWS:
+                self._backend.insert(VERDICTS, pyarrow.concat_tables(held))
+                held = []
+        if held:
+            self._backend.insert(VERDICTS, pyarrow.concat_tables(held))
+        own = [
+            {"file": number, **{name: getattr(one, name) for name in FILE_COLUMNS.names[1:]}}
+            for number, (one, _) in self._waiting.items()
+        ]
+        gone = [self._numbers[row["name"]] for row in own if row["name"] in self._numbers]
+        self._remove(FILES, gone)
+        self._backend.insert(FILES, pyarrow.Table.from_pylist(own, FILE_COLUMNS.to_pyarrow()))
+        self._remove(VERDICTS, gone)
+        self._numbers |= {row["name"]: row["file"] for row in own}
+        self._waiting.clear()
+        self.waiting = 0
+
+    def _tables(self) -> Iterator[Any]:
+        for number, (_, rows) in self._waiting.items():
+            with pyarrow.parquet.ParquetFile(rows) as source:
+                for batch in source.iter_batches(BATCH_ROWS):
+                    column = pyarrow.array([number] * len(batch), pyarrow.int64())
+                    yield pyarrow.Table.from_batches([batch]).add_column(0, "file", column)
+            rows.unlink()
+
+    def _remove(self, table: str, numbers: list[int]) -> None:
+        if numbers:
+            self._backend.raw_sql(f"DELETE FROM {table} WHERE file IN ({', '.join(map(str, numbers))})")

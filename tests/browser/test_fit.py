@@ -3,6 +3,7 @@ finds nothing that would keep somebody from using it."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import pytest
 from outlast.edges import pages
 from outlast.edges.first_run import HOWS
 from outlast.rooms.carry import service
+from outlast.rooms.watch import service as watch
+from outlast.rooms.watch.view import Measured
+from outlast.rooms.watch.web import routes as watch_routes
 from outlast.ui.languages import Catalogues
 from tests.browser.phone import Album, Phone, phone
 from tests.unit.edges.served import Served, served
@@ -40,8 +44,34 @@ def filled(node: Served, other: Served) -> list[str]:
         f"/carry/with/{contact.id}",
         f"/carry/channels/{channel.id}",
     ]
+    seen = watched(node)
     topics = [f"/help/{topic}" for topic in pages.HELP]
-    return [*(path for path in plain if path != "/events"), *rooms, *topics, f"/people/{contact.id}", "/nowhere"]
+    return [*(path for path in plain if path != "/events"), *rooms, *seen, *topics, f"/people/{contact.id}", "/nowhere"]
+
+
+def watched(node: Served) -> list[str]:
+    """Put something on every page of watch: signals with an outage that lasts, a blocked site, a line cut abroad."""
+    now_s = node.node.now_ms() // 1_800_000 * 1800
+    rows = ["Time (UTC),Google (Search),A-signal-with-a-name-that-has-no-place-to-break-at-all"]
+    for number in range(-6 * 48, 0):
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(now_s + number * 1800))
+        rows.append(f"{at},{3 if number > -12 else ['90', '95', '100', ''][number % 4]},{40 + number % 9}")
+    node.run(watch.consent(node.node, True))
+    node.run(watch.set_place(node.node, node.person, "BY", 6697))
+    node.run(watch.set_controls(node.node, node.person, ["www.example.by"], ["www.example.org"]))
+    node.run(watch.found_channel(node.node, node.person, NAME))
+    node.run(watch.read_series(node.node, node.person, "\n".join(rows).encode(), "ioda.csv", "BY"))
+    node.run(watch.note_link(node.node, node.person, True, True, False))
+    blocked = Measured(
+        None, None, 0, now_s, "web_connectivity", "https://example.org/" + "x" * 200, "BY", 6697, "dns", False,
+        "blocked", "ok", "down", "unknown", "ok", "a-block-page", "outlast", 0,
+    )  # fmt: skip
+    node.run(watch.keep(node.node, node.person, blocked, b"{}"))
+    cut = watch.outages(node.node, node.person)[0]
+    cost = "/watch/cost?country=BY&days=1&year=2019&reported=56400000"
+    plain = [route.path for route in watch_routes() if "GET" in (route.methods or ()) and "{" not in route.path]
+    plain.remove("/watch/go")
+    return [*plain, cost, "/watch/country/BY", "/watch/country/AF", f"/watch/outage/BY/{cut.start_s}"]
 
 
 @pytest.mark.parametrize(

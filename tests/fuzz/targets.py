@@ -107,6 +107,10 @@ from outlast.kernel.space import GENESIS, SpaceBody, make_closed_genesis, make_g
 from outlast.kernel.steps import Close, CutOff, Event, LinkClosed, LocalAppended, MessageArrived, Stopping, Tick
 from outlast.rooms.carry import ROOM
 from outlast.rooms.carry.entries import DEVICE, HIDE, POST, TEXT, ChannelDevice, Hide, Post, Text
+from outlast.rooms.watch import ROOM as WATCH
+from outlast.rooms.watch import signals
+from outlast.rooms.watch.entries import HEARTBEAT, KEY, OBSERVATION, WITNESS, pack_raw, unpack_raw
+from outlast.rooms.watch.io.link import default_gateway, is_neighbour, read_target
 from outlast.rooms.watch.proto import control, dns, fusion, http, mrt, quic, recognise, series, services, tls
 from outlast.rooms.watch.proto.classify import classify
 from outlast.rooms.watch.proto.fingerprints import Fingerprints, read_list
@@ -114,6 +118,8 @@ from outlast.rooms.watch.proto.measurement import MeasurementError, from_object
 from outlast.rooms.watch.proto.probe import is_public
 from outlast.rooms.watch.proto.records import Damage, records
 from outlast.rooms.watch.proto.targets import RISKY, read_targets
+from outlast.rooms.watch.scrub import scrub
+from outlast.terms import OUTAGE
 from outlast.testing import Meeting, MemoryLink, MemoryShelf, Place, Town
 from tests.unit.rooms.watch import mrt_files
 
@@ -238,7 +244,21 @@ def entries() -> list[Entry]:
         entry(None, payload_size=200_000, seq=1, stamp_nonce=2**63),
         make_genesis(owner.signing, body, NOW_MS),
         envelope(sealed_letter()),
+        *(entry(kind.encode(body), kind=kind.name) for kind, body in watch_bodies() if kind is not KEY),
     ]
+
+
+def watch_bodies() -> Iterable[tuple[Kind, msgspec.Struct]]:
+    """A body of each kind of the room watch."""
+    layers = ("blocked", "ok", "down", "unknown", "ok")
+    raw = pack_raw(b'{"test_keys":{}}')
+    observed = ["web_connectivity", "https://a.example/", 0, "BY", 6697, "dns", False, layers, "page", "outlast", raw]
+    yield OBSERVATION, msgspec.convert(observed, OBSERVATION.body)
+    yield HEARTBEAT, msgspec.convert(["BY", 6697], HEARTBEAT.body)
+    yield WITNESS, msgspec.convert(["BY", "blackout", 1_795_000_000, "BY", 6697], WITNESS.body)
+    cut = ["BY-HM", "restoring", 1_795_000_000, 1_795_100_000, ["bgp: 9 % lower"], [secret("witness")]]
+    yield OUTAGE, msgspec.convert(cut, OUTAGE.body)
+    yield KEY, msgspec.convert([secret("key"), TODAY], KEY.body)
 
 
 def decode_one_header(data: bytes) -> None:
@@ -306,10 +326,11 @@ def fold_one(data: bytes) -> str | None:
     found = whole(data)
     if isinstance(found, str):
         return found
-    rows = list(ROOM.fold(room.Change(1, room.Event.ADMITTED, found), NoRows()))
+    rows = [row for one in (ROOM, WATCH) for row in one.fold(room.Change(1, room.Event.ADMITTED, found), NoRows())]
     body = found.payload or b""
     letter = room.Letter(bytes(16), TEXT.name, body, NOW_MS, secret("sender"), secret("device"), NOW_MS)
     rows += ROOM.receive(letter, NoRows())
+    rows += WATCH.receive(letter._replace(kind=KEY.name), NoRows())
     for row in rows:
         for value in row.row.values() if isinstance(row, room.Put) else ():
             assert not isinstance(value, int) or -(2**63) <= value < 2**63
@@ -334,6 +355,8 @@ KINDS: tuple[Kind, ...] = (
     circular.CIRCULAR,
     *ROOM.kinds,
     *ROOM.letters,
+    *WATCH.kinds,
+    *WATCH.letters,
     Kind("receipt", Receipt, max_bytes=4096),
 )
 
@@ -363,6 +386,7 @@ def bodies() -> Iterable[bytes]:
         Hide(secret("post")),
         ChannelDevice(owner.certificate),
         Text("hello", bytes(16)),
+        *(body for _, body in watch_bodies()),
         Receipt(1, [bytes(16), secret("letter")[:16]]),
     ]
     for number, kind in enumerate(KINDS):
@@ -1470,6 +1494,9 @@ def read_one_series(data: bytes) -> str | None:
     """A file of a series: missing is never below 0, and alarms follow one another."""
     points = recognise.read_series(data.splitlines(), series.Origin("fuzz"))
     assert all(point.value is None or point.value >= 0 for point in points)
+    for cut in signals.cuts_of(signals.stored(points, "BY", 0, bytes(32)), "BY", 2**33):
+        assert cut.end_s is not None
+        assert cut.start_s <= cut.end_s
     for report in fusion.detect(points, regions=True):
         edges = [edge for alarm in report.alarms for edge in (alarm.start_s, alarm.end_s)]
         assert None not in edges[:-1]
@@ -1626,6 +1653,33 @@ def web_measurements() -> Iterable[bytes]:
         ("tor", {"targets": {"a": target}}),
     ):
         yield json.dumps({"test_name": test_name, "input": "https://a.example/", "test_keys": keys}).encode()
+
+
+def scrub_one(data: bytes) -> None:
+    """What is published of a measurement names no address of its maker, and can be unpacked again."""
+    clean = scrub(data.replace(b"a.example", b"a.example 203.0.113.7"))
+    found = msgspec.json.decode(clean)
+    assert found["probe_ip"] == "127.0.0.1"
+    assert scrub(clean) == clean
+    assert unpack_raw(pack_raw(clean)) == clean
+
+
+def unpack_record(data: bytes) -> None:
+    """A record of an observation is no bomb."""
+    unpack_raw(data)
+
+
+def read_line(data: bytes) -> str | None:
+    """Tables of the kernel and addresses of controls: an address, or a line that says why not."""
+    text = data.decode("utf-8", "replace")
+    gateway = default_gateway(text)
+    if gateway is not None:
+        IPv4Address(gateway)
+    is_neighbour(text, "192.0.2.1")
+    host, port = read_target(text)
+    assert 0 < port < 65536
+    assert host
+    return None
 
 
 def judge(data: bytes) -> str | None:
@@ -1804,6 +1858,26 @@ TARGETS = (
         2,
     ),
     Target("measurements of OONI", web_measurements, run_with(judge), (), 4),
+    Target("measurement to scrub", web_measurements, run_with(scrub_one), (ProtocolError,), 2),
+    Target(
+        "record of an observation",
+        lambda: [pack_raw(data) for data in web_measurements()],
+        run_with(unpack_record),
+        (ProtocolError,),
+        1,
+    ),
+    Target(
+        "tables and addresses of the own line",
+        lambda: [
+            b"Iface Destination Gateway Flags\neth0 00000000 0102A8C0 0003\n",
+            b"IP address HW type Flags\n192.0.2.1 0x1 0x2 aa:bb *\n",
+            b"https://www.example.org:8443/",
+            b"[2001:db8::7]:53",
+        ],
+        run_with(read_line),
+        (UsageError,),
+        1,
+    ),
     Target("list of fingerprints", fingerprint_lists, run_with(look_for), (), 4),
     Target("file of a route collector", route_files, run_with(read_routes), (), 8),
     Target("reply of DNS", dns_replies, run_with(read_dns), (ProtocolError,), 1),

@@ -66,7 +66,7 @@ def default_gateway(table: str) -> str | None:
     for line in table.splitlines()[1:]:
         columns = line.split()
         if len(columns) > 3 and columns[1] == "00000000" and columns[2] != "00000000":
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, OSError):
                 return socket.inet_ntoa(bytes.fromhex(columns[2])[::-1])
     return None
 

@@ -166,7 +166,7 @@ def _panel(line: Line, top: int, inner: int, x: Scale, words: Words) -> Markup:
         return base - PANEL * min(max(value / most, 0.0), 1.0)
 
     right = LEFT + inner
-    parts = [_text(LEFT, top - 6, line.name, "start", "title")]
+    parts = [_text(LEFT, top - 6, _fitting(line.name, inner), "start", "title")]
     for share in (0.0, 0.5, 1.0):
         at = base - PANEL * share
         parts.append(Markup('<path class="grid" d="M{} {:.1f}H{}"/>').format(LEFT, at, right))
@@ -242,6 +242,11 @@ def thin(run: Sequence[tuple[int, float]], x: Scale) -> list[tuple[int, float]]:
 
 def _value(point: tuple[int, float]) -> float:
     return point[1]
+
+
+def _fitting(text: str, width: float) -> str:
+    most = int(width / CHAR)
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _time_axis(from_s: int, to_s: int, bottom: int, inner: int, x: Scale, words: Words) -> Markup:

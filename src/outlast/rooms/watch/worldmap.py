@@ -16,6 +16,8 @@ from outlast.rooms.watch.places import Outlines
 
 MARGIN: Final = 12
 CLOSE_MIN: Final = 90
+RING: Final = 16
+"""A ring of this radius, on the map of the world, shows where a small country with a mark is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +66,8 @@ def draw(
 
 def around(outlines: Outlines, code: str) -> tuple[float, float, float, float]:
     """The part of the map around a country: x, y, width, height, in the proportions of the whole."""
-    if code in outlines.dots:
-        bounds = (*outlines.dots[code], *outlines.dots[code])
-    elif code in outlines.countries:
-        bounds = _bounds(_largest(outlines.countries[code]))
-    else:
+    bounds = _place(outlines, code)
+    if bounds is None:
         return 0, 0, outlines.width, outlines.height
     left, top, right, bottom = bounds
     ratio = outlines.width / outlines.height
@@ -81,13 +80,18 @@ def around(outlines: Outlines, code: str) -> tuple[float, float, float, float]:
 
 
 def middle(outlines: Outlines, code: str) -> tuple[float, float] | None:
-    """Where a country's letters stand; None for one that is not on the map."""
-    if code in outlines.dots:
-        return outlines.dots[code]
-    if code not in outlines.countries:
+    """Where a country is; None for one that is not on the map."""
+    bounds = _place(outlines, code)
+    if bounds is None:
         return None
-    left, top, right, bottom = _bounds(_largest(outlines.countries[code]))
+    left, top, right, bottom = bounds
     return (left + right) / 2, (top + bottom) / 2
+
+
+def _place(outlines: Outlines, code: str) -> tuple[int, int, int, int] | None:
+    if code in outlines.dots:
+        return (*outlines.dots[code], *outlines.dots[code])
+    return _bounds(_largest(outlines.countries[code])) if code in outlines.countries else None
 
 
 def _country(outlines: Outlines, code: str, mark: Mark | None, names: Mapping[str, str], href: str) -> Markup:
@@ -114,13 +118,20 @@ def _dot(
 
 
 def _code(outlines: Outlines, code: str, mark: Mark, size: float) -> Markup:
-    at = middle(outlines, code)
-    if at is None:
+    bounds = _place(outlines, code)
+    if bounds is None:
         return Markup("")
-    return Markup(
+    left, top, right, bottom = bounds
+    x, radius = (left + right) / 2, RING * size
+    small = max(right - left, bottom - top) < radius
+    ring = Markup('<circle class="ring {}" cx="{:.1f}" cy="{:.1f}" r="{:.1f}"/>').format(
+        mark.light, x, (top + bottom) / 2, radius
+    )
+    above = ((top + bottom) / 2 - radius if small else top) - 4 * size
+    return (ring if small else Markup("")) + Markup(
         '<text class="letters {}" x="{:.1f}" y="{:.1f}" font-size="{:.1f}" text-anchor="middle" aria-hidden="true">{}'
         "</text>"
-    ).format(mark.light, at[0], at[1] + 9 * size, 26 * size, code)
+    ).format(mark.light, x, above if above > 26 * size else bottom + 28 * size, 30 * size, code)
 
 
 def _largest(path: str) -> str:

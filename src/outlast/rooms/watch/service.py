@@ -247,13 +247,16 @@ async def follow(node: Node, person: Person, text: str) -> Channel:
 
 
 async def unfollow(node: Node, person: Person, space: bytes) -> None:
-    """Follow a channel no more; publishing in it ends. What is here of it goes, unless another room may want it."""
+    """Follow a channel no more; publishing in it ends. What is here of it goes, unless somebody else here watches it."""
     if space not in spaces(node, person):
         raise NotFoundError("you do not follow this channel")
     changes: list[Put | Delete] = [Delete(view.FOLLOW, {"space": space})]
     if settings(person).channel == space:
         changes += [Put(view.SETTING, {"name": name, "value": ""}) for name in ("channel", "publish")]
     await _remember(node, person, changes)
+    everybody_is_here = len(node.people) == len(node.home.people())
+    if everybody_is_here and not any(space in spaces(node, one) for one in node.people.values()):
+        await node.unfollow(space)
 
 
 def link_of(channel: Channel) -> str:
@@ -304,11 +307,8 @@ def three_lamps(node: Node, person: Person) -> Lamps:
     cuts = [cut for cut in outages(node, person, chosen.country) if chosen.country and cut.end_s is None]
     worst = lamps.worst_of(cuts)
     confirmed = worst is not None and standing(node, person, worst).confirmed
-    has_signals = any(
-        one.points and one.points[-1][0] >= now_ms // 1000 - lamps.RECENT_S
-        for one in view.series(person, chosen.country)
-    )
-    country = lamps.country_lamp(chosen.country, cuts, confirmed, bool(chosen.country) and has_signals, link)
+    latest_s = view.latest_signals(person).get(chosen.country, 0)
+    country = lamps.country_lamp(chosen.country, cuts, confirmed, latest_s >= now_ms // 1000 - lamps.RECENT_S, link)
     return Lamps(lamps.site_lamp(latest), link, country, latest, check, cuts, chosen)
 
 
@@ -597,8 +597,10 @@ async def _carry_out(node: Node, person: Person, duty: Duty) -> None:
             await _say(node, person, agenda.outage_name(cut), OUTAGE.name, outage, OUTAGE_LIFE_DAYS * DAY_MS)
         case ProbeRound(targets):
             await _remember(node, person, [_said_row(node, "round")])
-            await look_at_link(node, person)
-            await probe(node, person, targets)
+            # Whatever the network or a site does to one round, the next one comes.
+            with contextlib.suppress(OSError):
+                await look_at_link(node, person)
+                await probe(node, person, targets)
         case _:
             assert_never(duty)
 

@@ -247,7 +247,7 @@ async def follow(node: Node, person: Person, text: str) -> Channel:
 
 
 async def unfollow(node: Node, person: Person, space: bytes) -> None:
-    """Follow a channel no more; publishing in it ends. What is here of it goes, unless somebody else here watches it."""
+    """Follow a channel no more; publishing in it ends. What is here of it goes, unless others here watch it."""
     if space not in spaces(node, person):
         raise NotFoundError("you do not follow this channel")
     changes: list[Put | Delete] = [Delete(view.FOLLOW, {"space": space})]

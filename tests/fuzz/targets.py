@@ -108,8 +108,19 @@ from outlast.kernel.steps import Close, CutOff, Event, LinkClosed, LocalAppended
 from outlast.rooms.carry import ROOM
 from outlast.rooms.carry.entries import DEVICE, HIDE, POST, TEXT, ChannelDevice, Hide, Post, Text
 from outlast.rooms.watch import ROOM as WATCH
-from outlast.rooms.watch import signals
-from outlast.rooms.watch.entries import HEARTBEAT, KEY, OBSERVATION, WITNESS, pack_raw, unpack_raw
+from outlast.rooms.watch import asked, signals
+from outlast.rooms.watch.entries import (
+    ASK,
+    HEARTBEAT,
+    KEY,
+    OBSERVATION,
+    TOLD,
+    WITNESS,
+    Ask,
+    Told,
+    pack_raw,
+    unpack_raw,
+)
 from outlast.rooms.watch.io.link import default_gateway, is_neighbour, read_target
 from outlast.rooms.watch.proto import control, dns, fusion, http, mrt, quic, recognise, series, services, tls
 from outlast.rooms.watch.proto.classify import classify
@@ -1598,6 +1609,34 @@ def read_control(data: bytes) -> None:
     assert all(is_public(ip) for ip in look.addresses)
 
 
+class AllowedRows:
+    """A vault where the sender may ask, and was asked."""
+
+    def query(self, sql: str, _args: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """As the queries of `asked` need it: nothing has this number yet, no wish is recent."""
+        if "count(*)" in sql:
+            return [(0,)]
+        return [] if "number = ?)" in sql or sql.endswith("number = ?") else [(1,)]
+
+
+def ask_letters() -> Iterable[bytes]:
+    """A wish and what was told."""
+    yield b"a" + ASK.encode(Ask(bytes(16), "https://www.example.org/"))
+    yield b"t" + TOLD.encode(Told(bytes(16), "", b"packed"))
+
+
+def receive_wish(data: bytes) -> str | None:
+    """What is kept of a contact's wish is a URL of the public web."""
+    kind = (ASK if data[:1] == b"a" else TOLD).name
+    letter = room.Letter(bytes(16), kind, data[1:], NOW_MS, bytes(32), bytes(32), NOW_MS)
+    changes = asked.receive(letter, AllowedRows())
+    for change in changes:
+        assert isinstance(change, room.Put)
+        if kind == ASK.name:
+            assert str(change.row["target"]).lower().startswith(("http://", "https://"))
+    return None if changes else "passed over"
+
+
 def target_lists() -> Iterable[bytes]:
     """A list of the Citizen Lab's format, and one of Tor's targets."""
     yield b"url,category_code,notes\nhttps://www.example.org/,NEWS,\nhttp://example.net/,PORN,\n"
@@ -1885,6 +1924,7 @@ TARGETS = (
     Target("answer of QUIC", quic_answers, run_with(read_quic), (), 2),
     Target("answer of HTTP", http_answers, run_with(read_http), (), 2),
     Target("request to a control", control_requests, run_with(read_control), (ProtocolError,), 1),
+    Target("wish for a probe, and its answer", ask_letters, run_with(receive_wish), (), 1),
     Target("lists of targets", target_lists, run_with(read_target_lists), (ProtocolError,), 2),
     Target("file of a series", series_files, run_with(read_one_series), (ProtocolError,), 4),
 )

@@ -12,7 +12,7 @@ import pytest
 from outlast.rooms.watch.proto.classify import classify
 from outlast.rooms.watch.proto.measurement import from_object
 from outlast.rooms.watch.proto.services import TELEGRAM_POINTS
-from tests.rooms.watch.country import AUTHORITY, BLOCK_PAGE, CONTROL, DOH, DOMESTIC, HOME, SITES, Country, country
+from tests.rooms.watch.country import AUTHORITY, BLOCK_PAGE, CONTROL, DOH, DOMESTIC, GATE, HOME, SITES, Country, country
 
 pytestmark = pytest.mark.serial
 
@@ -199,8 +199,12 @@ def test_a_contacts_node_in_the_country_probes_for_somebody_abroad(nation: Count
 @pytest.mark.parametrize(
     ("rules", "state", "domestic"),
     [
-        ([f"ip daddr != {{ 5.22.200.1, {DOMESTIC}, {BLOCK_PAGE} }} drop"], "whitelist", True),
-        (["ip daddr != 5.22.200.1 reject with icmp net-unreachable", "udp dport 53 drop"], "blackout", None),
+        (
+            [f"ip daddr != {{ 5.22.200.1, {DOMESTIC}, {BLOCK_PAGE} }} reject with icmp admin-prohibited"],
+            "whitelist",
+            True,
+        ),
+        ([f"ip daddr != {GATE} reject with icmp net-unreachable", "udp dport 53 drop"], "blackout", None),
     ],
     ids=["whitelist", "total cut"],
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -101,3 +103,21 @@ def test_the_real_series_of_iran_gives_the_alarm_of_the_command() -> None:
     reports = research.detect(research.read_series(real("watch/outage/ioda_iran_2025-12-01_2026-01-12.csv")))
     (alarm,) = reports[0].alarms
     assert np.datetime64(alarm.start_s, "s") == np.datetime64("2026-01-08T16:30:00")
+
+
+WITHOUT_EXTRA = """
+import sys
+sys.modules["ibis"] = None  # as where it is not installed
+from outlast.rooms.watch import research
+assert research.costs("BY", days=1, year=2020)
+assert not {"ibis", "pandas", "pyarrow", "duckdb"} & {name for name, found in sys.modules.items() if found}
+try:
+    from outlast.rooms.watch.research import archive
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_without_the_extra_files_are_read_and_archives_say_what_they_need() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_EXTRA], capture_output=True, text=True)
+    assert done.stdout.strip() == "archives need the extra: pip install 'outlast[research]'", done.stderr

@@ -84,11 +84,14 @@ def worst_of(cuts: Sequence[Cut]) -> Cut | None:
     return max(cuts, key=lambda cut: (_SEVERITY.index(cut.state), -cut.start_s), default=None)
 
 
-def merged(own: Sequence[Cut], published: Sequence[Cut], near_s: int = 6 * 3600) -> list[Cut]:
-    """One outage for what several said of the same: the published one stands, with its latest word; latest first."""
+def merged(*ranked: Sequence[Cut], near_s: int = 6 * 3600) -> list[Cut]:
+    """One outage for what several said of the same, the latest first.
+
+    What an earlier one of ``ranked`` says goes before what a later one says; the newest word goes before older ones.
+    """
     found: list[Cut] = []
-    for cut in sorted([*published, *own], key=lambda cut: (cut.id is None, -cut.at_s)):
-        same = [one for one in found if one.entity == cut.entity and abs(one.start_s - cut.start_s) <= near_s]
-        if not same:
-            found.append(cut)
+    for cuts in ranked:
+        for cut in sorted(cuts, key=lambda cut: -cut.at_s):
+            if not any(one.entity == cut.entity and abs(one.start_s - cut.start_s) <= near_s for one in found):
+                found.append(cut)
     return sorted(found, key=lambda cut: (-cut.start_s, cut.entity))

@@ -92,7 +92,9 @@ if TYPE_CHECKING:
 ROOM_NAME: Final = "watch"
 LOOK_S: Final = 60.0
 LINK_PREFIX: Final = "outlast://"
-HEARTBEATS: Final = "nodes that are there"
+STRANGERS_MAX: Final = 50
+"""Outages are shown of so many whom nobody here knows."""
+HEARTBEATS: Final = "nodes that say that they are there"
 HEARTBEATS_SHOWN_S: Final = 31 * 86_400
 SERIES_MAX_BYTES: Final = 64 << 20
 NO_CONSENT: Final = "read what measuring can bring upon you, and agree to it, first"
@@ -268,25 +270,56 @@ def link_of(channel: Channel) -> str:
 
 
 def measured(node: Node, person: Person, *, limit: int = 500) -> list[Measured]:
-    """What was measured here and what was published in followed channels, the newest first."""
+    """What was measured here, by people whom one knows, and by others in followed channels; the newest first.
+
+    However much strangers publish, it takes no room from the others.
+    """
+    strangers = view.observations(node, spaces(node, person), node.now_ms(), limit=limit // 2)
+    found = trusted(node, person, limit=limit)
+    seen = {one.id for one in found if one.id}
+    return sorted([*found, *(one for one in strangers if one.id not in seen)], key=lambda one: -one.at_s)[:limit]
+
+
+def trusted(node: Node, person: Person, *, limit: int = 500) -> list[Measured]:
+    """What was measured here, and by people whom one knows; the newest first."""
     own = view.runs(person, limit=limit)
     mine = {one.id for one in own if one.id}
-    others = view.observations(node, spaces(node, person), node.now_ms(), limit=limit)
-    both = [*own, *(one for one in others if one.id not in mine)]
-    return sorted(both, key=lambda one: -one.at_s)[:limit]
+    keys = list(people(node, person))
+    known = view.observations(node, spaces(node, person), node.now_ms(), keys=keys, limit=limit)
+    return sorted([*own, *(one for one in known if one.id not in mine)], key=lambda one: -one.at_s)
 
 
 def outages(node: Node, person: Person, entity: str = "") -> list[Cut]:
-    """What the own detector found and what was published, one for each, the latest first."""
-    published = view.outages(node, spaces(node, person), node.now_ms(), entity=entity)
-    return lamps.merged(view.alarms(person, entity), published)
+    """The outages that are known here, one for each, the latest first.
+
+    First count those that enough known people stand for, then what this node's own signals show; what somebody else
+    claims comes last, and takes the place of neither.
+    """
+    confirmed, claimed = _published(node, person, entity)
+    return lamps.merged(confirmed, view.alarms(person, entity), claimed)
+
+
+def believed(node: Node, person: Person, entity: str = "") -> list[Cut]:
+    """The same without what is only claimed."""
+    return lamps.merged(_published(node, person, entity)[0], view.alarms(person, entity))
+
+
+def _published(node: Node, person: Person, entity: str) -> tuple[list[Cut], list[Cut]]:
+    """What was published: confirmed by enough known people, and only claimed."""
+    where, now_ms, known = spaces(node, person), node.now_ms(), people(node, person)
+    by_known = view.outages(node, where, now_ms, entity=entity, keys=list(known))
+    cuts = [*by_known, *view.outages(node, where, now_ms, entity=entity, limit=STRANGERS_MAX)]
+    witnesses = view.witnesses(node, where, 0, entity, list(known))
+    confirmed = [cut for cut in cuts if agenda.agreeing_with(cut, witnesses, known)]
+    return confirmed, [cut for cut in cuts if cut not in confirmed]
 
 
 def standing(node: Node, person: Person, cut: Cut) -> Standing:
     """Who stands for an outage."""
-    since_s = cut.start_s - agenda.FRESH_S
+    since_s, known = cut.start_s - agenda.FRESH_S, people(node, person)
+    counted = view.witnesses(node, spaces(node, person), since_s, cut.entity, list(known))
     said = view.witnesses(node, spaces(node, person), since_s, cut.entity)
-    return Standing(cut, agenda.agreeing_with(cut, said, people(node, person)), said)
+    return Standing(cut, agenda.agreeing_with(cut, counted, known), said)
 
 
 def people(node: Node, person: Person) -> dict[bytes, bytes]:
@@ -300,11 +333,11 @@ def three_lamps(node: Node, person: Person) -> Lamps:
     """Is it this site, my link, or the country?"""
     now_ms = node.now_ms()
     chosen = settings(person)
-    recent = [one for one in measured(node, person) if one.at_s >= now_ms // 1000 - lamps.RECENT_S]
+    recent = [one for one in trusted(node, person) if one.at_s >= now_ms // 1000 - lamps.RECENT_S]
     latest = lamps.latest_by_target(recent)
     check = view.link_check(person)
     link = lamps.link_lamp(check, now_ms)
-    cuts = [cut for cut in outages(node, person, chosen.country) if chosen.country and cut.end_s is None]
+    cuts = [cut for cut in believed(node, person, chosen.country) if chosen.country and cut.end_s is None]
     worst = lamps.worst_of(cuts)
     confirmed = worst is not None and standing(node, person, worst).confirmed
     latest_s = view.latest_signals(person).get(chosen.country, 0)
@@ -327,9 +360,9 @@ def lines_of(node: Node, person: Person, code: str, now_s: int) -> list[Line]:
 def report_of(node: Node, person: Person, code: str, name: str, from_s: int, to_s: int) -> Report:
     """What a report of a country between two times tells, as far as it is known here."""
     now_s = node.now_ms() // 1000
-    sites = [one for one in measured(node, person) if from_s <= one.at_s <= to_s and one.country == code]
+    sites = [one for one in trusted(node, person) if from_s <= one.at_s <= to_s and one.country == code]
     lines = lines_of(node, person, code, now_s)
-    return Report(code, name, from_s, to_s, now_s, lines, outages(node, person, code), sites)
+    return Report(code, name, from_s, to_s, now_s, lines, believed(node, person, code), sites)
 
 
 # ---- the own line, and series ----
@@ -557,7 +590,7 @@ def situation(node: Node, person: Person) -> Situation:
     chosen = settings(person)
     keys = view.own_keys(person)
     now_ms = node.now_ms()
-    week = agenda.week_of(now_ms)
+    week, known = agenda.week_of(now_ms), people(node, person)
     contacts = [one for one in person.contacts() if one.verified_ms and not one.blocked]
     return Situation(
         now_ms=now_ms,
@@ -566,8 +599,8 @@ def situation(node: Node, person: Person) -> Situation:
         key_day=next((one.day for one in keys if one.seed and one.day == week), None),
         verified=[one.identity for one in contacts],
         alarms=view.alarms(person, chosen.country) if chosen.country else (),
-        witnesses=view.witnesses(node, spaces(node, person), now_ms // 1000 - 14 * 86_400, chosen.country),
-        people=people(node, person),
+        witnesses=view.witnesses(node, spaces(node, person), now_ms // 1000 - 14 * 86_400, chosen.country, list(known)),
+        people=known,
         link_is_up=lamps.link_lamp(view.link_check(person), now_ms).light != "bad",
     )
 

@@ -334,16 +334,22 @@ _MEASURED: Final = (
 
 
 def observations(
-    store: Rows, spaces: Sequence[bytes], now_ms: int, *, since_s: int = 0, country: str = "", limit: int = 500
+    store: Rows,
+    spaces: Sequence[bytes],
+    now_ms: int,
+    *,
+    keys: Sequence[bytes] | None = None,
+    since_s: int = 0,
+    limit: int = 500,
 ) -> list[Measured]:
-    """The newest published observations of these channels, the newest first."""
+    """The newest published observations of these channels, the newest first; only those under ``keys`` if given."""
     if not spaces:
         return []
     rows = store.query(
         f"SELECT id, key, n, at_s, {_MEASURED}, raw_bytes FROM {_OBSERVATION} WHERE at_s >= ? AND at_s <= ?"
-        f" AND until_ms > ? AND (? = '' OR country = ?) AND space IN ({_marks(spaces)})"
+        f" AND until_ms > ? AND space IN ({_marks(spaces)}){_under(keys)}"
         " ORDER BY at_s DESC, n DESC LIMIT ?",
-        (since_s, now_ms // 1000 + 3600, now_ms, country, country, *spaces, limit),
+        (since_s, now_ms // 1000 + 3600, now_ms, *spaces, *(keys or ()), limit),
     )
     return [_measured(row) for row in rows]
 
@@ -400,26 +406,37 @@ def beats(store: Rows, spaces: Sequence[bytes], country: str, from_s: int, to_s:
     return [Beat(*row) for row in rows]
 
 
-def witnesses(store: Rows, spaces: Sequence[bytes], since_s: int, entity: str = "") -> list[Seen]:
-    """The witnesses of these channels, the newest first; of one place if one is named."""
+def witnesses(
+    store: Rows, spaces: Sequence[bytes], since_s: int, entity: str = "", keys: Sequence[bytes] | None = None
+) -> list[Seen]:
+    """The newest 1000 witnesses of these channels, the newest first; of one place, or under ``keys``, if given."""
     if not spaces:
         return []
     rows = store.query(
         f"SELECT id, key, at_s, entity, state, start_s, country, asn FROM {_WITNESS} WHERE at_s >= ?"
-        f" AND (? = '' OR entity = ?) AND space IN ({_marks(spaces)}) ORDER BY at_s DESC, id LIMIT 1000",
-        (since_s, entity, entity, *spaces),
+        f" AND (? = '' OR entity = ?) AND space IN ({_marks(spaces)}){_under(keys)} ORDER BY at_s DESC, id LIMIT 1000",
+        (since_s, entity, entity, *spaces, *(keys or ())),
     )
     return [Seen(*row) for row in rows]
 
 
-def outages(store: Rows, spaces: Sequence[bytes], now_ms: int, *, entity: str = "", limit: int = 200) -> list[Cut]:
-    """The outages that were published in these channels, the latest first; of one entity if one is named."""
+def outages(
+    store: Rows,
+    spaces: Sequence[bytes],
+    now_ms: int,
+    *,
+    entity: str = "",
+    keys: Sequence[bytes] | None = None,
+    limit: int = 200,
+) -> list[Cut]:
+    """The outages that were published in these channels, the latest first; of one entity or under ``keys`` if given."""
     if not spaces:
         return []
     rows = store.query(
         f"SELECT id, key, at_s, entity, state, start_s, end_s, evidence, witnesses FROM {_OUTAGE} WHERE until_ms > ?"
-        f" AND (? = '' OR entity = ?) AND space IN ({_marks(spaces)}) ORDER BY start_s DESC, n DESC LIMIT ?",
-        (now_ms, entity, entity, *spaces, limit),
+        f" AND (? = '' OR entity = ?) AND space IN ({_marks(spaces)}){_under(keys)}"
+        " ORDER BY start_s DESC, n DESC LIMIT ?",
+        (now_ms, entity, entity, *spaces, *(keys or ()), limit),
     )
     return [_cut(row) for row in rows]
 
@@ -576,6 +593,10 @@ def _cut(row: Sequence[Any]) -> Cut:
     return Cut(
         id, key, at_s, entity, state, start_s, end_s, read, tuple(ids[at : at + 32] for at in range(0, len(ids), 32))
     )
+
+
+def _under(keys: Sequence[bytes] | None) -> str:
+    return "" if keys is None else f" AND key IN ({_marks(keys)})"
 
 
 def _marks(values: Sequence[Any]) -> str:

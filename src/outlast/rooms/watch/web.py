@@ -38,6 +38,7 @@ class Shown:
     state: str
     href: str
     light: str
+    claimed: bool = False  # published, and not confirmed by people whom one knows
 
 
 def routes() -> list[Route]:
@@ -142,7 +143,7 @@ async def show_map(request: Request) -> Response:
     """The world, with the places of which something is known."""
     _ = translator(request)
     node, person = _who(request)
-    marks, lasting = _marks(node, person, _), [cut for cut in service.outages(node, person) if cut.end_s is None]
+    marks, lasting = _marks(node, person, _), [cut for cut in service.believed(node, person) if cut.end_s is None]
     names = country_names(_.language)
     picture = worldmap.draw(outlines(), marks, names, label=_("Map of the world"))
     return _render(
@@ -195,8 +196,9 @@ def _country(request: Request, code: str, *, error: OutlastError | None = None) 
     whole = timeline.span(lines)
     from_s, to_s = _span(request.query_params, whole, now_s)
     cuts = service.outages(node, person, code)
+    sure = service.believed(node, person, code)
     name = entity_name(code, _.language)
-    plots = _plots(lines, cuts, from_s, to_s, _) if lines else ()
+    plots = _plots(lines, sure, from_s, to_s, _) if lines else ()
     mark = _marks(node, person, _).get(code) or worldmap.Mark("", "")
     return _render(
         request,
@@ -211,10 +213,10 @@ def _country(request: Request, code: str, *, error: OutlastError | None = None) 
         picture=worldmap.draw(
             outlines(), {code: mark} if mark.words else {}, country_names(_.language), label=name, focus=code
         ),
-        outages=[_shown(cut, _) for cut in cuts],
+        outages=[_shown(cut, _, sure) for cut in cuts],
         series=[one for one in view.series(person, code)],
         report=f"/watch/country/{code}/report?from={from_s}&to={to_s}",
-        cost=costs.of_lasting(code, cuts, now_s),
+        cost=costs.of_lasting(code, sure, now_s),
         money=_money(_),
     )
 
@@ -239,9 +241,9 @@ async def show_outages(request: Request) -> Response:
     """All outages that are known here."""
     _ = translator(request)
     node, person = _who(request)
-    return _render(
-        request, "watch/outages.html", None, outages=[_shown(cut, _) for cut in service.outages(node, person)]
-    )
+    sure = service.believed(node, person)
+    shown = [_shown(cut, _, sure) for cut in service.outages(node, person)]
+    return _render(request, "watch/outages.html", None, outages=shown)
 
 
 async def show_outage(request: Request) -> Response:
@@ -310,7 +312,7 @@ async def show_cost(request: Request) -> Response:
         picture=costs.picture(rows),
         names=names,
         name=names.get(asked["country"], asked["country"]),
-        running=[_shown(cut, _) for cut in service.outages(node, person) if cut.end_s is None],
+        running=[_shown(cut, _) for cut in service.believed(node, person) if cut.end_s is None],
     )
 
 
@@ -470,13 +472,14 @@ def _who(request: Request) -> tuple[Node, Person]:
     return request.state.node, request.state.person
 
 
-def _shown(cut: Cut, _: Translation) -> Shown:
+def _shown(cut: Cut, _: Translation, sure: Sequence[Cut] | None = None) -> Shown:
     return Shown(
         cut,
         entity_name(cut.entity, _.language),
         _(words.STATES[cut.state]),
         f"/watch/outage/{cut.entity}/{cut.start_s}",
         "warn" if cut.state in ("degraded", "restoring") or cut.end_s is not None else "bad",
+        sure is not None and cut not in sure,
     )
 
 
@@ -488,7 +491,7 @@ def _marks(node: Node, person: Person, _: Translation) -> dict[str, worldmap.Mar
             marks[code] = worldmap.Mark("ok", _(words.STATES["normal"]))
         else:
             marks[code] = worldmap.Mark("old", _("signals end %(day)s", day=timeline.day_text(last_s, _months(_))[:-6]))
-    for cut in reversed(service.outages(node, person)):
+    for cut in reversed(service.believed(node, person)):
         if cut.end_s is None:
             shown = _shown(cut, _)
             marks[cut.entity.partition("-")[0]] = worldmap.Mark(shown.light, shown.state)

@@ -8,13 +8,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from outlast.errors import UsageError
-from outlast.kernel import DAY_MS, Home, Node
+from outlast.kernel import DAY_MS, Entry, Home, Kind, Node
+from outlast.kernel.identity import SigningKey
+from outlast.kernel.log import loose_entry
 from outlast.rooms.watch import ROOM, service, view
-from outlast.rooms.watch.entries import OBSERVATION, unpack_raw
+from outlast.rooms.watch.entries import OBSERVATION, WITNESS, Observation, Witness, unpack_raw
 from outlast.rooms.watch.view import Measured
+from outlast.terms import OUTAGE, Outage
 from tests.unit.rooms.carry.houses import House
 
 NOW_MS = 1_800_000_000_000
@@ -206,3 +210,44 @@ async def test_a_place_that_cannot_be_is_refused(tmp_path: Path, country: str, a
     async with houses(tmp_path, Clock(), "ann") as [ann]:
         with pytest.raises(UsageError):
             await service.set_place(ann.node, ann.person, country, asn)
+
+
+async def test_strangers_with_many_keys_make_no_outage_and_push_nothing_out(tmp_path: Path) -> None:
+    clock = Clock()
+    async with houses(tmp_path, clock, "ann") as [ann]:
+        channel = await service.found_channel(ann.node, ann.person, "Watch")
+        await service.set_place(ann.node, ann.person, "BY", 1)
+        await service.publish(ann.node, ann.person, ["observations"])
+        await keep(ann)
+        start_s = NOW_MS // 1000 - 3600
+
+        def say(by: int, kind: Kind, body: msgspec.Struct) -> Entry:
+            return loose_entry(
+                SigningKey.from_seed(by.to_bytes(32, "big")), space=channel.space, kind=kind.name,
+                payload=kind.encode(body), ts_ms=NOW_MS, life_ms=30 * DAY_MS, priority=kind.priority,
+            )  # fmt: skip
+
+        layers = ("blocked", "blocked", "blocked", "blocked", "blocked")
+        await ann.node.ingest(
+            [
+                *(say(by, WITNESS, Witness("BY", "blackout", start_s, "BY", by)) for by in range(1, 400)),
+                *(say(by, OUTAGE, Outage("BY", "blackout", start_s + by, None, (), ())) for by in range(1, 300)),
+                *(
+                    say(
+                        by, OBSERVATION,
+                        Observation("t", f"https://{by}/", NOW_MS // 1000, "BY", by, "dns", False, layers, "", ""),
+                    )
+                    for by in range(1, 400)
+                ),
+            ]
+        )  # fmt: skip
+        lamps = service.three_lamps(ann.node, ann.person)
+        assert (lamps.country.code, lamps.cuts) == ("no-signals", [])
+        assert [one.input for one in lamps.measured] == ["https://example.org/?sid=secret"]
+        [claimed] = service.outages(ann.node, ann.person)
+        assert not service.standing(ann.node, ann.person, claimed).confirmed
+        await see(ann, alarm(start_s))
+        [own] = service.outages(ann.node, ann.person)
+        assert own.id is None, "what the own signals show is not replaced by a claim"
+        shown = service.measured(ann.node, ann.person)
+        assert sum(one.key is None for one in shown) == 1

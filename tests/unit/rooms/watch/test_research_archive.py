@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -139,7 +140,8 @@ archive.ingest(sys.argv[2:], archive.connect(sys.argv[1]), tell=lambda one: one.
 
 def test_a_run_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     files = [write(tmp_path, f"{seed}.jsonl", drawn(seed, 30 + seed)) for seed in range(4)]
-    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "a.duckdb", *files], check=False)
+    folder = {**os.environ, "TMPDIR": str(tmp_path)}  # what the killed one leaves goes with the test
+    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "a.duckdb", *files], env=folder, check=False)
     assert done.returncode == 9
     backend = archive.connect(tmp_path / "a.duckdb")
     assert [one.new for one in archive.ingest(files, backend)] == [False, False, True, True]

@@ -210,7 +210,8 @@ def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     assert rows(archive.verdicts(one)) == rows(archive.verdicts(two))
 
 
-def test_block_pages_are_recognised_by_the_lists_of_a_folder(tmp_path: Path) -> None:
+@ENGINES
+def test_block_pages_are_recognised_by_the_lists_of_a_folder(engine: Callable[[], Any], tmp_path: Path) -> None:
     lists = tmp_path / "lists"
     lists.mkdir()
     (lists / "fingerprints_http.csv").write_text(
@@ -218,7 +219,7 @@ def test_block_pages_are_recognised_by_the_lists_of_a_folder(tmp_path: Path) -> 
         f"exp_url,notes\naa.order,nat,,body,contains,{BLOCK_PAGE[-30:-14]},9,AA,,,\n"
     )
     blocked = [json.dumps(measurement("example.org", "AA", 64500, BEGIN, "http")).encode()] * 3
-    backend = duck()
+    backend = engine()
     archive.ingest([write(tmp_path, "a.jsonl", blocked)], backend, fingerprints=lists)
     [row] = rows(expressions.confirmed(archive.verdicts(backend)))
     assert (row["country"], row["domain"], row["fingerprint"], row["measurements"]) == (

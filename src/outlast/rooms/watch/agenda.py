@@ -34,6 +34,8 @@ class Settings:
     consented: bool = False  # whether who runs the node has agreed to the risks of measuring
     domestic: tuple[str, ...] = ()  # what the own line is tried with: in the country,
     abroad: tuple[str, ...] = ()  # and abroad
+    control: str = ""  # URL of a test helper elsewhere, which measurements are compared with
+    control_token: str = ""  # the word by which it knows this node
 
     @property
     def publishes(self) -> bool:

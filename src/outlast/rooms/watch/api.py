@@ -127,6 +127,7 @@ class Settings(msgspec.Struct, frozen=True):
     consented: bool
     domestic: list[str]
     abroad: list[str]
+    control: str
 
 
 class Channel(msgspec.Struct, frozen=True):
@@ -159,6 +160,8 @@ class SettingsParams(msgspec.Struct, frozen=True):
     targets: list[str] | None = None
     domestic: list[str] | None = None
     abroad: list[str] | None = None
+    control: str | None = None
+    control_token: str | None = None
 
 
 class SeriesParams(msgspec.Struct, frozen=True):
@@ -242,6 +245,9 @@ async def _set(call: Call[SettingsParams]) -> Settings:
         await service.set_controls(
             call.node, call.person, domestic, now.abroad if asked.abroad is None else asked.abroad
         )
+    if asked.control is not None or asked.control_token is not None:
+        url = now.control if asked.control is None else asked.control
+        await service.set_control(call.node, call.person, url, asked.control_token)
     if asked.every_h is not None or asked.targets is not None:
         every_h = now.every_h if asked.every_h is None else asked.every_h
         targets = now.targets if asked.targets is None else asked.targets
@@ -406,6 +412,7 @@ def _settings_of(call: Call[Any]) -> Settings:
         found.consented,
         list(found.domestic),
         list(found.abroad),
+        found.control,
     )
 
 

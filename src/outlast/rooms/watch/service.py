@@ -11,7 +11,7 @@ import contextlib
 import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, assert_never
 
@@ -97,6 +97,7 @@ STRANGERS_MAX: Final = 50
 HEARTBEATS: Final = "nodes that say that they are there"
 HEARTBEATS_SHOWN_S: Final = 31 * 86_400
 SERIES_MAX_BYTES: Final = 64 << 20
+TOKEN_MAX_CHARS: Final = 256
 NO_CONSENT: Final = "read what measuring can bring upon you, and agree to it, first"
 
 
@@ -144,6 +145,8 @@ def settings(person: Person) -> Settings:
         consented=has_consented(person.node.home.path),
         domestic=tuple(found.get("domestic", "").split()),
         abroad=tuple(found.get("abroad", "").split()),
+        control=found.get("control", ""),
+        control_token=found.get("control_token", ""),
     )
 
 
@@ -211,6 +214,24 @@ async def publish(node: Node, person: Person, what: Iterable[str], channel: byte
         node, person, {"publish": " ".join(sorted(chosen)), "channel": channel.hex() if chosen and channel else ""}
     )
     return settings(person)
+
+
+async def set_control(node: Node, person: Person, url: str, token: str | None) -> None:
+    """Compare measurements with this test helper elsewhere, none for an empty URL.
+
+    A token of None stays as it was, for the same address: another one must not learn it.
+
+    Raises UsageError for what is no address or no token.
+    """
+    from outlast.rooms.watch.proto.http import parse_url
+
+    chosen = {"control": parse_url(url).text if url else ""}
+    if token is not None or chosen["control"] != settings(person).control:
+        token = token or ""
+        if len(token) > TOKEN_MAX_CHARS or not token.isprintable() or not token.isascii() or " " in token:
+            raise UsageError("a control's token is one word, as its operator gave it")
+        chosen["control_token"] = token
+    await _set(node, person, chosen)
 
 
 # ---- channels ----
@@ -439,10 +460,15 @@ async def probe(node: Node, person: Person, targets: Sequence[str]) -> int:
     from outlast.rooms.watch.proto.measurement import from_object
     from outlast.rooms.watch.proto.web_connectivity import publishable
 
-    if not settings(person).consented:
+    chosen = settings(person)
+    if not chosen.consented:
         raise UsageError(NO_CONSENT)
+    named = list(targets)[:TARGETS_MAX]
+    asked = await asyncio.to_thread(plan, named, most=TARGETS_MAX, control=chosen.control or None)
+    if asked.control is not None:
+        asked = replace(asked, control=replace(asked.control, token=chosen.control_token))
     count = 0
-    async for done in run_list(await asyncio.to_thread(plan, list(targets)[:TARGETS_MAX])):
+    async for done in run_list(asked):
         raw = encode(publishable(done))
         verdict = await asyncio.to_thread(classify, from_object(done))
         await keep(node, person, judged(verdict, done["test_name"], node.now_ms(), settings(person)), raw)

@@ -64,6 +64,7 @@ def routes() -> list[Route]:
         Route("/watch/settings/controls", set_controls, methods=["POST"]),
         Route("/watch/settings/consent", set_consent, methods=["POST"]),
         Route("/watch/settings/schedule", set_schedule, methods=["POST"]),
+        Route("/watch/settings/control", set_control, methods=["POST"]),
         Route("/watch/channels/create", create_channel, methods=["POST"]),
         Route("/watch/channels/follow", follow_channel, methods=["POST"]),
         Route("/watch/channels/leave", leave_channel, methods=["POST"]),
@@ -401,6 +402,17 @@ async def set_schedule(request: Request) -> Response:
     try:
         hours = _whole(form.get("every_h", "0"), "the hours")
         await service.set_schedule(node, person, hours, form.get("targets", "").splitlines())
+    except OutlastError as error:
+        return _settings(request, error=error)
+    return go("/watch/settings#measure")
+
+
+async def set_control(request: Request) -> Response:
+    """The test helper that measurements are compared with."""
+    form = await fields(request)
+    node, person = _who(request)
+    try:
+        await service.set_control(node, person, form.get("control", ""), form.get("token") or None)
     except OutlastError as error:
         return _settings(request, error=error)
     return go("/watch/settings#measure")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from outlast.errors import NotFoundError, UsageError
+from outlast.rooms.watch import service
 from outlast.rooms.watch.api import OPERATIONS
 from outlast.ui.operation import Call
 from tests.unit.rooms.carry.houses import House
@@ -44,6 +45,15 @@ async def test_settings_change_one_by_one(tmp_path: Path) -> None:
         await ask(ann, "watch.set", country="by", asn=6697)
         found = await ask(ann, "watch.set", domestic=["www.example.by"], abroad=["192.0.2.1:53"])
         assert (found["country"], found["asn"], found["abroad"]) == ("BY", 6697, ["192.0.2.1:53"])
+        await ask(ann, "watch.set", control="https://node.example.org/", control_token="heron")
+        await ask(ann, "watch.set", control="https://node.example.org/")
+        assert service.settings(ann.person).control_token == "heron"
+        found = await ask(ann, "watch.set", control="https://other.example.org/")
+        assert found["control"] == "https://other.example.org/"
+        assert service.settings(ann.person).control_token == "", "no other control learns it"
+        for wrong in ({"control": "no address"}, {"control_token": "two words", "control": "https://x/"}):
+            with pytest.raises(UsageError):
+                await ask(ann, "watch.set", **wrong)
         for wrong in ({"every_h": 3}, {"abroad": ["no address"]}, {"every_h": 24, "targets": ["https://x/"]}):
             with pytest.raises(UsageError):
                 await ask(ann, "watch.set", **wrong)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -251,3 +252,23 @@ async def test_strangers_with_many_keys_make_no_outage_and_push_nothing_out(tmp_
         assert own.id is None, "what the own signals show is not replaced by a claim"
         shown = service.measured(ann.node, ann.person)
         assert sum(one.key is None for one in shown) == 1
+
+
+async def test_a_site_that_is_tried_is_kept_with_its_verdict(tmp_path: Path) -> None:
+    async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello")
+        await writer.drain()
+        writer.close()
+
+    async with houses(tmp_path, Clock(), "ann") as [ann], await asyncio.start_server(page, "127.0.0.1", 0) as server:
+        target = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        with pytest.raises(UsageError, match="agree"):
+            await service.probe(ann.node, ann.person, [target])
+        await service.consent(ann.node, True)
+        assert await service.probe(ann.node, ann.person, [target]) == 1
+        [one] = service.measured(ann.node, ann.person)
+        assert (one.input, one.test, one.verdict in ("ok", "unknown")) == (target, "web_connectivity", True)
+        [line] = service.export(ann.node, ann.person).splitlines()
+        assert json.loads(line)["input"] == target
+        assert b"hello" not in line

@@ -1,0 +1,163 @@
+"""The three lamps, the own line, and what is due: decisions without a clock or a network."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from outlast.errors import UsageError
+from outlast.rooms.watch import agenda, lamps, signals
+from outlast.rooms.watch.agenda import ProbeRound, Rotate, SayHere, SayOutage, SayWitness, Settings, Situation, Vouch
+from outlast.rooms.watch.io.link import any_answers, default_gateway, is_neighbour, read_target
+from outlast.rooms.watch.lamps import Lamp, country_lamp, link_lamp, merged
+from outlast.rooms.watch.view import Cut, LinkCheck, Seen
+from tests.unit.kernel.people import secret
+
+NOW_MS = 1_800_000_000_000
+NOW_S = NOW_MS // 1000
+ALL = Settings("BY", 6697, frozenset(agenda.PUBLISHABLE), bytes(32), 24, ("https://example.org/",), True)
+CALM = Situation(NOW_MS, ALL, {"beat": NOW_MS, "round": NOW_MS}, agenda.week_of(NOW_MS), (), (), (), {}, True)
+
+
+def cut(start_s: int = NOW_S - 3600, *, id: bytes | None = None, at_s: int = NOW_S, end_s: int | None = None) -> Cut:
+    """An outage of Belarus."""
+    return Cut(id, id, at_s, "BY", "blackout", start_s, end_s, (), ())
+
+
+def seen(name: str, asn: int, at_s: int = NOW_S) -> Seen:
+    """A witness of that outage."""
+    return Seen(secret(name), secret("key", name), at_s, "BY", "blackout", NOW_S - 3600, "BY", asn)
+
+
+@pytest.mark.parametrize(
+    ("answers", "light", "code"),
+    [
+        ((True, True, True), "ok", "ok"),
+        ((True, True, False), "warn", "only-inside"),
+        ((True, False, True), "warn", "only-abroad"),
+        ((True, False, False), "bad", "nothing-answers"),
+        ((False, False, False), "bad", "no-gateway"),
+        ((False, None, None), "bad", "no-gateway"),
+        ((None, None, True), "ok", "ok"),
+        ((True, None, None), "unknown", "unclear"),
+        ((None, True, None), "unknown", "unclear"),
+    ],
+)
+def test_the_lamp_of_the_line(answers: tuple[bool | None, ...], light: str, code: str) -> None:
+    assert link_lamp(LinkCheck(NOW_MS, *answers), NOW_MS) == Lamp(light, code)
+
+
+def test_an_old_look_says_nothing() -> None:
+    assert link_lamp(None, NOW_MS).light == "unknown"
+    assert link_lamp(LinkCheck(NOW_MS - 3 * 3_600_000, True, True, True), NOW_MS).light == "unknown"
+
+
+def test_no_news_is_no_good_news() -> None:
+    up, down = Lamp("ok", "ok"), Lamp("bad", "no-gateway")
+    assert country_lamp("BY", [], False, False, up).light == "unknown"
+    assert country_lamp("", [], False, True, up).light == "unknown"
+    assert country_lamp("BY", [], False, True, down) == Lamp("unknown", "own-link")
+    assert country_lamp("BY", [], False, True, up) == Lamp("ok", "normal")
+    assert country_lamp("BY", [cut()], False, True, up) == Lamp("warn", "perhaps-blackout")
+    assert country_lamp("BY", [cut()], True, True, up) == Lamp("bad", "blackout")
+    assert lamps.site_lamp([]).light == "unknown"
+
+
+def test_the_own_line_begins_changes_and_ends_an_outage() -> None:
+    cut_abroad = signals.own_cut(LinkCheck(NOW_MS, True, True, False), None, "BY")
+    assert cut_abroad is not None
+    assert (cut_abroad.state, cut_abroad.end_s) == ("whitelist", None)
+    assert signals.is_own(cut_abroad)
+    assert signals.own_cut(LinkCheck(NOW_MS, True, True, False), cut_abroad, "BY") is None
+    worse = signals.own_cut(LinkCheck(NOW_MS + 1000, True, False, False), cut_abroad, "BY")
+    assert worse is not None
+    assert (worse.state, worse.start_s) == ("blackout", cut_abroad.start_s)
+    assert signals.own_cut(LinkCheck(NOW_MS, False, False, False), worse, "BY") is None, "a dead line says nothing"
+    over = signals.own_cut(LinkCheck(NOW_MS + 9000, True, True, True), worse, "BY")
+    assert over is not None
+    assert over.end_s == NOW_S + 9
+    assert signals.own_cut(LinkCheck(NOW_MS, True, True, True), None, "BY") is None
+
+
+def test_of_one_outage_what_counts_more_stands() -> None:
+    claimed, own = cut(NOW_S, id=secret("claim"), end_s=NOW_S), cut(NOW_S - 60)
+    assert merged([], [own], [claimed]) == [own]
+    assert merged([claimed], [own]) == [claimed]
+    old, new = cut(id=secret("old"), at_s=NOW_S - 60), cut(id=secret("new"))
+    assert merged([old, new]) == [new]
+    assert len(merged([cut(), cut(NOW_S - 10 * 86_400)])) == 2
+
+
+def test_nothing_is_due_while_nothing_was_chosen() -> None:
+    idle = replace(CALM, settings=Settings(), alarms=(cut(),), said={}, key_day=None)
+    assert agenda.due(idle) == []
+
+
+def test_a_new_week_takes_a_new_key_before_anything_is_said() -> None:
+    late = replace(CALM, now_ms=NOW_MS + 7 * 86_400_000, said={}, verified=[secret("ben")])
+    assert agenda.due(late) == [Rotate(agenda.week_of(late.now_ms))]
+
+
+def test_each_thing_is_due_in_its_time() -> None:
+    assert agenda.due(CALM) == []
+    assert SayHere() in agenda.due(replace(CALM, now_ms=NOW_MS + 3_600_000))
+    assert ProbeRound(ALL.targets) in agenda.due(replace(CALM, now_ms=NOW_MS + 24 * 3_600_000, said={"beat": NOW_MS}))
+    assert agenda.due(replace(CALM, verified=[secret("ben")])) == [Vouch(secret("ben"), agenda.week_of(NOW_MS))]
+    assert ProbeRound(ALL.targets) not in agenda.due(
+        replace(CALM, settings=replace(ALL, consented=False), said={"beat": NOW_MS})
+    )
+
+
+def test_who_is_cut_off_alone_is_no_witness() -> None:
+    alarmed = replace(CALM, alarms=(cut(),))
+    assert agenda.due(alarmed) == [SayWitness(cut())]
+    assert agenda.due(replace(alarmed, link_is_up=False)) == []
+    assert agenda.due(replace(alarmed, alarms=(cut(NOW_S - 30 * 86_400, end_s=NOW_S - 29 * 86_400),))) == []
+
+
+def test_three_people_in_three_networks_make_an_outage_and_fewer_do_not() -> None:
+    people = {secret("key", name): secret("person", name) for name in ("ann", "ben", "eve", "joe")}
+    three = [seen("ann", 1), seen("ben", 2), seen("eve", 3)]
+    assert {one.asn for one in agenda.agreeing_with(cut(), three, people)} == {1, 2, 3}
+    assert agenda.agreeing_with(cut(), three[:2], people) == []
+    assert agenda.agreeing_with(cut(), [*three[:2], seen("eve", 2)], people) == [], "two in one network"
+    assert agenda.agreeing_with(cut(), [*three[:2], seen("eve", 0)], people) == [], "a network that is not told"
+    assert agenda.agreeing_with(cut(), [*three[:2], seen("stranger", 3)], people) == [], "nobody vouches for this key"
+    same = people | {secret("key", "eve"): secret("person", "ann")}
+    assert agenda.agreeing_with(cut(), three, same) == [], "one person with two keys"
+    late = [*three[:2], seen("eve", 3, NOW_S + 5 * 3600)]
+    assert agenda.agreeing_with(cut(), late, people) == [], "not within one hour"
+    said = replace(CALM, alarms=(cut(),), witnesses=three, people=people)
+    assert SayOutage(cut(), tuple(sorted(one.id for one in three))) in agenda.due(said)
+    assert agenda.due(replace(said, said={**CALM.said, agenda.outage_name(cut()): NOW_MS, agenda.witness_name(cut()): NOW_MS})) == []  # fmt: skip # noqa: E501
+
+
+def test_the_kernels_tables_are_read() -> None:
+    table = "Iface Destination Gateway Flags\neth0 0002A8C0 00000000 0001\neth0 00000000 0102A8C0 0003\n"
+    assert default_gateway(table) == "192.168.2.1"
+    assert default_gateway("Iface\n") is None
+    assert default_gateway("Iface\neth0 00000000 01 0003\n") is None
+    arp = "IP address HW type Flags HW address\n192.168.2.1 0x1 0x2 aa:bb\n192.168.2.9 0x1 0x0 00:00\n"
+    assert is_neighbour(arp, "192.168.2.1")
+    assert not is_neighbour(arp, "192.168.2.9")
+    assert not is_neighbour(arp, "192.168.2.7")
+
+
+def test_addresses_of_controls() -> None:
+    assert read_target("example.org") == ("example.org", 443)
+    assert read_target("http://example.org/x") == ("example.org", 80)
+    assert read_target("[2001:db8::7]:53") == ("2001:db8::7", 53)
+    for wrong in ("", "two words", "http://", "x:99999", "a" * 300):
+        with pytest.raises(UsageError):
+            read_target(wrong)
+
+
+async def test_who_refuses_in_person_is_there() -> None:
+    async with await asyncio.start_server(lambda _r, w: w.close(), "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert await any_answers([f"127.0.0.1:{port}"]) is True
+    assert await any_answers([f"127.0.0.1:{port}"]) is True, "a refusal comes from there"
+    assert await any_answers(["name.invalid"]) is False
+    assert await any_answers([]) is None

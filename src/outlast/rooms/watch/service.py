@@ -91,6 +91,8 @@ if TYPE_CHECKING:
 
 ROOM_NAME: Final = "watch"
 LOOK_S: Final = 60.0
+PAUSE_S: Final = 0.3
+"""However much comes in, what is due is looked at no more often than this."""
 LINK_PREFIX: Final = "outlast://"
 STRANGERS_MAX: Final = 50
 """Outages are shown of so many whom nobody here knows."""
@@ -598,6 +600,7 @@ async def run(node: Node) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK_S):
                 await node.wait(revision)
+        await asyncio.sleep(PAUSE_S)
 
 
 async def _turn(node: Node, person: Person) -> bool:

@@ -132,9 +132,9 @@ def picture(rows: Sequence[Cost]) -> Markup:
         parts.append(Markup('<path class="range" d="M{:.1f} {}H{:.1f}"/>').format(x(one.low), y + 13, max(x(one.high), x(one.low) + 1)))  # fmt: skip # noqa: E501
         parts.append(Markup('<circle class="dot" cx="{:.1f}" cy="{}" r="4"/>').format(x(one.mid), y + 13))
     label = " ".join(f"{one.method}: {money(one.low)} to {money(one.high)} USD." for one in shown)
-    return Markup('<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}" direction="ltr">{}</svg>').format(
-        PICTURE_WIDTH, height, label, Markup("").join(parts)
-    )
+    return Markup(
+        '<svg class="plot ranges" viewBox="0 0 {} {}" role="img" aria-label="{}" direction="ltr">{}</svg>'
+    ).format(PICTURE_WIDTH, height, label, Markup("").join(parts))
 
 
 def _number(text: str, name: str) -> float | None:

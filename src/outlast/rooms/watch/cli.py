@@ -124,6 +124,7 @@ def detect(
     """Find outages in measured series: of IODA, Tor Metrics, OONI, Monash."""
     from outlast.rooms.watch.io.series import read_series
     from outlast.rooms.watch.proto.fusion import detect as reports_of
+    from outlast.rooms.watch.proto.series import iso
 
     if utc_offset is not None and not -12 <= utc_offset <= 14:
         raise UsageError("--utc-offset goes from -12 to 14 hours")
@@ -137,7 +138,10 @@ def detect(
     unjudged = [one.signal for one in reports if not one.judged]
     if unjudged:
         say(f"Not judged, since a day of values must be known first: {', '.join(unjudged)}")
-    _show_reports([_report(one) for one in reports if one.judged or terminal().json])
+    for one in reports:
+        if one.silent_since_s is not None and not (one.alarms and one.alarms[-1].end_s is None):
+            say(f"{one.signal}: no values since {iso(one.silent_since_s)}, so nothing is known from then on")
+    _show_reports([one for one in reports if one.judged or terminal().json])
 
 
 def _report(report: Report) -> dict[str, Any]:
@@ -155,18 +159,18 @@ def _report(report: Report) -> dict[str, Any]:
     return {"signal": report.signal, "alarms": alarms}
 
 
-def _show_reports(reports: list[dict[str, Any]]) -> None:
+def _show_reports(reports: list[Report]) -> None:
     """For programs one line each signal, for people a table of alarms and the quiet signals below it."""
     if terminal().json:
         for report in reports:
-            show(report, lambda _: ())
+            show(_report(report), lambda _: ())
         return
     rows = [
-        (report["signal"], alarm["state"], alarm["start"], alarm["end"] or "lasts", "; ".join(alarm["evidence"]))
+        (report.signal, alarm["state"], alarm["start"], alarm["end"] or "lasts", "; ".join(alarm["evidence"]))
         for report in reports
-        for alarm in report["alarms"]
+        for alarm in _report(report)["alarms"]
     ]
-    quiet = [report["signal"] for report in reports if not report["alarms"]]
+    quiet = [report.signal for report in reports if not report.alarms and report.silent_since_s is None]
     show(rows, lambda rows: table(("SIGNAL", "STATE", "FROM", "UNTIL", "EVIDENCE"), rows))
     show(quiet, lambda quiet: [f"No alarm: {', '.join(quiet)}"] if quiet else [])
 
@@ -216,7 +220,7 @@ def cost(
     rows = [(c.method, money(c.low), money(c.mid), money(c.high), _cost_source(c.inputs)) for c in found]
     lines = table(("METHOD", "LOW USD", "MIDDLE", "HIGH", "INPUTS AND SOURCE"), rows)
     if found[0].implied_share is not None:
-        lines.append(f"The reported figure is {found[0].implied_share:.1%} of the GDP of these days.")
+        lines.append(f"The reported {money(reported)} are {found[0].implied_share:.1%} of the GDP of these days.")
     show(lines, lambda lines: lines)
 
 
@@ -257,11 +261,13 @@ def classify(
     damaged = 0
     rows: list[dict[str, Any]] = []
     for file in files:
+        before = damaged
         try:
             for found in _measurements(file):
                 if isinstance(found, Damage):
                     damaged += 1
-                    say(f"{file}: line {found.line}: {found.problem}")
+                    if damaged - before <= REFUSED_SHOWN:
+                        say(f"{file}: line {found.line}: {found.problem}")
                     continue
                 row = _verdict(file, classified(found, known))
                 if terminal().json:
@@ -274,6 +280,8 @@ def classify(
         except OutlastError as error:
             problems.append(error)
             say(f"{file}: {error}")
+        if damaged - before > REFUSED_SHOWN:
+            say(f"{file}: {damaged - before - REFUSED_SHOWN} more could not be read")
     if rows:
         show(rows, _verdict_lines)
     # Each was told where it came up. Damage outweighs a file that is not there: its code is the greater.

@@ -295,6 +295,17 @@ def old(events: list[Any]) -> list[Any]:
     ]
 
 
+def test_an_old_control_without_handshakes_compares_the_whole_request() -> None:
+    def judged_with(http: str | None) -> Verdict:
+        seen = {name: value for name, value in control(port=443, http=http).items() if name != "tls_handshake"}
+        return judged(
+            tcp_connect=old([connect(port=443)]), tls_handshakes=old([handshake(failure="ssl_invalid")]), seen=seen
+        )
+
+    assert said(judged_with("unknown_error"))[:2] == (False, False)
+    assert said(judged_with(None))[:2] == ("http-failure", False)
+
+
 def test_old_requests_stand_last_first() -> None:
     requests = old([request(), request(code=301, body="")])
     verdict = judged(queries=old([lookup(OURS)]), tcp_connect=old([connect()]), requests=requests, seen=control())

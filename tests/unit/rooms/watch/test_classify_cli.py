@@ -82,6 +82,21 @@ def test_a_damaged_measurement_is_told_by_its_line_and_the_others_are_answered(l
     assert json.loads(complaints[3])["code"] == 6
 
 
+def test_of_much_damage_the_first_is_told_and_the_rest_counted(line: Line, tmp_path: Path) -> None:
+    (tmp_path / "noise").write_text("noise\n" * 100)
+    code, _, complaints = line(tmp_path / "noise")
+    assert (code, len(complaints)) == (6, 22)
+    assert complaints[20].endswith("noise: 80 more could not be read")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", gzip.compress(b"")])
+def test_a_file_without_a_measurement_is_no_answer(line: Line, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "empty").write_bytes(content)
+    code, rows, complaints = line(tmp_path / "empty")
+    assert (code, rows) == (6, [])
+    assert "there is no measurement in it" in complaints[0]
+
+
 def test_a_file_that_is_not_there_is_told_after_the_others_were_answered(line: Line, tmp_path: Path) -> None:
     path = tmp_path / "one.json"
     path.write_text(json.dumps(GOOD))

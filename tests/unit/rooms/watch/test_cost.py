@@ -85,8 +85,15 @@ def test_a_missing_year_is_replaced_by_the_nearest_before_and_says_so() -> None:
 def test_a_country_without_gdp_has_the_rows_that_need_none() -> None:
     korea = find_country(COUNTRIES, "North Korea")
     found = costs(korea, days=1, year=2020, reported_usd=1e6, share=0.1)
-    assert [cost.method for cost in found] == ["deloitte-2016-people", "reported"]
+    assert [cost.method for cost in found] == ["deloitte-2016-people"]
     assert {cost.implied_share for cost in found} == {None}
+
+
+def test_a_reported_figure_is_an_input_and_no_method() -> None:
+    found = costs(BELARUS, days=1, year=2020, reported_usd=56.4e6)
+    assert {cost.inputs["reported_usd"] for cost in found} == {56.4e6}
+    asked = [cost.method for cost in costs(BELARUS, days=1, year=2020)]
+    assert [cost.method for cost in found] == asked
 
 
 @pytest.mark.parametrize(
@@ -94,7 +101,10 @@ def test_a_country_without_gdp_has_the_rows_that_need_none() -> None:
     [("by", "BLR"), ("BLR", "BLR"), ("belarus", "BLR"), ("Iran", "IRN"), ("Iran, Islamic Rep.", "IRN"),
      ("turkey", "TUR"), ("Türkiye", "TUR"), ("DRC", "COD"), ("Republic of Congo", "COG"), ("eSwatini", "SWZ"),
      ("myanmar", "MMR"), ("Cote d'Ivoire", "CIV"),
-     ("CÔTE D’IVOIRE", "CIV"), ("Kosovo", "XKX"), ("xk", "XKX"), ("USA", "USA")],
+     ("CÔTE D’IVOIRE", "CIV"), ("Kosovo", "XKX"), ("xk", "XKX"), ("USA", "USA"),
+     ("Iran (Islamic Republic Of)", "IRN"), ("Republic of Korea", "KOR"), ("Korea, Republic of", "KOR"),
+     ("The Gambia", "GMB"), ("Saint Lucia", "LCA"), ("Trinidad & Tobago", "TTO"), ("Trinidad and Tobago", "TTO"),
+     ("and", "AND"), ("Burma", "MMR"), ("Hong Kong", "HKG"), ("Venezuela (Bolivarian Republic of)", "VEN")],
 )  # fmt: skip
 def test_countries_are_found_by_code_and_name(name: str, iso3: str) -> None:
     assert find_country(COUNTRIES, name).iso3 == iso3

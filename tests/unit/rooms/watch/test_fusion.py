@@ -141,6 +141,17 @@ def test_the_operator_s_word_ends_an_alarm() -> None:
     assert any("operator" in line for line in own.alarms[0].evidence)
 
 
+def test_a_signal_that_falls_silent_is_not_called_well() -> None:
+    reports = detect([*series("bgp", [None] * 9), *series("ping-slash24", [98.0, *[None] * 8])])
+    silent = {report.signal: report.silent_since_s for report in reports}
+    bgp, probing = BEGIN_S + CUT * HOUR_S, BEGIN_S + (CUT + 1) * HOUR_S
+    assert silent == {"country": probing, "bgp": bgp, "ping-slash24": probing}
+    one = detect([*series("bgp", [None] * 9), *series("ping-slash24", [98.0] * 9)])
+    assert [report.silent_since_s for report in one] == [None, bgp, None]
+    other = [Point("made", "YY", "bgp", row.t_s, row.value, row.step_s) for row in series("bgp", WELL)]
+    assert {report.silent_since_s for report in detect([*series("bgp", [None] * 9), *other])} == {bgp, None}
+
+
 def hint_of(report: Report) -> str:
     return " ".join(line for alarm in report.alarms for line in alarm.evidence if "hint" in line)
 

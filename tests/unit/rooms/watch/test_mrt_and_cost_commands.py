@@ -58,7 +58,7 @@ def test_costs_are_one_line_each_with_the_documented_keys(capsys: pytest.Capture
     rows = [json.loads(line) for line in out.splitlines()]
     assert code == 0
     assert {tuple(row) for row in rows} == {("method", "low", "mid", "high", "inputs", "implied_share")}
-    assert [row["method"] for row in rows][-1] == "reported"
+    assert {row["inputs"]["reported_usd"] for row in rows} == {56_400_000}
     assert {row["implied_share"] for row in rows} == {0.3354}
 
 

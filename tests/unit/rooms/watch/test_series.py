@@ -170,11 +170,12 @@ def test_regions_of_monash_come_in_utc_whatever_clock_the_file_has() -> None:
     assert values(latency, "latency-index", "UKR/Kiev City")[0] == ("2021-12-01T03:00:00Z", 99.5)
 
 
-def test_single_answers_of_monash_are_counted_by_day() -> None:
+def test_single_answers_of_monash_are_counted_by_whole_day() -> None:
     points = read(
         "ip_hash,iso,name_1,name_2,time_local_str,rtt\n"
+        "01,MMR,Bago,Pegu,2021-02-08 21:18:11.000,356\n"
         "01,MMR,Bago,Pegu,2021-02-09 21:18:11.000,356\n02,MMR,Bago,Pegu,2021-02-09 22:18:11.000,300\n"
-        "01,MMR,Bago,Pegu,2021-02-10 21:18:11.000,\n"
+        "01,MMR,Bago,Pegu,2021-02-10 21:18:11.000,\n01,MMR,Bago,Pegu,2021-02-11 07:18:11.000,400\n"
     )
     assert values(points, "answers", "MMR/Bago/Pegu") == [("2021-02-09T00:00:00Z", 2.0), ("2021-02-10T00:00:00Z", 0.0)]
 
@@ -242,6 +243,12 @@ def test_impossible_values_are_missing_and_doubled_and_unordered_rows_are_set_ri
         "2026-01-01 06:00:00,4\n\n2026-01-01 07:00:00\n2026-01-01 07:00:00,5,6,7\n2026-01-01 08:00:00,5\n"
     )
     assert [value for _, value in values(points, "bgp")] == [2.0, None, 3.0, None, None, None, 4.0, 5.0, 5.0]
+
+
+def test_json_s_whole_numbers_beyond_every_float_are_missing() -> None:
+    entity = '{"entityType":"country","entityCode":"BY","datasource":"bgp","from":1596240000,"step":300,"values":'
+    points = read('{"data":[[' + entity + "[5," + "9" * 400 + ',-1,true,null,"6",1e308]}]]}')
+    assert [value for _, value in values(points, "bgp", "BY")] == [5.0, None, None, None, None, None, 1e308]
 
 
 @pytest.mark.parametrize(
@@ -346,6 +353,12 @@ def test_the_command_says_where_there_was_no_alarm(tmp_path: Path, capsys: pytes
     told = capsys.readouterr()
     assert told.out == "No alarm: country, bgp\n"
     assert told.err == ""
+    silent = [row.partition(",")[0] + "," for row in rows[48:52]]
+    (tmp_path / "c.csv").write_text("\n".join(["Time (UTC),bgp", *rows[:48], *silent]))
+    assert run(["watch", "detect", str(tmp_path / "c.csv")]) == 0
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "bgp: no values since 2026-01-03T00:00:00Z, so nothing is known from then on" in told.err
 
 
 def test_a_file_made_to_be_slow_is_refused_or_ends_soon() -> None:

@@ -30,20 +30,33 @@ SUMS: Final = frozenset({
 })  # fmt: skip
 NO_ISO2: Final = {"CHI"}  # Channel Islands: two countries to ISO
 ISO2: Final = {"XKX": "XK"}
+# Names in use elsewhere; those with "of" are the United Nations', which IODA and ISO have.
 ALIASES: Final = {
     "ARE": "UAE",
+    "BOL": "Bolivia (Plurinational State of)",
     "CIV": "Ivory Coast",
     "CPV": "Cape Verde",
     "CZE": "Czech Republic",
-    "COD": "DRC|DR Congo|Democratic Republic of the Congo",
+    "COD": "DRC|DR Congo|Democratic Republic of the Congo|Congo (Democratic Republic of the)",
     "COG": "Republic of Congo|Republic of the Congo",
+    "FSM": "Micronesia (Federated States of)|Federated States of Micronesia",
     "GBR": "UK|Great Britain",
-    "MKD": "Macedonia",
-    "KOR": "South Korea",
-    "PSE": "Palestine",
+    "HKG": "Hong Kong",
+    "IRN": "Iran (Islamic Republic of)|Islamic Republic of Iran",
+    "KOR": "South Korea|Korea, Republic of|Republic of Korea",
+    "LAO": "Lao People's Democratic Republic",
+    "MAC": "Macao|Macau",
+    "MDA": "Republic of Moldova",
+    "MKD": "Macedonia|Republic of North Macedonia",
+    "MMR": "Burma",
+    "PRK": "Democratic People's Republic of Korea",
+    "PSE": "Palestine|State of Palestine|Palestine, State of",
     "SWZ": "Swaziland",
+    "TLS": "East Timor",
     "TUR": "Turkey",
+    "TZA": "Tanzania, United Republic of|United Republic of Tanzania",
     "USA": "US|United States of America",
+    "VEN": "Venezuela (Bolivarian Republic of)",
 }
 HEAD: Final = """\
 # World Bank, World Development Indicators, as the repositories datasets/gdp and datasets/population had them in March

@@ -30,15 +30,16 @@ def open_capped(path: Path, max_bytes: int) -> Iterator[BinaryIO]:
     Reading past ``max_bytes`` of unpacked content raises ProtocolError, as does damaged or cut compression. Raises
     NotFoundError when there is no such file, UsageError when it is a folder, StorageError when it cannot be read.
     """
+    name = path.name or str(path)
     try:
         raw = path.open("rb")
     except FileNotFoundError:
-        raise NotFoundError(f"there is no file {path.name}") from None
+        raise NotFoundError(f"there is no file {name}") from None
     except IsADirectoryError:
-        raise UsageError(f"{path.name} is a folder: name a file") from None
+        raise UsageError(f"{name} is a folder: name a file") from None
     except (OSError, ValueError) as error:
-        raise StorageError(f"{path.name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    with raw, unpack_capped(raw, path.name, max_bytes) as capped:
+        raise StorageError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    with raw, unpack_capped(raw, name, max_bytes) as capped:
         yield capped
 
 

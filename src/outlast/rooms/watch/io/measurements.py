@@ -38,7 +38,8 @@ def measurements(path: Path) -> Iterator[Measurement | Damage]:
 def measurements_in(source: BinaryIO) -> Iterator[Measurement | Damage]:
     """The measurements of an open file, as ``measurements`` gives them.
 
-    Raises ProtocolError when more than DAMAGED_MAX are damaged and fewer are not: then it is no file of measurements.
+    Raises ProtocolError when there is nothing, or more than DAMAGED_MAX are damaged and fewer are not: then it is no
+    file of measurements.
     """
     good = damaged = 0
     for found in records(iter(lambda: source.read(BUFFER_BYTES), b"")):
@@ -50,6 +51,8 @@ def measurements_in(source: BinaryIO) -> Iterator[Measurement | Damage]:
         else:
             good += 1
         yield one
+    if not good and not damaged:
+        raise ProtocolError("there is no measurement in it")
 
 
 def _measurement(line: int, data: dict[str, Any]) -> Measurement | Damage:

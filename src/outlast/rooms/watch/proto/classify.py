@@ -168,6 +168,8 @@ def _said(one: Observation, analysis: Analysis) -> tuple[Blocking, bool | None] 
         if one.control_http_failure is None:
             return FINE if one.type is Step.DNS and one.tag_depth else UNKNOWN
         blocked = "http-failure" if one.type is Step.TCP else blocked
+        if one.type is Step.TLS and not one.tag_depth and one.control_http_failure != SUCCESS:
+            return DOWN  # controls before 0.5 did no handshakes apart: there the whole request is the comparison
     elif control != SUCCESS or (one.failure == NO_ANSWER and one.control_dns_resolved_addrs == ()):
         return DOWN  # a control that resolved to nothing had no answer either, though it does not say so
     return blocked, False  # type: ignore[return-value]  # one of the four words above

@@ -205,6 +205,8 @@ def _rows(
     reported_usd: float | None,
 ) -> Iterator[Cost]:
     common: dict[str, Any] = {"country": country.iso3, "days": days}
+    if reported_usd is not None:
+        common["reported_usd"] = reported_usd
     if share is not None and (gdp := known["gdp_usd"]):
         cost = gdp[0] / DAYS_OF_YEAR * days * share
         inputs = {**common, **_told("gdp_usd", gdp, year), "share": share, "source": "the share that you gave"}
@@ -225,12 +227,6 @@ def _rows(
         day = base[0] / DAYS_OF_YEAR if method.of == "gdp_usd" else base[0]
         all_days = day * days * affected
         yield Cost(method.name, all_days * low, all_days * mid, all_days * high, inputs)
-    if reported_usd is not None:
-        inputs = dict(common)
-        if gdp := known["gdp_usd"]:
-            inputs |= _told("gdp_usd", gdp, year)
-        inputs["source"] = "the figure that you gave"
-        yield Cost("reported", reported_usd, reported_usd, reported_usd, inputs)
 
 
 def _told(name: str, value: tuple[int, int], year: int) -> dict[str, Any]:
@@ -262,6 +258,9 @@ def _round(cost: Cost, implied: float | None) -> Cost:
 
 
 def _plain(name: str) -> str:
-    """A name without case, accents and marks."""
-    parts = unicodedata.normalize("NFKD", name.casefold())
-    return "".join(character for character in parts if character.isalnum())
+    """A name without case, accents, marks, articles and "and"; Saint is St."""
+    letters = "".join(one for one in unicodedata.normalize("NFKD", name.casefold()) if not unicodedata.combining(one))
+    words = "".join(one if one.isalnum() else " " for one in letters).split()
+    if len(words) > 1:  # AND alone is Andorra
+        words = ["st" if word == "saint" else word for word in words if word not in ("the", "and")]
+    return "".join(words)

@@ -13,6 +13,7 @@ from itertools import groupby
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from outlast.rooms.watch.proto.detector import (
     GONE,
@@ -69,13 +70,15 @@ class Alarm(Struct, frozen=True):
 class Report(Struct, frozen=True):
     """The alarms of one signal in order of time; ``signal`` is the file's name of it, or COUNTRY for all together.
 
-    ``judged`` is False where there was too little to say anything: then no alarm means nothing.
+    ``judged`` is False where there was too little to say anything: then no alarm means nothing. Nor does it mean
+    anything from ``silent_since_s`` on, where values that used to come came no more; None where they came to the end.
     """
 
     signal: str
     country: str
     alarms: tuple[Alarm, ...]
     judged: bool = True
+    silent_since_s: int | None = None
 
 
 def detect(points: Iterable[Point], *, regions: bool = False) -> list[Report]:
@@ -92,7 +95,7 @@ def detect(points: Iterable[Point], *, regions: bool = False) -> list[Report]:
         nations.setdefault(country, Nation(country)).step(list(batch))
     several = len(nations) > 1
     return [
-        Report(f"{report.signal} {country}" if several else report.signal, country, report.alarms, report.judged)
+        replace(report, signal=f"{report.signal} {country}") if several else report
         for country, nation in sorted(nations.items())
         for report in nation.reports(regions=regions)
     ]
@@ -151,15 +154,17 @@ class Nation:
     def reports(self, *, regions: bool = False) -> list[Report]:
         """All together first, then each signal; with ``regions`` each region's signals as well."""
         sources = Counter(signal for _, _, signal in self._signals)
-        judged = any(not course.machine.learning for course in self._signals.values())
-        found = [Report(COUNTRY, self._country, self._fused.alarms(), judged)]
+        known = [course.machine.silent_since for course in self._signals.values() if not course.machine.learning]
+        ends = [since_s for since_s in known if since_s is not None]
+        silent_s = max(ends) if ends and len(ends) == len(known) else None  # it is blind once the last is silent
+        found = [Report(COUNTRY, self._country, self._fused.alarms(), bool(known), silent_s)]
         for (source, _, signal), course in self._signals.items():
-            name = f"{signal} ({source})" if sources[signal] > 1 else signal
-            found.append(Report(name, self._country, course.alarms(), not course.machine.learning))
+            found.append(course.report(f"{signal} ({source})" if sources[signal] > 1 else signal, self._country))
         if regions:
-            for (_, entity, signal), course in self._regions.items():
-                name = f"{signal}: {entity}"
-                found.append(Report(name, self._country, course.alarms(), not course.machine.learning))
+            found += [
+                course.report(f"{signal}: {entity}", self._country)
+                for (_, entity, signal), course in self._regions.items()
+            ]
         return found
 
     def _means(self, regional: Sequence[Point]) -> list[Point]:
@@ -237,6 +242,9 @@ class _Course:
         if self.raised is None:
             return tuple(self._past)
         return (*self._past, Alarm(self.raised.t_s, None, self._gravest, self._evidence()))
+
+    def report(self, name: str, country: str) -> Report:
+        return Report(name, country, self.alarms(), not self.machine.learning, self.machine.silent_since)
 
     def told(self) -> str:
         """This signal in one line of the country's evidence."""

@@ -38,7 +38,8 @@ TIMES: Final = (
     ("time_local_str", False),
 )
 ANSWERS_STEP_S: Final = 24 * HOUR_S
-"""Single answers are counted by day: the addresses are asked a few times a day each."""
+"""Single answers are counted by day: the addresses are asked a few times a day each. The first day and the last are
+left out: nobody knows from which hour on and until when rows were written down."""
 
 OFFSETS_H: Final = {
     "AFG": 4.5, "AGO": 1, "ARE": 4, "ARM": 4, "AZE": 4, "BDI": 2, "BEN": 1, "BFA": 0, "BGD": 6, "BHR": 3, "BLR": 3,
@@ -122,7 +123,9 @@ def _daily(points: Iterable[Point]) -> list[Point]:
         counts[point.entity, point.t_s // ANSWERS_STEP_S * ANSWERS_STEP_S] += point.value is not None
     if last is None:
         return []
+    cut = {min(day for _, day in counts), max(day for _, day in counts)}
     return stepped(
         Point(SOURCE, entity, last.signal, day, float(count), ANSWERS_STEP_S, last.fetched_at, last.sha256)
         for (entity, day), count in counts.items()
+        if day not in cut
     )

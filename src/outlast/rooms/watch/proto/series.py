@@ -129,10 +129,12 @@ def number_of(text: str) -> float | None:
 
 
 def checked(value: float | None) -> float | None:
-    """The value, None when no measurement can have it."""
-    if value is None or not math.isfinite(value) or value < 0:
+    """The value, None when no measurement can have it; JSON can name whole numbers beyond every float."""
+    try:
+        number = math.nan if value is None else float(value)
+    except OverflowError:
         return None
-    return float(value)
+    return number if 0 <= number < math.inf else None
 
 
 def time_of(text: str) -> int | None:

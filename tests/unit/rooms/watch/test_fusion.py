@@ -176,6 +176,8 @@ def test_hints_need_their_course_and_say_on_what_they_rest() -> None:
     drained = [80.0, 60.0, 40.0, 20.0, *[4.0] * 40]
     assert hint_of(country(series("ping-slash24", drained), series("bgp", [98.0] * 44))) == ""
     assert hint_of(country(series("ping-slash24", [3.0] * 4))) == ""  # too early to say
+    uneven = [*[30.0] * 10, *[38.0] * 40]  # a flat loss with a weekend in it comes back from nothing
+    assert hint_of(country(series("ping-slash24", uneven))) == ""
 
 
 def test_evidence_says_figures_and_what_is_missing() -> None:

@@ -245,6 +245,14 @@ def test_impossible_values_are_missing_and_doubled_and_unordered_rows_are_set_ri
     assert [value for _, value in values(points, "bgp")] == [2.0, None, 3.0, None, None, None, 4.0, 5.0, 5.0]
 
 
+def test_what_ioda_computes_out_of_a_signal_is_no_second_signal() -> None:
+    several = [ioda_series(datasource=name) for name in ("gtr", "gtr-norm", "gtr-sarima", "bgp")]
+    points = read(json.dumps({"data": [several]}))
+    assert {point.signal.split()[0] for point in points} == {"gtr", "bgp"}
+    with pytest.raises(SeriesError):
+        read(json.dumps({"data": [several[1:3]]}))
+
+
 def test_json_s_whole_numbers_beyond_every_float_are_missing() -> None:
     entity = '{"entityType":"country","entityCode":"BY","datasource":"bgp","from":1596240000,"step":300,"values":'
     points = read('{"data":[[' + entity + "[5," + "9" * 400 + ',-1,true,null,"6",1e308]}]]}')

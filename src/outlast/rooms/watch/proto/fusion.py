@@ -415,9 +415,7 @@ def hints(alarmed: Sequence[_Course], signals: Sequence[_Course], regions: Seque
         fall = f"{leading.signal} {_percent(worst, leading.kind)} within {_hours(fall_s)}"
         figures = [f"{fall}, then flat for {_hours(held_s)}", "the routes stayed up", *_spread(regions)]
         found.append(f"hint, no finding: like an ordered shutdown ({'; '.join(figures)})")
-    elif (
-        worst >= 1 - RETURNED and back_s >= RETURN_S and back_s >= held_s and leading.machine.loss < DEEP_SHARE * worst
-    ):
+    elif worst >= 1 - RETURNED and back_s >= RETURN_S and back_s >= held_s and leading.machine.loss <= RETURNED * worst:
         figures = [
             f"{leading.signal} lay at its worst for {_hours(held_s)} and has been coming back for {_hours(back_s)}"
         ]

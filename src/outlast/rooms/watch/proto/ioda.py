@@ -32,6 +32,8 @@ from outlast.rooms.watch.proto.series import (
 
 SOURCE: Final = "ioda"
 TIME_COLUMN: Final = "time (utc)"
+DERIVED: Final = frozenset(("gtr-norm", "gtr-sarima"))
+"""What IODA computes out of ``gtr``: no measurements of their own, and the same loss must not count twice."""
 
 
 class _Series(Struct):
@@ -73,6 +75,8 @@ def read_json(data: Any, origin: Origin) -> list[Point]:
             series = msgspec.convert(raw, _Series, strict=True)
         except msgspec.ValidationError as error:
             raise SeriesError(f"this is no series of IODA: {error}") from None
+        if series.datasource in DERIVED:
+            continue
         begin = in_range(series.from_)
         if begin is None or not 0 < series.step <= 31 * DAY_S or len(found) + len(series.values) > POINTS_MAX:
             raise SeriesError("a series of IODA has an impossible beginning, step or length")

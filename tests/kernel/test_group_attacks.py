@@ -19,12 +19,12 @@ from outlast.kernel.epoch import Inner, seal_entry
 from outlast.kernel.links import tcp
 from outlast.kernel.log import Head, next_entry
 from outlast.kernel.mail import MAIL_SPACE
-from outlast.kernel.membership import ADD, ADMIN, MEMBER_ACT, REMOVE, ActBody
+from outlast.kernel.membership import ADD, ADMIN, HERE, MEMBER_ACT, MEMBER_ACTS_MAX, REMOVE, ActBody
 from outlast.kernel.person import Person
 from outlast.kernel.wire import space_mac
 from tests.kernel.forger import Forger
 from tests.kernel.society import POST, Note, society, story
-from tests.kernel.test_groups import LIFE_MS, everybody_meets, group, members, say, texts, trio
+from tests.kernel.test_groups import LIFE_MS, everybody_meets, group, holds, members, say, texts, trio
 
 
 def act(author: Person, space: bytes, what: str, subject: bytes, role: str, *parents: bytes) -> bytes:
@@ -117,6 +117,35 @@ class TestActs:
             assert time.process_time() - began < 5
             await anna.remove_member(space, boris.identity)
             assert members(anna, space) == {"anna"}
+
+    @story
+    async def test_a_member_who_says_too_much_is_removed_like_others(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris, _ = await trio(nodes)
+            space = await group("members", anna, boris)
+            heads = boris.node.members(space).heads
+            await anna.node.ingest(
+                [
+                    entry_of(boris, space, "member", act(boris, space, HERE, b"", "", *heads), 10 + number)
+                    for number in range(MEMBER_ACTS_MAX)
+                ]
+            )
+            await anna.remove_member(space, boris.identity)
+            assert members(anna, space) == {"anna"}
+
+    @story
+    async def test_what_would_not_count_is_not_said_again_and_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris, _ = await trio(nodes)
+            space = await group("members", anna, boris)
+            monkeypatch.setattr("outlast.kernel.membership.MEMBER_ACTS_MAX", 0)
+            boris = await nodes.come_back("boris")
+            before = holds(boris, space)
+            await boris.groups.tend()
+            assert boris.device not in boris.node.members(space).devices
+            assert holds(boris, space) == before
 
 
 class TestKeys:

@@ -348,7 +348,8 @@ class Groups:
                 return
 
     async def _show_device(self, space: bytes, membership: Membership) -> Membership:
-        if membership.devices.get(self._person.device) == self._person.identity:
+        me = self._person.identity
+        if membership.devices.get(self._person.device) == me or me in membership.full:
             return membership
         await self._act(space, HERE)
         return self.membership(space)
@@ -425,7 +426,8 @@ class Groups:
 
     def _is_first_leader(self, membership: Membership) -> bool:
         """Whether it is for this person to renew the key, so that not all admins do at once."""
-        leaders = sorted((membership.roles[one] != OWNER, one) for one in membership.roles if membership.leads(one))
+        able = [one for one in membership.roles if membership.leads(one) and one not in membership.full]
+        leaders = sorted((membership.roles[one] != OWNER, one) for one in able)
         return bool(leaders) and leaders[0][1] == self._person.identity
 
     # ---- saying ----
@@ -435,7 +437,7 @@ class Groups:
         membership = self.membership(space)
         if not membership.leads(self._person.identity):
             raise UsageError("only the founder and the admins of a group may do this")
-        if membership.full:
+        if self._person.identity in membership.full:
             raise UsageError("this group has changed so often that no more changes count: found a new one")
         return membership
 
@@ -451,7 +453,7 @@ class Groups:
     ) -> None:
         """Say an act; one that begins an epoch keeps its ``secret`` here, and who is to know it is told by ``tend``."""
         group, membership = self.find(space, JOINED), self.membership(space)
-        while len(membership.heads) > PARENTS_MAX and act != HERE:
+        while len(membership.heads) > PARENTS_MAX and act != HERE and self._person.identity not in membership.full:
             await self._act(space, HERE)
             membership = self.membership(space)
         body = ActBody(
@@ -569,7 +571,7 @@ class Groups:
         found = self._kept(space, reading.acts)
         seen = reading.acts.keys() | {entry.id for entry in found}
         membership = reading.membership
-        leading = {founder}
+        leading = {founder, self._person.device}  # what is not found of its own this device would say again and again
         if membership is not None:
             leading |= {device for device, one in membership.devices.items() if membership.leads(one)}
         counts: Counter[bytes] = Counter()

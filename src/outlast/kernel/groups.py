@@ -374,11 +374,12 @@ class Groups:
         """Tell members among the contacts the secrets that they may lack, and who is new all there is to know."""
         space, me = group.space, self._person.identity
         secrets = self._readings[space].secrets
-        told: dict[bytes, set[bytes]] = {epoch: {me} for epoch in secrets}
-        for epoch, identity in self._person.query(
-            f"SELECT epoch, identity FROM {circular.TOLD} WHERE space = ?", (space,)
+        knowing: dict[bytes, set[bytes]] = {}
+        for of, identity in self._person.query(
+            f"SELECT commitment, identity FROM {circular.TOLD} WHERE space = ?", (space,)
         ):
-            told.setdefault(bytes(epoch), {me}).add(bytes(identity))
+            knowing.setdefault(bytes(of), set()).add(bytes(identity))
+        told = {epoch: {me} | knowing.get(commitment(secret), set()) for epoch, secret in secrets.items()}
         welcomed: list[bytes] = []
         lacking: dict[tuple[bytes, ...], list[bytes]] = {}
         for identity in sorted(membership.roles.keys() & self._reachable() - {me}):
@@ -409,11 +410,7 @@ class Groups:
                 told=sorted(set.intersection(*(told[epoch] for epoch in epochs))),
             )
             letters += self._letters(people, bodies)
-            rows += [
-                Put(circular.TOLD, {"space": space, "epoch": epoch, "identity": identity})
-                for epoch in epochs
-                for identity in people
-            ]
+            rows += [circular.told_row(space, secrets[epoch], identity) for epoch in epochs for identity in people]
         if letters:
             await self._person.outbox.keep([], rows, letters)
 

@@ -193,6 +193,17 @@ def test_strangers_fill_a_vault_only_so_far(vault: Vault) -> None:
     assert count(vault, WAITING) == WAITING_MAX
 
 
+def test_one_secret_told_again_and_again_fills_a_vault_only_so_far(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outlast.kernel.circular.TOLD_KEPT_MAX", 100)
+    space = genesis().id
+    for turn in range(4):
+        told = [secret("member", turn * 40 + n) for n in range(40)]
+        read(vault, *circulars(space, secrets=[(space, secret("first", 0))], told=told))
+    assert (count(vault, SECRET), count(vault, TOLD)) == (1, 100)
+
+
 def test_a_wrong_secret_stands_beside_the_right_one_and_does_not_replace_it(vault: Vault) -> None:
     space = genesis().id
     read(vault, *invitation(), *circulars(space, secrets=[(space, secret("wrong"))]))

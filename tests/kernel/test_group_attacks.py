@@ -117,6 +117,7 @@ class TestActs:
             assert time.process_time() - began < 5
             await anna.remove_member(space, boris.identity)
             assert members(anna, space) == {"anna"}
+            assert anna.query("SELECT count(*) FROM local_group_act")[0][0] < 30
 
     @story
     async def test_a_member_who_says_too_much_is_removed_like_others(self, tmp_path: Path) -> None:
@@ -162,6 +163,20 @@ class TestKeys:
             await anna.remove_member(space, clara.identity)
             (renewed,) = anna.node.members(space).epochs
             await by_mail(clara, boris, brings(space, secrets=((renewed, os.urandom(32)),)))
+            await everybody_meets(anna, boris)
+            assert boris.groups.access[space] == anna.groups.access[space]
+
+    @story
+    async def test_any_number_of_wrong_secrets_leaves_room_for_the_right_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("outlast.kernel.circular.SECRETS_MAX", 40)
+        async with society(tmp_path) as nodes:
+            anna, boris, clara = await trio(nodes)
+            space = await group("sealed", anna, boris, clara)
+            await anna.remove_member(space, clara.identity)
+            wrong = tuple((os.urandom(32), os.urandom(32)) for _ in range(60))
+            await by_mail(clara, boris, brings(space, secrets=wrong))
             await everybody_meets(anna, boris)
             assert boris.groups.access[space] == anna.groups.access[space]
 

@@ -60,8 +60,6 @@ CLOCK_MAX: Final = 2**53
 """No clock that a member claims raises that of others beyond this: order then follows the times."""
 READ_MAX: Final = 4 * ACTS_MAX
 """Entries that never expire of which it is looked whether they are acts: of one device, and of all who do not lead."""
-ACTS_KEPT_MAX: Final = 2 * ACTS_MAX
-"""Acts and revocations of a space that are kept in the vault."""
 DRAIN: Final = 500
 """Entries that came by mail and are let in at a time."""
 
@@ -234,10 +232,7 @@ class Groups:
             await self._set_state(space, LEFT, changes)
             self._readings.pop(space, None)
             self.refresh()
-            others = [one for one in self._node.people.values() if one is not self._person]
-            everybody_is_here = len(self._node.people) == len(self._node.home.people())
-            if everybody_is_here and not any(g.space == space for one in others for g in one.groups.held(JOINED)):
-                await self._node.unfollow(space)
+            await self._let_go(space)
 
     async def add(self, space: bytes, identity: bytes, role: str = MEMBER) -> None:
         """Add a contact, or tell a member everything once more; ``role`` is "member" or "admin".
@@ -296,8 +291,10 @@ class Groups:
             await self._node.wait(revision)
 
     async def tend(self) -> None:
-        """Do for every joined space what is due."""
+        """Do for every joined space what is due, and let go of those that were left."""
         async with self._tending:
+            for group in self.held(LEFT):
+                await self._let_go(group.space)
             for group in self.held(JOINED):
                 if group.space not in self._node.spaces():
                     await self._node.follow(group.space, group.type)
@@ -314,7 +311,7 @@ class Groups:
                         await self._act(group.space, RENEW, secret=os.urandom(32))
                         membership = self.membership(group.space)
                     await self._spread(group, membership)
-                await self._keep_acts(group.space)
+                await self._keep_what_counts(group.space, membership)
         self.refresh()
 
     def refresh(self) -> None:
@@ -329,6 +326,16 @@ class Groups:
         if access != self.access:
             self.access = access
             self._node.neighbours.refresh()
+
+    async def _let_go(self, space: bytes) -> None:
+        """Remove what the node holds of a space that this person has left, unless somebody else here may belong to it.
+
+        ``leave`` may have ended before it came to that, or somebody was locked.
+        """
+        everybody_is_here = len(self._node.people) == len(self._node.home.people())
+        joined = any(group.space == space for one in self._node.people.values() for group in one.groups.held(JOINED))
+        if space in self._node.spaces() and everybody_is_here and not joined:
+            await self._node.unfollow(space)
 
     async def _let_in(self, space: bytes) -> None:
         """Take what came by mail through the node's one door, the genesis first."""
@@ -399,8 +406,7 @@ class Groups:
         letters: list[Outgoing] = []
         rows: list[RowChange] = []
         kept = {entry.id: entry for entry in self._kept(space, ())}
-        acts = [id for id, act in self._readings[space].acts.items() if act is not None and id not in kept]
-        everything = [*kept.values(), *self._node.open_store.load(acts)]
+        everything = [*kept.values(), *self._node.open_store.load(membership.acts - kept.keys())]
         for epochs, people in [*lacking.items(), *([(tuple(sorted(secrets)), welcomed)] if welcomed else [])]:
             bodies = circular.circulars(
                 space,
@@ -549,13 +555,26 @@ class Groups:
         heads = [(device, self._node.open_store.head(space, device)) for device in devices[:LAST_MAX]]
         return tuple((device, head[0]) for device, head in heads if head is not None)
 
-    async def _keep_acts(self, space: bytes) -> None:
-        """Keep in the vault what membership rests on: a store may let go of it, and a restored node has none."""
+    async def _keep_what_counts(self, space: bytes, membership: Membership) -> None:
+        """Keep in the vault what membership rests on: a store may let go of it, and a restored node has none.
+
+        Of secrets so many that soon no more would be taken in, only those stay that were shown to be right.
+        """
         kept = {bytes(row[0]) for row in self._person.query(f"SELECT id FROM {circular.ACT} WHERE space = ?", (space,))}
-        acts = self._readings[space].acts
-        fresh = [id for id, act in acts.items() if act is not None and id not in kept][: ACTS_KEPT_MAX - len(kept)]
-        entries = self._node.open_store.load(fresh) if len(kept) < ACTS_KEPT_MAX else []
-        await self._write([Put(circular.ACT, {"id": e.id, "space": space, "packed": pack(e)}) for e in entries])
+        fresh = self._node.open_store.load(membership.acts - kept)
+        changes: list[RowChange] = [
+            *(Put(circular.ACT, {"id": e.id, "space": space, "packed": pack(e)}) for e in fresh),
+            *(Delete(circular.ACT, {"id": id}) for id in kept - membership.acts),
+        ]
+        rows = self._person.query(f"SELECT epoch, secret FROM {circular.SECRET} WHERE space = ?", (space,))
+        if len(rows) > circular.SECRETS_MAX // 2:
+            right = self._readings[space].secrets
+            changes += [
+                Delete(circular.SECRET, {"space": space, "epoch": epoch, "secret": secret})
+                for epoch, secret in rows
+                if right.get(epoch) != secret
+            ]
+        await self._write(changes)
 
     # ---- rows ----
 

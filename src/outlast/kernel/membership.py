@@ -160,6 +160,8 @@ class Membership:
     """Identities that have said so many acts that no more of theirs count."""
     ended: Mapping[bytes, Revocation]
     """Devices that their identities have ended."""
+    acts: frozenset[bytes]
+    """The ids of all acts and revocations that it rests on, at most four times ACTS_MAX."""
     _ended: Ended = field(repr=False)
     _limits: Mapping[bytes, int] = field(repr=False)
     _adders: Mapping[bytes, Sequence[tuple[bytes, frozenset[bytes]]]] = field(repr=False)
@@ -442,6 +444,9 @@ class _Graph:
             stale=stale,
             full=full,
             ended={device: found[0][1] for (_, device), found in ended.items()},
+            acts=frozenset(
+                {act.id for act in acts[1:]} | {id for by in ended.keys() | heard for id, _ in self.ended[by]}
+            ),
             _ended=ended,
             _limits=limits,
             _adders=adders,

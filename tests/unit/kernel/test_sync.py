@@ -956,6 +956,17 @@ def test_what_was_taken_twice_is_a_strangers_both_times() -> None:
         assert ingest.offered == {entry.id}
 
 
+def test_a_payload_that_comes_apart_is_a_strangers_like_its_header() -> None:
+    a, _, meeting, space = live()
+    new = untold(a, space, LONG)
+    meeting.feed(0, pool_of(new))
+    ingests: list[Ingest] = []
+    while meeting.turn():
+        ingests += [one for one in meeting._ingests[1] if isinstance(one, Ingest) and one not in ingests]
+    assert [[one.payload is not None for one in ingest.entries] for ingest in ingests] == [[False], [True]]
+    assert all(ingest.offered == {new.id} for ingest in ingests)
+
+
 def test_strangers_news_is_offered_and_not_pushed_except_to_strangers() -> None:
     for stranger, kinds in ((False, [Type.OFFER]), (True, [Type.ENTRIES])):
         session, entry = settled(stranger=stranger)

@@ -14,6 +14,7 @@ from outlast.kernel.space import space_of
 from outlast.kernel.steps import Fate, Ingest, Limits, WeighOffer
 from outlast.kernel.wire import (
     ENTRIES_MAX_BYTES,
+    POOL_OFFERS_MAX,
     WANT_IDS_MAX,
     Credit,
     IdList,
@@ -28,8 +29,6 @@ from outlast.kernel.wire import (
 PAYLOADS_ASKED_MAX: Final = 64
 PAYLOADS_NEEDED_MAX: Final = 16_384
 """Payloads that wait to be asked for; those beyond are found missing by the next session."""
-POOL_OFFERS_MAX: Final = 16_384
-"""Ids that a peer may offer so in one session."""
 TOLD_MAX: Final = 262_144
 """Ids that one pass over a bucket may turn up before it is begun anew with what has arrived."""
 

@@ -7,11 +7,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
 
-from outlast.kernel.chunks import (
-    Chunk,
-    Loaded,
-    Wanted,
-)
+from outlast.kernel.chunks import Chunk, Loaded, Wanted
 from outlast.kernel.entry import Entry
 from outlast.kernel.forward import ALL_PRIORITIES, Carriage, Offer
 from outlast.kernel.setrec import SetView

@@ -98,6 +98,7 @@ from outlast.kernel.wire import (
     RECON_MAX_BYTES,
     SPACES_MAX,
     SPACES_STEP,
+    URGENT_MAX,
     VERSIONS,
     WANT_IDS_MAX,
     BucketName,
@@ -124,8 +125,6 @@ from outlast.kernel.wire import (
 
 RECON_OPEN_MAX: Final = 4
 """Buckets under reconciliation at a time."""
-URGENT_MAX: Final = 65_536
-"""Ids of alarms and keys that a peer may list in one session."""
 _ROUNDS_MIN: Final = 64
 _NO_PROGRESS: Final = frozenset((Type.CREDIT, Type.HOLDS, Type.WHOLE))
 """Messages that settle nothing of what a peer owes: it could send them for ever."""
@@ -560,12 +559,14 @@ class Session:
         """List what is urgent in spaces where the two sides differ."""
         if self._urgent is None or self._confirm is None:
             return
+        left = URGENT_MAX
         for space in self._urgent.keys() | self._confirm.keys():
             ours = self._urgent.get(space, frozenset())
             if self._confirm.get(space) == urgent_digest(self._key, space, ours):
                 continue
             self._unlike.add(space)
-            listed = sorted(ours)[:URGENT_MAX]
+            listed = sorted(ours)[:left]
+            left -= len(listed)
             for at in range(0, len(listed), WANT_IDS_MAX):
                 self._send(Type.URGENT, Urgent(self._ref_of[space], listed[at : at + WANT_IDS_MAX]))
 

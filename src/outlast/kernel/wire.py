@@ -11,11 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from outlast.errors import ProtocolError
-from outlast.kernel.chunks import (
-    ASKED_MAX,
-    PIECE_MAX_BYTES,
-    PLACES_MAX,
-)
+from outlast.kernel.chunks import ASKED_MAX, PIECE_MAX_BYTES, PLACES_MAX
 from outlast.kernel.entry import CHUNK_BYTES
 from outlast.kernel.forward import ALL_PRIORITIES
 
@@ -29,6 +25,10 @@ SPACES_MAX: Final = 4096
 BUCKETS_MAX: Final = 32_768
 WANT_IDS_MAX: Final = 1000
 """Ids in one WANT; twice as many may be unanswered."""
+POOL_OFFERS_MAX: Final = 16_384
+"""Ids in all OFFER messages of one session together."""
+URGENT_MAX: Final = 65_536
+"""Ids in all URGENT messages of one session together."""
 MESSAGE_MAX_BYTES: Final = 1024 * 1024
 SPACES_STEP: Final = 8
 MAC_BYTES: Final = 16

@@ -8,9 +8,11 @@ import os
 from hashlib import sha256
 from pathlib import Path
 
+import pytest
+
 from outlast.kernel import neighbours as shells
 from outlast.kernel.door import BATCH_MAX
-from outlast.kernel.entry import DAY_MS, Entry, Header, encode_header, entry_id, expiry_day, signing_input
+from outlast.kernel.entry import DAY_MS, Entry, Header, expiry_day, sign_entry
 from outlast.kernel.forward import Offer
 from outlast.kernel.identity import SigningKey
 from outlast.kernel.mail import MAIL_SPACE
@@ -31,8 +33,7 @@ def posts(space: bytes, now_ms: int, count: int) -> list[Entry]:
             ts_ms=now_ms + number, expires_day=expiry_day(now_ms, 20 * DAY_MS), priority=POST.priority,
             payload_hash=sha256(payload).digest(), payload_size=len(payload), tags=(), stamp_nonce=0,
         )  # fmt: skip
-        data = encode_header(header)
-        made.append(Entry(header, data, key.sign(signing_input(data)), entry_id(data), payload))
+        made.append(sign_entry(header, key, payload))
     return made
 
 
@@ -126,6 +127,25 @@ async def test_a_session_that_falls_too_far_behind_with_the_news_begins_anew_and
         await anna.node.ingest(many)
         await until(lambda: held(boris, space) == len(many) + 1, boris)
         assert live.over.is_set()
+
+
+@story
+async def test_what_strangers_brought_while_a_session_fell_behind_is_offered_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with society(tmp_path) as nodes:
+        anna, boris = [await nodes.join(name) for name in ("anna", "boris")]
+        space = await anna.node.new_space(anna, "News")
+        await boris.node.follow(space)
+        await anna.node.peer_add(boris.node.transport_id, "127.0.0.1", 9)
+        await connect(boris, await anna.node.listen("127.0.0.1", 0), anna)
+        await until(lambda: held(boris, space) == 1, boris)
+        (live,) = anna.node.neighbours._live
+        monkeypatch.setattr(shells, "NEWS_MAX", 20)
+        many = posts(space, anna.node.now_ms(), 30)
+        await anna.node.ingest(many, os.urandom(32))
+        assert live.behind
+        await until(lambda: held(boris, space) == len(many) + 1, boris)
 
 
 @story

@@ -488,7 +488,7 @@ class Neighbours:
                     reason = await self._carry_out(command, channel, live, ingests, chunks)
                     if reason is not None:
                         break
-                if session.pool_settled and not session.stranger and live.events.empty():
+                if session.pool_settled and not session.stranger and not live.behind and live.events.empty():
                     live.told = node.cursor
                 if session.has_more:
                     live.put(steps.TakenByLink())

@@ -432,7 +432,7 @@ class TestCosts:
             now = nodes.clock()
             other = forger.write(forger.letter(note("next"), now), await anna.link(), now)
             await anna.node.ingest([other])
-            await anna.read_mail()
+            await anna.inbox.read()
             before = Counter(tried)[tag]
             assert "next" in notes(anna), "the mail of others did not wait"
             assert before <= inbox.FAILURES_MAX + inbox.TRIES_MAX + 5 * inbox.LATER_SLICE
@@ -475,7 +475,7 @@ class TestCosts:
             forger = Forger()
             odd = forger.introduce(forger.letter(note("odd"), away()), await anna.link(), away())
             await anna.node.ingest([*garbage(real, 100), real, odd])
-            await anna.read_mail()  # what is cheap was looked at, and the cursor stands behind it all
+            await anna.inbox.read()  # what is cheap was looked at, and the cursor stands behind it all
             anna = await nodes.come_back("anna")
             await settle(anna)
             assert notes(anna) == ["held back", "odd"]

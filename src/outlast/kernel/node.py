@@ -102,6 +102,8 @@ class Node:
         self.people: dict[str, Person] = {}
         self.files_auto_bytes = FILES_AUTO_BYTES
         """Content in chunks up to this size is fetched without anybody asking for it."""
+        self.fixed_discovery: Discovery | None = None
+        """Whom this node is to look for, whatever is chosen here, as who runs it has said."""
         self.revision = 0
         self.metrics = Metrics()
         self.loop = asyncio.get_running_loop()
@@ -860,11 +862,15 @@ class Node:
     @property
     def discovery(self) -> Discovery:
         """Whom this node is to look for in the local network while it runs: nobody, until somebody here has said so."""
+        if self.fixed_discovery is not None:
+            return self.fixed_discovery
         chosen = (self.open_store.meta("discovery") or b"").decode()
         return Discovery(chosen) if chosen in Discovery.__members__.values() else Discovery.OFF
 
     async def set_discovery(self, mode: Discovery) -> None:
-        """Look for these in the local network, now and at every later start."""
+        """Look for these in the local network, now and at every later start; UsageError where that is fixed."""
+        if self.fixed_discovery not in (None, mode):
+            raise UsageError("whom this node looks for is said in its config.toml: change `discovery` there")
         await self.write(lambda: self.open_store.set_meta("discovery", mode.encode()))
         self.touch()
 

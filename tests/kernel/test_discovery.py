@@ -125,6 +125,21 @@ async def test_a_new_neighbour_is_announced_to_without_a_restart(tmp_path: Path)
         await hears(boris, "now you know me")
 
 
+@story
+async def test_a_neighbour_whose_key_is_none_does_not_make_a_node_announce_itself_again_and_again(
+    tmp_path: Path,
+) -> None:
+    async with society(tmp_path) as nodes:
+        anna = await nodes.join("anna")
+        await anna.node.peer_add(bytes(32), "127.0.0.1", NOWHERE)
+        await look(anna)
+        lookout = anna.node.lookout
+        await until(lambda: bool(lookout._own), anna)
+        for _ in range(5):
+            await lookout._match()
+        assert len(lookout._own) == 1
+
+
 @pytest.mark.parametrize("both", [True, False])
 def test_strangers_meet_only_where_both_sides_allow_it(tmp_path: Path, both: bool) -> None:
     @story

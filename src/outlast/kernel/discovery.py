@@ -27,8 +27,6 @@ LOOK_S: Final = 30.0
 """How often it is seen whether this machine is in other networks by now."""
 HEARD_MAX: Final = 1000
 """Announcements that are looked at between two looks; a flood of more costs nothing and hides what comes in it."""
-
-
 CALLS_MAX: Final = 16
 """Strangers that are called between two looks: nobody can make this node knock at every door of a network."""
 
@@ -54,6 +52,8 @@ class Lookout:
         self._task: asyncio.Task[None] | None = None
         self._segments: dict[IPv4Interface, lan.Segment] = {}
         self._keys: dict[bytes, bytes] = {}
+        self._neighbours: set[bytes] = set()
+        """Whom ``_keys`` are for, and those that can share none."""
         self._own: set[str] = set()
         """All names that this node had since it looks."""
         self._heard_left = HEARD_MAX
@@ -103,8 +103,9 @@ class Lookout:
         """Be announced, by this node's present neighbours, in the networks that there are now."""
         neighbours = {peer.node for peer in self._node.open_store.peers()}
         networks = set(self._networks())
-        if neighbours != self._keys.keys():
+        if neighbours != self._neighbours:
             await self._close()
+            self._neighbours = neighbours
             self._keys = beacon.pair_keys(self._node.transport, sorted(neighbours, key=lambda _: os.urandom(8)))
         for network in self._segments.keys() - networks:
             await self._segments.pop(network).close()

@@ -16,7 +16,7 @@ from outlast.errors import UsageError
 from outlast.kernel import bundle as bundles
 from outlast.kernel import mail
 from outlast.kernel.admit import Admitted, Held, Known, Refused
-from outlast.kernel.chunks import places
+from outlast.kernel.chunks import is_chunked, places
 from outlast.kernel.database import Transaction
 from outlast.kernel.entry import Entry
 from outlast.kernel.identity import Device, read_certificate
@@ -109,26 +109,28 @@ async def write_bundle(
     size = out.write(writer.start())
     count, cursor = 0, base
     written: list[bytes] = []
-    skipped = held.copy()
+    chunked: list[bytes] = []
     while cursor < upto and (changes := store.changes(cursor, 500)):
         cursor = changes[-1].cursor
         for event, entry in ((change.event, change.entry) for change in changes):
             wanted = space_of(entry) == (mail.MAIL_SPACE if space is None else space)
             whole = entry.payload is not None and event in (Event.ADMITTED, Event.PAYLOAD_ARRIVED)
-            if wanted and whole and entry.id not in skipped and not 0 < entry.header.expires_day < over:
+            if wanted and whole and entry.id not in held and not 0 < entry.header.expires_day < over:
                 size += out.write(writer.add(entry))
                 written.append(entry.id)
-                skipped.add(entry.id)  # its payload may have come later, and its content later still
+                if space is not None and is_chunked(entry.header):
+                    chunked.append(entry.id)
+                held.add(entry.id)  # its payload may have come later, and its content later still
                 count += 1
         person.node.leaves(written[-len(changes) :])
         progress(min(cursor, upto) - base, upto - base)
         await asyncio.sleep(0)
-    for id in written if space is not None else ():
+    for id in chunked:
         for place in places(store.holding(id)):
             data = store.chunk(id, place).data
             if data is not None:
                 size += out.write(writer.add_content(bundles.Content(id, place, data)))
-        await asyncio.sleep(0)
+            await asyncio.sleep(0)
     for piece in writer.finish():
         size += out.write(piece)
     person.node.metrics.link_bytes_out[LINK] += size

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import zeroconf.asyncio
 from zeroconf import DNSAddress, DNSOutgoing, DNSPointer, DNSService, DNSText, const
 
 from outlast.kernel import discovery, neighbours
@@ -138,6 +139,27 @@ async def test_a_neighbour_whose_key_is_none_does_not_make_a_node_announce_itsel
         for _ in range(5):
             await lookout._match()
         assert len(lookout._own) == 1
+
+
+@story
+async def test_a_network_that_was_gone_when_a_node_was_announced_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with society(tmp_path) as nodes:
+        anna = await nodes.join("anna")
+        with monkeypatch.context() as gone:
+            gone.setattr(zeroconf.asyncio.AsyncZeroconf, "async_register_service", refuse)
+            await look(anna)
+            lookout = anna.node.lookout
+            await lookout._match()
+            assert not lookout._segments
+        await lookout._match()
+        (segment,) = lookout._segments.values()
+        assert lookout._own == {segment.name}
+
+
+async def refuse(*_: object, **__: object) -> None:
+    raise zeroconf.NotRunningException
 
 
 @pytest.mark.parametrize("both", [True, False])

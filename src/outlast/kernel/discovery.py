@@ -112,17 +112,24 @@ class Lookout:
         for network in networks - self._segments.keys():
             with contextlib.suppress(LinkError):  # it is tried again with the next look
                 segment = self._segments[network] = await lan.Segment.open(network, self._heard)
-                if self._port:
-                    strangers = self.mode is Discovery.STRANGERS
-                    said = beacon.announce(
-                        self._node.transport_id,
-                        self._keys.values(),
-                        (network.ip, self._port),
-                        os.urandom,
-                        strangers=strangers,
-                    )
-                    await segment.announce(self._port, beacon.to_fields(said))
-                    self._own.add(segment.name)
+                try:
+                    await self._announce(segment)
+                except LinkError:
+                    await self._segments.pop(network).close()
+                    raise
+
+    async def _announce(self, segment: lan.Segment) -> None:
+        if not self._port:
+            return
+        said = beacon.announce(
+            self._node.transport_id,
+            self._keys.values(),
+            (segment.network.ip, self._port),
+            os.urandom,
+            strangers=self.mode is Discovery.STRANGERS,
+        )
+        await segment.announce(self._port, beacon.to_fields(said))
+        self._own.add(segment.name)
 
     async def _close(self) -> None:
         for network in list(self._segments):

@@ -23,6 +23,8 @@ from outlast.kernel.space import open_genesis, read_genesis, space_of
 
 INVITED_MAX: Final = 32
 """Invitations that wait for an answer; more are not noted."""
+INVITED_BY_ONE_MAX: Final = 8
+"""Those of them that one sender takes: nobody shuts out everybody else's."""
 WAITING_MAX: Final = 500
 """Entries of a space that wait until it is joined, and of all those together that nobody has invited to yet."""
 ARRIVED_MAX: Final = 20_000
@@ -130,8 +132,9 @@ def receive(letter: Letter, rows: Rows) -> RowChanges:
     state = held[0][0] if held else None
     changes: list[RowChange] = []
     if said.genesis and state in (None, LEFT):
-        invited = rows.query(f"SELECT count(*) FROM {HELD} WHERE state = ?", (INVITED,))[0][0]
-        invitation = _invitation(letter, said) if invited < INVITED_MAX else None
+        senders = [bytes(row[0]) for row in rows.query(f"SELECT sender FROM {HELD} WHERE state = ?", (INVITED,))]
+        is_full = len(senders) >= INVITED_MAX or senders.count(letter.sender) >= INVITED_BY_ONE_MAX
+        invitation = None if is_full else _invitation(letter, said)
         if invitation is not None:
             state = INVITED
             changes.append(invitation)

@@ -52,6 +52,7 @@ SHELL = {
     "door",
     "endings",
     "groups",
+    "heap",
     "discovery",
     "eviction",
     "home",

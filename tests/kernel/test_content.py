@@ -12,7 +12,7 @@ from random import Random
 
 import pytest
 
-from outlast.errors import NotFoundError, StorageError, UsageError
+from outlast.errors import NotFoundError, UsageError
 from outlast.kernel.bundle import BundleWriter, Content
 from outlast.kernel.chunks import Cut
 from outlast.kernel.door import DAY_SHARE_BYTES
@@ -310,13 +310,17 @@ async def test_the_room_of_a_file_that_went_is_used_again_and_that_of_the_last_g
 @story
 async def test_a_chunk_that_the_disk_damaged_is_said_and_never_handed_on(tmp_path: Path) -> None:
     async with society(tmp_path) as nodes:
-        anna = await nodes.join("anna")
-        space = await anna.node.new_space(anna, "news")
+        anna, boris, space = await two(nodes)
+        other = await put(anna, space, some_bytes(5 * CHUNK_BYTES, 7))
         entry = await put(anna, space, some_bytes(5 * CHUNK_BYTES))
         assert await anna.node.write(anna.node.open_store.is_sound)
         with (nodes.home("anna").path / "store.chunks").open("r+b") as heap:
-            heap.seek(3 * CHUNK_BYTES)
+            heap.seek(8 * CHUNK_BYTES)
             heap.write(b"damage")
-        with pytest.raises(StorageError, match="damaged"):
+        with pytest.raises(NotFoundError, match="damaged"):
             read(anna.node, entry)
         assert not await anna.node.write(anna.node.open_store.is_sound)
+        await link(boris, anna)
+        await until(lambda: is_whole(boris, other), boris)  # what came last comes first
+        assert boris.node.content(entry.id) == (4 * CHUNK_BYTES, 5 * CHUNK_BYTES)
+        assert [peer.connected for peer in boris.node.peers()] == [True]

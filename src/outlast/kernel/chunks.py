@@ -174,6 +174,7 @@ class Loaded(NamedTuple):
     space: bytes | None
     """The space of its entry; None when the entry is not here."""
     data: bytes | None
+    """None when it is not here, or damaged on this disk."""
 
 
 class Holds(NamedTuple):

@@ -580,8 +580,11 @@ class Neighbours:
                 live.put(steps.WantedLoaded(await node.next_content(spaces, passed)))
             case steps.LoadChunks(places):
                 loaded = [store.chunk(id, place) for id, place in places]
-                lacking = {one.id for one in loaded if one.data is None}
-                live.put(steps.ChunksLoaded(loaded, {id: store.holding(id) for id in lacking}))
+                lacking = {one.id: store.holding(one.id) for one in loaded if one.data is None}
+                for one in loaded:
+                    if one.data is None:  # what is damaged counts as held in the store
+                        lacking[one.id] &= ~(1 << one.place)
+                live.put(steps.ChunksLoaded(loaded, lacking))
             case steps.IngestChunk(chunk):
                 chunks.put_nowait(chunk)
             case steps.Copied(ids):

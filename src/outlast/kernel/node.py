@@ -656,7 +656,9 @@ class Node:
         for place in range(len(manifest)):
             data = store.chunk(entry, place).data
             if data is None:
-                raise NotFoundError("this was dropped meanwhile: fetch it again")
+                raise NotFoundError(
+                    "a part of this is damaged on this disk, or was dropped: drop it and fetch it again"
+                )
             yield data
 
     def content(self, entry: bytes) -> Progress:

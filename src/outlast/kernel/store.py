@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
 import msgspec
 
-from outlast.errors import StorageError
 from outlast.kernel.chunks import Chunk, Cut, Loaded, Manifest, Wanted, is_chunked
 from outlast.kernel.database import Database, Transaction, check_room_name
 from outlast.kernel.entry import CHUNK_BYTES, PAYLOAD_MAX_BYTES, Entry, Header, pack_header, unpack
@@ -908,11 +907,9 @@ class Store:
         ):
             space, number, hash = rows[0]
             data = self._heap.get(number, hash) if number is not None else None
-            if data is not None or number is None:
+            if data is not None or number is None or rows == missed:
                 return Loaded(id, place, space, data)
-            if rows == missed:
-                raise StorageError("a part of a file is damaged on this disk: drop the file and fetch it again")
-            missed = rows  # or its slot was given to another one meanwhile
+            missed = rows  # damaged, or its slot was given to another one meanwhile
         return Loaded(id, place, None, None)
 
     def has_loose_chunks(self) -> bool:

@@ -26,6 +26,9 @@ from outlast.kernel.space import space_of
 if TYPE_CHECKING:
     from outlast.kernel.person import Person
 
+READ_BYTES: Final = 1 << 20
+CONTENTS_TOGETHER: Final = 64
+"""Chunks of contents that are made durable in one transaction when a bundle is read."""
 LINK: Final = "bundle"
 """The kind of link that a bundle counts as."""
 HELD_BY_MAX: Final = 200_000
@@ -189,7 +192,7 @@ async def read_bundle(person: Person, source: BinaryIO, *, progress: Progress = 
                 reasons.add(verdict.rule.line)
         theirs.extend((e.id, e.header.expires_day) for e in held[: HELD_BY_MAX - len(theirs)])
 
-    while data := await asyncio.to_thread(source.read, bundles.CHUNK_BYTES):
+    while data := await asyncio.to_thread(source.read, READ_BYTES):
         size += len(data)
         for item in reader.feed(data):
             if isinstance(item, Entry):
@@ -201,7 +204,7 @@ async def read_bundle(person: Person, source: BinaryIO, *, progress: Progress = 
                 writer = read_certificate(item.certificate)
         if len(entries) >= 500:
             await take()
-        if len(contents) >= 16:
+        if len(contents) >= CONTENTS_TOGETHER:
             await take_contents()
         progress(size, None)
     summary = reader.finish()

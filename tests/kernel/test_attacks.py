@@ -321,16 +321,16 @@ class TestLetters:
 
     @story
     async def test_a_letter_that_no_room_here_knows_is_kept_for_the_room_and_not_said_to_be_received(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path
     ) -> None:
         async with society(tmp_path) as nodes:
             anna, boris = await friends(nodes)
-            monkeypatch.setattr("tests.kernel.society.TOY", msgspec_free_toy())
+            rooms, nodes.rooms = nodes.rooms, [msgspec_free_toy()]
             anna = await nodes.come_back("anna")
             letter = await write(boris, anna, "for a room that is not here")
             await meet(boris, anna)
             assert events(boris, letter) == ["kept"]
-            monkeypatch.undo()
+            nodes.rooms = rooms
             anna = await nodes.come_back("anna")
             await settle(anna)
             assert notes(anna) == ["for a room that is not here"]

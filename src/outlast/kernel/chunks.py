@@ -23,17 +23,16 @@ from outlast.kernel.entry import CHUNK_BYTES, CONTENT_MAX_BYTES, PAYLOAD_MAX_BYT
 
 PLACES_MAX: Final = CONTENT_MAX_BYTES // CHUNK_BYTES
 """Chunks of the largest content."""
-PIECE_MAX_BYTES: Final = 32 * 1024
-"""What a text that is in a hurry has to wait for at most."""
-ASKED_MAX: Final = 64
-"""Chunks that may be asked of one peer and not be durable yet: 4 MiB."""
+ASKED_MAX: Final = 128
+"""Chunks that may be asked of one peer and not be durable yet: 8 MiB, so that network and disk work at a time."""
 OPEN_MAX: Final = 4
 """Contents fetched from one peer at a time."""
 INTERESTS_MAX: Final = 4096
 """Contents of which a peer is told what more of them comes."""
 
 _ASK_STEP: Final = 8
-_READY_MAX: Final = 4
+_READY_MAX: Final = 16
+_LOAD_STEP: Final = 8
 _EVERYWHERE: Final = (1 << PLACES_MAX) - 1
 _HASH_BYTES: Final = 32
 
@@ -425,12 +424,14 @@ class Serving:
     def next_load(self) -> list[tuple[bytes, int]]:
         """What is to be loaded now."""
         found: list[tuple[bytes, int]] = []
-        while self._queues and not self._loading and len(self._ready) + len(found) < _READY_MAX:
+        if self._loading or len(self._ready) > _READY_MAX - _LOAD_STEP:
+            return found
+        while self._queues and len(self._ready) + len(found) < _READY_MAX:
             id, queue = self._queues.popitem(last=False)
             found.append((id, queue.popleft()))
             if queue:
                 self._queues[id] = queue
-        self._loading = self._loading or bool(found)
+        self._loading = bool(found)
         return found
 
     def loaded(self, chunks: Sequence[Loaded], holdings: Mapping[bytes, int]) -> list[Holds]:
@@ -462,7 +463,7 @@ class Serving:
 
     def piece(self, room_bytes: int) -> tuple[bytes, int, int, bytes] | None:
         """The next piece, as content, place, offset and bytes; None when none is ready, or it exceeds the room."""
-        if not self._ready or room_bytes < 2 * PIECE_MAX_BYTES:
+        if not self._ready or room_bytes < 2 * CHUNK_BYTES:
             return None
         id, place, data = self._ready[0]
         offset, self._offset = self._offset, self._offset + self._piece

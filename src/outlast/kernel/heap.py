@@ -81,7 +81,7 @@ class Heap:
         except OSError as error:
             complain(error, self._path)
         try:
-            plain = self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], hash)
+            plain = self._cipher.decrypt(sealed[:_NONCE_BYTES], memoryview(sealed)[_NONCE_BYTES:], hash)
         except (InvalidTag, ValueError):
             return None
         return plain[_LENGTH_BYTES : _LENGTH_BYTES + int.from_bytes(plain[:_LENGTH_BYTES], "big")]

@@ -348,7 +348,14 @@ class Node:
 
     async def write(self, act: Callable[[], T]) -> T:
         """Run ``act`` on the one writer thread and wait for it, also when the waiting task is cancelled."""
-        done = self.loop.run_in_executor(self._writer, act)
+        return await self._run_to_end(self._writer, act)
+
+    async def read(self, act: Callable[[], T]) -> T:
+        """Run ``act``, which only reads, on a thread beside the loop, and wait for it likewise."""
+        return await self._run_to_end(None, act)
+
+    async def _run_to_end(self, threads: ThreadPoolExecutor | None, act: Callable[[], T]) -> T:
+        done = self.loop.run_in_executor(threads, act)
         try:
             return await asyncio.shield(done)
         except asyncio.CancelledError:

@@ -8,7 +8,6 @@ from heapq import heappop, heappush
 from itertools import islice
 from typing import Final, TypeVar
 
-from outlast.kernel.chunks import PIECE_MAX_BYTES
 from outlast.kernel.entry import INLINE_MAX_BYTES, Entry, pack, pack_header
 from outlast.kernel.forward import Offer, Rank, rank
 from outlast.kernel.setrec import SetView
@@ -17,6 +16,7 @@ from outlast.kernel.steps import CREDIT_BYTES, Limits, LoadEntries
 from outlast.kernel.wire import (
     CREDIT_CAP,
     ENTRIES_MAX_BYTES,
+    PIECE_MAX_BYTES,
     POOL_OFFERS_MAX,
     WANT_IDS_MAX,
     IdList,

@@ -912,6 +912,10 @@ class Store:
             missed = rows  # damaged, or its slot was given to another one meanwhile
         return Loaded(id, place, None, None)
 
+    def chunks(self, places: Iterable[tuple[bytes, int]]) -> list[Loaded]:
+        """Chunks, by entry and place."""
+        return [self.chunk(id, place) for id, place in places]
+
     def has_loose_chunks(self) -> bool:
         """Whether ``free_chunks`` has something to remove."""
         return bool(self._database.query("SELECT 1 FROM chunk WHERE refs = 0 LIMIT 1"))

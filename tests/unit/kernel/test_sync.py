@@ -48,7 +48,7 @@ from outlast.kernel.steps import (
     UrgentLoaded,
     WeighOffer,
 )
-from outlast.kernel.sync import PIECE_MAX_BYTES, RECON_OPEN_MAX, Session
+from outlast.kernel.sync import RECON_OPEN_MAX, Session
 from outlast.kernel.wire import ENTRIES_MAX_BYTES, POOL_OFFERS_MAX, URGENT_MAX, Type, space_mac, urgent_digest
 from outlast.testing import FakeClock, Meeting, MemoryLink, Place, Town
 from outlast.testing.shelf import MemoryShelf
@@ -216,7 +216,7 @@ def test_payloads_above_1_kib_travel_after_their_headers_in_pieces_of_32_kib() -
     (sent,) = (entry for entry in entries_sent(meeting.log) if entry.id == note.id)
     assert sent.payload is None
     pieces = [fields(data) for _, data in meeting.log if data[0] == Type.PAYLOAD]
-    assert [(piece[0], piece[1]) for piece in pieces] == [(note.id, at) for at in range(0, 65_000, PIECE_MAX_BYTES)]
+    assert [(piece[0], piece[1]) for piece in pieces] == [(note.id, at) for at in range(0, 65_000, 32_768)]
     assert b.transport in a.copies[note.id]
 
 

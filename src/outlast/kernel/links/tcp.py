@@ -36,7 +36,7 @@ class TcpLink:
     """A TCP connection, as a ``Link``."""
 
     kind: Final = "tcp"
-    mtu: Final = 2 + 65_535  # one frame
+    mtu: Final = 1 << 20
     bits_per_s: Final = BITS_PER_S
     duplex: Final = Duplex.FULL
     cost: Final = Cost.FREE
@@ -51,7 +51,7 @@ class TcpLink:
             writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, UNSENT_MAX_BYTES)
 
     async def send(self, data: bytes) -> None:
-        """Take up to 64 KiB; waits while more than 8 MiB are still to be written."""
+        """Take up to 1 MiB; waits while more than 8 MiB are still to be written."""
         if self._writer.is_closing():
             raise LinkError(f"the link to {self.address} is closed")
         self._writer.write(data)

@@ -60,6 +60,7 @@ SHELL = {
     "neighbours",
     "node",
     "outbox",
+    "overlap",
     "people",
     "person",
     "room",

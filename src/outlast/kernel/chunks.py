@@ -124,7 +124,8 @@ class Splitter:
             raise UsageError(f"a file here has at most {self._max_bytes} bytes: this one is larger")
         self._rest += data
         whole = max(0, len(self._rest) - 1) // CHUNK_BYTES * CHUNK_BYTES
-        chunks = [_cut(bytes(self._rest[at : at + CHUNK_BYTES])) for at in range(0, whole, CHUNK_BYTES)]
+        with memoryview(self._rest) as rest:
+            chunks = [_cut(bytes(rest[at : at + CHUNK_BYTES])) for at in range(0, whole, CHUNK_BYTES)]
         del self._rest[:whole]
         self._hashes += b"".join(chunk.hash for chunk in chunks)
         return chunks

@@ -40,7 +40,7 @@ from outlast.kernel.admit import (
 )
 from outlast.kernel.backup import BackupBody
 from outlast.kernel.bundle import Content
-from outlast.kernel.chunks import Chunk, Manifest, Splitter, Wanted
+from outlast.kernel.chunks import Chunk, Cut, Manifest, Splitter, Wanted
 from outlast.kernel.circular import GROUPS
 from outlast.kernel.devices import is_named
 from outlast.kernel.discovery import Discovery, Lookout
@@ -58,6 +58,7 @@ from outlast.kernel.kinds import Kind, Kinds
 from outlast.kernel.membership import MEMBER_ACT, Membership
 from outlast.kernel.metrics import Metrics
 from outlast.kernel.neighbours import Neighbours, PeerState
+from outlast.kernel.overlap import Overlap
 from outlast.kernel.people import new_person, restore_person
 from outlast.kernel.person import Person
 from outlast.kernel.revocation import REVOKE
@@ -616,7 +617,7 @@ class Node:
     ) -> Entry:
         """Put a file, or bytes as they come, into a followed space, as an entry of a kind without a body.
 
-        A few chunks of it are in memory at a time. Entry and content are durable when this returns. Raises UsageError
+        Some MiB of it are in memory at a time. Entry and content are durable when this returns. Raises UsageError
         when it is larger than its kind allows, StorageError when the disk is full; then nothing is kept.
         """
         known, store = self._speakable(space, kind), self.open_store
@@ -626,14 +627,12 @@ class Node:
             raise UsageError(f"entries of kind {kind!r} are made of a body: use append")
         splitter, first, stage = Splitter(known.max_bytes), 0, None
         try:
-            async for data in _blocks(source):
-                chunks = await asyncio.to_thread(splitter.feed, data)
-                if not chunks:
-                    continue
-                if stage is None:
-                    stage = await self.write(partial(store.open_stage, space, self.today()))
-                await self.write(partial(store.stage_chunks, stage, first, chunks))
-                first += len(chunks)
+            async with Overlap() as staging:
+                async for chunks in _cuts(source, splitter):
+                    if stage is None:
+                        stage = await self.write(partial(store.open_stage, space, self.today()))
+                    await staging.begin(partial(self.write, partial(store.stage_chunks, stage, first, chunks)))
+                    first += len(chunks)
             last, manifest = splitter.finish()
             if manifest is None:
                 return await self._append(person, space, known, last.data, life_ms, local)
@@ -719,11 +718,15 @@ class Node:
         for entry in store.load({part.id for part in parts}):
             if (manifest := Manifest.of(entry)) is not None and space_of(entry) in store.spaces():
                 manifests[entry.id] = manifest
-        right = [
-            Chunk(part.id, part.place, manifest.hash_at(part.place), part.data)
-            for part in parts
-            if (manifest := manifests.get(part.id)) is not None and manifest.is_chunk(part.place, part.data)
-        ]
+
+        def verify() -> list[Chunk]:
+            return [
+                Chunk(part.id, part.place, manifest.hash_at(part.place), part.data)
+                for part in parts
+                if (manifest := manifests.get(part.id)) is not None and manifest.is_chunk(part.place, part.data)
+            ]
+
+        right = await asyncio.to_thread(verify)
         await self.keep_chunks(right, None)
         return len(right)
 
@@ -909,20 +912,27 @@ class Node:
         return shutil.disk_usage(self.home.path).free
 
 
-async def _blocks(source: Path | AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """What a source holds, in blocks of about 2 MiB: one transaction each."""
+async def _cuts(source: Path | AsyncIterable[bytes], splitter: Splitter) -> AsyncIterator[list[Cut]]:
+    """What is cut off a source, about 2 MiB at a time: one transaction each."""
     if isinstance(source, Path):
         with await asyncio.to_thread(source.open, "rb") as file:
-            while data := await asyncio.to_thread(file.read, BLOCK_BYTES):
-                yield data
+
+            def read() -> list[Cut] | None:
+                data = file.read(BLOCK_BYTES)
+                return splitter.feed(data) if data else None
+
+            while (chunks := await asyncio.to_thread(read)) is not None:
+                if chunks:
+                    yield chunks
         return
     block = bytearray()
     async for part in source:
         block += part
         if len(block) >= BLOCK_BYTES:
-            yield bytes(block)
+            yield await asyncio.to_thread(splitter.feed, bytes(block))
             block.clear()
-    yield bytes(block)
+    if chunks := await asyncio.to_thread(splitter.feed, bytes(block)):
+        yield chunks
 
 
 def _make_person(

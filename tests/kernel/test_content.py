@@ -284,6 +284,24 @@ async def test_chunks_count_as_what_the_neighbour_brought(tmp_path: Path) -> Non
 
 
 @story
+async def test_what_a_person_asked_for_comes_beyond_the_share_and_takes_nothing_of_it(
+    tmp_path: Path,
+) -> None:
+    async with society(tmp_path) as nodes:
+        anna, boris, space = await two(nodes)
+        boris.node.files_auto_bytes = 0
+        entry = await put(anna, space, some_bytes(3_000_000))
+        await link(boris, anna)
+        await until(lambda: boris.node.open_store.progress(entry.id) is not None, boris)
+        door, neighbour = boris.node.door, anna.node.transport_id
+        await door.charge(boris.node.open_store, neighbour, door.share_left(neighbour) - 1_000_000)
+        boris.node.neighbours.refresh()  # sessions learn what is left when they begin
+        await boris.node.fetch(entry.id)
+        await until(lambda: is_whole(boris, entry), boris)
+        assert door.share_left(neighbour) > 900_000
+
+
+@story
 async def test_the_room_of_a_file_that_went_is_used_again_and_that_of_the_last_goes_back_to_the_disk(
     tmp_path: Path,
 ) -> None:

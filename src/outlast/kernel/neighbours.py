@@ -269,10 +269,10 @@ class Neighbours:
         for live in self._live:
             live.hear_of_content(grown.holdings, grown.whole)
 
-    def more_wanted(self) -> None:
-        """Tell all sessions that there may be more content to fetch."""
+    def more_wanted(self, requested: bytes | None = None) -> None:
+        """Tell all sessions that there may be more content to fetch, and what a person asks for, by its entry."""
         for live in self._live:
-            live.put(steps.MoreWanted())
+            live.put(steps.MoreWanted(requested))
 
     def states(self) -> list[PeerState]:
         """All neighbours that were added, then those that connected by themselves."""

@@ -681,7 +681,7 @@ class Node:
         if not progress.is_whole:
             if await self.write(partial(store.want, entry)):
                 self.neighbours.refresh()  # sessions ask for payloads when they start
-            self.neighbours.more_wanted()
+            self.neighbours.more_wanted(entry)
         return progress
 
     async def drop_content(self, entry: bytes) -> None:
@@ -738,7 +738,7 @@ class Node:
         store = self.open_store
         grown = await self.write(lambda: store.put_chunks(chunks))
         if source is not None:
-            await self.door.charge(store, source, sum(len(chunk.data) for chunk in chunks))
+            await self.door.charge(store, source, sum(len(chunk.data) for chunk in chunks if not chunk.requested))
         await self._content_grown(store, grown)
 
     async def _content_grown(self, store: Store, grown: Grown) -> None:

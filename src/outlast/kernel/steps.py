@@ -167,6 +167,9 @@ class ContentGrew:
 class MoreWanted:
     """There may be more content to fetch, or some that was asked of another neighbour is free again."""
 
+    requested: bytes | None = None
+    """What a person here asks for, by its entry."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tick:

@@ -408,7 +408,8 @@ class Store:
             for place in range(len(manifest)):
                 first.setdefault(manifest.hash_at(place), place)
             missing = sum(1 << place for place in first.values() if not held >> place & 1)
-            return Wanted(id, manifest, missing), Grown([], {id: held}, [])
+            requested = t.query("SELECT wanted = 1 FROM file WHERE n = ?", (n,))[0][0]
+            return Wanted(id, manifest, missing, bool(requested)), Grown([], {id: held}, [])
 
         return self._write(act)
 

@@ -291,8 +291,8 @@ class Session:
                 self._fetching.durable(count)
             case ContentGrew(holdings, whole):
                 self._content_grew(holdings, whole)
-            case MoreWanted():
-                self._fetching.look_again()
+            case MoreWanted(requested):
+                self._fetching.look_again(requested)
             case Tick(now_ms):
                 self._tick(now_ms)
             case Stopping():

@@ -25,7 +25,7 @@ from outlast.kernel.chunks import (
     to_bytes,
 )
 from outlast.kernel.entry import CHUNK_BYTES, CONTENT_MAX_BYTES, PAYLOAD_MAX_BYTES, Entry, unpack_all
-from outlast.kernel.steps import BulkSent, Close, CutOff, Limits, MessageArrived
+from outlast.kernel.steps import BulkSent, Close, CutOff, Limits, MessageArrived, MoreWanted
 from outlast.kernel.wire import Type
 from outlast.testing import FakeClock, MemoryLink, Town
 
@@ -318,6 +318,19 @@ def test_chunks_are_charged_to_the_neighbours_share() -> None:
     meeting.run()
     assert 40 <= len(town.places[1].chunks[entry.id]) <= 50
     assert meeting.ended == [None, None]
+
+
+def test_content_that_waits_for_the_share_comes_when_a_person_asks_for_it() -> None:
+    content = some_bytes(100 * CHUNK_BYTES)
+    town, entry = town_with_file(content)
+    share = Limits(credit_bytes=64 * KIB, intake_bytes=64 * KIB + 50 * CHUNK_BYTES)
+    meeting = town.meeting(0, 1, limits=(Limits(), share))
+    meeting.run()
+    before = meeting.sessions[1]._receiving.budget
+    meeting.feed(1, MoreWanted(entry.id))
+    meeting.run()
+    assert town.places[1].content(entry.id) == content
+    assert meeting.sessions[1]._receiving.budget == before
 
 
 def test_a_link_that_carries_what_is_urgent_alone_carries_no_chunks() -> None:

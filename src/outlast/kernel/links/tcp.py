@@ -140,7 +140,7 @@ async def connect(
         raise ValueError("a link to a node that is known needs the own transport key")
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            reader, writer = await asyncio.open_connection(host, port)
+            reader, writer = await asyncio.open_connection(host, port, limit=_READ_BYTES)
     except TimeoutError:
         raise LinkError(f"{where} does not answer: check address and network") from None
     except socket.gaierror:
@@ -198,7 +198,7 @@ async def serve(
         task.add_done_callback(tasks.discard)
 
     try:
-        server = await asyncio.start_server(begin, host, port)
+        server = await asyncio.start_server(begin, host, port, limit=_READ_BYTES)
     except OSError as error:
         raise LinkError(f"cannot listen at {_where(host, port)}: {error.strerror or error}") from None
     return Listener(server, tasks)

@@ -28,12 +28,14 @@ from outlast.kernel.space import space_of
 if TYPE_CHECKING:
     from outlast.kernel.person import Person
 
-READ_BYTES: Final = 1 << 20
+READ_BYTES: Final = 1 << 18
+ITEMS_READ: Final = 64
+"""Entries and chunks that are read from a bundle at a time while those before are taken in."""
 ENTRIES_TOGETHER: Final = 500
 """Entries that go to the door together when a bundle is read."""
-CONTENTS_TOGETHER: Final = 64
+CONTENTS_TOGETHER: Final = 128
 """Chunks of contents that are made durable in one transaction when a bundle is read."""
-CONTENTS_LOADED: Final = 16
+CONTENTS_LOADED: Final = 64
 """Chunks that are loaded at a time while those before are written."""
 LINK: Final = "bundle"
 """The kind of link that a bundle counts as."""
@@ -184,11 +186,14 @@ async def read_bundle(person: Person, source: BinaryIO, *, progress: Progress = 
     theirs: list[tuple[bytes, int]] = []
     contents: list[bundles.Content] = []
 
-    def read() -> list[bundles.Item] | None:
+    def read() -> list[bundles.Item]:
+        """What comes next, some MiB of it; nothing at the end."""
         nonlocal size
-        data = source.read(READ_BYTES)
-        size += len(data)
-        return reader.feed(data) if data else None
+        items: list[bundles.Item] = []
+        while len(items) < ITEMS_READ and (data := source.read(READ_BYTES)):
+            size += len(data)
+            items += reader.feed(data)
+        return items
 
     async def take(entries: Sequence[Entry], contents: Sequence[bundles.Content]) -> None:
         nonlocal new, refused
@@ -206,7 +211,7 @@ async def read_bundle(person: Person, source: BinaryIO, *, progress: Progress = 
             refused += 1
 
     async with Overlap() as taking:
-        while (items := await asyncio.to_thread(read)) is not None:
+        while items := await asyncio.to_thread(read):
             for item in items:
                 if isinstance(item, Entry):
                     count += 1

@@ -37,6 +37,11 @@ DEBIAN_PACKAGES = {
     "iproute2": "/sbin/ip",
     "nftables": "/usr/sbin/nft",
 }
+# Programs that `bench` measures beside ours.
+DEBIAN_PEERS = {
+    "nncp": "/usr/bin/nncp-file",
+    "syncthing": "/usr/bin/syncthing",
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -64,7 +69,7 @@ def up(arguments: list[str]) -> int:
 def test(arguments: list[str]) -> int:
     """Run the suite with what it needs; `arguments` go to pytest."""
     python = environment(VENV, DEV_LOCK)
-    install_debian_packages(missing_debian_packages())
+    install_debian_packages(missing(DEBIAN_PACKAGES))
     # loadgroup: tests marked `serial` share one worker (tests/conftest.py).
     command = [python, "-m", "pytest", "-n", "2", "--dist", "loadgroup", *arguments]
     return run(command)
@@ -107,7 +112,11 @@ def bench(arguments: list[str]) -> int:
     try:
         peers["OUTLAST_BENCH_PYTHON"] = str(environment(VENV_BENCH, BENCH_LOCK, program=False))
     except SystemExit as reason:
-        print(f"{reason} Measuring without these peers.", file=sys.stderr)
+        say(f"{reason} Measuring without these peers.")
+    try:
+        install_debian_packages(missing(DEBIAN_PEERS))
+    except SystemExit as reason:
+        say(f"{reason} Measuring without them.")
     return run([python, "-m", "tests.bench", *arguments], peers)
 
 
@@ -183,9 +192,9 @@ def need_venv() -> None:
         raise SystemExit(f"{sys.executable} has no ensurepip: run dev.py with /usr/bin/python3.")
 
 
-def missing_debian_packages() -> list[str]:
-    """Return the names from DEBIAN_PACKAGES that this machine lacks."""
-    return [name for name, file in DEBIAN_PACKAGES.items() if not Path(file).exists()]
+def missing(packages: dict[str, str]) -> list[str]:
+    """Return the names of the Debian packages that this machine lacks."""
+    return [name for name, file in packages.items() if not Path(file).exists()]
 
 
 def install_debian_packages(names: list[str]) -> None:

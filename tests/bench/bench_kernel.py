@@ -1,9 +1,10 @@
-"""The kernel's measurements: letters and their bytes beside LXMF, ingest beside a bare loop, memory."""
+"""The kernel's measurements beside its peers: letters, their bytes, ingest, files, memory."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,14 +12,16 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from outlast.kernel import node_text
+from tests.bench.peer_nncp import Nncp
+from tests.bench.peer_syncthing import syncthing
 
 ROUNDS = 3
 LETTERS = 3000
@@ -27,7 +30,9 @@ SIZE = 300
 POSTS = 500
 ENTRIES = 20_000
 BATCH = 1000
-FILE_BYTES = 96 << 20
+FILES = 2
+FILE_BYTES = 128 << 20
+"""The largest content of one entry."""
 
 
 class Process:
@@ -39,13 +44,20 @@ class Process:
         )
 
     def ask(self, command: str, *arguments: object) -> dict[str, Any]:
+        self.tell(command, *arguments)
+        return self.hear()
+
+    def tell(self, command: str, *arguments: object) -> None:
+        """Let it begin; ``hear`` has the answer. What is told meanwhile is done after it."""
         assert self.child.stdin
-        assert self.child.stdout
         self.child.stdin.write(json.dumps([command, *arguments]) + "\n")
         self.child.stdin.flush()
+
+    def hear(self) -> dict[str, Any]:
+        assert self.child.stdout
         line = self.child.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.child.args[-2:]} ended before it answered {command!r}")  # type: ignore[index]
+            raise SystemExit(f"{self.child.args[-2:]} ended before it answered")  # type: ignore[index]
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -107,20 +119,91 @@ def run(peer_python: str | None) -> Iterator[dict[str, Any]]:
 
 
 def files(folder: Path) -> Iterator[dict[str, Any]]:
-    """Content of two files, from one node's disk to another's, durable."""
-    node = [sys.executable, "-m", "tests.bench.node_process"]
-    (folder / "file").write_bytes(os.urandom(FILE_BYTES))
-    with processes([*node, folder / "fa"], [*node, folder / "fb"]) as (a, b):
-        about = b.ask("about")
-        a.ask("meet", about["link"], about["node"], about["port"])
-        space = a.ask("channel", "films")["space"]
-        b.ask("follow", space)
-        rates = []
+    """Files from their being handed to one node until another has them durable, beside those programs that are here.
+
+    Outlast's are whole once they are in the receiver's store, Syncthing's once they and their names are synced and in
+    its index, NNCP's once they are tossed into the receiver's folder.
+    """
+    folder = folder / "files"
+    folder.mkdir()
+    paths = [folder / f"file{number}" for number in range(FILES)]
+    over_tcp, over_stick = "over TCP", "over a stick"
+    with ExitStack() as stack:
+        ours = stack.enter_context(Outlast.pair(folder))
+        ways: dict[tuple[str, str], Callable[[Sequence[Path]], float]] = {
+            ("Outlast", over_tcp): ours.by_tcp,
+            ("Outlast", over_stick): ours.by_stick,
+        }
+        if installed("syncthing"):
+            pair = stack.enter_context(syncthing(folder / "syncthing", [free_port() for _ in range(4)]))
+            ways["Syncthing", over_tcp] = pair.by_tcp
+        if installed("nncp-file"):
+            nncp = Nncp(folder / "nncp", free_port())
+            ways["NNCP", over_tcp], ways["NNCP", over_stick] = nncp.by_tcp, nncp.by_stick
+        took: dict[tuple[str, str], list[float]] = {way: [] for way in ways}
         for _ in range(ROUNDS):
-            put = a.ask("file", space, str(folder / "file"))
-            rates.append(FILE_BYTES / b.ask("fetch", [put["id"]])["seconds"] / 2**20)
-            (folder / "file").write_bytes(os.urandom(FILE_BYTES))
-    yield row(f"a file of {FILE_BYTES >> 20} MiB node to node over TCP, durable", "MiB/s", median(rates))
+            for path in paths:
+                path.unlink(missing_ok=True)  # a peer may hold a link to the last one
+                path.write_bytes(os.urandom(FILE_BYTES))
+            for way, send in ways.items():
+                os.sync()  # nobody writes for the one before
+                took[way].append(send(paths))
+    mib = FILES * FILE_BYTES / 2**20
+    for name, way in took:
+        if name != "Outlast":
+            rate, peer = mib / median(took["Outlast", way]), mib / median(took[name, way])
+            yield row(f"{mib:.0f} MiB of files {way}, durable", "MiB/s", rate, peer=peer, peer_name=name, bar=1)
+
+
+def installed(program: str) -> bool:
+    """Whether a program is here; says so when it is not."""
+    if shutil.which(program):
+        return True
+    print(f"{program} is not installed: measuring without it.", file=sys.stderr)
+    return False
+
+
+class Outlast:
+    """A sender and a receiver that are connected."""
+
+    def __init__(self, sender: Process, receiver: Process) -> None:
+        about = receiver.ask("about")
+        sender.ask("meet", about["link"], about["node"], about["port"])
+        self._sender, self._receiver = sender, receiver
+
+    @classmethod
+    @contextmanager
+    def pair(cls, folder: Path) -> Iterator[Outlast]:
+        """Both, with homes of their own in ``folder``."""
+        node = [sys.executable, "-m", "tests.bench.node_process"]
+        with processes([*node, folder / "a"], [*node, folder / "b"]) as (a, b):
+            yield cls(a, b)
+
+    def by_tcp(self, paths: Sequence[Path]) -> float:
+        """Seconds from the first file's being handed to the sender until all of them are whole at the receiver."""
+        space = self._channel()
+        start = time.perf_counter()
+        for path in paths:
+            self._receiver.tell("fetch", [self._sender.ask("file", space, str(path))["id"]])
+        for _ in paths:
+            self._receiver.hear()
+        return time.perf_counter() - start
+
+    def by_stick(self, paths: Sequence[Path]) -> float:
+        """The same by way of a bundle: written by one, then read by the other, and nothing of it over TCP."""
+        space, stick = self._channel(), paths[0].with_name("bundle")
+        start = time.perf_counter()
+        ids = [self._sender.ask("file", space, str(path))["id"] for path in paths]
+        self._sender.ask("write_bundle", space, str(stick))
+        assert self._receiver.ask("read_bundle", str(stick), ids)["whole"]
+        seconds = time.perf_counter() - start
+        stick.unlink()
+        return seconds
+
+    def _channel(self) -> str:
+        space: str = self._sender.ask("channel", "films")["space"]
+        self._receiver.ask("follow", space)
+        return space
 
 
 def letters(folder: Path, peer_python: str | None) -> Iterator[dict[str, Any]]:

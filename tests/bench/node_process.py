@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 import sys
 import time
@@ -87,6 +88,20 @@ class Driver:
         while not all(self.node.content(one).is_whole for one in wanted):
             revision = await self.node.wait(revision)
         return {"seconds": time.perf_counter() - start, "cpu": _cpu() - cpu}
+
+    async def write_bundle(self, space: str, path: str) -> dict[str, Any]:
+        """Write a channel and its files into a bundle, durable."""
+        with Path(path).open("wb") as out:
+            await self.person.write_bundle(out, space=parse_space(space))
+            out.flush()
+            os.fsync(out.fileno())
+        return {}
+
+    async def read_bundle(self, path: str, ids: list[str]) -> dict[str, Any]:
+        """Read it; whether it brought these files whole."""
+        with Path(path).open("rb") as source:
+            await self.person.read_bundle(source)
+        return {"whole": all(self.node.content(bytes.fromhex(one)).is_whole for one in ids)}
 
     async def sessions(self) -> dict[str, Any]:
         return {"count": sum(peer.connected for peer in self.node.peers())}

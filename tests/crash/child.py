@@ -164,7 +164,7 @@ async def imports(own: House, plan: Plan, stopper: Stopper, chance: random.Rando
         stopper.importing = True
         tell("import+")
         await own.person.read_bundle(io.BytesIO(data))
-        await own.person.read_mail()
+        await own.person.inbox.read()
         tell("import-")
         stopper.importing = False
         tell("import", bundle.name)

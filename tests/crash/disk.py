@@ -1,7 +1,7 @@
-"""The writes of SQLite in this process: counted, refused, or stopped in their middle.
+"""The writes of SQLite and of heaps in this process: counted, refused, or stopped in their middle.
 
-The function that SQLite's own file layer writes by is replaced, below the encryption, so that what a test meets is
-what the disk would do: nothing of SQLite or of the program is left out.
+The functions that SQLite's own file layer and Python write by are replaced, below the encryption, so that what a test
+meets is what the disk would do: nothing of SQLite or of the program is left out.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class Write(NamedTuple):
     number: int  # from 1
     path: str
     size: int  # bytes
-    put: Callable[[int], None]
+    put: Callable[[int], object]
     """Bring its first so many bytes to the disk."""
 
 
 class Disk:
-    """Every write of SQLite passes through ``on_write``; when that returns True the disk says that it is full."""
+    """Every such write passes through ``on_write``; when that returns True the disk says that it is full."""
 
     def __init__(self, on_write: Callable[[Write], bool] = lambda _: False) -> None:
         """Nothing is replaced before the block is entered."""
@@ -54,8 +54,20 @@ class Disk:
         self.on_write = lambda _: False
 
     def __enter__(self) -> Self:
-        """Replace the function."""
+        """Replace the functions."""
         import apsw
+
+        put_back = self._pwrite = os.pwrite
+
+        def python_write(file: int, data: bytes, offset: int) -> int:
+            path = os.readlink(f"/proc/self/fd/{file}")
+            if path.endswith(".chunks"):
+                self.writes += 1
+                if self.on_write(Write(self.writes, path, len(data), lambda part: put_back(file, data[:part], offset))):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return put_back(file, data, offset)
+
+        os.pwrite = python_write
 
         self._layer = apsw.VFS("disk", "unix")
         self._real = {name: at for name in _NAMES if (at := self._layer.xGetSystemCall(name))}
@@ -78,7 +90,8 @@ class Disk:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Put the function back."""
+        """Put the functions back."""
+        os.pwrite = self._pwrite
         for name, at in self._real.items():
             self._layer.xSetSystemCall(name, at)
         self._layer.unregister()

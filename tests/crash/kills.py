@@ -90,7 +90,7 @@ async def kill_and_look(folder: Path, kills: int, seed: int) -> Count:
             count.broken += [f"kill {run}: {line}" for line in await promises.broken(own)]
             newest = promises.newest = own.node.open_store.cursor()
         async with house(home) as own:
-            await own.person.read_mail()
+            await own.person.inbox.read()
             if own.node.open_store.cursor() != newest:
                 count.broken.append(f"kill {run}: the outbox was replayed twice")
     count.acknowledged = promises.count

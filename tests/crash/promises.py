@@ -39,7 +39,7 @@ class Promises:
 
     async def broken(self, house: House) -> list[str]:
         """One line for each thing that does not hold of an open node; none when all is well."""
-        await house.person.read_mail()
+        await house.person.inbox.read()
         problems = [*self.lost(house), *_halves(house), *self._renumbered(house)]
         views = house.views()
         await house.node.rebuild()

@@ -52,7 +52,7 @@ async def _worked(folder: Path) -> tuple[Path, Path, list[_Moment]]:
         space = await own.node.new_space(own.person, "news")
 
         async def note() -> None:
-            await own.person.read_mail()
+            await own.person.inbox.read()
             sizes = {name: path.stat().st_size for name, path in _logs(home).items()}
             moments.append(_Moment(sizes, copy.deepcopy(promises)))
 
@@ -113,6 +113,6 @@ def _files(home: Home) -> Iterator[tuple[str, Path]]:
 
 
 async def _damage(own: House) -> list[str]:
-    await own.person.read_mail()
+    await own.person.inbox.read()
     rows = [*own.person.query("PRAGMA integrity_check"), *own.node.query("PRAGMA integrity_check")]
     return [] if rows == [("ok",), ("ok",)] else ["a file is damaged"]

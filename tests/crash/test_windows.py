@@ -51,7 +51,7 @@ def test_letters_in_any_order_are_opened_also_across_restarts(tmp_path: Path) ->
         for start in range(0, 40, 3):
             async with house(other_home) as other:
                 await other.node.ingest(letters[start : start + 3])
-                await other.person.read_mail()
+                await other.person.inbox.read()
         async with house(other_home) as other:
             assert other.got() == [*(f"{number:02d}" for number in range(40)), "hello"]
 

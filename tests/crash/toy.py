@@ -101,7 +101,7 @@ class House:
     async def read(self, bundle: bytes) -> None:
         """Take in a bundle, and open the mail that came with it."""
         await self.person.read_bundle(io.BytesIO(bundle))
-        await self.person.read_mail()
+        await self.person.inbox.read()
 
     def got(self) -> list[str]:
         """The texts of all received letters, sorted; one that was taken in twice stands here twice."""

@@ -80,9 +80,10 @@ def story(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
 class Society:
     """The nodes of a test: one person each."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, rooms: Sequence[Room]) -> None:
         self.clock = FakeClock(int(time.time() * 1000))
         self._folder = folder
+        self.rooms = rooms
         self._clocks: dict[str, FakeClock] = {}
         self._open: dict[str, Node] = {}
 
@@ -101,7 +102,7 @@ class Society:
     ) -> Person:
         """A new node with a person of that name; from a ``backup`` under the passphrase "backup words"."""
         body = open_backup(backup, "backup words") if backup is not None else None
-        await Node.create(self.home(name), called or name, passphrase=passphrase, backup=body, rooms=[TOY])
+        await Node.create(self.home(name), called or name, passphrase=passphrase, backup=body, rooms=self.rooms)
         self._clocks[name] = clock or self.clock
         return await self.come_back(name, passphrase=passphrase)
 
@@ -118,7 +119,7 @@ class Society:
         """Open that person's node, after it was closed if it was open."""
         if name in self._open:
             await self.leave(name)
-        node = self._open[name] = await Node.open(self.home(name), rooms=[TOY], system_ms=self._clocks[name])
+        node = self._open[name] = await Node.open(self.home(name), rooms=self.rooms, system_ms=self._clocks[name])
         if passphrase is not None:
             return await node.unlock(passphrase)
         (person,) = node.people.values()
@@ -139,9 +140,9 @@ class Society:
 
 
 @asynccontextmanager
-async def society(folder: Path) -> AsyncIterator[Society]:
+async def society(folder: Path, rooms: Sequence[Room] = (TOY,)) -> AsyncIterator[Society]:
     """Nodes under ``folder``, closed at the end."""
-    nodes = Society(folder)
+    nodes = Society(folder, rooms)
     try:
         yield nodes
     finally:

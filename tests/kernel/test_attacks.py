@@ -321,16 +321,16 @@ class TestLetters:
 
     @story
     async def test_a_letter_that_no_room_here_knows_is_kept_for_the_room_and_not_said_to_be_received(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path
     ) -> None:
         async with society(tmp_path) as nodes:
             anna, boris = await friends(nodes)
-            monkeypatch.setattr("tests.kernel.society.TOY", msgspec_free_toy())
+            rooms, nodes.rooms = nodes.rooms, [msgspec_free_toy()]
             anna = await nodes.come_back("anna")
             letter = await write(boris, anna, "for a room that is not here")
             await meet(boris, anna)
             assert events(boris, letter) == ["kept"]
-            monkeypatch.undo()
+            nodes.rooms = rooms
             anna = await nodes.come_back("anna")
             await settle(anna)
             assert notes(anna) == ["for a room that is not here"]
@@ -432,7 +432,7 @@ class TestCosts:
             now = nodes.clock()
             other = forger.write(forger.letter(note("next"), now), await anna.link(), now)
             await anna.node.ingest([other])
-            await anna.read_mail()
+            await anna.inbox.read()
             before = Counter(tried)[tag]
             assert "next" in notes(anna), "the mail of others did not wait"
             assert before <= inbox.FAILURES_MAX + inbox.TRIES_MAX + 5 * inbox.LATER_SLICE
@@ -475,7 +475,7 @@ class TestCosts:
             forger = Forger()
             odd = forger.introduce(forger.letter(note("odd"), away()), await anna.link(), away())
             await anna.node.ingest([*garbage(real, 100), real, odd])
-            await anna.read_mail()  # what is cheap was looked at, and the cursor stands behind it all
+            await anna.inbox.read()  # what is cheap was looked at, and the cursor stands behind it all
             anna = await nodes.come_back("anna")
             await settle(anna)
             assert notes(anna) == ["held back", "odd"]

@@ -6,6 +6,7 @@ import io
 import tracemalloc
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 
@@ -48,7 +49,7 @@ def is_whole(person: Person, entry: Entry) -> bool:
 
 
 def chunks_stored(person: Person) -> int:
-    count: int = person.node.query("SELECT count(*) FROM chunk_data")[0][0]
+    count: int = person.node.query("SELECT count(*) FROM chunk")[0][0]
     return count
 
 
@@ -239,7 +240,7 @@ async def test_a_file_that_is_too_large_or_breaks_off_leaves_nothing_behind(tmp_
             await anna.node.append_content(anna, space, FILE.name, broken(), life_ms=WEEK_MS)
         with pytest.raises(UsageError, match="body"):
             await anna.node.append_content(anna, space, POST.name, parts(b"x"), life_ms=WEEK_MS)
-        for table in ("chunk", "chunk_data", "piece", "stage", "file"):
+        for table in ("chunk", "piece", "stage", "file"):
             assert anna.node.query(f"SELECT count(*) FROM {table}") == [(0,)]
         assert [c.entry.header.kind for c in anna.node.open_store.changes(0)] == ["genesis"]
 
@@ -253,13 +254,13 @@ async def test_what_was_staged_when_the_entry_is_kept_is_there_when_the_disk_has
         # The entry is in the vault's outbox and the process dies before it is in the store.
         entry = await put(anna, space, content)
         stage = store.open_stage(space, anna.node.today())
-        rows = anna.node.query("SELECT c.hash, d.data FROM piece p JOIN chunk c ON c.n = p.chunk JOIN chunk_data d"
-                               " ON d.n = c.n ORDER BY place")  # fmt: skip
-        await anna.node.write(lambda: store.stage_chunks(stage, 0, [Cut(*row) for row in rows]))
+        chunks = [content[at : at + CHUNK_BYTES] for at in range(0, len(content), CHUNK_BYTES)]
+        cuts = [Cut(sha256(chunk).digest(), chunk) for chunk in chunks]
+        await anna.node.write(lambda: store.stage_chunks(stage, 0, cuts))
         whole = store.load([entry.id])
         await anna.node.remove([entry.id])
         await anna.node._free_chunks(store)
-        assert chunks_stored(anna) == len(rows)
+        assert chunks_stored(anna) == len(cuts)
         await anna.node.ingest(whole)
         assert read(anna.node, entry) == content
         await anna.node.write(lambda: store.close_stages(anna.node.today()))
@@ -280,3 +281,64 @@ async def test_chunks_count_as_what_the_neighbour_brought(tmp_path: Path) -> Non
         await until(
             lambda: DAY_SHARE_BYTES // (len(peers) + 1) - boris.node.door.share_left(neighbour) >= 3_000_000, boris
         )
+
+
+@story
+async def test_what_a_person_asked_for_comes_beyond_the_share_and_takes_nothing_of_it(
+    tmp_path: Path,
+) -> None:
+    async with society(tmp_path) as nodes:
+        anna, boris, space = await two(nodes)
+        boris.node.files_auto_bytes = 0
+        entry = await put(anna, space, some_bytes(3_000_000))
+        await link(boris, anna)
+        await until(lambda: boris.node.open_store.progress(entry.id) is not None, boris)
+        door, neighbour = boris.node.door, anna.node.transport_id
+        await door.charge(boris.node.open_store, neighbour, door.share_left(neighbour) - 1_000_000)
+        boris.node.neighbours.refresh()  # sessions learn what is left when they begin
+        await boris.node.fetch(entry.id)
+        await until(lambda: is_whole(boris, entry), boris)
+        assert door.share_left(neighbour) > 900_000
+
+
+@story
+async def test_the_room_of_a_file_that_went_is_used_again_and_that_of_the_last_goes_back_to_the_disk(
+    tmp_path: Path,
+) -> None:
+    async with society(tmp_path) as nodes:
+        anna = await nodes.join("anna")
+        space, heap = await anna.node.new_space(anna, "news"), nodes.home("anna").path / "store.chunks"
+        contents = [some_bytes(5 * CHUNK_BYTES, seed) for seed in range(4)]
+        first, second = [await put(anna, space, content) for content in contents[:2]]
+        size = heap.stat().st_size
+        await anna.node.remove([first.id])
+        await swept(anna, 5)
+        third = await put(anna, space, contents[2])
+        assert heap.stat().st_size == size
+        assert [read(anna.node, entry) for entry in (second, third)] == contents[1:3]
+        await anna.node.remove([second.id])
+        await swept(anna, 5)
+        await anna.node._free_chunks(anna.node.open_store)
+        assert heap.stat().st_size == size // 2
+        assert anna.node.query("SELECT count(*) FROM gap") == [(0,)]
+        fourth = await put(anna, space, contents[3])
+        assert [read(anna.node, entry) for entry in (third, fourth)] == contents[2:]
+
+
+@story
+async def test_a_chunk_that_the_disk_damaged_is_said_and_never_handed_on(tmp_path: Path) -> None:
+    async with society(tmp_path) as nodes:
+        anna, boris, space = await two(nodes)
+        other = await put(anna, space, some_bytes(5 * CHUNK_BYTES, 7))
+        entry = await put(anna, space, some_bytes(5 * CHUNK_BYTES))
+        assert await anna.node.write(anna.node.open_store.is_sound)
+        with (nodes.home("anna").path / "store.chunks").open("r+b") as heap:
+            heap.seek(8 * CHUNK_BYTES)
+            heap.write(b"damage")
+        with pytest.raises(NotFoundError, match="damaged"):
+            read(anna.node, entry)
+        assert not await anna.node.write(anna.node.open_store.is_sound)
+        await link(boris, anna)
+        await until(lambda: is_whole(boris, other), boris)  # what came last comes first
+        assert boris.node.content(entry.id) == (4 * CHUNK_BYTES, 5 * CHUNK_BYTES)
+        assert [peer.connected for peer in boris.node.peers()] == [True]

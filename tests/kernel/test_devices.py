@@ -18,9 +18,9 @@ from tests.kernel.society import (
     POST,
     Note,
     Society,
-    befriend,
     bundle,
     entries_of,
+    friends,
     hand_over,
     ids,
     meet,
@@ -32,10 +32,9 @@ from tests.kernel.society import (
 )
 
 
-async def friends(nodes: Society) -> tuple[Person, Person]:
-    """Two who have the other's link, have written to each other, and both know it."""
-    anna, boris = await nodes.join("anna"), await nodes.join("boris")
-    await befriend(anna, boris)
+async def after_letters(nodes: Society) -> tuple[Person, Person]:
+    """Friends who have written to each other, and both know it."""
+    anna, boris = await friends(nodes)
     await write(anna, boris, "hello")
     await write(boris, anna, "hello")
     await meet(anna, boris)
@@ -64,7 +63,7 @@ class TestCopies:
     @story
     async def test_a_copied_home_and_its_original_never_continue_one_chain(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await friends(nodes)
+            anna, boris = await after_letters(nodes)
             space = await anna.node.new_space(anna, "news")
             await boris.node.follow(space)
             await post(anna, space, "one")
@@ -107,7 +106,7 @@ class TestCopies:
     @story
     async def test_a_copy_that_speaks_first_finds_the_fork_and_stops_at_once(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await friends(nodes)
+            anna, boris = await after_letters(nodes)
             space = await anna.node.new_space(anna, "news")
             await boris.node.follow(space)
             copy = await nodes.copy("anna", "copy")
@@ -129,7 +128,7 @@ class TestCopies:
     @story
     async def test_who_renews_loses_no_mail_and_is_written_to_without_asking(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await friends(nodes)
+            anna, boris = await after_letters(nodes)
             await write(boris, anna, "sealed to the device of before")
             under_way = entries_of(boris)
             before = anna.device
@@ -154,7 +153,7 @@ class TestCopies:
     @story
     async def test_a_stick_for_the_device_of_before_is_read(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await friends(nodes)
+            anna, boris = await after_letters(nodes)
             await write(boris, anna, "on the stick")
             file, _ = await bundle(boris, anna)
             await anna.renew()
@@ -193,7 +192,7 @@ class TestCopies:
     @story
     async def test_the_other_copy_is_told_even_where_nobody_speaks_in_a_space(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            await friends(nodes)
+            await after_letters(nodes)
             copy = await nodes.copy("anna", "copy")
             anna = nodes.person("anna")
             await copy.renew()
@@ -208,7 +207,7 @@ class TestCopies:
     async def test_a_letter_that_only_a_copy_can_have_written_is_told_to_the_person(self, tmp_path: Path) -> None:
         """A contact could have made it up, so nothing is decided without the person."""
         async with society(tmp_path) as nodes:
-            _, boris = await friends(nodes)
+            _, boris = await after_letters(nodes)
             copy = await nodes.copy("anna", "copy")
             anna = nodes.person("anna")
             await write(anna, boris, "by the original")
@@ -227,7 +226,7 @@ class TestCopies:
     async def test_the_second_that_renews_waits_for_the_contacts_word(self, tmp_path: Path) -> None:
         """Contacts cannot know which of two copies is in the right hands."""
         async with society(tmp_path) as nodes:
-            _, boris = await friends(nodes)
+            _, boris = await after_letters(nodes)
             copy = await nodes.copy("anna", "copy")
             anna = nodes.person("anna")
             await copy.renew()
@@ -240,7 +239,7 @@ class TestCopies:
     @story
     async def test_a_renewal_survives_the_restart(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await friends(nodes)
+            anna, boris = await after_letters(nodes)
             await anna.renew()
             device = anna.device
             anna = await nodes.come_back("anna")
@@ -255,7 +254,7 @@ class TestRevocation:
     @story
     async def test_a_restore_ends_the_lost_device_in_letters_and_spaces(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await friends(nodes)
+            anna, boris = await after_letters(nodes)
             space = await anna.node.new_space(anna, "news")
             await boris.node.follow(space)
             last = await post(anna, space, "before")
@@ -291,7 +290,7 @@ class TestRevocation:
         self, tmp_path: Path
     ) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await friends(nodes)
+            anna, boris = await after_letters(nodes)
             letter = await write(boris, anna, "for the lost one")
             again = await nodes.join("again", backup=await anna.backup("backup words"))
             await again.revoke_device(anna.device)
@@ -308,7 +307,7 @@ class TestRevocation:
     @story
     async def test_only_an_earlier_device_of_ones_own_can_be_revoked(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await friends(nodes)
+            anna, boris = await after_letters(nodes)
             with pytest.raises(UsageError, match="device renew"):
                 await anna.revoke_device(anna.device)
             with pytest.raises(NotFoundError):
@@ -317,7 +316,7 @@ class TestRevocation:
     @story
     async def test_what_was_ended_stays_so_after_a_restore_of_the_contact(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await friends(nodes)
+            anna, boris = await after_letters(nodes)
             await anna.renew()
             await meet(anna, boris)
             other = await nodes.join("boris again", backup=await boris.backup("backup words"))
@@ -329,7 +328,7 @@ class TestRevocation:
     @story
     async def test_in_somebody_elses_space_nothing_says_whose_device_it_was(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await friends(nodes)
+            anna, boris = await after_letters(nodes)
             space = await anna.node.new_space(anna, "news")
             await boris.node.follow(space)
             await share(anna, boris)
@@ -344,7 +343,7 @@ class TestRevocation:
     @story
     async def test_a_revocation_stays_as_long_as_what_it_ends(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, _ = await friends(nodes)
+            anna, _ = await after_letters(nodes)
             space = await anna.node.new_space(anna, "news")
             await post(anna, space, "one")
             await anna.renew()
@@ -357,7 +356,7 @@ class TestTelling:
     @story
     async def test_who_was_away_is_told_again_until_they_know(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await friends(nodes)
+            anna, boris = await after_letters(nodes)
             before = anna.device
             await anna.renew()
             lost = ids(entries_of(anna))

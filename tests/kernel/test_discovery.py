@@ -11,13 +11,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import zeroconf.asyncio
 from zeroconf import DNSAddress, DNSOutgoing, DNSPointer, DNSService, DNSText, const
 
 from outlast.kernel import discovery, neighbours
 from outlast.kernel.discovery import Discovery, Lookout
 from outlast.kernel.links import beacon, lan
 from outlast.kernel.person import Person
-from tests.kernel.society import Society, befriend, hears, society, story, until, write
+from tests.kernel.society import Society, befriend, friends, hears, society, story, until, write
 
 pytestmark = pytest.mark.serial
 
@@ -54,10 +55,9 @@ async def listening() -> AsyncIterator[dict[str, lan.Heard]]:
         await segment.close()
 
 
-async def pair(nodes: Society) -> tuple[Person, Person]:
+async def added(nodes: Society) -> tuple[Person, Person]:
     """Friends whose nodes have added each other."""
-    anna, boris = [await nodes.join(name) for name in ("anna", "boris")]
-    await befriend(anna, boris)
+    anna, boris = await friends(nodes)
     await add(anna, boris)
     await add(boris, anna)
     return anna, boris
@@ -66,7 +66,7 @@ async def pair(nodes: Society) -> tuple[Person, Person]:
 @story
 async def test_neighbours_that_were_added_find_each_other_wherever_they_are_now(tmp_path: Path) -> None:
     async with society(tmp_path) as nodes:
-        anna, boris = await pair(nodes)
+        anna, boris = await added(nodes)
         for person in (anna, boris):
             await look(person)
         await write(anna, boris, "found you")
@@ -78,7 +78,7 @@ async def test_neighbours_that_were_added_find_each_other_wherever_they_are_now(
 @story
 async def test_nobody_is_found_or_announced_by_a_node_that_was_not_told_to_look(tmp_path: Path) -> None:
     async with society(tmp_path) as nodes:
-        anna, boris = await pair(nodes)
+        anna, boris = await added(nodes)
         assert anna.node.discovery is Discovery.OFF
         async with listening() as heard:
             await look(boris)
@@ -93,7 +93,7 @@ async def test_nobody_is_found_or_announced_by_a_node_that_was_not_told_to_look(
 @story
 async def test_an_observer_sees_other_names_and_other_beacons_each_time(tmp_path: Path) -> None:
     async with society(tmp_path) as nodes:
-        anna, boris = await pair(nodes)
+        anna, boris = await added(nodes)
         seen: list[lan.Heard] = []
         async with listening() as heard:
             for _ in range(2):
@@ -124,6 +124,42 @@ async def test_a_new_neighbour_is_announced_to_without_a_restart(tmp_path: Path)
         await add(boris, anna)
         await write(anna, boris, "now you know me")
         await hears(boris, "now you know me")
+
+
+@story
+async def test_a_neighbour_whose_key_is_none_does_not_make_a_node_announce_itself_again_and_again(
+    tmp_path: Path,
+) -> None:
+    async with society(tmp_path) as nodes:
+        anna = await nodes.join("anna")
+        await anna.node.peer_add(bytes(32), "127.0.0.1", NOWHERE)
+        await look(anna)
+        lookout = anna.node.lookout
+        await until(lambda: bool(lookout._own), anna)
+        for _ in range(5):
+            await lookout._match()
+        assert len(lookout._own) == 1
+
+
+@story
+async def test_a_network_that_was_gone_when_a_node_was_announced_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with society(tmp_path) as nodes:
+        anna = await nodes.join("anna")
+        with monkeypatch.context() as gone:
+            gone.setattr(zeroconf.asyncio.AsyncZeroconf, "async_register_service", refuse)
+            await look(anna)
+            lookout = anna.node.lookout
+            await lookout._match()
+            assert not lookout._segments
+        await lookout._match()
+        (segment,) = lookout._segments.values()
+        assert lookout._own == {segment.name}
+
+
+async def refuse(*_: object, **__: object) -> None:
+    raise zeroconf.NotRunningException
 
 
 @pytest.mark.parametrize("both", [True, False])
@@ -157,7 +193,7 @@ async def test_a_flood_of_announcements_costs_little_and_hides_nobody_for_long(
 ) -> None:
     monkeypatch.setattr(discovery, "LOOK_S", 0.5)
     async with society(tmp_path) as nodes:
-        anna, boris = await pair(nodes)
+        anna, boris = await added(nodes)
         await look(anna, Discovery.STRANGERS)
         await until(lambda: bool(anna.node.lookout._segments), anna)
         said = beacon.announce(
@@ -225,7 +261,7 @@ def packet(name: str, text: bytes) -> bytes:
 @story
 async def test_packets_of_any_number_and_kind_fill_no_memory_and_keep_nobody_from_being_heard(tmp_path: Path) -> None:
     async with society(tmp_path) as nodes:
-        anna, boris = await pair(nodes)
+        anna, boris = await added(nodes)
         await look(anna)
         await until(lambda: bool(anna.node.lookout._segments), anna)
         (segment,) = anna.node.lookout._segments.values()

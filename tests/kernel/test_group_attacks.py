@@ -19,12 +19,12 @@ from outlast.kernel.epoch import Inner, seal_entry
 from outlast.kernel.links import tcp
 from outlast.kernel.log import Head, next_entry
 from outlast.kernel.mail import MAIL_SPACE
-from outlast.kernel.membership import ADD, ADMIN, MEMBER_ACT, REMOVE, ActBody
+from outlast.kernel.membership import ADD, ADMIN, HERE, MEMBER_ACT, MEMBER_ACTS_MAX, REMOVE, ActBody
 from outlast.kernel.person import Person
 from outlast.kernel.wire import space_mac
 from tests.kernel.forger import Forger
-from tests.kernel.society import POST, Note, society, story
-from tests.kernel.test_groups import LIFE_MS, everybody_meets, group, members, say, texts, trio
+from tests.kernel.society import POST, Note, befriend, society, story
+from tests.kernel.test_groups import LIFE_MS, everybody_meets, group, holds, members, say, texts, trio
 
 
 def act(author: Person, space: bytes, what: str, subject: bytes, role: str, *parents: bytes) -> bytes:
@@ -117,6 +117,36 @@ class TestActs:
             assert time.process_time() - began < 5
             await anna.remove_member(space, boris.identity)
             assert members(anna, space) == {"anna"}
+            assert anna.query("SELECT count(*) FROM local_group_act")[0][0] < 30
+
+    @story
+    async def test_a_member_who_says_too_much_is_removed_like_others(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris, _ = await trio(nodes)
+            space = await group("members", anna, boris)
+            heads = boris.node.members(space).heads
+            await anna.node.ingest(
+                [
+                    entry_of(boris, space, "member", act(boris, space, HERE, b"", "", *heads), 10 + number)
+                    for number in range(MEMBER_ACTS_MAX)
+                ]
+            )
+            await anna.remove_member(space, boris.identity)
+            assert members(anna, space) == {"anna"}
+
+    @story
+    async def test_what_would_not_count_is_not_said_again_and_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris, _ = await trio(nodes)
+            space = await group("members", anna, boris)
+            monkeypatch.setattr("outlast.kernel.membership.MEMBER_ACTS_MAX", 0)
+            boris = await nodes.come_back("boris")
+            before = holds(boris, space)
+            await boris.groups.tend()
+            assert boris.device not in boris.node.members(space).devices
+            assert holds(boris, space) == before
 
 
 class TestKeys:
@@ -135,6 +165,40 @@ class TestKeys:
             await by_mail(clara, boris, brings(space, secrets=((renewed, os.urandom(32)),)))
             await everybody_meets(anna, boris)
             assert boris.groups.access[space] == anna.groups.access[space]
+
+    @story
+    async def test_any_number_of_wrong_secrets_leaves_room_for_the_right_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("outlast.kernel.circular.SECRETS_MAX", 40)
+        async with society(tmp_path) as nodes:
+            anna, boris, clara = await trio(nodes)
+            space = await group("sealed", anna, boris, clara)
+            await anna.remove_member(space, clara.identity)
+            wrong = tuple((os.urandom(32), os.urandom(32)) for _ in range(60))
+            await by_mail(clara, boris, brings(space, secrets=wrong))
+            await everybody_meets(anna, boris)
+            assert boris.groups.access[space] == anna.groups.access[space]
+
+    @story
+    async def test_who_does_not_know_a_secret_keeps_nobody_from_telling_it(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris, clara = await trio(nodes)
+            dora = await nodes.join("dora")
+            await befriend(boris, dora)
+            space = await group("sealed", anna, boris, clara)
+            await anna.add_member(space, boris.identity, "admin")
+            await everybody_meets(anna, boris, clara)
+            await boris.add_member(space, dora.identity)
+            await everybody_meets(anna, boris, clara, dora)
+            await dora.join_space(space)
+            await everybody_meets(anna, boris, clara, dora)
+            await anna.remove_member(space, clara.identity)
+            (renewed,) = anna.node.members(space).epochs
+            lie = Circular(space, b"", (), ((renewed, os.urandom(32)),), (dora.identity,))
+            await by_mail(clara, boris, CIRCULAR.encode(lie))
+            await everybody_meets(anna, boris, dora)
+            assert dora.groups.access[space] == anna.groups.access[space]
 
     @story
     async def test_what_is_sealed_under_an_old_key_by_the_removed_does_not_count(self, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from outlast.errors import StorageError
 from outlast.kernel.person import Person
 from tests.kernel.society import (
     POST,
@@ -230,6 +231,26 @@ class TestJoining:
             await say(clara, space, "among us")
             await everybody_meets(anna, boris, clara)
             assert texts(anna, space) == ["among us"]
+
+    @story
+    async def test_what_a_broken_off_leaving_has_left_goes_with_the_next_look(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris, _ = await trio(nodes)
+            space = await group("members", anna, boris)
+
+            async def refuse(_: bytes) -> None:
+                raise StorageError("the disk is full")
+
+            with monkeypatch.context() as full:
+                full.setattr(boris.node, "unfollow", refuse)
+                with pytest.raises(StorageError):
+                    await boris.leave_space(space)
+            assert holds(boris, space) != set()
+            boris = await nodes.come_back("boris")
+            await boris.groups.tend()
+            assert (holds(boris, space), space in boris.node.spaces()) == (set(), False)
 
 
 class TestRemoving:

@@ -29,6 +29,7 @@ from tests.kernel.society import (
     carry,
     envelopes,
     events,
+    friends,
     hand_over,
     hears,
     ids,
@@ -42,10 +43,9 @@ from tests.kernel.society import (
 )
 
 
-async def pair(nodes: Society) -> tuple[Person, Person]:
-    """Two who have written to each other before."""
-    anna, boris = await nodes.join("anna"), await nodes.join("boris")
-    await befriend(anna, boris)
+async def after_a_letter(nodes: Society) -> tuple[Person, Person]:
+    """Friends, the first of whom has written to the other."""
+    anna, boris = await friends(nodes)
     await write(anna, boris, "first")
     await meet(anna, boris)
     return anna, boris
@@ -84,7 +84,7 @@ class TestContacts:
     @story
     async def test_a_blocked_contact_is_not_opened_and_not_answered_until_unblocked(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await pair(nodes)
+            anna, boris = await after_a_letter(nodes)
             await boris.block(anna.identity)
             letter = await write(anna, boris, "are you there?")
             await meet(anna, boris)
@@ -162,7 +162,7 @@ class TestOrder:
     @story
     async def test_letters_in_any_order_over_several_restarts_arrive_once_each(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await pair(nodes)
+            anna, boris = await after_a_letter(nodes)
             texts = ["first"]
             for day in range(4):
                 for number in range(40):
@@ -184,7 +184,7 @@ class TestOrder:
     @story
     async def test_after_a_restart_the_window_stands_where_it_stood(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await pair(nodes)
+            anna, boris = await after_a_letter(nodes)
             await meet(boris, anna)
             texts = [f"{number:02}" for number in range(2 * WINDOW)]
             for text in texts:
@@ -200,7 +200,7 @@ class TestOrder:
     @story
     async def test_the_last_of_a_full_window_arrives_before_the_others(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await pair(nodes)
+            anna, boris = await after_a_letter(nodes)
             await write(boris, anna, "hello")
             await meet(boris, anna)
             before = ids(envelopes(anna))
@@ -217,7 +217,7 @@ class TestOrder:
     @story
     async def test_who_missed_a_month_still_finds_todays(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await pair(nodes)
+            anna, boris = await after_a_letter(nodes)
             for _ in range(3 * WINDOW):
                 await write(anna, boris, "lost")
             nodes.clock.advance(days=33)
@@ -231,7 +231,7 @@ class TestCustody:
     @story
     async def test_what_a_receiver_did_is_told_step_by_step(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await pair(nodes)
+            anna, boris = await after_a_letter(nodes)
             letter = await write(anna, boris, "hello")
             assert events(anna, letter) == ["kept"]
             file, report = await bundle(anna, boris)
@@ -254,7 +254,7 @@ class TestCustody:
     @story
     async def test_a_file_that_was_not_safely_written_is_no_copy(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await pair(nodes)
+            anna, boris = await after_a_letter(nodes)
             letter = await write(anna, boris, "hello")
             await anna.write_bundle(io.BytesIO(), to=boris.identity)
             assert events(anna, letter) == ["kept"]
@@ -262,7 +262,7 @@ class TestCustody:
     @story
     async def test_letters_of_others_that_are_carried_along_are_nobodys_news(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await pair(nodes)
+            anna, boris = await after_a_letter(nodes)
             carl = await nodes.join("carl")
             await befriend(carl, boris)
             letter = await write(anna, boris, "by way of Carl")
@@ -275,7 +275,7 @@ class TestCustody:
     @story
     async def test_marking_unknown_letters_as_read_tells_nobody(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await pair(nodes)
+            anna, boris = await after_a_letter(nodes)
             before = len(envelopes(boris))
             await boris.mark_read([os.urandom(16)])
             await settle(boris)
@@ -287,7 +287,7 @@ class TestBundles:
     @story
     async def test_the_second_carries_what_is_new_and_a_lost_one_is_made_up_for(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await pair(nodes)
+            anna, boris = await after_a_letter(nodes)
             await carry(anna, boris)
             await carry(boris, anna)
             await write(anna, boris, "one")
@@ -309,7 +309,7 @@ class TestBundles:
     @story
     async def test_what_came_from_somebody_is_not_brought_back_to_them(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await pair(nodes)
+            anna, boris = await after_a_letter(nodes)
             for number in range(20):
                 await write(anna, boris, f"{number:02}")
             await carry(anna, boris)
@@ -319,7 +319,7 @@ class TestBundles:
     @story
     async def test_a_bundle_for_somebody_else_is_refused_and_a_stranger_learns_nothing(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await pair(nodes)
+            anna, boris = await after_a_letter(nodes)
             carl = await nodes.join("carl")
             await write(anna, boris, "for Boris")
             file, _ = await bundle(anna, boris)
@@ -330,7 +330,7 @@ class TestBundles:
     @story
     async def test_a_bundle_is_for_every_device_of_the_receiver(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await pair(nodes)
+            anna, boris = await after_a_letter(nodes)
             second = await nodes.join("boris' phone", backup=await boris.backup("backup words"))
             await anna.add_contact(await second.link())
             assert anna.contact(boris.identity).warnings == ("unknown_device",)
@@ -345,7 +345,7 @@ class TestBundles:
     @story
     async def test_damage_costs_what_it_touches_and_is_named(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await pair(nodes)
+            anna, boris = await after_a_letter(nodes)
             for number in range(60):
                 await anna.send(boris.identity, NOTE.name, Note(f"{number:02}" + "x" * 6000))
             file, _ = await bundle(anna, boris)
@@ -367,7 +367,7 @@ class TestLimits:
     @story
     async def test_the_largest_letter_arrives_and_a_larger_one_is_refused_with_its_size(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await pair(nodes)
+            anna, boris = await after_a_letter(nodes)
             largest = "x" * (NOTE.max_bytes - 4)
             await write(anna, boris, largest)
             await meet(anna, boris)
@@ -423,7 +423,7 @@ class TestKeys:
     @story
     async def test_each_day_of_meeting_brings_a_new_prekey_and_old_ones_are_gone(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await pair(nodes)
+            anna, boris = await after_a_letter(nodes)
             seen: dict[bytes, bytes] = {}
             await write(anna, boris, "on the first day")
             (old,) = [e for e in envelopes(anna) if e.id not in ids(envelopes(boris))]
@@ -450,7 +450,7 @@ class TestKeys:
     async def test_who_was_silent_for_long_is_still_heard(self, tmp_path: Path) -> None:
         """Anna's node was off for two months, while Boris met people every day."""
         async with society(tmp_path) as nodes:
-            anna, boris = await pair(nodes)
+            anna, boris = await after_a_letter(nodes)
             await write(boris, anna, "take care")
             await meet(boris, anna)
             for _ in range(60):
@@ -512,7 +512,7 @@ class TestClocks:
     @story
     async def test_mail_ends_when_every_clock_agrees_and_not_before(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await pair(nodes)
+            anna, boris = await after_a_letter(nodes)
             entries = anna.node.open_store.usage().entries
             nodes.clock.advance(days=mail.MAIL_LIFE_DAYS)
             await anna.node.confirm_clock()
@@ -529,7 +529,7 @@ class TestClocks:
     @story
     async def test_a_clock_that_leapt_ahead_ends_nothing_by_itself(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            _, boris = await pair(nodes)
+            _, boris = await after_a_letter(nodes)
             entries = boris.node.open_store.usage().entries
             nodes.clock.advance(days=4000)
             boris = await nodes.come_back("boris")
@@ -547,13 +547,13 @@ class TestClocks:
     @story
     async def test_changes_that_came_and_went_unread_do_not_hold_up_the_inbox(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await pair(nodes)
+            anna, boris = await after_a_letter(nodes)
             await write(anna, boris, "soon over")
             async with anna.inbox.reading:
                 nodes.clock.advance(days=mail.MAIL_LIFE_DAYS + 3)
                 await anna.node.confirm_clock()
                 assert not anna.node.open_store.changes(anna.inbox.cursor), "nothing is left to read"
-            await anna.read_mail()
+            await anna.inbox.read()
             assert anna.inbox.cursor == anna.node.open_store.cursor()
 
 
@@ -561,7 +561,7 @@ class TestRestore:
     @story
     async def test_a_restored_person_warns_contacts_is_accepted_and_is_written_to_again(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris = await pair(nodes)
+            anna, boris = await after_a_letter(nodes)
             await write(boris, anna, "before")
             await meet(boris, anna)
             again = await nodes.join("anna again", backup=await anna.backup("backup words"))
@@ -608,7 +608,7 @@ class TestRestore:
         from tests.kernel.society import TOY
 
         async with society(tmp_path) as nodes:
-            anna, boris = await pair(nodes)
+            anna, boris = await after_a_letter(nodes)
             words = " ".join(anna.secret_words())
             home = nodes.home("from words")
             await Node.create(home, "anna", passphrase=None, entropy=entropy_of(words), rooms=[TOY])
@@ -647,7 +647,7 @@ def envelopes_of(node: object) -> list[object]:
 @story
 async def test_days_of_letters_are_those_of_their_envelopes(tmp_path: Path) -> None:
     async with society(tmp_path) as nodes:
-        anna, boris = await pair(nodes)
+        anna, boris = await after_a_letter(nodes)
         await write(anna, boris, "hello")
         for entry in envelopes(anna):
             assert entry.header.ts_ms % HOUR_MS == 0

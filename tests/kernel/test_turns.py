@@ -8,9 +8,11 @@ import os
 from hashlib import sha256
 from pathlib import Path
 
+import pytest
+
 from outlast.kernel import neighbours as shells
 from outlast.kernel.door import BATCH_MAX
-from outlast.kernel.entry import DAY_MS, Entry, Header, encode_header, entry_id, expiry_day, signing_input
+from outlast.kernel.entry import DAY_MS, Entry, Header, expiry_day, sign_entry
 from outlast.kernel.forward import Offer
 from outlast.kernel.identity import SigningKey
 from outlast.kernel.mail import MAIL_SPACE
@@ -31,8 +33,7 @@ def posts(space: bytes, now_ms: int, count: int) -> list[Entry]:
             ts_ms=now_ms + number, expires_day=expiry_day(now_ms, 20 * DAY_MS), priority=POST.priority,
             payload_hash=sha256(payload).digest(), payload_size=len(payload), tags=(), stamp_nonce=0,
         )  # fmt: skip
-        data = encode_header(header)
-        made.append(Entry(header, data, key.sign(signing_input(data)), entry_id(data), payload))
+        made.append(sign_entry(header, key, payload))
     return made
 
 
@@ -50,8 +51,9 @@ BOUND_ENTRIES = 3 * BATCH_MAX
 on the way to one neighbour is less."""
 
 
-def test_a_letter_does_not_wait_until_another_neighbour_has_pulled_a_whole_channel(
-    tmp_path: Path, soaking: bool
+@pytest.mark.parametrize("brings", [False, True], ids=["pulled", "brought"])
+def test_a_letter_does_not_wait_until_another_neighbour_has_moved_a_whole_channel(
+    tmp_path: Path, soaking: bool, brings: bool
 ) -> None:
     count = 100_000 if soaking else 9000
 
@@ -60,46 +62,21 @@ def test_a_letter_does_not_wait_until_another_neighbour_has_pulled_a_whole_chann
         async with society(tmp_path) as nodes:
             anna, boris, vera = [await nodes.join(name) for name in ("anna", "boris", "vera")]
             await befriend(anna, boris)
-            space = await anna.node.new_space(anna, "News")
-            await anna.node.ingest(posts(space, anna.node.now_ms(), count))
-            await vera.node.follow(space)
+            source, follower = (vera, anna) if brings else (anna, vera)
+            writer, reader = (boris, anna) if brings else (anna, boris)
+            space = await source.node.new_space(source, "News")
+            await source.node.ingest(posts(space, source.node.now_ms(), count))
+            await follower.node.follow(space)
             port = await anna.node.listen("127.0.0.1", 0)
             await connect(boris, port, anna)
             await connect(vera, port, anna)
-            await until(lambda: held(vera, space) > 100, vera)
-            before = held(vera, space)
-            await write(anna, boris, "hello")
-            await hears(boris, "hello")
-            meanwhile = held(vera, space) - before
+            await until(lambda: held(follower, space) > 100, follower)
+            before = held(follower, space)
+            await write(writer, reader, "hello")
+            await hears(reader, "hello")
+            meanwhile = held(follower, space) - before
             assert meanwhile <= BOUND_ENTRIES, meanwhile
-            assert held(vera, space) < count, "the letter came first"
-
-    run()
-
-
-def test_a_letter_does_not_wait_until_another_neighbour_has_brought_a_whole_channel(
-    tmp_path: Path, soaking: bool
-) -> None:
-    count = 100_000 if soaking else 9000
-
-    @story
-    async def run() -> None:
-        async with society(tmp_path) as nodes:
-            anna, boris, vera = [await nodes.join(name) for name in ("anna", "boris", "vera")]
-            await befriend(anna, boris)
-            space = await vera.node.new_space(vera, "News")
-            await vera.node.ingest(posts(space, vera.node.now_ms(), count))
-            await anna.node.follow(space)
-            port = await anna.node.listen("127.0.0.1", 0)
-            await connect(boris, port, anna)
-            await connect(vera, port, anna)
-            await until(lambda: held(anna, space) > 100, anna)
-            before = held(anna, space)
-            await write(boris, anna, "hello")
-            await hears(anna, "hello")
-            meanwhile = held(anna, space) - before
-            assert meanwhile <= BOUND_ENTRIES, meanwhile
-            assert held(anna, space) < count, "the letter came first"
+            assert held(follower, space) < count, "the letter came first"
 
     run()
 
@@ -126,6 +103,25 @@ async def test_a_session_that_falls_too_far_behind_with_the_news_begins_anew_and
         await anna.node.ingest(many)
         await until(lambda: held(boris, space) == len(many) + 1, boris)
         assert live.over.is_set()
+
+
+@story
+async def test_what_strangers_brought_while_a_session_fell_behind_is_offered_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with society(tmp_path) as nodes:
+        anna, boris = [await nodes.join(name) for name in ("anna", "boris")]
+        space = await anna.node.new_space(anna, "News")
+        await boris.node.follow(space)
+        await anna.node.peer_add(boris.node.transport_id, "127.0.0.1", 9)
+        await connect(boris, await anna.node.listen("127.0.0.1", 0), anna)
+        await until(lambda: held(boris, space) == 1, boris)
+        (live,) = anna.node.neighbours._live
+        monkeypatch.setattr(shells, "NEWS_MAX", 20)
+        many = posts(space, anna.node.now_ms(), 30)
+        await anna.node.ingest(many, os.urandom(32))
+        assert live.behind
+        await until(lambda: held(boris, space) == len(many) + 1, boris)
 
 
 @story

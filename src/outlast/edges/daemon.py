@@ -61,8 +61,9 @@ async def up(home: Home, config: Config, announce: Announce) -> None:
             if home.exists()
             else None
         )
-        listener = _Listener(config.listen_address, Discovery(config.discovery) if config.discovery else None)
+        listener = _Listener(config.listen_address)
         if node is not None:
+            _configure(node, config)
             await stack.enter_async_context(local_api(home, node))
             if config.passphrase_file and not node.people:
                 await node.unlock(read_passphrase(Path(config.passphrase_file)))
@@ -78,6 +79,7 @@ async def up(home: Home, config: Config, announce: Announce) -> None:
             # The pages use the node, so they close before it does.
             stack.push_async_exit(node)
             stack.push_async_callback(pages.close)
+            _configure(node, config)
             await stack.enter_async_context(local_api(home, node))
         # What is uploaded waits on the disk of the home, not in a folder that may be memory.
         stack.callback(setattr, tempfile, "tempdir", tempfile.tempdir)
@@ -119,6 +121,12 @@ async def local_api(home: Home, node: Node) -> AsyncIterator[None]:
             home.socket_path.unlink()
 
 
+def _configure(node: Node, config: Config) -> None:
+    """Tell a node, also one that the first run has just made, what its settings say."""
+    node.files_auto_bytes = config.files_auto_bytes
+    node.fixed_discovery = Discovery(config.discovery) if config.discovery else None
+
+
 async def _failure(node: Node) -> None:
     await asyncio.shield(node.failed)
 
@@ -132,9 +140,8 @@ async def _until_wiped(node: Node) -> None:
 class _Listener:
     """Lets other nodes connect, and looks for them, whenever the node is unlocked: locking it closes the listener."""
 
-    def __init__(self, address: tuple[str, int] | None, discovery: Discovery | None) -> None:
+    def __init__(self, address: tuple[str, int] | None) -> None:
         self._wanted = address
-        self._discovery = discovery
         self._address: tuple[str, int] | None = None
         self._listens = False
         self._told = False
@@ -143,7 +150,7 @@ class _Listener:
         if node.locked:
             self._listens = False
             return
-        mode = self._discovery or node.discovery
+        mode = node.discovery
         # Who is to be found has to listen somewhere.
         wanted = self._wanted or (None if mode is Discovery.OFF else self._address or ANYWHERE)
         if self._listens and wanted is None:

@@ -87,7 +87,7 @@ def count(node: Node) -> Counts:
         entry_bytes=usage.bytes if usage else 0,
         pool_entries=pool.entries if pool else 0,
         pool_bytes=pool.bytes if pool else 0,
-        store_file_bytes=_size(node, "store.db*"),
+        store_file_bytes=_size(node, "store.db*") + _size(node, "store.chunks"),
         vault_file_bytes=_size(node, "people/*/vault.db*"),
         disk_free_bytes=node.space_left(),
         spaces=len(store.spaces()) if store else 0,

@@ -7,6 +7,7 @@ from outlast.kernel.database import Transaction
 from outlast.kernel.devices import OwnDevice
 from outlast.kernel.discovery import Discovery
 from outlast.kernel.entry import DAY_MS, Entry
+from outlast.kernel.groups import Group, Said
 from outlast.kernel.home import Home
 from outlast.kernel.identity import (
     Device,
@@ -26,6 +27,7 @@ from outlast.kernel.invite import make_channel_link, read_channel_link
 from outlast.kernel.kinds import Kind
 from outlast.kernel.links.link import Cost, Duplex, Link, LinkError, Way
 from outlast.kernel.mail import LETTER_MAX_BYTES
+from outlast.kernel.membership import Membership
 from outlast.kernel.neighbours import PeerState
 from outlast.kernel.node import Node, find_rooms
 from outlast.kernel.person import Contact, ContactDevice, Custody, Person
@@ -66,12 +68,14 @@ __all__ = [
     "Duplex",
     "Entry",
     "Event",
+    "Group",
     "Home",
     "Kind",
     "Letter",
     "Level",
     "Link",
     "LinkError",
+    "Membership",
     "Node",
     "OwnDevice",
     "PeerState",
@@ -81,6 +85,7 @@ __all__ = [
     "RowChange",
     "RowChanges",
     "Rows",
+    "Said",
     "SpaceBody",
     "Status",
     "Transaction",

@@ -471,8 +471,9 @@ class _OpenChunks:
         return plaintext
 
     def _checksum(self, plaintext: bytes, index: int, final: bool) -> bytes:
-        message = b"".join((_OPEN_DOMAIN, self._prefix, _nonce(index, final), plaintext))
-        return sha256(message).digest()[:_TAG_BYTES]
+        digest = sha256(b"".join((_OPEN_DOMAIN, self._prefix, _nonce(index, final))))
+        digest.update(plaintext)  # apart: large, and not copied
+        return digest.digest()[:_TAG_BYTES]
 
 
 _Chunks = _SealedChunks | _OpenChunks

@@ -23,17 +23,16 @@ from outlast.kernel.entry import CHUNK_BYTES, CONTENT_MAX_BYTES, PAYLOAD_MAX_BYT
 
 PLACES_MAX: Final = CONTENT_MAX_BYTES // CHUNK_BYTES
 """Chunks of the largest content."""
-PIECE_MAX_BYTES: Final = 32 * 1024
-"""What a text that is in a hurry has to wait for at most."""
-ASKED_MAX: Final = 64
-"""Chunks that may be asked of one peer and not be durable yet: 4 MiB."""
+ASKED_MAX: Final = 128
+"""Chunks that may be asked of one peer and not be durable yet: 8 MiB, so that network and disk work at a time."""
 OPEN_MAX: Final = 4
 """Contents fetched from one peer at a time."""
 INTERESTS_MAX: Final = 4096
 """Contents of which a peer is told what more of them comes."""
 
 _ASK_STEP: Final = 8
-_READY_MAX: Final = 4
+_READY_MAX: Final = 16
+_LOAD_STEP: Final = 8
 _EVERYWHERE: Final = (1 << PLACES_MAX) - 1
 _HASH_BYTES: Final = 32
 
@@ -125,7 +124,8 @@ class Splitter:
             raise UsageError(f"a file here has at most {self._max_bytes} bytes: this one is larger")
         self._rest += data
         whole = max(0, len(self._rest) - 1) // CHUNK_BYTES * CHUNK_BYTES
-        chunks = [_cut(bytes(self._rest[at : at + CHUNK_BYTES])) for at in range(0, whole, CHUNK_BYTES)]
+        with memoryview(self._rest) as rest:
+            chunks = [_cut(bytes(rest[at : at + CHUNK_BYTES])) for at in range(0, whole, CHUNK_BYTES)]
         del self._rest[:whole]
         self._hashes += b"".join(chunk.hash for chunk in chunks)
         return chunks
@@ -155,6 +155,8 @@ class Wanted(NamedTuple):
     id: bytes
     manifest: Manifest
     missing: int
+    requested: bool = False
+    """Whether a person here asked for it: it then counts in no neighbour's share of the day."""
 
 
 class Chunk(NamedTuple):
@@ -164,6 +166,8 @@ class Chunk(NamedTuple):
     place: int
     hash: bytes
     data: bytes
+    requested: bool = False
+    """Whether a person here asked for the content."""
 
 
 class Loaded(NamedTuple):
@@ -174,6 +178,7 @@ class Loaded(NamedTuple):
     space: bytes | None
     """The space of its entry; None when the entry is not here."""
     data: bytes | None
+    """None when it is not here, or damaged on this disk."""
 
 
 class Holds(NamedTuple):
@@ -246,10 +251,17 @@ class Downloads:
 @dataclass(slots=True)
 class _Open:
     manifest: Manifest
+    requested: bool
     within: int = _EVERYWHERE
     """What the peer holds, as far as it said."""
     asked: int = 0
     """How many of its chunks are asked for."""
+
+
+class _Asked(NamedTuple):
+    hash: bytes
+    size: int
+    requested: bool
 
 
 class Fetching:
@@ -261,7 +273,7 @@ class Fetching:
         """Contents of which the peer has nothing more that is missing here."""
         self._downloads = downloads
         self._files: OrderedDict[bytes, _Open] = OrderedDict()
-        self._asked: dict[tuple[bytes, int], tuple[bytes, int]] = {}  # hash and size
+        self._asked: dict[tuple[bytes, int], _Asked] = {}
         self._part = bytearray()
         self._part_of: tuple[bytes, int] | None = None
         self._arrived: deque[tuple[bytes, int]] = deque()
@@ -298,30 +310,38 @@ class Fetching:
         self._more = True
         if wanted.id not in self._files:
             self._downloads.open(wanted.id, wanted.missing)
-            self._files[wanted.id] = _Open(wanted.manifest)
+            self._files[wanted.id] = _Open(wanted.manifest, wanted.requested)
 
-    def look_again(self) -> None:
-        """There may be more to fetch, also such as a look that is under way has missed."""
+    def look_again(self, requested: bytes | None = None) -> None:
+        """There may be more to fetch, also such as a look that is under way has missed, or as a person asks for now."""
         self._more = True
+        if requested is not None and (file := self._files.get(requested)):
+            file.requested = True
 
     def asks(self, budget_bytes: int) -> Iterator[tuple[bytes, list[int], int]]:
-        """What is to be asked of the peer now: content, places, and the bytes that they take of the budget."""
-        room = min(ASKED_MAX - len(self._asked) - len(self._arrived), budget_bytes // CHUNK_BYTES)
+        """What is to be asked of the peer now: content, places, and the bytes that they take of the budget.
+
+        What a person asked for takes nothing of it.
+        """
+        room = ASKED_MAX - len(self._asked) - len(self._arrived)
         idle = 0
         while room >= _ASK_STEP and idle < len(self._files):
             id, file = next(iter(self._files.items()))
             self._files.move_to_end(id)
-            taken = self._downloads.take(id, file.within, _ASK_STEP)
+            affordable = file.requested or budget_bytes >= _ASK_STEP * CHUNK_BYTES
+            taken = self._downloads.take(id, file.within, _ASK_STEP) if affordable else []
             if not taken:
                 idle += 1
                 continue
             idle = 0
             room -= len(taken)
             file.asked += len(taken)
-            self._asked.update(
-                ((id, place), (file.manifest.hash_at(place), file.manifest.size_at(place))) for place in taken
-            )
-            yield id, taken, sum(map(file.manifest.size_at, taken))
+            manifest = file.manifest
+            for place in taken:
+                self._asked[id, place] = _Asked(manifest.hash_at(place), manifest.size_at(place), file.requested)
+            cost = 0 if file.requested else sum(map(manifest.size_at, taken))
+            budget_bytes -= cost
+            yield id, taken, cost
         self._retire()
 
     def piece(self, id: bytes, place: int, offset: int, data: bytes) -> Chunk | None:
@@ -330,20 +350,22 @@ class Fetching:
         expected = self._asked.get(key)
         if expected is None or self._part_of not in (None, key):
             raise ChunkError("it sends a chunk that was not asked for")
-        digest, size = expected
+        digest, size, requested = expected
         if offset != len(self._part) or offset + len(data) > size:
             raise ChunkError("it sends pieces of a chunk that do not fit together")
-        self._part_of = key
-        self._part += data
-        if len(self._part) < size:
-            return None
-        chunk = bytes(self._part)
+        chunk = data
+        if len(data) < size:  # else there is nothing to be put together, and nothing is copied
+            self._part_of = key
+            self._part += data
+            if len(self._part) < size:
+                return None
+            chunk = bytes(self._part)
         if sha256(chunk).digest() != digest:
             raise ChunkError("it sends a chunk that is not the one of the manifest")
         self._part, self._part_of = bytearray(), None
         self._forget(key)
         self._arrived.append(key)
-        return Chunk(id, place, digest, chunk)
+        return Chunk(id, place, digest, chunk, requested)
 
     def durable(self, count: int) -> None:
         """The oldest ``count`` chunks that came are in the store."""
@@ -351,13 +373,13 @@ class Fetching:
             self._downloads.settle(*self._arrived.popleft())
 
     def holds(self, said: Holds) -> int:
-        """The peer says what it has; returns the bytes that will not come."""
+        """The peer says what it has; returns the bytes of the budget that will not come."""
         freed = 0
         for place in said.lacked:
             key = said.id, place
             if key not in self._asked or key == self._part_of:
                 raise ChunkError("it lacks a chunk that was not asked for, or that it has begun to send")
-            freed += self._asked[key][1]
+            freed += 0 if self._asked[key].requested else self._asked[key].size
             self._forget(key)
             self._downloads.give_back(*key)
         file = self._files.get(said.id)
@@ -424,12 +446,14 @@ class Serving:
     def next_load(self) -> list[tuple[bytes, int]]:
         """What is to be loaded now."""
         found: list[tuple[bytes, int]] = []
-        while self._queues and not self._loading and len(self._ready) + len(found) < _READY_MAX:
+        if self._loading or len(self._ready) > _READY_MAX - _LOAD_STEP:
+            return found
+        while self._queues and len(self._ready) + len(found) < _READY_MAX:
             id, queue = self._queues.popitem(last=False)
             found.append((id, queue.popleft()))
             if queue:
                 self._queues[id] = queue
-        self._loading = self._loading or bool(found)
+        self._loading = bool(found)
         return found
 
     def loaded(self, chunks: Sequence[Loaded], holdings: Mapping[bytes, int]) -> list[Holds]:
@@ -461,7 +485,7 @@ class Serving:
 
     def piece(self, room_bytes: int) -> tuple[bytes, int, int, bytes] | None:
         """The next piece, as content, place, offset and bytes; None when none is ready, or it exceeds the room."""
-        if not self._ready or room_bytes < 2 * PIECE_MAX_BYTES:
+        if not self._ready or room_bytes < 2 * CHUNK_BYTES:
             return None
         id, place, data = self._ready[0]
         offset, self._offset = self._offset, self._offset + self._piece

@@ -14,7 +14,7 @@ import msgspec
 
 from outlast.errors import ProtocolError
 from outlast.kernel.entry import Entry, pack, signing_input, unpack
-from outlast.kernel.epoch import SECRET_BYTES
+from outlast.kernel.epoch import SECRET_BYTES, commitment
 from outlast.kernel.identity import read_certificate, verify
 from outlast.kernel.kinds import Kind
 from outlast.kernel.mail import LETTER_MAX_BYTES
@@ -23,6 +23,8 @@ from outlast.kernel.space import open_genesis, read_genesis, space_of
 
 INVITED_MAX: Final = 32
 """Invitations that wait for an answer; more are not noted."""
+INVITED_BY_ONE_MAX: Final = 8
+"""Those of them that one sender takes: nobody shuts out everybody else's."""
 WAITING_MAX: Final = 500
 """Entries of a space that wait until it is joined, and of all those together that nobody has invited to yet."""
 ARRIVED_MAX: Final = 20_000
@@ -31,6 +33,8 @@ SECRETS_MAX: Final = 8192
 """Secrets of a space, and of all those together that nobody has invited to yet."""
 TOLD_MAX: Final = 128
 """Members that a circular says know its secrets."""
+TOLD_KEPT_MAX: Final = 100_000
+"""What is remembered of who knows which secret of a space, and of all those together that nobody has invited to yet."""
 INVITED: Final = "invited"
 JOINED: Final = "joined"
 LEFT: Final = "left"
@@ -45,7 +49,9 @@ MIGRATIONS: Final = (
     f"CREATE TABLE {HELD} (space BLOB PRIMARY KEY, state TEXT, type TEXT, name TEXT,"
     " owner BLOB, genesis BLOB, sender BLOB, at_ms INTEGER)",
     f"CREATE TABLE {SECRET} (space BLOB, epoch BLOB, secret BLOB, PRIMARY KEY (space, epoch, secret)) WITHOUT ROWID",
-    f"CREATE TABLE {TOLD} (space BLOB, epoch BLOB, identity BLOB, PRIMARY KEY (space, epoch, identity)) WITHOUT ROWID",
+    # By the commitment to the secret: who does not know it cannot say who does, and keep others from telling it.
+    f"CREATE TABLE {TOLD} (space BLOB, commitment BLOB, identity BLOB,"
+    " PRIMARY KEY (space, commitment, identity)) WITHOUT ROWID",
     f"CREATE TABLE {WAITING} (id BLOB PRIMARY KEY, space BLOB, packed BLOB)",
     f"CREATE INDEX {WAITING}_space ON {WAITING} (space)",
     # Acts and revocations, also of a store that let go of them or was lost.
@@ -126,29 +132,25 @@ def receive(letter: Letter, rows: Rows) -> RowChanges:
     state = held[0][0] if held else None
     changes: list[RowChange] = []
     if said.genesis and state in (None, LEFT):
-        invited = rows.query(f"SELECT count(*) FROM {HELD} WHERE state = ?", (INVITED,))[0][0]
-        invitation = _invitation(letter, said) if invited < INVITED_MAX else None
+        senders = [bytes(row[0]) for row in rows.query(f"SELECT sender FROM {HELD} WHERE state = ?", (INVITED,))]
+        is_full = len(senders) >= INVITED_MAX or senders.count(letter.sender) >= INVITED_BY_ONE_MAX
+        invitation = None if is_full else _invitation(letter, said)
         if invitation is not None:
             state = INVITED
             changes.append(invitation)
     if state == LEFT:
         return ()
-    if state is None:
-        unheld = f"space NOT IN (SELECT space FROM {HELD})"
-        secrets = rows.query(f"SELECT count(*) FROM {SECRET} WHERE {unheld}")[0][0]
-        waiting = rows.query(f"SELECT count(*) FROM {WAITING} WHERE {unheld}")[0][0]
-    else:
-        secrets = rows.query(f"SELECT count(*) FROM {SECRET} WHERE space = ?", (said.space,))[0][0]
-        waiting = rows.query(f"SELECT count(*) FROM {WAITING} WHERE space = ?", (said.space,))[0][0]
-    for epoch, secret in said.secrets[: max(0, SECRETS_MAX - secrets)]:
-        changes.append(Put(SECRET, {"space": said.space, "epoch": epoch, "secret": secret}))
-        changes += [
-            Put(TOLD, {"space": said.space, "epoch": epoch, "identity": identity})
-            for identity in {*said.told[:TOLD_MAX], letter.sender}
-            if len(identity) == 32
-        ]
-    room = (ARRIVED_MAX if state == JOINED else WAITING_MAX) - waiting
-    for packed in said.entries[: max(0, room)]:
+    of, args = ("space = ?", (said.space,)) if state else (f"space NOT IN (SELECT space FROM {HELD})", ())
+
+    def room(table: str, most: int) -> int:
+        return max(0, most - int(rows.query(f"SELECT count(*) FROM {table} WHERE {of}", args)[0][0]))
+
+    secrets = said.secrets[: room(SECRET, SECRETS_MAX)]
+    changes += [Put(SECRET, {"space": said.space, "epoch": epoch, "secret": secret}) for epoch, secret in secrets]
+    knowing = [one for one in {*said.told[:TOLD_MAX], letter.sender} if len(one) == 32]
+    told = [told_row(said.space, secret, identity) for _, secret in secrets for identity in knowing]
+    changes += told[: room(TOLD, TOLD_KEPT_MAX)]
+    for packed in said.entries[: room(WAITING, ARRIVED_MAX if state == JOINED else WAITING_MAX)]:
         entry = _whole(packed)
         if entry is not None and space_of(entry) == said.space:
             changes.append(Put(WAITING, {"id": entry.id, "space": said.space, "packed": packed}))
@@ -169,6 +171,11 @@ def held_row(space: bytes, genesis: Entry, type: str, name: str, owner: bytes, s
             "at_ms": at_ms,
         },
     )
+
+
+def told_row(space: bytes, secret: bytes, identity: bytes) -> Put:
+    """The row that says that somebody (32 B) knows a secret of a space, or is being told it."""
+    return Put(TOLD, {"space": space, "commitment": commitment(secret), "identity": identity})
 
 
 def _invitation(letter: Letter, said: Circular) -> Put | None:

@@ -218,7 +218,7 @@ class Database:
         except (apsw.Error, OSError, StorageError) as error:
             for connection in opened:
                 connection.close(True)
-            _complain(error, path)
+            complain(error, path)
 
     def write(self, act: Callable[[Transaction], T]) -> T:
         """Run ``act`` in one transaction; all of it is durable when this returns, nothing of it when it raises.
@@ -242,7 +242,7 @@ class Database:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             if isinstance(error, (apsw.Error, MemoryError)):
-                _complain(error, self.path)
+                complain(error, self.path)
             raise
         return result
 
@@ -261,7 +261,7 @@ class Database:
         try:
             return connection.execute(sql, args).fetchall()
         except (apsw.Error, MemoryError) as error:
-            _complain(error, self.path)
+            complain(error, self.path)
 
     def is_sound(self) -> bool:
         """Whether no page of the file is damaged, on the writer's thread; reads all of it, which may take seconds."""
@@ -277,7 +277,7 @@ class Database:
         try:
             self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         except (apsw.Error, MemoryError) as error:
-            _complain(error, self.path)
+            complain(error, self.path)
 
     def close(self) -> None:
         """Close both connections; the last commit is durable already. Closing twice is harmless."""
@@ -351,7 +351,7 @@ def _connect(path: Path, key: bytes, flags: int, cache_kib: int) -> apsw.Connect
     return connection
 
 
-def _complain(error: BaseException, path: Path) -> NoReturn:
+def complain(error: BaseException, path: Path) -> NoReturn:
     """Raise what a person can act on in place of SQLite's error; programming errors pass as they are."""
     import apsw
 

@@ -43,7 +43,7 @@ COPIED: Final = "copied"
 
 @dataclass(frozen=True, slots=True)
 class OwnDevice:
-    """A device of this person. ``ended_ms`` is when it was revoked, as far as known here."""
+    """A device of this person. ``revoked``: their identity has ended it, as far as is known here."""
 
     device: Device
     is_present: bool

@@ -27,8 +27,6 @@ LOOK_S: Final = 30.0
 """How often it is seen whether this machine is in other networks by now."""
 HEARD_MAX: Final = 1000
 """Announcements that are looked at between two looks; a flood of more costs nothing and hides what comes in it."""
-
-
 CALLS_MAX: Final = 16
 """Strangers that are called between two looks: nobody can make this node knock at every door of a network."""
 
@@ -54,6 +52,8 @@ class Lookout:
         self._task: asyncio.Task[None] | None = None
         self._segments: dict[IPv4Interface, lan.Segment] = {}
         self._keys: dict[bytes, bytes] = {}
+        self._neighbours: set[bytes] = set()
+        """Whom ``_keys`` are for, and those that can share none."""
         self._own: set[str] = set()
         """All names that this node had since it looks."""
         self._heard_left = HEARD_MAX
@@ -103,25 +103,33 @@ class Lookout:
         """Be announced, by this node's present neighbours, in the networks that there are now."""
         neighbours = {peer.node for peer in self._node.open_store.peers()}
         networks = set(self._networks())
-        if neighbours != self._keys.keys():
+        if neighbours != self._neighbours:
             await self._close()
+            self._neighbours = neighbours
             self._keys = beacon.pair_keys(self._node.transport, sorted(neighbours, key=lambda _: os.urandom(8)))
         for network in self._segments.keys() - networks:
             await self._segments.pop(network).close()
         for network in networks - self._segments.keys():
             with contextlib.suppress(LinkError):  # it is tried again with the next look
                 segment = self._segments[network] = await lan.Segment.open(network, self._heard)
-                if self._port:
-                    strangers = self.mode is Discovery.STRANGERS
-                    said = beacon.announce(
-                        self._node.transport_id,
-                        self._keys.values(),
-                        (network.ip, self._port),
-                        os.urandom,
-                        strangers=strangers,
-                    )
-                    await segment.announce(self._port, beacon.to_fields(said))
-                    self._own.add(segment.name)
+                try:
+                    await self._announce(segment)
+                except LinkError:
+                    await self._segments.pop(network).close()
+                    raise
+
+    async def _announce(self, segment: lan.Segment) -> None:
+        if not self._port:
+            return
+        said = beacon.announce(
+            self._node.transport_id,
+            self._keys.values(),
+            (segment.network.ip, self._port),
+            os.urandom,
+            strangers=self.mode is Discovery.STRANGERS,
+        )
+        await segment.announce(self._port, beacon.to_fields(said))
+        self._own.add(segment.name)
 
     async def _close(self) -> None:
         for network in list(self._segments):

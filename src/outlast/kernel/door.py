@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 BATCH_MAX: Final = 2000
 """Entries that pass the door in one transaction."""
 DAY_SHARE_BYTES: Final = 1 << 30
-"""What all neighbours together may bring in a day."""
+"""What all neighbours together may bring in a day, beside the content that people here asked for."""
 SPENT_STEP_BYTES: Final = 16 << 20
 """What neighbours bring is written down in such steps: who opens the store does not see who brought a few letters."""
 STRANGERS: Final = bytes(32)

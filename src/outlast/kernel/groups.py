@@ -60,8 +60,6 @@ CLOCK_MAX: Final = 2**53
 """No clock that a member claims raises that of others beyond this: order then follows the times."""
 READ_MAX: Final = 4 * ACTS_MAX
 """Entries that never expire of which it is looked whether they are acts: of one device, and of all who do not lead."""
-ACTS_KEPT_MAX: Final = 2 * ACTS_MAX
-"""Acts and revocations of a space that are kept in the vault."""
 DRAIN: Final = 500
 """Entries that came by mail and are let in at a time."""
 
@@ -234,10 +232,7 @@ class Groups:
             await self._set_state(space, LEFT, changes)
             self._readings.pop(space, None)
             self.refresh()
-            others = [one for one in self._node.people.values() if one is not self._person]
-            everybody_is_here = len(self._node.people) == len(self._node.home.people())
-            if everybody_is_here and not any(g.space == space for one in others for g in one.groups.held(JOINED)):
-                await self._node.unfollow(space)
+            await self._let_go(space)
 
     async def add(self, space: bytes, identity: bytes, role: str = MEMBER) -> None:
         """Add a contact, or tell a member everything once more; ``role`` is "member" or "admin".
@@ -296,8 +291,10 @@ class Groups:
             await self._node.wait(revision)
 
     async def tend(self) -> None:
-        """Do for every joined space what is due."""
+        """Do for every joined space what is due, and let go of those that were left."""
         async with self._tending:
+            for group in self.held(LEFT):
+                await self._let_go(group.space)
             for group in self.held(JOINED):
                 if group.space not in self._node.spaces():
                     await self._node.follow(group.space, group.type)
@@ -314,7 +311,7 @@ class Groups:
                         await self._act(group.space, RENEW, secret=os.urandom(32))
                         membership = self.membership(group.space)
                     await self._spread(group, membership)
-                await self._keep_acts(group.space)
+                await self._keep_what_counts(group.space, membership)
         self.refresh()
 
     def refresh(self) -> None:
@@ -329,6 +326,16 @@ class Groups:
         if access != self.access:
             self.access = access
             self._node.neighbours.refresh()
+
+    async def _let_go(self, space: bytes) -> None:
+        """Remove what the node holds of a space that this person has left, unless somebody else here may belong to it.
+
+        ``leave`` may have ended before it came to that, or somebody was locked.
+        """
+        everybody_is_here = len(self._node.people) == len(self._node.home.people())
+        joined = any(group.space == space for one in self._node.people.values() for group in one.groups.held(JOINED))
+        if space in self._node.spaces() and everybody_is_here and not joined:
+            await self._node.unfollow(space)
 
     async def _let_in(self, space: bytes) -> None:
         """Take what came by mail through the node's one door, the genesis first."""
@@ -348,7 +355,8 @@ class Groups:
                 return
 
     async def _show_device(self, space: bytes, membership: Membership) -> Membership:
-        if membership.devices.get(self._person.device) == self._person.identity:
+        me = self._person.identity
+        if membership.devices.get(self._person.device) == me or me in membership.full:
             return membership
         await self._act(space, HERE)
         return self.membership(space)
@@ -373,11 +381,12 @@ class Groups:
         """Tell members among the contacts the secrets that they may lack, and who is new all there is to know."""
         space, me = group.space, self._person.identity
         secrets = self._readings[space].secrets
-        told: dict[bytes, set[bytes]] = {epoch: {me} for epoch in secrets}
-        for epoch, identity in self._person.query(
-            f"SELECT epoch, identity FROM {circular.TOLD} WHERE space = ?", (space,)
+        knowing: dict[bytes, set[bytes]] = {}
+        for of, identity in self._person.query(
+            f"SELECT commitment, identity FROM {circular.TOLD} WHERE space = ?", (space,)
         ):
-            told.setdefault(bytes(epoch), {me}).add(bytes(identity))
+            knowing.setdefault(bytes(of), set()).add(bytes(identity))
+        told = {epoch: {me} | knowing.get(commitment(secret), set()) for epoch, secret in secrets.items()}
         welcomed: list[bytes] = []
         lacking: dict[tuple[bytes, ...], list[bytes]] = {}
         for identity in sorted(membership.roles.keys() & self._reachable() - {me}):
@@ -397,8 +406,7 @@ class Groups:
         letters: list[Outgoing] = []
         rows: list[RowChange] = []
         kept = {entry.id: entry for entry in self._kept(space, ())}
-        acts = [id for id, act in self._readings[space].acts.items() if act is not None and id not in kept]
-        everything = [*kept.values(), *self._node.open_store.load(acts)]
+        everything = [*kept.values(), *self._node.open_store.load(membership.acts - kept.keys())]
         for epochs, people in [*lacking.items(), *([(tuple(sorted(secrets)), welcomed)] if welcomed else [])]:
             bodies = circular.circulars(
                 space,
@@ -408,11 +416,7 @@ class Groups:
                 told=sorted(set.intersection(*(told[epoch] for epoch in epochs))),
             )
             letters += self._letters(people, bodies)
-            rows += [
-                Put(circular.TOLD, {"space": space, "epoch": epoch, "identity": identity})
-                for epoch in epochs
-                for identity in people
-            ]
+            rows += [circular.told_row(space, secrets[epoch], identity) for epoch in epochs for identity in people]
         if letters:
             await self._person.outbox.keep([], rows, letters)
 
@@ -425,7 +429,8 @@ class Groups:
 
     def _is_first_leader(self, membership: Membership) -> bool:
         """Whether it is for this person to renew the key, so that not all admins do at once."""
-        leaders = sorted((membership.roles[one] != OWNER, one) for one in membership.roles if membership.leads(one))
+        able = [one for one in membership.roles if membership.leads(one) and one not in membership.full]
+        leaders = sorted((membership.roles[one] != OWNER, one) for one in able)
         return bool(leaders) and leaders[0][1] == self._person.identity
 
     # ---- saying ----
@@ -435,7 +440,7 @@ class Groups:
         membership = self.membership(space)
         if not membership.leads(self._person.identity):
             raise UsageError("only the founder and the admins of a group may do this")
-        if membership.full:
+        if self._person.identity in membership.full:
             raise UsageError("this group has changed so often that no more changes count: found a new one")
         return membership
 
@@ -451,7 +456,7 @@ class Groups:
     ) -> None:
         """Say an act; one that begins an epoch keeps its ``secret`` here, and who is to know it is told by ``tend``."""
         group, membership = self.find(space, JOINED), self.membership(space)
-        while len(membership.heads) > PARENTS_MAX and act != HERE:
+        while len(membership.heads) > PARENTS_MAX and act != HERE and self._person.identity not in membership.full:
             await self._act(space, HERE)
             membership = self.membership(space)
         body = ActBody(
@@ -550,13 +555,26 @@ class Groups:
         heads = [(device, self._node.open_store.head(space, device)) for device in devices[:LAST_MAX]]
         return tuple((device, head[0]) for device, head in heads if head is not None)
 
-    async def _keep_acts(self, space: bytes) -> None:
-        """Keep in the vault what membership rests on: a store may let go of it, and a restored node has none."""
+    async def _keep_what_counts(self, space: bytes, membership: Membership) -> None:
+        """Keep in the vault what membership rests on: a store may let go of it, and a restored node has none.
+
+        Of secrets so many that soon no more would be taken in, only those stay that were shown to be right.
+        """
         kept = {bytes(row[0]) for row in self._person.query(f"SELECT id FROM {circular.ACT} WHERE space = ?", (space,))}
-        acts = self._readings[space].acts
-        fresh = [id for id, act in acts.items() if act is not None and id not in kept][: ACTS_KEPT_MAX - len(kept)]
-        entries = self._node.open_store.load(fresh) if len(kept) < ACTS_KEPT_MAX else []
-        await self._write([Put(circular.ACT, {"id": e.id, "space": space, "packed": pack(e)}) for e in entries])
+        fresh = self._node.open_store.load(membership.acts - kept)
+        changes: list[RowChange] = [
+            *(Put(circular.ACT, {"id": e.id, "space": space, "packed": pack(e)}) for e in fresh),
+            *(Delete(circular.ACT, {"id": id}) for id in kept - membership.acts),
+        ]
+        rows = self._person.query(f"SELECT epoch, secret FROM {circular.SECRET} WHERE space = ?", (space,))
+        if len(rows) > circular.SECRETS_MAX // 2:
+            right = self._readings[space].secrets
+            changes += [
+                Delete(circular.SECRET, {"space": space, "epoch": epoch, "secret": secret})
+                for epoch, secret in rows
+                if right.get(epoch) != secret
+            ]
+        await self._write(changes)
 
     # ---- rows ----
 
@@ -569,7 +587,7 @@ class Groups:
         found = self._kept(space, reading.acts)
         seen = reading.acts.keys() | {entry.id for entry in found}
         membership = reading.membership
-        leading = {founder}
+        leading = {founder, self._person.device}  # what is not found of its own this device would say again and again
         if membership is not None:
             leading |= {device for device, one in membership.devices.items() if membership.leads(one)}
         counts: Counter[bytes] = Counter()

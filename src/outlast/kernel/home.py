@@ -4,6 +4,7 @@
 
     lock                          held by the one process that has the home open
     store.db                      the node's store, encrypted
+    store.chunks                  the chunks of large content, each encrypted
     store.key | store.keyfile     its key: wrapped under a passphrase, or bare (unattended)
     people/<16 hex>/vault.db      a person's vault, encrypted; vault.key | vault.keyfile as above
     rooms/<name>/                 what a room keeps in files of its own
@@ -31,7 +32,8 @@ from outlast.kernel.keyslot import KEY_BYTES
 
 _PERSON = re.compile(r"[0-9a-f]{16}").fullmatch
 _OURS = re.compile(
-    r"lock|unfinished|people|rooms|api\.sock|config\.toml|store\.(db(-wal|-shm|\.new(-journal)?)?|(key|keyfile)(\.new)?)"
+    r"lock|unfinished|people|rooms|api\.sock|config\.toml"
+    r"|store\.(chunks|db(-wal|-shm|\.new(-journal)?)?|(key|keyfile)(\.new)?)"
 ).fullmatch
 
 

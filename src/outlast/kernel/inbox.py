@@ -69,8 +69,6 @@ LATER_PAUSE: Final = 9
 """For each second spent on what waits, so many seconds are left to everything else,"""
 LATER_PAUSE_MAX_S: Final = 1.0
 """but no more than this: some of that time went by in waiting for the disk and for other mail."""
-
-
 REVOKED: Final = "revoked"
 """The warning at a contact's device that their identity has ended."""
 INTROS_MAX: Final = 8

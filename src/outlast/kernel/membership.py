@@ -156,10 +156,12 @@ class Membership:
     """Who began each of them, by identity."""
     stale: bool
     """Whether somebody who is no member any more, or an ended device, may know the current key: it is to be renewed."""
-    full: bool
-    """Whether there are so many acts that some of them do not count."""
+    full: frozenset[bytes]
+    """Identities that have said so many acts that no more of theirs count."""
     ended: Mapping[bytes, Revocation]
     """Devices that their identities have ended."""
+    acts: frozenset[bytes]
+    """The ids of all acts and revocations that it rests on, at most four times ACTS_MAX."""
     _ended: Ended = field(repr=False)
     _limits: Mapping[bytes, int] = field(repr=False)
     _adders: Mapping[bytes, Sequence[tuple[bytes, frozenset[bytes]]]] = field(repr=False)
@@ -188,7 +190,7 @@ def resolve(founding: Founding, acts: Iterable[Act]) -> Membership:
     """
     known = {act.id: act for act in acts if act.id != founding.id}
     ended = _ended(known.values())
-    chosen, levels, full = _choose(founding, known)
+    chosen, levels, full = _choose(founding, known, ended)
     graph = _Graph(founding, chosen, _cited(chosen, known), levels, ended)
     removals = graph.settle()
     valid = graph.valid(removals)
@@ -211,48 +213,49 @@ def _ended(acts: Iterable[Act]) -> Ended:
     return ended
 
 
-def _choose(founding: Founding, acts: Mapping[bytes, Act]) -> tuple[list[Act], dict[bytes, int], bool]:
-    """The acts that could count, outward from the owner: by those whom somebody added who could; whether some do not.
+def _choose(
+    founding: Founding, acts: Mapping[bytes, Act], ended: Ended
+) -> tuple[list[Act], dict[bytes, int], frozenset[bytes]]:
+    """The acts that could count, outward from the owner: by those whom somebody added who could.
 
-    Who was added by more hands stands behind who was added by fewer: nobody gains by adding any number of others.
+    With them how far from the owner each identity stands, and of whom no more acts would be among them. Who was added
+    by more hands stands behind who was added by fewer: nobody gains by adding any number of others. Of one's own, what
+    an ended device said beyond its end comes last: whoever found it takes nobody's place.
     """
     said: defaultdict[bytes, list[Act]] = defaultdict(list)
     for act in (act for act in acts.values() if act.act != END):
         said[act.author].append(act)
-    chosen: list[Act] = []
-    full = False
+    chosen: dict[bytes, Act] = {}
     reached: dict[bytes, bool] = {}
     levels: dict[bytes, int] = {}
+    full: dict[bytes, bool] = {}
     number = 0
     level: dict[bytes, bool] = {founding.owner: True}  # identity: whether it may lead
+
+    def place(act: Act) -> tuple[bool, bool, int, bytes]:
+        is_void = _is_ended(ended, (act.author, act.device), act.seq, act.id)
+        return is_void, act.act != REMOVE and not reached[act.author], act.seq, act.id
+
     while level:
         now: list[Act] = []
         for identity, leads in level.items():
-            already = identity in reached
             levels.setdefault(identity, number)
             reached[identity] = leads
-            own = said[identity]
-            if leads:
-                part = sorted(own, key=lambda act: (act.seq, act.id))
-                kept = part[:LEADER_ACTS_MAX]
-                if already:  # counted as a member's before: only what that left out is new
-                    kept = [act for act in kept if not _is_plain(act)]
-            else:
-                part = sorted((act for act in own if _is_plain(act)), key=lambda a: (a.act != REMOVE, a.seq, a.id))
-                kept = part[:MEMBER_ACTS_MAX]
-            full = full or (len(kept) < len(part) and not already)
-            now += kept
-        now.sort(key=lambda act: (act.seq, act.id))
-        full = full or len(chosen) + len(now) > ACTS_MAX
-        now = now[: ACTS_MAX - len(chosen)]
-        chosen += now
+            own = sorted((act for act in said[identity] if leads or _is_plain(act)), key=place)
+            most = LEADER_ACTS_MAX if leads else MEMBER_ACTS_MAX
+            full[identity] = len(own) >= most
+            now += (act for act in own[:most] if act.id not in chosen)
+        if len(chosen) + len(now) >= ACTS_MAX:
+            full |= dict.fromkeys(level, True)
+        now = sorted(now, key=lambda act: (act.seq, act.id))[: ACTS_MAX - len(chosen)]
+        chosen |= {act.id: act for act in now}
         level, number = {}, number + 1
         for act in now:
             if act.act == ADD and reached[act.author]:
                 leads = act.role == ADMIN
                 if reached.get(act.subject) is None or (leads and not reached[act.subject]):
                     level[act.subject] = level.get(act.subject, False) or leads
-    return chosen, levels, full
+    return list(chosen.values()), levels, frozenset(identity for identity, is_full in full.items() if is_full)
 
 
 def _is_plain(act: Act) -> bool:
@@ -386,7 +389,7 @@ class _Graph:
             counts[act.author] += 1
         return sum(1 << number for *_, number in sorted(order)[:WAR_MAX])
 
-    def membership(self, valid: int, removals: int, full: bool) -> Membership:
+    def membership(self, valid: int, removals: int, full: frozenset[bytes]) -> Membership:
         """What these acts and removals come to."""
         acts = self.acts
         roles: dict[bytes, Role] = {}
@@ -441,6 +444,9 @@ class _Graph:
             stale=stale,
             full=full,
             ended={device: found[0][1] for (_, device), found in ended.items()},
+            acts=frozenset(
+                {act.id for act in acts[1:]} | {id for by in ended.keys() | heard for id, _ in self.ended[by]}
+            ),
             _ended=ended,
             _limits=limits,
             _adders=adders,

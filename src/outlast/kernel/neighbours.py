@@ -50,8 +50,8 @@ VISITS_MAX: Final = 4
 """Strangers in the local network that are called at a time."""
 UNBOUNDED: Final = 2**62
 MESSAGE_COST_BYTES: Final = 512
-CHUNKS_TOGETHER: Final = 32
-"""Chunks that are written in one transaction: 2 MiB."""
+CHUNKS_TOGETHER: Final = 64
+"""Chunks that are written in one transaction: 4 MiB, while as much again comes in."""
 INBOUND_MAX: Final = 64
 """Sessions that others may have opened at a time."""
 UNCONFIRMED_MAX: Final = 256
@@ -269,10 +269,10 @@ class Neighbours:
         for live in self._live:
             live.hear_of_content(grown.holdings, grown.whole)
 
-    def more_wanted(self) -> None:
-        """Tell all sessions that there may be more content to fetch."""
+    def more_wanted(self, requested: bytes | None = None) -> None:
+        """Tell all sessions that there may be more content to fetch, and what a person asks for, by its entry."""
         for live in self._live:
-            live.put(steps.MoreWanted())
+            live.put(steps.MoreWanted(requested))
 
     def states(self) -> list[PeerState]:
         """All neighbours that were added, then those that connected by themselves."""
@@ -466,6 +466,7 @@ class Neighbours:
         live.room.set()
         ingests: asyncio.Queue[steps.Ingest] = asyncio.Queue()
         chunks: asyncio.Queue[Chunk] = asyncio.Queue()
+        loads: asyncio.Queue[Sequence[tuple[bytes, int]]] = asyncio.Queue()
         self._live.add(live)
         self._errors.pop(peer, None)
         node.metrics.sessions += 1
@@ -474,21 +475,22 @@ class Neighbours:
         tick = node.loop.create_task(self._tick(live))
         admit = node.loop.create_task(self._ingest(ingests, live))
         keep = node.loop.create_task(self._keep_chunks(chunks, live))
+        load = node.loop.create_task(self._load_chunks(loads, live))
         bulk = node.loop.create_task(self._report_bulk(channel, live))
-        tasks = (read, tick, admit, keep, bulk)
+        tasks = (read, tick, admit, keep, load, bulk)
         try:
             live.put(steps.Started())
             reason: str | None = None
             while reason is None:
                 event = await live.next()
-                for task in (admit, keep, bulk):
+                for task in (admit, keep, load, bulk):
                     if task.done():
                         task.result()
                 for command in session.step(event):
-                    reason = await self._carry_out(command, channel, live, ingests, chunks)
+                    reason = await self._carry_out(command, channel, live, ingests, chunks, loads)
                     if reason is not None:
                         break
-                if session.pool_settled and not session.stranger and live.events.empty():
+                if session.pool_settled and not session.stranger and not live.behind and live.events.empty():
                     live.told = node.cursor
                 if session.has_more:
                     live.put(steps.TakenByLink())
@@ -541,6 +543,7 @@ class Neighbours:
         live: _Live,
         ingests: asyncio.Queue[steps.Ingest],
         chunks: asyncio.Queue[Chunk],
+        loads: asyncio.Queue[Sequence[tuple[bytes, int]]],
     ) -> str | None:
         """Do what the machine says; a reason when the session is over."""
         node = self._node
@@ -579,9 +582,7 @@ class Neighbours:
             case steps.LoadWanted(spaces, passed):
                 live.put(steps.WantedLoaded(await node.next_content(spaces, passed)))
             case steps.LoadChunks(places):
-                loaded = [store.chunk(id, place) for id, place in places]
-                lacking = {one.id for one in loaded if one.data is None}
-                live.put(steps.ChunksLoaded(loaded, {id: store.holding(id) for id in lacking}))
+                loads.put_nowait(places)
             case steps.IngestChunk(chunk):
                 chunks.put_nowait(chunk)
             case steps.Copied(ids):
@@ -668,6 +669,22 @@ class Neighbours:
                 live.put(steps.Stopping())
                 raise
             live.put(steps.ChunksIngested(len(waiting)))
+
+    async def _load_chunks(self, loads: asyncio.Queue[Sequence[tuple[bytes, int]]], live: _Live) -> None:
+        """Load chunks that the peer asked for, beside the loop: the link goes on meanwhile."""
+        store = self._node.open_store
+        while True:
+            places = await loads.get()
+            try:
+                loaded = await self._node.read(partial(store.chunks, places))
+                lacking = {one.id: store.holding(one.id) for one in loaded if one.data is None}
+            except OutlastError:
+                live.put(steps.Stopping())
+                raise
+            for one in loaded:
+                if one.data is None:  # what is damaged counts as held in the store
+                    lacking[one.id] &= ~(1 << one.place)
+            live.put(steps.ChunksLoaded(loaded, lacking))
 
     async def _report_bulk(self, channel: Channel, live: _Live) -> None:
         """Say when the link has taken what goes last, so that no more than this lies before anything else."""

@@ -27,6 +27,7 @@ from collections.abc import (
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import entry_points
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
@@ -40,12 +41,13 @@ from outlast.kernel.admit import (
 )
 from outlast.kernel.backup import BackupBody
 from outlast.kernel.bundle import Content
-from outlast.kernel.chunks import Chunk, Manifest, Splitter, Wanted
+from outlast.kernel.chunks import Chunk, Cut, Manifest, Splitter, Wanted
 from outlast.kernel.circular import GROUPS
 from outlast.kernel.devices import is_named
 from outlast.kernel.discovery import Discovery, Lookout
 from outlast.kernel.door import SPACE_LOW_BYTES, Door
 from outlast.kernel.entry import (
+    CHUNK_BYTES,
     DAY_MS,
     HOUR_MS,
     PAYLOAD_MAX_BYTES,
@@ -60,6 +62,7 @@ from outlast.kernel.log import loose_entry
 from outlast.kernel.membership import MEMBER_ACT, Membership
 from outlast.kernel.metrics import Metrics
 from outlast.kernel.neighbours import Neighbours, PeerState
+from outlast.kernel.overlap import Overlap
 from outlast.kernel.people import new_person, restore_person
 from outlast.kernel.person import Person
 from outlast.kernel.revocation import REVOKE
@@ -72,7 +75,7 @@ from outlast.kernel.vault import Vault
 
 T = TypeVar("T")
 
-BLOCK_BYTES: Final = 1 << 20
+BLOCK_BYTES: Final = 4 << 20
 """Of content that is read or written at a time."""
 FILES_AUTO_BYTES: Final = 16 << 20
 """Content up to this size is fetched without anybody asking for it."""
@@ -105,6 +108,8 @@ class Node:
         self.people: dict[str, Person] = {}
         self.files_auto_bytes = FILES_AUTO_BYTES
         """Content in chunks up to this size is fetched without anybody asking for it."""
+        self.fixed_discovery: Discovery | None = None
+        """Whom this node is to look for, whatever is chosen here, as who runs it has said."""
         self.revision = 0
         self.metrics = Metrics()
         self.loop = asyncio.get_running_loop()
@@ -349,7 +354,14 @@ class Node:
 
     async def write(self, act: Callable[[], T]) -> T:
         """Run ``act`` on the one writer thread and wait for it, also when the waiting task is cancelled."""
-        done = self.loop.run_in_executor(self._writer, act)
+        return await self._run_to_end(self._writer, act)
+
+    async def read(self, act: Callable[[], T]) -> T:
+        """Run ``act``, which only reads, on a thread beside the loop, and wait for it likewise."""
+        return await self._run_to_end(None, act)
+
+    async def _run_to_end(self, threads: ThreadPoolExecutor | None, act: Callable[[], T]) -> T:
+        done = self.loop.run_in_executor(threads, act)
         try:
             return await asyncio.shield(done)
         except asyncio.CancelledError:
@@ -644,7 +656,7 @@ class Node:
     ) -> Entry:
         """Put a file, or bytes as they come, into a followed space, as an entry of a kind without a body.
 
-        A few chunks of it are in memory at a time. Entry and content are durable when this returns. Raises UsageError
+        Some MiB of it are in memory at a time. Entry and content are durable when this returns. Raises UsageError
         when it is larger than its kind allows, StorageError when the disk is full; then nothing is kept.
         """
         known, store = self._speakable(space, kind), self.open_store
@@ -654,14 +666,12 @@ class Node:
             raise UsageError(f"entries of kind {kind!r} are made of a body: use append")
         splitter, first, stage = Splitter(known.max_bytes), 0, None
         try:
-            async for data in _blocks(source):
-                chunks = await asyncio.to_thread(splitter.feed, data)
-                if not chunks:
-                    continue
-                if stage is None:
-                    stage = await self.write(partial(store.open_stage, space, self.today()))
-                await self.write(partial(store.stage_chunks, stage, first, chunks))
-                first += len(chunks)
+            async with Overlap() as staging:
+                async for chunks in _cuts(source, splitter):
+                    if stage is None:
+                        stage = await self.write(partial(store.open_stage, space, self.today()))
+                    await staging.begin(partial(self.write, partial(store.stage_chunks, stage, first, chunks)))
+                    first += len(chunks)
             last, manifest = splitter.finish()
             if manifest is None:
                 return await self._append(person, space, known, last.data, life_ms, local)
@@ -691,7 +701,9 @@ class Node:
         for place in range(len(manifest)):
             data = store.chunk(entry, place).data
             if data is None:
-                raise NotFoundError("this was dropped meanwhile: fetch it again")
+                raise NotFoundError(
+                    "a part of this is damaged on this disk, or was dropped: drop it and fetch it again"
+                )
             yield data
 
     def content(self, entry: bytes) -> Progress:
@@ -708,7 +720,7 @@ class Node:
         if not progress.is_whole:
             if await self.write(partial(store.want, entry)):
                 self.neighbours.refresh()  # sessions ask for payloads when they start
-            self.neighbours.more_wanted()
+            self.neighbours.more_wanted(entry)
         return progress
 
     async def drop_content(self, entry: bytes) -> None:
@@ -745,11 +757,15 @@ class Node:
         for entry in store.load({part.id for part in parts}):
             if (manifest := Manifest.of(entry)) is not None and space_of(entry) in store.spaces():
                 manifests[entry.id] = manifest
-        right = [
-            Chunk(part.id, part.place, manifest.hash_at(part.place), part.data)
-            for part in parts
-            if (manifest := manifests.get(part.id)) is not None and manifest.is_chunk(part.place, part.data)
-        ]
+
+        def verify() -> list[Chunk]:
+            return [
+                Chunk(part.id, part.place, manifest.hash_at(part.place), part.data)
+                for part in parts
+                if (manifest := manifests.get(part.id)) is not None and manifest.is_chunk(part.place, part.data)
+            ]
+
+        right = await asyncio.to_thread(verify)
         await self.keep_chunks(right, None)
         return len(right)
 
@@ -761,7 +777,7 @@ class Node:
         store = self.open_store
         grown = await self.write(lambda: store.put_chunks(chunks))
         if source is not None:
-            await self.door.charge(store, source, sum(len(chunk.data) for chunk in chunks))
+            await self.door.charge(store, source, sum(len(chunk.data) for chunk in chunks if not chunk.requested))
         await self._content_grown(store, grown)
 
     async def _content_grown(self, store: Store, grown: Grown) -> None:
@@ -900,11 +916,15 @@ class Node:
     @property
     def discovery(self) -> Discovery:
         """Whom this node is to look for in the local network while it runs: nobody, until somebody here has said so."""
+        if self.fixed_discovery is not None:
+            return self.fixed_discovery
         chosen = (self.open_store.meta("discovery") or b"").decode()
         return Discovery(chosen) if chosen in Discovery.__members__.values() else Discovery.OFF
 
     async def set_discovery(self, mode: Discovery) -> None:
-        """Look for these in the local network, now and at every later start."""
+        """Look for these in the local network, now and at every later start; UsageError where that is fixed."""
+        if self.fixed_discovery not in (None, mode):
+            raise UsageError("whom this node looks for is said in its config.toml: change `discovery` there")
         await self.write(lambda: self.open_store.set_meta("discovery", mode.encode()))
         self.touch()
 
@@ -934,20 +954,28 @@ class Node:
         return shutil.disk_usage(self.home.path).free
 
 
-async def _blocks(source: Path | AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """What a source holds, in blocks of about 1 MiB."""
+async def _cuts(source: Path | AsyncIterable[bytes], splitter: Splitter) -> AsyncIterator[list[Cut]]:
+    """What is cut off a source, about 4 MiB at a time: one transaction each."""
+
+    def cut(parts: Iterable[bytes]) -> list[Cut]:
+        return [chunk for part in parts for chunk in splitter.feed(part)]
+
     if isinstance(source, Path):
         with await asyncio.to_thread(source.open, "rb") as file:
-            while data := await asyncio.to_thread(file.read, BLOCK_BYTES):
-                yield data
+            pieces = iter(partial(file.read, CHUNK_BYTES), b"")
+            while chunks := await asyncio.to_thread(cut, islice(pieces, BLOCK_BYTES // CHUNK_BYTES + 1)):
+                yield chunks
         return
-    block = bytearray()
+    block: list[bytes] = []
+    size = 0
     async for part in source:
-        block += part
-        if len(block) >= BLOCK_BYTES:
-            yield bytes(block)
-            block.clear()
-    yield bytes(block)
+        block.append(part)
+        size += len(part)
+        if size >= BLOCK_BYTES:
+            yield await asyncio.to_thread(cut, block)
+            block, size = [], 0
+    if chunks := await asyncio.to_thread(cut, block):
+        yield chunks
 
 
 def _make_person(

@@ -20,6 +20,7 @@ import msgspec
 
 from outlast.errors import LockedError, StorageError, UsageError
 from outlast.kernel import mail
+from outlast.kernel.circular import CIRCULAR
 from outlast.kernel.database import Transaction
 from outlast.kernel.entry import Entry, day_of, pack, unpack
 from outlast.kernel.hpke import OpeningKey
@@ -48,8 +49,8 @@ INTRODUCING: Final = 2
 RECEIVED: Final = 1
 READ: Final = 2
 RECEIPT_IDS: Final = 200
-SILENT: Final = ("receipt", DEVICES.name, "group")
-"""Letters that the kernel writes by itself: nobody waits for news of them, and none is acknowledged."""
+SILENT: Final = ("receipt", DEVICES.name, CIRCULAR.name)
+"""Letters that the kernel writes by itself: nobody waits for news of them, and only ``devices`` is acknowledged."""
 RETIRED: Final = 3
 """Added to the directions OUT and IN for this person's earlier devices."""
 

@@ -343,10 +343,6 @@ class Person:
         """Remove a letter that certainly never left this node, with ``local``; False when it may have left."""
         return await self.outbox.take_back(letter, local)
 
-    async def read_mail(self) -> None:
-        """Open everything in the store up to its present end that is for this person."""
-        await self.inbox.read()
-
     def custody(self, letters: Sequence[bytes]) -> dict[bytes, list[Custody]]:
         """For each letter the events known of it, in order; kept for seven days."""
         result: dict[bytes, list[Custody]] = {letter: [] for letter in letters}

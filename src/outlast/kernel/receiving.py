@@ -14,6 +14,7 @@ from outlast.kernel.space import space_of
 from outlast.kernel.steps import Fate, Ingest, Limits, WeighOffer
 from outlast.kernel.wire import (
     ENTRIES_MAX_BYTES,
+    POOL_OFFERS_MAX,
     WANT_IDS_MAX,
     Credit,
     IdList,
@@ -28,8 +29,6 @@ from outlast.kernel.wire import (
 PAYLOADS_ASKED_MAX: Final = 64
 PAYLOADS_NEEDED_MAX: Final = 16_384
 """Payloads that wait to be asked for; those beyond are found missing by the next session."""
-POOL_OFFERS_MAX: Final = 16_384
-"""Ids that a peer may offer so in one session."""
 TOLD_MAX: Final = 262_144
 """Ids that one pass over a bucket may turn up before it is begun anew with what has arrived."""
 
@@ -163,8 +162,7 @@ class Receiving:
                 self._news.add(entry.id)
         if not entries:
             raise SyncError("it sends messages that hold nothing")
-        self._open.append((len(entries), len(message)))
-        return Ingest(entries, frozenset(entry.id for entry in entries if entry.id in self._taken))
+        return self._ingest(entries, len(message))
 
     def piece(self, message: bytes, piece: Piece) -> Ingest | None:
         """Take a PAYLOAD message; the entry is whole with its last piece."""
@@ -185,8 +183,7 @@ class Receiving:
             raise SyncError("it sends a payload that does not match its hash")
         self._assembly, self._assembled, self._assembly_cost = bytearray(), None, 0
         del self._payloads_asked[piece.id]
-        self._open.append((1, cost))
-        return Ingest([Entry(entry.header, entry.header_bytes, entry.signature, entry.id, payload)])
+        return self._ingest([Entry(entry.header, entry.header_bytes, entry.signature, entry.id, payload)], cost)
 
     def lacked(self, ids: Iterable[bytes]) -> None:
         """The peer does not have what was asked for."""
@@ -219,6 +216,10 @@ class Receiving:
             self._credit += grant
             self._returned = 0
             yield encode(Type.CREDIT, Credit(grant))
+
+    def _ingest(self, entries: Sequence[Entry], cost_bytes: int) -> Ingest:
+        self._open.append((len(entries), cost_bytes))
+        return Ingest(entries, frozenset(entry.id for entry in entries if entry.id in self._taken))
 
     def _pay(self, size_bytes: int) -> None:
         self._credit -= size_bytes

@@ -8,9 +8,6 @@ from heapq import heappop, heappush
 from itertools import islice
 from typing import Final, TypeVar
 
-from outlast.kernel.chunks import (
-    PIECE_MAX_BYTES,
-)
 from outlast.kernel.entry import INLINE_MAX_BYTES, Entry, pack, pack_header
 from outlast.kernel.forward import Offer, Rank, rank
 from outlast.kernel.setrec import SetView
@@ -19,6 +16,8 @@ from outlast.kernel.steps import CREDIT_BYTES, Limits, LoadEntries
 from outlast.kernel.wire import (
     CREDIT_CAP,
     ENTRIES_MAX_BYTES,
+    PIECE_MAX_BYTES,
+    POOL_OFFERS_MAX,
     WANT_IDS_MAX,
     IdList,
     Kept,
@@ -70,6 +69,7 @@ class Sending:
         self._partial: set[bytes] = set()  # not whole at the peer when it acknowledged them
         self._pool: deque[tuple[bytes, int]] = deque(maxlen=LIVE_MAX)  # id and bytes, newest first
         self._pool_left = limits.pool_bytes
+        self._offers_left = POOL_OFFERS_MAX
         self._choice: dict[bytes, int] = {}  # what was offered last and is not answered yet
 
     @property
@@ -127,17 +127,18 @@ class Sending:
     @property
     def pool_settled(self) -> bool:
         """Whether all that strangers brought was offered, as far as it may be, and what was chosen has landed."""
-        return self.idle and not self._choice and not (self._pool and self._pool_left > 0)
+        return self.idle and not self._choice and not self._may_offer
 
     def next_offer(self) -> bytes | None:
         """The OFFER that is due: one at a time, and within what the peer may still take."""
-        while self._pool and not self._choice and self._pool_left > 0:
+        while self._may_offer and not self._choice:
             left = self._pool_left
-            for one, size in take(self._pool, WANT_IDS_MAX):
+            for one, size in take(self._pool, min(WANT_IDS_MAX, self._offers_left)):
                 if size <= left:
                     left -= size
                     self._choice[one] = size
             if self._choice:
+                self._offers_left -= len(self._choice)
                 return encode(Type.OFFER, IdList(list(self._choice)))
         return None
 
@@ -286,6 +287,10 @@ class Sending:
     def bulk_sent(self, size_bytes: int) -> None:
         """A piece of a chunk went out."""
         self._left -= size_bytes
+
+    @property
+    def _may_offer(self) -> bool:
+        return bool(self._pool) and self._pool_left > 0 and self._offers_left > 0
 
     @property
     def _room(self) -> int:

@@ -7,11 +7,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
 
-from outlast.kernel.chunks import (
-    Chunk,
-    Loaded,
-    Wanted,
-)
+from outlast.kernel.chunks import Chunk, Loaded, Wanted
 from outlast.kernel.entry import Entry
 from outlast.kernel.forward import ALL_PRIORITIES, Carriage, Offer
 from outlast.kernel.setrec import SetView
@@ -170,6 +166,9 @@ class ContentGrew:
 @dataclass(frozen=True, slots=True)
 class MoreWanted:
     """There may be more content to fetch, or some that was asked of another neighbour is free again."""
+
+    requested: bytes | None = None
+    """What a person here asks for, by its entry."""
 
 
 @dataclass(frozen=True, slots=True)

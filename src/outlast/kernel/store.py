@@ -1,4 +1,4 @@
-"""Store: the node's SQLite file: entries, change log, public views of the rooms, peers; one writer.
+"""Store: the node's SQLite file: entries, change log, public views of the rooms, peers; one writer; and its heap.
 
 Every entry gets a number that grows: it is the cursor of the change that says Admitted, and the row it stands in.
 Changes about it later get numbers of their own from the same counter, which never goes back: not by expiry, not by
@@ -28,6 +28,7 @@ from outlast.kernel.chunks import Chunk, Cut, Loaded, Manifest, Wanted, is_chunk
 from outlast.kernel.database import Database, Transaction, check_room_name
 from outlast.kernel.entry import CHUNK_BYTES, PAYLOAD_MAX_BYTES, Entry, Header, pack_header, unpack
 from outlast.kernel.forward import ALL_PRIORITIES
+from outlast.kernel.heap import Heap
 from outlast.kernel.mail import MAIL_PRIORITY, MAIL_SPACE
 from outlast.kernel.quota import POOLED, Holding, rank_of
 from outlast.kernel.room import Change, Event, Room, Value
@@ -80,7 +81,8 @@ _SCHEMA: Final = (
     -- for the content; wanted: 0 if its size allows, 1 somebody asked for it, -1 it was dropped. piece: which chunk
     -- stands at a place of an entry, only for those that are here; negative entries are stages. Equal chunks of one
     -- space are held once, those of two spaces twice: else who shares one space with this node could find out what it
-    -- holds of another. refs: how many pieces name the chunk.
+    -- holds of another. refs: how many pieces name the chunk. n is also its slot in the heap. gap: slots before the
+    -- last one that are free.
     CREATE TABLE file (
         n INTEGER PRIMARY KEY, size_bytes INTEGER NOT NULL, held_bytes INTEGER NOT NULL, wanted INTEGER NOT NULL
     );
@@ -92,7 +94,7 @@ _SCHEMA: Final = (
         n INTEGER PRIMARY KEY, space INTEGER NOT NULL, hash BLOB NOT NULL, refs INTEGER NOT NULL, UNIQUE (space, hash)
     );
     CREATE INDEX chunk_loose ON chunk (n) WHERE refs = 0;
-    CREATE TABLE chunk_data (n INTEGER PRIMARY KEY, data BLOB NOT NULL);
+    CREATE TABLE gap (n INTEGER PRIMARY KEY);
     CREATE TABLE stage (n INTEGER PRIMARY KEY AUTOINCREMENT, space INTEGER NOT NULL, day INTEGER NOT NULL);
 
     -- Entries (n) about others that may not be here yet. Of a tombstone: an id that it names, and who says so, by
@@ -210,9 +212,10 @@ ALL: Final = Scope(pool=True)
 class Store:
     """The node's store, open. See the module for which thread calls what."""
 
-    def __init__(self, database: Database, rooms: Sequence[Room]) -> None:
+    def __init__(self, database: Database, heap: Heap, rooms: Sequence[Room]) -> None:
         """Made by ``open`` alone."""
         self._database = database
+        self._heap = heap
         self._rooms = {check_room_name(room.name): room for room in rooms}
         self._spaces: dict[bytes, int] = {}
         self._removals = 0
@@ -221,20 +224,26 @@ class Store:
     def open(cls, path: Path, key: bytes, *, rooms: Sequence[Room] = ()) -> Self:
         """Open the store with its 32-byte key, or make it; views of another version are dropped, to be folded anew.
 
-        Raises StorageError when the file is damaged, has another key, or is of a newer version of this program.
+        Its heap stands beside it, named ``*.chunks``. Raises StorageError when the file is damaged, has another key, or
+        is of a newer version of this program.
         """
         database = Database.open(path, key, application_id=APPLICATION_ID, schema=_SCHEMA, scope="view_")
+        heap = None
         try:
-            store = cls(database, rooms)
+            heap = Heap.open(path.with_suffix(".chunks"), key)
+            store = cls(database, heap, rooms)
             database.write(store._prepare_views)
         except BaseException:
             database.close()
+            if heap is not None:
+                heap.close()
             raise
         return store
 
     def close(self) -> None:
-        """Close the file. Closing twice is harmless."""
+        """Close the files. Closing twice is harmless."""
         self._database.close()
+        self._heap.close()
 
     # ---- writer ----
 
@@ -361,7 +370,7 @@ class Store:
                     continue
                 header, signature, _, payload, n, space, *_ = rows[0]
                 manifest = Manifest(file.size_bytes, payload)
-                numbers = [(_put_chunk(t, space, chunk.hash, chunk.data), chunk.hash) for chunk in its]
+                numbers = [(self._put_chunk(t, space, chunk.hash, chunk.data), chunk.hash) for chunk in its]
                 fresh = _put_pieces(t, n, [(at, number) for number, hash in numbers for at in manifest.places_of(hash)])
                 if not fresh:
                     continue
@@ -369,6 +378,7 @@ class Store:
                     changes.append(_log(t, Event.PAYLOAD_ARRIVED, n, _entry(header, signature, id, payload)))
                     whole.append(id)
                 holdings[id] = _holding(t, n)
+            self._heap.sync()
             return Grown(changes, holdings, whole)
 
         return self._write(act)
@@ -398,7 +408,8 @@ class Store:
             for place in range(len(manifest)):
                 first.setdefault(manifest.hash_at(place), place)
             missing = sum(1 << place for place in first.values() if not held >> place & 1)
-            return Wanted(id, manifest, missing), Grown([], {id: held}, [])
+            requested = t.query("SELECT wanted = 1 FROM file WHERE n = ?", (n,))[0][0]
+            return Wanted(id, manifest, missing, bool(requested)), Grown([], {id: held}, [])
 
         return self._write(act)
 
@@ -430,8 +441,9 @@ class Store:
 
         def act(t: Transaction) -> None:
             space = t.query("SELECT space FROM stage WHERE n = ?", (stage,))[0][0]
-            numbers = [_put_chunk(t, space, hash, data) for hash, data in chunks]
+            numbers = [self._put_chunk(t, space, hash, data) for hash, data in chunks]
             _put_pieces(t, -stage, list(enumerate(numbers, first)))
+            self._heap.sync()
 
         self._write(act)
 
@@ -450,15 +462,23 @@ class Store:
             self.close_stage(stage)
 
     def free_chunks(self, limit: int = 512) -> int:
-        """Remove chunks that no entry names any more, at most ``limit``: call again while it removes some."""
+        """Remove chunks that no entry names any more, at most ``limit``: call again while it removes some.
 
-        def act(t: Transaction) -> int:
+        Not to be called in ``together``: a slot of the heap may be put anew only after the commit that freed it.
+        """
+
+        def act(t: Transaction) -> tuple[int, int]:
             loose = t.query("SELECT n FROM chunk WHERE refs = 0 LIMIT ?", (limit,))
-            t.executemany("DELETE FROM chunk_data WHERE n = ?", loose)
             t.executemany("DELETE FROM chunk WHERE n = ?", loose)
-            return len(loose)
+            t.executemany("INSERT INTO gap VALUES (?)", loose)
+            last = t.query("SELECT ifnull(max(n), 0) FROM chunk")[0][0]
+            t.execute("DELETE FROM gap WHERE n > ?", (last,))
+            return len(loose), last
 
-        return self._write(act)
+        freed, last = self._write(act)
+        if freed:
+            self._heap.shorten(last)
+        return freed
 
     def expire(self, before_day: int, limit: int = 2000) -> int:
         """Remove entries with 0 < expires_day < ``before_day``; at most ``limit``: call again while it removes some.
@@ -681,7 +701,8 @@ class Store:
 
     def is_sound(self) -> bool:
         """Whether no page of the file is damaged; reads all of it, which may take seconds."""
-        return self._database.is_sound()
+        chunks = self._database.read("SELECT n, hash FROM chunk") if self._database.is_sound() else None
+        return chunks is not None and all(self._heap.get(*chunk) is not None for chunk in chunks)
 
     # ---- reader ----
 
@@ -878,13 +899,23 @@ class Store:
 
     def chunk(self, id: bytes, place: int) -> Loaded:
         """A chunk of an entry's content, with its entry's space; see ``Loaded`` for what is not here."""
-        rows = self._database.query(
-            "SELECT s.id, d.data FROM entry e JOIN space s ON s.n = e.space LEFT JOIN piece p"
-            " ON p.entry = e.n AND p.place = ? LEFT JOIN chunk_data d ON d.n = p.chunk"
+        missed = None
+        while rows := self._database.query(
+            "SELECT s.id, c.n, c.hash FROM entry e JOIN space s ON s.n = e.space LEFT JOIN piece p"
+            " ON p.entry = e.n AND p.place = ? LEFT JOIN chunk c ON c.n = p.chunk"
             f" WHERE {_BY_ID}",
             (place, _prefix(id), id),
-        )
-        return Loaded(id, place, *rows[0]) if rows else Loaded(id, place, None, None)
+        ):
+            space, number, hash = rows[0]
+            data = self._heap.get(number, hash) if number is not None else None
+            if data is not None or number is None or rows == missed:
+                return Loaded(id, place, space, data)
+            missed = rows  # damaged, or its slot was given to another one meanwhile
+        return Loaded(id, place, None, None)
+
+    def chunks(self, places: Iterable[tuple[bytes, int]]) -> list[Loaded]:
+        """Chunks, by entry and place."""
+        return [self.chunk(id, place) for id, place in places]
 
     def has_loose_chunks(self) -> bool:
         """Whether ``free_chunks`` has something to remove."""
@@ -998,6 +1029,14 @@ class Store:
         except BaseException:
             self._spaces.clear()  # a number given in the lost transaction would be wrong
             raise
+
+    def _put_chunk(self, t: Transaction, space: int, hash: bytes, data: bytes) -> int:
+        rows = t.query("SELECT n FROM chunk WHERE space = ? AND hash = ?", (space, hash))
+        if not rows:
+            gap = t.query("DELETE FROM gap WHERE n = (SELECT min(n) FROM gap) RETURNING n") or [(None,)]
+            rows = t.query("INSERT INTO chunk VALUES (?, ?, ?, 0) RETURNING n", (*gap[0], space, hash))
+            self._heap.put(rows[0][0], hash, data)
+        return int(rows[0][0])
 
     def _prepare_views(self, t: Transaction) -> None:
         present = dict(t.query("SELECT name, version FROM room"))
@@ -1308,14 +1347,6 @@ def _set_wanted(t: Transaction, id: bytes, wanted: int) -> None:
                 "INSERT INTO file VALUES (?, ?, 0, ?) ON CONFLICT (n) DO UPDATE SET wanted = excluded.wanted",
                 (n, h.payload_size, wanted),
             )
-
-
-def _put_chunk(t: Transaction, space: int, hash: bytes, data: bytes) -> int:
-    rows = t.query("SELECT n FROM chunk WHERE space = ? AND hash = ?", (space, hash))
-    if not rows:
-        rows = t.query("INSERT INTO chunk (space, hash, refs) VALUES (?, ?, 0) RETURNING n", (space, hash))
-        t.execute("INSERT INTO chunk_data VALUES (?, ?)", (rows[0][0], data))
-    return int(rows[0][0])
 
 
 def _put_pieces(t: Transaction, n: int, found: Sequence[tuple[int, int]]) -> list[int]:

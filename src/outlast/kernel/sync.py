@@ -23,8 +23,8 @@ What a hostile peer can cost. It can send no more than it was granted (1 MiB at 
 paid back only when what it carried is durable or refused, and never more than the day's share), no
 ids but those asked of it, one unfinished payload at a time, and rounds of reconciliation in number
 bounded by the sizes of both sets. Chunks of large content (``chunks``) come only when they were asked
-for, at most 4 MiB that are not durable. It can make this side hold 4 snapshots of its own buckets,
-4,096 ids it asked for, 1.5 MiB that wait for its credit and 4 chunks that wait for the link.
+for, at most 8 MiB that are not durable. It can make this side hold 4 snapshots of its own buckets,
+4,096 ids it asked for, 1.5 MiB that wait for its credit and 16 chunks that wait for the link.
 
 Chunks go last: this side hands the link one piece at a time, by ``SendBulk``, and the next one when
 the link has taken it. So a text waits behind one piece at most.
@@ -38,14 +38,13 @@ from typing import Any, Final, NamedTuple, assert_never
 
 from outlast.errors import ProtocolError
 from outlast.kernel.chunks import (
-    PIECE_MAX_BYTES,
     Downloads,
     Fetching,
     Holds,
     Serving,
     to_bytes,
 )
-from outlast.kernel.entry import Entry, pack_header, travel_size
+from outlast.kernel.entry import CHUNK_BYTES, Entry, pack_header, travel_size
 from outlast.kernel.forward import ALL_PRIORITIES, Offer, Tier, offered
 from outlast.kernel.receiving import TOLD_MAX, Receiving
 from outlast.kernel.sending import Sending
@@ -98,6 +97,7 @@ from outlast.kernel.wire import (
     RECON_MAX_BYTES,
     SPACES_MAX,
     SPACES_STEP,
+    URGENT_MAX,
     VERSIONS,
     WANT_IDS_MAX,
     BucketName,
@@ -124,8 +124,6 @@ from outlast.kernel.wire import (
 
 RECON_OPEN_MAX: Final = 4
 """Buckets under reconciliation at a time."""
-URGENT_MAX: Final = 65_536
-"""Ids of alarms and keys that a peer may list in one session."""
 _ROUNDS_MIN: Final = 64
 _NO_PROGRESS: Final = frozenset((Type.CREDIT, Type.HOLDS, Type.WHOLE))
 """Messages that settle nothing of what a peer owes: it could send them for ever."""
@@ -190,7 +188,7 @@ class Session:
         self._receiving = Receiving((), limits)
         self._ingests: deque[Sequence[Entry]] = deque()
         self._fetching = Fetching(downloads)
-        self._serving = Serving((), PIECE_MAX_BYTES)
+        self._serving = Serving((), CHUNK_BYTES)
         self._bulk_on_way = False
         self._ours: dict[_Key, int] | None = None
         self._theirs: dict[_Key, int] | None = None
@@ -293,8 +291,8 @@ class Session:
                 self._fetching.durable(count)
             case ContentGrew(holdings, whole):
                 self._content_grew(holdings, whole)
-            case MoreWanted():
-                self._fetching.look_again()
+            case MoreWanted(requested):
+                self._fetching.look_again(requested)
             case Tick(now_ms):
                 self._tick(now_ms)
             case Stopping():
@@ -331,7 +329,7 @@ class Session:
             self._floor = max(self._pruned_day, hello.today)
         self._sending = Sending(self.spaces, hello.credit, self._limits)
         self._receiving = Receiving(self.spaces, self._limits)
-        self._serving = Serving(self.spaces, min(PIECE_MAX_BYTES, self._limits.step_bytes))
+        self._serving = Serving(self.spaces, CHUNK_BYTES if self._whole_steps else self._limits.step_bytes)
         # Both sides compare the same part of their buckets.
         self._priority_max = min(self._priority_max, hello.priority_max)
         self._out.append(LoadBuckets(self.spaces, self._floor, self._priority_max))
@@ -451,8 +449,12 @@ class Session:
     @property
     def _recon_bytes(self) -> int:
         """Largest message of reconciliation that this side makes."""
-        whole = self._limits.step_bytes >= ENTRIES_MAX_BYTES
-        return RECON_MAX_BYTES if whole else max(self._limits.step_bytes, FRAME_LIMIT_MIN_BYTES)
+        return RECON_MAX_BYTES if self._whole_steps else max(self._limits.step_bytes, FRAME_LIMIT_MIN_BYTES)
+
+    @property
+    def _whole_steps(self) -> bool:
+        """Whether the link is so fast that a message need not be short."""
+        return self._limits.step_bytes >= ENTRIES_MAX_BYTES
 
     def _send_recon(self, key: _Key, message: bytes) -> None:
         self._send(Type.RECON, Recon(self._ref_of[key[0]], key[1], message))
@@ -560,12 +562,14 @@ class Session:
         """List what is urgent in spaces where the two sides differ."""
         if self._urgent is None or self._confirm is None:
             return
+        left = URGENT_MAX
         for space in self._urgent.keys() | self._confirm.keys():
             ours = self._urgent.get(space, frozenset())
             if self._confirm.get(space) == urgent_digest(self._key, space, ours):
                 continue
             self._unlike.add(space)
-            listed = sorted(ours)[:URGENT_MAX]
+            listed = sorted(ours)[:left]
+            left -= len(listed)
             for at in range(0, len(listed), WANT_IDS_MAX):
                 self._send(Type.URGENT, Urgent(self._ref_of[space], listed[at : at + WANT_IDS_MAX]))
 

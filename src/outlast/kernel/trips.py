@@ -10,22 +10,33 @@ import asyncio
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from outlast.errors import UsageError
 from outlast.kernel import bundle as bundles
 from outlast.kernel import mail
 from outlast.kernel.admit import Admitted, Held, Known, Refused
-from outlast.kernel.chunks import places
+from outlast.kernel.chunks import Loaded, is_chunked, places
 from outlast.kernel.database import Transaction
 from outlast.kernel.entry import Entry
 from outlast.kernel.identity import Device, read_certificate
+from outlast.kernel.overlap import Overlap
 from outlast.kernel.room import Event
 from outlast.kernel.space import space_of
 
 if TYPE_CHECKING:
     from outlast.kernel.person import Person
 
+READ_BYTES: Final = 1 << 18
+ITEMS_READ: Final = 64
+"""Entries and chunks that are read from a bundle at a time while those before are taken in."""
+ENTRIES_TOGETHER: Final = 500
+"""Entries that go to the door together when a bundle is read."""
+CONTENTS_TOGETHER: Final = 128
+"""Chunks of contents that are made durable in one transaction when a bundle is read."""
+CONTENTS_LOADED: Final = 64
+"""Chunks that are loaded at a time while those before are written."""
 LINK: Final = "bundle"
 """The kind of link that a bundle counts as."""
 HELD_BY_MAX: Final = 200_000
@@ -109,26 +120,35 @@ async def write_bundle(
     size = out.write(writer.start())
     count, cursor = 0, base
     written: list[bytes] = []
-    skipped = held.copy()
+    chunked: list[bytes] = []
     while cursor < upto and (changes := store.changes(cursor, 500)):
         cursor = changes[-1].cursor
         for event, entry in ((change.event, change.entry) for change in changes):
             wanted = space_of(entry) == (mail.MAIL_SPACE if space is None else space)
             whole = entry.payload is not None and event in (Event.ADMITTED, Event.PAYLOAD_ARRIVED)
-            if wanted and whole and entry.id not in skipped and not 0 < entry.header.expires_day < over:
+            if wanted and whole and entry.id not in held and not 0 < entry.header.expires_day < over:
                 size += out.write(writer.add(entry))
                 written.append(entry.id)
-                skipped.add(entry.id)  # its payload may have come later, and its content later still
+                if space is not None and is_chunked(entry.header):
+                    chunked.append(entry.id)
+                held.add(entry.id)  # its payload may have come later, and its content later still
                 count += 1
         person.node.leaves(written[-len(changes) :])
         progress(min(cursor, upto) - base, upto - base)
         await asyncio.sleep(0)
-    for id in written if space is not None else ():
-        for place in places(store.holding(id)):
-            data = store.chunk(id, place).data
+
+    def write_contents(loaded: Sequence[Loaded]) -> None:
+        nonlocal size
+        for id, place, _, data in loaded:
             if data is not None:
                 size += out.write(writer.add_content(bundles.Content(id, place, data)))
-        await asyncio.sleep(0)
+
+    async with Overlap() as writing:
+        for id in chunked:
+            here = [(id, place) for place in places(store.holding(id))]
+            for at in range(0, len(here), CONTENTS_LOADED):
+                loaded = await person.node.read(partial(store.chunks, here[at : at + CONTENTS_LOADED]))
+                await writing.begin(partial(asyncio.to_thread, write_contents, loaded))
     for piece in writer.finish():
         size += out.write(piece)
     person.node.metrics.link_bytes_out[LINK] += size
@@ -166,19 +186,18 @@ async def read_bundle(person: Person, source: BinaryIO, *, progress: Progress = 
     theirs: list[tuple[bytes, int]] = []
     contents: list[bundles.Content] = []
 
-    async def take_contents() -> None:
-        nonlocal refused
-        batch, contents[:] = contents[:], []
-        if batch:
-            await take()  # the manifests among them
-            if await person.node.ingest_content(batch) < len(batch):
-                reasons.add("parts of a file belong to no entry here, or are not what the entry names")
-                refused += 1
+    def read() -> list[bundles.Item]:
+        """What comes next, some MiB of it; nothing at the end."""
+        nonlocal size
+        items: list[bundles.Item] = []
+        while len(items) < ITEMS_READ and (data := source.read(READ_BYTES)):
+            size += len(data)
+            items += reader.feed(data)
+        return items
 
-    async def take() -> None:
+    async def take(entries: Sequence[Entry], contents: Sequence[bundles.Content]) -> None:
         nonlocal new, refused
-        batch, entries[:] = entries[:], []
-        verdicts = await person.node.ingest(batch)
+        verdicts = await person.node.ingest(entries)
         held = [v.entry for v in verdicts if isinstance(v, Admitted | Known)]
         new += sum(isinstance(v, Admitted) for v in verdicts)
         for verdict in verdicts:
@@ -186,25 +205,27 @@ async def read_bundle(person: Person, source: BinaryIO, *, progress: Progress = 
                 refused += 1
                 reasons.add(verdict.rule.line)
         theirs.extend((e.id, e.header.expires_day) for e in held[: HELD_BY_MAX - len(theirs)])
+        # Their manifests are among the entries before them.
+        if contents and await person.node.ingest_content(contents) < len(contents):
+            reasons.add("parts of a file belong to no entry here, or are not what the entry names")
+            refused += 1
 
-    while data := await asyncio.to_thread(source.read, bundles.CHUNK_BYTES):
-        size += len(data)
-        for item in reader.feed(data):
-            if isinstance(item, Entry):
-                count += 1
-                entries.append(item)
-            elif isinstance(item, bundles.Content):
-                contents.append(item)
-            elif item.certificate:
-                writer = read_certificate(item.certificate)
-        if len(entries) >= 500:
-            await take()
-        if len(contents) >= 16:
-            await take_contents()
-        progress(size, None)
-    summary = reader.finish()
-    await take()
-    await take_contents()
+    async with Overlap() as taking:
+        while items := await asyncio.to_thread(read):
+            for item in items:
+                if isinstance(item, Entry):
+                    count += 1
+                    entries.append(item)
+                elif isinstance(item, bundles.Content):
+                    contents.append(item)
+                elif item.certificate:
+                    writer = read_certificate(item.certificate)
+            if len(entries) >= ENTRIES_TOGETHER or len(contents) >= CONTENTS_TOGETHER:
+                await taking.begin(partial(take, entries, contents))
+                entries, contents = [], []
+            progress(size, None)
+        summary = reader.finish()
+        await taking.begin(partial(take, entries, contents))
     await person.met_somebody()
     manifest = summary.manifest
     known = person.inbox.devices.get(writer.device) if writer is not None else None

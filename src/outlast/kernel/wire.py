@@ -11,11 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from outlast.errors import ProtocolError
-from outlast.kernel.chunks import (
-    ASKED_MAX,
-    PIECE_MAX_BYTES,
-    PLACES_MAX,
-)
+from outlast.kernel.chunks import ASKED_MAX, PLACES_MAX
 from outlast.kernel.entry import CHUNK_BYTES
 from outlast.kernel.forward import ALL_PRIORITIES
 
@@ -23,12 +19,18 @@ VERSIONS: Final = (1,)
 """Session versions spoken here, rising."""
 ENTRIES_MAX_BYTES: Final = 60_000
 """Largest ENTRIES message: one Noise frame."""
+PIECE_MAX_BYTES: Final = 32 * 1024
+"""Largest piece of a payload."""
 RECON_MAX_BYTES: Final = 256 * 1024
 """Largest negentropy message inside a RECON."""
 SPACES_MAX: Final = 4096
 BUCKETS_MAX: Final = 32_768
 WANT_IDS_MAX: Final = 1000
 """Ids in one WANT; twice as many may be unanswered."""
+POOL_OFFERS_MAX: Final = 16_384
+"""Ids in all OFFER messages of one session together."""
+URGENT_MAX: Final = 65_536
+"""Ids in all URGENT messages of one session together."""
 MESSAGE_MAX_BYTES: Final = 1024 * 1024
 SPACES_STEP: Final = 8
 MAC_BYTES: Final = 16
@@ -186,12 +188,12 @@ class WantChunks(Message, frozen=True):
 
 
 class ChunkPiece(Message, frozen=True):
-    """A piece of a chunk."""
+    """A chunk, or a piece of one: what a text that is in a hurry has to wait for at most."""
 
     id: _Id
     place: _Place
     offset: Annotated[int, Meta(ge=0, lt=CHUNK_BYTES)]
-    data: Annotated[bytes, Meta(min_length=1, max_length=PIECE_MAX_BYTES)]
+    data: Annotated[bytes, Meta(min_length=1, max_length=CHUNK_BYTES)]
 
 
 class HoldsBody(Message, frozen=True):

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from outlast.edges.config import Config
-from outlast.edges.daemon import Discreet, _Listener, up
+from outlast.edges.daemon import Discreet, _configure, _Listener, up
 from outlast.edges.daemon import _log_fault as log_fault
+from outlast.errors import UsageError
 from outlast.kernel import Discovery, Home, Node
 from outlast.kernel.discovery import Lookout
 from outlast.rooms.carry import view
@@ -69,7 +70,7 @@ def test_a_node_that_is_to_be_found_listens_somewhere_until_it_is_not_any_more(t
         await Node.create(home, "Ada", passphrase=None)
         async with await Node.open(home) as node:
             node.lookout = Lookout(node, lambda: [])
-            listener = _Listener(None, None)
+            listener = _Listener(None)
             await listener.match(node)
             assert node.lookout.mode is Discovery.OFF
             assert not node.neighbours._servers
@@ -96,8 +97,13 @@ def test_what_the_settings_say_of_discovery_goes_over_what_the_page_says(tmp_pat
         async with await Node.open(home) as node:
             node.lookout = Lookout(node, lambda: [])
             await node.set_discovery(Discovery.STRANGERS)
-            await _Listener(("127.0.0.1", 0), Discovery.OFF).match(node)
+            _configure(node, Config(discovery="off"))
+            await _Listener(("127.0.0.1", 0)).match(node)
             assert node.lookout.mode is Discovery.OFF
             assert len(node.neighbours._servers) == 1
+            assert node.discovery is Discovery.OFF, "the page says what is so"
+            with pytest.raises(UsageError, match="its config"):
+                await node.set_discovery(Discovery.NEIGHBOURS)
+            assert node.discovery is Discovery.OFF
 
     asyncio.run(asyncio.wait_for(run(), 60))

@@ -154,7 +154,7 @@ def stick(node: Served, other: Served) -> None:
 
     async def read() -> None:
         await other.person.read_bundle(file)
-        await other.person.read_mail()
+        await other.person.inbox.read()
 
     node.run(write())
     file.seek(0)
@@ -213,7 +213,7 @@ def test_a_device_that_was_ended_says_it_on_its_page_and_can_begin_anew(tmp_path
         browser.follow_redirects = True
         entries = copy.run(renewed(copy))
         ada.run(ada.node.ingest(entries))
-        ada.run(ada.person.read_mail())
+        ada.run(ada.person.inbox.read())
         assert "It says nothing more" in browser.get("/").text
         page = browser.get("/devices").text
         assert "This device was ended" in page

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from outlast.errors import UsageError
 from outlast.kernel.chunks import (
     ASKED_MAX,
-    PIECE_MAX_BYTES,
     PLACES_MAX,
     ChunkError,
     Downloads,
@@ -26,7 +25,7 @@ from outlast.kernel.chunks import (
     to_bytes,
 )
 from outlast.kernel.entry import CHUNK_BYTES, CONTENT_MAX_BYTES, PAYLOAD_MAX_BYTES, Entry, unpack_all
-from outlast.kernel.steps import BulkSent, Close, CutOff, Limits, MessageArrived
+from outlast.kernel.steps import BulkSent, Close, CutOff, Limits, MessageArrived, MoreWanted
 from outlast.kernel.wire import Type
 from outlast.testing import FakeClock, MemoryLink, Town
 
@@ -188,7 +187,7 @@ def test_a_file_comes_over_in_pieces_each_sent_once(size: int) -> None:
     assert (meeting.ended, meeting.in_step) == ([None, None], [True, True])
     assert town.places[1].content(entry.id) == content
     sent = pieces_sent(meeting.log)
-    assert len(sent) == len(set(sent)) == sum(-(-len(chunk) // PIECE_MAX_BYTES) for chunk in cut(content)[0])
+    assert len(sent) == len(set(sent)) == len(cut(content)[0])
     assert {end for end, data in meeting.log if data[0] == Type.CHUNK} == {0}
 
 
@@ -321,6 +320,19 @@ def test_chunks_are_charged_to_the_neighbours_share() -> None:
     assert meeting.ended == [None, None]
 
 
+def test_content_that_waits_for_the_share_comes_when_a_person_asks_for_it() -> None:
+    content = some_bytes(100 * CHUNK_BYTES)
+    town, entry = town_with_file(content)
+    share = Limits(credit_bytes=64 * KIB, intake_bytes=64 * KIB + 50 * CHUNK_BYTES)
+    meeting = town.meeting(0, 1, limits=(Limits(), share))
+    meeting.run()
+    before = meeting.sessions[1]._receiving.budget
+    meeting.feed(1, MoreWanted(entry.id))
+    meeting.run()
+    assert town.places[1].content(entry.id) == content
+    assert meeting.sessions[1]._receiving.budget == before
+
+
 def test_a_link_that_carries_what_is_urgent_alone_carries_no_chunks() -> None:
     town, entry = town_with_file(some_bytes(10 * CHUNK_BYTES))
     a, b = town.places
@@ -380,9 +392,9 @@ def chunk(liar: Liar, place: int) -> bytes:
     "lie",
     [
         lambda liar: message(Type.CHUNK, b"e" * 32, 0, 0, b"x"),
-        lambda liar: message(Type.CHUNK, liar.entry.id, 29, 0, chunk(liar, 29)[:PIECE_MAX_BYTES]),
+        lambda liar: message(Type.CHUNK, liar.entry.id, 29, 0, chunk(liar, 29)),
         lambda liar: message(Type.CHUNK, liar.entry.id, 0, 1, b"x"),
-        lambda liar: message(Type.CHUNK, liar.entry.id, 0, 0, b"x" * (PIECE_MAX_BYTES + 1)),
+        lambda liar: message(Type.CHUNK, liar.entry.id, 0, 0, b"x" * (CHUNK_BYTES + 1)),
         lambda liar: message(Type.CHUNK, liar.entry.id, 0, 0, b""),
         lambda liar: message(Type.CHUNK, liar.entry.id, PLACES_MAX, 0, b"x"),
         lambda liar: message(Type.HOLDS, liar.entry.id, [29], b"\xff"),
@@ -404,8 +416,8 @@ def test_who_says_what_was_not_asked_or_cannot_be_is_cut_off(lie: Callable[[Liar
 def test_a_chunk_that_is_not_the_one_of_the_manifest_is_not_kept_and_cuts_the_peer_off() -> None:
     liar = Liar()
     liar.meeting.link.close()
-    assert liar.says(message(Type.CHUNK, liar.entry.id, 0, 0, bytes(PIECE_MAX_BYTES))) is None
-    assert isinstance(liar.says(message(Type.CHUNK, liar.entry.id, 0, PIECE_MAX_BYTES, bytes(PIECE_MAX_BYTES))), CutOff)
+    assert liar.says(message(Type.CHUNK, liar.entry.id, 0, 0, bytes(32_768))) is None
+    assert isinstance(liar.says(message(Type.CHUNK, liar.entry.id, 0, 32_768, bytes(32_768))), CutOff)
     liar.meeting.run()
     assert liar.honest.chunks == {}
 

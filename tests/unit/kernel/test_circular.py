@@ -13,6 +13,7 @@ from outlast.kernel.circular import (
     CIRCULAR,
     GROUPS,
     HELD,
+    INVITED_BY_ONE_MAX,
     INVITED_MAX,
     SECRET,
     TOLD,
@@ -71,11 +72,11 @@ def letter(body: bytes, sender: bytes = bytes(32)) -> Letter:
     return Letter(bytes(16), CIRCULAR.name, body, NOW_MS, sender, bytes(32), NOW_MS)
 
 
-def read(vault: Vault, *bodies: bytes) -> list[RowChanges]:
+def read(vault: Vault, *bodies: bytes, sender: bytes = bytes(32)) -> list[RowChanges]:
     """Take these in one after the other, as the inbox does."""
     taken = []
     for body in bodies:
-        changes = receive(letter(body), vault)
+        changes = receive(letter(body, sender), vault)
         vault.transaction(changes, GROUPS.name)
         taken.append(changes)
     return taken
@@ -182,8 +183,11 @@ def test_entries_of_other_spaces_and_garbage_are_left_out(vault: Vault) -> None:
 
 
 def test_strangers_fill_a_vault_only_so_far(vault: Vault) -> None:
-    for number in range(INVITED_MAX + 3):
+    for number in range(INVITED_BY_ONE_MAX + 3):
         read(vault, *invitation(number))
+    assert count(vault, HELD) == INVITED_BY_ONE_MAX
+    for number in range(INVITED_BY_ONE_MAX, INVITED_MAX + 3):
+        read(vault, *invitation(number), sender=secret("stranger", number))
     assert count(vault, HELD) == INVITED_MAX
     space = genesis().id
     entries = [entry(space, number, 1) for number in range(WAITING_MAX + 20)]
@@ -191,6 +195,17 @@ def test_strangers_fill_a_vault_only_so_far(vault: Vault) -> None:
     assert count(vault, WAITING) == WAITING_MAX
     read(vault, *circulars(space, entries=[entry(space, 10**6, 1)]))
     assert count(vault, WAITING) == WAITING_MAX
+
+
+def test_one_secret_told_again_and_again_fills_a_vault_only_so_far(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outlast.kernel.circular.TOLD_KEPT_MAX", 100)
+    space = genesis().id
+    for turn in range(4):
+        told = [secret("member", turn * 40 + n) for n in range(40)]
+        read(vault, *circulars(space, secrets=[(space, secret("first", 0))], told=told))
+    assert (count(vault, SECRET), count(vault, TOLD)) == (1, 100)
 
 
 def test_a_wrong_secret_stands_beside_the_right_one_and_does_not_replace_it(vault: Vault) -> None:

@@ -21,6 +21,7 @@ from outlast.kernel.membership import (
     LEADER_ACTS_MAX,
     MEMBER,
     MEMBER_ACT,
+    MEMBER_ACTS_MAX,
     OWNER,
     PARENTS_MAX,
     REMOVE,
@@ -478,9 +479,43 @@ def test_one_device_cannot_say_more_than_its_share_and_keeps_nobody_elses_out() 
         said.say("mal", ADD, f"s{number}", after=seen)
     late = said.say("b", ADD, "c", after=seen)
     membership = resolve(FOUNDING, said.acts)
-    assert membership.full
+    assert membership.full == {name("mal")}
     assert membership.roles[late.subject] == MEMBER
     assert len(membership.roles) == LEADER_ACTS_MAX + 4
+
+
+def test_a_member_who_says_too_much_keeps_nobody_from_leading() -> None:
+    said = log("a")
+    said.say("olga", ADD, "mal")
+    for _ in range(MEMBER_ACTS_MAX + 1):
+        said.say("mal", HERE)
+    assert resolve(FOUNDING, said.acts).full == {name("mal")}
+    said.say("a", REMOVE, "mal")
+    assert said.members() == {"olga": OWNER, "a": ADMIN}
+
+
+def test_who_found_a_device_uses_up_nobodys_acts_once_it_is_ended() -> None:
+    said = log("a")
+    said.say("a", ADD, "b")
+    found = [said.say("b", HERE, device="found", after=said.acts[:2]) for _ in range(MEMBER_ACTS_MAX)]
+    shown_again = replace(said.say("b", HERE, device="b's new one", after=said.acts[:2]), seq=found[-1].seq + 1)
+    said.acts[-1] = shown_again
+    assert shown_again.device not in resolve(FOUNDING, said.acts).devices
+    said.acts.append(revoked("b", "found", 0))
+    membership = resolve(FOUNDING, said.acts)
+    assert membership.devices[shown_again.device] == name("b")
+    assert membership.stale
+
+
+def test_who_becomes_an_admin_later_has_an_admins_share() -> None:
+    said = log("a")
+    said.say("olga", ADD, "b")
+    for _ in range(MEMBER_ACTS_MAX):
+        said.say("b", HERE)
+    late = said.say("b", HERE, device="b's new one")
+    said.say("a", ADD, "b", ADMIN)
+    membership = resolve(FOUNDING, said.acts)
+    assert (late.device in membership.devices, membership.full) == (True, frozenset())
 
 
 def flood(kind: str) -> list[Act]:

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from outlast.kernel.chunks import Downloads
 from outlast.kernel.entry import INLINE_MAX_BYTES, Entry, pack, pack_header, unpack_all
 from outlast.kernel.forward import Offer, Tier
-from outlast.kernel.receiving import POOL_OFFERS_MAX
 from outlast.kernel.sending import WANTED_MAX, WINDOW_BYTES
 from outlast.kernel.setrec import SetView
 from outlast.kernel.space import space_of
@@ -49,8 +48,8 @@ from outlast.kernel.steps import (
     UrgentLoaded,
     WeighOffer,
 )
-from outlast.kernel.sync import PIECE_MAX_BYTES, RECON_OPEN_MAX, Session
-from outlast.kernel.wire import ENTRIES_MAX_BYTES, Type, space_mac, urgent_digest
+from outlast.kernel.sync import RECON_OPEN_MAX, Session
+from outlast.kernel.wire import ENTRIES_MAX_BYTES, POOL_OFFERS_MAX, URGENT_MAX, Type, space_mac, urgent_digest
 from outlast.testing import FakeClock, Meeting, MemoryLink, Place, Town
 from outlast.testing.shelf import MemoryShelf
 from tests.unit.kernel.entries import post
@@ -217,7 +216,7 @@ def test_payloads_above_1_kib_travel_after_their_headers_in_pieces_of_32_kib() -
     (sent,) = (entry for entry in entries_sent(meeting.log) if entry.id == note.id)
     assert sent.payload is None
     pieces = [fields(data) for _, data in meeting.log if data[0] == Type.PAYLOAD]
-    assert [(piece[0], piece[1]) for piece in pieces] == [(note.id, at) for at in range(0, 65_000, PIECE_MAX_BYTES)]
+    assert [(piece[0], piece[1]) for piece in pieces] == [(note.id, at) for at in range(0, 65_000, 32_768)]
     assert b.transport in a.copies[note.id]
 
 
@@ -902,9 +901,6 @@ def test_ids_that_a_store_declined_and_left_in_its_view_are_neither_asked_for_no
     assert max(costs) < 1500
 
 
-# Building blocks
-
-
 # What strangers brought
 
 
@@ -954,6 +950,17 @@ def test_what_was_taken_twice_is_a_strangers_both_times() -> None:
     for _ in range(2):
         (ingest,) = [one for one in session.step(MessageArrived(sent)) if isinstance(one, Ingest)]
         assert ingest.offered == {entry.id}
+
+
+def test_a_payload_that_comes_apart_is_a_strangers_like_its_header() -> None:
+    a, _, meeting, space = live()
+    new = untold(a, space, LONG)
+    meeting.feed(0, pool_of(new))
+    ingests: list[Ingest] = []
+    while meeting.turn():
+        ingests += [one for one in meeting._ingests[1] if isinstance(one, Ingest) and one not in ingests]
+    assert [[one.payload is not None for one in ingest.entries] for ingest in ingests] == [[False], [True]]
+    assert all(ingest.offered == {new.id} for ingest in ingests)
 
 
 def test_strangers_news_is_offered_and_not_pushed_except_to_strangers() -> None:
@@ -1015,6 +1022,19 @@ def test_offers_without_end_are_cut_off() -> None:
     assert is_cut_off(session.step(MessageArrived(message(Type.OFFER, [b"z" * 32]))))
 
 
+def test_a_side_offers_no_more_than_the_other_one_hears() -> None:
+    session, _ = settled()
+    offered = 0
+    for start in range(0, POOL_OFFERS_MAX + 2000, 1000):
+        items = [(number.to_bytes(32, "big"), 1) for number in range(start, start + 1000)]
+        offers = sends(session.step(PoolLoaded(items)))
+        while offers:
+            offered += sum(len(fields(offer)[0]) for offer in offers)
+            offers = sends(session.step(MessageArrived(message(Type.TAKE, []))))
+    assert offered == POOL_OFFERS_MAX
+    assert session.pool_settled
+
+
 # Alarms and keys
 
 
@@ -1049,6 +1069,17 @@ def test_an_alarm_that_reconciliation_was_made_to_miss_arrives_all_the_same(end:
     assert Type.URGENT not in kinds_sent(again.log), "both hold the same by now"
 
 
+def test_a_side_lists_no_more_alarms_of_all_spaces_than_the_other_one_hears() -> None:
+    place = Town(1).places[0]
+    spaces = [place.found(name) for name in ("one", "two")]
+    session = agreed(place, [], initiator=False)
+    for kind, body in ((Type.SUMMARY, [[]]), (Type.DONE, []), (Type.CONFIRM, [[]])):
+        session.step(MessageArrived(message(kind, *body)))
+    ids = [number.to_bytes(32, "big") for number in range(URGENT_MAX * 2 // 3)]
+    listed = [data for data in sends(session.step(UrgentLoaded(dict.fromkeys(spaces, ids)))) if data[0] == Type.URGENT]
+    assert sum(len(fields(data)[1]) for data in listed) == URGENT_MAX
+
+
 def test_the_digest_of_what_is_urgent_is_of_one_session_and_one_space() -> None:
     ids = [b"b" * 32, b"a" * 32]
     digest = urgent_digest(KEY, b"s" * 32, ids)
@@ -1063,22 +1094,8 @@ def settled(*, stranger: bool = False, confirmed: bool = True, limits: Limits | 
     (place,) = town.places
     space = place.found("news")
     entry = place.post(space, "news")
-    session = Session(
-        initiator=False,
-        key=KEY,
-        peer=PEER,
-        spaces=[space],
-        today=town.clock.today,
-        pruned_day=0,
-        rand=Random(1).randbytes,
-        downloads=Downloads(),
-        limits=limits or Limits(),
-        stranger=stranger,
-    )
-    session.step(Started())
-    mac = space_mac(KEY, initiator=True, space=space)
-    session.step(MessageArrived(message(Type.HELLO, [1], town.clock.today, [mac], 2**30)))
-    session.step(BucketsLoaded([]))
+    session = agreed(place, [], initiator=False, limits=limits)
+    session.stranger = stranger
     session.step(MessageArrived(message(Type.SUMMARY, [])))
     assert InStep() in session.step(MessageArrived(message(Type.DONE)))
     if confirmed:

@@ -103,8 +103,7 @@ class Channel:
         if not 1 <= len(data) <= MESSAGE_MAX_BYTES:
             raise ValueError(f"a message has 1 to {MESSAGE_MAX_BYTES} bytes, not {len(data)}")
         async with self._sending:
-            for at in range(0, len(data) + 1, PLAINTEXT_MAX_BYTES):
-                await self._write(data[at : at + PLAINTEXT_MAX_BYTES])
+            await self._write(data)
 
     async def drained(self) -> None:
         """Wait until all messages have left this end of the link; raises LinkError when it is closed."""
@@ -138,22 +137,24 @@ class Channel:
             task.cancel()
         await self.link.close()
 
-    async def _write(self, plain: bytes) -> None:
-        """Seal and send one Noise message; one of which not all is sent leaves a link on which nothing can follow."""
+    async def _write(self, data: bytes) -> None:
+        """Seal and send one message; one of which not all is sent leaves a link on which nothing can follow."""
         if not self._open:
             raise LinkError(f"the link to {self.address} is closed")
-        frame = encode_frame(self._transport.encrypt(plain))
+        plain = memoryview(data)
+        pieces = [plain[at : at + PLAINTEXT_MAX_BYTES] for at in range(0, len(data) + 1, PLAINTEXT_MAX_BYTES)]
+        frames = b"".join([encode_frame(self._transport.encrypt(piece)) for piece in pieces])
         link, mtu = self.link, self.link.mtu
         try:
-            for at in range(0, len(frame), mtu):
+            for at in range(0, len(frames), mtu):
                 self._sent_at = self._sends_since = self._loop.time()
-                await link.send(frame[at : at + mtu])
+                await link.send(frames[at : at + mtu])
         except BaseException:
             self._open = False
             raise
         finally:
             self._sends_since = None
-        self.bytes_sent += len(frame)
+        self.bytes_sent += len(frames)
 
     def _take(self, plain: bytes) -> None:
         """One Noise message; the first that is not full ends a message."""

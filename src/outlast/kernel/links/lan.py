@@ -77,7 +77,11 @@ class Segment:
         return segment
 
     async def announce(self, port: int, fields: Mapping[bytes, bytes]) -> None:
-        """Say that a node listens at ``port`` of this machine's address here, under a fresh name."""
+        """Say that a node listens at ``port`` of this machine's address here, under a fresh name.
+
+        Raises LinkError when the network has gone meanwhile.
+        """
+        from zeroconf import Error
         from zeroconf.asyncio import AsyncServiceInfo
 
         self.name = os.urandom(NAME_BYTES).hex()
@@ -90,7 +94,10 @@ class Segment:
             server=f"{os.urandom(NAME_BYTES).hex()}.local.",
         )
         # Names of 64 random bits need not be asked for first, and nobody can keep this node silent by claiming each.
-        await self._zeroconf.async_register_service(info, cooperating_responders=True)
+        try:
+            await self._zeroconf.async_register_service(info, cooperating_responders=True)
+        except (Error, OSError):
+            raise LinkError(f"nothing can be announced at {self.network.ip}") from None
 
     async def close(self) -> None:
         """Take the announcement back, and listen no more."""

@@ -36,7 +36,7 @@ class TcpLink:
     """A TCP connection, as a ``Link``."""
 
     kind: Final = "tcp"
-    mtu: Final = 2 + 65_535  # one frame
+    mtu: Final = 1 << 20
     bits_per_s: Final = BITS_PER_S
     duplex: Final = Duplex.FULL
     cost: Final = Cost.FREE
@@ -51,7 +51,7 @@ class TcpLink:
             writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, UNSENT_MAX_BYTES)
 
     async def send(self, data: bytes) -> None:
-        """Take up to 64 KiB; waits while more than 8 MiB are still to be written."""
+        """Take up to 1 MiB; waits while more than 8 MiB are still to be written."""
         if self._writer.is_closing():
             raise LinkError(f"the link to {self.address} is closed")
         self._writer.write(data)
@@ -140,7 +140,7 @@ async def connect(
         raise ValueError("a link to a node that is known needs the own transport key")
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            reader, writer = await asyncio.open_connection(host, port)
+            reader, writer = await asyncio.open_connection(host, port, limit=_READ_BYTES)
     except TimeoutError:
         raise LinkError(f"{where} does not answer: check address and network") from None
     except socket.gaierror:
@@ -198,7 +198,7 @@ async def serve(
         task.add_done_callback(tasks.discard)
 
     try:
-        server = await asyncio.start_server(begin, host, port)
+        server = await asyncio.start_server(begin, host, port, limit=_READ_BYTES)
     except OSError as error:
         raise LinkError(f"cannot listen at {_where(host, port)}: {error.strerror or error}") from None
     return Listener(server, tasks)

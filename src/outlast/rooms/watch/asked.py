@@ -12,7 +12,7 @@ from outlast.errors import OutlastError, ProtocolError
 from outlast.kernel import DAY_MS, Delete, Letter, Put, RowChange, RowChanges, Rows
 from outlast.rooms.watch.entries import ASK, ASK_NUMBER_BYTES, TARGET_MAX_BYTES, TOLD, TOLD_RAW_MAX_BYTES
 from outlast.rooms.watch.proto.http import parse_url
-from outlast.rooms.watch.proto.probe import is_address, is_public
+from outlast.rooms.watch.proto.probe import is_address, is_of_the_web, is_public
 
 ASKED: Final = "local_watch_asked"
 ALLOWED: Final = "local_watch_allowed"
@@ -81,7 +81,8 @@ def is_target(text: str) -> bool:
         url = parse_url(text)
     except OutlastError:
         return False
-    return len(text.encode()) <= TARGET_MAX_BYTES and (not is_address(url.host) or is_public(url.host))
+    public = not is_address(url.host) or is_public(url.host)
+    return len(text.encode()) <= TARGET_MAX_BYTES and public and is_of_the_web(url)
 
 
 def row(wish: Wish) -> RowChange:

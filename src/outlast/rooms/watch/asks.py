@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 
 from outlast.errors import NotFoundError, OutlastError, UsageError
 from outlast.kernel import Node, Person, Put
@@ -54,7 +55,9 @@ async def answer_one(node: Node, person: Person) -> bool:
         return False
     problem, raw = "", b""
     try:
-        async for done in run_list(await asyncio.to_thread(plan, [wish.target])):
+        made = await asyncio.to_thread(plan, [wish.target])
+        # Not their own words: an address that only the person may name stays out of reach.
+        async for done in run_list(replace(made, settings=replace(made.settings, typed=False))):
             told = publishable(done)
             for left in ("network_events", "x_quic_initial", "x_sni_handshakes"):
                 raw = pack_raw(encode(told))

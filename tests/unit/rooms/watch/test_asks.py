@@ -98,8 +98,9 @@ async def test_a_day_has_room_for_twenty_wishes_of_one_contact(tmp_path: Path, p
 
 
 @pytest.mark.parametrize(
-    "target", ["http://192.168.1.1/", "http://[::1]/", "ftp://example.org/", "", "https://a/" + "b" * 3000]
-)
+    "target", ["http://192.168.1.1/", "http://[::1]/", "ftp://example.org/", "", "https://a.net/" + "b" * 3000,
+     "http://router/", "http://nas.local/", "http://example.org:22/", "http://[::ffff:10.0.0.1]/", "http://127.1/"],
+)  # fmt: skip
 def test_only_urls_of_the_public_web_are_asked_for(target: str) -> None:
     assert not asked.is_target(target)
     assert asked.is_target(URL)

@@ -85,8 +85,9 @@ def test_no_address_of_an_own_network_is_looked_at(inner: str) -> None:
     assert read_request(request("http://example.org/", f"{inner}:80")).addresses == ()
 
 
-@pytest.mark.parametrize("url", ["http://example.org:22/", "http://example.org:25/", "https://example.org:993/"])
-def test_only_ports_of_the_web_are_looked_at(url: str) -> None:
+@pytest.mark.parametrize("url", ["http://example.org:22/", "http://example.org:25/", "https://example.org:993/",
+                                 "http://router/", "http://nas.lan/", "http://metadata.google.internal/"])  # fmt: skip
+def test_only_ports_and_names_of_the_web_are_looked_at(url: str) -> None:
     with pytest.raises(ControlError):
         read_request(request(url))
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
+
+import pytest
 
 from outlast.rooms.watch.proto import dns
 from outlast.rooms.watch.proto.http import parse_url
@@ -30,6 +33,7 @@ from outlast.rooms.watch.proto.probe import (
     Settings,
     Shaken,
     SpeedMeasured,
+    is_public,
 )
 
 TRUE, FORGED, SECOND = "93.184.216.34", "95.161.76.100", "93.184.216.35"
@@ -183,6 +187,36 @@ def test_neither_a_reply_nor_a_redirect_leads_into_the_operators_own_network() -
     world.pages["http://www.example.org/"] = (302, "http://192.168.1.1/reboot")
     world.run()
     assert {ip for ip in world.those(Connect, lambda one: one.ip)} == {TRUE}
+
+
+@pytest.mark.parametrize(
+    "away", ["http://other.example.org:25/", "https://other.example.org:22/", "http://router/", "http://nas.lan/",
+             "http://printer.local:8080/", "http://127.1/", "http://2130706433/", "http://x.home.arpa/"]
+)  # fmt: skip
+def test_a_redirect_leads_to_ports_and_names_of_the_public_web_alone(away: str) -> None:
+    world = World("http://www.example.org/")
+    world.pages["http://www.example.org/"] = (302, away)
+    assert world.run().redirect_failure == "http_invalid_redirect_location_host"
+    assert world.those(Lookup, lambda one: one.host) == ["www.example.org"]
+    assert {port for port in world.those(Connect, lambda one: one.port)} == {80, 443}
+
+
+def test_what_is_in_the_computers_own_networks_is_not_reached_by_whatever_name_of_it() -> None:
+    refused = (IPv4Network("93.184.216.0/24"), IPv6Network("2a00:1:2:300::/56"))
+    for host in ("93.184.216.9", "[::ffff:93.184.216.9]", "[64:ff9b::5db8:d809]", "[2a00:1:2:3aa::1]", "[2a00:1::1%1]"):
+        world = World(f"http://{host}/", refused=refused, typed=False)
+        world.run()
+        assert world.those(Connect, lambda one: one.ip) == []
+    world = World("http://93.184.216.9/", refused=refused)
+    world.run()
+    assert world.those(Connect, lambda one: one.ip) == ["93.184.216.9"]
+
+
+def test_addresses_that_only_look_public_are_not() -> None:
+    for odd in ("192.0.0.192", "168.63.129.16", "::ffff:0:7f00:1", "4000::1", "5f00::1", "64:ff9b::a00:1"):
+        assert not is_public(odd)
+    for true in ("64:ff9b::5db8:d809", "2a00::1", "1.1.1.1"):
+        assert is_public(true)
 
 
 def test_an_address_of_the_own_network_is_probed_when_the_operator_names_it() -> None:

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
 
-import ifaddr
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -20,7 +19,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from outlast.errors import StorageError, UsageError
-from outlast.rooms.watch.io.probe import Hands, Patience
+from outlast.rooms.watch.io.probe import Hands, Patience, own_networks
 from outlast.rooms.watch.proto.control import REQUEST_MAX_BYTES, ControlError, Rate, answer, read_request
 from outlast.rooms.watch.proto.probe import Network, Probe
 
@@ -60,7 +59,7 @@ def control_app(token: str, allowed: Sequence[Network] = ()) -> Starlette:
         except (ClientDisconnect, TimeoutError):
             return Response(status_code=408)
         async with looks:
-            machine = Probe(asked.url, asked.settings(allowed, own_addresses()))
+            machine = Probe(asked.url, asked.settings(allowed, own_networks()))
             async with Hands(PATIENCE, None) as hands:
                 # What was seen until the time is over is the answer.
                 with contextlib.suppress(TimeoutError):
@@ -104,12 +103,6 @@ def listener(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=CONNECTIONS_MAX)
     except OSError as error:
         raise UsageError(f"cannot listen at {host} port {port}: {error.strerror}") from None
-
-
-def own_addresses() -> list[str]:
-    """The addresses of this computer's interfaces."""
-    found = [ip.ip for adapter in ifaddr.get_adapters() for ip in adapter.ips]
-    return [ip if isinstance(ip, str) else ip[0] for ip in found]
 
 
 async def _body(request: Request) -> bytes:

@@ -16,9 +16,11 @@ import ssl
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_interface
 from typing import Any, Final, Protocol, assert_never
 
+import ifaddr
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from outlast.errors import ProtocolError, StorageError
@@ -42,6 +44,7 @@ from outlast.rooms.watch.proto.probe import (
     LookedUp,
     Lookup,
     MeasureSpeed,
+    Network,
     Probe,
     Query,
     SendInitial,
@@ -58,6 +61,8 @@ SPEED_MAX_BYTES: Final = 1 << 22
 FIRST_BYTES: Final = 1 << 11
 """So much of what a TLS server says first is looked at when the handshake fails."""
 REPLIES_MAX: Final = 16
+HOME_BITS: Final = 56
+"""A home gets an IPv6 network of this size or a greater one (RIPE-690): its other wires are within as well."""
 URL_S: Final = 180.0
 """So long a probe of one URL may last in all."""
 _VERIFY: Final = {
@@ -151,7 +156,7 @@ async def probe_url(
 ) -> Json:
     """Probe one URL; returns the measurement in OONI's format. Raises nothing for what the network does."""
     at_s = now()
-    machine = Probe(url, settings)
+    machine = Probe(url, replace(settings, refused=own_networks()))
     async with Hands(patience, control) as hands:
         # A site that sends the probe about, or trickles, ends here: what was seen until then is the measurement.
         with contextlib.suppress(TimeoutError):
@@ -689,6 +694,18 @@ def split_address(text: str, port: int) -> tuple[str, int]:
         return text, port
     host, _, given = text.rpartition(":")
     return host.removeprefix("[").removesuffix("]"), int(given)
+
+
+def own_networks() -> tuple[Network, ...]:
+    """The networks that this computer is in: what is there may trust whoever is within, public addresses or not."""
+    found = set[Network]()
+    for ip in (ip for adapter in ifaddr.get_adapters() for ip in adapter.ips):
+        address = ip.ip if isinstance(ip.ip, str) else ip.ip[0]
+        network = ip_interface(f"{address.partition('%')[0]}/{ip.network_prefix}").network
+        if network.version == 6 and network.prefixlen > HOME_BITS and network.is_global:
+            network = network.supernet(new_prefix=HOME_BITS)
+        found.add(network)
+    return tuple(found)
 
 
 def need_authorities() -> None:

@@ -30,13 +30,12 @@ from outlast.rooms.watch.proto.probe import (
     Shaken,
     endpoint,
     is_address,
+    is_of_the_web,
     is_public,
 )
 
 REQUEST_MAX_BYTES: Final = 1 << 16
 ENDPOINTS_MAX: Final = 64
-PORT_MIN: Final = 1024
-WEB_PORTS: Final = frozenset({80, 443})
 _TITLE: Final = re.compile(rb"<title[^<>]{0,128}>([^<]{1,512})</title>", re.IGNORECASE)
 _LEGACY: Final = {
     # What readers of the protocol expect of a helper, see ts-017.
@@ -63,11 +62,10 @@ class Look:
     url: Url
     addresses: tuple[str, ...]
 
-    def settings(self, allowed: Sequence[Network], own: Iterable[str]) -> Settings:
-        """How the control itself looks; its ``own`` addresses lead to what its firewall keeps from others."""
-        within = [ip for ip in own if not any(ip_address(ip) in network for network in allowed)]
+    def settings(self, allowed: Sequence[Network], own: Iterable[Network]) -> Settings:
+        """How the control itself looks; its ``own`` networks hold what its firewall keeps from others."""
         return Settings(
-            quic=False, isolate=False, named=self.addresses, allowed=tuple(allowed), refused=frozenset(within)
+            quic=False, isolate=False, named=self.addresses, allowed=tuple(allowed), refused=tuple(own), typed=False
         )
 
 
@@ -80,8 +78,8 @@ def read_request(body: bytes, allowed: Sequence[Network] = ()) -> Look:
         url = parse_url(asked.http_request)
     except (msgspec.MsgspecError, UsageError, UnicodeDecodeError, RecursionError):
         raise ControlError("this is no request of the web_connectivity protocol") from None
-    if url.port not in WEB_PORTS and url.port < PORT_MIN:
-        raise ControlError(f"port {url.port} is none of the web")
+    if not is_of_the_web(url):
+        raise ControlError("this port or this name is none of the public web")
     if is_address(url.host) and not is_public(url.host, allowed):
         raise ControlError("this address is none of the public internet")
     found = dict.fromkeys(ip for text in asked.tcp_connect[:ENDPOINTS_MAX] if (ip := _ip(text)))

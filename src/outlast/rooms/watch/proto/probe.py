@@ -12,9 +12,10 @@ Times are seconds since the probe began.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from itertools import islice
 from typing import Any, Final, assert_never
 
 from outlast.errors import UsageError
@@ -42,8 +43,18 @@ _FIRST_ID: Final = {
 }
 Network = IPv4Network | IPv6Network
 _NAT64: Final = IPv6Network("64:ff9b::/96")
-_LOCAL6: Final = tuple(map(IPv6Network, ("::/96", "64:ff9b:1::/48", "fec0::/10")))
-"""Not public, although Python 3.11 takes them for global: IPv4-compatible, local NAT64, site-local."""
+_PUBLIC6: Final = IPv6Network("2000::/3")
+"""All that IANA gives out of IPv6; Python takes much of what is reserved for global."""
+_LOCAL4: Final = tuple(map(IPv4Network, ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32")))
+"""Not public, although Python 3.11 takes them for global: of special use (RFC 6890), and a cloud's own service."""
+_WEB_PORTS: Final = frozenset({80, 443})
+_PORT_MIN: Final = 1024
+_LOCAL_NAMES: Final = frozenset(
+    ("alt", "arpa", "corp", "home", "i2p", "internal", "intranet", "invalid", "lan", "local", "localdomain")
+    + ("localhost", "mail", "onion", "private", "test")
+)
+"""Last labels under which the public web has nothing: RFC 6761, 6762, 8375, 9476, ICANN's of 2018 and 2024, customs."""
+_CONTROL_ADDRESSES_MAX: Final = 64
 SPEED_ID: Final = 80001
 CONTROL_ID: Final = 90001
 
@@ -54,7 +65,8 @@ class Settings:
 
     ``listen_s`` is for how long forged and true replies are waited for after the first one. ``named`` are addresses of
     the URL's host that somebody else found, ``isolate`` whether filtering by name is looked for where TLS failed.
-    Addresses of ``allowed`` networks may be reached although they are not public, those in ``refused`` never.
+    Addresses of ``allowed`` networks may be reached although they are not public, else none of ``refused``; but where
+    the URL is the operator's own (``typed``) and its host an address, that one may be whatever it is.
     """
 
     resolvers: tuple[str, ...] = ()
@@ -65,7 +77,8 @@ class Settings:
     named: tuple[str, ...] = ()
     isolate: bool = True
     allowed: tuple[Network, ...] = ()
-    refused: frozenset[str] = frozenset()
+    refused: tuple[Network, ...] = ()
+    typed: bool = True
 
 
 # ---- commands ----
@@ -311,7 +324,7 @@ class Probe:
         self.redirect_failure: str | None = None
         self.finished = False
         self._depth = _Depth(url, 0)
-        self._typed = {url.host} if is_address(url.host) else set[str]()
+        self._typed = {url.host} if settings.typed and is_address(url.host) else set[str]()
         self._pending: dict[int, Command] = {}
         self._tags: dict[int, tuple[str, ...]] = {}
         self._urls: dict[int, Url] = {}
@@ -324,7 +337,9 @@ class Probe:
 
     def start(self) -> list[Command]:
         """The first commands."""
-        return self._enter(self.url, 0)
+        out = self._enter(self.url, 0)
+        self.finished = not out  # an address that may not be reached
+        return out
 
     def handle(self, event: Event) -> list[Command]:
         """Take the end of a step; returns the steps that come next."""
@@ -455,6 +470,8 @@ class Probe:
         location = next((value for name, value in event.headers if name.lower() == "location"), None)
         try:
             target = None if event.failure else redirect_of(self._depth.url, event.status, location)
+            if target is not None and not is_of_the_web(target) and target.origin != self.url.origin:
+                raise UsageError("a page sends the probe to the public web alone")
         except UsageError:
             target, self.redirect_failure = None, "http_invalid_redirect_location_host"
         if target is not None and self._depth.number < REDIRECTS_MAX:
@@ -467,9 +484,9 @@ class Probe:
         if response is None or self._depth.number > 0 or is_address(self.url.host):
             return []
         known = {one.ip for one in self._depth.endpoints}
-        found = [ip for ip in control_addresses(response) if ip not in known and self._may_reach(ip)]
+        found = (ip for ip in control_addresses(response) if ip not in known and self._may_reach(ip))
         out: list[Command] = []
-        for ip in found[:ADDRESSES_MAX]:
+        for ip in islice(found, ADDRESSES_MAX):
             out += self._open(ip, classic=False)
         return out
 
@@ -495,9 +512,7 @@ class Probe:
         One that is not public is only when the operator wrote it: no reply and no redirect sends the probe into the
         operator's own network.
         """
-        if ip in self.settings.refused:
-            return False
-        return is_public(ip, self.settings.allowed) or ip in self._typed
+        return ip in self._typed or is_public(ip, self.settings.allowed, self.settings.refused)
 
     def _id(self, kind: str | int) -> int:
         self._next_id[kind] += 1
@@ -514,7 +529,8 @@ def control_addresses(response: Mapping[str, Any]) -> list[str]:
     """The addresses that a control's answer names; whatever else stands there is passed over."""
     dns = response.get("dns")
     found = dns.get("addrs") if isinstance(dns, Mapping) else None
-    return [ip for ip in found if isinstance(ip, str) and is_address(ip)] if isinstance(found, list) else []
+    some = found[:_CONTROL_ADDRESSES_MAX] if isinstance(found, list) else []
+    return [ip for ip in some if isinstance(ip, str) and is_address(ip)]
 
 
 def is_address(text: str) -> bool:
@@ -526,19 +542,37 @@ def is_address(text: str) -> bool:
     return True
 
 
-def is_public(text: str, allowed: Sequence[Network] = ()) -> bool:
-    """Whether an IP address is one of the public internet, also the IPv4 address within an IPv6 one, or allowed."""
+def is_public(text: str, allowed: Iterable[Network] = (), refused: Iterable[Network] = ()) -> bool:
+    """Whether an IP address is one of the public internet and of no network that is refused, or is allowed.
+
+    What counts is where packets go: of an IPv6 address that leads to an IPv4 one, that.
+    """
     ip = ip_address(text)
     if any(ip in network for network in allowed):
         return True
-    if ip.version == 6:
-        if any(ip in network for network in _LOCAL6):
-            return False
+    goal: IPv4Address | IPv6Address = ip
+    if isinstance(ip, IPv6Address):
         translated = IPv4Address(ip.packed[-4:]) if ip in _NAT64 else None
-        inner = translated or ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
-        if inner:
-            return inner.is_global and not inner.is_multicast
-    return ip.is_global and not ip.is_multicast
+        goal = translated or ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1]) or ip
+        if ip.scope_id is not None:
+            return False
+    if any(ip in network or goal in network for network in refused) or any(goal in network for network in _LOCAL4):
+        return False
+    return goal.is_global and not goal.is_multicast and (goal.version == 4 or goal in _PUBLIC6)
+
+
+def is_of_the_web(url: Url) -> bool:
+    """Whether others may name a URL: a port of the web, and no name that only a network of one's own has.
+
+    What an address leads to is another question, see ``is_public``.
+    """
+    if url.port not in _WEB_PORTS and url.port < _PORT_MIN:
+        return False
+    if is_address(url.host):
+        return True
+    last = url.host.rstrip(".").rpartition(".")
+    # A last label that is a number makes the C library take the name for an address, in whatever base (127.1, 0x7f.1).
+    return bool(last[0]) and last[2].lower() not in _LOCAL_NAMES and not last[2][0].isdigit()
 
 
 def endpoint(ip: str, port: int) -> str:
@@ -556,4 +590,4 @@ def _is_slow(page: Fetched) -> bool:
 
 
 def _add(known: list[str], found: tuple[str, ...]) -> None:
-    known += [ip for ip in dict.fromkeys(found) if ip not in known]
+    known[:] = dict.fromkeys((*known, *found))

@@ -4,7 +4,7 @@ A chain is one address: connect, TLS if it has any, then one question. What the 
 the names among the targets were looked up. The lists are those that the services publish:
 
 - Telegram's access points: ts-020, from the desktop client's source.
-- Tor's directory authorities: ``src/app/config/auth_dirs.inc`` of Tor 0.4.8.
+- Tor's directory authorities: ``src/app/config/auth_dirs.inc``, as compiled into Tor 0.4.9.11.
 - Resolvers: those of OONI's own dnscheck whose operators offer them to everybody.
 """
 

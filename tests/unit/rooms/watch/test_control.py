@@ -15,7 +15,8 @@ import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outlast.rooms.watch.io.control import control_app
+from outlast.rooms.watch.io import control
+from outlast.rooms.watch.io.control import CONNECTIONS_EACH, control_app, server_config
 from outlast.rooms.watch.io.probe import Control, Patience, probe_url
 from outlast.rooms.watch.proto.classify import classify
 from outlast.rooms.watch.proto.control import REQUEST_MAX_BYTES, ControlError, Rate, read_request
@@ -35,7 +36,7 @@ def request(url: str, *endpoints: str) -> bytes:
 @contextlib.asynccontextmanager
 async def serving(allowed: Any = ()) -> AsyncIterator[str]:
     listen = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(control_app(TOKEN, allowed), log_level="critical"))
+    server = uvicorn.Server(server_config(control_app(TOKEN, allowed)))
     task = asyncio.create_task(server.serve([listen]))
     try:
         yield f"http://127.0.0.1:{listen.getsockname()[1]}/"
@@ -94,8 +95,8 @@ def test_only_ports_and_names_of_the_web_are_looked_at(url: str) -> None:
 
 @pytest.mark.parametrize("odd", ["http://2130706433/", "http://0x7f.1/", "http://127.1/", "http://localhost/"])
 async def test_a_name_that_leads_home_is_not_connected_to(odd: str) -> None:
-    async with serving() as control:
-        status, answer = await post(control, request(odd))
+    async with serving() as to:
+        status, answer = await post(to, request(odd))
     assert status in (200, 400)
     assert answer.get("tcp_connect", {}) == {}
     assert answer.get("http_request", {"failure": "refused"})["failure"]
@@ -115,14 +116,14 @@ async def test_a_redirect_into_the_own_network_is_not_followed() -> None:
 
 
 async def test_who_does_not_know_the_word_gets_nothing() -> None:
-    async with site(PAGE) as (url, got), serving(LOOPBACK) as control:
-        assert (await post(control, request(url), token="another"))[0] == 401
+    async with site(PAGE) as (url, got), serving(LOOPBACK) as to:
+        assert (await post(to, request(url), token="another"))[0] == 401
         assert got == []
 
 
 async def test_it_looks_as_the_probe_does_and_answers_in_oonis_words() -> None:
-    async with site(PAGE) as (url, got), serving(LOOPBACK) as control:
-        status, answer = await post(control, request(url))
+    async with site(PAGE) as (url, got), serving(LOOPBACK) as to:
+        status, answer = await post(to, request(url))
     at = url.removeprefix("http://").strip("/")
     assert status == 200
     assert answer["tcp_connect"] == {at: {"status": True, "failure": None}}
@@ -142,8 +143,8 @@ async def test_it_looks_as_the_probe_does_and_answers_in_oonis_words() -> None:
 async def test_what_is_not_there_is_down_for_both() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    async with serving(LOOPBACK) as control:
-        _, answer = await post(control, request(f"http://127.0.0.1:{port}/"))
+    async with serving(LOOPBACK) as to:
+        _, answer = await post(to, request(f"http://127.0.0.1:{port}/"))
     assert answer["tcp_connect"] == {f"127.0.0.1:{port}": {"status": False, "failure": "connection_refused_error"}}
     assert answer["http_request"]["failure"] == "connection_refused_error"
 
@@ -172,16 +173,49 @@ async def test_a_probe_without_the_word_says_that_it_had_no_control() -> None:
 )
 async def test_a_hostile_control_harms_no_probe(answer: bytes) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer)
-    async with site(PAGE) as (url, _), site(head + answer) as (control, _):
+    async with site(PAGE) as (url, _), site(head + answer) as (to, _):
         settings = Settings(control=True, quic=False)
-        measured = await probe_url(parse_url(url), settings, control=Control(parse_url(control)))
+        measured = await probe_url(parse_url(url), settings, control=Control(parse_url(to)))
     classify(from_object(measured))
     assert measured["test_keys"]["requests"][0]["response"]["code"] == 200
 
 
+async def test_who_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "REQUEST_S", 0.2)
+    monkeypatch.setattr(control, "CONNECTION_S", 0.5)
+    async with serving() as at:
+        target = parse_url(at)
+        for beginning in (
+            b"",
+            b"POST / HTTP/1.1\r\nHost: x\r\n",
+            b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n",
+        ):
+            reader, writer = await asyncio.open_connection(target.host, target.port)
+            writer.write(beginning)
+            with contextlib.suppress(ConnectionError):
+                async with asyncio.timeout(5):
+                    await reader.read()
+            writer.close()
+
+
+async def test_one_address_cannot_hold_all_connections() -> None:
+    async with serving() as at:
+        target = parse_url(at)
+        held = [await asyncio.open_connection(target.host, target.port) for _ in range(CONNECTIONS_EACH + 1)]
+        with contextlib.suppress(ConnectionError):
+            assert await held[-1][0].read() == b""
+        for _, writer in held[:2]:
+            writer.close()
+        with contextlib.suppress(ConnectionError):
+            await held[0][0].read()
+        assert (await post(at, b"{}"))[0] == 400
+        for _, writer in held:
+            writer.close()
+
+
 async def test_asking_too_often_is_refused() -> None:
-    async with serving() as control:
-        codes = [(await post(control, b"{}"))[0] for _ in range(12)]
+    async with serving() as to:
+        codes = [(await post(to, b"{}"))[0] for _ in range(12)]
     assert codes == [400] * 10 + [429] * 2
 
 

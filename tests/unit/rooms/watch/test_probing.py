@@ -8,7 +8,10 @@ import json
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,7 +21,7 @@ from outlast.rooms.watch.proto import dns, tls
 from outlast.rooms.watch.proto.classify import classify
 from outlast.rooms.watch.proto.http import HEADERS, Exchange, parse_url
 from outlast.rooms.watch.proto.measurement import from_object
-from outlast.rooms.watch.proto.probe import Answered, Query, Settings
+from outlast.rooms.watch.proto.probe import Answered, Query, SendInitial, Settings
 from outlast.rooms.watch.proto.web_connectivity import publishable
 from tests.real import real
 from tests.unit.rooms.watch.pcap import RST, Packet, packets
@@ -144,6 +147,68 @@ async def test_all_replies_to_a_query_are_heard_and_those_to_others_are_not() ->
     assert isinstance(event, Answered)
     heard = [reply.addresses for _, reply in event.replies if reply.type == dns.A]
     assert heard == [("10.10.34.35",), ("93.184.216.34",)]
+
+
+@contextlib.contextmanager
+def flooding(kind: socket.SocketKind, data: bytes) -> Iterator[int]:
+    """A server, not of this loop, that sends this without end to whoever speaks to it; its port."""
+    over = threading.Event()
+    sock = socket.socket(socket.AF_INET, kind)
+    sock.bind(("127.0.0.1", 0))
+    sock.settimeout(10.0)
+
+    def send() -> None:
+        with contextlib.suppress(OSError):
+            if kind == socket.SOCK_STREAM:
+                sock.listen()
+                wire = sock.accept()[0]
+                wire.settimeout(10.0)
+            else:
+                wire = sock
+                wire.connect(wire.recvfrom(4096)[1])
+            end = time.monotonic() + 10.0
+            while not over.is_set() and time.monotonic() < end:
+                with contextlib.suppress(ConnectionRefusedError):
+                    wire.send(data)
+            wire.close()
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield sock.getsockname()[1]
+    finally:
+        over.set()
+        thread.join()
+        sock.close()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HTTP/1.1 100 C\r\n\r\n" * 3000,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"0" * 60_000,
+        b"HTTP/1.1 200 OK\r\n" + b"a:\r\n" * 3000,
+    ],
+    ids=["informational", "a number of zeros", "headers"],
+)
+async def test_an_answer_without_end_ends_in_time(data: bytes) -> None:
+    with flooding(socket.SOCK_STREAM, data) as port:
+        began = time.monotonic()
+        keys = (await probe_url(parse_url(f"http://127.0.0.1:{port}/"), ALONE, patience=QUICK))["test_keys"]
+        assert time.monotonic() - began < 8
+    assert keys["requests"][0]["failure"] == "unknown_failure: malformed HTTP response"
+
+
+@pytest.mark.parametrize("command", [Query, SendInitial])
+async def test_datagrams_without_end_hold_nobody(command: Any) -> None:
+    with flooding(socket.SOCK_DGRAM, b"noise") as port:
+        began = time.monotonic()
+        asked = Query(1, f"127.0.0.1:{port}", "example.org", 0.2)
+        async with Hands(replace(QUICK, quic_s=1.0), None) as hands:
+            hands.take([asked if command is Query else SendInitial(1, "127.0.0.1", port, "example.org")])
+            event = await hands.events.get()
+        assert time.monotonic() - began < 8
+    assert event.failure == "generic_timeout_error"
 
 
 async def test_cookies_are_struck_and_pages_texts_leave_only_their_title_and_length() -> None:

@@ -17,6 +17,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from outlast.errors import StorageError, UsageError
 from outlast.rooms.watch.io.probe import Hands, Patience, own_networks
@@ -25,7 +26,11 @@ from outlast.rooms.watch.proto.probe import Network, Probe
 
 LOOKS_AT_ONCE: Final = 8
 CONNECTIONS_MAX: Final = 64
+CONNECTIONS_EACH: Final = 16
+"""Of one address."""
 REQUEST_S: Final = 10.0
+CONNECTION_S: Final = 75.0
+"""A connection ends after so long, whatever becomes of it: a request, its turn, a look, and the answer."""
 PATIENCE: Final = Patience(lookup_s=8.0, connect_s=8.0, tls_s=8.0, fetch_s=15.0)
 LOOK_S: Final = 40.0
 SPEED_CHUNK_BYTES: Final = 128 * 1024
@@ -79,21 +84,53 @@ def serve(
     listen: socket.socket, token: str, allowed: Sequence[Network] = (), certificate: tuple[Path, Path] | None = None
 ) -> None:
     """Serve until a signal ends it; ``certificate`` is a chain and its key, in PEM."""
-    config = uvicorn.Config(
-        control_app(token, allowed),
-        access_log=False,
-        log_level="warning",
-        server_header=False,
-        timeout_keep_alive=5,
-        limit_concurrency=CONNECTIONS_MAX,
-        ssl_certfile=str(certificate[0]) if certificate else None,
-        ssl_keyfile=str(certificate[1]) if certificate else None,
-    )
+    config = server_config(control_app(token, allowed), certificate)
     try:
         config.load()
     except (ssl.SSLError, OSError) as error:
         raise StorageError(f"the certificate or its key cannot be read: {error.strerror or error}") from None
     uvicorn.Server(config).run(sockets=[listen])
+
+
+def server_config(app: Starlette, certificate: tuple[Path, Path] | None = None) -> uvicorn.Config:
+    """How it is served; raises nothing before it is loaded."""
+    return uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_level="error",
+        server_header=False,
+        timeout_keep_alive=5,
+        ssl_certfile=str(certificate[0]) if certificate else None,
+        ssl_keyfile=str(certificate[1]) if certificate else None,
+    )
+
+
+class Connection(H11Protocol):
+    """A connection to the control: within the bounds of how many there may be, and of how long each may last.
+
+    uvicorn bounds neither: whoever does not know the word could hold all there are by saying nothing.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take it, or end it at once."""
+        super().connection_made(transport)
+        whose = [one for one in self.connections if isinstance(one, Connection) and _address(one) == _address(self)]
+        if len(self.connections) > CONNECTIONS_MAX or len(whose) > CONNECTIONS_EACH:
+            transport.abort()
+        self._limit = self.loop.call_later(REQUEST_S, self._ask_for_request)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It ended."""
+        self._limit.cancel()
+        super().connection_lost(exc)
+
+    def _ask_for_request(self) -> None:
+        if self.scope is None:
+            self.transport.abort()
+        self._limit = self.loop.call_later(CONNECTION_S - REQUEST_S, self.transport.abort)
 
 
 def listener(host: str, port: int) -> socket.socket:
@@ -103,6 +140,10 @@ def listener(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=CONNECTIONS_MAX)
     except OSError as error:
         raise UsageError(f"cannot listen at {host} port {port}: {error.strerror}") from None
+
+
+def _address(one: Connection) -> str:
+    return one.client[0] if one.client else ""
 
 
 async def _body(request: Request) -> bytes:

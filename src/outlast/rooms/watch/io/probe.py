@@ -55,7 +55,7 @@ from outlast.rooms.watch.proto.probe import (
 )
 from outlast.rooms.watch.proto.web_connectivity import SLOT_S, Json, measurement
 
-READ_BYTES: Final = 1 << 16
+READ_BYTES: Final = 1 << 14
 CONTROL_MAX_BYTES: Final = 1 << 20
 SPEED_MAX_BYTES: Final = 1 << 22
 FIRST_BYTES: Final = 1 << 11
@@ -282,7 +282,7 @@ class Hands:
                 limit = asyncio.timeout(self._patience.dns_s)
                 async with limit:
                     while len(replies) < REPLIES_MAX:
-                        data = await loop.sock_recv(sock, dns.MESSAGE_MAX_BYTES)
+                        data = await _receive(sock, dns.MESSAGE_MAX_BYTES)
                         with contextlib.suppress(dns.DnsError):
                             reply = dns.decode_reply(data)
                             if not dns.answers(reply, reply.id, command.host, asked.get(reply.id, 0)):
@@ -420,7 +420,7 @@ class Hands:
                     await loop.sock_connect(sock, (command.ip, command.port))
                     await loop.sock_sendall(sock, packet)
                     while answer.kind in ("", "invalid"):
-                        answer = quic.read_answer(await loop.sock_recv(sock, READ_BYTES), dcid, scid)
+                        answer = quic.read_answer(await _receive(sock, READ_BYTES), dcid, scid)
             except OSError as error:
                 failure = failure_of(error)
         return InitialAnswered(
@@ -597,7 +597,7 @@ class _Wire:
     async def read(self, slots: _Slots | None = None) -> bytes:
         """What comes next, b"" at the end."""
         if self.tls is None:
-            data = await self._receive()
+            data = await _receive(self._sock, READ_BYTES)
             if slots is not None:
                 slots.count(len(data))
             return data
@@ -621,11 +621,8 @@ class _Wire:
             self.io.append(("write", self._clock(), len(data)))
             await asyncio.get_running_loop().sock_sendall(self._sock, data)
 
-    async def _receive(self) -> bytes:
-        return await asyncio.get_running_loop().sock_recv(self._sock, READ_BYTES)
-
     async def _fill(self) -> int:
-        data = await self._receive()
+        data = await _receive(self._sock, READ_BYTES)
         if not data:
             raise _End
         if self.tls is not None and len(self.first) < FIRST_BYTES:
@@ -714,6 +711,13 @@ def need_authorities() -> None:
     folder = paths.capath and os.path.isdir(paths.capath) and os.listdir(paths.capath)
     if not (paths.cafile and os.path.exists(paths.cafile)) and not folder:
         raise StorageError("this machine trusts no certificate authority: install the package ca-certificates")
+
+
+async def _receive(sock: socket.socket, size: int) -> bytes:
+    # Others first: bytes that are there already are read without a pause, so whoever sends faster than they are looked
+    # at would hold the whole program, and no time limit would end it.
+    await asyncio.sleep(0)
+    return await asyncio.get_running_loop().sock_recv(sock, size)
 
 
 def _socket(ip: str, kind: socket.SocketKind) -> socket.socket:

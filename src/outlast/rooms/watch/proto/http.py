@@ -16,6 +16,9 @@ BODY_MAX_BYTES: Final = 1 << 19
 """As much of a body as OONI's probe keeps."""
 HEAD_MAX_BYTES: Final = 1 << 16
 URL_MAX_CHARS: Final = 8192
+INFORMATIONAL_MAX: Final = 16
+"""So many 1xx answers may come before the answer."""
+MALFORMED: Final = "unknown_failure: malformed HTTP response"
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 USER_AGENT: Final = (
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/122.0.0.0 Safari/537.3"
@@ -88,6 +91,7 @@ class Exchange:
         self._client = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_MAX_BYTES)
         self._max = body_max_bytes
         self._body = bytearray()
+        self._informational = 0
         self.status = 0
         self.headers: list[tuple[str, str]] = []
         self.truncated = False
@@ -121,10 +125,14 @@ class Exchange:
                 self._take(event)
         except h11.RemoteProtocolError:
             # An end within the answer, or bytes that are no HTTP.
-            self.done, self.failure = True, "eof_error" if data == b"" else "unknown_failure: malformed HTTP response"
+            self.done, self.failure = True, "eof_error" if data == b"" else MALFORMED
 
     def _take(self, event: object) -> None:
         match event:
+            case h11.InformationalResponse():
+                self._informational += 1
+                if self._informational > INFORMATIONAL_MAX:
+                    self.done, self.failure = True, MALFORMED
             case h11.Response():
                 self.status = event.status_code
                 self.headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in event.headers.raw_items()]

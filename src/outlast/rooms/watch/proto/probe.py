@@ -50,8 +50,10 @@ _LOCAL4: Final = tuple(map(IPv4Network, ("192.0.0.0/24", "192.88.99.0/24", "168.
 _WEB_PORTS: Final = frozenset({80, 443})
 _PORT_MIN: Final = 1024
 _LOCAL_NAMES: Final = frozenset(
-    ("alt", "arpa", "corp", "home", "i2p", "internal", "intranet", "invalid", "lan", "local", "localdomain")
-    + ("localhost", "mail", "onion", "private", "test")
+    {
+        *("alt", "arpa", "corp", "home", "i2p", "internal", "intranet", "invalid", "lan", "local", "localdomain"),
+        *("localhost", "mail", "onion", "private", "test"),
+    }
 )
 """Last labels under which the public web has nothing: RFC 6761, 6762, 8375, 9476, ICANN's of 2018 and 2024, customs."""
 _CONTROL_ADDRESSES_MAX: Final = 64

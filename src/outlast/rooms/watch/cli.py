@@ -137,7 +137,7 @@ def detect(
             raise NotFoundError(f"there is no signal {signal} in {file.name}")
     unjudged = [one.signal for one in reports if not one.judged]
     if unjudged:
-        say(f"Not judged, since a day of values must be known first: {', '.join(unjudged)}")
+        say(f"Not judged, since less than a day is known, or losing everything is usual: {', '.join(unjudged)}")
     for one in reports:
         if one.silent_since_s is not None and not (one.alarms and one.alarms[-1].end_s is None):
             say(f"{one.signal}: no values since {iso(one.silent_since_s)}, so nothing is known from then on")

@@ -205,6 +205,21 @@ def test_nothing_is_judged_in_the_first_day() -> None:
     assert machine.learning
 
 
+@settings(max_examples=10, deadline=None)
+@given(SEEDS, st.sampled_from([1.0, 1.5, 2.0]))
+def test_counts_of_a_few_are_not_judged_and_raise_nothing(seed: int, mean: float) -> None:
+    counts = np.random.default_rng(seed).poisson(mean, 288 * 10)
+    rows = [Point("made", "XX", "merit-nt", BEGIN_S + at * 300, float(n), 300) for at, n in enumerate(counts)]
+    machine, changes = run(rows)
+    assert not raised(changes)
+    assert not machine.judging
+    more = [n + 20.0 if at < 288 * 9 else 0.0 for at, n in enumerate(counts)]
+    rows = [Point("made", "XX", "merit-nt", BEGIN_S + at * 300, n, 300) for at, n in enumerate(more)]
+    machine, changes = run(rows)
+    assert machine.judging
+    assert [one.t_s for one in raised(changes)] == [BEGIN_S + 288 * 9 * 300]
+
+
 def test_one_grain_of_a_coarse_scale_is_no_news() -> None:
     rng = random.Random(5)
     coarse = [rng.choice([100.0, 100.0, 100.0, 90.0]) for _ in range(240)]

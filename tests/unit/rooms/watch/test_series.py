@@ -348,7 +348,7 @@ def test_the_command_tells_damage_by_its_exit_code(tmp_path: Path, capsys: pytes
     assert run(["watch", "detect", str(tmp_path / "b.csv")]) == 0
     told = capsys.readouterr()
     assert "No alarm" not in told.out
-    assert "Not judged, since a day of values must be known first: country, bgp" in told.err
+    assert "Not judged, since less than a day is known, or losing everything is usual: country, bgp" in told.err
 
 
 def test_the_command_says_where_there_was_no_alarm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -194,6 +194,11 @@ class Detector:
         """Whether too little is known to judge: less than a day or fewer than LEARN_POINTS values."""
         return not self._history.enough
 
+    @property
+    def judging(self) -> bool:
+        """Whether its silence means anything: it knows enough, and a loss of everything would be news here."""
+        return self.alarm_since is not None or (self._history.enough and not self._history.often_all_gone)
+
     def step(self, event: Event) -> list[Change]:
         """Take one row or the operator's word; returns what changed, in order."""
         match event:
@@ -327,6 +332,7 @@ class _History:
     def __init__(self, kind: Kind, step_s: int) -> None:
         self._kind = kind
         self._sharp, self._sustained = _score_of_share(kind.sharp, kind), _score_of_share(kind.sustained, kind)
+        self._top = SCORE_MAX if kind.rises else _score_of_share(THRESHOLD_MAX, kind)
         per_day = max(DAY_S // step_s, 1)
         self._max = max(HISTORY_S // step_s, HISTORY_MIN_POINTS)
         self._learn_points = max(LEARN_POINTS, LEARN_S // step_s)
@@ -367,14 +373,21 @@ class _History:
                 return _middle(slot)
         return _middle(self._values)
 
+    @property
+    def often_all_gone(self) -> bool:
+        """Whether two usual values, and more than one in fifty, are as low as the highest threshold may be."""
+        return len(self._bad) - bisect_left(self._bad, self._top) > max(1, (1 - TAIL) * len(self._bad))
+
     def thresholds(self) -> tuple[float, float]:
         """(sharp, sustained) as scores: the kind's own, or more where this series is noisier or coarser than that."""
+        if self.often_all_gone:
+            return math.inf, math.inf
         # Of fewer than fifty values the worst counts: it may be the one night that was seen.
         worst = self._bad[min(math.ceil(TAIL * len(self._bad)), len(self._bad) - 1)]
         sigma, tail = SIGMA_OF_MAD * _middle(self._off), TAIL_FACTOR * worst
         middle = _middle(self._values)
         grain = self._grain / middle if middle > 0 else 0.0
-        top = SCORE_MAX if self._kind.rises else _score_of_share(THRESHOLD_MAX, self._kind)
+        top = self._top
         return (
             min(max(self._sharp, SHARP_SIGMAS * sigma, tail, self._coarse(SHARP_GRAINS * grain)), top),
             min(max(self._sustained, SUSTAINED_SIGMAS * sigma, tail, self._coarse(SUSTAINED_GRAINS * grain)), top),

@@ -154,7 +154,7 @@ class Nation:
     def reports(self, *, regions: bool = False) -> list[Report]:
         """All together first, then each signal; with ``regions`` each region's signals as well."""
         sources = Counter(signal for _, _, signal in self._signals)
-        known = [course.machine.silent_since for course in self._signals.values() if not course.machine.learning]
+        known = [course.machine.silent_since for course in self._signals.values() if course.machine.judging]
         ends = [since_s for since_s in known if since_s is not None]
         silent_s = max(ends) if ends and len(ends) == len(known) else None  # it is blind once the last is silent
         found = [Report(COUNTRY, self._country, self._fused.alarms(), bool(known), silent_s)]
@@ -194,7 +194,7 @@ class Nation:
         found = []
         for (source, signal), rows in there.items():
             machines = [self._regions[key_of(row)].machine for row in rows]
-            judged = [machine for machine in machines if not machine.learning and not machine.kind.rises]
+            judged = [machine for machine in machines if machine.judging and not machine.kind.rises]
             if len(judged) >= REGIONS_MIN_SHARE * self._known[source, signal]:
                 up = sum(machine.loss < 1 - RETURNED for machine in judged) / len(judged)
                 first = rows[0]
@@ -244,7 +244,7 @@ class _Course:
         return (*self._past, Alarm(self.raised.t_s, None, self._gravest, self._evidence()))
 
     def report(self, name: str, country: str) -> Report:
-        return Report(name, country, self.alarms(), not self.machine.learning, self.machine.silent_since)
+        return Report(name, country, self.alarms(), self.machine.judging, self.machine.silent_since)
 
     def told(self) -> str:
         """This signal in one line of the country's evidence."""
@@ -365,7 +365,7 @@ def decide(machines: Sequence[Detector], names: Sequence[str], before: State = S
     one company that alone is gone, while others reach people, may be that company's block: it degrades, and no more.
     """
     well = any(
-        m.kind.primary and m.kind.reach and m.alarm_since is None and m.silent_since is None and not m.learning
+        m.kind.primary and m.kind.reach and m.alarm_since is None and m.silent_since is None and m.judging
         for m in machines
     )
     alarmed = [m for m in machines if m.alarm_since is not None and not (well and m.silent_since is not None)]

@@ -161,6 +161,8 @@ def _report(report: Report) -> dict[str, Any]:
 
 def _show_reports(reports: list[Report]) -> None:
     """For programs one line each signal, for people a table of alarms and the quiet signals below it."""
+    from outlast.rooms.watch.proto.series import iso
+
     if terminal().json:
         for report in reports:
             show(_report(report), lambda _: ())
@@ -170,7 +172,11 @@ def _show_reports(reports: list[Report]) -> None:
         for report in reports
         for alarm in _report(report)["alarms"]
     ]
-    quiet = [report.signal for report in reports if not report.alarms and report.silent_since_s is None]
+    quiet = [
+        report.signal if report.silent_since_s is None else f"{report.signal} (until {iso(report.silent_since_s)})"
+        for report in reports
+        if not report.alarms
+    ]
     show(rows, lambda rows: table(("SIGNAL", "STATE", "FROM", "UNTIL", "EVIDENCE"), rows))
     show(quiet, lambda quiet: [f"No alarm: {', '.join(quiet)}"] if quiet else [])
 

@@ -365,7 +365,7 @@ def test_the_command_says_where_there_was_no_alarm(tmp_path: Path, capsys: pytes
     (tmp_path / "c.csv").write_text("\n".join(["Time (UTC),bgp", *rows[:48], *silent]))
     assert run(["watch", "detect", str(tmp_path / "c.csv")]) == 0
     told = capsys.readouterr()
-    assert told.out == ""
+    assert told.out == "No alarm: country (until 2026-01-03T00:00:00Z), bgp (until 2026-01-03T00:00:00Z)\n"
     assert "bgp: no values since 2026-01-03T00:00:00Z, so nothing is known from then on" in told.err
 
 

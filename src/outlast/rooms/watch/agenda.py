@@ -135,8 +135,8 @@ def due(now: Situation) -> list[Duty]:
 def _outage_duties(now: Situation) -> list[Duty]:
     duties = list[Duty]()
     for cut in now.alarms:
-        if now.now_ms - 1000 * (cut.end_s or now.now_ms // 1000) > 7 * DAY_MS:
-            continue  # history is read, not witnessed
+        if cut.fades_out or now.now_ms - 1000 * (cut.end_s or now.now_ms // 1000) > 7 * DAY_MS:
+            continue  # history is read, not witnessed; and nobody is told of an end that nobody saw
         if cut.end_s is None and now.link_is_up and _is_due(now, witness_name(cut), HOUR_MS):
             duties.append(SayWitness(cut))
         agreeing = agreeing_with(cut, now.witnesses, now.people)

@@ -122,7 +122,7 @@ def _outages(cuts: Sequence[Cut]) -> Markup:
         Markup("<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>").format(
             cut.state,
             day_text(cut.start_s),
-            day_text(cut.end_s) if cut.end_s is not None else "lasts",
+            "lasts" if cut.end_s is None else day_text(cut.end_s) + (" (signals end)" if cut.fades_out else ""),
             Markup("<br>").join(cut.evidence),
         )
         for cut in cuts

@@ -8,7 +8,7 @@ from typing import Final
 from outlast.rooms.watch.proto.detector import State
 from outlast.rooms.watch.proto.fusion import COUNTRY, Alarm, Controls, detect, own_state
 from outlast.rooms.watch.proto.series import DAY_S, Point, gather
-from outlast.rooms.watch.view import Cut, LinkCheck, StoredSeries
+from outlast.rooms.watch.view import SIGNALS_END, Cut, LinkCheck, StoredSeries
 from outlast.terms import EVIDENCE_MAX, EVIDENCE_MAX_CHARS, STATES, is_line
 from outlast.terms import State as Said
 
@@ -36,17 +36,18 @@ def stored(points: Iterable[Point], country: str, fetched_ms: int, sha256: bytes
 
 
 def cuts_of(series: Sequence[StoredSeries], country: str, now_s: int) -> list[Cut]:
-    """The outages of a country in its series, the fused ones; one that lasts in stale series ends with them."""
+    """The outages of a country in its series, the fused ones; one that lasts in stale series fades out with them."""
     points = [
         Point(one.source, one.entity, one.signal, t_s, value, one.step_s) for one in series for t_s, value in one.points
     ]
     last_s = max((point.t_s for point in points), default=0)
     stale = now_s - last_s > LIVE_S
+    alarms = [alarm for report in detect(points) if report.signal == COUNTRY for alarm in report.alarms]
     return [
-        _cut(alarm, country, last_s if stale and alarm.end_s is None else alarm.end_s)
-        for report in detect(points)
-        if report.signal == COUNTRY
-        for alarm in report.alarms
+        _cut(alarm, country, last_s, SIGNALS_END)
+        if stale and alarm.end_s is None
+        else _cut(alarm, country, alarm.end_s)
+        for alarm in alarms
     ]
 
 
@@ -85,11 +86,10 @@ def _changed(cut: Cut, state: str, end_s: int | None, evidence: tuple[str, ...])
     return Cut(None, None, cut.at_s, cut.entity, _said(state), cut.start_s, end_s, evidence, ())
 
 
-def _cut(alarm: Alarm, country: str, end_s: int | None) -> Cut:
-    evidence = tuple(line for line in (one[:EVIDENCE_MAX_CHARS] for one in alarm.evidence) if is_line(line))
-    return Cut(
-        None, None, alarm.start_s, country, _said(alarm.state.value), alarm.start_s, end_s, evidence[:EVIDENCE_MAX], ()
-    )
+def _cut(alarm: Alarm, country: str, end_s: int | None, *more: str) -> Cut:
+    lines = [line for line in (one[:EVIDENCE_MAX_CHARS] for one in alarm.evidence) if is_line(line)]
+    evidence = (*lines[: EVIDENCE_MAX - len(more)], *more)
+    return Cut(None, None, alarm.start_s, country, _said(alarm.state.value), alarm.start_s, end_s, evidence, ())
 
 
 def _said(state: str) -> Said:

@@ -281,6 +281,9 @@ class Seen:
     asn: int
 
 
+SIGNALS_END: Final = "the signals end here: whether it went on is not known"
+
+
 @dataclass(frozen=True, slots=True)
 class Cut:
     """An outage, by an entry (``id``, ``key``) or by this node's own detector (both None)."""
@@ -294,6 +297,11 @@ class Cut:
     end_s: int | None
     evidence: tuple[str, ...]
     witnesses: tuple[bytes, ...]
+
+    @property
+    def fades_out(self) -> bool:
+        """Whether it only ends because nothing more is known: it may have gone on."""
+        return SIGNALS_END in self.evidence
 
 
 @dataclass(frozen=True, slots=True)

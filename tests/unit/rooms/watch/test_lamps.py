@@ -12,7 +12,7 @@ from outlast.rooms.watch import agenda, lamps, signals
 from outlast.rooms.watch.agenda import ProbeRound, Rotate, SayHere, SayOutage, SayWitness, Settings, Situation, Vouch
 from outlast.rooms.watch.io.link import any_answers, default_gateway, is_neighbour, read_target
 from outlast.rooms.watch.lamps import Lamp, country_lamp, link_lamp, merged
-from outlast.rooms.watch.view import Cut, LinkCheck, Seen
+from outlast.rooms.watch.view import Cut, LinkCheck, Seen, StoredSeries
 from tests.unit.kernel.people import secret
 
 NOW_MS = 1_800_000_000_000
@@ -161,3 +161,23 @@ async def test_who_refuses_in_person_is_there() -> None:
     assert await any_answers([f"127.0.0.1:{port}"]) is True, "a refusal comes from there"
     assert await any_answers(["name.invalid"]) is False
     assert await any_answers([]) is None
+
+
+def test_signals_that_end_in_an_outage_are_no_end_of_it() -> None:
+    start_s = NOW_S - 30 * 86_400
+    usual = [(start_s + hour * 3600, 100.0 + hour % 24) for hour in range(24 * 20)]
+    gone = [(usual[-1][0] + hour * 3600, 0.0) for hour in range(1, 49)]
+    series = [StoredSeries("BY", "ioda", name, 3600, 0, bytes(32), (*usual, *gone)) for name in ("ping-slash24", "bgp")]
+    [lasting] = signals.cuts_of(series, "BY", gone[-1][0])
+    [faded] = signals.cuts_of(series, "BY", gone[-1][0] + 4 * 86_400)
+    assert (lasting.end_s, lasting.fades_out) == (None, False)
+    assert (faded.end_s, faded.fades_out) == (gone[-1][0], True)
+    people = {secret("key", name): secret("person", name) for name in ("ann", "ben", "eve")}
+    three = [
+        replace(seen(name, n, lasting.start_s), start_s=lasting.start_s)
+        for n, name in enumerate(("ann", "ben", "eve"), 1)
+    ]
+    now_ms = (gone[-1][0] + 3600) * 1000
+    then = replace(CALM, now_ms=now_ms, key_day=agenda.week_of(now_ms), witnesses=three, people=people)
+    assert any(isinstance(duty, SayOutage) for duty in agenda.due(replace(then, alarms=(lasting,))))
+    assert not any(isinstance(duty, SayOutage) for duty in agenda.due(replace(then, alarms=(faded,))))

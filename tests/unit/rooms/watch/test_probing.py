@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from outlast.rooms.watch.io.probe import Hands, Patience, failure_of, probe_url
+from outlast.rooms.watch.io.probe import Hands, Patience, probe_url
+from outlast.rooms.watch.io.wire import failure_of
 from outlast.rooms.watch.proto import dns, tls
 from outlast.rooms.watch.proto.classify import classify
 from outlast.rooms.watch.proto.http import HEADERS, Exchange, parse_url

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import json
 import os
 import secrets
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from ipaddress import ip_interface
 from typing import Any, Final, Protocol, assert_never
 
@@ -24,6 +22,21 @@ import ifaddr
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from outlast.errors import ProtocolError, StorageError
+from outlast.rooms.watch.io.wire import (
+    READ_BYTES,
+    End,
+    Refused,
+    Slots,
+    Wire,
+    dial,
+    failure_of,
+    getaddrinfo,
+    open_socket,
+    reach,
+    receive,
+    secured,
+    strict_context,
+)
 from outlast.rooms.watch.proto import dns, quic, tls
 from outlast.rooms.watch.proto.http import HEADERS, Exchange, Url, parse_url
 from outlast.rooms.watch.proto.probe import (
@@ -53,43 +66,15 @@ from outlast.rooms.watch.proto.probe import (
     SpeedMeasured,
     is_address,
 )
-from outlast.rooms.watch.proto.web_connectivity import SLOT_S, Json, measurement
+from outlast.rooms.watch.proto.web_connectivity import Json, measurement
 
-READ_BYTES: Final = 1 << 14
 CONTROL_MAX_BYTES: Final = 1 << 20
 SPEED_MAX_BYTES: Final = 1 << 22
-FIRST_BYTES: Final = 1 << 11
-"""So much of what a TLS server says first is looked at when the handshake fails."""
 REPLIES_MAX: Final = 16
 HOME_BITS: Final = 56
 """A home gets an IPv6 network of this size or a greater one (RIPE-690): its other wires are within as well."""
 URL_S: Final = 180.0
 """So long a probe of one URL may last in all."""
-_VERIFY: Final = {
-    # X509_V_ERR_*: https://docs.openssl.org/3.0/man3/X509_STORE_CTX_get_error/
-    9: "ssl_invalid_certificate",
-    10: "ssl_invalid_certificate",
-    62: "ssl_invalid_hostname",
-    63: "ssl_invalid_hostname",
-    64: "ssl_invalid_hostname",
-}
-_ERRNO: Final = {
-    errno.ECONNABORTED: "connection_aborted",
-    errno.ECONNREFUSED: "connection_refused",
-    errno.ECONNRESET: "connection_reset",
-    errno.EPIPE: "connection_reset",
-    errno.EHOSTUNREACH: "host_unreachable",
-    errno.ENETDOWN: "network_down",
-    errno.ENETRESET: "network_reset",
-    errno.ENETUNREACH: "network_unreachable",
-    errno.ETIMEDOUT: "generic_timeout_error",
-}
-_GAI: Final = {
-    socket.EAI_NONAME: "dns_nxdomain_error",
-    socket.EAI_NODATA: "dns_no_answer",
-    socket.EAI_AGAIN: "dns_temporary_failure",
-    socket.EAI_FAIL: "dns_non_recoverable_failure",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,39 +96,6 @@ class Control:
 
     url: Url
     token: str = ""
-
-
-class _End(Exception):
-    """The other side ended the connection before it was done."""
-
-
-class _Refused(Exception):
-    """The other side answered, but not as it should."""
-
-    def __init__(self, failure: str) -> None:
-        super().__init__(failure)
-        self.failure = failure
-
-
-def failure_of(error: BaseException) -> str:
-    """The failure string of df-007 for what a socket or TLS raised."""
-    match error:
-        case TimeoutError():
-            return "generic_timeout_error"
-        case _End():
-            return "eof_error"
-        case _Refused():
-            return error.failure
-        case socket.gaierror():
-            return _GAI.get(error.errno or 0, "dns_server_misbehaving")
-        case ssl.SSLCertVerificationError():
-            return _VERIFY.get(error.verify_code, "ssl_unknown_authority")
-        case ssl.SSLError():
-            return "ssl_failed_handshake"
-        case OSError():
-            return _ERRNO.get(error.errno or 0, f"unknown_failure: {errno.errorcode.get(error.errno or 0, 'OSError')}")
-        case _:
-            return f"unknown_failure: {type(error).__name__}"
 
 
 async def probe_url(
@@ -189,7 +141,7 @@ class Hands:
         self._patience = patience
         self._control = control
         self._began = time.monotonic()
-        self._wires: dict[int, _Wire] = {}
+        self._wires: dict[int, Wire] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._secure: ssl.SSLContext | None = None
 
@@ -272,7 +224,7 @@ class Hands:
             asked.setdefault(secrets.randbelow(1 << 16), dns.AAAA)
         replies: list[tuple[float, dns.Reply]] = []
         failure: str | None = None
-        with _socket(host, socket.SOCK_DGRAM) as sock:
+        with open_socket(host, socket.SOCK_DGRAM) as sock:
             loop = asyncio.get_running_loop()
             try:
                 await loop.sock_connect(sock, (host, port))
@@ -282,7 +234,7 @@ class Hands:
                 limit = asyncio.timeout(self._patience.dns_s)
                 async with limit:
                     while len(replies) < REPLIES_MAX:
-                        data = await _receive(sock, dns.MESSAGE_MAX_BYTES)
+                        data = await receive(sock, dns.MESSAGE_MAX_BYTES)
                         with contextlib.suppress(dns.DnsError):
                             reply = dns.decode_reply(data)
                             if not dns.answers(reply, reply.id, command.host, asked.get(reply.id, 0)):
@@ -312,7 +264,7 @@ class Hands:
                 return await _over_stream(wire, query)
             # One connection carries one exchange: the second question has one of its own, to the same address.
             on, first = (
-                wire if first else await self._secure_wire(*split_address(command.resolver, 443), url.host),
+                wire if first else await self._second(*split_address(command.resolver, 443), url.host),
                 False,
             )
             with contextlib.closing(on):
@@ -330,11 +282,11 @@ class Hands:
                 for type in (dns.A, dns.AAAA):
                     reply = dns.decode_reply(await ask(dns.encode_query(0, host, type)))
                     if not dns.answers(reply, 0, host, type):
-                        raise _Refused("dns_server_misbehaving")
+                        raise Refused("dns_server_misbehaving")
                     replies.append((self._clock(), reply))
         except ProtocolError:
             failure = "dns_server_misbehaving"
-        except (OSError, _End, _Refused) as error:
+        except (OSError, End, Refused) as error:
             failure = failure_of(error)
         return Answered(id=id, t0=t0, t=self._clock(), replies=tuple(replies), failure=failure)
 
@@ -360,7 +312,7 @@ class Hands:
         try:
             async with asyncio.timeout(self._patience.tls_s):
                 await wire.shake(context, command.server_name)
-        except (OSError, _End) as error:
+        except (OSError, End) as error:
             failure = failure_of(error)
             self._wires.pop(command.id).close()
         flight = tls.read_flight(bytes(wire.first))
@@ -385,13 +337,13 @@ class Hands:
     async def _fetch(self, command: Fetch, t0: float) -> Fetched:
         exchange = Exchange()
         wire = self._wires.pop(command.id)
-        slots = _Slots(self._clock)
+        slots = Slots(self._clock)
         failure: str | None = None
         try:
             async with asyncio.timeout(self._patience.fetch_s):
                 await wire.send(exchange.send(command.method, command.url, HEADERS))
                 await wire.receive(exchange, slots)
-        except (OSError, _End) as error:
+        except (OSError, End) as error:
             failure = failure_of(error)
         finally:
             wire.close()
@@ -413,14 +365,14 @@ class Hands:
         name = None if command.server_name is None or is_address(command.server_name) else command.server_name
         packet = quic.client_initial(name, dcid, scid, secrets.token_bytes(32), public)
         answer, failure = quic.Answer(""), None
-        with _socket(command.ip, socket.SOCK_DGRAM) as sock:
+        with open_socket(command.ip, socket.SOCK_DGRAM) as sock:
             loop = asyncio.get_running_loop()
             try:
                 async with asyncio.timeout(self._patience.quic_s):
                     await loop.sock_connect(sock, (command.ip, command.port))
                     await loop.sock_sendall(sock, packet)
                     while answer.kind in ("", "invalid"):
-                        answer = quic.read_answer(await _receive(sock, READ_BYTES), dcid, scid)
+                        answer = quic.read_answer(await receive(sock, READ_BYTES), dcid, scid)
             except OSError as error:
                 failure = failure_of(error)
         return InitialAnswered(
@@ -443,12 +395,12 @@ class Hands:
                 response, failure = None, "json_parse_error"
         except (ValueError, RecursionError):
             failure = "json_parse_error"
-        except (OSError, _End, _Refused) as error:
+        except (OSError, End, Refused) as error:
             failure = failure_of(error)
         return ControlAnswered(id=command.id, t0=t0, t=self._clock(), failure=failure, response=response)
 
     async def _measure_speed(self, command: MeasureSpeed, t0: float) -> SpeedMeasured:
-        slots = _Slots(self._clock)
+        slots = Slots(self._clock)
         failure: str | None = None
         url = self._whom()
         url = parse_url(f"{url.scheme}://{url.origin}/speed")
@@ -458,10 +410,10 @@ class Hands:
                 wire = await self._wire_to(url)
                 with contextlib.closing(wire):
                     await wire.send(exchange.send("GET", url, self._authority()))
-                    slots = _Slots(self._clock)
+                    slots = Slots(self._clock)
                     await wire.receive(exchange, slots)
             failure = exchange.failure or (None if exchange.status == 200 else "http_request_failed")
-        except (OSError, _End) as error:
+        except (OSError, End) as error:
             failure = failure_of(error)
         return SpeedMeasured(id=command.id, t0=t0, t=self._clock(), failure=failure, slots=slots.taken())
 
@@ -474,47 +426,26 @@ class Hands:
         return (("Authorization", f"Bearer {token}"),) if token else ()
 
     async def _post(self, url: Url, headers: Sequence[tuple[str, str]], body: bytes, limit: int) -> Exchange:
-        """POST on a connection of its own, whose certificate must be valid; raises OSError, _End and _Refused."""
+        """POST on a connection of its own, whose certificate must be valid; raises OSError, End and Refused."""
         wire = await self._wire_to(url)
         with contextlib.closing(wire):
             exchange = Exchange(limit)
             await wire.send(exchange.send("POST", url, headers, body))
             await wire.receive(exchange, None)
         if exchange.failure:
-            raise _Refused(exchange.failure)
+            raise Refused(exchange.failure)
         return exchange
 
-    async def _wire_to(self, url: Url) -> _Wire:
-        found = (url.host,) if is_address(url.host) else (await getaddrinfo(url.host))[0]
-        for ip in found:
-            try:
-                async with asyncio.timeout(self._patience.connect_s):
-                    if url.scheme == "https":
-                        return await self._secure_wire(ip, url.port, url.host)
-                    return await self._dial(ip, url.port)
-            except OSError:
-                if ip == found[-1]:
-                    raise
-        raise _Refused("dns_no_answer")
+    async def _wire_to(self, url: Url) -> Wire:
+        return await reach(url, self._patience.connect_s, self._dial, self._context)
 
-    async def _secure_wire(self, ip: str, port: int, name: str) -> _Wire:
-        wire = await self._dial(ip, port)
-        try:
-            await wire.shake(self._context(), name)
-        except BaseException:
-            wire.close()
-            raise
+    async def _second(self, ip: str, port: int, name: str) -> Wire:
+        return await secured(await self._dial(ip, port), self._context(), name)
+
+    async def _dial(self, ip: str, port: int) -> Wire:
+        wire = await dial(ip, port, self._clock)
+        self._note(wire.sock)
         return wire
-
-    async def _dial(self, ip: str, port: int) -> _Wire:
-        sock = _socket(ip, socket.SOCK_STREAM)
-        try:
-            await asyncio.get_running_loop().sock_connect(sock, (ip, port))
-        except BaseException:
-            sock.close()
-            raise
-        self._note(sock)
-        return _Wire(sock, self._clock)
 
     def _note(self, sock: socket.socket) -> None:
         # Whoever answers may repeat the operator's address; what it is must be known to be taken out.
@@ -522,167 +453,31 @@ class Hands:
 
     def _context(self) -> ssl.SSLContext:
         if self._secure is None:
-            self._secure = ssl.create_default_context()
-            self._secure.set_alpn_protocols(["http/1.1"])
+            self._secure = strict_context()
         return self._secure
 
 
-@dataclass(slots=True)
-class _Slots:
-    """Bytes received in all, noted every SLOT_S."""
-
-    clock: Callable[[], float]
-    total: int = 0
-    notes: list[tuple[float, int]] = field(default_factory=list)
-    due: float = 0.0
-
-    def count(self, size: int) -> None:
-        """So many came just now."""
-        if size == 0:
-            return
-        self.total += size
-        now = self.clock()
-        if now >= self.due:
-            self.notes.append((now, self.total))
-            self.due = now + SLOT_S
-
-    def taken(self) -> tuple[tuple[float, int], ...]:
-        """The notes, with the end."""
-        last = [(self.clock(), self.total)] if self.total else []
-        return tuple(self.notes + last)
-
-
-class _Wire:
-    """A TCP connection, with TLS on it or not."""
-
-    def __init__(self, sock: socket.socket, clock: Callable[[], float]) -> None:
-        self._sock = sock
-        self._clock = clock
-        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls: ssl.SSLObject | None = None
-        self.first = bytearray()
-        self.io: list[tuple[str, float, int]] = []
-
-    def close(self) -> None:
-        """Close it; nothing is said to the other side."""
-        self._sock.close()
-
-    async def shake(self, context: ssl.SSLContext, name: str | None) -> None:
-        """TLS; raises OSError, also ssl.SSLError, or _End."""
-        self.tls = context.wrap_bio(self._in, self._out, server_hostname=name)
-        self.io.append(("tls_handshake_start", self._clock(), 0))
-        while True:
-            try:
-                self.tls.do_handshake()
-                await self._flush()
-                break
-            except ssl.SSLWantReadError:
-                await self._flush()
-                await self._fill()
-        self.io.append(("tls_handshake_done", self._clock(), 0))
-
-    async def send(self, data: bytes) -> None:
-        """Send all of it."""
-        if self.tls is None:
-            await asyncio.get_running_loop().sock_sendall(self._sock, data)
-        else:
-            self.tls.write(data)
-            await self._flush()
-
-    async def receive(self, exchange: Exchange, slots: _Slots | None) -> None:
-        """Feed an exchange until it is done."""
-        while not exchange.done:
-            exchange.feed(await self.read(slots))
-
-    async def read(self, slots: _Slots | None = None) -> bytes:
-        """What comes next, b"" at the end."""
-        if self.tls is None:
-            data = await _receive(self._sock, READ_BYTES)
-            if slots is not None:
-                slots.count(len(data))
-            return data
-        while True:
-            try:
-                return self.tls.read(READ_BYTES)
-            except ssl.SSLWantReadError:
-                # Counted as they come: TLS hands them out by records of up to 16 KiB.
-                try:
-                    came = await self._fill()
-                except _End:
-                    return b""
-                if slots is not None:
-                    slots.count(came)
-            except ssl.SSLZeroReturnError:
-                return b""
-
-    async def _flush(self) -> None:
-        if self._out.pending:
-            data = self._out.read()
-            self.io.append(("write", self._clock(), len(data)))
-            await asyncio.get_running_loop().sock_sendall(self._sock, data)
-
-    async def _fill(self) -> int:
-        data = await _receive(self._sock, READ_BYTES)
-        if not data:
-            raise _End
-        if self.tls is not None and len(self.first) < FIRST_BYTES:
-            self.io.append(("read", self._clock(), len(data)))
-            self.first += data[:FIRST_BYTES]
-        self._in.write(data)
-        return len(data)
-
-
-async def _over_http(wire: _Wire, url: Url, query: bytes) -> bytes:
-    """Ask by HTTP (RFC 8484); raises OSError, _End and _Refused."""
+async def _over_http(wire: Wire, url: Url, query: bytes) -> bytes:
+    """Ask by HTTP (RFC 8484); raises OSError, End and Refused."""
     kind = "application/dns-message"
     exchange = Exchange(dns.MESSAGE_MAX_BYTES)
     await wire.send(exchange.send("POST", url, (("Content-Type", kind), ("Accept", kind)), query))
     await wire.receive(exchange, None)
     if exchange.failure or exchange.status != 200:
-        raise _Refused(exchange.failure or "http_request_failed")
+        raise Refused(exchange.failure or "http_request_failed")
     return exchange.body
 
 
-async def _over_stream(wire: _Wire, query: bytes) -> bytes:
-    """Ask with a length before each message (RFC 7766, 7858); raises OSError and _End."""
+async def _over_stream(wire: Wire, query: bytes) -> bytes:
+    """Ask with a length before each message (RFC 7766, 7858); raises OSError and End."""
     await wire.send(len(query).to_bytes(2) + query)
     came = b""
     while len(came) < 2 or len(came) < 2 + int.from_bytes(came[:2]):
         more = await wire.read()
         if not more:
-            raise _End
+            raise End
         came += more
     return came[2 : 2 + int.from_bytes(came[:2])]
-
-
-async def getaddrinfo(host: str) -> tuple[tuple[str, ...], str | None]:
-    """The system's resolver: addresses and the canonical name; raises OSError.
-
-    In a thread that the process does not wait for: the C library cannot be interrupted.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
-
-    def settle(done: Callable[[Any], None], value: Any) -> None:
-        def call() -> None:
-            if not future.done():
-                done(value)
-
-        with contextlib.suppress(RuntimeError):  # the loop is closed already
-            loop.call_soon_threadsafe(call)
-
-    def work() -> None:
-        try:
-            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_CANONNAME)
-        except (OSError, UnicodeError) as error:
-            settle(future.set_exception, error if isinstance(error, OSError) else socket.gaierror(socket.EAI_NONAME))
-        else:
-            settle(future.set_result, found)
-
-    threading.Thread(target=work, name="getaddrinfo", daemon=True).start()
-    found = await future
-    addresses = tuple(dict.fromkeys(str(one[4][0]).partition("%")[0] for one in found))
-    return addresses, next((one[3] for one in found if one[3]), None)
 
 
 def split_address(text: str, port: int) -> tuple[str, int]:
@@ -711,19 +506,6 @@ def need_authorities() -> None:
     folder = paths.capath and os.path.isdir(paths.capath) and os.listdir(paths.capath)
     if not (paths.cafile and os.path.exists(paths.cafile)) and not folder:
         raise StorageError("this machine trusts no certificate authority: install the package ca-certificates")
-
-
-async def _receive(sock: socket.socket, size: int) -> bytes:
-    # Others first: bytes that are there already are read without a pause, so whoever sends faster than they are looked
-    # at would hold the whole program, and no time limit would end it.
-    await asyncio.sleep(0)
-    return await asyncio.get_running_loop().sock_recv(sock, size)
-
-
-def _socket(ip: str, kind: socket.SocketKind) -> socket.socket:
-    sock = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, kind)
-    sock.setblocking(False)
-    return sock
 
 
 def _careless() -> ssl.SSLContext:

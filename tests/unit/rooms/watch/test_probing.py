@@ -11,18 +11,17 @@ import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from outlast.rooms.watch.io.probe import Hands, Patience, probe_url
-from outlast.rooms.watch.io.wire import failure_of
+from outlast.rooms.watch.io.wire import failure_of, receive
 from outlast.rooms.watch.proto import dns, tls
 from outlast.rooms.watch.proto.classify import classify
 from outlast.rooms.watch.proto.http import HEADERS, Exchange, parse_url
 from outlast.rooms.watch.proto.measurement import from_object
-from outlast.rooms.watch.proto.probe import Answered, Query, SendInitial, Settings
+from outlast.rooms.watch.proto.probe import Answered, Query, Settings
 from outlast.rooms.watch.proto.web_connectivity import publishable
 from tests.real import real
 from tests.unit.rooms.watch.pcap import RST, Packet, packets
@@ -151,27 +150,18 @@ async def test_all_replies_to_a_query_are_heard_and_those_to_others_are_not() ->
 
 
 @contextlib.contextmanager
-def flooding(kind: socket.SocketKind, data: bytes) -> Iterator[int]:
-    """A server, not of this loop, that sends this without end to whoever speaks to it; its port."""
+def flooding(data: bytes) -> Iterator[int]:
+    """A server, not of this loop, that sends this without end to who connects first; its port."""
     over = threading.Event()
-    sock = socket.socket(socket.AF_INET, kind)
-    sock.bind(("127.0.0.1", 0))
+    sock = socket.create_server(("127.0.0.1", 0))
     sock.settimeout(10.0)
 
     def send() -> None:
-        with contextlib.suppress(OSError):
-            if kind == socket.SOCK_STREAM:
-                sock.listen()
-                wire = sock.accept()[0]
-                wire.settimeout(10.0)
-            else:
-                wire = sock
-                wire.connect(wire.recvfrom(4096)[1])
+        with contextlib.suppress(OSError), sock.accept()[0] as wire:
+            wire.settimeout(10.0)
             end = time.monotonic() + 10.0
             while not over.is_set() and time.monotonic() < end:
-                with contextlib.suppress(ConnectionRefusedError):
-                    wire.send(data)
-            wire.close()
+                wire.send(data)
 
     thread = threading.Thread(target=send)
     thread.start()
@@ -193,23 +183,32 @@ def flooding(kind: socket.SocketKind, data: bytes) -> Iterator[int]:
     ids=["informational", "a number of zeros", "headers"],
 )
 async def test_an_answer_without_end_ends_in_time(data: bytes) -> None:
-    with flooding(socket.SOCK_STREAM, data) as port:
+    with flooding(data) as port:
         began = time.monotonic()
         keys = (await probe_url(parse_url(f"http://127.0.0.1:{port}/"), ALONE, patience=QUICK))["test_keys"]
         assert time.monotonic() - began < 8
     assert keys["requests"][0]["failure"] == "unknown_failure: malformed HTTP response"
 
 
-@pytest.mark.parametrize("command", [Query, SendInitial])
-async def test_datagrams_without_end_hold_nobody(command: Any) -> None:
-    with flooding(socket.SOCK_DGRAM, b"noise") as port:
-        began = time.monotonic()
-        asked = Query(1, f"127.0.0.1:{port}", "example.org", 0.2)
-        async with Hands(replace(QUICK, quic_s=1.0), None) as hands:
-            hands.take([asked if command is Query else SendInitial(1, "127.0.0.1", port, "example.org")])
-            event = await hands.events.get()
-        assert time.monotonic() - began < 8
-    assert event.failure == "generic_timeout_error"
+async def test_who_sends_faster_than_is_read_leaves_others_their_turn() -> None:
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, theirs:
+        ours.setblocking(False)
+        for _ in range(5):
+            theirs.send(b"noise")
+        task = asyncio.create_task(other())
+        for _ in range(5):
+            assert await receive(ours, 100) == b"noise"
+        task.cancel()
+    assert turns >= 4
 
 
 async def test_cookies_are_struck_and_pages_texts_leave_only_their_title_and_length() -> None:

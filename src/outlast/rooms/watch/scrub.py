@@ -9,14 +9,14 @@ also inside of longer text, it is struck out.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from outlast.errors import ProtocolError
+from outlast.rooms.watch.proto.traces import SCRUBBED, measured, without_addresses, without_values
 
-STRUCK: Final = "[scrubbed]"
 MEASUREMENT_MAX_BYTES: Final = 16 << 20
 _DEPTH_MAX: Final = 12
 _TEXT_MAX: Final = 2048
@@ -40,7 +40,7 @@ _TOP: Final = frozenset(
 )
 _TIMES: Final = frozenset(("measurement_start_time", "test_start_time"))
 _GONE: Final = re.compile(
-    r"body|cookie|resolver|client|probe|report_id|annotation|location|^ip$|^id$|server_name_indication_leak", re.I
+    r"body|cookie|resolver|client|probe|report_id|annotation|location|^id$|server_name_indication_leak", re.I
 )
 """Names of test keys that go at any depth; ``location`` are the prober's place and redirects with sessions in them."""
 _KEPT: Final = frozenset(("body_length_match", "body_proportion", "body_is_truncated", "body_experiment"))
@@ -58,7 +58,9 @@ def scrub(measurement: bytes) -> bytes:
         raise ProtocolError(f"the measurement is no JSON: {error}") from None
     if not isinstance(found, dict):
         raise ProtocolError("the measurement is no JSON object")
-    strike = _striker(_addresses(found))
+    kept = {name: found[name] for name in _TOP & found.keys()}
+    addresses = _addresses(found)
+    strike = _striker(addresses, measured(_clean(kept, str, 0)) - addresses, found.get("input"))
     kept = {name: _clean(value, strike, 0) for name, value in found.items() if name in _TOP}
     for name in _TIMES & kept.keys():
         kept[name] = _hour(kept[name])
@@ -82,6 +84,8 @@ def _clean(value: Any, strike: Callable[[str], str], depth: int) -> Any:
                 name: _names_only(item, strike) if name in _HEADERS else _clean(item, strike, depth + 1)
                 for name, item in list(value.items())[:_ITEMS_MAX]
                 if name in _KEPT or not _GONE.search(name)
+                # A valid certificate proves no more than that; what signs on this computer may be on no other.
+                if name != "peer_certificates" or value.get("failure") is not None or value.get("no_tls_verify")
             }
     return value
 
@@ -106,14 +110,16 @@ def _addresses(measurement: Mapping[str, Any]) -> set[str]:
     places: list[Mapping[str, Any]] = [measurement, keys if isinstance(keys, dict) else {}]
     names = ("probe_ip", "client_resolver", "resolver_ip")
     found = {str(place[name]) for place in places for name in names if isinstance(place.get(name), str)}
-    return {one for one in found if len(one) > 6 and one not in ("127.0.0.1", "0.0.0.0", STRUCK)}
+    return {one for one in found if len(one) > 6 and one not in ("127.0.0.1", "0.0.0.0", SCRUBBED)}
 
 
-def _striker(addresses: Iterable[str]) -> Callable[[str], str]:
+def _striker(addresses: Iterable[str], known: Collection[str], own: Any) -> Callable[[str], str]:
+    """What takes the prober's addresses out of a text, and all others that were not measured; ``own`` is the input."""
     pattern = re.compile("|".join(re.escape(one) for one in sorted(addresses, key=len, reverse=True)) or r"(?!)")
 
     def strike(text: str) -> str:
-        return _SECRETS.sub(r"\1=" + STRUCK, pattern.sub(STRUCK, text))
+        text = text if text == own or "://" not in text else without_values(text)
+        return _SECRETS.sub(r"\1=" + SCRUBBED, without_addresses(pattern.sub(SCRUBBED, text), known))
 
     return strike
 
@@ -121,4 +127,4 @@ def _striker(addresses: Iterable[str]) -> Callable[[str], str]:
 def _hour(time: Any) -> Any:
     """``2026-01-08 16:42:10`` as the hour's beginning; anything else is struck out."""
     found = re.match(r"\d{4}-\d\d-\d\d[ T]\d\d", time) if isinstance(time, str) else None
-    return f"{found[0].replace('T', ' ')}:00:00" if found else STRUCK
+    return f"{found[0].replace('T', ' ')}:00:00" if found else SCRUBBED

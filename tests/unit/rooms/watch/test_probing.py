@@ -223,6 +223,29 @@ async def test_cookies_are_struck_and_pages_texts_leave_only_their_title_and_len
     assert request["x_body_scrubbed"]
 
 
+async def test_no_address_that_a_page_repeats_and_no_session_of_a_redirect_is_in_what_others_get() -> None:
+    # Behind a router the public address is known to the page alone.
+    page = b"<title>Blocked for 5.22.200.77</title>"
+    head = (
+        b"HTTP/1.1 200 OK\r\nX-Client-Ip: 5.22.200.77\r\nX-Host: a-5-22-200-77.isp.example\r\nX-Six: 2a00:1:2::77\r\n"
+    )
+    head += b"X-Mapped: ::ffff:5.22.200.77\r\nX-Server: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % len(page)
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = await reader.readuntil(b"\r\n\r\n")
+        away = b"HTTP/1.1 302 Found\r\nLocation: /?sid=77777&ip=5.22.200.77\r\nContent-Length: 0\r\n\r\n"
+        writer.write(away if b"sid" not in asked else head + page)
+        writer.close()
+
+    measured = await probed("http", talk)
+    text = json.dumps(publishable(measured))
+    assert "77777" in json.dumps(measured)
+    for gone in ("5.22.200", "5-22-200", "2a00:1:2", "77777"):
+        assert gone not in text
+    assert '"X-Server": "127.0.0.1"' in text
+    assert classify(from_object(publishable(measured))) == classify(from_object(measured))
+
+
 # ---- packets of a real middlebox ----
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from outlast.errors import ProtocolError
 from outlast.rooms.watch.entries import pack_raw, unpack_raw
+from outlast.rooms.watch.proto.classify import classify
 from outlast.rooms.watch.proto.measurement import read
 from outlast.rooms.watch.scrub import scrub
 from tests.real import real
@@ -77,6 +78,33 @@ def test_what_says_who_measured_goes() -> None:
     assert found["probe_ip"] == "127.0.0.1"
 
 
+def test_an_address_that_only_pages_know_goes_and_measured_ones_stay() -> None:
+    found = scrubbed(
+        {
+            "probe_ip": "127.0.0.1",
+            "input": "https://example.org/?q=1",
+            "test_keys": {
+                "tcp_connect": [{"ip": "192.0.2.1", "port": 443}],
+                "tls_handshakes": [
+                    {"failure": None, "peer_certificates": [{"data": "aaaa"}], "address": "[2001:db8::9]:443"}
+                ],
+                "x_sni_handshakes": [{"failure": None, "no_tls_verify": True, "peer_certificates": [{"data": "bbbb"}]}],
+                "requests": [{"request": {"url": f"https://example.org/{ADDRESS}?session=5&to=192.0.2.1"}}],
+                "control": {
+                    "http_request": {"title": f"You are {ADDRESS} at 192.0.2.1, 2001:db8::9 or ::ffff:{ADDRESS}"}
+                },
+            },
+        }
+    )
+    text = json.dumps(found)
+    for gone in (ADDRESS, "session=5", "aaaa"):
+        assert gone not in text
+    title = found["test_keys"]["control"]["http_request"]["title"]
+    assert title == "You are [scrubbed] at 192.0.2.1, 2001:db8::9 or [scrubbed]"
+    assert found["input"] == "https://example.org/?q=1"
+    assert "bbbb" in text
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
@@ -115,10 +143,12 @@ def test_a_bomb_in_a_record_is_refused() -> None:
     assert unpack_raw(pack_raw(b"{}")) == b"{}"
 
 
-def test_real_measurements_are_read_by_others_after_scrubbing_and_name_no_resolver() -> None:
+def test_real_measurements_give_others_the_same_verdict_after_scrubbing_and_name_no_resolver() -> None:
     for path in sorted(real("watch/ooni/qa").glob("*/measurement.json")):
         data = path.read_bytes()
         clean = scrub(data)
         assert read(clean).input == read(data).input
         assert b"resolver_ip" not in clean
         assert len(pack_raw(clean)) > 0, "each can be published"
+        before, after = classify(read(data)), classify(read(clean))
+        assert (after.blocking, after.accessible, after.layers) == (before.blocking, before.accessible, before.layers)

@@ -19,6 +19,7 @@ from ipaddress import ip_interface
 from typing import Any, Final, Protocol, assert_never
 
 import ifaddr
+import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from outlast.errors import ProtocolError, StorageError
@@ -114,7 +115,7 @@ async def probe_url(
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(URL_S):
                 await hands.drive(machine)
-        return measurement(machine, at_s, hands.own_addresses, control.url.origin if control else "")
+        return measurement(machine, at_s, hands.own_addresses)
 
 
 class Machine(Protocol):
@@ -390,10 +391,10 @@ class Hands:
                 body = json.dumps(command.request).encode()
                 exchange = await self._post(self._whom(), headers, body, CONTROL_MAX_BYTES)
             failure = None if exchange.status == 200 else "http_request_failed"
-            response = json.loads(exchange.body) if failure is None else None
+            response = msgspec.json.decode(exchange.body) if failure is None else None
             if failure is None and not isinstance(response, dict):
                 response, failure = None, "json_parse_error"
-        except (ValueError, RecursionError):
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             failure = "json_parse_error"
         except (OSError, End, Refused) as error:
             failure = failure_of(error)

@@ -39,7 +39,8 @@ from outlast.rooms.watch.proto.probe import (
     is_address,
     is_public,
 )
-from outlast.rooms.watch.proto.web_connectivity import SCRUBBED, Json, collect
+from outlast.rooms.watch.proto.traces import SCRUBBED
+from outlast.rooms.watch.proto.web_connectivity import Json, collect
 
 AT_ONCE: Final = 8
 TARGETS_MAX: Final = 500

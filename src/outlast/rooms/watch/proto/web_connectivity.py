@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from html import escape, unescape
 from typing import Any, Final
 
 from outlast import __version__
+from outlast.rooms.watch.proto import traces
 from outlast.rooms.watch.proto.dns import AAAA, CNAME, TYPE_NAMES, A, Record, Reply, failure_of
 from outlast.rooms.watch.proto.http import HEADERS
 from outlast.rooms.watch.proto.probe import (
@@ -44,15 +46,16 @@ from outlast.rooms.watch.proto.probe import (
     Step,
     endpoint,
 )
+from outlast.rooms.watch.proto.traces import SCRUBBED
 
 Json = dict[str, Any]
 
 VERSIONS: Final = {"web_connectivity": "0.5.28", "dnscheck": "0.9.2", "telegram": "0.3.1", "tor": "0.4.0"}
 """Of OONI's tests whose keys these are."""
-SCRUBBED: Final = "[scrubbed]"
 SLOT_S: Final = 0.25
 NO_CONTROL: Final = "unknown_failure: no control was asked"
 _COOKIES: Final = frozenset({"set-cookie", "cookie", "set-cookie2"})
+_LOCATIONS: Final = frozenset({"location", "content-location", "refresh", "link"})
 _EXTENSIONS: Final = {"dnst": 0, "httpt": 0, "netevents": 0, "tcpconnect": 0, "tlshandshake": 0, "tunnel": 0}
 _TITLE: Final = re.compile(r"<title[^<>]{0,128}>([^<]{1,512})</title>", re.IGNORECASE)
 
@@ -84,12 +87,9 @@ def envelope(test_name: str, target: str | None, at_s: float, steps: Sequence[Do
     }
 
 
-def measurement(probe: Probe, at_s: float, own_addresses: Iterable[str] = (), control: str = "") -> Json:
-    """What a finished probe found; ``control`` is the address of whom it asked."""
-    made = envelope("web_connectivity", probe.url.text, at_s, probe.steps, test_keys(probe))
-    if control:
-        made["test_helpers"] = {"backend": {"address": control, "type": "https"}}
-    return scrub(made, own_addresses)
+def measurement(probe: Probe, at_s: float, own_addresses: Iterable[str] = ()) -> Json:
+    """What a finished probe found; who looked from elsewhere stands nowhere in it."""
+    return scrub(envelope("web_connectivity", probe.url.text, at_s, probe.steps, test_keys(probe)), own_addresses)
 
 
 def test_keys(probe: Probe) -> Json:
@@ -176,25 +176,47 @@ def publishable(measured: Json) -> Json:
     """A measurement for others: pages' texts are replaced by their title and as many blanks as there was text.
 
     So whoever compares titles and lengths with the control comes to the same verdict; ``x_body_scrubbed`` says that
-    the text is not what came.
+    the text is not what came. In titles, headers and redirects no address stands but those that were measured, and of
+    redirects' queries the names alone.
     """
     keys = measured["test_keys"]
-    targets = {key: _without_texts(target) for key, target in keys.get("targets", {}).items()}
-    return measured | {"test_keys": _without_texts(keys) | ({"targets": targets} if targets else {})}
+    known = traces.measured(measured)
+    of = partial(_without_texts, known=known, own=measured["input"])
+    targets = {key: of(target) for key, target in keys.get("targets", {}).items()}
+    return measured | {"test_keys": of(keys) | ({"targets": targets} if targets else {})}
 
 
-def _without_texts(keys: Json) -> Json:
-    return keys | {"requests": [_without_text(one) for one in keys["requests"]]} if "requests" in keys else keys
+def _without_texts(keys: Json, known: Collection[str], own: str | None) -> Json:
+    if "requests" not in keys:
+        return keys
+    return keys | {"requests": [_without_traces(_without_text(one, known), known, own) for one in keys["requests"]]}
 
 
-def _without_text(request: Json) -> Json:
+def _without_traces(request: Json, known: Collection[str], own: str | None) -> Json:
+    asked, response = request.get("request") or {}, request.get("response") or {}
+
+    def clean(text: str) -> str:
+        return text if text == own else traces.without_addresses(traces.without_values(text), known)
+
+    def header(name: str, value: str) -> str:
+        return clean(value) if name.lower() in _LOCATIONS else traces.without_addresses(value, known)
+
+    told = {
+        "headers": {name: header(name, value) for name, value in response.get("headers", {}).items()},
+        "headers_list": [[name, header(name, value)] for name, value in response.get("headers_list", [])],
+    }
+    return request | {"request": asked | {"url": clean(asked.get("url", ""))}, "response": response | told}
+
+
+def _without_text(request: Json, known: Collection[str]) -> Json:
     response = request.get("response") or {}
     body = response.get("body")
     binary = isinstance(body, dict)
     text: str = base64.b64decode(body["data"]).decode("latin-1") if isinstance(body, dict) else body or ""
     size = len(text if binary else text.encode())
     title = _TITLE.search(text)
-    skeleton = f"<title>{escape(unescape(title[1]).strip(), quote=False)}</title>" if title else ""
+    words = traces.without_addresses(unescape(title[1]).strip(), known) if title else ""
+    skeleton = f"<title>{escape(words, quote=False)}</title>" if title else ""
     blank = skeleton + " " * (size - len(skeleton.encode()))
     return request | {"response": response | {"body": blank}, "x_body_scrubbed": bool(text)}
 

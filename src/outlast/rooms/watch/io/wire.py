@@ -262,6 +262,7 @@ def strict_context() -> ssl.SSLContext:
 
 
 async def receive(sock: socket.socket, size: int) -> bytes:
+    """What comes next, b"" at the end of a stream; raises OSError."""
     # Others first: bytes that are there already are read without a pause, so whoever sends faster than they are looked
     # at would hold the whole program, and no time limit would end it.
     await asyncio.sleep(0)
@@ -269,6 +270,7 @@ async def receive(sock: socket.socket, size: int) -> bytes:
 
 
 def open_socket(ip: str, kind: socket.SocketKind) -> socket.socket:
+    """A socket of an address's kind, for a loop."""
     sock = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, kind)
     sock.setblocking(False)
     return sock

@@ -107,7 +107,7 @@ def test_without_a_control_a_valid_certificate_is_the_only_witness(nation: Count
     assert {one["control"] for one in said} == {"none"}
     free, blocked = rows["https://free.example.net/"], rows["https://sni.example.net/"]
     assert (free["blocking"], free["accessible"]) == (False, True)
-    assert (blocked["blocking"], blocked["accessible"]) == (None, None)
+    assert (blocked["blocking"], blocked["accessible"], blocked["layers"]["tls"]) == (None, None, "blocked")
 
 
 def test_each_address_of_a_resolver_is_checked_by_each_way_to_ask(nation: Country) -> None:

@@ -238,6 +238,36 @@ def test_a_bogon_where_another_resolver_had_a_real_address_needs_no_control() ->
     assert judged(queries=queries[:1]).layers.dns == "unknown"
 
 
+RESET = "connection_reset"
+
+
+@pytest.mark.parametrize(
+    ("first", "again", "neutral", "more", "layer"),
+    [
+        (RESET, RESET, None, {}, "blocked"),
+        ("generic_timeout_error", "generic_timeout_error", None, {}, "blocked"),
+        (RESET, None, None, {}, "unknown"),
+        (RESET, RESET, RESET, {}, "unknown"),
+        ("ssl_failed_handshake", "ssl_failed_handshake", None, {}, "unknown"),
+        ("ssl_unknown_authority", None, None, {}, "unknown"),
+        (RESET, RESET, None, {"seen": control(OURS, tls=RESET, http=RESET, port=443)}, "down"),
+        (RESET, RESET, None, {"elsewhere": True}, "unknown"),
+    ],
+    ids=["reset", "silence", "only once", "both", "alert", "interception", "down", "another address"],
+)
+def test_a_name_at_which_an_address_falls_silent_is_filtered_when_it_answers_to_another(
+    first: str, again: str | None, neutral: str | None, more: dict[str, Any], layer: str
+) -> None:
+    at = ELSEWHERE if more.pop("elsewhere", False) else OURS
+    others = [handshake(at, again, 7), handshake(at, neutral, 8) | {"server_name": "example.org"}]
+    others.append(handshake(at, None, 9) | {"server_name": ""})
+    verdict = judged(
+        tcp_connect=[connect(port=443)], tls_handshakes=[handshake(failure=first)], x_sni_handshakes=others, **more
+    )
+    assert verdict.layers.tls == layer
+    assert len(verdict.evidence) == (layer == "blocked")
+
+
 def test_failures_of_doh_and_a_missing_aaaa_say_nothing_of_the_site() -> None:
     queries = [
         lookup(OURS),

@@ -44,6 +44,7 @@ SPEED_MIN_S: Final = 1.0
 SLOWER_THAN: Final = 0.2
 """Two servers can differ by much without anybody's doing; a fifth is more than they usually do."""
 TIMEOUT: Final = "generic_timeout_error"
+_SILENCED: Final = frozenset({TIMEOUT, "connection_reset", "eof_error"})
 
 
 class Layers(msgspec.Struct, frozen=True):
@@ -93,6 +94,9 @@ def classify(
         as_before = analyse(classic(found), network)
         blocking, accessible = legacy(as_before)
         layers, evidence = _web(found, analysis)
+        if layers.tls == "unknown" and layers.dns != "blocked" and (filtered := _filtered_by_name(measurement)):
+            layers = msgspec.structs.replace(layers, tls="blocked")
+            evidence.append(filtered)
     else:
         layers, evidence = _OTHERS.get(measurement.test_name, _nothing)(measurement)
     throttled, why = _throttled(measurement)
@@ -301,6 +305,20 @@ def _bogons_apart(found: Observations) -> tuple[int, ...]:
         by_lookup.setdefault(one.transaction_id, []).append(one.ip_address_bogon is True)
     bogons = tuple(transaction for transaction, kinds in by_lookup.items() if all(kinds))
     return bogons if any(not any(kinds) for kinds in by_lookup.values()) else ()
+
+
+def _filtered_by_name(measurement: Measurement) -> str:
+    """One line that says so when an address falls silent at the site's name, twice, and answers to another; else "".
+
+    Whoever does not serve a name says so by an alert or another certificate; that counts for nothing here.
+    """
+    for one in measurement.handshakes:
+        there = [other for other in measurement.by_name if other.address == one.address]
+        again = [other.failure for other in there if other.server_name == one.server_name]
+        passed = [other.server_name for other in there if other.failure is None and other.server_name]
+        if one.failure in _SILENCED and again and _SILENCED.issuperset(again) and passed:
+            return f"tls: {one.failure} at {one.address} for {one.server_name}, twice, and none for {passed[0]}"
+    return ""
 
 
 # ---- speed ----

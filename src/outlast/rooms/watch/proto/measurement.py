@@ -115,7 +115,11 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class Measurement(msgspec.Struct, frozen=True):
-    """The raw events of one measurement. ``asns``: the networks of addresses, as probe and control looked them up."""
+    """The raw events of one measurement. ``asns``: the networks of addresses, as probe and control looked them up.
+
+    ``by_name`` are handshakes with the site's name and others, unchecked, to an address where TLS failed; only this
+    room's probe makes them.
+    """
 
     test_name: str
     input: str
@@ -125,6 +129,7 @@ class Measurement(msgspec.Struct, frozen=True):
     lookups: tuple[Lookup, ...] = ()
     connects: tuple[Connect, ...] = ()
     handshakes: tuple[Handshake, ...] = ()
+    by_name: tuple[Handshake, ...] = ()
     exchanges: tuple[Exchange, ...] = ()
     speed: Speed | None = None
     control: Control | None = None
@@ -153,7 +158,7 @@ def from_object(top: Mapping[str, Any]) -> Measurement:
     control = _control(keys, given)
     lookups = tuple(_lookups(keys))
     connects = tuple(_connects(keys))
-    handshakes = tuple(_handshakes(keys))
+    handshakes = tuple(_handshakes(keys, "tls_handshakes"))
     exchanges = tuple(_exchanges(keys))
     events: tuple[Lookup | Connect | Handshake | Exchange, ...] = (*lookups, *connects, *handshakes, *exchanges)
     if test_name == "web_connectivity" and all(event.depth is None for event in events):
@@ -167,6 +172,7 @@ def from_object(top: Mapping[str, Any]) -> Measurement:
         lookups=lookups,
         connects=connects,
         handshakes=handshakes,
+        by_name=tuple(_handshakes(keys, "x_sni_handshakes")),
         exchanges=exchanges,
         speed=_speed(keys),
         control=control,
@@ -345,8 +351,8 @@ def _connects(keys: Mapping[str, Any]) -> Iterator[Connect]:
         )
 
 
-def _handshakes(keys: Mapping[str, Any]) -> Iterator[Handshake]:
-    for event in _dicts(keys.get("tls_handshakes")):
+def _handshakes(keys: Mapping[str, Any], name: str) -> Iterator[Handshake]:
+    for event in _dicts(keys.get(name)):
         yield Handshake(
             transaction=_number(event.get("transaction_id")),
             address=_text(event.get("address")),

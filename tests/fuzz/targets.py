@@ -122,7 +122,20 @@ from outlast.rooms.watch.entries import (
     unpack_raw,
 )
 from outlast.rooms.watch.io.link import default_gateway, is_neighbour, read_target
-from outlast.rooms.watch.proto import control, dns, fusion, http, mrt, quic, recognise, series, services, tls
+from outlast.rooms.watch.proto import (
+    control,
+    dns,
+    endpoints,
+    fusion,
+    http,
+    mrt,
+    quic,
+    recognise,
+    series,
+    services,
+    socks,
+    tls,
+)
 from outlast.rooms.watch.proto.classify import classify
 from outlast.rooms.watch.proto.fingerprints import Fingerprints, read_list
 from outlast.rooms.watch.proto.measurement import MeasurementError, from_object
@@ -1596,6 +1609,33 @@ def read_http(data: bytes) -> str | None:
     return exchange.failure
 
 
+def proxy_replies() -> Iterable[bytes]:
+    """A greeting and a reply of SOCKS 5 with each kind of address, and a refusal."""
+    yield bytes.fromhex("0500 0500000100")
+    yield bytes.fromhex("0500 0500000400")
+    yield bytes.fromhex("0500 05000003ff")
+    yield bytes.fromhex("05ff 0504000100")
+
+
+def read_proxy(data: bytes) -> str | None:
+    """A reply that refuses nothing has a length, and not a great one."""
+    socks.read_greeting(data[: socks.GREETED_BYTES])
+    assert 2 <= socks.rest_of_reply(data[socks.GREETED_BYTES :][: socks.HEAD_BYTES]) <= 257
+    return None
+
+
+def read_public_answer(data: bytes) -> str | None:
+    """What is taken for an answer is of the publisher and the country that were asked for."""
+    for one in endpoints.endpoints("IR", 1_768_000_000):
+        with suppress(ProtocolError):
+            points = endpoints.read_answer(one, "IR", data.splitlines(), series.Origin("fuzz"))
+            assert {(point.source, point.entity.partition("/")[0]) for point in points} <= {
+                (one.adapter, "IR"),
+                (one.adapter, ""),
+            }
+    return None
+
+
 def control_requests() -> Iterable[bytes]:
     """A request of the protocol, and one that would reach too far."""
     asked = {"http_request": "https://www.example.org/", "tcp_connect": ["93.184.216.34:443", "[::1]:80"]}
@@ -1923,6 +1963,8 @@ TARGETS = (
     Target("first bytes of TLS", tls_flights, run_with(read_tls), (), 3),
     Target("answer of QUIC", quic_answers, run_with(read_quic), (), 2),
     Target("answer of HTTP", http_answers, run_with(read_http), (), 2),
+    Target("reply of a proxy", proxy_replies, run_with(read_proxy), (ProtocolError,), 1),
+    Target("answer of a public server", series_files, run_with(read_public_answer), (ProtocolError,), 4),
     Target("request to a control", control_requests, run_with(read_control), (ProtocolError,), 1),
     Target("wish for a probe, and its answer", ask_letters, run_with(receive_wish), (), 1),
     Target("lists of targets", target_lists, run_with(read_target_lists), (ProtocolError,), 2),

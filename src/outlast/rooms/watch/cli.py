@@ -17,6 +17,7 @@ from outlast.ui.command import call, local_time, say, show, table, terminal
 
 if TYPE_CHECKING:
     from outlast.rooms.watch.proto.classify import Verdict
+    from outlast.rooms.watch.proto.endpoints import Endpoint
     from outlast.rooms.watch.proto.fingerprints import Fingerprints
     from outlast.rooms.watch.proto.fusion import Report
     from outlast.rooms.watch.proto.measurement import Measurement
@@ -558,6 +559,81 @@ def read_series(
     """Keep the series in a file for timeline and lamps, and look for outages in them."""
     answer = call("watch.read", file=str(file.absolute()), country=country)
     show(answer, lambda a: [f"{a['series']} series kept; see `outlast watch status`."])
+
+
+@app.command()
+def fetch(
+    country: Annotated[str, typer.Option("--country", metavar="CC", help="The two letters of the country.")],
+    source: Annotated[
+        list[str] | None,
+        typer.Option("--source", metavar="NAME", help="ioda, tor, ooni, or rrc00 for a collector of RIS: only these."),
+    ] = None,
+    days: Annotated[int, typer.Option("--days", metavar="N", help="How many days back.")] = 28,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Write the files as they came, and keep no series.")
+    ] = None,
+) -> None:
+    """Ask public servers for a country's signals. They and the network see that this computer asks."""
+    import tempfile
+
+    from outlast.rooms.watch.proto.endpoints import endpoints
+
+    code = country.strip().upper()
+    asked = endpoints(code, int(time.time()), days, source or ())
+    if out is None:
+        if not all(one.is_series for one in asked):
+            raise UsageError("a collector's file is no series: write it by --out FOLDER, for outlast watch mrt")
+        call("watch.settings")  # where nothing can be kept, nobody is asked
+        with tempfile.TemporaryDirectory(prefix="outlast-") as folder:
+            _fetch(asked, code, Path(folder), keep=True)
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot write {out}: {error.strerror}") from None
+    _fetch(asked, code, out, keep=False)
+
+
+def _fetch(asked: Sequence[Endpoint], country: str, folder: Path, *, keep: bool) -> None:
+    """Ask one after another; what one server lacks keeps nobody from the next."""
+    import asyncio
+    import os
+
+    from outlast.rooms.watch.io.fetch import fetch as fetched
+    from outlast.rooms.watch.io.fetch import proxy_of
+
+    proxy = proxy_of(os.environ)
+    problems: list[OutlastError] = []
+    for one in asked:
+        row: dict[str, Any] = {"source": one.source, "url": one.url, "bytes": None, "series": None, "file": None}
+        row["problem"] = None
+        try:
+            data = asyncio.run(fetched(one, country, proxy))
+            file = folder / one.file
+            file.write_bytes(data)
+            row["bytes"] = len(data)
+            if keep:
+                row["series"] = call("watch.read", file=str(file.absolute()), country=country)["series"]
+            else:
+                row["file"] = str(file)
+        except OutlastError as error:
+            problems.append(error)
+            row["problem"] = str(error)
+        except OSError as error:
+            raise StorageError(f"cannot write {folder}: {error.strerror}") from None
+        show(row, _fetched_lines)
+    if problems:
+        worst = max(problems, key=lambda error: error.exit_code)
+        raise type(worst)(f"{len(problems)} of {len(asked)} servers gave nothing that can be used")
+
+
+def _fetched_lines(row: dict[str, Any]) -> Iterator[str]:
+    if row["problem"] is not None:
+        yield f"{row['source']}: {row['problem']}"
+    elif row["file"] is not None:
+        yield f"{row['source']}: {row['bytes']} bytes in {row['file']}"
+    else:
+        yield f"{row['source']}: {row['series']} series kept"
 
 
 @app.command()

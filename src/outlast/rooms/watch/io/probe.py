@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import secrets
 import socket
 import ssl
@@ -22,7 +21,7 @@ import ifaddr
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from outlast.errors import ProtocolError, StorageError
+from outlast.errors import ProtocolError
 from outlast.rooms.watch.io.wire import (
     READ_BYTES,
     End,
@@ -499,14 +498,6 @@ def own_networks() -> tuple[Network, ...]:
             network = network.supernet(new_prefix=HOME_BITS)
         found.add(network)
     return tuple(found)
-
-
-def need_authorities() -> None:
-    """Raise StorageError when this machine trusts no certificate authority: every site would look intercepted."""
-    paths = ssl.get_default_verify_paths()
-    folder = paths.capath and os.path.isdir(paths.capath) and os.listdir(paths.capath)
-    if not (paths.cafile and os.path.exists(paths.cafile)) and not folder:
-        raise StorageError("this machine trusts no certificate authority: install the package ca-certificates")
 
 
 def _careless() -> ssl.SSLContext:

@@ -18,7 +18,8 @@ from outlast.errors import StorageError, UsageError
 from outlast.rooms.watch.io.consent import read_token
 from outlast.rooms.watch.io.files import open_capped, read_capped
 from outlast.rooms.watch.io.link import gateway_answers
-from outlast.rooms.watch.io.probe import Control, Hands, Patience, need_authorities, probe_url, split_address
+from outlast.rooms.watch.io.probe import Control, Hands, Patience, probe_url, split_address
+from outlast.rooms.watch.io.wire import need_authorities
 from outlast.rooms.watch.proto import services
 from outlast.rooms.watch.proto.fusion import Controls, own_state
 from outlast.rooms.watch.proto.http import Url, parse_url

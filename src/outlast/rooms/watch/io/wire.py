@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import socket
 import ssl
 import threading
@@ -12,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from outlast.errors import StorageError
 from outlast.rooms.watch.proto.http import Exchange, Url
 from outlast.rooms.watch.proto.probe import is_address
 from outlast.rooms.watch.proto.web_connectivity import SLOT_S
@@ -167,6 +169,16 @@ class Wire:
             except ssl.SSLZeroReturnError:
                 return b""
 
+    async def exactly(self, size: int) -> bytes:
+        """So many bytes and no more, of a connection without TLS; raises OSError and End."""
+        came = b""
+        while len(came) < size:
+            piece = await receive(self.sock, size - len(came))
+            if not piece:
+                raise End
+            came += piece
+        return came
+
     async def _flush(self) -> None:
         if self._out.pending:
             data = self._out.read()
@@ -259,6 +271,14 @@ def strict_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def need_authorities() -> None:
+    """Raise StorageError when this machine trusts no certificate authority: every site would look intercepted."""
+    paths = ssl.get_default_verify_paths()
+    folder = paths.capath and os.path.isdir(paths.capath) and os.listdir(paths.capath)
+    if not (paths.cafile and os.path.exists(paths.cafile)) and not folder:
+        raise StorageError("this machine trusts no certificate authority: install the package ca-certificates")
 
 
 async def receive(sock: socket.socket, size: int) -> bytes:

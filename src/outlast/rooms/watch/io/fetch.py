@@ -1,0 +1,166 @@
+"""Fetches what public servers tell of a country: over HTTPS with its certificate checked, bounded in bytes and time.
+
+Where the environment names a SOCKS proxy (``ALL_PROXY=socks5h://HOST:PORT``, as for Tor) everything goes through it,
+names as well. A proxy of another kind is an error before anything is sent: to go past a proxy that somebody set would
+show them to those from whom it hides them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import time
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from outlast.errors import NotFoundError, ProtocolError, UsageError
+from outlast.rooms.watch.io.files import pieces, unpack_capped
+from outlast.rooms.watch.io.wire import (
+    End,
+    Refused,
+    Wire,
+    dial,
+    failure_of,
+    getaddrinfo,
+    need_authorities,
+    reach,
+    secured,
+    strict_context,
+)
+from outlast.rooms.watch.proto import socks
+from outlast.rooms.watch.proto.endpoints import Endpoint, read_answer
+from outlast.rooms.watch.proto.http import HEADERS, REDIRECTS, Exchange, Url, parse_url, redirect_of
+from outlast.rooms.watch.proto.mrt import summarise
+from outlast.rooms.watch.proto.probe import is_address
+from outlast.rooms.watch.proto.series import Origin
+
+CONNECT_S: Final = 15.0
+FETCH_S: Final = 90.0
+"""So long one request may last in all; through Tor the larger answers take half a minute."""
+REDIRECTS_MAX: Final = 3
+PROXY_NAMES: Final = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+"""The first of these that is set counts, as with curl."""
+RATIO_MAX: Final = 20
+"""So many times its size an answer that was sent packed may have."""
+
+
+class Proxy(Struct, frozen=True):
+    """A SOCKS 5 proxy."""
+
+    host: str
+    port: int
+
+
+def proxy_of(environ: Mapping[str, str]) -> Proxy | None:
+    """The proxy that the environment names; raises UsageError for one that cannot be used here."""
+    text = next((environ[name] for name in PROXY_NAMES if environ.get(name)), "")
+    if not text:
+        return None
+    try:
+        parts = urlsplit(text)
+        if parts.scheme in ("socks5", "socks5h") and parts.hostname and parts.username is None:
+            return Proxy(parts.hostname, parts.port or 1080)
+    except ValueError:
+        pass
+    raise UsageError("nothing was asked: of proxies only ALL_PROXY=socks5h://HOST:PORT is known here, without password")
+
+
+async def fetch(asked: Endpoint, country: str, proxy: Proxy | None, fetch_s: float = FETCH_S) -> bytes:
+    """The answer of a public server as it came, read once to see that it is one.
+
+    Raises NotFoundError when the server does not answer or has none, ProtocolError for what is no such answer.
+    """
+    url = parse_url(asked.url)
+    await asyncio.to_thread(need_authorities)
+    try:
+        async with asyncio.timeout(fetch_s):
+            data = await _follow(url, asked.max_bytes, proxy)
+    except (OSError, End, Refused) as error:
+        raise NotFoundError(f"{url.host} gave no answer: {failure_of(error).replace('_', ' ')}") from None
+    except socks.SocksError as error:
+        raise NotFoundError(f"{url.host} was not reached: {error}") from None
+    try:
+        await asyncio.to_thread(_check, asked, country, data)
+    except ProtocolError as error:
+        raise ProtocolError(f"what {url.host} sent cannot be used: {error}") from None
+    return data
+
+
+async def _follow(url: Url, max_bytes: int, proxy: Proxy | None) -> bytes:
+    first = url
+    for _ in range(REDIRECTS_MAX + 1):
+        got = await _get(url, max_bytes, proxy)
+        if got.status == 200:
+            _whole(url, got, max_bytes)
+            return got.body
+        if got.status not in REDIRECTS:
+            raise NotFoundError(_refusal(url, got))
+        try:
+            there = redirect_of(url, got.status, got.header("location"))
+        except UsageError:
+            there = None
+        if there is None or (there.scheme, there.origin) != (first.scheme, first.origin):
+            raise ProtocolError(f"{url.host} sends to another server, which is not asked")
+        url = there
+    raise ProtocolError(f"{url.host} sends around in circles")
+
+
+async def _get(url: Url, max_bytes: int, proxy: Proxy | None) -> Exchange:
+    exchange = Exchange(max_bytes)
+    wire = await _reach(url, proxy)
+    with contextlib.closing(wire):
+        await wire.send(exchange.send("GET", url, HEADERS))
+        await wire.receive(exchange, None)
+    if exchange.failure:
+        raise Refused(exchange.failure)
+    return exchange
+
+
+async def _reach(url: Url, proxy: Proxy | None) -> Wire:
+    async def direct(ip: str, port: int) -> Wire:
+        return await dial(ip, port, time.monotonic)
+
+    if proxy is None:
+        return await reach(url, CONNECT_S, direct, strict_context)
+    ip = proxy.host if is_address(proxy.host) else (await getaddrinfo(proxy.host))[0][0]
+    wire = await direct(ip, proxy.port)
+    try:
+        await wire.send(socks.GREETING)
+        socks.read_greeting(await wire.exactly(socks.GREETED_BYTES))
+        await wire.send(socks.connect(url.host, url.port))
+        await wire.exactly(socks.rest_of_reply(await wire.exactly(socks.HEAD_BYTES)))
+    except BaseException:
+        wire.close()
+        raise
+    return await secured(wire, strict_context(), url.host)
+
+
+def _whole(url: Url, got: Exchange, max_bytes: int) -> None:
+    if got.truncated:
+        raise ProtocolError(f"{url.host} sends more than {max_bytes} bytes")
+    # Else the end of the connection is the end of the answer, and anybody on the way can end that.
+    if got.header("content-length") is None and got.header("transfer-encoding") is None:
+        raise ProtocolError(f"{url.host} does not say how long its answer is")
+
+
+def _refusal(url: Url, got: Exchange) -> str:
+    if got.status == 429:
+        wait = (got.header("retry-after") or "").strip()
+        seconds = f"{wait} seconds" if wait.isascii() and wait.isdigit() and len(wait) < 7 else "a while"
+        return f"{url.host} was asked too often: try again in {seconds}"
+    if got.status >= 500:
+        return f"{url.host} cannot answer at present (status {got.status}): try again later"
+    return f"{url.host} does not give this (status {got.status})"
+
+
+def _check(asked: Endpoint, country: str, data: bytes) -> None:
+    raw = io.BufferedReader(io.BytesIO(data))
+    with unpack_capped(raw, asked.file, asked.max_bytes * RATIO_MAX) as source:  # type: ignore[arg-type]
+        if asked.is_series:
+            read_answer(asked, country, source, Origin(asked.source))
+        elif (damage := summarise(pieces(source)).damage) is not None:
+            raise ProtocolError(str(damage))

@@ -68,7 +68,8 @@ async def answer_one(node: Node, person: Person) -> bool:
                 problem, raw = "the measurement is too large for a letter", b""
     except OutlastError as error:
         problem = str(error)[: asked.PROBLEM_MAX_CHARS]
-    ended = Put(asked.ASKED, {"number": wish.number, "problem": problem})
+    # What is over is only counted: nobody who takes this computer need find what was probed, and for whom.
+    ended = Put(asked.ASKED, {"number": wish.number, "problem": problem, "target": ""})
     with contextlib.suppress(UsageError, NotFoundError):  # they are no contact any more
         await person.send(wish.peer, TOLD.name, Told(wish.number, problem, raw), local=lambda _: [ended])
     return True

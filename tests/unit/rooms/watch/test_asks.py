@@ -54,6 +54,7 @@ async def test_who_may_ask_gets_a_measurement_from_there(tmp_path: Path, probed:
         await settled(ann)
         await ann.until(lambda: probed)
         await ann.until(lambda: asked.wishes(ann.person, mine=False)[0].problem == "")
+        assert asked.wishes(ann.person, mine=False)[0].target == "", "what was probed is nobody's to find"
         await ann.carry_to(ben)
         await ben.until(lambda: asks.answers(ben.person)[0].done_ms)
         [answer] = asks.answers(ben.person)

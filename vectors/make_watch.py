@@ -1,4 +1,4 @@
-"""Makes ``watch.json``: an entry of each kind of the room watch, and a letter's body. ``python vectors/make_watch.py``"""
+"""Makes ``watch.json``: an entry of each kind of the room watch, and a body of a letter. Run it as a script."""
 
 from __future__ import annotations
 
@@ -39,7 +39,16 @@ def made() -> dict[str, Any]:
     key = SigningKey.from_seed(SEED)
     layers = ("blocked", "ok", "unknown", "down", "unknown")
     observed = Observation(
-        "web_connectivity", "https://example.org/", HOUR_MS // 1000, "BY", 6697, "dns", False, layers, "page-7", "outlast"
+        "web_connectivity",
+        "https://example.org/",
+        HOUR_MS // 1000,
+        "BY",
+        6697,
+        "dns",
+        False,
+        layers,
+        "page-7",
+        "outlast",
     )
     cut = Outage("BY", "routes-up-traffic-down", START_S, None, ("bgp: 3 % lower",), (sha256(b"a witness").digest(),))
     bodies: list[tuple[Kind, msgspec.Struct]] = [

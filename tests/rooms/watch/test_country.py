@@ -164,7 +164,9 @@ def test_tors_targets_are_reached_and_a_bridge_is_never_named(nation: Country) -
 
 def test_a_contacts_node_in_the_country_probes_for_somebody_abroad(nation: Country) -> None:
     def at(place: str, *arguments: str) -> Any:
-        done = nation.outlast(place, "--json", *arguments)
+        return ended(nation.outlast(place, "--json", *arguments))
+
+    def ended(done: Any) -> Any:
         said, told = done.communicate(timeout=60)
         assert done.returncode == 0, told
         return json.loads(said.splitlines()[-1]) if said.strip() else None
@@ -176,10 +178,11 @@ def test_a_contacts_node_in_the_country_probes_for_somebody_abroad(nation: Count
         assert all(told), node.communicate(timeout=20)
         return {what: where for what, where in told}
 
-    ids = {}
-    for place, name in (("home", "Anna"), ("abroad", "Vera")):
-        at(place, "init", "--name", name, "--unattended")
-        ids[place] = at(place, "id")
+    names = {"home": "Anna", "abroad": "Vera"}
+    made = [nation.outlast(place, "--json", "init", "--name", name, "--unattended") for place, name in names.items()]
+    for one in made:
+        ended(one)
+    ids = {place: at(place, "id") for place in names}
     at("home", "contact", "add", ids["abroad"]["link"])
     at("abroad", "contact", "add", ids["home"]["link"])
     at("abroad", "peer", "add", f"{HOME}:1", ids["home"]["node"])

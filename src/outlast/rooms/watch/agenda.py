@@ -17,7 +17,7 @@ FRESH_S: Final = 86_400
 """A witness counts for an outage when it spoke from so long before its beginning on, and so long after it."""
 TARGETS_MAX: Final = 200
 SCHEDULES_H: Final = (0, 1, 6, 24)
-"""Hours between two rounds of probes; 0 = never by itself."""
+"""Hours between two rounds of probes, or two times that public servers are asked; 0 = never by itself."""
 PUBLISHABLE: Final = ("observations", "heartbeats", "outages")
 
 
@@ -36,6 +36,7 @@ class Settings:
     abroad: tuple[str, ...] = ()  # and abroad
     control: str = ""  # URL of a test helper elsewhere, which measurements are compared with
     control_token: str = ""  # the word by which it knows this node
+    fetch_h: int = 0  # how often public servers are asked for the country's signals
 
     @property
     def publishes(self) -> bool:
@@ -89,7 +90,14 @@ class ProbeRound:
     targets: tuple[str, ...]
 
 
-Duty = Rotate | Vouch | SayHere | SayWitness | SayOutage | ProbeRound
+@dataclass(frozen=True, slots=True)
+class AskServers:
+    """Ask public servers for the signals of this country."""
+
+    country: str
+
+
+Duty = Rotate | Vouch | SayHere | SayWitness | SayOutage | ProbeRound | AskServers
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +137,8 @@ def due(now: Situation) -> list[Duty]:
     may_probe = settings.consented and settings.every_h and settings.targets
     if may_probe and _is_due(now, "round", settings.every_h * HOUR_MS):
         duties.append(ProbeRound(settings.targets))
+    if settings.fetch_h and settings.country and _is_due(now, "fetch", settings.fetch_h * HOUR_MS):
+        duties.append(AskServers(settings.country))
     return duties
 
 

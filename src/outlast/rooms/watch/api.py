@@ -123,6 +123,7 @@ class Settings(msgspec.Struct, frozen=True):
     publish: list[str]
     channel: str | None
     every_h: int
+    fetch_h: int
     targets: list[str]
     consented: bool
     domestic: list[str]
@@ -152,11 +153,12 @@ class PublishParams(msgspec.Struct, frozen=True):
 
 
 class SettingsParams(msgspec.Struct, frozen=True):
-    """What is to change; what is left out stays. ``every_h`` is 0, 1, 6 or 24."""
+    """What is to change; what is left out stays. ``every_h`` and ``fetch_h`` are 0, 1, 6 or 24."""
 
     country: str | None = None
     asn: int | None = None
     every_h: int | None = None
+    fetch_h: int | None = None
     targets: list[str] | None = None
     domestic: list[str] | None = None
     abroad: list[str] | None = None
@@ -252,6 +254,8 @@ async def _set(call: Call[SettingsParams]) -> Settings:
         every_h = now.every_h if asked.every_h is None else asked.every_h
         targets = now.targets if asked.targets is None else asked.targets
         await service.set_schedule(call.node, call.person, every_h, targets)
+    if asked.fetch_h is not None:
+        await service.set_fetching(call.node, call.person, asked.fetch_h)
     return _settings_of(call)
 
 
@@ -408,6 +412,7 @@ def _settings_of(call: Call[Any]) -> Settings:
         sorted(found.publish) if found.publishes else [],
         space_text(found.channel) if found.channel else None,
         found.every_h,
+        found.fetch_h,
         list(found.targets),
         found.consented,
         list(found.domestic),

@@ -41,6 +41,7 @@ from outlast.rooms.watch.agenda import (
     PUBLISHABLE,
     SCHEDULES_H,
     TARGETS_MAX,
+    AskServers,
     Duty,
     ProbeRound,
     Rotate,
@@ -149,7 +150,13 @@ def settings(person: Person) -> Settings:
         abroad=tuple(found.get("abroad", "").split()),
         control=found.get("control", ""),
         control_token=found.get("control_token", ""),
+        fetch_h=int(found.get("fetch_h", "0")),
     )
+
+
+def fetch_problems(person: Person) -> list[str]:
+    """What went wrong when public servers were last asked by themselves, a line each."""
+    return view.settings(person).get("fetch_problems", "").splitlines()
 
 
 async def set_place(node: Node, person: Person, country: str, asn: int) -> None:
@@ -174,6 +181,15 @@ async def set_schedule(node: Node, person: Person, every_h: int, targets: Iterab
     if every_h and not settings(person).consented:
         raise UsageError(NO_CONSENT)
     await _set(node, person, {"every_h": str(every_h), "targets": "\n".join(named)})
+
+
+async def set_fetching(node: Node, person: Person, every_h: int) -> None:
+    """Ask public servers for the own country's signals every so many hours, 0 = never; raises UsageError."""
+    if every_h not in SCHEDULES_H:
+        raise UsageError("ask every 1, 6 or 24 hours, or 0 for never")
+    if every_h and not settings(person).country:
+        raise UsageError("say first in which country this node is")
+    await _set(node, person, {"fetch_h": str(every_h)})
 
 
 async def consent(node: Node, agreed: bool) -> None:
@@ -445,6 +461,30 @@ async def read_series(node: Node, person: Person, packed: bytes, name: str, coun
     return len(found)
 
 
+async def fetch_series(node: Node, person: Person, country: str) -> list[str]:
+    """Ask the public servers for a country's signals and keep them; a line for each that gave nothing of use.
+
+    They are asked at once, each as ``io.fetch`` does it: by HTTPS, and through the proxy that the environment names.
+    """
+    from outlast.rooms.watch.io.fetch import fetch, proxy_of
+    from outlast.rooms.watch.proto.endpoints import endpoints
+
+    try:
+        proxy, asked = proxy_of(os.environ), endpoints(country, node.now_ms() // 1000)
+    except UsageError as error:
+        return [str(error)]
+    problems: list[str] = []
+    answers = await asyncio.gather(*(fetch(one, country, proxy) for one in asked), return_exceptions=True)
+    for one, answer in zip(asked, answers, strict=True):
+        try:
+            if isinstance(answer, BaseException):
+                raise answer
+            await read_series(node, person, answer, one.file, country)
+        except OutlastError as error:
+            problems.append(str(error))
+    return problems
+
+
 async def forget_series(node: Node, person: Person, country: str) -> None:
     """Delete a country's series, and the outages that were found in them."""
     kept = [one for one in view.series(person) if one.entity.partition("/")[0] == country]
@@ -663,6 +703,10 @@ async def _carry_out(node: Node, person: Person, duty: Duty) -> None:
             with contextlib.suppress(OSError):
                 await look_at_link(node, person)
                 await probe(node, person, targets)
+        case AskServers(country):
+            await _remember(node, person, [_said_row(node, "fetch")])
+            problems = await fetch_series(node, person, country)
+            await _set(node, person, {"fetch_problems": "\n".join(problems)})
         case _:
             assert_never(duty)
 

@@ -64,6 +64,7 @@ def routes() -> list[Route]:
         Route("/watch/settings/controls", set_controls, methods=["POST"]),
         Route("/watch/settings/consent", set_consent, methods=["POST"]),
         Route("/watch/settings/schedule", set_schedule, methods=["POST"]),
+        Route("/watch/settings/fetching", set_fetching, methods=["POST"]),
         Route("/watch/settings/control", set_control, methods=["POST"]),
         Route("/watch/channels/create", create_channel, methods=["POST"]),
         Route("/watch/channels/follow", follow_channel, methods=["POST"]),
@@ -407,6 +408,17 @@ async def set_schedule(request: Request) -> Response:
     return go("/watch/settings#measure")
 
 
+async def set_fetching(request: Request) -> Response:
+    """How often public servers are asked."""
+    form = await fields(request)
+    node, person = _who(request)
+    try:
+        await service.set_fetching(node, person, _whole(form.get("fetch_h", "0"), "the hours"))
+    except OutlastError as error:
+        return _settings(request, error=error)
+    return go("/watch/settings#servers")
+
+
 async def set_control(request: Request) -> Response:
     """The test helper that measurements are compared with."""
     form = await fields(request)
@@ -458,6 +470,7 @@ def _settings(request: Request, *, error: OutlastError | None = None) -> Respons
         publishing=space_text(chosen.channel) if chosen.channel else "",
         what={name: _(text) for name, text in words.PUBLISHED.items()},
         schedules=agenda.SCHEDULES_H,
+        fetch_problems=service.fetch_problems(person),
         risks=[_(line) for line in RISKS],
     )
 

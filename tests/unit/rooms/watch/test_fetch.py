@@ -225,6 +225,18 @@ def test_the_command_writes_what_came_and_detect_reads_it(tmp_path: Path, monkey
     assert not (tmp_path / "home").exists()
 
 
+def test_without_a_folder_the_series_are_kept_by_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = Program(tmp_path / "home")
+    program.json("init", "--name", "Ada", "--unattended")
+    with served(tmp_path) as servers:
+        for name, value in servers.environ.items():
+            monkeypatch.setenv(name, value)
+        done = program("--json", "watch", "fetch", "--country", "BY", "--source", "ioda", "--source", "tor")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(one["source"], one["series"], one["file"]) for one in rows] == [("ioda", 2, None), ("tor", 1, None)], done
+    assert "tor-relay-users" in program("watch", "report", "BY", "--out", "-").stdout
+
+
 def test_one_server_that_fails_keeps_nobody_from_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def one_fails(host: str, target: str) -> bytes:
         return page(b"", "503 Busy") if host == NAMES[0] else usual(host, target)

@@ -9,7 +9,17 @@ import pytest
 
 from outlast.errors import UsageError
 from outlast.rooms.watch import agenda, lamps, signals
-from outlast.rooms.watch.agenda import ProbeRound, Rotate, SayHere, SayOutage, SayWitness, Settings, Situation, Vouch
+from outlast.rooms.watch.agenda import (
+    AskServers,
+    ProbeRound,
+    Rotate,
+    SayHere,
+    SayOutage,
+    SayWitness,
+    Settings,
+    Situation,
+    Vouch,
+)
 from outlast.rooms.watch.io.link import any_answers, default_gateway, is_neighbour, read_target
 from outlast.rooms.watch.lamps import Lamp, country_lamp, link_lamp, merged
 from outlast.rooms.watch.view import Cut, LinkCheck, Seen, StoredSeries
@@ -108,6 +118,15 @@ def test_each_thing_is_due_in_its_time() -> None:
     assert ProbeRound(ALL.targets) not in agenda.due(
         replace(CALM, settings=replace(ALL, consented=False), said={"beat": NOW_MS})
     )
+
+
+def test_public_servers_are_asked_only_where_that_is_switched_on_and_a_country_is_told() -> None:
+    asking = Settings(country="BY", fetch_h=6)
+    due = replace(CALM, settings=asking, said={"fetch": NOW_MS}, now_ms=NOW_MS + 6 * 3_600_000)
+    assert agenda.due(due) == [AskServers("BY")]
+    for other in (Settings(country="BY"), Settings(fetch_h=6)):
+        assert agenda.due(replace(due, settings=other)) == []
+    assert agenda.due(replace(due, now_ms=due.now_ms - 1)) == []
 
 
 def test_who_is_cut_off_alone_is_no_witness() -> None:

@@ -21,6 +21,7 @@ from outlast.rooms.watch.entries import OBSERVATION, WITNESS, Observation, Witne
 from outlast.rooms.watch.view import Measured
 from outlast.terms import OUTAGE, Outage
 from tests.unit.rooms.carry.houses import House
+from tests.unit.rooms.watch.public_servers import NAMES, page, serving, usual
 
 NOW_MS = 1_800_000_000_000
 
@@ -272,3 +273,37 @@ async def test_a_site_that_is_tried_is_kept_with_its_verdict(tmp_path: Path) -> 
         [line] = service.export(ann.node, ann.person).splitlines()
         assert json.loads(line)["input"] == target
         assert b"hello" not in line
+
+
+async def test_a_node_that_is_told_to_asks_public_servers_and_keeps_what_they_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_tor(host: str, target: str) -> bytes:
+        return page(b"", "503 Busy") if "torproject" in host else usual(host, target)
+
+    async with houses(tmp_path, Clock(), "Ann") as [ann], serving(tmp_path, without_tor) as servers:
+        for name, value in servers.environ.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(UsageError):
+            await service.set_fetching(ann.node, ann.person, 6)
+        await service.set_place(ann.node, ann.person, "BY", 0)
+        with pytest.raises(UsageError):
+            await service.set_fetching(ann.node, ann.person, 5)
+        assert servers.names == []
+        await service.set_fetching(ann.node, ann.person, 6)
+        async with asyncio.timeout(20):
+            while not service.fetch_problems(ann.person):
+                await ann.node.wait(ann.node.revision)
+        [problem] = service.fetch_problems(ann.person)
+        assert problem.startswith("metrics.torproject.org cannot answer at present")
+        assert {(one.source, one.entity) for one in view.series(ann.person)} == {("ioda", "BY"), ("ooni", "BY")}
+        assert sorted(servers.names) == sorted(f"{name}:443" for name in NAMES[:3]), "each once, until six hours later"
+
+
+async def test_where_another_kind_of_proxy_is_set_no_server_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
+    async with houses(tmp_path, Clock(), "Ann") as [ann]:
+        [problem] = await service.fetch_series(ann.node, ann.person, "BY")
+    assert problem.startswith("nothing was asked")

@@ -147,6 +147,15 @@ def test_publishing_is_switched_on_and_off_and_every_page_says_so(node: Served, 
     assert "Nothing is published." in text_of(page.get("/watch/map"))
 
 
+def test_public_servers_are_asked_by_themselves_only_once_that_is_chosen(node: Served, page: Browser) -> None:
+    assert service.settings(node.person).fetch_h == 0
+    assert "whoever watches your line sees their names" in text_of(page.get("/watch/settings"))
+    assert page.submit("/watch/settings/fetching", fetch_h="24").status_code == 400, "no country yet"
+    assert page.submit("/watch/settings/fetching", fetch_h="7").status_code == 400
+    assert page.submit("/watch/settings/fetching", fetch_h="0").status_code == 303
+    assert service.settings(node.person).fetch_h == 0
+
+
 def test_nothing_is_measured_before_the_risks_were_agreed_to(node: Served, page: Browser) -> None:
     assert "is punished" in text_of(page.get("/watch/settings"))
     refused = page.submit("/watch/check", target="example.org")

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from outlast.errors import NotFoundError, ProtocolError, UsageError
 from outlast.rooms.watch.io.files import pieces, unpack_capped
+from outlast.rooms.watch.io.series import SERIES_MAX_BYTES
 from outlast.rooms.watch.io.wire import (
     End,
     Refused,
@@ -44,8 +45,8 @@ FETCH_S: Final = 90.0
 REDIRECTS_MAX: Final = 3
 PROXY_NAMES: Final = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 """The first of these that is set counts, as with curl."""
-RATIO_MAX: Final = 20
-"""So many times its size an answer that was sent packed may have."""
+COLLECTOR_MAX_BYTES: Final = 1 << 29
+"""A collector's file unpacked: five minutes of the busiest are a tenth of it."""
 
 
 class Proxy(Struct, frozen=True):
@@ -159,7 +160,9 @@ def _refusal(url: Url, got: Exchange) -> str:
 
 def _check(asked: Endpoint, country: str, data: bytes) -> None:
     raw = io.BufferedReader(io.BytesIO(data))
-    with unpack_capped(raw, asked.file, asked.max_bytes * RATIO_MAX) as source:  # type: ignore[arg-type]
+    # No series greater than this could be read from a file either.
+    most = SERIES_MAX_BYTES if asked.is_series else COLLECTOR_MAX_BYTES
+    with unpack_capped(raw, asked.file, most) as source:  # type: ignore[arg-type]
         if asked.is_series:
             read_answer(asked, country, source, Origin(asked.source))
         elif (damage := summarise(pieces(source)).damage) is not None:

@@ -82,6 +82,17 @@ def test_a_damaged_measurement_is_told_by_its_line_and_the_others_are_answered(l
     assert json.loads(complaints[3])["code"] == 6
 
 
+def test_of_a_cut_archive_what_can_be_unpacked_is_answered_and_then_the_damage_told(line: Line, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.jsonl.gz"
+    rows = "".join(json.dumps(GOOD | {"input": f"{number:x}" * 9}) + "\n" for number in range(5000))
+    cut.write_bytes(gzip.compress(rows.encode())[:-3000])
+    code, answered, complaints = line.json(cut)
+    assert code == 6
+    assert len(answered) > 1000
+    assert answered[-1]["input"] == f"{len(answered) - 1:x}" * 9
+    assert complaints[0].startswith(f"{cut}: cut.jsonl.gz is damaged or cut")
+
+
 def test_of_much_damage_the_first_is_told_and_the_rest_counted(line: Line, tmp_path: Path) -> None:
     (tmp_path / "noise").write_text("noise\n" * 100)
     code, _, complaints = line(tmp_path / "noise")

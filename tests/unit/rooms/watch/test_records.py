@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from outlast.errors import ProtocolError
 from outlast.rooms.watch.proto.records import PARTS_MAX, Damage, decode, records
 
 VALUES = st.recursive(
@@ -115,3 +116,52 @@ def test_what_is_no_record_is_told_why(data: bytes, problem: str) -> None:
 @pytest.mark.parametrize("data", [b'{"a": "\xff"}', b'{"a": "\\ud800"}', b'{"a": "\x01"}'])
 def test_what_old_probes_left_in_text_is_forgiven(data: bytes) -> None:
     assert isinstance(decode(data), dict)
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        (b'{"a": 1}\n{"b": 2}\n{"c', [{"a": 1}, {"b": 2}]),
+        (b'{"a": 1}\n{"b": 2}', [{"a": 1}, {"b": 2}]),
+        (b'{\n "a": {\n}\n}', [{"a": {}}]),
+        (b'noise\n{"a": 1}\n{"a": [', [1, {"a": 1}]),
+        (b'{"a": [', []),
+        (b"", []),
+    ],
+    ids=[
+        "within a line",
+        "after the last line",
+        "after an object of many lines",
+        "after other damage",
+        "within the only one",
+        "at once",
+    ],
+)
+def test_what_came_before_the_damage_is_answered_and_then_the_damage_is_told(
+    before: bytes, expected: list[Any]
+) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield from (before[at : at + 3] for at in range(0, len(before), 3))
+        raise ProtocolError("cut")
+
+    got: list[Any] = []
+
+    def collect() -> None:
+        for one in records(chunks(), 1 << 20):
+            got.append(one.line if isinstance(one, Damage) else one[1])
+
+    with pytest.raises(ProtocolError, match="cut"):
+        collect()
+    assert got == expected
+
+
+def test_damage_after_the_head_costs_no_line_before_it() -> None:
+    def chunks() -> Iterator[bytes]:
+        yield from [b'{"a": 1}\n'] * 20
+        yield b'{"b": 2}'
+        raise ProtocolError("cut")
+
+    left = records(chunks(), 50)
+    assert [found[1] for found in islice(left, 21) if not isinstance(found, Damage)] == [{"a": 1}] * 20 + [{"b": 2}]
+    with pytest.raises(ProtocolError, match="cut"):
+        next(left)

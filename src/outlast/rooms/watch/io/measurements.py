@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from outlast.errors import NotFoundError, ProtocolError, StorageError
-from outlast.rooms.watch.io.files import BUFFER_BYTES, open_capped, read_capped
+from outlast.rooms.watch.io.files import open_capped, pieces, read_capped
 from outlast.rooms.watch.proto.fingerprints import LIST_MAX_BYTES, Fingerprint, Fingerprints, Refused, read_list
 from outlast.rooms.watch.proto.measurement import Measurement, MeasurementError, from_object
 from outlast.rooms.watch.proto.records import Damage, records
@@ -42,7 +42,7 @@ def measurements_in(source: BinaryIO) -> Iterator[Measurement | Damage]:
     file of measurements.
     """
     good = damaged = 0
-    for found in records(iter(lambda: source.read(BUFFER_BYTES), b"")):
+    for found in records(pieces(source)):
         one = found if isinstance(found, Damage) else _measurement(*found)
         if isinstance(one, Damage):
             damaged += 1

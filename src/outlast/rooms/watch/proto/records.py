@@ -15,6 +15,8 @@ from typing import Any, Final
 
 import msgspec
 
+from outlast.errors import OutlastError
+
 RECORD_MAX_BYTES: Final = 16 << 20
 """The longest record that is read; OONI's collector takes less."""
 PARTS_MAX: Final = 1_000_000
@@ -36,9 +38,11 @@ def records(
 ) -> Iterator[tuple[int, dict[str, Any]] | Damage]:
     """Each object of a stream with the line where it begins (from 1), or what is wrong with it.
 
-    Holds at most ``max_bytes`` of the stream and one decoded object. What ``chunks`` raises passes through.
+    Holds at most ``max_bytes`` of the stream and one decoded object. Where ``chunks`` raises, what came before is
+    answered first, but for the record that was cut; then it is raised.
     """
-    left = iter(chunks)
+    broken: list[OutlastError] = []
+    left = _to_the_damage(chunks, broken)
     head: list[bytes] = []
     size = 0
     for chunk in left:
@@ -50,14 +54,38 @@ def records(
         whole = b"".join(head).removeprefix(_BOM)
         if _is_object(whole):
             found = decode(whole)
-            yield Damage(1, found) if isinstance(found, str) else (1, found)
+            if not isinstance(found, str):
+                yield 1, found
+            elif not broken:
+                yield Damage(1, found)
+            if broken:
+                raise broken[0]
             return
         head = [whole]
     if head:
         head[0] = head[0].removeprefix(_BOM)
+    held: Damage | None = None
     for line, data in _by_lines(chain(head, left), max_bytes):
+        if held is not None:
+            yield held
+            held = None
         found = f"it is longer than {max_bytes} bytes" if data is None else decode(data)
-        yield Damage(line, found) if isinstance(found, str) else (line, found)
+        if not isinstance(found, str):
+            yield line, found
+        elif broken:
+            held = Damage(line, found)  # if it is the last, it was cut, and what is raised says so
+        else:
+            yield Damage(line, found)
+    if broken:
+        raise broken[0]
+
+
+def _to_the_damage(chunks: Iterable[bytes], broken: list[OutlastError]) -> Iterator[bytes]:
+    """The chunks; what they raise goes into ``broken``, and they are at their end."""
+    try:
+        yield from chunks
+    except OutlastError as error:
+        broken.append(error)
 
 
 def decode(data: bytes) -> dict[str, Any] | str:

@@ -313,9 +313,10 @@ def _measurements(file: str) -> Iterator[Measurement | Damage]:
 
 def _known_fingerprints(folder: Path | None) -> Fingerprints | None:
     """The lists of a named folder, else of ``rooms/watch/fingerprints`` in the home if it is there."""
+    from outlast.rooms.watch.io.measurements import FOLDER
     from outlast.rooms.watch.io.measurements import fingerprints as load_fingerprints
 
-    own = terminal().home / "rooms" / "watch" / "fingerprints"
+    own = terminal().home / FOLDER
     if folder is None and not own.is_dir():
         return None
     known = load_fingerprints(folder or own)

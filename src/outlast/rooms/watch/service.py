@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, assert_never
@@ -90,6 +91,7 @@ from outlast.terms import EVIDENCE_MAX, OUTAGE, OUTAGE_LIFE_DAYS, WITNESSES_MAX,
 if TYPE_CHECKING:
     from outlast.rooms.watch.proto.classify import Verdict
 
+log = logging.getLogger("outlast")
 ROOM_NAME: Final = "watch"
 LOOK_S: Final = 60.0
 PAUSE_S: Final = 0.3
@@ -497,6 +499,7 @@ async def forget_series(node: Node, person: Person, country: str) -> None:
 
 async def probe(node: Node, person: Person, targets: Sequence[str]) -> int:
     """Measure these targets now, one after another kept as it is done; how many. Raises UsageError without consent."""
+    from outlast.rooms.watch.io.measurements import own_fingerprints
     from outlast.rooms.watch.io.run import encode, plan, run_list
     from outlast.rooms.watch.proto.classify import classify
     from outlast.rooms.watch.proto.measurement import from_object
@@ -509,10 +512,15 @@ async def probe(node: Node, person: Person, targets: Sequence[str]) -> int:
     asked = await asyncio.to_thread(plan, named, most=TARGETS_MAX, control=chosen.control or None)
     if asked.control is not None:
         asked = replace(asked, control=replace(asked.control, token=chosen.control_token))
+    known = None
+    try:
+        known = await asyncio.to_thread(own_fingerprints, node.home.path)
+    except OutlastError as error:
+        log.warning("measuring without the lists of block pages: %s", error)
     count = 0
     async for done in run_list(asked):
         raw = encode(publishable(done))
-        verdict = await asyncio.to_thread(classify, from_object(done))
+        verdict = await asyncio.to_thread(classify, from_object(done), known)
         await keep(node, person, judged(verdict, done["test_name"], node.now_ms(), settings(person)), raw)
         count += 1
     return count
@@ -630,12 +638,19 @@ def status(node: Node) -> Status:
 
 
 async def run(node: Node) -> None:
-    """While the node is open: whatever is due."""
+    """While the node is open: whatever is due. Nothing waits for measuring, which takes long, but other measuring."""
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_whenever(node, _turn))
+        tasks.create_task(_whenever(node, _measure))
+
+
+async def _whenever(node: Node, act: Callable[[Node, Person], Awaitable[bool]]) -> None:
+    """Do this for everybody who is here, whenever anything changed or a minute is over, again while it says so."""
     while True:
         revision = node.revision
         for key, person in list(node.people.items()):
             with contextlib.suppress(OutlastError):
-                while node.people.get(key) is person and await _turn(node, person):
+                while node.people.get(key) is person and await act(node, person):
                     pass
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK_S):
@@ -644,14 +659,22 @@ async def run(node: Node) -> None:
 
 
 async def _turn(node: Node, person: Person) -> bool:
-    """Hold the channels, and do what is due; whether the situation is to be looked at again at once."""
+    """Hold the channels, and do what is due but for measuring; whether to look at the situation again at once."""
     for space in spaces(node, person):
         if space not in node.spaces():
             await node.follow(space)  # after a restore the store does not know it yet
-    duties = agenda.due(situation(node, person))
+    duties = [duty for duty in agenda.due(situation(node, person)) if not isinstance(duty, ProbeRound)]
     for duty in duties:
         await _carry_out(node, person, duty)
-    return any(isinstance(duty, Rotate) for duty in duties) or await asks.answer_one(node, person)
+    return any(isinstance(duty, Rotate) for duty in duties)
+
+
+async def _measure(node: Node, person: Person) -> bool:
+    """The round that is due, and one wish of a contact; whether there was a wish."""
+    for duty in agenda.due(situation(node, person)):
+        if isinstance(duty, ProbeRound):
+            await _carry_out(node, person, duty)
+    return await asks.answer_one(node, person)
 
 
 def situation(node: Node, person: Person) -> Situation:

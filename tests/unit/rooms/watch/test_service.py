@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,6 +19,7 @@ from outlast.kernel.identity import SigningKey
 from outlast.kernel.log import loose_entry
 from outlast.rooms.watch import ROOM, service, view
 from outlast.rooms.watch.entries import OBSERVATION, WITNESS, Observation, Witness, unpack_raw
+from outlast.rooms.watch.io.measurements import own_fingerprints
 from outlast.rooms.watch.view import Measured
 from outlast.terms import OUTAGE, Outage
 from tests.unit.rooms.carry.houses import House
@@ -253,6 +255,77 @@ async def test_strangers_with_many_keys_make_no_outage_and_push_nothing_out(tmp_
         assert own.id is None, "what the own signals show is not replaced by a claim"
         shown = service.measured(ann.node, ann.person)
         assert sum(one.key is None for one in shown) == 1
+
+
+@asynccontextmanager
+async def site(answer: bytes, gate: asyncio.Event | None = None) -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """The address of a site of one page, and what is set once it was asked; it answers when ``gate`` opens."""
+    asked, open_ = asyncio.Event(), gate or asyncio.Event()
+    if gate is None:
+        open_.set()
+
+    async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            asked.set()
+            await open_.wait()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(answer) + answer)
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(page, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", asked
+
+
+async def test_heartbeats_do_not_wait_for_a_round_of_measuring_and_no_other_round_begins_beside_it(
+    tmp_path: Path,
+) -> None:
+    clock, gate = Clock(), asyncio.Event()
+    async with houses(tmp_path, clock, "ann") as [ann], site(b"hello", gate) as (target, asked):
+        channel = await service.found_channel(ann.node, ann.person, "Watch")
+        await service.set_place(ann.node, ann.person, "BY", 1)
+        await service.publish(ann.node, ann.person, ["heartbeats"])
+        await service.consent(ann.node, True)
+        await service.set_schedule(ann.node, ann.person, 1, [target])
+
+        def beats() -> int:
+            return sum(one.keys for one in view.beats(ann.node, [channel.space], "BY", 0, clock.ms))
+
+        async with asyncio.timeout(30):
+            await asked.wait()
+        begun_ms = view.said(ann.person)["round"]
+        for hours in (1, 2):
+            clock.ms = NOW_MS + hours * 3_600_000
+            ann.node.touch()
+            await ann.until(lambda hours=hours: beats() == hours + 1)
+        assert view.said(ann.person)["round"] == begun_ms
+        assert service.measured(ann.node, ann.person) == []
+        gate.set()
+        await ann.until(lambda: len(service.measured(ann.node, ann.person)) == 2)
+        assert view.said(ann.person)["round"] == clock.ms, "what fell due meanwhile is one round, not two"
+
+
+LIST = "name,scope,location_found,pattern_type,pattern,confidence_no_fp,expected_countries\n"
+
+
+async def test_the_operator_s_lists_of_block_pages_are_used_and_read_again_when_they_change(tmp_path: Path) -> None:
+    async with houses(tmp_path, Clock(), "ann") as [ann], site(b"this page is forbidden") as (target, _):
+        await service.consent(ann.node, True)
+        folder = ann.node.home.path / "rooms" / "watch" / "fingerprints"
+        folder.mkdir(parents=True)
+
+        async def found() -> str:
+            await service.probe(ann.node, ann.person, [target])
+            return max(service.measured(ann.node, ann.person), key=lambda one: one.n).fingerprint
+
+        (folder / "some.csv").write_bytes(b"\xff")
+        assert await found() == "", "a damaged list keeps nobody from measuring"
+        (folder / "some.csv").write_text(f"{LIST}by.first,nat,body,contains,is forbidden,10,\n")
+        assert await found() == "by.first"
+        before = own_fingerprints(ann.node.home.path)
+        assert own_fingerprints(ann.node.home.path) is before
+        (folder / "more.csv").write_text(f"{LIST}by.other,nat,body,contains,nothing,10,\n")
+        assert own_fingerprints(ann.node.home.path) is not before
 
 
 async def test_a_site_that_is_tried_is_kept_with_its_verdict(tmp_path: Path) -> None:

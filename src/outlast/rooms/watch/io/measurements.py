@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -19,6 +20,8 @@ STREAM_MAX_BYTES: Final = 16 << 30
 """Of standard input, which nobody can tell from a bomb by its size; more than that is read from a file."""
 DAMAGED_MAX: Final = 1000
 LISTS_MAX: Final = 16
+FOLDER: Final = Path("rooms", "watch", "fingerprints")
+"""Where in a home the operator's own lists of block pages lie."""
 
 
 def measurements(path: Path) -> Iterator[Measurement | Damage]:
@@ -60,6 +63,28 @@ def _measurement(line: int, data: dict[str, Any]) -> Measurement | Damage:
         return from_object(data)
     except MeasurementError as error:
         return Damage(line, str(error))
+
+
+def own_fingerprints(home: Path) -> Fingerprints | None:
+    """The operator's own lists, in ``rooms/watch/fingerprints`` of a home; None where there is no such folder.
+
+    They are read once, and again when a file of the folder is another. Errors as ``fingerprints`` has them.
+    """
+    folder = home / FOLDER
+    try:
+        stamp = tuple(
+            (path.name, (found := path.stat()).st_mtime_ns, found.st_size) for path in sorted(folder.iterdir())
+        )
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StorageError(f"{folder.name} cannot be read: {error.strerror}") from None
+    return _read_once(folder, stamp)
+
+
+@lru_cache(maxsize=1)
+def _read_once(folder: Path, _stamp: tuple[tuple[str, int, int], ...]) -> Fingerprints:
+    return fingerprints(folder)
 
 
 def fingerprints(folder: Path) -> Fingerprints:

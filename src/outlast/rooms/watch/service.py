@@ -81,6 +81,7 @@ from outlast.rooms.watch.io.link import any_answers, gateway_answers, read_targe
 from outlast.rooms.watch.lamps import Lamp
 from outlast.rooms.watch.places import country_codes
 from outlast.rooms.watch.proto import recognise
+from outlast.rooms.watch.proto.heartbeats import KNOWN_S
 from outlast.rooms.watch.proto.series import Origin, name_of
 from outlast.rooms.watch.report import Report
 from outlast.rooms.watch.scrub import scrub
@@ -101,6 +102,12 @@ STRANGERS_MAX: Final = 50
 """Outages are shown of so many whom nobody here knows."""
 HEARTBEATS: Final = "nodes that say that they are there"
 HEARTBEATS_SHOWN_S: Final = 31 * 86_400
+ABLE: Final = "able"
+"""Under this name it stands when this node was last able to hear somebody,"""
+ABLE_EVERY_S: Final = 300
+SETTLED: Final = "settled"
+"""and under this up to when heartbeats are in the series."""
+AWAY_KEPT_S: Final = HEARTBEATS_SHOWN_S + DAY_MS // 1000
 SERIES_MAX_BYTES: Final = 64 << 20
 TOKEN_MAX_CHARS: Final = 256
 NO_CONSENT: Final = "read what measuring can bring upon you, and agree to it, first"
@@ -666,7 +673,56 @@ async def _turn(node: Node, person: Person) -> bool:
     duties = [duty for duty in agenda.due(situation(node, person)) if not isinstance(duty, ProbeRound)]
     for duty in duties:
         await _carry_out(node, person, duty)
+    await _listen(node, person)
     return any(isinstance(duty, Rotate) for duty in duties)
+
+
+async def _listen(node: Node, person: Person) -> None:
+    """While this node can hear others: note it, and take the hours that are settled into the series of heartbeats."""
+    now_s, said = node.now_ms() // 1000, view.said(person)
+    link_is_up = lamps.link_lamp(view.link_check(person), node.now_ms()).light != "bad"
+    if not link_is_up or not any(peer.connected for peer in node.peers()):
+        return
+    able_s = said[ABLE] // 1000 if ABLE in said else None
+    gone, away = signals.gone_away(able_s, now_s), view.away(person)
+    if gone is not None:
+        old = [Delete(view.AWAY, {"begin_s": begin_s}) for begin_s, end_s in away if end_s < now_s - AWAY_KEPT_S]
+        new = Put(view.AWAY, {"begin_s": gone[0], "end_s": gone[1]})
+        await _remember(node, person, [*old, new, _said_row(node, ABLE)])
+        return
+    if able_s is None or not 0 <= now_s - able_s < ABLE_EVERY_S:
+        await _remember(node, person, [_said_row(node, ABLE)])
+    has_caught_up = all(end_s <= now_s - signals.CAUGHT_UP_S for _, end_s in away)
+    if has_caught_up and signals.final_s(now_s) * 1000 > said.get(SETTLED, 0):
+        await _settle(node, person)
+
+
+async def _settle(node: Node, person: Person) -> None:
+    """Take the heartbeats of the hours that are settled since into the series, and look for outages in them."""
+    now_ms, said = node.now_ms(), view.said(person)
+    end_s = signals.final_s(now_ms // 1000)
+    begin_s = max(said[SETTLED] // 1000, end_s - HEARTBEATS_SHOWN_S) if SETTLED in said else end_s - HOUR_S
+    # One's own are always heard.
+    others = {key: peer for key, peer in people(node, person).items() if peer != person.identity}
+    rows = view.heard(node, spaces(node, person), list(others), begin_s - KNOWN_S, end_s)
+    heard = [(others[key].hex(), at_s, country, asn) for key, at_s, country, asn in rows]
+    away, known = view.away(person), view.series(person)
+
+    def work(country: str) -> tuple[list[view.StoredSeries], list[Cut]]:
+        kept = [one for one in known if one.entity.partition("/")[0] == country]
+        found = signals.heartbeats_of(heard, country, begin_s, end_s, away, kept, now_ms)
+        replaced = {(one.source, one.entity, one.signal) for one in found}
+        others = [one for one in kept if (one.source, one.entity, one.signal) not in replaced]
+        return found, signals.cuts_of([*others, *found], country, now_ms // 1000) if found else []
+
+    changes: list[Put | Delete] = [Put(view.SAID, {"what": SETTLED, "at_ms": end_s * 1000})]
+    for country in sorted({settings(person).country, *view.latest_signals(person)} - {""}):
+        found, cuts = await asyncio.to_thread(work, country)
+        if found:
+            gone = [view.alarm_gone(cut) for cut in view.alarms(person, country) if not signals.is_own(cut)]
+            changes += [*map(view.series_row, found), *gone, *map(view.alarm_row, cuts)]
+    if view.series(person) == known:  # else a file was read meanwhile, and it is done again with it
+        await _remember(node, person, changes)
 
 
 async def _measure(node: Node, person: Person) -> bool:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from outlast.rooms.watch.proto.detector import State
-from outlast.rooms.watch.proto.fusion import COUNTRY, Alarm, Controls, detect, own_state
-from outlast.rooms.watch.proto.series import DAY_S, Point, gather
+from outlast.rooms.watch.proto.fusion import COUNTRY, Alarm, Controls, detect, own_state, without_own_outage
+from outlast.rooms.watch.proto.heartbeats import DOMESTIC, FOREIGN, SOURCE, Heard, read_rows
+from outlast.rooms.watch.proto.series import DAY_S, HOUR_S, Origin, Point, gather
 from outlast.rooms.watch.view import SIGNALS_END, Cut, LinkCheck, StoredSeries
 from outlast.terms import EVIDENCE_MAX, EVIDENCE_MAX_CHARS, STATES, is_line
 from outlast.terms import State as Said
@@ -15,6 +16,13 @@ from outlast.terms import State as Said
 LIVE_S: Final = 3 * DAY_S
 """An alarm that lasts in a file which ends earlier than this is not said to last now."""
 OWN: Final = "own line"
+GRACE_S: Final = 6 * HOUR_S
+"""So long after an hour its heartbeats may come; who comes by a stick that is slower is never heard in time."""
+AWAY_S: Final = 15 * 60
+"""Without a neighbour for longer than this, a node hears nobody: it looks each minute."""
+CAUGHT_UP_S: Final = HOUR_S
+"""So long after it was away a node has what it missed; until then it settles no hour."""
+KEPT_S: Final = 60 * DAY_S
 
 
 def stored(points: Iterable[Point], country: str, fetched_ms: int, sha256: bytes) -> list[StoredSeries]:
@@ -37,10 +45,19 @@ def stored(points: Iterable[Point], country: str, fetched_ms: int, sha256: bytes
 
 def cuts_of(series: Sequence[StoredSeries], country: str, now_s: int) -> list[Cut]:
     """The outages of a country in its series, the fused ones; one that lasts in stale series fades out with them."""
+    # What ended long ago is judged for itself: what still comes must not make its alarm one that lasts.
+    lasting: tuple[list[StoredSeries], list[StoredSeries]] = ([], [])
+    for one in series:
+        lasting[now_s - _last_s(one) <= LIVE_S].append(one)
+    cuts = {cut.start_s: cut for part in lasting for cut in _cuts_of(part, country, now_s)}
+    return [cuts[start_s] for start_s in sorted(cuts)]
+
+
+def _cuts_of(series: Sequence[StoredSeries], country: str, now_s: int) -> list[Cut]:
     points = [
         Point(one.source, one.entity, one.signal, t_s, value, one.step_s) for one in series for t_s, value in one.points
     ]
-    last_s = max((point.t_s for point in points), default=0)
+    last_s = max(map(_last_s, series), default=0)
     stale = now_s - last_s > LIVE_S
     alarms = [alarm for report in detect(points) if report.signal == COUNTRY for alarm in report.alarms]
     return [
@@ -49,6 +66,54 @@ def cuts_of(series: Sequence[StoredSeries], country: str, now_s: int) -> list[Cu
         else _cut(alarm, country, alarm.end_s)
         for alarm in alarms
     ]
+
+
+def _last_s(one: StoredSeries) -> int:
+    """When the last value is; a gap is no news."""
+    return next((t_s for t_s, value in reversed(one.points) if value is not None), 0)
+
+
+def final_s(now_s: int) -> int:
+    """Up to when (UTC seconds, an hour's beginning) it is settled who was heard; what comes later changes nothing."""
+    return (now_s - GRACE_S) // HOUR_S * HOUR_S
+
+
+def heartbeats_of(
+    heard: Sequence[tuple[str, int, str, int]],
+    country: str,
+    begin_s: int,
+    end_s: int,
+    away: Sequence[tuple[int, int]],
+    before: Sequence[StoredSeries],
+    now_ms: int,
+) -> list[StoredSeries]:
+    """A country's two series of heartbeats, with the hours of ``[begin_s, end_s)`` after those of ``before``.
+
+    ``heard`` is (person, UTC seconds, country, network) of that time and KNOWN_S before it, ``away`` the times in which
+    this node could hear nobody: of these hours it knows nothing. A series without any value is none yet.
+    """
+    rows = [Heard(who, t_s, where == country, f"AS{asn}") for who, t_s, where, asn in heard]
+    points = read_rows(rows, country, begin_s, end_s, HOUR_S, Origin(SOURCE, now_ms // 1000))
+    found: list[StoredSeries] = []
+    for signal in (DOMESTIC, FOREIGN):
+        old = next((one for one in before if one.signal == signal and one.source == SOURCE), None)
+        new = ((row.t_s, row.value) for row in without_own_outage(points, away) if row.signal == signal)
+        kept = [*(old.points if old else ()), *new]
+        start = next((at for at, (_, value) in enumerate(kept) if value is not None), len(kept))
+        kept = kept[max(start, len(kept) - KEPT_S // HOUR_S) :]
+        if kept:
+            found.append(StoredSeries(country, SOURCE, signal, HOUR_S, now_ms, b"", tuple(kept)))
+    return found
+
+
+def gone_away(heard_s: int | None, now_s: int) -> tuple[int, int] | None:
+    """The time in which this node could hear nobody, when it was last able to at ``heard_s`` and is again now.
+
+    None when it was but a moment: sessions begin anew. A node that was never able to is away since ever.
+    """
+    if heard_s is None:
+        return (0, now_s)
+    return (heard_s, now_s) if now_s - heard_s > AWAY_S else None
 
 
 def own_word(check: LinkCheck) -> State | None:

@@ -43,6 +43,7 @@ from outlast.rooms.watch.entries import (
     is_sane_observation,
     is_sane_witness,
 )
+from outlast.rooms.watch.proto.heartbeats import DOMESTIC, FOREIGN
 from outlast.terms import OUTAGE, State, is_sane
 
 RUN: Final = "local_watch_run"
@@ -54,6 +55,7 @@ SERIES: Final = "local_watch_series"
 LINK: Final = "local_watch_link"
 ALARM: Final = "local_watch_alarm"
 SAID: Final = "local_watch_said"
+AWAY: Final = "local_watch_away"
 
 _CHANNEL: Final = "view_watch_channel"
 _OBSERVATION: Final = "view_watch_observation"
@@ -95,6 +97,7 @@ MIGRATIONS: Final = (
     " PRIMARY KEY (entity, start_s)) WITHOUT ROWID",
     f"CREATE TABLE {SAID} (what TEXT PRIMARY KEY, at_ms INTEGER) WITHOUT ROWID",
     *asked.MIGRATIONS,
+    f"CREATE TABLE {AWAY} (begin_s INTEGER PRIMARY KEY, end_s INTEGER)",
 )
 
 
@@ -414,6 +417,19 @@ def beats(store: Rows, spaces: Sequence[bytes], country: str, from_s: int, to_s:
     return [Beat(*row) for row in rows]
 
 
+def heard(
+    store: Rows, spaces: Sequence[bytes], keys: Sequence[bytes], from_s: int, to_s: int
+) -> list[tuple[bytes, int, str, int]]:
+    """The heartbeats of these keys that name a network, in any order: (key, UTC seconds, country, network)."""
+    if not spaces or not keys:
+        return []
+    return store.query(
+        f"SELECT DISTINCT key, at_s, country, asn FROM {_HEARTBEAT} WHERE at_s >= ? AND at_s < ? AND asn > 0"
+        f" AND space IN ({_marks(spaces)}){_under(keys)}",
+        (from_s, to_s, *spaces, *keys),
+    )
+
+
 def witnesses(
     store: Rows, spaces: Sequence[bytes], since_s: int, entity: str = "", keys: Sequence[bytes] | None = None
 ) -> list[Seen]:
@@ -520,6 +536,11 @@ def said(vault: Rows) -> dict[str, int]:
     return dict(vault.query(f"SELECT what, at_ms FROM {SAID}"))
 
 
+def away(vault: Rows) -> list[tuple[int, int]]:
+    """The times in which this node could hear nobody, in order: (begin, end) in UTC seconds."""
+    return [(row[0], row[1]) for row in vault.query(f"SELECT begin_s, end_s FROM {AWAY} ORDER BY begin_s")]
+
+
 def link_check(vault: Rows) -> LinkCheck | None:
     """How the local link was when it was last looked at."""
     rows = vault.query(f"SELECT at_ms, gateway, domestic, abroad FROM {LINK} ORDER BY at_ms DESC, n DESC LIMIT 1")
@@ -571,10 +592,12 @@ def series(vault: Rows, entity: str = "") -> list[StoredSeries]:
 
 
 def latest_signals(vault: Rows) -> dict[str, int]:
-    """When (UTC seconds) the latest row of any signal is, by country."""
+    """When (UTC seconds) the latest row of any signal is, by country. That contacts are heard makes none well."""
     return dict(
         vault.query(
-            f"SELECT substr(entity, 1, 2), max(last_s) FROM {SERIES} WHERE last_s IS NOT NULL GROUP BY 1 ORDER BY 1"
+            f"SELECT substr(entity, 1, 2), max(last_s) FROM {SERIES} WHERE last_s IS NOT NULL"
+            " AND signal NOT IN (?, ?) GROUP BY 1 ORDER BY 1",
+            (DOMESTIC, FOREIGN),
         )
     )
 

@@ -70,6 +70,30 @@ def test_domestic_up_and_foreign_down_is_a_whitelist() -> None:
     assert state_after(foreign, series(DOMESTIC, silent, 1.0), series("ping-slash24", GONE)) is State.BLACKOUT
 
 
+def test_heartbeats_speak_alone_where_one_half_is_gone_and_the_other_goes_on() -> None:
+    def after(foreign: Sequence[float | None], domestic: Sequence[float | None]) -> State:
+        return state_after(series(FOREIGN, foreign, 1.0), series(DOMESTIC, domestic, 1.0))
+
+    down, up, half = [0.0] * 20, [1.0] * 20, [0.4] * 20
+    silent: list[float | None] = [None] * 20
+    assert after(down, up) is State.WHITELIST
+    assert after(up, down) is State.DEGRADED, "not more: small counts, and this node itself is there"
+    assert after(half, up) is after(up, half) is State.NORMAL, "a half is no country"
+    assert after(down, down) is State.NORMAL, "the own line may be the one that is down"
+    assert after(down, silent) is after(silent, down) is State.NORMAL
+    assert after([*down, *silent], [*up, *silent]) is State.WHITELIST, "deaf within the alarm: nothing new is known"
+    assert after([*down, *up], [*up, *up]) is State.NORMAL
+    assert after([*up, *down], [*down, *down]) is State.DEGRADED, "it does not end because more is gone"
+    learning = series(DOMESTIC, up, 1.0)[-20:]
+    assert state_after(series(FOREIGN, down, 1.0), learning) is State.NORMAL
+
+
+def test_both_halves_of_the_heartbeats_are_one_voice_beside_others() -> None:
+    both = series(FOREIGN, [0.0] * 20, 1.0), series(DOMESTIC, [0.0] * 20, 1.0)
+    assert state_after(*both, series("ping-slash24", WELL)) is State.NORMAL
+    assert state_after(*both, series("telescope", GONE)) is State.BLACKOUT
+
+
 def test_one_weak_signal_is_no_country_two_are() -> None:
     assert state_after(series("telescope", GONE), series("ping-slash24", WELL)) is State.NORMAL
     assert state_after(series("telescope", GONE), series("mozilla", GONE)) is State.BLACKOUT

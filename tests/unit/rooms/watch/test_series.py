@@ -195,22 +195,48 @@ def test_iran_had_summer_time_until_2022() -> None:
     ]
 
 
+def shares(rows: list[Heard], begin_s: int, hours: int, signal: str = heartbeats.DOMESTIC) -> list[float | None]:
+    points = heartbeats.read_rows(rows, "XX", begin_s, begin_s + hours * HOUR_S, HOUR_S, ORIGIN)
+    return [one.value for one in points if one.signal == signal]
+
+
+HEARD_S = 1_700_000_000 // HOUR_S * HOUR_S
+
+
 def test_heartbeats_are_the_share_of_the_nodes_that_are_usually_there() -> None:
-    begin = 1_700_000_000 // HOUR_S * HOUR_S
+    begin = HEARD_S
     rows = [
-        Heard(f"n{node}", begin + hour * HOUR_S + node, node < 3)
+        Heard(f"n{node}", begin + hour * HOUR_S + node, node < 3, f"AS{node}")
         for hour in range(10)
-        for node in range(4)
+        for node in range(6)
         if hour < 5 or node > 1
     ]
-    points = heartbeats.read_rows(rows, "XX", begin, begin + 10 * HOUR_S, HOUR_S, ORIGIN)
-    domestic = [one.value for one in points if one.signal == heartbeats.DOMESTIC]
-    assert domestic == [1.0] * 5 + [pytest.approx(1 / 3)] * 5
-    assert [one.value for one in points if one.signal == heartbeats.FOREIGN] == [1.0] * 10
-    gone = heartbeats.read_rows(rows, "XX", begin + 9 * DAY_S, begin + 9 * DAY_S + 2 * HOUR_S, HOUR_S, ORIGIN)
-    assert [one.value for one in gone] == [None] * 4  # all moved on long ago: unknown, not down
+    assert shares(rows, begin, 10) == [1.0] * 5 + [pytest.approx(1 / 3)] * 5
+    assert shares(rows, begin, 10, heartbeats.FOREIGN) == [1.0] * 10
+    assert shares(rows, begin + 9 * DAY_S, 2) == [None] * 2  # all moved on long ago: unknown, not down
     with pytest.raises(SeriesError):
         heartbeats.read_rows(rows, "XX", 0, 10**12, 1, ORIGIN)
+
+
+def test_each_network_weighs_the_same_however_many_are_in_it() -> None:
+    crowd = [Heard(f"crowd {node}", HEARD_S, True, "AS1") for node in range(20)]
+    others = [
+        Heard(f"n{node}", HEARD_S + hour * HOUR_S, True, f"AS{2 + node}") for node in range(3) for hour in range(2)
+    ]
+    assert shares([*crowd, *others], HEARD_S, 2) == [1.0, 0.75]
+    assert shares([*crowd, *others[:2]], HEARD_S, 2) == [None, None], "two networks are no country"
+
+
+def test_one_person_counts_once_whatever_networks_they_name() -> None:
+    loud = [Heard("loud", HEARD_S, True, f"AS{number}") for number in range(50)]
+    assert shares(loud, HEARD_S, 2) == [None, None]
+    others = [Heard(f"n{node}", HEARD_S + hour * HOUR_S, True, f"AS{node}") for node in range(3) for hour in range(2)]
+    found = shares([*loud, *others], HEARD_S, 2)
+    assert found[0] == 1.0
+    assert found[1] is not None
+    assert found[1] >= 0.75
+    moved = [Heard("n0", HEARD_S + HOUR_S, True, "AS9"), *others[2:]]
+    assert shares([others[0], *moved], HEARD_S, 2) == [1.0, 1.0], "whoever moved is missed nowhere"
 
 
 @pytest.mark.parametrize(

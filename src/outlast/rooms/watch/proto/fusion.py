@@ -363,33 +363,51 @@ def decide(machines: Sequence[Detector], names: Sequence[str], before: State = S
     In alarm is the country while a primary signal is that has lost as much as is an alarm at once, or any two. A signal
     that fell silent within its alarm counts as long as no primary one that reaches people is back to normal. Traffic to
     one company that alone is gone, while others reach people, may be that company's block: it degrades, and no more.
+
+    The two series of heartbeats are one voice, since one node hears both: it may be the one that is cut off. Where one
+    is gone while the other goes on, the node does hear, and they speak alone: never of more than a whitelist.
     """
     well = any(
         m.kind.primary and m.kind.reach and m.alarm_since is None and m.silent_since is None and m.judging
         for m in machines
     )
     alarmed = [m for m in machines if m.alarm_since is not None and not (well and m.silent_since is not None)]
-    if not any(m.kind.primary and m.worst >= m.kind.sharp for m in alarmed) and len(alarmed) < ALARMS_MIN:
-        return State.NORMAL
     by_name = dict(zip(names, machines, strict=True))
     foreign, domestic = by_name.get(FOREIGN), by_name.get(DOMESTIC)
+    cut_from_abroad = _gone_beside(foreign, domestic, alarmed, before)
+    cut_within = _gone_beside(domestic, foreign, alarmed, before)
+    beats = [m for m in alarmed if m.kind is HEARTBEATS]
+    voices = len(alarmed) - max(len(beats) - 1, 0)
+    lasting = before is not State.NORMAL and len(beats) > 1
     if (
-        foreign in alarmed
-        and foreign is not None
-        and foreign.loss >= GONE
-        and domestic is not None
-        and domestic.alarm_since is None
-        and domestic.silent_since is None
+        voices < ALARMS_MIN
+        and not any(m.kind.primary and m.worst >= m.kind.sharp for m in alarmed)
+        and not (cut_from_abroad or cut_within or lasting)
     ):
+        return State.NORMAL
+    if cut_from_abroad and foreign is not None and foreign.loss >= GONE:
         return State.WHITELIST
     if all(m.state is State.RESTORING for m in alarmed):
         return State.RESTORING
+    if len(beats) == len(alarmed):
+        return State.DEGRADED
     gone = [m for m in alarmed if m.kind.reach and m.loss >= GONE]
     cut = before in (State.ROUTES_UP, State.BLACKOUT) or not well or any(m.kind is not TRAFFIC for m in gone)
     if gone and cut:
         routes = [m for m in machines if m.kind is ROUTES and m.silent_since is None]
         return State.ROUTES_UP if routes and all(m.loss < 1 - RETURNED for m in routes) else State.BLACKOUT
     return State.DEGRADED
+
+
+def _gone_beside(one: Detector | None, other: Detector | None, alarmed: Sequence[Detector], before: State) -> bool:
+    """Whether one series of heartbeats was gone in its alarm while the other goes on as usual.
+
+    When both fall silent within such an alarm, the node hears nobody for now, and knows nothing new.
+    """
+    if one is None or other is None or one not in alarmed or one.worst < GONE:
+        return False
+    deaf = one.silent_since is not None and before in (State.WHITELIST, State.DEGRADED, State.RESTORING)
+    return other.alarm_since is None and not other.learning and (other.silent_since is None or deaf)
 
 
 def hints(alarmed: Sequence[_Course], signals: Sequence[_Course], regions: Sequence[_Course]) -> tuple[str, ...]:

@@ -210,7 +210,7 @@ async def test_a_node_counts_the_contacts_it_hears_while_it_has_a_neighbour(tmp_
         [series] = view.series(ann.person, "BY")
         assert series.signal == DOMESTIC
         assert [t_s for t_s, _ in series.points] == [BEGIN_S + hour * HOUR_S for hour in range(2)]
-        assert [value for _, value in series.points] == pytest.approx([1.0, 2 / 3])
+        assert [value for _, value in series.points] == [1.0, 2 / 3]
         assert service.three_lamps(ann.node, ann.person).country.code == "no-signals", "that makes nobody well"
         clock.ms += HOUR_S * 1000  # as a laptop that slept
         ann.node.touch()

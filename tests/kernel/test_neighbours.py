@@ -87,6 +87,26 @@ class Caller:
             pass
 
 
+@pytest.mark.parametrize("turns", range(8))
+def test_a_neighbour_removed_while_its_session_ends_is_called_again_when_it_is_added(
+    turns: int, tmp_path: Path
+) -> None:
+    @story
+    async def run() -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await friends(nodes)
+            await link(anna, boris)
+            [session] = anna.node.neighbours._live
+            assert session.task is not None
+            session.task.cancel()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await anna.node.peer_remove(boris.node.transport_id)
+            await link(anna, boris)
+
+    run()
+
+
 @story
 async def test_a_neighbour_that_has_moved_is_called_where_it_was_said_to_be_last(tmp_path: Path) -> None:
     async with society(tmp_path) as nodes:

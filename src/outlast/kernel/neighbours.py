@@ -505,9 +505,10 @@ class Neighbours:
         except Exception:
             self._failed(peer)
         finally:
+            # Whoever removes the neighbour now, or has a better link, cancels this task once more: what tells others
+            # that the session is over comes before anything that waits.
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             self._live.discard(live)
             live.over.set()
             session.step(steps.LinkClosed())
@@ -515,17 +516,18 @@ class Neighbours:
             self._claims.pop(peer, None)
             if named:  # who is somebody else each time cannot be told again
                 self._note_unconfirmed(peer, session.unacknowledged)
-            if live.told:
-                with contextlib.suppress(OutlastError):
-                    await node.write(partial(node.open_store.tell_peer, peer, live.told))
             if bounds.day_bytes is not None:
                 self._sent[link.kind] = self._sent.get(link.kind, 0) + channel.bytes_sent
             if peer in self._added():
                 self._seen[peer] = node.now_ms()
             else:
                 self._errors.pop(peer, None)  # nothing is remembered of any number of strangers
-            await channel.close()
             node.touch()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if live.told:
+                with contextlib.suppress(OutlastError):
+                    await node.write(partial(node.open_store.tell_peer, peer, live.told))
+            await channel.close()
         return live.in_step
 
     def _output_left(self, link: Link, bounds: Carriage) -> int:

@@ -100,7 +100,7 @@ def test_of_much_damage_the_first_is_told_and_the_rest_counted(line: Line, tmp_p
     assert complaints[20].endswith("noise: 80 more could not be read")
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\n", gzip.compress(b"")])
+@pytest.mark.parametrize("content", [b"", b"\n\n", gzip.compress(b"", mtime=0)])
 def test_a_file_without_a_measurement_is_no_answer(line: Line, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "empty").write_bytes(content)
     code, rows, complaints = line(tmp_path / "empty")

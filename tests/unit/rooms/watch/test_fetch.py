@@ -96,7 +96,7 @@ async def test_a_collectors_file_is_read_once(tmp_path: Path, monkeypatch: pytes
 
 
 RECORDS = b"".join(mrt_files.everything().values())
-BOMB = gzip.compress(b" " * (65 << 20), 1)
+BOMB = gzip.compress(b" " * (65 << 20), 1, mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +125,7 @@ BOMB = gzip.compress(b" " * (65 << 20), 1)
         (page(b"", "404 Not Found"), "does not give this"),
         (b"no HTTP at all\r\n\r\n", "malformed"),
     ],
+    ids=lambda value: f"{len(value)} bytes" if isinstance(value, bytes) else value,
 )
 async def test_each_bad_answer_is_one_clear_error(
     answer: bytes, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -7,6 +7,7 @@ name. Classes, not colours, stand in the text: the page's style sheet, or that o
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -147,7 +148,7 @@ def ticks(from_s: int, to_s: int, most: int) -> list[int]:
 
 def nice(value: float) -> float:
     """The next round number that is not smaller: 1, 2, 5 or 10 times a power of ten."""
-    if value <= 0:
+    if value < sys.float_info.min:  # nothing, or so little that no power of ten is as small
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= value * 0.999_999)

@@ -438,10 +438,13 @@ class Node:
         return [day for person in self.people.values() for day in person.claims()]
 
     async def _run_tidy(self) -> None:
+        shown = self.status()
         while True:
             with contextlib.suppress(StorageError):
                 await self._tidy()
-            self.touch()  # there may be a warning to show, or none any more
+            if (now := self.status()) != shown:  # there is a warning to show, or none any more
+                shown = now
+                self.touch()
             await asyncio.sleep(TIDY_S)
 
     async def _tidy(self) -> None:

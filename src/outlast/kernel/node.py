@@ -75,7 +75,7 @@ from outlast.kernel.vault import Vault
 
 T = TypeVar("T")
 
-BLOCK_BYTES: Final = 4 << 20
+BLOCK_BYTES: Final = 2 << 20
 """Of content that is read or written at a time."""
 FILES_AUTO_BYTES: Final = 16 << 20
 """Content up to this size is fetched without anybody asking for it."""
@@ -958,7 +958,7 @@ class Node:
 
 
 async def _cuts(source: Path | AsyncIterable[bytes], splitter: Splitter) -> AsyncIterator[list[Cut]]:
-    """What is cut off a source, about 4 MiB at a time: one transaction each."""
+    """What is cut off a source, about 2 MiB at a time: one transaction each."""
 
     def cut(parts: Iterable[bytes]) -> list[Cut]:
         return [chunk for part in parts for chunk in splitter.feed(part)]

@@ -435,7 +435,7 @@ async def note_link(
     country = settings(person).country
     changes: list[Put | Delete] = [view.link_row(check)]
     if country:
-        before = next((cut for cut in view.alarms(person, country) if signals.is_own(cut)), None)
+        before = next((cut for cut in view.alarms(person, country) if cut.own), None)
         if (cut := signals.own_cut(check, before, country)) is not None:
             changes.append(view.alarm_row(cut))
     await _remember(node, person, changes)
@@ -465,7 +465,7 @@ async def read_series(node: Node, person: Person, packed: bytes, name: str, coun
 
     kept = [one for one in view.series(person) if one.entity.partition("/")[0] == country]
     found, cuts = await asyncio.to_thread(work)
-    gone = [view.alarm_gone(cut) for cut in view.alarms(person, country) if not signals.is_own(cut)]
+    gone = [view.alarm_gone(cut) for cut in view.alarms(person, country) if not cut.own]
     await _remember(node, person, [*map(view.series_row, found), *gone, *map(view.alarm_row, cuts)])
     return len(found)
 
@@ -497,7 +497,7 @@ async def fetch_series(node: Node, person: Person, country: str) -> list[str]:
 async def forget_series(node: Node, person: Person, country: str) -> None:
     """Delete a country's series, and the outages that were found in them."""
     kept = [one for one in view.series(person) if one.entity.partition("/")[0] == country]
-    gone = [view.alarm_gone(cut) for cut in view.alarms(person, country) if not signals.is_own(cut)]
+    gone = [view.alarm_gone(cut) for cut in view.alarms(person, country) if not cut.own]
     await _remember(node, person, [*map(view.series_gone, kept), *gone])
 
 
@@ -719,7 +719,7 @@ async def _settle(node: Node, person: Person) -> None:
     for country in sorted({settings(person).country, *view.latest_signals(person)} - {""}):
         found, cuts = await asyncio.to_thread(work, country)
         if found:
-            gone = [view.alarm_gone(cut) for cut in view.alarms(person, country) if not signals.is_own(cut)]
+            gone = [view.alarm_gone(cut) for cut in view.alarms(person, country) if not cut.own]
             changes += [*map(view.series_row, found), *gone, *map(view.alarm_row, cuts)]
     if view.series(person) == known:  # else a file was read meanwhile, and it is done again with it
         await _remember(node, person, changes)

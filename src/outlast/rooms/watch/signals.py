@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from outlast.rooms.watch.proto.detector import State
 from outlast.rooms.watch.proto.fusion import COUNTRY, Alarm, Controls, detect, own_state, without_own_outage
 from outlast.rooms.watch.proto.heartbeats import DOMESTIC, FOREIGN, SOURCE, Heard, read_rows
 from outlast.rooms.watch.proto.series import DAY_S, HOUR_S, Origin, Point, gather
-from outlast.rooms.watch.view import SIGNALS_END, Cut, LinkCheck, StoredSeries
+from outlast.rooms.watch.view import Cut, LinkCheck, StoredSeries
 from outlast.terms import EVIDENCE_MAX, EVIDENCE_MAX_CHARS, STATES, is_line
 from outlast.terms import State as Said
 
 LIVE_S: Final = 3 * DAY_S
 """An alarm that lasts in a file which ends earlier than this is not said to last now."""
-OWN: Final = "own line"
+SIGNALS_END: Final = "the signals end here: whether it went on is not known"
 GRACE_S: Final = 6 * HOUR_S
 """So long after an hour its heartbeats may come; who comes by a stick that is slower is never heard in time."""
 AWAY_S: Final = 15 * 60
@@ -60,12 +61,7 @@ def _cuts_of(series: Sequence[StoredSeries], country: str, now_s: int) -> list[C
     last_s = max(map(_last_s, series), default=0)
     stale = now_s - last_s > LIVE_S
     alarms = [alarm for report in detect(points) if report.signal == COUNTRY for alarm in report.alarms]
-    return [
-        _cut(alarm, country, last_s, SIGNALS_END)
-        if stale and alarm.end_s is None
-        else _cut(alarm, country, alarm.end_s)
-        for alarm in alarms
-    ]
+    return [_cut(alarm, country, last_s if stale and alarm.end_s is None else None) for alarm in alarms]
 
 
 def _last_s(one: StoredSeries) -> int:
@@ -131,30 +127,33 @@ def own_cut(check: LinkCheck, before: Cut | None, country: str) -> Cut | None:
         return None
     lasting = before if before is not None and before.end_s is None else None
     if word is State.NORMAL:
-        return None if lasting is None else _changed(lasting, lasting.state, at_s, lasting.evidence)
+        return None if lasting is None else replace(lasting, end_s=at_s)
     told = {True: "answers", False: "does not answer", None: "was not asked"}
     evidence = (
-        f"{OWN}: the gateway {told[check.gateway]}, a target in the country {told[check.domestic]},"
+        f"own line: the gateway {told[check.gateway]}, a target in the country {told[check.domestic]},"
         f" a target abroad {told[check.abroad]}",
     )
     if lasting is None:
-        return Cut(None, None, at_s, country, _said(word.value), at_s, None, evidence, ())
-    return None if lasting.state == word.value else _changed(lasting, word.value, None, evidence)
+        return Cut(None, None, at_s, country, _said(word.value), at_s, None, evidence, (), own=True)
+    return None if lasting.state == word.value else replace(lasting, state=_said(word.value), evidence=evidence)
 
 
-def is_own(cut: Cut) -> bool:
-    """Whether an outage was seen on the own line, and not in a series."""
-    return any(line.startswith(OWN) for line in cut.evidence)
-
-
-def _changed(cut: Cut, state: str, end_s: int | None, evidence: tuple[str, ...]) -> Cut:
-    return Cut(None, None, cut.at_s, cut.entity, _said(state), cut.start_s, end_s, evidence, ())
-
-
-def _cut(alarm: Alarm, country: str, end_s: int | None, *more: str) -> Cut:
+def _cut(alarm: Alarm, country: str, faded_s: int | None) -> Cut:
+    """An alarm as it is kept; ``faded_s`` is when the signals ended in it, None when they did not."""
     lines = [line for line in (one[:EVIDENCE_MAX_CHARS] for one in alarm.evidence) if is_line(line)]
-    evidence = (*lines[: EVIDENCE_MAX - len(more)], *more)
-    return Cut(None, None, alarm.start_s, country, _said(alarm.state.value), alarm.start_s, end_s, evidence, ())
+    more = () if faded_s is None else (SIGNALS_END,)
+    return Cut(
+        None,
+        None,
+        alarm.start_s,
+        country,
+        _said(alarm.state.value),
+        alarm.start_s,
+        alarm.end_s if faded_s is None else faded_s,
+        (*lines[: EVIDENCE_MAX - len(more)], *more),
+        (),
+        fades_out=faded_s is not None,
+    )
 
 
 def _said(state: str) -> Said:

@@ -93,8 +93,8 @@ MIGRATIONS: Final = (
     f"CREATE TABLE {SERIES} (entity TEXT, source TEXT, signal TEXT, step_s INTEGER, first_s INTEGER, last_s INTEGER,"
     " fetched_ms INTEGER, sha256 BLOB, times BLOB, points BLOB, PRIMARY KEY (entity, source, signal)) WITHOUT ROWID",
     f"CREATE TABLE {LINK} (n INTEGER PRIMARY KEY, at_ms INTEGER, gateway INTEGER, domestic INTEGER, abroad INTEGER)",
-    f"CREATE TABLE {ALARM} (entity TEXT, start_s INTEGER, end_s INTEGER, state TEXT, evidence BLOB,"
-    " PRIMARY KEY (entity, start_s)) WITHOUT ROWID",
+    f"CREATE TABLE {ALARM} (entity TEXT, start_s INTEGER, own INTEGER, end_s INTEGER, fades_out INTEGER, state TEXT,"
+    " evidence BLOB, PRIMARY KEY (entity, start_s, own)) WITHOUT ROWID",
     f"CREATE TABLE {SAID} (what TEXT PRIMARY KEY, at_ms INTEGER) WITHOUT ROWID",
     *asked.MIGRATIONS,
     f"CREATE TABLE {AWAY} (begin_s INTEGER PRIMARY KEY, end_s INTEGER)",
@@ -284,9 +284,6 @@ class Seen:
     asn: int
 
 
-SIGNALS_END: Final = "the signals end here: whether it went on is not known"
-
-
 @dataclass(frozen=True, slots=True)
 class Cut:
     """An outage, by an entry (``id``, ``key``) or by this node's own detector (both None)."""
@@ -300,11 +297,8 @@ class Cut:
     end_s: int | None
     evidence: tuple[str, ...]
     witnesses: tuple[bytes, ...]
-
-    @property
-    def fades_out(self) -> bool:
-        """Whether it only ends because nothing more is known: it may have gone on."""
-        return SIGNALS_END in self.evidence
+    own: bool = False  # by this node's own line, and not by a series
+    fades_out: bool = False  # it only ends because nothing more is known: it may have gone on
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,7 +396,7 @@ def run_row(one: Measured, at_ms: int, raw: bytes) -> Put:
 
 def alarm_gone(one: Cut) -> Delete:
     """The row of an outage that the detector no longer finds."""
-    return Delete(ALARM, {"entity": one.entity, "start_s": one.start_s})
+    return Delete(ALARM, {"entity": one.entity, "start_s": one.start_s, "own": int(one.own)})
 
 
 def beats(store: Rows, spaces: Sequence[bytes], country: str, from_s: int, to_s: int) -> list[Beat]:
@@ -480,8 +474,8 @@ def find_outage(store: Rows, spaces: Sequence[bytes], id: bytes) -> Cut | None:
 def alarms(vault: Rows, entity: str = "") -> list[Cut]:
     """What this node's own detector found, the latest first."""
     rows = vault.query(
-        f"SELECT NULL, NULL, start_s, entity, state, start_s, end_s, evidence, x'' FROM {ALARM}"
-        " WHERE ? = '' OR entity = ? ORDER BY start_s DESC",
+        "SELECT NULL, NULL, start_s, entity, state, start_s, end_s, evidence, x'', own, fades_out"
+        f" FROM {ALARM} WHERE ? = '' OR entity = ? ORDER BY start_s DESC",
         (entity, entity),
     )
     return [_cut(row) for row in rows]
@@ -493,7 +487,9 @@ def alarm_row(one: Cut) -> Put:
     row: dict[str, Value] = {
         "entity": one.entity,
         "start_s": one.start_s,
+        "own": int(one.own),
         "end_s": one.end_s,
+        "fades_out": int(one.fades_out),
         "state": one.state,
         "evidence": evidence,
     }
@@ -619,11 +615,10 @@ def _measured(row: Sequence[Any]) -> Measured:
 
 
 def _cut(row: Sequence[Any]) -> Cut:
-    id, key, at_s, entity, state, start_s, end_s, evidence, ids = row
+    id, key, at_s, entity, state, start_s, end_s, evidence, ids, *marks = row
     read = msgspec.msgpack.decode(evidence, type=tuple[str, ...])
-    return Cut(
-        id, key, at_s, entity, state, start_s, end_s, read, tuple(ids[at : at + 32] for at in range(0, len(ids), 32))
-    )
+    witnesses = tuple(ids[at : at + 32] for at in range(0, len(ids), 32))
+    return Cut(id, key, at_s, entity, state, start_s, end_s, read, witnesses, *map(bool, marks))
 
 
 def _under(keys: Sequence[bytes] | None) -> str:

@@ -79,11 +79,11 @@ def test_the_own_line_begins_changes_and_ends_an_outage() -> None:
     cut_abroad = signals.own_cut(LinkCheck(NOW_MS, True, True, False), None, "BY")
     assert cut_abroad is not None
     assert (cut_abroad.state, cut_abroad.end_s) == ("whitelist", None)
-    assert signals.is_own(cut_abroad)
+    assert cut_abroad.own
     assert signals.own_cut(LinkCheck(NOW_MS, True, True, False), cut_abroad, "BY") is None
     worse = signals.own_cut(LinkCheck(NOW_MS + 1000, True, False, False), cut_abroad, "BY")
     assert worse is not None
-    assert (worse.state, worse.start_s) == ("blackout", cut_abroad.start_s)
+    assert (worse.state, worse.start_s, worse.own) == ("blackout", cut_abroad.start_s, True)
     assert signals.own_cut(LinkCheck(NOW_MS, False, False, False), worse, "BY") is None, "a dead line says nothing"
     over = signals.own_cut(LinkCheck(NOW_MS + 9000, True, True, True), worse, "BY")
     assert over is not None

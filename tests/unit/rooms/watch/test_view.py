@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,7 +18,7 @@ from outlast.kernel.store import Incoming, Store
 from outlast.kernel.vault import Vault
 from outlast.rooms.watch import ROOM, view
 from outlast.rooms.watch.entries import KEY, OBSERVATION, WatchKey
-from outlast.rooms.watch.view import StoredSeries, receive, series_row
+from outlast.rooms.watch.view import Cut, StoredSeries, receive, series_row
 from tests.unit.kernel.entries import KEY as STORE_KEY
 from tests.unit.kernel.people import NOW_MS, secret
 from tests.unit.rooms.watch.said import NEWS, NOW_S, heartbeat, key, observation, outage, say, witness
@@ -195,6 +196,17 @@ def test_a_contacts_letter_vouches_for_a_key_and_no_other_does(vault: Vault) -> 
     vault.transaction(receive(good, vault), "watch")
     assert view.vouched(vault, day) == {key("ann").public: secret("peer")}
     assert view.vouched(vault, day + 365) == {}
+
+
+def test_what_the_own_line_shows_and_what_a_series_shows_are_two_outages_whatever_their_evidence_says(
+    vault: Vault,
+) -> None:
+    line = Cut(None, None, NOW_S, "BY", "blackout", NOW_S, None, ("own line: the gateway answers",), (), own=True)
+    faded = replace(line, end_s=NOW_S + 60, evidence=("own line: a signal of this name",), own=False, fades_out=True)
+    vault.transaction([view.alarm_row(line), view.alarm_row(faded)], "watch")
+    assert sorted(view.alarms(vault, "BY"), key=lambda one: one.own) == [faded, line]
+    vault.transaction([view.alarm_gone(faded)], "watch")
+    assert view.alarms(vault) == [line]
 
 
 values = st.one_of(st.none(), st.floats(0, 1e12, allow_nan=False))

@@ -396,11 +396,11 @@ def three_lamps(node: Node, person: Person) -> Lamps:
 def lines_of(node: Node, person: Person, code: str, now_s: int) -> list[Line]:
     """A country's signals as they were read, and the heartbeats of the followed channels."""
     lines = [Line(f"{one.signal} · {one.source}", one.points, one.step_s) for one in view.series(person, code)]
-    beats = view.beats(node, spaces(node, person), code, now_s - HEARTBEATS_SHOWN_S, now_s + HOUR_S)
+    beats = view.beats(node, spaces(node, person), code, now_s - HEARTBEATS_SHOWN_S, now_s + 1)
     if beats:
         by_hour = {one.hour_s: float(one.keys) for one in beats}
         # That nobody was there, and that this node heard nobody, cannot be told apart: an hour without is a gap.
-        hours = range(beats[0].hour_s, now_s, HOUR_S)
+        hours = range(beats[0].hour_s, now_s + 1, HOUR_S)
         lines.append(Line(HEARTBEATS, [(hour, by_hour.get(hour)) for hour in hours], HOUR_S))
     return lines
 

@@ -10,7 +10,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import MAXYEAR, UTC, datetime
 from itertools import pairwise
 from typing import Final
 
@@ -139,7 +139,8 @@ def ticks(from_s: int, to_s: int, most: int) -> list[int]:
     months = {2_629_746: 1, 7_889_238: 3}.get(step, 12)
     at = datetime.fromtimestamp(from_s, UTC)
     found = []
-    for month in range(at.year * 12, at.year * 12 + 12 * (2 + (to_s - from_s) // 31_556_952), months):
+    after = min(at.year + 2 + (to_s - from_s) // 31_556_952, MAXYEAR + 1)
+    for month in range(at.year * 12, after * 12, months):
         when = int(datetime(month // 12, month % 12 + 1, 1, tzinfo=UTC).timestamp())
         if from_s <= when <= to_s:
             found.append(when)
@@ -285,5 +286,5 @@ def _text(x: float, y: float, text: str, anchor: str, kind: str) -> Markup:
 
 def span(lines: Iterable[Line]) -> tuple[int, int] | None:
     """From the first to the last row of all signals; None when there is none."""
-    times = [at for line in lines for at in (line.points[0][0], line.points[-1][0]) if line.points]
+    times = [at for line in lines if line.points for at in (line.points[0][0], line.points[-1][0])]
     return (min(times), max(times)) if times else None

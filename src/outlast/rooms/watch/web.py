@@ -260,7 +260,7 @@ async def show_outage(request: Request) -> Response:
     code = entity.partition("-")[0]
     lines = service.lines_of(node, person, code, now_s)
     around_s = max(DAY_S, ((cut.end_s or now_s) - cut.start_s) // 3)
-    from_s, to_s = cut.start_s - around_s, min((cut.end_s or now_s) + around_s, now_s)
+    from_s, to_s = max(cut.start_s - around_s, 0), min((cut.end_s or now_s) + around_s, now_s)
     whole = timeline.span(lines)
     to_s = min(to_s, whole[1]) if whole and whole[1] > cut.start_s else to_s
     lines = [line for line in lines if any(from_s <= at_s <= to_s for at_s, _value in line.points)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from xml.etree import ElementTree
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from outlast.rooms.watch import worldmap
 from outlast.rooms.watch.places import country_codes, country_names, entity_name, outlines
-from outlast.rooms.watch.timeline import Band, Line, Words, draw, gaps, nice, runs, short, thin, ticks
+from outlast.rooms.watch.timeline import Band, Line, Words, draw, gaps, nice, runs, short, span, thin, ticks
 from outlast.rooms.watch.worldmap import Mark
 
 HOSTILE = "\"><script>alert(1)</script>&'<"
@@ -78,6 +79,17 @@ def test_ticks_are_few_and_inside(start: int, length: int, most: int) -> None:
     found = ticks(start, start + length, most)
     assert len(found) <= most + 1
     assert all(start <= one <= start + length for one in found)
+
+
+def test_ticks_end_with_the_calendar() -> None:
+    last = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp())
+    for start in (0, last - 10**9, last - 10**8, last - 10**6):
+        assert all(start <= one <= last for one in ticks(start, last, 10))
+
+
+def test_a_signal_without_rows_has_no_part_in_the_span() -> None:
+    assert span([Line("a", [], 60)]) is None
+    assert span([Line("a", [], 60), Line("b", [(7, None), (9, 1.0)], 60)]) == (7, 9)
 
 
 def test_each_country_of_the_map_has_a_name_and_leads_to_its_page() -> None:

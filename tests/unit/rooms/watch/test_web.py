@@ -8,9 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
+from outlast.kernel import DAY_MS, Entry, Kind
+from outlast.kernel.identity import SigningKey
+from outlast.kernel.log import loose_entry
+from outlast.kernel.stamp import STAMP_BITS
 from outlast.rooms.watch import ROOM, service
+from outlast.rooms.watch.entries import HEARTBEAT, Heartbeat
+from outlast.rooms.watch.proto.series import DAY_S
+from outlast.terms import LAST_S, OUTAGE, Outage
 from tests.unit.edges.outline import Outline
 from tests.unit.edges.served import Browser, Served, served
 from tests.unit.rooms.watch.test_service import RAW, measured
@@ -130,12 +138,41 @@ def test_what_is_not_there_is_not_found(page: Browser, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["from=1&to=9999999999999", "from=x&to=-1", "from=9&to=1", "to=999999999999", "from=0"]
+    "query", ["from=1&to=9999999999999", "from=x&to=-1", "from=9&to=1", "to=999999999999", "from=0",
+     "from=1&to=253402300799", "from=253300000000&to=253402300799"]
 )
 def test_any_stretch_of_time_can_be_asked_for(node: Served, page: Browser, query: str) -> None:
     page.submit("/watch/country/BY/series", files={"file": ("ioda.csv", ioda())})
     assert page.get(f"/watch/country/BY?{query}").status_code == 200
     assert page.get(f"/watch/country/BY/report?{query}").status_code == 200
+
+
+def test_what_strangers_date_beyond_belief_breaks_no_page(node: Served, page: Browser) -> None:
+    page.submit("/watch/country/BY/series", files={"file": ("ioda.csv", ioda())})
+    page.submit("/watch/channels/create", name="Watch")
+    [channel] = service.channels(node.node, node.person)
+    now_ms = node.node.now_ms()
+
+    def say(by: int, kind: Kind, body: msgspec.Struct, ts_ms: int) -> Entry:
+        return loose_entry(
+            SigningKey.from_seed(bytes([by]) * 32), space=channel.space, kind=kind.name, payload=kind.encode(body),
+            ts_ms=ts_ms, life_ms=30 * DAY_MS, priority=kind.priority, stamp_bits=STAMP_BITS,
+        )  # fmt: skip
+
+    times = [(0, LAST_S), (DAY_S, None), (LAST_S - DAY_S, LAST_S), (LAST_S, None)]
+    said = [
+        say(by, OUTAGE, Outage("BY", "blackout", start_s, end_s, (), ()), now_ms)
+        for by, (start_s, end_s) in enumerate(times)
+    ]
+    early = say(9, HEARTBEAT, Heartbeat("LA", 1), (now_ms // 3_600_000 + 1) * 3_600_000)
+    node.run(node.node.ingest([*said, early]))
+    cuts = service.outages(node.node, node.person, "BY")
+    assert {cut.start_s for cut in cuts} >= {start_s for start_s, _ in times}
+    pages = ["/watch/outages", "/watch/country/LA", "/watch/country/LA/report", "/watch/country/BY"]
+    for path in (*pages, *(f"/watch/outage/BY/{cut.start_s}" for cut in cuts)):
+        answer = page.get(path)
+        assert answer.status_code == 200, path
+        assert Outline(answer.text).faults() == [], path
 
 
 def test_publishing_is_switched_on_and_off_and_every_page_says_so(node: Served, page: Browser) -> None:

@@ -25,6 +25,8 @@ HEARTBEAT_LIFE_DAYS: Final = 30
 WITNESS_LIFE_DAYS: Final = 90
 KEY_LIFE_DAYS: Final = 120
 """So long a receiver remembers whose a key was: longer than anything lives that needs it."""
+KEYS_MAX: Final = 128
+"""Keys of one contact that are remembered at a time: a new one each week on each of their nodes is far less."""
 INPUT_MAX_CHARS: Final = 512
 RAW_MAX_BYTES: Final = 48 * 1024
 RAW_UNPACKED_MAX_BYTES: Final = 1 << 20

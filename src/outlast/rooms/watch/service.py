@@ -373,8 +373,7 @@ def standing(node: Node, person: Person, cut: Cut) -> Standing:
 def people(node: Node, person: Person) -> dict[bytes, bytes]:
     """Whose key it is (identity, 32 B), by key, as far as contacts told: verified ones, and the person's own."""
     verified = {contact.identity for contact in person.contacts() if contact.verified_ms and not contact.blocked}
-    known = {key: peer for key, peer in view.vouched(person, node.today()).items() if peer in verified}
-    return known | {one.key: person.identity for one in view.own_keys(person)}
+    return view.vouched(person, node.today(), verified) | {one.key: person.identity for one in view.own_keys(person)}
 
 
 def three_lamps(node: Node, person: Person) -> Lamps:

@@ -8,7 +8,7 @@ the series that were read from files, settings and the followed channels stand i
 from __future__ import annotations
 
 import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -35,6 +35,7 @@ from outlast.rooms.watch.entries import (
     HEARTBEAT,
     KEY,
     KEY_LIFE_DAYS,
+    KEYS_MAX,
     LAYERS,
     OBSERVATION,
     TOLD,
@@ -89,7 +90,9 @@ MIGRATIONS: Final = (
     f"CREATE TABLE {SETTING} (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID",
     f"CREATE TABLE {FOLLOW} (space BLOB PRIMARY KEY, name TEXT, added_ms INTEGER)",
     f"CREATE TABLE {OWN_KEY} (day INTEGER PRIMARY KEY, seed BLOB, key BLOB)",
-    f"CREATE TABLE {VOUCHED} (key BLOB PRIMARY KEY, peer BLOB, until_day INTEGER)",
+    f"CREATE TABLE {VOUCHED} (key BLOB, peer BLOB, came_ms INTEGER, until_day INTEGER, PRIMARY KEY (key, peer))"
+    " WITHOUT ROWID",
+    f"CREATE INDEX local_watch_vouched_peer ON {VOUCHED} (peer)",
     f"CREATE TABLE {SERIES} (entity TEXT, source TEXT, signal TEXT, step_s INTEGER, first_s INTEGER, last_s INTEGER,"
     " fetched_ms INTEGER, sha256 BLOB, times BLOB, points BLOB, PRIMARY KEY (entity, source, signal)) WITHOUT ROWID",
     f"CREATE TABLE {LINK} (n INTEGER PRIMARY KEY, at_ms INTEGER, gateway INTEGER, domestic INTEGER, abroad INTEGER)",
@@ -132,9 +135,20 @@ def receive(letter: Letter, rows: Rows) -> RowChanges:
         return ()
     if letter.kind != KEY.name or len(body.key) != 32 or not 0 <= body.day < 2**31:
         return ()
-    # A week around its day, and then for as long as anything lives that was signed by it.
-    until_day = min(body.day, letter.received_ms // DAY_MS + 7) + KEY_LIFE_DAYS
-    return [Put(VOUCHED, {"key": body.key, "peer": letter.sender, "until_day": until_day})]
+    today = letter.received_ms // DAY_MS
+    held = rows.query(f"SELECT key, came_ms, until_day FROM {VOUCHED} WHERE peer = ?", (letter.sender,))
+    ended = [Delete(VOUCHED, {"key": key, "peer": letter.sender}) for key, _, until_day in held if until_day < today]
+    lasting = {key: came_ms for key, came_ms, until_day in held if until_day >= today}
+    if len(lasting) >= KEYS_MAX and body.key not in lasting:
+        return ended
+    row: dict[str, Value] = {
+        "key": body.key,
+        "peer": letter.sender,
+        "came_ms": lasting.get(body.key, letter.received_ms),
+        # A week around its day, and then for as long as anything lives that was signed by it.
+        "until_day": min(body.day, today + 7) + KEY_LIFE_DAYS,
+    }
+    return [*ended, Put(VOUCHED, row)]
 
 
 def _read_channel(change: Change, _payload: bytes) -> dict[str, Value] | None:
@@ -508,9 +522,13 @@ def settings(vault: Rows) -> dict[str, str]:
     return dict(vault.query(f"SELECT name, value FROM {SETTING}"))
 
 
-def vouched(vault: Rows, day: int) -> dict[bytes, bytes]:
-    """The contact (identity, 32 B) behind each key that contacts told of, by key."""
-    return dict(vault.query(f"SELECT key, peer FROM {VOUCHED} WHERE until_day >= ?", (day,)))
+def vouched(vault: Rows, day: int, peers: Collection[bytes]) -> dict[bytes, bytes]:
+    """Which of these contacts (identity, 32 B) is behind each key that they told of, by key.
+
+    The first who said so: all can read a key once it has spoken, and a later claim takes nobody's word away.
+    """
+    claims = f"SELECT key, peer FROM {VOUCHED} WHERE until_day >= ? ORDER BY came_ms DESC, peer DESC"
+    return {key: peer for key, peer in vault.query(claims, (day,)) if peer in peers}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outlast.kernel.entry import Entry
+from outlast.kernel.entry import DAY_MS, Entry
 from outlast.kernel.room import Letter
 from outlast.kernel.store import Incoming, Store
 from outlast.kernel.vault import Vault
 from outlast.rooms.watch import ROOM, view
-from outlast.rooms.watch.entries import KEY, OBSERVATION, WatchKey
+from outlast.rooms.watch.entries import KEY, KEY_LIFE_DAYS, KEYS_MAX, OBSERVATION, WatchKey
 from outlast.rooms.watch.view import Cut, StoredSeries, receive, series_row
 from tests.unit.kernel.entries import KEY as STORE_KEY
 from tests.unit.kernel.people import NOW_MS, secret
@@ -184,7 +184,7 @@ def test_a_contacts_letter_vouches_for_a_key_and_no_other_does(vault: Vault) -> 
     def letter(body: bytes, kind: str = KEY.name) -> Letter:
         return Letter(secret("letter")[:16], kind, body, NOW_MS, secret("peer"), secret("device"), NOW_MS)
 
-    day = NOW_MS // 86_400_000
+    day = NOW_MS // DAY_MS
     good = letter(KEY.encode(WatchKey(key("ann").public, day)))
     bad = [
         letter(b"\xc1"),
@@ -194,8 +194,41 @@ def test_a_contacts_letter_vouches_for_a_key_and_no_other_does(vault: Vault) -> 
     ]
     assert [receive(one, vault) for one in bad] == [()] * len(bad)
     vault.transaction(receive(good, vault), "watch")
-    assert view.vouched(vault, day) == {key("ann").public: secret("peer")}
-    assert view.vouched(vault, day + 365) == {}
+    peers = {secret("peer")}
+    assert view.vouched(vault, day, peers) == {key("ann").public: secret("peer")}
+    assert view.vouched(vault, day + 365, peers) == {}
+    assert view.vouched(vault, day, {secret("other")}) == {}
+
+
+def tell(vault: Vault, who: str, public: bytes, at_ms: int = NOW_MS) -> None:
+    """A contact says that a key is theirs."""
+    body = KEY.encode(WatchKey(public, at_ms // DAY_MS))
+    told = Letter(secret("letter")[:16], KEY.name, body, at_ms, secret(who), secret("device"), at_ms)
+    vault.transaction(receive(told, vault), "watch")
+
+
+def test_who_claims_a_contacts_key_later_does_not_take_their_word_away(vault: Vault) -> None:
+    day, public = NOW_MS // DAY_MS, key("ann").public
+    tell(vault, "stranger", public, NOW_MS - 1)
+    tell(vault, "ann", public)
+    tell(vault, "eve", public, NOW_MS + 1)
+    tell(vault, "ann", public, NOW_MS + 2)
+    assert view.vouched(vault, day, {secret("ann"), secret("eve")}) == {public: secret("ann")}
+    assert view.vouched(vault, day, {secret("eve")}) == {public: secret("eve")}
+
+
+def test_a_contact_with_many_keys_fills_no_vault(vault: Vault) -> None:
+    day = NOW_MS // DAY_MS
+    for number in range(KEYS_MAX + 3):
+        tell(vault, "eve", secret("key", str(number)))
+    tell(vault, "ann", key("ann").public)
+    peers = {secret("ann"), secret("eve")}
+    found = list(view.vouched(vault, day, peers).values())
+    assert (found.count(secret("eve")), found.count(secret("ann"))) == (KEYS_MAX, 1)
+    later_ms = NOW_MS + (KEY_LIFE_DAYS + 1) * DAY_MS
+    tell(vault, "eve", secret("another"), later_ms)
+    assert view.vouched(vault, later_ms // DAY_MS, peers) == {secret("another"): secret("eve")}
+    assert vault.query(f"SELECT count(*) FROM {view.VOUCHED}") == [(2,)], "what has ended is gone"
 
 
 def test_what_the_own_line_shows_and_what_a_series_shows_are_two_outages_whatever_their_evidence_says(

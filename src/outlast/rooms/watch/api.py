@@ -290,7 +290,7 @@ async def _read(call: Call[SeriesParams]) -> Series:
 
 
 async def _export(call: Call[Nothing]) -> Text:
-    return Text(service.export(call.node, call.person).decode("utf-8", "replace"))
+    return Text((await service.export(call.node, call.person)).decode("utf-8", "replace"))
 
 
 async def _report(call: Call[ReportParams]) -> Text:

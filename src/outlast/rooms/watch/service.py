@@ -110,6 +110,8 @@ SETTLED: Final = "settled"
 AWAY_KEPT_S: Final = HEARTBEATS_SHOWN_S + DAY_MS // 1000
 SERIES_MAX_BYTES: Final = 64 << 20
 TOKEN_MAX_CHARS: Final = 256
+EXPORTED_MAX: Final = 5000
+"""The newest so many measurements of one's own, and of others, are exported."""
 NO_CONSENT: Final = "read what measuring can bring upon you, and agree to it, first"
 
 
@@ -560,10 +562,16 @@ def judged(verdict: Verdict, test: str, at_ms: int, chosen: Settings) -> Measure
 
 async def keep(node: Node, person: Person, one: Measured, raw: bytes) -> None:
     """Keep a measurement that was made here; publish it when that is switched on."""
-    at_ms = node.now_ms()
-    await _remember(node, person, [view.run_row(one, at_ms, raw)])
+    row = view.run_row(one, node.now_ms(), raw)
+
+    def act(tx: Transaction) -> int:
+        tx.apply([row], ROOM_NAME)
+        return view.last_run(tx)
+
+    number = await node.write(lambda: person.vault.write(act))
+    node.touch()
     if settings(person).says("observations"):
-        await publish_run(node, person, view.runs(person, limit=1)[0].n)
+        await publish_run(node, person, number)
 
 
 async def publish_run(node: Node, person: Person, number: int) -> bytes:
@@ -574,14 +582,14 @@ async def publish_run(node: Node, person: Person, number: int) -> bytes:
     chosen = settings(person)
     if not chosen.says("observations") or chosen.channel is None:
         raise UsageError("nothing is published: switch observations on first")
-    one = next((run for run in view.runs(person) if run.n == number), None)
+    one = view.find_run(person, number)
     if one is None:
         raise NotFoundError("there is no such measurement here")
     if one.id is not None:
         return one.id
     seed = await _seed(node, person)
     raw = view.raw_runs(person, [number])[0]
-    body = published(one, scrub(raw) if raw else b"", chosen)
+    body = await asyncio.to_thread(lambda: published(one, scrub(raw) if raw else b"", chosen))
     entry = await node.append_apart(
         person,
         chosen.channel,
@@ -611,21 +619,25 @@ def published(one: Measured, scrubbed: bytes, chosen: Settings) -> Observation:
     )
 
 
-def export(node: Node, person: Person, *, own: bool = True, others: bool = True) -> bytes:
+async def export(node: Node, person: Person) -> bytes:
     """OONI measurements as JSON lines: one's own, scrubbed, and what others published with their record."""
-    lines: list[bytes] = []
-    if own:
-        for raw in view.raw_runs(person, [one.n for one in view.runs(person, limit=5000)]):
+    runs = view.runs(person, limit=EXPORTED_MAX)
+    raws = view.raw_runs(person, [one.n for one in runs])
+    mine = {one.id for one in runs}
+    published_here = view.observations(node, spaces(node, person), node.now_ms(), limit=EXPORTED_MAX)
+    entries = node.open_store.load([one.id for one in published_here if one.id and one.raw_bytes and one.id not in mine])
+
+    def work() -> bytes:
+        lines: list[bytes] = []
+        for raw in raws:
             with contextlib.suppress(ProtocolError):
                 lines.append(scrub(raw))
-    if others:
-        mine = {one.id for one in view.runs(person, limit=5000)}
-        published_here = view.observations(node, spaces(node, person), node.now_ms(), limit=5000)
-        ids = [one.id for one in published_here if one.id and one.raw_bytes and one.id not in mine]
-        for entry in node.open_store.load(ids):
+        for entry in entries:
             with contextlib.suppress(ProtocolError):
                 lines.append(unpack_raw(OBSERVATION.decode(entry.payload or b"").raw))
-    return b"".join(line + b"\n" for line in lines)
+        return b"".join(line + b"\n" for line in lines)
+
+    return await asyncio.to_thread(work)
 
 
 # ---- by itself ----

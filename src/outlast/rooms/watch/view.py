@@ -350,6 +350,7 @@ class LinkCheck:
 _MEASURED: Final = (
     "test, input, country, asn, blocking, accessible, dns, tcp, tls, http, throttled, fingerprint, software"
 )
+_RUNS: Final = f"SELECT entry, NULL, n, at_ms / 1000, {_MEASURED}, length(raw) FROM {RUN}"
 
 
 def observations(
@@ -373,14 +374,20 @@ def observations(
     return [_measured(row) for row in rows]
 
 
-def runs(vault: Rows, *, since_ms: int = 0, limit: int = 500) -> list[Measured]:
+def runs(vault: Rows, *, limit: int = 500) -> list[Measured]:
     """The newest measurements made here, the newest first."""
-    rows = vault.query(
-        f"SELECT entry, NULL, n, at_ms / 1000, {_MEASURED}, length(raw) FROM {RUN} WHERE at_ms >= ?"
-        " ORDER BY at_ms DESC, n DESC LIMIT ?",
-        (since_ms, limit),
-    )
-    return [_measured(row) for row in rows]
+    return [_measured(row) for row in vault.query(f"{_RUNS} ORDER BY at_ms DESC, n DESC LIMIT ?", (limit,))]
+
+
+def find_run(vault: Rows, number: int) -> Measured | None:
+    """The measurement made here with this number."""
+    rows = vault.query(f"{_RUNS} WHERE n = ?", (number,))
+    return _measured(rows[0]) if rows else None
+
+
+def last_run(vault: Rows) -> int:
+    """The number of the measurement that was kept last, whatever its time; there is one."""
+    return int(vault.query(f"SELECT max(n) FROM {RUN}")[0][0])
 
 
 def raw_runs(vault: Rows, numbers: Sequence[int]) -> list[bytes]:

@@ -341,7 +341,7 @@ async def show_runs(request: Request) -> Response:
 
 async def export(request: Request) -> Response:
     """OONI's JSON lines as a file, scrubbed."""
-    data = service.export(request.state.node, request.state.person)
+    data = await service.export(request.state.node, request.state.person)
     return Response(data, media_type="application/jsonl", headers=attachment("outlast-measurements.jsonl"))
 
 

@@ -114,7 +114,29 @@ async def test_what_is_published_is_scrubbed_and_signed_by_no_device(tmp_path: P
         assert b"203.0.113" not in record
         assert json.loads(record)["measurement_start_time"] == "2027-01-15 08:00:00"
         assert len(service.measured(ann.node, ann.person)) == 1, "one's own is not shown twice"
-        assert b"203.0.113" not in service.export(ann.node, ann.person)
+        assert b"203.0.113" not in await service.export(ann.node, ann.person)
+
+
+async def test_what_was_just_measured_is_published_also_when_the_clock_was_set_back(tmp_path: Path) -> None:
+    clock = Clock()
+    async with houses(tmp_path, clock, "ann") as [ann]:
+        channel = await service.found_channel(ann.node, ann.person, "Watch")
+        await service.publish(ann.node, ann.person, ["observations"])
+        for input in ("https://one.example/", "https://two.example/"):
+            await service.keep(ann.node, ann.person, measured(input), RAW)
+            clock.ms -= 3_600_000
+        assert all(one.id for one in view.runs(ann.person))
+        published = view.observations(ann.node, [channel.space], NOW_MS)
+        assert {one.input for one in published} == {"https://one.example/", "https://two.example/"}
+
+
+async def test_measurements_that_are_kept_at_once_are_each_published_once(tmp_path: Path) -> None:
+    async with houses(tmp_path, Clock(), "ann") as [ann]:
+        channel = await service.found_channel(ann.node, ann.person, "Watch")
+        await service.publish(ann.node, ann.person, ["observations"])
+        inputs = [f"https://{number}.example/" for number in range(5)]
+        await asyncio.gather(*(service.keep(ann.node, ann.person, measured(one), RAW) for one in inputs))
+        assert sorted(one.input for one in view.observations(ann.node, [channel.space], NOW_MS)) == inputs
 
 
 async def test_each_week_has_another_key_and_the_old_seed_is_gone(tmp_path: Path) -> None:
@@ -343,7 +365,7 @@ async def test_a_site_that_is_tried_is_kept_with_its_verdict(tmp_path: Path) -> 
         assert await service.probe(ann.node, ann.person, [target]) == 1
         [one] = service.measured(ann.node, ann.person)
         assert (one.input, one.test, one.verdict in ("ok", "unknown")) == (target, "web_connectivity", True)
-        [line] = service.export(ann.node, ann.person).splitlines()
+        [line] = (await service.export(ann.node, ann.person)).splitlines()
         assert json.loads(line)["input"] == target
         assert b"hello" not in line
 

@@ -11,6 +11,7 @@ from outlast.rooms.watch.entries import WEEK_DAYS
 from outlast.rooms.watch.proto.detector import State as FusedState
 from outlast.rooms.watch.proto.fusion import STATEMENT_FRESH_S, Statement, witnessed
 from outlast.rooms.watch.view import Cut, Seen
+from outlast.terms import OUTAGE_LIFE_DAYS
 
 HOUR_MS: Final = 3_600_000
 FRESH_S: Final = 86_400
@@ -198,6 +199,16 @@ def witness_name(cut: Cut) -> str:
 def outage_name(cut: Cut) -> str:
     """Under which name it stands in ``said`` that this outage was published as it is."""
     return f"outage:{cut.entity}:{cut.start_s}:{cut.state}:{cut.end_s or ''}"
+
+
+def past(said: Mapping[str, int], now_ms: int) -> list[str]:
+    """What of ``said`` decides nothing any more: of keys and witnesses of earlier weeks, and what has long expired."""
+    week_ms, oldest_ms = week_of(now_ms) * DAY_MS, now_ms - OUTAGE_LIFE_DAYS * DAY_MS
+    return [
+        what
+        for what, at_ms in said.items()
+        if at_ms < (week_ms if what.startswith(("key:", "witness:")) else oldest_ms)
+    ]
 
 
 def _is_due(now: Situation, what: str, every_ms: int) -> bool:

@@ -811,8 +811,12 @@ async def _say(node: Node, person: Person, what: str, kind: str, body: msgspec.S
 
 
 async def _seed(node: Node, person: Person) -> bytes:
-    """The seed of this week's key, which is made when it is first needed; those of earlier weeks go."""
-    day, seed = agenda.week_of(node.now_ms()), os.urandom(32)
+    """The seed of this week's key, which is made when it is first needed; those of earlier weeks go.
+
+    With them goes what was said in those weeks and decides nothing any more: to whom, for one.
+    """
+    now_ms = node.now_ms()
+    day, seed = agenda.week_of(now_ms), os.urandom(32)
 
     def act(tx: Transaction) -> bytes:
         known = view.own_keys(tx)
@@ -820,6 +824,7 @@ async def _seed(node: Node, person: Person) -> bytes:
             if one.day == day and one.seed:
                 return one.seed
         changes: list[Put | Delete] = [Put(view.OWN_KEY, {"day": day, "seed": seed, "key": key_of_seed(seed)})]
+        changes += [Delete(view.SAID, {"what": what}) for what in agenda.past(view.said(tx), now_ms)]
         for one in known:
             if one.day < day - KEY_LIFE_DAYS:
                 changes.append(Delete(view.OWN_KEY, {"day": one.day}))

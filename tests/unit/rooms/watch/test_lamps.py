@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from outlast.errors import UsageError
+from outlast.kernel import DAY_MS
 from outlast.rooms.watch import agenda, lamps, signals
 from outlast.rooms.watch.agenda import (
     AskServers,
@@ -127,6 +128,22 @@ def test_public_servers_are_asked_only_where_that_is_switched_on_and_a_country_i
     for other in (Settings(country="BY"), Settings(fetch_h=6)):
         assert agenda.due(replace(due, settings=other)) == []
     assert agenda.due(replace(due, now_ms=due.now_ms - 1)) == []
+
+
+def test_what_was_said_is_forgotten_once_it_decides_nothing() -> None:
+    week_ms, year_ms = agenda.week_of(NOW_MS) * DAY_MS, 400 * DAY_MS
+    ben = agenda.vouch_name(secret("ben"), agenda.week_of(NOW_MS))
+    older = agenda.vouch_name(secret("ben"), agenda.week_of(NOW_MS) - 7)
+    said = {
+        ben: week_ms,
+        older: week_ms - 1,
+        agenda.witness_name(cut()): NOW_MS,
+        agenda.witness_name(cut(NOW_S - 9 * 86_400)): week_ms - 1,
+        agenda.outage_name(cut()): NOW_MS - year_ms,
+        agenda.outage_name(cut(NOW_S - 9 * 86_400)): NOW_MS - year_ms - 1,
+        "round": NOW_MS,
+    }
+    assert agenda.past(said, NOW_MS) == list(said)[1:6:2]
 
 
 def test_who_is_cut_off_alone_is_no_witness() -> None:

@@ -154,6 +154,24 @@ async def test_each_week_has_another_key_and_the_old_seed_is_gone(tmp_path: Path
         assert ann.person.device not in {first.key, second.key}
 
 
+async def test_whom_one_told_of_a_key_is_forgotten_with_its_week(tmp_path: Path) -> None:
+    clock = Clock()
+    async with houses(tmp_path, clock, "ann", "ben") as [ann, _ben]:
+
+        def told() -> list[str]:
+            return [what for what in view.said(ann.person) if what.startswith("key:")]
+
+        await service.found_channel(ann.node, ann.person, "Watch")
+        await service.set_place(ann.node, ann.person, "BY", 1)
+        await service.publish(ann.node, ann.person, ["heartbeats"])
+        await ann.until(told)
+        before = told()
+        clock.ms += 7 * DAY_MS
+        ann.node.touch()
+        await ann.until(lambda: told() not in (before, []))
+        assert len(told()) == 1
+
+
 async def test_a_channel_is_followed_by_its_link_and_left_again(tmp_path: Path) -> None:
     async with houses(tmp_path, Clock(), "ann", "ben") as [ann, ben]:
         channel = await service.found_channel(ann.node, ann.person, "Watch")

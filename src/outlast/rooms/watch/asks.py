@@ -68,6 +68,8 @@ async def answer_one(node: Node, person: Person) -> bool:
                 problem, raw = "the measurement is too large for a letter", b""
     except OutlastError as error:
         problem = str(error)[: asked.PROBLEM_MAX_CHARS]
+    except OSError:  # this computer has no network, or no more room for connections: a wish ends no node
+        problem = "the computer that was asked could not probe"
     # What is over is only counted: nobody who takes this computer need find what was probed, and for whom.
     ended = Put(asked.ASKED, {"number": wish.number, "problem": problem, "target": ""})
     with contextlib.suppress(UsageError, NotFoundError):  # they are no contact any more

@@ -61,6 +61,28 @@ async def test_who_may_ask_gets_a_measurement_from_there(tmp_path: Path, probed:
         assert (probed, answer.problem, read(unpack_raw(answer.raw)).input) == ([URL], "", URL)
 
 
+async def test_a_probe_that_the_computer_cannot_make_is_answered_and_ends_no_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run_list(_: run.Plan) -> AsyncIterator[dict[str, Any]]:
+        if _.urls:
+            raise OSError(24, "Too many open files", "/home/ann")
+        yield {}
+
+    monkeypatch.setattr(run, "run_list", run_list)
+    async with houses(tmp_path, Clock(), "ann", "ben") as [ann, ben]:
+        consent(ann.node.home.path, NOW_MS)
+        await asks.allow(ann.node, ann.person, ben.person.identity, allowed=True)
+        await asks.ask(ben.node, ben.person, ann.person.identity, URL)
+        await ben.carry_to(ann)
+        await ann.until(lambda: asked.wishes(ann.person, mine=False))
+        await ann.until(lambda: asked.wishes(ann.person, mine=False)[0].problem not in ("", "begun"))
+        await ann.carry_to(ben)
+        await ben.until(lambda: asks.answers(ben.person)[0].done_ms)
+        assert asks.answers(ben.person)[0].problem == "the computer that was asked could not probe"
+        assert not ann.node.failed.done()
+
+
 async def test_who_was_not_allowed_leaves_no_trace_and_moves_nothing(tmp_path: Path, probed: list[str]) -> None:
     async with houses(tmp_path, Clock(), "ann", "ben") as [ann, ben]:
         consent(ann.node.home.path, NOW_MS)

@@ -45,7 +45,8 @@ _GONE: Final = re.compile(
 """Names of test keys that go at any depth; ``location`` are the prober's place and redirects with sessions in them."""
 _KEPT: Final = frozenset(("body_length_match", "body_proportion", "body_is_truncated", "body_experiment"))
 _HEADERS: Final = frozenset(("headers", "headers_list", "response_headers", "request_headers"))
-_SECRETS: Final = re.compile(r"(?<=[?&])([^=&#\s]*(?:token|session|sid|auth|key|pass)[^=&#\s]*)=[^&#\s]*", re.I)
+_SECRETS: Final = re.compile(r"(?<=[?&])([^=&#?\s]*(?:token|session|sid|auth|key|pass)[^=&#\s]*)=[^&#\s]*", re.I)
+"""A name ends at the next question mark, where another may begin: else a text of many would be read again for each."""
 
 
 def scrub(measurement: bytes) -> bytes:

@@ -339,13 +339,17 @@ def _verdict(file: str, verdict: Verdict) -> dict[str, Any]:
     }
 
 
+def _blocking(value: str | bool | None) -> str:
+    return {None: "-", False: "no", True: "yes"}.get(value) or str(value)  # type: ignore[arg-type]
+
+
 def _verdict_lines(rows: list[dict[str, Any]]) -> Iterable[str]:
     return table(
         (*(layer.upper() for layer in LAYERS), "BLOCKING", "FINGERPRINT", "INPUT", "FILE"),
         (
             (
                 *row["layers"].values(),
-                {None: "-", False: "no", True: "yes"}.get(row["blocking"], row["blocking"]),
+                _blocking(row["blocking"]),
                 row["fingerprint"] or "-",
                 (row["input"] or "-")[:INPUT_SHOWN],
                 row["file"],
@@ -447,7 +451,7 @@ def _answer_lines(found: list[dict[str, Any]]) -> Iterable[str]:
                 one["name"],
                 "not yet" if one["done_ms"] is None else one["problem"] or "came",
                 *(one["layers"].get(layer, "-") for layer in LAYERS),
-                {None: "-", False: "no", True: "yes"}.get(one["blocking"], one["blocking"]),
+                _blocking(one["blocking"]),
                 one["input"][:INPUT_SHOWN],
             )
             for one in found

@@ -13,6 +13,8 @@ from outlast.rooms.watch.view import Cut, LinkCheck, Measured
 
 RECENT_S: Final = 86_400
 LINK_FRESH_MS: Final = 2 * 3_600_000
+NEAR_S: Final = 6 * 3600
+"""Of one place, what begins within so long of each other is one outage."""
 LIGHTS: Final = ("ok", "warn", "bad", "unknown")
 
 
@@ -84,7 +86,7 @@ def worst_of(cuts: Sequence[Cut]) -> Cut | None:
     return max(cuts, key=lambda cut: (_SEVERITY.index(cut.state), -cut.start_s), default=None)
 
 
-def merged(*ranked: Sequence[Cut], near_s: int = 6 * 3600) -> list[Cut]:
+def merged(*ranked: Sequence[Cut]) -> list[Cut]:
     """One outage for what several said of the same, the latest first.
 
     What an earlier one of ``ranked`` says goes before what a later one says; the newest word goes before older ones.
@@ -92,6 +94,6 @@ def merged(*ranked: Sequence[Cut], near_s: int = 6 * 3600) -> list[Cut]:
     found: list[Cut] = []
     for cuts in ranked:
         for cut in sorted(cuts, key=lambda cut: -cut.at_s):
-            if not any(one.entity == cut.entity and abs(one.start_s - cut.start_s) <= near_s for one in found):
+            if not any(one.entity == cut.entity and abs(one.start_s - cut.start_s) <= NEAR_S for one in found):
                 found.append(cut)
     return sorted(found, key=lambda cut: (-cut.start_s, cut.entity))

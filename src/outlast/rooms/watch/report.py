@@ -57,16 +57,20 @@ class Report:
     measured: Sequence[Measured]
 
     @property
+    def inside(self) -> list[Cut]:
+        """The outages of which a part lies in this time."""
+        return [cut for cut in self.cuts if cut.start_s <= self.to_s and (cut.end_s or self.to_s) >= self.from_s]
+
+    @property
     def cost(self) -> Running | None:
         """What the longest outage in this time costs."""
-        inside = [cut for cut in self.cuts if cut.start_s <= self.to_s and (cut.end_s or self.to_s) >= self.from_s]
-        longest = max(inside, key=lambda cut: (cut.end_s or self.made_s) - cut.start_s, default=None)
+        longest = max(self.inside, key=lambda cut: (cut.end_s or self.made_s) - cut.start_s, default=None)
         return costs.of_cut(longest, self.made_s) if longest else None
 
 
 def page(report: Report) -> str:
     """The report as an HTML document."""
-    inside = [cut for cut in report.cuts if cut.start_s <= report.to_s and (cut.end_s or report.to_s) >= report.from_s]
+    inside = report.inside
     parts = [
         Markup("<h1>{}</h1><p>{} to {}, UTC.</p>").format(
             f"{report.name}: the internet", day_text(report.from_s), day_text(report.to_s)

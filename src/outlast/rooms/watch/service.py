@@ -460,14 +460,11 @@ async def read_series(node: Node, person: Person, packed: bytes, name: str, coun
         digest = sha256(data)
         points = recognise.read_series(io.BytesIO(data), Origin(name_of(name), now_ms // 1000, digest.hexdigest()))
         found = signals.stored(points, country, now_ms, digest.digest())
-        replaced = {(one.source, one.entity, one.signal) for one in found}
-        others = [one for one in kept if (one.source, one.entity, one.signal) not in replaced]
-        return found, signals.cuts_of([*others, *found], country, now_ms // 1000)
+        return found, signals.cuts_of(signals.renewed(kept, found), country, now_ms // 1000)
 
-    kept = [one for one in view.series(person) if one.entity.partition("/")[0] == country]
+    kept = signals.of_country(view.series(person), country)
     found, cuts = await asyncio.to_thread(work)
-    gone = [view.alarm_gone(cut) for cut in view.alarms(person, country) if not cut.own]
-    await _remember(node, person, [*map(view.series_row, found), *gone, *map(view.alarm_row, cuts)])
+    await _remember(node, person, [*map(view.series_row, found), *_found_anew(person, country, cuts)])
     return len(found)
 
 
@@ -497,9 +494,14 @@ async def fetch_series(node: Node, person: Person, country: str) -> list[str]:
 
 async def forget_series(node: Node, person: Person, country: str) -> None:
     """Delete a country's series, and the outages that were found in them."""
-    kept = [one for one in view.series(person) if one.entity.partition("/")[0] == country]
+    kept = signals.of_country(view.series(person), country)
+    await _remember(node, person, [*map(view.series_gone, kept), *_found_anew(person, country, [])])
+
+
+def _found_anew(person: Person, country: str, cuts: Sequence[Cut]) -> list[Put | Delete]:
+    """A country's outages by its series, instead of those that were found in them before."""
     gone = [view.alarm_gone(cut) for cut in view.alarms(person, country) if not cut.own]
-    await _remember(node, person, [*map(view.series_gone, kept), *gone])
+    return [*gone, *map(view.alarm_row, cuts)]
 
 
 # ---- measurements ----
@@ -720,18 +722,15 @@ async def _settle(node: Node, person: Person) -> None:
     away, known = view.away(person), view.series(person)
 
     def work(country: str) -> tuple[list[view.StoredSeries], list[Cut]]:
-        kept = [one for one in known if one.entity.partition("/")[0] == country]
+        kept = signals.of_country(known, country)
         found = signals.heartbeats_of(heard, country, begin_s, end_s, away, kept, now_ms)
-        replaced = {(one.source, one.entity, one.signal) for one in found}
-        others = [one for one in kept if (one.source, one.entity, one.signal) not in replaced]
-        return found, signals.cuts_of([*others, *found], country, now_ms // 1000) if found else []
+        return found, signals.cuts_of(signals.renewed(kept, found), country, now_ms // 1000) if found else []
 
     changes: list[Put | Delete] = [Put(view.SAID, {"what": SETTLED, "at_ms": end_s * 1000})]
     for country in sorted({settings(person).country, *view.latest_signals(person)} - {""}):
         found, cuts = await asyncio.to_thread(work, country)
         if found:
-            gone = [view.alarm_gone(cut) for cut in view.alarms(person, country) if not cut.own]
-            changes += [*map(view.series_row, found), *gone, *map(view.alarm_row, cuts)]
+            changes += [*map(view.series_row, found), *_found_anew(person, country, cuts)]
     if view.series(person) == known:  # else a file was read meanwhile, and it is done again with it
         await _remember(node, person, changes)
 

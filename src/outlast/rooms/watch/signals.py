@@ -44,6 +44,17 @@ def stored(points: Iterable[Point], country: str, fetched_ms: int, sha256: bytes
     ]
 
 
+def of_country(series: Iterable[StoredSeries], country: str) -> list[StoredSeries]:
+    """A country's own series, and those of its regions."""
+    return [one for one in series if one.entity.partition("/")[0] == country]
+
+
+def renewed(kept: Sequence[StoredSeries], found: Sequence[StoredSeries]) -> list[StoredSeries]:
+    """All of these, ``found`` instead of what was kept under the same name."""
+    replaced = {(one.source, one.entity, one.signal) for one in found}
+    return [*(one for one in kept if (one.source, one.entity, one.signal) not in replaced), *found]
+
+
 def cuts_of(series: Sequence[StoredSeries], country: str, now_s: int) -> list[Cut]:
     """The outages of a country in its series, the fused ones; one that lasts in stale series fades out with them."""
     # What ended long ago is judged for itself: what still comes must not make its alarm one that lasts.

@@ -180,7 +180,7 @@ def _read_heartbeat(change: Change, payload: bytes) -> dict[str, Value] | None:
     one = HEARTBEAT.decode(payload)
     if not is_sane_heartbeat(one):
         return None
-    row: dict[str, Value] = {"at_s": change.entry.header.ts_ms // 1000, "country": one.country, "asn": one.asn}
+    row: dict[str, Value] = {"country": one.country, "asn": one.asn}
     return _said(change.entry) | row
 
 
@@ -189,7 +189,6 @@ def _read_witness(change: Change, payload: bytes) -> dict[str, Value] | None:
     if not is_sane_witness(one):
         return None
     row: dict[str, Value] = {
-        "at_s": change.entry.header.ts_ms // 1000,
         "entity": one.entity,
         "state": one.state,
         "start_s": one.start_s,
@@ -204,7 +203,6 @@ def _read_outage(change: Change, payload: bytes) -> dict[str, Value] | None:
     if not is_sane(one):
         return None
     row: dict[str, Value] = {
-        "at_s": change.entry.header.ts_ms // 1000,
         "n": change.cursor,
         "entity": one.entity,
         "state": one.state,
@@ -229,7 +227,8 @@ _READINGS: Final[dict[str, tuple[str, _Read]]] = {
 def _said(entry: Entry) -> dict[str, Value]:
     header = entry.header
     until_ms = header.expires_day * DAY_MS or _INT64_MAX
-    return {"id": entry.id, "space": header.space, "key": header.author, "until_ms": until_ms}
+    at_s = header.ts_ms // 1000
+    return {"id": entry.id, "space": header.space, "key": header.author, "at_s": at_s, "until_ms": until_ms}
 
 
 # ---- rows as pages read them ----
@@ -478,18 +477,6 @@ def outages(
         (now_ms, entity, entity, *spaces, *(keys or ()), limit),
     )
     return [_cut(row) for row in rows]
-
-
-def find_outage(store: Rows, spaces: Sequence[bytes], id: bytes) -> Cut | None:
-    """The published outage of that entry."""
-    if not spaces:
-        return None
-    rows = store.query(
-        f"SELECT id, key, at_s, entity, state, start_s, end_s, evidence, witnesses FROM {_OUTAGE} WHERE id = ?"
-        f" AND space IN ({_marks(spaces)})",
-        (id, *spaces),
-    )
-    return _cut(rows[0]) if rows else None
 
 
 def alarms(vault: Rows, entity: str = "") -> list[Cut]:

@@ -66,7 +66,7 @@ def draw(
 
 def around(outlines: Outlines, code: str) -> tuple[float, float, float, float]:
     """The part of the map around a country: x, y, width, height, in the proportions of the whole."""
-    bounds = _place(outlines, code)
+    bounds = place(outlines, code)
     if bounds is None:
         return 0, 0, outlines.width, outlines.height
     left, top, right, bottom = bounds
@@ -79,16 +79,8 @@ def around(outlines: Outlines, code: str) -> tuple[float, float, float, float]:
     return x, y, width, height
 
 
-def middle(outlines: Outlines, code: str) -> tuple[float, float] | None:
-    """Where a country is; None for one that is not on the map."""
-    bounds = _place(outlines, code)
-    if bounds is None:
-        return None
-    left, top, right, bottom = bounds
-    return (left + right) / 2, (top + bottom) / 2
-
-
-def _place(outlines: Outlines, code: str) -> tuple[int, int, int, int] | None:
+def place(outlines: Outlines, code: str) -> tuple[int, int, int, int] | None:
+    """Where a country is: left, top, right, bottom of its largest part; None for one that is not on the map."""
     if code in outlines.dots:
         return (*outlines.dots[code], *outlines.dots[code])
     return _bounds(_largest(outlines.countries[code])) if code in outlines.countries else None
@@ -118,7 +110,7 @@ def _dot(
 
 
 def _code(outlines: Outlines, code: str, mark: Mark, size: float) -> Markup:
-    bounds = _place(outlines, code)
+    bounds = place(outlines, code)
     if bounds is None:
         return Markup("")
     left, top, right, bottom = bounds

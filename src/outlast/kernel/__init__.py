@@ -8,7 +8,7 @@ from outlast.kernel.devices import OwnDevice
 from outlast.kernel.discovery import Discovery
 from outlast.kernel.entry import DAY_MS, Entry
 from outlast.kernel.groups import Group, Said
-from outlast.kernel.home import Home
+from outlast.kernel.home import Home, wipe_secret, write_secret
 from outlast.kernel.identity import (
     Device,
     check_name,
@@ -110,4 +110,6 @@ __all__ = [
     "read_genesis",
     "revocation_in",
     "space_text",
+    "wipe_secret",
+    "write_secret",
 ]

@@ -6,12 +6,12 @@ Whoever takes the home sees that there is a consent, hence that this computer pr
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from pathlib import Path
 from typing import Final
 
 from outlast.errors import StorageError, UsageError
+from outlast.kernel import wipe_secret, write_secret
 from outlast.ui.languages import marked
 
 RISKS: Final = (
@@ -46,10 +46,7 @@ def consent(home: Path, at_ms: int) -> None:
 
 def withdraw(home: Path) -> None:
     """Forget that they agreed; raises StorageError."""
-    try:
-        (_folder(home) / "consent.json").unlink(missing_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot remove {error.filename}: {error.strerror}") from None
+    wipe_secret(_folder(home) / "consent.json")
 
 
 def control_token(home: Path) -> str:
@@ -91,10 +88,6 @@ def _write(home: Path, name: str, text: str) -> None:
     try:
         for part in (home, folder.parent, folder):
             part.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = folder / f"{name}.new"
-        draft.unlink(missing_ok=True)
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
-            file.write(text)
-        draft.replace(folder / name)
     except OSError as error:
-        raise StorageError(f"cannot write {folder / name}: {error.strerror}") from None
+        raise StorageError(f"cannot make {folder}: {error.strerror}") from None
+    write_secret(folder / name, text.encode())

@@ -45,7 +45,7 @@ def asked(form: Mapping[str, str]) -> list[Cost]:
     percent = numbers["share"]
     return costs(
         find_country(countries(), form["country"]),
-        days=numbers["days"] or 1,
+        days=1 if numbers["days"] is None else numbers["days"],
         year=int(numbers["year"] or 0),
         reported_usd=numbers["reported"],
         share=None if percent is None else percent / 100,

@@ -216,7 +216,7 @@ def _country(request: Request, code: str, *, error: OutlastError | None = None) 
             outlines(), {code: mark} if mark.words else {}, country_names(_.language), label=name, focus=code
         ),
         outages=[_shown(cut, _, sure) for cut in cuts],
-        series=[one for one in view.series(person, code)],
+        series=view.series(person, code),
         report=f"/watch/country/{code}/report?from={from_s}&to={to_s}",
         cost=costs.of_lasting(code, sure, now_s),
         money=_money(_),

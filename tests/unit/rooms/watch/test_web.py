@@ -234,5 +234,6 @@ def test_cost_shows_the_implied_share_and_refuses_nonsense(page: Browser) -> Non
     text = text_of(page.get("/watch/cost?country=BY&days=1&year=2019&reported=56400000"))
     assert "The reported cost is 32.0 % of the GDP of these days." in text
     assert page.get("/watch/cost?country=BY&days=-1&year=2019").status_code == 400
+    assert page.get("/watch/cost?country=BY&days=0&year=2019").status_code == 400
     assert page.get("/watch/cost?country=BY&days=1e9&year=2019").status_code == 400
     assert page.get("/watch/cost?country=%3Cb%3E&days=1&year=2019").status_code == 404

@@ -627,7 +627,9 @@ async def export(node: Node, person: Person) -> bytes:
     raws = view.raw_runs(person, [one.n for one in runs])
     mine = {one.id for one in runs}
     published_here = view.observations(node, spaces(node, person), node.now_ms(), limit=EXPORTED_MAX)
-    entries = node.open_store.load([one.id for one in published_here if one.id and one.raw_bytes and one.id not in mine])
+    entries = node.open_store.load(
+        [one.id for one in published_here if one.id and one.raw_bytes and one.id not in mine]
+    )
 
     def work() -> bytes:
         lines: list[bytes] = []

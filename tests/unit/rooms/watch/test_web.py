@@ -138,8 +138,16 @@ def test_what_is_not_there_is_not_found(page: Browser, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["from=1&to=9999999999999", "from=x&to=-1", "from=9&to=1", "to=999999999999", "from=0",
-     "from=1&to=253402300799", "from=253300000000&to=253402300799"]
+    "query",
+    [
+        "from=1&to=9999999999999",
+        "from=x&to=-1",
+        "from=9&to=1",
+        "to=999999999999",
+        "from=0",
+        "from=1&to=253402300799",
+        "from=253300000000&to=253402300799",
+    ],
 )
 def test_any_stretch_of_time_can_be_asked_for(node: Served, page: Browser, query: str) -> None:
     page.submit("/watch/country/BY/series", files={"file": ("ioda.csv", ioda())})

@@ -13,6 +13,7 @@ from outlast.errors import ProtocolError
 from outlast.rooms.watch.entries import pack_raw, unpack_raw
 from outlast.rooms.watch.proto.classify import classify
 from outlast.rooms.watch.proto.measurement import read
+from outlast.rooms.watch.proto.traces import SCRUBBED
 from outlast.rooms.watch.scrub import scrub
 from tests.real import real
 
@@ -103,6 +104,12 @@ def test_an_address_that_only_pages_know_goes_and_measured_ones_stay() -> None:
     assert title == "You are [scrubbed] at 192.0.2.1, 2001:db8::9 or [scrubbed]"
     assert found["input"] == "https://example.org/?q=1"
     assert "bbbb" in text
+
+
+@pytest.mark.parametrize("name", ["token", "a?x_sid", "?key?x", "Session_Id", "b&apikey"])
+def test_a_secret_goes_wherever_a_question_mark_stands_before_its_name(name: str) -> None:
+    title = scrubbed({"test_keys": {"title": f"see /?{name}=abcde&q=1"}})["test_keys"]["title"]
+    assert title == f"see /?{name}={SCRUBBED}&q=1"
 
 
 json_values = st.recursive(

@@ -130,15 +130,6 @@ async def test_what_was_just_measured_is_published_also_when_the_clock_was_set_b
         assert {one.input for one in published} == {"https://one.example/", "https://two.example/"}
 
 
-async def test_measurements_that_are_kept_at_once_are_each_published_once(tmp_path: Path) -> None:
-    async with houses(tmp_path, Clock(), "ann") as [ann]:
-        channel = await service.found_channel(ann.node, ann.person, "Watch")
-        await service.publish(ann.node, ann.person, ["observations"])
-        inputs = [f"https://{number}.example/" for number in range(5)]
-        await asyncio.gather(*(service.keep(ann.node, ann.person, measured(one), RAW) for one in inputs))
-        assert sorted(one.input for one in view.observations(ann.node, [channel.space], NOW_MS)) == inputs
-
-
 async def test_each_week_has_another_key_and_the_old_seed_is_gone(tmp_path: Path) -> None:
     clock = Clock()
     async with houses(tmp_path, clock, "ann") as [ann]:

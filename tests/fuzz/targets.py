@@ -1292,7 +1292,7 @@ def met(number: int) -> Town:
             for place in town.places:
                 place.entries[note.id] = note
     header = second.post(space, "long " * 500)
-    first.entries[header.id] = replace(header, payload=None)
+    first.entries[header.id] = msgspec.structs.replace(header, payload=None)
     for place in town.places:
         place.post_file(space, b"".join(secret(number, place.name, at) for at in range(5000)))
     return town

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hmac
 import json
-from dataclasses import replace
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -356,7 +355,7 @@ class TestMail:
         assert entry.payload is not None
         payload = bytearray(entry.payload)
         payload[place] ^= 0xFF
-        altered = replace(entry, payload=bytes(payload))
+        altered = msgspec.structs.replace(entry, payload=bytes(payload))
         with pytest.raises(MailError):
             open_letter(altered, prekeys=[BOB.prekey], sender=ALICE.device, receiver=BOB.device)
 

@@ -34,7 +34,7 @@ from outlast.kernel.chunks import is_chunked
 from outlast.kernel.entry import INLINE_MAX_BYTES, Entry, EntryError, pack, unpack
 from outlast.kernel.eviction import Eviction
 from outlast.kernel.identity import verify
-from outlast.kernel.room import Event
+from outlast.kernel.room import Change, Event
 from outlast.kernel.space import space_of
 from outlast.kernel.store import REFUSED_MAX, Incoming, Store
 
@@ -51,6 +51,8 @@ STRANGERS: Final = bytes(32)
 """Stands for all neighbours that were not added."""
 SPACE_LOW_BYTES: Final = 64 << 20
 """With less free disk nothing is taken of neighbours, and with twice as much nothing of strangers."""
+HEARD_MAX_BYTES: Final = 4 << 20
+"""Payloads that people's inboxes take from here; of larger batches they read from the store, a part at a time."""
 VERIFY_SPLIT: Final = 64
 """Batches from this size on are verified on two threads."""
 
@@ -205,7 +207,7 @@ class Door:
                 )
             )
 
-        def act() -> tuple[list[list[Verdict]], set[bytes], Counter[bytes]]:
+        def act() -> tuple[list[list[Verdict]], set[bytes], Counter[bytes], list[Change]]:
             # One transaction for all of it: entries, what was refused or spent, and the rooms' views.
             done = store.together(lambda: self._admit_on_writer(store, arrivals, states, standing))
             if self._unweighed_bytes >= quota.WEIGH_BYTES:
@@ -214,12 +216,15 @@ class Door:
                     self._unweighed_bytes = 0
             return done
 
-        results, promoted, spent = await self._node.write(act)
+        results, promoted, spent, changes = await self._node.write(act)
         for payer, size in spent.items():
             self._spent[payer] = self._spent.get(payer, 0) + size
         for verdicts in results:
             self._node.metrics.admitted += sum(isinstance(verdict, Admitted) for verdict in verdicts)
             self._node.metrics.refused.update(str(verdict.rule) for verdict in verdicts if isinstance(verdict, Refused))
+        if sum(len(change.entry.payload or b"") for change in changes) <= HEARD_MAX_BYTES:
+            for person in self._node.people.values():
+                person.inbox.hear(changes)
         self._node.log_grew()
         if not self._node.neighbours.hears:
             return results
@@ -298,8 +303,8 @@ class Door:
         arrivals: Sequence[_Arrival],
         states: Sequence[tuple[list[bytes | Entry], AdmissionState]],
         standing: _Standing,
-    ) -> tuple[list[list[Verdict]], set[bytes], Counter[bytes]]:
-        """The verdicts, which of those known left the pool, and what each neighbour spent."""
+    ) -> tuple[list[list[Verdict]], set[bytes], Counter[bytes], list[Change]]:
+        """The verdicts, which of those known left the pool, what each neighbour spent, and what changed."""
         results: list[list[Verdict]] = []
         incoming: list[Incoming] = []
         sources: dict[bytes, bytes] = {}
@@ -353,6 +358,7 @@ class Door:
         if declined:
             store.decline(declined)
         promoted = store.promote(known) if known else set()
+        changes: list[Change] = []
         if incoming:
             changes = store.append(incoming, held)
             for change in changes if sources else ():
@@ -363,7 +369,7 @@ class Door:
             for name in self._node.rooms:
                 while store.fold(name, fresh=changes):
                     pass
-        return results, promoted, spent
+        return results, promoted, spent, changes
 
     def _is_pooled(self, store: Store, entry: Entry, arrival: _Arrival, standing: _Standing) -> bool:
         """Whether an entry looks in the store as if a stranger had brought it."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
@@ -74,8 +73,7 @@ class Header(msgspec.Struct, array_like=True, frozen=True, gc=False):
     stamp_nonce: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A header as decoded and as received, its signature, its id, and the payload if it is at hand."""
 
     header: Header

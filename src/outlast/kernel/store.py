@@ -1188,7 +1188,8 @@ class Store:
         if not folded:
             return 0
         for change in folded:
-            t.apply(room.fold(change, t), room.name)
+            if rows := room.fold(change, t):  # most rooms have nothing to say of most changes
+                t.apply(rows, room.name)
         cursor = folded[-1].cursor
         t.execute("UPDATE room SET cursor = ? WHERE name = ?", (cursor, room.name))
         return int(t.query("SELECT ifnull(max(cursor), 0) FROM change")[0][0]) - cursor

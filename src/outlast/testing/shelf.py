@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
+
+import msgspec
 
 from outlast.kernel.entry import Entry
 from outlast.kernel.forward import ALL_PRIORITIES
@@ -186,7 +187,7 @@ class MemoryShelf:
     def drop_payload(self, id: bytes) -> None:
         """Leave the header."""
         if id in self.entries and self.entries[id].payload is not None:
-            self.entries[id] = replace(self.entries[id], payload=None)
+            self.entries[id] = msgspec.structs.replace(self.entries[id], payload=None)
             self.dropped.add(id)
 
     def let_go(self, ids: Collection[bytes]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -92,7 +91,7 @@ def made(payload: bytes | None = None, *, key: SigningKey = AUTHOR, size: int | 
 
 def bare(entry: Entry) -> Entry:
     """The entry without its payload."""
-    return replace(entry, payload=None)
+    return msgspec.structs.replace(entry, payload=None)
 
 
 def state(**fields: Any) -> AdmissionState:
@@ -144,7 +143,8 @@ def test_more_bytes_than_an_entry_can_have_are_refused_unread() -> None:
 
 def test_a_signature_by_another_key_is_refused_and_worth_remembering() -> None:
     entry = made()
-    forged = replace(entry, signature=SigningKey.from_seed(b"b" * 32).sign(signing_input(entry.header_bytes)))
+    signature = SigningKey.from_seed(b"b" * 32).sign(signing_input(entry.header_bytes))
+    forged = msgspec.structs.replace(entry, signature=signature)
     verdict = verdict_on(forged)
     assert isinstance(verdict, Refused)
     assert verdict.rule is Rule.SIGNATURE
@@ -155,7 +155,7 @@ def test_a_signature_by_another_key_is_refused_and_worth_remembering() -> None:
 
 def test_garbage_under_an_entrys_id_does_not_shut_out_the_entry() -> None:
     entry = made()
-    forged = replace(entry, signature=bytes(64))
+    forged = msgspec.structs.replace(entry, signature=bytes(64))
     assert forged.id == entry.id
     first, second, third = admit([forged, entry, entry], state(), verify_each)
     assert isinstance(first, Refused)
@@ -367,7 +367,7 @@ def test_a_malformed_genesis_founds_nothing(genesis: Entry) -> None:
 def test_a_neighbour_delivers_no_more_than_its_share_and_forgeries_count() -> None:
     entries = [made(stamp_nonce=number) for number in range(10)]
     size = len(pack(entries[0]))
-    forged = [replace(entry, signature=bytes(64)) for entry in entries[:5]]
+    forged = [msgspec.structs.replace(entry, signature=bytes(64)) for entry in entries[:5]]
     left = state(share_left=7 * size + size // 2)
     verdicts = admit([*forged, *entries[5:]], left, verify_each)
     rules = [verdict.rule if isinstance(verdict, Refused) else None for verdict in verdicts]
@@ -384,13 +384,13 @@ def test_what_is_known_or_out_of_bounds_costs_no_share() -> None:
 
 
 def test_examination_alone_verifies_nothing() -> None:
-    forged = replace(made(), signature=bytes(64))
+    forged = msgspec.structs.replace(made(), signature=bytes(64))
     assert examine(forged, state()) == Candidate(forged)
 
 
 def test_a_refusal_is_remembered_by_all_its_bytes() -> None:
     entry = made()
-    others = [bare(entry), replace(entry, signature=bytes(64)), made(stamp_nonce=1)]
+    others = [bare(entry), msgspec.structs.replace(entry, signature=bytes(64)), made(stamp_nonce=1)]
     assert len({refusal_digest(one) for one in [entry, *others]}) == 4
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -161,7 +160,7 @@ class TestOpening:
 
     def test_what_has_not_arrived_is_not_opened(self) -> None:
         with pytest.raises(EpochError, match="not arrived"):
-            open_entry(replace(sealed(), payload=None), SECRETS)
+            open_entry(msgspec.structs.replace(sealed(), payload=None), SECRETS)
 
 
 def by_hand(header: Header, inner: Inner) -> Entry:

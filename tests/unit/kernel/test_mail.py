@@ -289,7 +289,7 @@ class TestLetters:
             altered = bytearray(whole.payload)
             altered[at] ^= 1 << at % 8
             with pytest.raises(MailError):
-                unseal(replace(whole, payload=bytes(altered)))
+                unseal(msgspec.structs.replace(whole, payload=bytes(altered)))
 
     @given(st.sampled_from(PAYLOAD_CLASSES), st.binary(min_size=1, max_size=64))
     def test_hostile_payloads_are_refused_with_one_kind_of_error(self, size: int, seed: bytes) -> None:
@@ -350,7 +350,7 @@ class TestLetters:
 
     def test_a_header_without_its_payload_waits(self) -> None:
         with pytest.raises(MailError, match="not arrived"):
-            unseal(replace(seal(), payload=None))
+            unseal(msgspec.structs.replace(seal(), payload=None))
 
     def test_every_failure_is_a_protocol_error(self) -> None:
         assert issubclass(MailError, ProtocolError)
@@ -504,7 +504,7 @@ class TestIntroductions:
             altered = bytearray(whole.payload)
             altered[at] ^= 1 << at % 8
             with pytest.raises(MailError):
-                meet(replace(whole, payload=bytes(altered)))
+                meet(msgspec.structs.replace(whole, payload=bytes(altered)))
 
     def with_certificate(self, certificate: bytes) -> Any:
         return replace(ALICE.device, certificate=certificate)
@@ -639,7 +639,7 @@ class TestWhatAnEnvelopeShows:
         header: Header = msgspec.structs.replace(sealed.header, **changed)
         assert not is_wellformed_envelope(header)
         with pytest.raises(MailError, match="no envelope"):
-            unseal(replace(sealed, header=header))
+            unseal(msgspec.structs.replace(sealed, header=header))
 
 
 def test_sealing_asks_for_all_its_chance() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -90,7 +91,7 @@ def test_an_id_already_held_is_skipped_also_within_a_batch(store: Store) -> None
 
 def test_ids_that_begin_alike_are_told_apart(store: Store) -> None:
     one = post(1)
-    twin = replace(post(2), id=one.id[:8] + secret("other")[:24])
+    twin = msgspec.structs.replace(post(2), id=one.id[:8] + secret("other")[:24])
     assert len(add(store, one)) == len(add(store, twin)) == 1
     assert store.known([one.id, twin.id, one.id[:8] + bytes(24)]) == {one.id, twin.id}
     assert store.known([one.id[:8] + bytes(24)]) == set()

@@ -41,7 +41,7 @@ def _row(work: str, unit: str, ours: float | None, holds: bool | None = None, **
 
 def _points(path: Path) -> list[Point]:
     with path.open("rb") as file:
-        return read_series(file, Origin(path.name))
+        return read_series(file, Origin())
 
 
 def _first(starts: Sequence[int], onset_s: int) -> float | None:

@@ -1518,7 +1518,7 @@ def series_files() -> Iterable[bytes]:
 
 def read_one_series(data: bytes) -> str | None:
     """A file of a series: missing is never below 0, and alarms follow one another."""
-    points = recognise.read_series(data.splitlines(), series.Origin("fuzz"))
+    points = recognise.read_series(data.splitlines(), series.Origin())
     assert all(point.value is None or point.value >= 0 for point in points)
     for cut in signals.cuts_of(signals.stored(points, "BY", 0, bytes(32)), "BY", 2**33):
         assert cut.end_s is not None
@@ -1632,7 +1632,7 @@ def read_public_answer(data: bytes) -> str | None:
     asked = endpoints.endpoints("IR", 1_768_000_000)
     for one in asked:
         try:
-            points = endpoints.read_answer(one, "IR", data.splitlines(), series.Origin("fuzz"))
+            points = endpoints.read_answer(one, "IR", data.splitlines(), series.Origin())
         except ProtocolError as error:
             refused.append(error)
             continue

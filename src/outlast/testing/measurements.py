@@ -9,22 +9,22 @@ from typing import Any, Final
 
 import msgspec
 
-NETWORKS: Final = (("AA", 64500), ("AA", 64501), ("BB", 64502), ("CC", 64503))
+NETWORKS: Final = (("XA", 64500), ("XA", 64501), ("XB", 64502), ("XC", 64503))
 """Countries of user-assigned codes and networks of documentation: nothing here is about anybody."""
 DOMAINS: Final = ("example.com", "example.net", "example.org")
 BEGIN: Final = datetime(2024, 1, 1, tzinfo=UTC)
 PAGE: Final = "<html><head><title>Example pages</title></head><body>" + "words " * 200 + "</body></html>"
 BLOCK_PAGE: Final = "<html><head><title>Access denied</title></head><body>By order.</body></html>"
 _CUT_FROM: Final = 0.5  # of the days
-_BLOCKED: Final = {("AA", 64500): "dns", ("AA", 64501): "tls", ("BB", 64502): "http"}
+_BLOCKED: Final = {("XA", 64500): "dns", ("XA", 64501): "tls", ("XB", 64502): "http"}
 _ACCIDENT: Final = 0.02
 
 
 def drawn(seed: int, count: int, days: int = 30) -> Iterator[bytes]:
     """``count`` measurements over ``days``, each a line of JSON without its end.
 
-    In the second half of them example.org is blocked: in AA by one network's DNS and another's TLS filter, in BB by a
-    page that says so, in CC nowhere. One measurement in fifty meets a connection that breaks by itself.
+    In the second half of them example.org is blocked: in XA by one network's DNS and another's TLS filter, in XB by a
+    page that says so, in XC nowhere. One measurement in fifty meets a connection that breaks by itself.
     """
     random = Random(seed)
     for number in range(count):

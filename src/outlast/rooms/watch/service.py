@@ -82,7 +82,7 @@ from outlast.rooms.watch.lamps import Lamp
 from outlast.rooms.watch.places import country_codes
 from outlast.rooms.watch.proto import recognise
 from outlast.rooms.watch.proto.heartbeats import KNOWN_S
-from outlast.rooms.watch.proto.series import Origin, name_of
+from outlast.rooms.watch.proto.series import Origin
 from outlast.rooms.watch.report import Report
 from outlast.rooms.watch.scrub import scrub
 from outlast.rooms.watch.timeline import Line
@@ -458,7 +458,7 @@ async def read_series(node: Node, person: Person, packed: bytes, name: str, coun
         with unpack_capped(raw, name, SERIES_MAX_BYTES) as source:  # type: ignore[arg-type]
             data = source.read()
         digest = sha256(data)
-        points = recognise.read_series(io.BytesIO(data), Origin(name_of(name), now_ms // 1000, digest.hexdigest()))
+        points = recognise.read_series(io.BytesIO(data), Origin(now_ms // 1000, digest.hexdigest()))
         found = signals.stored(points, country, now_ms, digest.digest())
         return found, signals.cuts_of(signals.renewed(kept, found), country, now_ms // 1000)
 

@@ -100,7 +100,7 @@ def heartbeats_of(
     this node could hear nobody: of these hours it knows nothing. A series without any value is none yet.
     """
     rows = [Heard(who, t_s, where == country, f"AS{asn}") for who, t_s, where, asn in heard]
-    points = read_rows(rows, country, begin_s, end_s, HOUR_S, Origin(SOURCE, now_ms // 1000))
+    points = read_rows(rows, country, begin_s, end_s, HOUR_S, Origin(now_ms // 1000))
     found: list[StoredSeries] = []
     for signal in (DOMESTIC, FOREIGN):
         old = next((one for one in before if one.signal == signal and one.source == SOURCE), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -266,6 +267,14 @@ def test_a_name_at_which_an_address_falls_silent_is_filtered_when_it_answers_to_
     )
     assert verdict.layers.tls == layer
     assert len(verdict.evidence) == (layer == "blocked")
+
+
+def test_many_handshakes_by_name_are_soon_judged() -> None:
+    shaken = [handshake(failure=RESET)] * 4000
+    begin = time.process_time()
+    verdict = judged(tcp_connect=[connect(port=443)], tls_handshakes=shaken, x_sni_handshakes=shaken)
+    assert verdict.layers.tls == "unknown"
+    assert time.process_time() - begin < 1
 
 
 def test_failures_of_doh_and_a_missing_aaaa_say_nothing_of_the_site() -> None:

@@ -25,7 +25,7 @@ ONSET = "2026-01-08T16:30:00Z"
 
 def points_of(path: Path) -> list[Point]:
     with path.open("rb") as file:
-        return read_series(file, Origin(path.name))
+        return read_series(file, Origin())
 
 
 def reports_of(name: str) -> dict[str, Report]:

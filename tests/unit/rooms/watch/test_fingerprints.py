@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from outlast.rooms.watch.proto.fingerprints import (
     ALIKE_MAX,
+    ALL_PATTERNS_MAX_BYTES,
     EXPRESSIONS_MAX,
+    PATTERN_MAX_BYTES,
     PATTERNS_MAX,
     Fingerprint,
     Fingerprints,
@@ -176,3 +178,14 @@ def test_patterns_beyond_the_bounds_are_refused() -> None:
     assert len(alike.refused) == ALIKE_MAX * 2
     expressions = Fingerprints(one(f"abcd{number}.*x", "regexp", "header.x") for number in range(EXPRESSIONS_MAX + 2))
     assert len(expressions) == EXPRESSIONS_MAX
+    fit = ALL_PATTERNS_MAX_BYTES // PATTERN_MAX_BYTES
+    large = Fingerprints(one(f"{number:0{PATTERN_MAX_BYTES}}", location="header.x") for number in range(fit + 2))
+    assert len(large) == fit
+    assert "bytes" in large.refused[0].reason
+
+
+def test_a_list_of_as_many_headers_as_patterns_is_soon_made_ready() -> None:
+    begin = time.process_time()
+    known = Fingerprints(one("abcd", location=f"header.{number}") for number in range(PATTERNS_MAX))
+    assert time.process_time() - begin < 5
+    assert names(known.of_response({"7": "abcd"}, b"")) == {"abcd"}

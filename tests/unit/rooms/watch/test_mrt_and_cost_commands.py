@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from outlast.edges.main import run
+from outlast.errors import StorageError
 from tests.unit.rooms.watch import mrt_files as write
 
 FILE = b"".join(write.everything().values())
@@ -51,6 +52,11 @@ def test_damage_ends_with_6_after_the_counts(tmp_path: Path, capsys: pytest.Capt
 
 def test_a_file_that_is_not_there_ends_with_4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert asked(capsys, "mrt", str(tmp_path / "nothing"))[0] == 4
+
+
+def test_a_file_that_nobody_can_ask_about_is_one_line_as_well(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["watch", "mrt", "x" * 5000]) == StorageError("").exit_code
+    assert "cannot be read" in capsys.readouterr().err
 
 
 def test_costs_are_one_line_each_with_the_documented_keys(capsys: pytest.CaptureFixture[str]) -> None:

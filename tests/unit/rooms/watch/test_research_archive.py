@@ -79,7 +79,7 @@ def count(backend: Any) -> int:
 
 def test_a_row_says_where_when_what_and_how(tmp_path: Path) -> None:
     backend = duck()
-    path = write(tmp_path, "a.jsonl", [json.dumps(measurement("example.org", "AA", 64501, BEGIN, "tls")).encode()])
+    path = write(tmp_path, "a.jsonl", [json.dumps(measurement("example.org", "XA", 64501, BEGIN, "tls")).encode()])
     archive.ingest([path], backend)
     [row] = rows(archive.verdicts(backend))
     assert row == {
@@ -87,7 +87,7 @@ def test_a_row_says_where_when_what_and_how(tmp_path: Path) -> None:
         "test": "web_connectivity",
         "input": "https://example.org/",
         "domain": "example.org",
-        "country": "AA",
+        "country": "XA",
         "asn": 64501,
         "started": datetime(2024, 1, 1),
         "blocking": "http-failure",
@@ -163,7 +163,7 @@ def test_an_answer_is_a_dataframe_as_well(engine: Callable[[], Any], tmp_path: P
     backend = engine()
     archive.ingest([write(tmp_path, "a.jsonl", drawn(1, 60))], backend)
     answer = expressions.anomaly_rates(archive.verdicts(backend), by=("country",))
-    assert answer.to_pandas().country.tolist() == expressions.arrays(answer)["country"].tolist() == ["AA", "BB", "CC"]
+    assert answer.to_pandas().country.tolist() == expressions.arrays(answer)["country"].tolist() == ["XA", "XB", "XC"]
 
 
 def test_what_is_damaged_is_told_and_the_others_are_read(tmp_path: Path) -> None:
@@ -174,9 +174,10 @@ def test_what_is_damaged_is_told_and_the_others_are_read(tmp_path: Path) -> None
     cut = tmp_path / "cut.jsonl.gz"
     cut.write_bytes(gzip.compress(b"\n".join(drawn(2, 400)))[:-500])
     told: list[archive.Ingested] = []
-    found = archive.ingest([tmp_path / "none.jsonl", some, cut, tmp_path], backend, tell=told.append)
+    nameless = write(tmp_path, os.fsdecode(b"\xff.jsonl"), good)
+    found = archive.ingest([tmp_path / "none.jsonl", some, cut, tmp_path, nameless], backend, tell=told.append)
     assert found == told
-    assert [one.new for one in found] == [False, True, True, False]
+    assert [one.new for one in found] == [False, True, True, False, False]
     assert (found[1].measurements, found[1].damaged, found[1].problem) == (20, 4, None)
     assert found[0].problem == "No such file or directory"
     assert found[2].problem is not None
@@ -187,7 +188,7 @@ def test_what_is_damaged_is_told_and_the_others_are_read(tmp_path: Path) -> None
 
 def test_values_that_no_probe_writes_fill_no_column(tmp_path: Path) -> None:
     backend = duck()
-    odd = measurement("example.org", "AA", 64500, BEGIN)
+    odd = measurement("example.org", "XA", 64500, BEGIN)
     odd |= {
         "probe_cc": "A" * 5000,
         "probe_asn": "AS" + "9" * 30,
@@ -216,14 +217,14 @@ def test_block_pages_are_recognised_by_the_lists_of_a_folder(engine: Callable[[]
     lists.mkdir()
     (lists / "fingerprints_http.csv").write_text(
         "name,scope,other_names,location_found,pattern_type,pattern,confidence_no_fp,expected_countries,source,"
-        f"exp_url,notes\naa.order,nat,,body,contains,{BLOCK_PAGE[-30:-14]},9,AA,,,\n"
+        f"exp_url,notes\naa.order,nat,,body,contains,{BLOCK_PAGE[-30:-14]},9,XA,,,\n"
     )
-    blocked = [json.dumps(measurement("example.org", "AA", 64500, BEGIN, "http")).encode()] * 3
+    blocked = [json.dumps(measurement("example.org", "XA", 64500, BEGIN, "http")).encode()] * 3
     backend = engine()
     archive.ingest([write(tmp_path, "a.jsonl", blocked)], backend, fingerprints=lists)
     [row] = rows(expressions.confirmed(archive.verdicts(backend)))
     assert (row["country"], row["domain"], row["fingerprint"], row["measurements"]) == (
-        "AA",
+        "XA",
         "example.org",
         "aa.order",
         3,
@@ -238,28 +239,28 @@ def test_the_questions_find_what_was_drawn(tmp_path: Path) -> None:
     table = archive.verdicts(backend)
 
     blocked = {(row["country"], row["domain"]) for row in rows(expressions.first_blocked(table, least=10))}
-    assert blocked == {("AA", "example.org"), ("BB", "example.org")}
+    assert blocked == {("XA", "example.org"), ("XB", "example.org")}
     [first] = [row["first"] for row in rows(expressions.first_blocked(table, by=("domain",), least=20))]
     assert datetime(2024, 1, 1) <= first <= datetime(2024, 1, 17)
 
     shares = {row["country"]: row for row in rows(expressions.layer_shares(table))}
-    assert shares["AA"]["dns"] > 0.3
-    assert shares["AA"]["tls"] > 0.3
-    assert shares["BB"]["http"] > 0.6
-    assert shares["CC"]["tcp"] == 1.0
+    assert shares["XA"]["dns"] > 0.3
+    assert shares["XA"]["tls"] > 0.3
+    assert shares["XB"]["http"] > 0.6
+    assert shares["XC"]["tcp"] == 1.0
 
     late = table.filter(table.started >= datetime(2024, 1, 16), table.domain == "example.org")
     networks = {row["country"]: row for row in rows(expressions.across_networks(late))}
-    assert (networks["AA"]["networks"], networks["AA"]["blocking"], networks["AA"]["share"]) == (2, 2, 1.0)
-    assert networks["CC"]["blocking"] == 0
+    assert (networks["XA"]["networks"], networks["XA"]["blocking"], networks["XA"]["share"]) == (2, 2, 1.0)
+    assert networks["XC"]["blocking"] == 0
     rates = expressions.arrays(expressions.anomaly_rates(late, by=("country",)))
-    assert rates["country"].tolist() == ["AA", "BB", "CC"]
+    assert rates["country"].tolist() == ["XA", "XB", "XC"]
     assert rates["rate"][0] == 1.0
     assert rates["rate"][2] < 0.2
 
 
 def test_where_nothing_is_decided_there_is_no_rate(tmp_path: Path) -> None:
-    nothing = {"test_name": "ndt", "test_keys": {}, "probe_cc": "AA", "measurement_start_time": "2024-01-01 00:00:00"}
+    nothing = {"test_name": "ndt", "test_keys": {}, "probe_cc": "XA", "measurement_start_time": "2024-01-01 00:00:00"}
     backend = duck()
     archive.ingest([write(tmp_path, "a.jsonl", [json.dumps(nothing).encode()])], backend)
     rates = expressions.arrays(expressions.anomaly_rates(archive.verdicts(backend)))
@@ -289,7 +290,7 @@ def test_both_engines_give_the_same_rows_on_real_measurements() -> None:
 
 
 OUTCOMES = st.sampled_from([None, "dns", "tcp", "tls", "http"])
-WHO = st.tuples(st.sampled_from(["AA", "BB", "zz", "", "\x00'"]), st.integers(0, 3))
+WHO = st.tuples(st.sampled_from(["XA", "XB", "zz", "", "\x00'"]), st.integers(0, 3))
 STARTS = st.sampled_from(["2024-01-01 00:00:00", "2024-01-31 23:59:59", "2023-12-31 12:00:00", "1969-01-01", ""])
 
 

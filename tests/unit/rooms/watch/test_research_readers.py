@@ -80,6 +80,8 @@ def test_alarms_are_those_of_the_columns_in_any_order(tmp_path: Path) -> None:
 def test_a_dataframe_does_as_well_as_columns(tmp_path: Path) -> None:
     columns = research.read_series(ioda_csv(tmp_path))
     assert research.detect(pandas.DataFrame(columns)) == research.detect(columns)
+    given = [None if np.isnan(value) else value for value in columns["value"]]
+    assert research.detect(columns | {"value": np.array(given, dtype=object)}) == research.detect(columns)
 
 
 def test_costs_are_those_of_every_method() -> None:

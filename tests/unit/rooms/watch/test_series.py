@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -16,14 +17,14 @@ from hypothesis import strategies as st
 from outlast.edges.main import run
 from outlast.errors import ProtocolError
 from outlast.rooms.watch.io.files import lines, open_capped
-from outlast.rooms.watch.proto import heartbeats, ioda
+from outlast.rooms.watch.proto import heartbeats, ioda, series
 from outlast.rooms.watch.proto.fusion import detect
 from outlast.rooms.watch.proto.heartbeats import Heard
 from outlast.rooms.watch.proto.monash import offset_of
 from outlast.rooms.watch.proto.recognise import read_series
-from outlast.rooms.watch.proto.series import DAY_S, HOUR_S, Origin, Point, SeriesError, gather, iso, time_of
+from outlast.rooms.watch.proto.series import DAY_S, HOUR_S, NAME_MAX, Origin, Point, SeriesError, gather, iso, time_of
 
-ORIGIN = Origin("file", 1_700_000_000, "ab" * 32)
+ORIGIN = Origin(1_700_000_000, "ab" * 32)
 
 
 def read(text: str, utc_offset_h: float | None = None) -> list[Point]:
@@ -94,6 +95,9 @@ def test_the_api_of_ioda_gives_lists_of_lists_of_series() -> None:
         json.dumps([ioda_series(datasource="gtr", subtype="WEB_SEARCH", entityType="region", entityCode=4427)])
     )
     assert {(one.entity, one.signal) for one in google} == {("/region/4427", "gtr WEB_SEARCH")}
+    (entity,) = {one.entity for one in read(json.dumps([ioda_series(entityType="re\ngion" * 100)]))}
+    assert "\n" not in entity
+    assert len(entity) <= 2 * NAME_MAX + 2
 
 
 @pytest.mark.parametrize(
@@ -185,6 +189,8 @@ def test_local_times_of_an_unknown_place_need_to_be_told_where() -> None:
     with pytest.raises(SeriesError, match="offset of AUS"):
         read(text)
     assert values(read(text, 11), "connectivity", "AUS/Victoria") == [("2019-11-16T11:00:00Z", 100.0)]
+    # Two zones; another offset until 2021.
+    assert [offset_of(country, 1_573_941_600) for country in ("ECU", "SSD")] == [None, None]
 
 
 def test_iran_had_summer_time_until_2022() -> None:
@@ -402,6 +408,25 @@ def test_a_file_made_to_be_slow_is_refused_or_ends_soon() -> None:
         detect(ragged)
     dense = [Point("x", "XX", "bgp", begin + at, 100.0 + at % 3, 1) for at in range(200_000)]
     assert all(not report.alarms for report in detect(dense))
+
+
+@pytest.mark.parametrize(
+    "head", ["Time (UTC),bgp", "date,country,users", "measurement_start_day,measurement_count", "rtt,time_e_utc,iso"]
+)
+def test_a_table_of_too_many_rows_is_refused_at_the_first_beyond(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(series, "POINTS_MAX", 10)
+    taken = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal taken
+        yield head.encode()
+        while True:
+            taken += 1
+            yield b"nothing,nothing,nothing"
+
+    with pytest.raises(SeriesError, match="more than 10 rows"):
+        read_series(endless(), ORIGIN)
+    assert taken == 11
 
 
 def test_the_published_rule_of_ioda_lets_go_when_its_window_is_full_of_the_outage() -> None:

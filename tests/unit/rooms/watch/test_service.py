@@ -357,6 +357,8 @@ async def test_the_operator_s_lists_of_block_pages_are_used_and_read_again_when_
         assert own_fingerprints(ann.node.home.path) is before
         (folder / "more.csv").write_text(f"{LIST}by.other,nat,body,contains,nothing,10,\n")
         assert own_fingerprints(ann.node.home.path) is not before
+        (folder / "gone").symlink_to(folder / "nowhere")
+        assert len(own_fingerprints(ann.node.home.path) or ()) == 2, "a link that leads nowhere hides no list"
 
 
 async def test_a_site_that_is_tried_is_kept_with_its_verdict(tmp_path: Path) -> None:

@@ -164,6 +164,6 @@ def _check(asked: Endpoint, country: str, data: bytes) -> None:
     most = SERIES_MAX_BYTES if asked.is_series else COLLECTOR_MAX_BYTES
     with unpack_capped(raw, asked.file, most) as source:  # type: ignore[arg-type]
         if asked.is_series:
-            read_answer(asked, country, source, Origin(asked.source))
+            read_answer(asked, country, source, Origin())
         elif (damage := summarise(pieces(source)).damage) is not None:
             raise ProtocolError(str(damage))

@@ -54,6 +54,14 @@ def unpack_capped(raw: io.BufferedReader, name: str, max_bytes: int) -> Iterator
         yield capped
 
 
+def size_of(path: Path) -> int:
+    """The bytes of a file as it lies there; 0 where nobody can say, for opening it tells what is wrong."""
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):
+        return 0
+
+
 def pieces(source: BinaryIO) -> Iterator[bytes]:
     """The content of an open file, piece by piece; what comes before damage is given before ProtocolError is raised."""
     while piece := source.read1(BUFFER_BYTES):  # type: ignore[attr-defined]  # every buffered reader has it

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from outlast.errors import NotFoundError, ProtocolError, StorageError
-from outlast.rooms.watch.io.files import open_capped, pieces, read_capped
+from outlast.rooms.watch.io.files import open_capped, pieces, read_capped, size_of
 from outlast.rooms.watch.proto.fingerprints import LIST_MAX_BYTES, Fingerprint, Fingerprints, Refused, read_list
 from outlast.rooms.watch.proto.measurement import Measurement, MeasurementError, from_object
 from outlast.rooms.watch.proto.records import Damage, records
@@ -30,11 +30,7 @@ def measurements(path: Path) -> Iterator[Measurement | Damage]:
     What is damaged comes as such and the rest of the file is read. Raises NotFoundError, UsageError, StorageError as
     ``open_capped`` does, ProtocolError when the packing is damaged or holds more than it can.
     """
-    try:
-        size = path.stat().st_size
-    except (OSError, ValueError):
-        size = 0  # opening it says what is wrong
-    with open_capped(path, max(UNPACKED_MIN_MAX_BYTES, size * UNPACKED_RATIO_MAX)) as source:
+    with open_capped(path, max(UNPACKED_MIN_MAX_BYTES, size_of(path) * UNPACKED_RATIO_MAX)) as source:
         yield from measurements_in(source)
 
 
@@ -72,14 +68,21 @@ def own_fingerprints(home: Path) -> Fingerprints | None:
     """
     folder = home / FOLDER
     try:
-        stamp = tuple(
-            (path.name, (found := path.stat()).st_mtime_ns, found.st_size) for path in sorted(folder.iterdir())
-        )
+        paths = sorted(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise StorageError(f"{folder.name} cannot be read: {error.strerror}") from None
-    return _read_once(folder, stamp)
+    return _read_once(folder, tuple(map(_stamp, paths)))
+
+
+def _stamp(path: Path) -> tuple[str, int, int]:
+    """What changes when a file does; a link that leads nowhere is no reason to go without the lists beside it."""
+    try:
+        found = path.stat()
+    except OSError:
+        return path.name, 0, 0
+    return path.name, found.st_mtime_ns, found.st_size
 
 
 @lru_cache(maxsize=1)

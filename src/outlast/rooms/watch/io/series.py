@@ -16,4 +16,4 @@ def read_series(path: Path, utc_offset_h: float | None = None) -> list[Point]:
     """The rows of a file, plain, gzip or bzip2, known by its content; errors of ``open_capped`` and SeriesError."""
     with open_capped(path, SERIES_MAX_BYTES) as source:
         # A document of JSON is one line, so lines may be as long as the file.
-        return recognise.read_series(lines(source, SERIES_MAX_BYTES), Origin(path.name), utc_offset_h)
+        return recognise.read_series(lines(source, SERIES_MAX_BYTES), Origin(), utc_offset_h)

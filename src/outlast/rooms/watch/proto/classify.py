@@ -312,12 +312,16 @@ def _filtered_by_name(measurement: Measurement) -> str:
 
     Whoever does not serve a name says so by an alert or another certificate; that counts for nothing here.
     """
+    again: dict[tuple[str, str], set[str | None]] = {}
+    passed: dict[str, str] = {}
+    for one in measurement.by_name:
+        again.setdefault((one.address, one.server_name), set()).add(one.failure)
+        if one.failure is None and one.server_name:
+            passed.setdefault(one.address, one.server_name)
     for one in measurement.handshakes:
-        there = [other for other in measurement.by_name if other.address == one.address]
-        again = [other.failure for other in there if other.server_name == one.server_name]
-        passed = [other.server_name for other in there if other.failure is None and other.server_name]
-        if one.failure in _SILENCED and again and _SILENCED.issuperset(again) and passed:
-            return f"tls: {one.failure} at {one.address} for {one.server_name}, twice, and none for {passed[0]}"
+        failures, other = again.get((one.address, one.server_name)), passed.get(one.address)
+        if one.failure in _SILENCED and failures and failures <= _SILENCED and other:
+            return f"tls: {one.failure} at {one.address} for {one.server_name}, twice, and none for {other}"
     return ""
 
 

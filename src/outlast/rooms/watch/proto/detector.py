@@ -184,7 +184,6 @@ class Detector:
         self.state = State.NORMAL
         self.loss = 0.0
         self.worst = 0.0
-        self.worst_s = 0
         self.threshold = 0.0
         self.alarm_since: int | None = None
         self.silent_since: int | None = None
@@ -254,8 +253,7 @@ class Detector:
         return []
 
     def _raise(self, point: Point, value: float, usual: float, threshold: float, *, sharp: bool) -> list[Change]:
-        score, self.worst_s = max((score, held.t_s) for held, score in self._pending)
-        self.worst = share_of(score, self.kind)
+        self.worst = share_of(max(score for _, score in self._pending), self.kind)
         self.alarm_since, self.threshold = point.t_s, share_of(self._history.thresholds()[1], self.kind)
         self._alarmed.extend(held for held, _ in self._pending)
         self._pending.clear()
@@ -264,8 +262,7 @@ class Detector:
         return [Raised(point.t_s, value, usual, self.loss, share_of(threshold, self.kind), sharp)]
 
     def _watch(self, t_s: int, loss: float) -> list[Change]:
-        if loss > self.worst:
-            self.worst, self.worst_s = loss, t_s
+        self.worst = max(self.worst, loss)
         if loss >= self.threshold * RECOVER_SHARE:
             self._back_since = None
         else:

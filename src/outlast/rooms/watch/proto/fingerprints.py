@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -24,6 +24,8 @@ import msgspec
 LIST_MAX_BYTES: Final = 16 << 20
 PATTERNS_MAX: Final = 20_000
 PATTERN_MAX_BYTES: Final = 4096
+ALL_PATTERNS_MAX_BYTES: Final = 2 << 20
+"""Of all patterns together: each of their bytes costs about a hundred while they are made ready."""
 EXPRESSIONS_MAX: Final = 200
 PIECES_MAX: Final = 16
 TEXTS_MAX: Final = 16
@@ -117,7 +119,7 @@ class Fingerprints:
         """Take rows as ``read_list`` gives them, at most PATTERNS_MAX of them."""
         self.refused: list[Refused] = []
         taken: list[Fingerprint] = []
-        expressions = 0
+        expressions = size = 0
         for number, row in enumerate(rows, 2):
             if len(taken) == PATTERNS_MAX or len(self.refused) == PATTERNS_MAX:
                 self.refused.append(Refused(number, f"there are more than {PATTERNS_MAX} patterns"))
@@ -125,18 +127,23 @@ class Fingerprints:
             if isinstance(row, Refused):
                 self.refused.append(row)
                 continue
+            size += len(row.pattern.encode(errors="replace"))
+            if size > ALL_PATTERNS_MAX_BYTES:
+                self.refused.append(Refused(number, f"the patterns have more than {ALL_PATTERNS_MAX_BYTES} bytes"))
+                break
             expressions += row.kind == "regexp"
             if row.kind == "regexp" and expressions > EXPRESSIONS_MAX:
                 self.refused.append(Refused(number, f"there are more than {EXPRESSIONS_MAX} regular expressions"))
             else:
                 taken.append(row)
-        self._body = _Body([row for row in taken if row.location == "body"])
+        placed: defaultdict[str, list[Fingerprint]] = defaultdict(list)
+        for row in taken:
+            placed[row.location].append(row)
+        self._body = _Body(placed.pop("body", []))
         for row in self._body.left_out:
             self.refused.append(Refused(0, f"{row.name}: more than {ALIKE_MAX} patterns are like it"))
         self._count = len(taken) - len(self._body.left_out)
-        self._short: dict[str, _Short] = {}
-        for location in {row.location for row in taken} - {"body"}:
-            self._short[location] = _Short([row for row in taken if row.location == location])
+        self._short = {location: _Short(there) for location, there in placed.items()}
 
     def __len__(self) -> int:
         """How many patterns are matched."""

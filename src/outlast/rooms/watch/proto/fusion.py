@@ -512,7 +512,8 @@ def witnessed(statements: Iterable[Statement], now_s: int) -> Witnessed:
 
     Of each identity the newest statement of the last hour counts, once, whatever networks it names; a network weighs
     what its most trusted witness does, at most 1, however many sit in it. So neither one person with many keys in one
-    network nor one key in many networks makes an outage. The state is the least grave that still unites enough.
+    network nor one key in many networks makes an outage. The state is the gravest that enough support, and a
+    graver word supports a milder state.
     """
     newest: dict[str, Statement] = {}
     for statement in statements:
@@ -540,7 +541,7 @@ def witnessed(statements: Iterable[Statement], now_s: int) -> Witnessed:
 def without_own_outage(points: Iterable[Point], outages: Sequence[tuple[int, int]]) -> list[Point]:
     """Rows that this node measured itself, missing where they overlap its own outages: (begin, end) in s UTC."""
     return [
-        Point(row.source, row.entity, row.signal, row.t_s, None, row.step_s, row.fetched_at, row.sha256)
+        replace(row, value=None)
         if any(begin < row.t_s + row.step_s and row.t_s < end for begin, end in outages)
         else row
         for row in points

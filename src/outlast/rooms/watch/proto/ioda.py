@@ -80,9 +80,9 @@ def read_json(data: Any, origin: Origin) -> list[Point]:
         begin = in_range(series.from_)
         if begin is None or not 0 < series.step <= 31 * DAY_S or len(found) + len(series.values) > POINTS_MAX:
             raise SeriesError("a series of IODA has an impossible beginning, step or length")
-        code = name_of(str(series.entityCode))
-        entity = code if series.entityType in ("country", "continent", "asn") else f"/{series.entityType}/{code}"
-        if series.entityType == "asn":
+        kind, code = name_of(series.entityType), name_of(str(series.entityCode))
+        entity = code if kind in ("country", "continent", "asn") else f"/{kind}/{code}"
+        if kind == "asn":
             entity = f"AS{code}"
         signal = name_of(series.datasource if not series.subtype else f"{series.datasource} {series.subtype}")
         for number, value in enumerate(series.values):

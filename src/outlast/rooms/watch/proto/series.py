@@ -33,9 +33,8 @@ _LAYOUTS: Final = ("%d-%b-%Y %H:%M:%S", "%d-%b-%Y %H:%M", "%m/%d/%Y %H:%M", "%d/
 
 
 class Origin(Struct, frozen=True):
-    """Where rows came from: ``source`` names the publisher, ``sha256`` (hex) the bytes, ``fetched_at`` is s UTC."""
+    """Where rows came from: ``sha256`` (hex) is of the bytes, ``fetched_at`` is s UTC."""
 
-    source: str
     fetched_at: int = 0
     sha256: str = ""
 
@@ -184,9 +183,15 @@ def name_of(text: str) -> str:
 
 
 def rows_of(lines: Iterable[bytes]) -> Iterator[list[str]]:
-    """The rows of a CSV file without its comment lines (``#``) and empty ones; raises SeriesError at a broken one."""
+    """The rows of a CSV file without its comment lines (``#``) and empty ones.
+
+    Raises SeriesError at a broken one, and at more than POINTS_MAX and the header.
+    """
     texts = (line.decode("utf-8", "replace").lstrip("\ufeff").rstrip("\r\n") for line in lines)
     try:
-        yield from csv.reader(text for text in texts if text.strip() and not text.startswith("#"))
+        for number, row in enumerate(csv.reader(text for text in texts if text.strip() and not text.startswith("#"))):
+            if number > POINTS_MAX:
+                raise SeriesError(f"more than {POINTS_MAX} rows")
+            yield row
     except csv.Error as error:
         raise SeriesError(f"this is no table: {error}") from None

@@ -172,6 +172,7 @@ def _jobs(paths: Iterable[Path], present: Iterable[str], folder: Path, known: Pa
     for path in paths:
         name = os.path.abspath(path)
         try:
+            name.encode()  # a name that is no text fits into no column
             with path.open("rb") as source:
                 sha256 = hashlib.file_digest(source, "sha256").hexdigest()
         except (OSError, ValueError) as error:

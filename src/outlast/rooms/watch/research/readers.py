@@ -24,7 +24,7 @@ from outlast.rooms.watch.proto import cost, fusion
 from outlast.rooms.watch.proto.classify import Verdict, classify
 from outlast.rooms.watch.proto.mrt import Summary, summarise
 from outlast.rooms.watch.proto.records import Damage
-from outlast.rooms.watch.proto.series import Point
+from outlast.rooms.watch.proto.series import Point, checked
 
 Arrays = dict[str, NDArray[Any]]
 """Columns by name, all of one length: what ``pandas.DataFrame`` and ``polars.DataFrame`` take as it is."""
@@ -74,7 +74,7 @@ def detect(series: Mapping[str, Any], *, regions: bool = False) -> list[fusion.R
     rows = zip(*(column.tolist() for column in columns), strict=True)
     return fusion.detect(
         (
-            Point(source, entity, signal, t_s, value if np.isfinite(value) else None, step_s)
+            Point(source, entity, signal, t_s, checked(value), step_s)
             for source, entity, signal, t_s, value, step_s in rows
         ),
         regions=regions,

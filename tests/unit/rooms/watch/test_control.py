@@ -173,12 +173,13 @@ async def test_a_probe_without_the_word_says_that_it_had_no_control() -> None:
         b"nonsense",
         b"[]",
         b"[" * 100_000,
+        b'{"x": %s}' % (b"[" * 700 + b"7" + b"]" * 700),
         b'{"dns": {"addrs": {"a": 1}}}',
         b'{"dns": 7, "tcp_connect": []}',
         b'{"dns": {"addrs": ["::1"]}, "x": NaN}',
         b'{"x": 1e999}',
     ],
-    ids=["nothing", "nonsense", "list", "deep", "odd", "odder", "no number", "infinite"],
+    ids=["nothing", "nonsense", "list", "deep", "less deep", "odd", "odder", "no number", "infinite"],
 )
 async def test_a_hostile_control_harms_no_probe(answer: bytes) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer)

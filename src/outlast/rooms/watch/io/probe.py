@@ -65,6 +65,7 @@ from outlast.rooms.watch.proto.probe import (
     Shaken,
     SpeedMeasured,
     is_address,
+    is_deep,
 )
 from outlast.rooms.watch.proto.web_connectivity import Json, measurement
 
@@ -391,7 +392,7 @@ class Hands:
                 exchange = await self._post(self._whom(), headers, body, CONTROL_MAX_BYTES)
             failure = None if exchange.status == 200 else "http_request_failed"
             response = msgspec.json.decode(exchange.body) if failure is None else None
-            if failure is None and not isinstance(response, dict):
+            if failure is None and (not isinstance(response, dict) or is_deep(response)):
                 response, failure = None, "json_parse_error"
         except (msgspec.MsgspecError, ValueError, RecursionError):
             failure = "json_parse_error"
@@ -413,7 +414,7 @@ class Hands:
                     slots = Slots(self._clock)
                     await wire.receive(exchange, slots)
             failure = exchange.failure or (None if exchange.status == 200 else "http_request_failed")
-        except (OSError, End) as error:
+        except (OSError, End, Refused) as error:
             failure = failure_of(error)
         return SpeedMeasured(id=command.id, t0=t0, t=self._clock(), failure=failure, slots=slots.taken())
 

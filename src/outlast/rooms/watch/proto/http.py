@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from typing import Final
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -57,10 +58,10 @@ def parse_url(text: str) -> Url:
     try:
         parts: SplitResult = urlsplit(text)
         port = parts.port
-        host = parts.hostname or ""
-        host = host if ":" in host else host.encode("idna").decode("ascii")
+        name = parts.hostname or ""
+        host = str(IPv6Address(name)) if ":" in name else name.encode("idna").decode("ascii")
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        target.encode("ascii")
+        (host + target).encode("ascii")
     except (ValueError, UnicodeError):
         raise UsageError(f"{text[:80]!r} is no URL") from None
     if parts.scheme not in ("http", "https") or not host or parts.username is not None or port == 0:

@@ -57,6 +57,8 @@ _LOCAL_NAMES: Final = frozenset(
 )
 """Last labels under which the public web has nothing: RFC 6761, 6762, 8375, 9476, ICANN's of 2018 and 2024, customs."""
 _CONTROL_ADDRESSES_MAX: Final = 64
+CONTROL_DEPTH_MAX: Final = 16
+"""An answer of OONI's helpers has four levels."""
 SPEED_ID: Final = 80001
 CONTROL_ID: Final = 90001
 
@@ -533,6 +535,12 @@ def control_addresses(response: Mapping[str, Any]) -> list[str]:
     found = dns.get("addrs") if isinstance(dns, Mapping) else None
     some = found[:_CONTROL_ADDRESSES_MAX] if isinstance(found, list) else []
     return [ip for ip in some if isinstance(ip, str) and is_address(ip)]
+
+
+def is_deep(value: Any, most: int = CONTROL_DEPTH_MAX) -> bool:
+    """Whether in a value of JSON more than ``most`` lists and objects stand within one another."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return bool(inner) and (most == 0 or any(is_deep(one, most - 1) for one in inner))
 
 
 def is_address(text: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -103,6 +104,49 @@ def test_a_neighbour_removed_while_its_session_ends_is_called_again_when_it_is_a
                 await asyncio.sleep(0)
             await anna.node.peer_remove(boris.node.transport_id)
             await link(anna, boris)
+
+    run()
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_the_link_to_a_stranger_is_closed_however_often_the_visit_is_ended(turns: int, tmp_path: Path) -> None:
+    @story
+    async def run() -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = [await nodes.join(name) for name in ("anna", "boris")]
+            ours, theirs = anna.node.neighbours, boris.node.neighbours
+            ours.strangers = theirs.strangers = True
+            ours.visit("127.0.0.1", await boris.node.listen("127.0.0.1", 0))
+            await until(lambda: ours.hears and theirs.hears, anna, boris)
+            [visit] = ours._visits.values()
+            visit.cancel()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            visit.cancel()
+            await until(lambda: not theirs.hears, boris)
+
+    run()
+
+
+@pytest.mark.parametrize("where", ["read", "write"])
+def test_what_a_thread_has_begun_is_waited_for_however_often_the_waiting_task_is_cancelled(
+    where: str, tmp_path: Path
+) -> None:
+    @story
+    async def run() -> None:
+        async with society(tmp_path) as nodes:
+            anna = await nodes.join("anna")
+            go_on = threading.Event()
+            task = asyncio.create_task(getattr(anna.node, where)(go_on.wait))
+            try:
+                for _ in range(5):
+                    await asyncio.sleep(0)
+                    task.cancel()
+                assert not task.done()
+            finally:
+                go_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await task
 
     run()
 

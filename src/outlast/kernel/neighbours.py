@@ -315,8 +315,11 @@ class Neighbours:
         try:
             while self.strangers:
                 channel = await tcp.connect(host, port)
-                if not await self._run(channel, os.urandom(32), named=False):
-                    break
+                try:
+                    if not await self._run(channel, os.urandom(32), named=False):
+                        break
+                finally:
+                    await channel.close()
                 await asyncio.sleep(RETRY_MAX_S * random.uniform(0.5, 1.0))
         except OutlastError:
             pass
@@ -441,10 +444,12 @@ class Neighbours:
         return True
 
     async def _run(self, channel: Channel, peer: bytes, *, named: bool = True) -> bool:
-        """One session from its first message to its end; whether both sides came to have the same."""
+        """One session from its first message to its end; whether both sides came to have the same.
+
+        The caller closes the channel, however this ends.
+        """
         node, initiator, link = self._node, channel.initiator, channel.link
         if not self._is_better(peer, link, initiator):
-            await channel.close()
             return False
         spaces, access = node.named()
         bounds = carriage(link.bits_per_s, half_duplex=link.duplex is Duplex.HALF, metered=link.cost is Cost.METERED)
@@ -527,7 +532,6 @@ class Neighbours:
             if live.told:
                 with contextlib.suppress(OutlastError):
                     await node.write(partial(node.open_store.tell_peer, peer, live.told))
-            await channel.close()
         return live.in_step
 
     def _output_left(self, link: Link, bounds: Carriage) -> int:

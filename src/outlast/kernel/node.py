@@ -365,9 +365,10 @@ class Node:
         try:
             return await asyncio.shield(done)
         except asyncio.CancelledError:
-            # What was begun is finished: its callers' files must not be closed under it.
-            with contextlib.suppress(BaseException):
-                await done
+            # What was begun is finished, however often it is cancelled: its callers' files must not be closed under it.
+            while not done.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait((done,))
             raise
 
     def touch(self) -> None:

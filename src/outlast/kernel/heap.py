@@ -57,10 +57,8 @@ class Heap:
         sealed, at = nonce + self._cipher.encrypt(nonce, plain, hash), (slot - 1) * _SLOT_BYTES
         self._synced = False
         try:
-            # What is cut short by a disk that fills up fails as a whole the next time.
-            while written := os.pwrite(self._descriptor, sealed, at):
-                if written == len(sealed):
-                    return
+            while sealed:  # what is cut short by a disk that fills up fails as a whole the next time
+                written = os.pwrite(self._descriptor, sealed, at)
                 sealed, at = sealed[written:], at + written
         except OSError as error:
             complain(error, self._path)

@@ -23,8 +23,8 @@ from outlast.kernel.membership import ADD, ADMIN, HERE, MEMBER_ACT, MEMBER_ACTS_
 from outlast.kernel.person import Person
 from outlast.kernel.wire import space_mac
 from tests.kernel.forger import Forger
-from tests.kernel.society import POST, Note, befriend, society, story
-from tests.kernel.test_groups import LIFE_MS, everybody_meets, group, holds, members, say, texts, trio
+from tests.kernel.society import POST, Note, society, story
+from tests.kernel.test_groups import LIFE_MS, everybody_meets, group, holds, members, quartet, say, texts, trio
 
 
 def act(author: Person, space: bytes, what: str, subject: bytes, role: str, *parents: bytes) -> bytes:
@@ -183,16 +183,7 @@ class TestKeys:
     @story
     async def test_who_does_not_know_a_secret_keeps_nobody_from_telling_it(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris, clara = await trio(nodes)
-            dora = await nodes.join("dora")
-            await befriend(boris, dora)
-            space = await group("sealed", anna, boris, clara)
-            await anna.add_member(space, boris.identity, "admin")
-            await everybody_meets(anna, boris, clara)
-            await boris.add_member(space, dora.identity)
-            await everybody_meets(anna, boris, clara, dora)
-            await dora.join_space(space)
-            await everybody_meets(anna, boris, clara, dora)
+            anna, boris, clara, dora, space = await quartet(nodes)
             await anna.remove_member(space, clara.identity)
             (renewed,) = anna.node.members(space).epochs
             lie = Circular(space, b"", (), ((renewed, os.urandom(32)),), (dora.identity,))

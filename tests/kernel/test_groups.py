@@ -91,6 +91,21 @@ async def group(type: str, founder: Person, *others: Person) -> bytes:
     return space
 
 
+async def quartet(nodes: Society) -> tuple[Person, Person, Person, Person, bytes]:
+    """Four people in Anna's sealed group, and the group: Boris is an admin, and Dora knows him alone."""
+    anna, boris, clara = await trio(nodes)
+    dora = await nodes.join("dora")
+    await befriend(boris, dora)
+    space = await group("sealed", anna, boris, clara)
+    await anna.add_member(space, boris.identity, "admin")
+    await everybody_meets(anna, boris, clara)
+    await boris.add_member(space, dora.identity)
+    await everybody_meets(anna, boris, clara, dora)
+    await dora.join_space(space)
+    await everybody_meets(anna, boris, clara, dora)
+    return anna, boris, clara, dora, space
+
+
 @pytest.mark.parametrize("type", TYPES)
 @story
 async def test_what_a_member_says_comes_to_the_others_by_mail(type: str, tmp_path: Path) -> None:
@@ -310,16 +325,7 @@ class TestTelling:
     @story
     async def test_who_does_not_know_the_remover_gets_the_new_key_from_somebody_who_does(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
-            anna, boris, clara = await trio(nodes)
-            dora = await nodes.join("dora")
-            await befriend(boris, dora)
-            space = await group("sealed", anna, boris, clara)
-            await anna.add_member(space, boris.identity, "admin")
-            await everybody_meets(anna, boris, clara)
-            await boris.add_member(space, dora.identity)
-            await everybody_meets(anna, boris, clara, dora)
-            await dora.join_space(space)
-            await everybody_meets(anna, boris, clara, dora)
+            anna, boris, clara, dora, space = await quartet(nodes)
             await anna.remove_member(space, clara.identity)
             await everybody_meets(anna, boris, clara, dora)
             assert dora.groups.access[space] == anna.groups.access[space] != clara.groups.access[space]

@@ -326,18 +326,34 @@ async def test_the_room_of_a_file_that_went_is_used_again_and_that_of_the_last_g
 
 
 @story
+async def test_what_a_crash_left_behind_the_last_chunk_goes_back_to_the_disk_with_the_next_start(
+    tmp_path: Path,
+) -> None:
+    async with society(tmp_path) as nodes:
+        anna = await nodes.join("anna")
+        space, heap = await anna.node.new_space(anna, "news"), nodes.home("anna").path / "store.chunks"
+        entry = await put(anna, space, some_bytes(5 * CHUNK_BYTES))
+        size = heap.stat().st_size
+        with heap.open("ab") as file:
+            file.write(bytes(3 * CHUNK_BYTES))
+        anna = await nodes.come_back("anna")
+        assert heap.stat().st_size == size
+        assert read(anna.node, entry) == some_bytes(5 * CHUNK_BYTES)
+
+
+@story
 async def test_a_chunk_that_the_disk_damaged_is_said_and_never_handed_on(tmp_path: Path) -> None:
     async with society(tmp_path) as nodes:
         anna, boris, space = await two(nodes)
         other = await put(anna, space, some_bytes(5 * CHUNK_BYTES, 7))
         entry = await put(anna, space, some_bytes(5 * CHUNK_BYTES))
-        assert await anna.node.write(anna.node.open_store.is_sound)
+        assert await anna.node.is_sound()
         with (nodes.home("anna").path / "store.chunks").open("r+b") as heap:
             heap.seek(8 * CHUNK_BYTES)
             heap.write(b"damage")
         with pytest.raises(NotFoundError, match="damaged"):
             read(anna.node, entry)
-        assert not await anna.node.write(anna.node.open_store.is_sound)
+        assert not await anna.node.is_sound()
         await link(boris, anna)
         await until(lambda: boris.node.content(entry.id) == (4 * CHUNK_BYTES, 5 * CHUNK_BYTES), boris)
         await until(lambda: is_whole(boris, other), boris)

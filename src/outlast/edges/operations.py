@@ -454,9 +454,9 @@ async def doctor(call: Call[Nothing]) -> Diagnosis:
     if node.locked:
         return Diagnosis([*checks, Check("store", "ok", "locked, not looked at")])
     entries, size = _usage(node)
-    # On the thread that writes: pages are read meanwhile.
-    checks.append(_soundness("store", await node.write(node.open_store.is_sound), f"{entries} entries, {size} bytes"))
+    checks.append(_soundness("store", await node.is_sound(), f"{entries} entries, {size} bytes"))
     for person in list(node.people.values()):
+        # On the thread that writes: pages are read meanwhile.
         sound = await node.write(person.vault.is_sound)
         checks.append(_soundness("vault", sound, f"{len(person.contacts())} contacts"))
     return Diagnosis([*checks, *_surroundings(node)])

@@ -276,14 +276,9 @@ class Door:
             return tier if near else forward.Tier.STRANGER
         return tier
 
-    def used_bytes(self, store: Store, space: bytes | None = None) -> int:
-        """What counts against the quotas: entries, and contents that may go."""
-        usage = store.usage() if space is None else store.usage_of(space)
-        return usage.bytes + store.content_bytes(self._node.devices(), space)
-
     def capacity(self, store: Store) -> int:
         """Bytes that entries, and contents that may go, may take."""
-        return self._capacity_bytes or quota.capacity(self.used_bytes(store), self._node.space_left())
+        return self._capacity_bytes or quota.capacity(store.used_bytes(self._node.devices()), self._node.space_left())
 
     def _make_room(self, store: Store, standing: _Standing) -> None:
         """Keep the store within its quotas, on the writer's thread."""

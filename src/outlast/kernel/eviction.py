@@ -57,11 +57,8 @@ class Eviction:
         freed = self._keep_within(capacity_bytes // POOL_PART, store.pool_usage().bytes, 1, turns, "pool")
         for space in store.spaces():
             if space != MAIL_SPACE:
-                used = store.usage_of(space).bytes + store.content_bytes(own, space)
-                freed += self._keep_within(SPACE_MAX_BYTES, used, neighbours + 1, turns, space)
-        return freed + self._keep_within(
-            capacity_bytes, store.usage().bytes + store.content_bytes(own), neighbours + 1, turns, "all"
-        )
+                freed += self._keep_within(SPACE_MAX_BYTES, store.used_bytes(own, space), neighbours + 1, turns, space)
+        return freed + self._keep_within(capacity_bytes, store.used_bytes(own), neighbours + 1, turns, "all")
 
     def _keep_within(
         self,

@@ -25,7 +25,7 @@ from collections.abc import (
     Sequence,
 )
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import entry_points
 from itertools import islice
 from pathlib import Path
@@ -370,6 +370,15 @@ class Node:
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.wait((done,))
             raise
+
+    async def is_sound(self) -> bool:
+        """Whether nothing of the store is damaged; reads all of it, and lets others write meanwhile."""
+        last, sound = 0, await self.write(self.open_store.is_sound)
+        while sound:
+            last, sound = await self.write(partial(self.open_store.look_at_chunks, last))
+            if not last:
+                break
+        return sound
 
     def touch(self) -> None:
         """Something that a page may show has changed."""
@@ -737,13 +746,13 @@ class Node:
     async def next_content(self, spaces: Container[bytes], passed: Container[bytes]) -> Wanted | None:
         """What is to be fetched next, of these spaces and besides those passed over; None when there is nothing."""
         store = self.open_store
+        used_bytes = cache(partial(store.used_bytes, self.devices()))
         # Files push nothing out: they take what is left.
-        room = self.door.capacity(store) - self.door.used_bytes(store)
+        room = min(self.door.capacity(store) - used_bytes(None), self.space_left() - SPACE_LOW_BYTES)
         for id, space, missing, asked in store.wanted(self.files_auto_bytes):
-            fits = missing <= room and self.space_left() - missing >= SPACE_LOW_BYTES
-            if id in passed or space not in spaces or not fits:
+            if id in passed or space not in spaces or missing > room:
                 continue
-            if not asked and self.door.used_bytes(store, space) + missing > quota.SPACE_MAX_BYTES:
+            if not asked and used_bytes(space) + missing > quota.SPACE_MAX_BYTES:
                 continue
             wanted, grown = await self.write(partial(store.open_content, id))
             await self._content_grown(store, grown)

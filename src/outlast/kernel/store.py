@@ -233,6 +233,7 @@ class Store:
             heap = Heap.open(path.with_suffix(".chunks"), key)
             store = cls(database, heap, rooms)
             database.write(store._prepare_views)
+            heap.shorten(_last_chunk(database))  # behind it is what a crash left, or another store
         except BaseException:
             database.close()
             if heap is not None:
@@ -471,7 +472,7 @@ class Store:
             loose = t.query("SELECT n FROM chunk WHERE refs = 0 LIMIT ?", (limit,))
             t.executemany("DELETE FROM chunk WHERE n = ?", loose)
             t.executemany("INSERT INTO gap VALUES (?)", loose)
-            last = t.query("SELECT ifnull(max(n), 0) FROM chunk")[0][0]
+            last = _last_chunk(t)
             t.execute("DELETE FROM gap WHERE n > ?", (last,))
             return len(loose), last
 
@@ -700,9 +701,16 @@ class Store:
         )
 
     def is_sound(self) -> bool:
-        """Whether no page of the file is damaged; reads all of it, which may take seconds."""
-        chunks = self._database.read("SELECT n, hash FROM chunk") if self._database.is_sound() else None
-        return chunks is not None and all(self._heap.get(*chunk) is not None for chunk in chunks)
+        """Whether no page of the database is damaged; reads all of it, which may take seconds."""
+        return self._database.is_sound()
+
+    def look_at_chunks(self, after: int, limit: int = 128) -> tuple[int, bool]:
+        """The number of the last of the ``limit`` chunks behind ``after``, 0 without any, and whether all are sound.
+
+        A heap of many GiB takes minutes: it is looked at a few MiB at a time.
+        """
+        rows = self._database.read("SELECT n, hash FROM chunk WHERE n > ? ORDER BY n LIMIT ?", (after, limit))
+        return rows[-1][0] if rows else 0, all(self._heap.get(*row) is not None for row in rows)
 
     # ---- reader ----
 
@@ -972,6 +980,11 @@ class Store:
         if space is None:
             return int(self._database.query(sql, tuple(own))[0][0])
         return int(self._database.query(f"{sql} AND e.space = {_SPACE}", (*own, space))[0][0])
+
+    def used_bytes(self, own: Collection[bytes], space: bytes | None = None) -> int:
+        """What counts against the quotas, of a space or of all: entries, and what ``content_bytes`` counts."""
+        usage = self.usage() if space is None else self.usage_of(space)
+        return usage.bytes + self.content_bytes(own, space)
 
     def usage_of(self, space: bytes) -> Usage:
         """What the entries of a space take."""
@@ -1348,6 +1361,10 @@ def _set_wanted(t: Transaction, id: bytes, wanted: int) -> None:
                 "INSERT INTO file VALUES (?, ?, 0, ?) ON CONFLICT (n) DO UPDATE SET wanted = excluded.wanted",
                 (n, h.payload_size, wanted),
             )
+
+
+def _last_chunk(rows: Database | Transaction) -> int:
+    return int(rows.query("SELECT ifnull(max(n), 0) FROM chunk")[0][0])
 
 
 def _put_pieces(t: Transaction, n: int, found: Sequence[tuple[int, int]]) -> list[int]:

@@ -1,0 +1,66 @@
+"""Where a stream is to go: a host by name or address and a port, as SOCKS 5, Shadowsocks and the mux all write it."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Final, NamedTuple
+
+from outlast.errors import ProtocolError
+
+NAME_MAX_BYTES: Final = 255
+ADDRESS_MAX_BYTES: Final = 1 + 1 + NAME_MAX_BYTES + 2
+_IPV4, _NAME, _IPV6 = 1, 3, 4
+
+
+class AddressError(ProtocolError):
+    """What should be an address is none."""
+
+
+class Target(NamedTuple):
+    """A host, an IP address as text or a name in ASCII that nobody here looks up, and a port from 0 to 65535."""
+
+    host: str
+    port: int
+
+
+def encode(target: Target) -> bytes:
+    """The address in SOCKS 5's form (RFC 1928 §5): type, address, port; raises AddressError for what does not fit."""
+    port = target.port.to_bytes(2, "big")
+    try:
+        address = ip_address(target.host)
+    except ValueError:
+        name = target.host.encode("ascii", "replace")
+        if not 0 < len(name) <= NAME_MAX_BYTES or b"?" in name:
+            raise AddressError(f"{target.host[:80]!r} is no name of a host") from None
+        return bytes((_NAME, len(name))) + name + port
+    return bytes((_IPV4 if address.version == 4 else _IPV6,)) + address.packed + port
+
+
+def decode(data: bytes | bytearray | memoryview, at: int = 0) -> tuple[Target, int] | None:
+    """The address that begins at ``at`` and where it ends; None when more bytes are needed; raises AddressError."""
+    view = bytes(memoryview(data)[at : at + ADDRESS_MAX_BYTES])
+    if len(view) < 2:
+        return None
+    start = 1
+    match view[0]:
+        case 1:
+            size = 4
+        case 4:
+            size = 16
+        case 3:
+            start, size = 2, view[1]
+        case other:
+            raise AddressError(f"addresses of type {other} are not known")
+    end = start + size + 2
+    if len(view) < end:
+        return None
+    raw = view[start : start + size]
+    host = _read_name(raw) if start == 2 else str(ip_address(raw))
+    return Target(host, int.from_bytes(view[end - 2 : end], "big")), at + end
+
+
+def _read_name(raw: bytes) -> str:
+    name = raw.decode("ascii", "replace")
+    if not name or not name.isascii() or not name.isprintable() or " " in name:
+        raise AddressError(f"{name[:80]!r} is no name of a host")
+    return name

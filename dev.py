@@ -36,11 +36,14 @@ DEBIAN_PACKAGES = {
     "git": "/usr/bin/git",
     "iproute2": "/sbin/ip",
     "nftables": "/usr/sbin/nft",
+    "shadowsocks-libev": "/usr/bin/ss-server",
 }
 # Programs that `bench` measures beside ours.
 DEBIAN_PEERS = {
     "nncp": "/usr/bin/nncp-file",
+    "obfs4proxy": "/usr/bin/obfs4proxy",
     "syncthing": "/usr/bin/syncthing",
+    "trojan": "/usr/bin/trojan",
 }
 
 

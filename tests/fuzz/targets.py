@@ -107,6 +107,7 @@ from outlast.kernel.space import GENESIS, SpaceBody, make_closed_genesis, make_g
 from outlast.kernel.steps import Close, CutOff, Event, LinkClosed, LocalAppended, MessageArrived, Stopping, Tick
 from outlast.rooms.carry import ROOM
 from outlast.rooms.carry.entries import DEVICE, HIDE, POST, TEXT, ChannelDevice, Hide, Post, Text
+from outlast.rooms.reach.proto import links as reach_links
 from outlast.rooms.watch import ROOM as WATCH
 from outlast.rooms.watch import asked, signals
 from outlast.rooms.watch.entries import (
@@ -668,6 +669,40 @@ def read_channel_fields(data: bytes) -> None:
     """A channel link, whatever its fields are."""
     found = read_channel_link("outlast://channel/" + base64.urlsafe_b64encode(data).decode())
     assert make_channel_link(found.space, found.name)
+
+
+def read_any_bridge(data: bytes) -> None:
+    """A text that names a bridge has one canonical form, which names the same bridge."""
+    found = reach_links.read_bridge(text_of(data))
+    text = reach_links.write_bridge(found)
+    assert reach_links.read_bridge(text) == found
+    assert reach_links.bridge_id(found) == reach_links.bridge_id(reach_links.read_bridge(text))
+
+
+def read_bridge_fields(data: bytes) -> None:
+    """A link of Outlast's for a bridge, whatever its fields are."""
+    read_any_bridge(b"outlast://bridge/" + base64.urlsafe_b64encode(data))
+
+
+def bridge_links() -> Iterable[bytes]:
+    """A text of each form."""
+    cert = base64.b64encode(bytes(range(52))).decode().rstrip("=")
+    key = base64.b64encode(secret("key")).decode()
+    yield f"Bridge obfs4 192.0.2.7:443 {'0123456789' * 4} cert={cert} iat-mode=0".encode()
+    yield f"[2001:db8::7]:443 {'0123456789' * 4}".encode()
+    yield f"ss://2022-blake3-aes-256-gcm:{key.replace('/', '%2F')}@192.0.2.7:443/?plugin=none#a%20name".encode()
+    yield b"ss://YWVzLTEyOC1nY206dGVzdA@[2001:db8::7]:8888#name"
+    yield b"ss://" + base64.b64encode(b"aes-256-gcm:p@ss/word@192.0.2.7:8443") + b"#old"
+    yield b"<socks5h://us%3Aer:p%40ss@a.example:1080>"
+    yield b"http://192.0.2.7:3128/"
+    yield b"outlast://bridge/" + base64.urlsafe_b64encode(next(iter(bridge_fields())))
+
+
+def bridge_fields() -> Iterable[bytes]:
+    """The fields of both kinds."""
+    yield packed(1, "web", "192.0.2.7", 443, "a.example", secret("user"), secret("pin"), b"", "a name")
+    yield packed(1, "plugged", "192.0.2.7", 443, "snowflake", [["url", "x"]], secret("user"), secret("node"), "")
+    yield packed(2, "web")
 
 
 def contact_link() -> str:
@@ -1871,6 +1906,8 @@ TARGETS = (
         (UsageError, ProtocolError),
         2,
     ),
+    Target("bridges", bridge_links, run_with(read_any_bridge), (UsageError,), 10),
+    Target("bridge link", bridge_fields, run_with(read_bridge_fields), (UsageError,), 3),
     Target("contact link", contact_fields, run_with(read_contact_fields), (UsageError, ProtocolError), 3),
     Target(
         "channel link",

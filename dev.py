@@ -32,10 +32,13 @@ BENCH_LOCK = "requirements-bench.lock"
 # What the suite needs beside Python: Debian package -> a file that shows that it is there.
 DEBIAN_PACKAGES = {
     "chromium": "/usr/bin/chromium",
+    "curl": "/usr/bin/curl",
     "fonts-dejavu-core": "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
     "git": "/usr/bin/git",
     "iproute2": "/sbin/ip",
+    "iptables": "/usr/sbin/iptables-legacy",
     "nftables": "/usr/sbin/nft",
+    "openssl": "/usr/bin/openssl",
     "shadowsocks-libev": "/usr/bin/ss-server",
 }
 # Programs that `bench` measures beside ours.

@@ -169,6 +169,10 @@ class Place:
         finally:
             self._ready.set()
         self._loop.run_forever()
+        left = asyncio.all_tasks(self._loop)
+        for task in left:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
 
 
 class _Datagrams(asyncio.DatagramProtocol):

@@ -1,0 +1,264 @@
+"""Pluggable transports as children: Debian's obfs4proxy on both sides, and programs that break the contract."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from outlast.errors import UsageError
+from outlast.rooms.reach.io import pluggable
+from outlast.rooms.reach.io.pluggable import Child, ChildError, find_program
+from outlast.rooms.reach.proto.address import Target
+from outlast.rooms.reach.proto.pluggable import ClientDemand, Proxy, ServerDemand, SMethod
+from tests.rooms.reach.programs import program
+
+LOOPBACK = Target("127.0.0.1", 0)
+MIB = 1 << 20
+
+
+@asynccontextmanager
+async def far_and_near(folder: Path, target: Target) -> AsyncIterator[tuple[Child, SMethod]]:
+    """obfs4proxy in front of a target, and one that reaches it."""
+    path = program("obfs4proxy")
+    far = Child([path], ServerDemand(str(folder / "far"), True, ("obfs4",), target, {"obfs4": LOOPBACK}))
+    near = Child([path], ClientDemand(str(folder / "near"), True, ("obfs4",)))
+    try:
+        method = await far.method("obfs4")
+        assert isinstance(method, SMethod)
+        yield near, method
+    finally:
+        await asyncio.gather(near.close(), far.close())
+
+
+def test_a_stream_goes_both_ways_through_obfs4proxy_with_equal_hashes(tmp_path: Path) -> None:
+    sent = random.Random(1).randbytes(8 * MIB)
+
+    async def story() -> None:
+        heard = asyncio.get_running_loop().create_future()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            got = await reader.readexactly(len(sent))
+            heard.set_result(hashlib.sha256(got).hexdigest())
+            writer.write(got)
+            await writer.drain()
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            here = Target("127.0.0.1", server.sockets[0].getsockname()[1])
+            async with far_and_near(tmp_path, here) as (near, method):
+                sock = await near.dial("obfs4", method.at, method.args)
+                reader, writer = await asyncio.open_connection(sock=sock)
+                writer.write(sent)
+                back = await reader.readexactly(len(sent))
+                writer.close()
+        assert await heard == hashlib.sha256(sent).hexdigest() == hashlib.sha256(back).hexdigest()
+
+    asyncio.run(story())
+
+
+def test_a_wrong_key_or_a_dead_bridge_is_told_as_such(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with far_and_near(tmp_path, Target("127.0.0.1", 9)) as (near, method):
+            for at, args in (
+                (Target("127.0.0.1", 1), method.args),
+                (method.at, {}),
+                (method.at, dict(method.args) | {"cert": "x"}),
+            ):
+                with pytest.raises(ChildError, match="try another one"):
+                    await near.dial("obfs4", at, args)
+            with pytest.raises(ChildError, match="does not offer meek_lite: it was not asked for it"):
+                await near.dial("meek_lite", method.at, {})
+            with pytest.raises(UsageError, match="SOCKS carries 510"):
+                await near.dial("obfs4", method.at, {"cert": "x" * 600})
+
+    asyncio.run(story())
+
+
+def test_obfs4proxy_uses_the_proxy_that_it_is_given(tmp_path: Path) -> None:
+    async def story() -> None:
+        asked = asyncio.Event()
+
+        async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1)
+            asked.set()
+            writer.close()
+
+        async with await asyncio.start_server(proxy, "127.0.0.1", 0) as server:
+            at = Target("127.0.0.1", server.sockets[0].getsockname()[1])
+            demand = ClientDemand(str(tmp_path), True, ("obfs4",), Proxy("socks5", at, "user", "pass word"))
+            near = Child([program("obfs4proxy")], demand)
+            cert = "A" * 70
+            with suppress(ChildError):
+                await near.dial("obfs4", Target("192.0.2.1", 443), {"cert": cert, "iat-mode": "0"})
+            await asked.wait()
+            await near.close()
+
+    asyncio.run(story())
+
+
+PRELUDE = "import os, sys, time\nprint('VERSION 1', flush=True)\n"
+READY = PRELUDE + "print('CMETHOD x socks5 127.0.0.1:1\\nCMETHODS DONE', flush=True)\n"
+UNTIL_STDIN_CLOSES = "sys.stdin.read()\n"
+DEAF = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(600)\n"
+
+
+def child(script: str, tmp_path: Path) -> Child:
+    return Child([sys.executable, "-S", "-c", script], ClientDemand(str(tmp_path), True, ("x",)))
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("", r"ended \(exit code 0\)"),
+        ("raise SystemExit(3)", r"ended \(exit code 3\)"),
+        ("print('VERSION-ERROR no-version')", "cannot work here: no-version"),
+        (PRELUDE + "print('ENV-ERROR \\x1b[2J' + 'no' * 900)", "cannot work here: .{1,200}$"),
+        (PRELUDE + "print('CMETHOD x socks5 192.0.2.1:1')\n", "not on this machine"),
+        (PRELUDE + "print('CMETHOD-ERROR x no rocks\\nCMETHODS DONE', flush=True)\n" + UNTIL_STDIN_CLOSES, "no rocks"),
+        (PRELUDE + "print('LOG SEVERITY=error MESSAGE=\"port in use\"')\n", "port in use"),
+        ("print('x' * 100_000)", "a line is too long"),
+        ("print('\\x00\\x01\\x02')", "no line of the contract"),
+        ("while True: print('x' * 10**6, end='')", "a line is too long"),
+    ],
+)
+def test_a_child_that_breaks_the_contract_is_ended_and_told_in_one_line(
+    script: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pluggable, "END_S", 0.2)
+
+    async def story() -> None:
+        broken = child(script, tmp_path)
+        with pytest.raises(ChildError, match=why) as caught:
+            await broken.method("x")
+        assert str(caught.value).isprintable()
+        await broken.close()
+
+    asyncio.run(story())
+    assert not psutil.Process().children()
+
+
+def test_a_child_that_never_gets_ready_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pluggable, "READY_S", 0.3)
+
+    async def story() -> None:
+        silent = child(PRELUDE + UNTIL_STDIN_CLOSES, tmp_path)
+        with pytest.raises(ChildError, match="was not ready within"):
+            await silent.method("x")
+        await silent.close()
+
+    asyncio.run(story())
+
+
+def test_a_child_that_does_not_want_to_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pluggable, "END_S", 0.2)
+
+    async def story() -> None:
+        deaf = child(READY + DEAF, tmp_path)
+        await deaf.method("x")
+        await deaf.close()
+
+    asyncio.run(story())
+    assert not psutil.Process().children()
+
+
+def test_what_a_flooding_child_says_is_read_at_a_pace_and_it_is_of_use_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pluggable, "END_S", 0.2)
+    flood = READY + "while True: print('LOG SEVERITY=notice MESSAGE=' + 'x' * 1000)\n"
+
+    async def story() -> None:
+        flooding = child(flood, tmp_path)
+        await flooding.method("x")
+        before = time.process_time()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.Event().wait(), 1)
+        assert time.process_time() - before < 0.5
+        assert (await flooding.method("x")).at.port == 1
+        await flooding.close()
+
+    asyncio.run(story())
+
+
+def test_a_child_that_dies_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pluggable, "RETRY_FIRST_S", 0.01)
+    counted = f"open({str(tmp_path / 'runs')!r}, 'a').write('x')\n"
+
+    async def story() -> None:
+        mortal = child(counted + READY + UNTIL_STDIN_CLOSES, tmp_path)
+        await mortal.method("x")
+        (process,) = psutil.Process().children()
+        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            await asyncio.to_thread(process.wait)
+        while True:
+            with suppress(ChildError):
+                if psutil.Process().children() not in ([], [process]):
+                    await mortal.method("x")
+                    break
+            await asyncio.sleep(0.01)
+        await mortal.close()
+
+    asyncio.run(story())
+    assert len((tmp_path / "runs").read_text()) == 2
+
+
+HOLDER = """
+import asyncio, sys
+from outlast.rooms.reach.io.pluggable import Child
+from outlast.rooms.reach.proto.pluggable import ClientDemand
+async def main():
+    child = Child(sys.argv[2:], ClientDemand(sys.argv[1], True, ("x", "obfs4")))
+    await child._ready()
+    print("ready", flush=True)
+    await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("kind", ["obfs4proxy", "deaf"])
+def test_children_end_when_we_are_killed(kind: str, tmp_path: Path) -> None:
+    command = [program("obfs4proxy")] if kind == "obfs4proxy" else [sys.executable, "-S", "-c", READY + DEAF]
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path), *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    )
+    assert holder.stdout is not None
+    with holder:
+        assert holder.stdout.readline() == b"ready\n"
+        children = psutil.Process(holder.pid).children(recursive=True)
+        assert children
+        os.kill(holder.pid, signal.SIGKILL)
+    gone, alive = psutil.wait_procs(children, timeout=10)
+    assert gone
+    assert not alive
+
+
+def test_a_transport_whose_program_is_not_here_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(ChildError, match="install lyrebird or obfs4proxy"):
+        find_program("obfs4")
+    with pytest.raises(UsageError):
+        find_program("../obfs4")
+
+
+def test_a_program_that_cannot_be_run_is_told(tmp_path: Path) -> None:
+    async def story() -> None:
+        nothing = Child([str(tmp_path / "nothing")], ClientDemand(str(tmp_path), True, ("x",)))
+        with pytest.raises(ChildError, match="nothing"):
+            await nothing.method("x")
+        await nothing.close()
+
+    asyncio.run(story())

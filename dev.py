@@ -38,8 +38,10 @@ DEBIAN_PACKAGES = {
     "iproute2": "/sbin/ip",
     "iptables": "/usr/sbin/iptables-legacy",
     "nftables": "/usr/sbin/nft",
+    "obfs4proxy": "/usr/bin/obfs4proxy",
     "openssl": "/usr/bin/openssl",
     "shadowsocks-libev": "/usr/bin/ss-server",
+    "tor": "/usr/bin/tor",
 }
 # Programs that `bench` measures beside ours.
 DEBIAN_PEERS = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import copy
+import hmac
 import json
 import math
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -108,6 +109,8 @@ from outlast.kernel.steps import Close, CutOff, Event, LinkClosed, LocalAppended
 from outlast.rooms.carry import ROOM
 from outlast.rooms.carry.entries import DEVICE, HIDE, POST, TEXT, ChannelDevice, Hide, Post, Text
 from outlast.rooms.reach.proto import links as reach_links
+from outlast.rooms.reach.proto import pluggable
+from outlast.rooms.reach.proto.ext_or_port import COOKIE_HEADER, Introducer, Introduction, read_cookie
 from outlast.rooms.watch import ROOM as WATCH
 from outlast.rooms.watch import asked, signals
 from outlast.rooms.watch.entries import (
@@ -677,6 +680,69 @@ def read_any_bridge(data: bytes) -> None:
     text = reach_links.write_bridge(found)
     assert reach_links.read_bridge(text) == found
     assert reach_links.bridge_id(found) == reach_links.bridge_id(reach_links.read_bridge(text))
+
+
+TRANSPORT_LINES = (
+    b"VERSION 1\nPROXY DONE\nCMETHOD obfs4 socks5 127.0.0.1:37347\nCMETHOD-ERROR snowflake none\nCMETHODS DONE",
+    b"VERSION 1\nSMETHOD obfs4 [::1]:43734 ARGS:cert=abc,iat-mode=0\nSMETHOD-ERROR x no\nSMETHODS DONE\ns",
+    b'VERSION 1\nSTATUS TYPE=version IMPLEMENTATION="l y" VERSION=0.1\nLOG SEVERITY=debug MESSAGE="a \\"b\\" \\101"',
+    b"ENV-ERROR none",
+)
+TRANSPORT_ENVIRONMENTS = (
+    b"MANAGED_TRANSPORT_VER=1\nSTATE_LOCATION=/s\nCLIENT_TRANSPORTS=obfs4,x\nPROXY=socks5://u:p%20@127.0.0.1:1",
+    b"MANAGED_TRANSPORT_VER=1,2\nSTATE_LOCATION=/s\nSERVER_TRANSPORTS=obfs4\nORPORT=127.0.0.1:1\n"
+    b"SERVER_BINDADDR=obfs4-[::1]:9\nSERVER_TRANSPORT_OPTIONS=obfs4:key=a\\;b;obfs4:k=v\n"
+    b"EXTENDED_SERVER_PORT=127.0.0.1:2\nAUTH_COOKIE_FILE=/c",
+)
+
+
+def hear_child(data: bytes) -> str | None:
+    """What a child of ours says on its output: no method that it names lies on another machine."""
+    server = data[-1:] == b"s"
+    demand = (
+        pluggable.ServerDemand("/s", True, ("obfs4",), None)
+        if server
+        else pluggable.ClientDemand("/s", True, ("obfs4", "snowflake"))
+    )
+    contract = pluggable.Contract(demand)
+    for line in data.split(b"\n"):
+        contract.take(line)
+        message = pluggable.read_line(line)
+        if message is not None:
+            written = pluggable.write_line(message)
+            assert written.count(b"\n") == 1
+    assert contract.methods.keys() <= set(demand.transports)
+    assert server or all(found.at.host.startswith(("127.", "::1")) for found in contract.methods.values())
+    return None if contract.ready else "not ready"
+
+
+def read_demanded(data: bytes) -> str | None:
+    """The environment that a parent gave us: what is read is written in the same meaning."""
+    pairs = (line.partition("=") for line in data.decode("utf-8", "replace").split("\n"))
+    demand = pluggable.read_demand({f"TOR_PT_{name}": value for name, _, value in pairs})
+    with suppress(UsageError):
+        assert pluggable.read_demand(pluggable.write_demand(demand))
+    return None
+
+
+def read_bridge_args(data: bytes) -> str | None:
+    """Arguments of a bridge, as SOCKS carries them."""
+    args = pluggable.decode_args(data[:255], data[255:] or b"\0")
+    with suppress(UsageError):
+        assert pluggable.decode_args(*pluggable.encode_args(args)) == args
+    return None
+
+
+def introduce(data: bytes) -> str | None:
+    """What the Extended ORPort answers; its proof is made good where the input asks for it."""
+    nonce, cookie = bytes(32), bytes(32)
+    introducer = Introducer(cookie, Introduction("outlast"), nonce)
+    if data[:1] == b"!":
+        read_cookie(data)
+        return None
+    proof = hmac.digest(cookie, b"ExtORPort authentication server-to-client hash" + bytes(64), sha256)
+    introducer.take(data.replace(b"PROOF", proof + bytes(32)))
+    return None if introducer.done else "not done"
 
 
 def read_bridge_fields(data: bytes) -> None:
@@ -1908,6 +1974,22 @@ TARGETS = (
     ),
     Target("bridges", bridge_links, run_with(read_any_bridge), (UsageError,), 10),
     Target("bridge link", bridge_fields, run_with(read_bridge_fields), (UsageError,), 3),
+    Target("words of a transport", lambda: TRANSPORT_LINES, run_with(hear_child), (ProtocolError,), 8),
+    Target("environment of a transport", lambda: TRANSPORT_ENVIRONMENTS, run_with(read_demanded), (UsageError,), 5),
+    Target(
+        "arguments of a transport",
+        lambda: [b"cert=abc=;iat-mode=0", rb"a\=\;=\\", b"k=" + b"v" * 400],
+        run_with(read_bridge_args),
+        (ProtocolError,),
+        3,
+    ),
+    Target(
+        "answers of the Extended ORPort",
+        lambda: [b"\1\0PROOF\1\x10\0\0\0", b"\1\2\0PROOF\1\x10\2\0\1x\x10\1\0\0", COOKIE_HEADER + bytes(32)],
+        run_with(introduce),
+        (ProtocolError,),
+        3,
+    ),
     Target("contact link", contact_fields, run_with(read_contact_fields), (UsageError, ProtocolError), 3),
     Target(
         "channel link",

@@ -15,10 +15,12 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -46,6 +48,7 @@ ZONE = {
     **{f"bridge{number}.example.net": address for number, address in enumerate(BRIDGES, 1)},
 }
 LIES = {"hijacked.example.net": MINISTRY, "bridge2.example.net": MINISTRY}
+HOME_PAGE = b"<html><title>A site</title><body><img src=https://banned.example.net/500>Welcome.</body></html>"
 MINISTRY_PAGE = b"By order of the ministry."
 NFT = f"""
 table inet censor {{
@@ -64,6 +67,9 @@ table inet censor {{
     ct mark {Verdict.DROP:d} drop
     ct mark {Verdict.RESET:d} reject with tcp reset
   }}
+  chain strikes {{
+    type filter hook forward priority -5
+  }}
   chain blocks {{
     type filter hook forward priority 0
   }}
@@ -72,6 +78,8 @@ table inet censor {{
 # The first packets of each connection, also where it is cut into small pieces.
 LOOK = f"FORWARD -i uplink -p tcp -m connbytes --connbytes 0:24 --connbytes-dir original --connbytes-mode packets \
 -j NFQUEUE --queue-num {NUMBER} --queue-bypass"
+# Who sends first learns of it first; what the other side sends next is reset by the sender's own machine.
+STRIKE = ("iifname", "uplink", "meta", "l4proto", "tcp", "counter", "reject", "with", "tcp", "reset")
 _ORIGINAL_TARGET = 80  # SO_ORIGINAL_DST, linux/netfilter_ipv4.h
 
 
@@ -105,6 +113,29 @@ class Border:
                 self.run("border", "nft", "flush", "chain", "inet", "censor", chain)
             self.judge = None
 
+    @contextmanager
+    def struck(self, every_s: float) -> Iterator[list[float]]:
+        """Connections that carry something are reset now and again; when that was, counted from the beginning."""
+        ended, began_s = threading.Event(), time.monotonic()
+        struck: list[float] = []
+        chain = ("inet", "censor", "strikes")
+
+        def strike() -> None:
+            while not ended.wait(every_s):
+                self.run("border", "nft", "add", "rule", *chain, *STRIKE)
+                while "packets 0 " in self.run("border", "nft", "list", "chain", *chain) and not ended.is_set():
+                    pass
+                self.run("border", "nft", "flush", "chain", *chain)
+                struck.append(time.monotonic() - began_s)
+
+        thread = threading.Thread(target=strike, daemon=True)
+        thread.start()
+        try:
+            yield struck
+        finally:
+            ended.set()
+            thread.join(20)
+
     def rule(self, chain: str, rule: str) -> None:
         """Add one of nft's; lies are told to those at home alone."""
         home = 'iifname "uplink" ' if chain == "lies" else ""
@@ -123,6 +154,7 @@ class Border:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            errors="replace",
             **more,
         )
         self.programs.append(started)
@@ -314,19 +346,23 @@ async def _datagrams(host: str, port: int, lies: dict[str, str]) -> Any:
 
 
 async def _site(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A site: ``/SIZE`` is a page of so many bytes; what is put there is counted."""
+    """A site: ``/`` is a page with a picture of another site's, ``/SIZE`` is so many bytes; what is put is hashed."""
     with suppress(OSError, ValueError, asyncio.IncompleteReadError):
         while head := await reader.readuntil(b"\r\n\r\n"):
-            words = head.split(b" ", 2)
+            path = head.split(b" ", 2)[1][1:]
             lengths = (line[15:] for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
-            if asked := int(next(lengths, b"0")):
-                for start in range(0, asked, 65536):
-                    await reader.readexactly(min(65536, asked - start))
-                page = b"%d" % asked
+            if left := int(next(lengths, b"0")):
+                hashed = sha256()
+                while left:
+                    part = await reader.readexactly(min(65536, left))
+                    hashed.update(part)
+                    left -= len(part)
+                page = hashed.hexdigest().encode()
             else:
-                page = page_of(int(words[1][1:] or b"0"))
-            size = b"%d" % len(page)
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: " + size + b"\r\n\r\n" + page)
+                page = page_of(int(path)) if path.isdigit() else HOME_PAGE
+            kind = b"text/plain" if path else b"text/html"
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n" % (kind, len(page)))
+            writer.write(page)
             await writer.drain()
     writer.close()
 

@@ -13,13 +13,14 @@ from tempfile import NamedTemporaryFile
 import pytest
 
 from tests.rooms.reach import censors
-from tests.rooms.reach.border import BANNED, BRIDGES, MINISTRY_PAGE, SITE, Border, border, page_of
+from tests.rooms.reach.border import BANNED, BRIDGES, MINISTRY_PAGE, RESOLVER, SITE, Border, border, page_of
+from tests.rooms.reach.capture import TCP, UDP, captured
 
 pytestmark = pytest.mark.serial
 
 PAGE = 60_000
 BANNED_NAME, FREE = "banned.example.net", "site.example.net"
-CANNOT_RESOLVE, CANNOT_CONNECT, TIMED_OUT, UNTRUSTED = 6, 7, 28, 60  # curl's exit codes
+CANNOT_RESOLVE, CANNOT_CONNECT, TIMED_OUT, RESET, UNTRUSTED = 6, 7, 28, 56, 60  # curl's exit codes
 
 
 @pytest.fixture(scope="module")
@@ -215,3 +216,19 @@ def test_when_all_is_cut_the_neighbours_dish_is_left(land: Border) -> None:
         assert land.curl(https(FREE), limit_s=0.7).returncode in (CANNOT_RESOLVE, TIMED_OUT)
         assert passes(land, https(FREE), place="neighbour")
     assert passes(land, https(FREE))
+
+
+def test_every_now_and_then_connections_are_reset(land: Border) -> None:
+    with land.censored(censors.throttle(100_000, SITE)), land.struck(0.3) as struck:
+        assert land.curl("-o", "/dev/null", https(FREE, 10_000_000), limit_s=10).returncode == RESET
+    assert struck
+    assert passes(land, https(FREE))
+
+
+def test_a_capture_shows_who_was_written_to_and_which_names_were_asked_for(land: Border) -> None:
+    with captured(land.networks["client"], "uplink") as seen:
+        assert passes(land, f"http://{FREE}/2000")
+    assert seen.to() == {(UDP, RESOLVER, 53), (TCP, SITE, 80)}
+    assert seen.asked() == {"DNS"}
+    assert seen.told(FREE.encode())
+    assert not seen.told(BANNED_NAME.encode())

@@ -4,4 +4,4 @@ from outlast.kernel import Room
 
 __all__ = ["ROOM"]
 
-ROOM = Room(name="reach", version=1)
+ROOM = Room(name="reach", version=1, cli="outlast.rooms.reach.cli:app")

@@ -13,7 +13,6 @@ import copy
 import hmac
 import json
 import math
-import ssl
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -109,9 +108,10 @@ from outlast.kernel.space import GENESIS, SpaceBody, make_closed_genesis, make_g
 from outlast.kernel.steps import Close, CutOff, Event, LinkClosed, LocalAppended, MessageArrived, Stopping, Tick
 from outlast.rooms.carry import ROOM
 from outlast.rooms.carry.entries import DEVICE, HIDE, POST, TEXT, ChannelDevice, Hide, Post, Text
+from outlast.rooms.reach import ROOM as REACH
+from outlast.rooms.reach import view as reach_view
 from outlast.rooms.reach.proto import links as reach_links
-from outlast.rooms.reach.proto import pluggable, web
-from outlast.rooms.reach.proto.client_hello import protocols_of
+from outlast.rooms.reach.proto import pluggable
 from outlast.rooms.reach.proto.ext_or_port import COOKIE_HEADER, Introducer, Introduction, read_cookie
 from outlast.rooms.watch import ROOM as WATCH
 from outlast.rooms.watch import asked, signals
@@ -149,7 +149,7 @@ from outlast.rooms.watch.proto.probe import is_public
 from outlast.rooms.watch.proto.records import Damage, records
 from outlast.rooms.watch.proto.targets import RISKY, read_targets
 from outlast.rooms.watch.scrub import scrub
-from outlast.terms import OUTAGE
+from outlast.terms import OUTAGE, ROUTE, Route
 from outlast.testing import Meeting, MemoryLink, MemoryShelf, Place, Town
 from tests.unit.rooms.watch import mrt_files
 
@@ -288,6 +288,7 @@ def watch_bodies() -> Iterable[tuple[Kind, msgspec.Struct]]:
     yield WITNESS, msgspec.convert(["BY", "blackout", 1_795_000_000, "BY", 6697], WITNESS.body)
     cut = ["BY-HM", "restoring", 1_795_000_000, 1_795_100_000, ["bgp: 9 % lower"], [secret("witness")]]
     yield OUTAGE, msgspec.convert(cut, OUTAGE.body)
+    yield ROUTE, Route("web", "freeze", 1_795_305_600, "BY", 6697)
     yield KEY, msgspec.convert([secret("key"), TODAY], KEY.body)
     yield ASK, Ask(bytes(16), "https://www.example.org/")
     yield TOLD, Told(bytes(16), "", b"packed")
@@ -682,57 +683,6 @@ def read_any_bridge(data: bytes) -> None:
     text = reach_links.write_bridge(found)
     assert reach_links.read_bridge(text) == found
     assert reach_links.bridge_id(found) == reach_links.bridge_id(reach_links.read_bridge(text))
-
-
-WEB_KEY = base64.b64encode(bytes(16))
-WEB_PATH = web.path_of(bytes(32), TODAY)
-WEB_ANSWERS = (
-    b"HTTP/1.1 404 Not Found\r\nDate: Mon, 23 Nov 2026 08:00:00 GMT\r\nContent-Length: 0\r\n\r\n",
-    web.write_accept(WEB_KEY, b"Mon, 23 Nov 2026 08:00:00 GMT", b"pad") + b"frames",
-    b"SSH-2.0-OpenSSH\r\n\r\n",
-)
-
-
-def hear_visitor(data: bytes) -> str | None:
-    """What a stranger says first to a bridge's site: a door opens only to one of its own paths."""
-    doors = web.Doors({"one": bytes(32)}, bytes(32))
-    path, key = web.path_asked(data), web.key_asked(data)
-    user = doors.user_of(path, NOW_MS / 1000) if path else None
-    assert user is None or WEB_PATH in data
-    return None if user and key else f"{path is not None} {key is not None}"
-
-
-def hear_site(data: bytes) -> str | None:
-    """What a bridge's site answers: only the answer to our own key lets us in."""
-    match web.read_answer(data, bytes(16)):
-        case web.Accepted(rest):
-            assert web.accept_of(WEB_KEY) in data
-            assert data.endswith(rest)
-            return None
-        case web.Declined(status, day):
-            return f"{status // 100} {day is None}"
-        case None:
-            return "more"
-
-
-def hear_hello(data: bytes) -> str | None:
-    """A ClientHello, as a server has it before it answers."""
-    found = protocols_of(data)
-    return None if found else str(found)
-
-
-def client_hellos() -> list[bytes]:
-    """What OpenSSL says first, with and without protocols."""
-    hellos = []
-    for offered in (["http/1.1"], ["h2", "http/1.1"], []):
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        if offered:
-            context.set_alpn_protocols(offered)
-        out = ssl.MemoryBIO()
-        with suppress(ssl.SSLWantReadError):
-            context.wrap_bio(ssl.MemoryBIO(), out, server_hostname="site.example").do_handshake()
-        hellos.append(out.read())
-    return hellos
 
 
 TRANSPORT_LINES = (
@@ -1840,6 +1790,43 @@ def receive_wish(data: bytes) -> str | None:
     return None if changes else "passed over"
 
 
+def reach_letters() -> Iterable[bytes]:
+    """A letter of each kind of reach: its place in the room's list, then its body."""
+    number, today = bytes(16), TODAY
+    link = "ss://YWVzLTI1Ni1nY206c2VjcmV0@192.0.2.9:8388"
+    bodies = (
+        [number, link, today + 9, True, b""],
+        [number, b""],
+        [number, "freeze"],
+        [number],
+        [number, ["192.168.1.7"], 8388, bytes(32), bytes(32), 0, False, today + 9],
+        [number, [["192.0.2.9", 8388]]],
+    )
+    for place, body in enumerate(bodies):
+        yield bytes([place]) + msgspec.msgpack.encode(body)
+
+
+class BareVault:
+    """A vault in which there is nothing of reach yet."""
+
+    def query(self, _sql: str, _args: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """No rows."""
+        return []
+
+
+def receive_of_reach(data: bytes) -> str | None:
+    """What a contact's letter brings unasked is a bridge that can be read, or an offer within the local network."""
+    kind = REACH.letters[data[0] % len(REACH.letters)] if data else REACH.letters[0]
+    letter = room.Letter(bytes(16), kind.name, data[1:], NOW_MS, bytes(32), bytes(32), NOW_MS)
+    changes = reach_view.receive(letter, BareVault())
+    for change in changes:
+        assert isinstance(change, room.Put)
+        assert change.table in (reach_view.BRIDGE, reach_view.WANT, reach_view.BORROWED)
+        if change.table == reach_view.BRIDGE:
+            reach_links.read_bridge(str(change.row["link"]))
+    return None if changes else "passed over"
+
+
 def target_lists() -> Iterable[bytes]:
     """A list of the Citizen Lab's format, and one of Tor's targets."""
     yield b"url,category_code,notes\nhttps://www.example.org/,NEWS,\nhttp://example.net/,PORN,\n"
@@ -2026,15 +2013,6 @@ TARGETS = (
         2,
     ),
     Target("bridges", bridge_links, run_with(read_any_bridge), (UsageError,), 10),
-    Target(
-        "first request to a web bridge",
-        lambda: [web.write_request("site.example", WEB_PATH, bytes(16), b"pad")],
-        run_with(hear_visitor),
-        (),
-        3,
-    ),
-    Target("answer of a web bridge's site", lambda: WEB_ANSWERS, run_with(hear_site), (ProtocolError,), 4),
-    Target("first bytes of a TLS client", client_hellos, run_with(hear_hello), (), 2),
     Target("bridge link", bridge_fields, run_with(read_bridge_fields), (UsageError,), 3),
     Target("words of a transport", lambda: TRANSPORT_LINES, run_with(hear_child), (ProtocolError,), 8),
     Target("environment of a transport", lambda: TRANSPORT_ENVIRONMENTS, run_with(read_demanded), (UsageError,), 5),
@@ -2157,6 +2135,7 @@ TARGETS = (
     Target("answer of a public server", series_files, run_with(read_public_answer), (ProtocolError,), 4),
     Target("request to a control", control_requests, run_with(read_control), (ProtocolError,), 1),
     Target("wish for a probe, and its answer", ask_letters, run_with(receive_wish), (), 1),
+    Target("letters of reach", reach_letters, run_with(receive_of_reach), (), 1),
     Target("lists of targets", target_lists, run_with(read_target_lists), (ProtocolError,), 2),
     Target("file of a series", series_files, run_with(read_one_series), (ProtocolError,), 4),
 )

@@ -13,6 +13,7 @@ import copy
 import hmac
 import json
 import math
+import ssl
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -111,7 +112,8 @@ from outlast.rooms.carry.entries import DEVICE, HIDE, POST, TEXT, ChannelDevice,
 from outlast.rooms.reach import ROOM as REACH
 from outlast.rooms.reach import view as reach_view
 from outlast.rooms.reach.proto import links as reach_links
-from outlast.rooms.reach.proto import pluggable
+from outlast.rooms.reach.proto import pluggable, web
+from outlast.rooms.reach.proto.client_hello import protocols_of
 from outlast.rooms.reach.proto.ext_or_port import COOKIE_HEADER, Introducer, Introduction, read_cookie
 from outlast.rooms.watch import ROOM as WATCH
 from outlast.rooms.watch import asked, signals
@@ -683,6 +685,57 @@ def read_any_bridge(data: bytes) -> None:
     text = reach_links.write_bridge(found)
     assert reach_links.read_bridge(text) == found
     assert reach_links.bridge_id(found) == reach_links.bridge_id(reach_links.read_bridge(text))
+
+
+WEB_KEY = base64.b64encode(bytes(16))
+WEB_PATH = web.path_of(bytes(32), TODAY)
+WEB_ANSWERS = (
+    b"HTTP/1.1 404 Not Found\r\nDate: Mon, 23 Nov 2026 08:00:00 GMT\r\nContent-Length: 0\r\n\r\n",
+    web.write_accept(WEB_KEY, b"Mon, 23 Nov 2026 08:00:00 GMT", b"pad") + b"frames",
+    b"SSH-2.0-OpenSSH\r\n\r\n",
+)
+
+
+def hear_visitor(data: bytes) -> str | None:
+    """What a stranger says first to a bridge's site: a door opens only to one of its own paths."""
+    doors = web.Doors({"one": bytes(32)}, bytes(32))
+    path, key = web.path_asked(data), web.key_asked(data)
+    user = doors.user_of(path, NOW_MS / 1000) if path else None
+    assert user is None or WEB_PATH in data
+    return None if user and key else f"{path is not None} {key is not None}"
+
+
+def hear_site(data: bytes) -> str | None:
+    """What a bridge's site answers: only the answer to our own key lets us in."""
+    match web.read_answer(data, bytes(16)):
+        case web.Accepted(rest):
+            assert web.accept_of(WEB_KEY) in data
+            assert data.endswith(rest)
+            return None
+        case web.Declined(status, day):
+            return f"{status // 100} {day is None}"
+        case None:
+            return "more"
+
+
+def hear_hello(data: bytes) -> str | None:
+    """A ClientHello, as a server has it before it answers."""
+    found = protocols_of(data)
+    return None if found else str(found)
+
+
+def client_hellos() -> list[bytes]:
+    """What OpenSSL says first, with and without protocols."""
+    hellos = []
+    for offered in (["http/1.1"], ["h2", "http/1.1"], []):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if offered:
+            context.set_alpn_protocols(offered)
+        out = ssl.MemoryBIO()
+        with suppress(ssl.SSLWantReadError):
+            context.wrap_bio(ssl.MemoryBIO(), out, server_hostname="site.example").do_handshake()
+        hellos.append(out.read())
+    return hellos
 
 
 TRANSPORT_LINES = (
@@ -2013,6 +2066,15 @@ TARGETS = (
         2,
     ),
     Target("bridges", bridge_links, run_with(read_any_bridge), (UsageError,), 10),
+    Target(
+        "first request to a web bridge",
+        lambda: [web.write_request("site.example", WEB_PATH, bytes(16), b"pad")],
+        run_with(hear_visitor),
+        (),
+        3,
+    ),
+    Target("answer of a web bridge's site", lambda: WEB_ANSWERS, run_with(hear_site), (ProtocolError,), 4),
+    Target("first bytes of a TLS client", client_hellos, run_with(hear_hello), (), 2),
     Target("bridge link", bridge_fields, run_with(read_bridge_fields), (UsageError,), 3),
     Target("words of a transport", lambda: TRANSPORT_LINES, run_with(hear_child), (ProtocolError,), 8),
     Target("environment of a transport", lambda: TRANSPORT_ENVIRONMENTS, run_with(read_demanded), (UsageError,), 5),

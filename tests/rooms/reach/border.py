@@ -285,6 +285,8 @@ def _wire(networks: dict[str, str]) -> None:
         *(("sites", "lo", f"{one}/32") for one in (SITE, BANNED, RESOLVER)),
     ):
         ip("-n", networks[place], "addr", "add", address, "dev", device)
+        # An address of IPv6 that is ready a second later is a change of network to a browser.
+        ip("-n", networks[place], "link", "set", device, "addrgenmode", "none")
         ip("-n", networks[place], "link", "set", device, "up")
     for network in networks.values():
         ip("-n", network, "link", "set", "lo", "up")

@@ -13,7 +13,7 @@ from tempfile import NamedTemporaryFile
 import pytest
 
 from tests.rooms.reach import censors
-from tests.rooms.reach.border import BANNED, BRIDGES, MINISTRY_PAGE, RESOLVER, SITE, Border, border, page_of
+from tests.rooms.reach.border import BANNED, BRIDGES, MINISTRY_PAGE, RESOLVER, SITE, Border, page_of
 from tests.rooms.reach.capture import TCP, UDP, captured
 
 pytestmark = pytest.mark.serial
@@ -21,12 +21,6 @@ pytestmark = pytest.mark.serial
 PAGE = 60_000
 BANNED_NAME, FREE = "banned.example.net", "site.example.net"
 CANNOT_RESOLVE, CANNOT_CONNECT, TIMED_OUT, RESET, UNTRUSTED = 6, 7, 28, 56, 60  # curl's exit codes
-
-
-@pytest.fixture(scope="module")
-def land(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Border]:
-    with border(tmp_path_factory.mktemp("border")) as made:
-        yield made
 
 
 @contextmanager

@@ -17,4 +17,5 @@ ROOM = Room(
     receive=receive,
     run=run,
     status=status,
+    cli="outlast.rooms.reach.cli:app",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
-from outlast.errors import ProtocolError
+from outlast.errors import ProtocolError, UsageError
 
 NAME_MAX_BYTES: Final = 255
 ADDRESS_MAX_BYTES: Final = 1 + 1 + NAME_MAX_BYTES + 2
@@ -21,6 +21,22 @@ class Target(NamedTuple):
 
     host: str
     port: int
+
+
+def read(text: str) -> Target:
+    """The target that a person wrote as ``HOST:PORT`` or ``[IPv6]:PORT``; raises UsageError."""
+    host, colon, port = text.strip().rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if not colon or not bare or (":" in bare and bare == host) or not port.isascii() or not port.isdigit():
+        raise UsageError(f"{text[:80]!r} is no address: write HOST:PORT, such as 127.0.0.1:1080 or [::1]:1080")
+    if len(port) > 5 or int(port) > 65535:
+        raise UsageError(f"there is no port {port[:80]}: ports go up to 65535")
+    return Target(bare, int(port))
+
+
+def show(target: Target) -> str:
+    """The text that ``read`` reads."""
+    return f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
 
 
 def encode(target: Target) -> bytes:

@@ -1,0 +1,190 @@
+"""The commands ``outlast reach ...``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from outlast.errors import NotFoundError, UsageError
+from outlast.ui.command import clean, read_passphrase, say, terminal
+
+if TYPE_CHECKING:
+    from outlast.rooms.reach.io.relay import Config, Event, Report, Server
+    from outlast.rooms.reach.proto.address import Target
+
+GATE: Final = "127.0.0.1:1080"
+
+app = typer.Typer(
+    help="A way out that keeps working.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    no_args_is_help=True,
+)
+
+Listen = Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Where it listens.")]
+
+
+@app.callback()
+def reach() -> None:
+    """A way out that keeps working."""
+
+
+@app.command()
+def connect(
+    listen: Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Where programs connect to.")] = GATE,
+    bridge: Annotated[
+        list[str] | None, typer.Option("--bridge", metavar="LINK", help="A way out; several are tried at once.")
+    ] = None,
+    direct: Annotated[
+        list[str] | None,
+        typer.Option("--direct", metavar="DOMAIN|NETWORK", help="What goes past the bridge, where it can be seen."),
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option("--user", metavar="NAME", help="Who may use the gate; needed where others reach it.")
+    ] = None,
+    password_file: Annotated[
+        Path | None, typer.Option("--password-file", metavar="FILE", help="The password is its first line.")
+    ] = None,
+) -> None:
+    """Open a gate on this machine (SOCKS 5, SOCKS 4a, HTTP) whose traffic leaves through a bridge, until Ctrl-C."""
+    from outlast.rooms.reach.io.relay import Config, Profile
+    from outlast.rooms.reach.proto import address
+    from outlast.rooms.reach.proto.links import read_bridge
+    from outlast.rooms.reach.proto.rules import read_rules
+
+    if (user is None) != (password_file is None):
+        raise UsageError("--user and --password-file go together")
+    bridges = tuple(dict.fromkeys(read_bridge(link) for link in bridge or ()))
+    if not bridges:
+        raise UsageError(
+            "no way out is known: give --bridge LINK, which somebody abroad makes by `outlast reach serve`"
+        )
+    password = "" if password_file is None else read_passphrase(password_file)
+    profile = Profile(address.read(listen), user or "", password, read_rules(direct or []))
+    _relay(Config(profiles=(profile,), bridges=bridges))
+
+
+@app.command()
+def serve(
+    listen: Listen,
+    transport: Annotated[str, typer.Option("--transport", metavar="web|ss", help="What it looks like.")] = "web",
+    site: Annotated[
+        str | None, typer.Option("--site", metavar="DIR|URL", help="The website in front (web): a folder or a server.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="HOST", help="What the link calls it; else the address it has.")
+    ] = None,
+    cert: Annotated[Path | None, typer.Option("--cert", metavar="FILE", help="Certificate chain (web), PEM.")] = None,
+    key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="The certificate's key, PEM.")] = None,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Let users into the networks of this machine, too.")
+    ] = False,
+) -> None:
+    """Be a bridge for others, until Ctrl-C; prints the link by which they use it."""
+    from outlast.rooms.reach.io.relay import Config
+    from outlast.rooms.reach.proto import address
+    from outlast.rooms.reach.proto.exit_policy import Policy, allowing_private
+
+    at = address.read(listen)
+    if (cert is None) != (key is None):
+        raise UsageError("--cert and --key go together")
+    match transport:
+        case "web":
+            if site is None:
+                raise UsageError(
+                    "--transport web needs a website in front: --site DIR, or --site http://127.0.0.1:PORT"
+                )
+            server = _web_server(at, name or _own_host(at), site, None if cert is None else (cert, key))
+        case "ss":
+            if site or cert:
+                raise UsageError("--site and --cert belong to --transport web")
+            server = _shadowsocks_server(at, name or _own_host(at))
+        case _:
+            raise UsageError(f"{transport[:40]!r} is no transport: choose web or ss")
+    _relay(Config(servers=(server,), policy=allowing_private() if allow_private else Policy()))
+
+
+def _relay(config: Config) -> None:
+    from outlast.rooms.reach.io.relay import relay_until_signal, run
+
+    run(relay_until_signal(config, _reporter()))
+
+
+def _reporter() -> Report:
+    """Shows events: each as a line of JSON, or for people, with the seconds since the start, on stderr."""
+    import msgspec
+
+    from outlast.rooms.reach.io.relay import Serving
+
+    began_s = time.monotonic()
+    as_json = terminal().json
+
+    def show(event: Event) -> None:
+        elapsed_s = time.monotonic() - began_s
+        if as_json:
+            answer: dict[str, Any] = {"elapsed_ms": round(elapsed_s * 1000), **msgspec.to_builtins(event)}
+            print(json.dumps(answer, ensure_ascii=False, separators=(",", ":")))
+        else:
+            say(f"{elapsed_s:6.1f} s  {_line(event)}")
+            if isinstance(event, Serving):
+                for link in event.links:
+                    print(clean(link))
+        sys.stdout.flush()
+
+    return show
+
+
+def _line(event: Event) -> str:
+    from outlast.rooms.reach.io.relay import Broken, Failed, Listening, Serving, Using
+
+    match event:
+        case Listening():
+            return f"The gate is open at {event.at} (SOCKS 5, SOCKS 4a, HTTP); for phones and browsers: {event.pac}"
+        case Using():
+            return "There is no way out at the moment." if event.bridge is None else f"Connected by {event.bridge}."
+        case Broken():
+            return f"{event.bridge}: {event.error}"
+        case Serving():
+            return f"Serving at {event.at}. Whoever has this link can use it, and have it blocked:"
+        case Failed():
+            return event.error
+
+
+def _own_host(at: Target) -> str:
+    """The host for a link when the person names none: where it listens, else the address that this machine goes by."""
+    import socket
+
+    if at.host not in ("0.0.0.0", "::"):
+        return at.host
+    family, far = (socket.AF_INET6, "2001:db8::1") if ":" in at.host else (socket.AF_INET, "192.0.2.1")
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as one:  # connecting sends nothing: it only asks for the route
+            one.connect((far, 9))
+            return str(one.getsockname()[0])
+    except OSError:
+        raise NotFoundError("this machine has no address that others could use: give --name HOST") from None
+
+
+def _shadowsocks_server(at: Target, name: str) -> Server:
+    from base64 import b64encode
+
+    from outlast.rooms.reach.io.keys import kept_secret
+    from outlast.rooms.reach.io.relay import ShadowsocksServer
+
+    secret = kept_secret(terminal().home, "ss", 32)
+    return ShadowsocksServer(at, name, "2022-blake3-aes-256-gcm", b64encode(secret).decode())
+
+
+def _web_server(at: Target, name: str, site: str, certificate: tuple[Path, Path | None] | None) -> Server:
+    from outlast.rooms.reach.io.keys import folder_of, kept_secret
+    from outlast.rooms.reach.io.relay import WebServer
+
+    home = terminal().home
+    pair = None if certificate is None else (str(certificate[0]), str(certificate[1]))
+    return WebServer(at, name, site, (kept_secret(home, "web", 32),), str(folder_of(home)), pair)

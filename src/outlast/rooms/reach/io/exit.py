@@ -1,0 +1,450 @@
+"""Where streams and datagrams leave for their targets: looks names up, refuses what the policy refuses, connects.
+
+The address that was judged is the one that is connected to, so a name that changes its mind gains nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import Final
+
+import ifaddr
+
+from outlast.rooms.reach.io.carrier import Association, Refusal
+from outlast.rooms.reach.proto.address import Target
+from outlast.rooms.reach.proto.exit_policy import Policy
+
+ECHO: Final = Target("echo.outlast.invalid", 7)
+"""Answered inside of every server of ours by what it is sent: so a way is tried without anybody else."""
+ECHO_MAX_BYTES: Final = 1 << 20
+SYNC: Final = Target("sync.outlast.invalid", 1)
+"""The sync listener of the server's own node, where it has one."""
+CONNECT_S: Final = 10.0
+STAGGER_S: Final = 0.25
+"""So long one address is tried alone, then the next beside it (RFC 8305 §5)."""
+ADDRESSES_MAX: Final = 6
+LOOKUPS_AT_ONCE: Final = 16
+LOOKUPS_MAX: Final = 512
+REMEMBERED_S: Final = 30.0
+REMEMBERED_FAILURE_S: Final = 3.0
+REMEMBERED_MAX: Final = 2048
+OWN_S: Final = 60.0
+STREAMS_MAX: Final = 4096
+"""Connections that are being made."""
+DATAGRAMS_MAX: Final = 512
+"""Ways for datagrams that are open."""
+DATAGRAM_MAX_BYTES: Final = 65_536
+PEERS_MAX: Final = 256
+SILENCE_S: Final = 120.0
+ANSWER_FACTOR: Final = 8
+ANSWER_FREE_BYTES: Final = 4096
+_NO_WAY: Final = {
+    errno.ECONNREFUSED: Refusal.REFUSED,
+    errno.ETIMEDOUT: Refusal.TIMED_OUT,
+    errno.ENETUNREACH: Refusal.NETWORK_UNREACHABLE,
+    errno.EHOSTUNREACH: Refusal.HOST_UNREACHABLE,
+    errno.EADDRNOTAVAIL: Refusal.NETWORK_UNREACHABLE,
+    errno.EACCES: Refusal.NOT_ALLOWED,
+    errno.EPERM: Refusal.NOT_ALLOWED,
+}
+
+Opened = Callable[[socket.socket], None]
+Failed = Callable[[Refusal], None]
+
+
+class Exit:
+    """One process's way to its targets; ``sync_at`` is where SYNC leads."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, policy: Policy, sync_at: Target | None = None) -> None:
+        self.loop = loop
+        self.policy = policy
+        self._sync_at = sync_at
+        self._names = Names(loop)
+        self._own: frozenset[str] = frozenset()
+        self._own_until_s = 0.0
+        self.opening = 0
+        self.associations = 0
+
+    def open(self, target: Target, opened: Opened, failed: Failed) -> Callable[[], None]:
+        """Connect; one of the two is called, never before this returns, with a non-blocking socket that nobody watches.
+
+        Returns what calls it off: then neither is called.
+        """
+        return _Opening(self, target, opened, failed).cancel
+
+    def datagrams(self, deliver: Callable[[Target, bytes], None]) -> Association | None:
+        """Open a way for datagrams; None when there are too many. It ends by itself after SILENCE_S."""
+        return None if self.associations >= DATAGRAMS_MAX else _Datagrams(self, deliver)
+
+    def look_up(self, host: str, found: Callable[[Sequence[str]], None]) -> None:
+        """Find the addresses of a host; ``found`` is called later, or at once for what is remembered; none: no such."""
+        self._names.look_up(host, found)
+
+    def refuses(self, address: str) -> bool:
+        """Whether the policy refuses an address."""
+        return self.policy.refuses(address, self._own_addresses())
+
+    def close(self) -> None:
+        """Look no more names up."""
+        self._names.close()
+
+    def redirected(self, target: Target) -> Target | None:
+        """Where SYNC leads."""
+        return self._sync_at if target == SYNC else None
+
+    def _own_addresses(self) -> frozenset[str]:
+        # A service that only this machine may reach often listens at its public address too, behind a firewall that
+        # does not stand between the machine and itself.
+        if self.loop.time() >= self._own_until_s:
+            self._own_until_s = self.loop.time() + OWN_S
+            ips = (ip.ip for adapter in ifaddr.get_adapters() for ip in adapter.ips)
+            self._own = frozenset(ip if isinstance(ip, str) else ip[0] for ip in ips)
+        return self._own
+
+
+class Names:
+    """Looks names up by the system's resolver, each once at a time, and remembers answers for a little while."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._threads: ThreadPoolExecutor | None = None
+        self._known: OrderedDict[str, tuple[float, tuple[str, ...]]] = OrderedDict()
+        self._asked: dict[str, list[Callable[[Sequence[str]], None]]] = {}
+
+    def look_up(self, host: str, found: Callable[[Sequence[str]], None]) -> None:
+        """Find the addresses of a host."""
+        known = self._known.get(host)
+        if known is not None and known[0] > self._loop.time():
+            found(known[1])
+        elif host in self._asked:
+            self._asked[host].append(found)
+        elif len(self._asked) >= LOOKUPS_MAX:
+            found(())
+        else:
+            self._asked[host] = [found]
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(LOOKUPS_AT_ONCE, "lookup")
+            self._threads.submit(_addresses, host).add_done_callback(lambda done: self._answered(host, done))
+
+    def close(self) -> None:
+        """Forget what is asked."""
+        self._asked.clear()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _answered(self, host: str, done: Future[tuple[str, ...]]) -> None:
+        if not done.cancelled():
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._remember, host, done.result())
+
+    def _remember(self, host: str, addresses: tuple[str, ...]) -> None:
+        lasting_s = REMEMBERED_S if addresses else REMEMBERED_FAILURE_S
+        self._known[host] = (self._loop.time() + lasting_s, addresses)
+        self._known.move_to_end(host)
+        if len(self._known) > REMEMBERED_MAX:
+            self._known.popitem(last=False)
+        for found in self._asked.pop(host, ()):
+            found(addresses)
+
+
+class _Opening:
+    """One connection that is being made: the addresses one after another, staggered; the first to answer wins."""
+
+    __slots__ = ("_addresses", "_exit", "_failed", "_limit", "_next", "_opened", "_port", "_trying", "_why")
+
+    def __init__(self, exit_: Exit, target: Target, opened: Opened, failed: Failed) -> None:
+        self._exit = exit_
+        self._opened: Opened | None = opened
+        self._failed = failed
+        self._trying: set[socket.socket] = set()
+        self._addresses: list[str] = []
+        self._next: asyncio.TimerHandle | None = None
+        self._why = Refusal.HOST_UNREACHABLE
+        exit_.opening += 1
+        loop = exit_.loop
+        self._limit = loop.call_later(CONNECT_S, self._fail, Refusal.TIMED_OUT)
+        self._port = target.port
+        if exit_.opening > STREAMS_MAX:
+            loop.call_soon(self._fail, Refusal.FAILED)
+        elif target == ECHO:
+            loop.call_soon(self._echo)
+        elif (other := exit_.redirected(target)) is not None:
+            self._port = other.port
+            loop.call_soon(self._begin, [other.host])
+        elif target == SYNC or exit_.policy.refuses_port(target.port):
+            loop.call_soon(self._fail, Refusal.NOT_ALLOWED)
+        elif is_address(target.host):
+            loop.call_soon(self._judge, (target.host,))
+        else:
+            loop.call_soon(exit_.look_up, target.host, self._judge)
+
+    def cancel(self) -> None:
+        if self._opened is not None:
+            self._end()
+
+    def _judge(self, addresses: Sequence[str]) -> None:
+        if self._opened is None:
+            return
+        fit = [one for one in addresses if not self._exit.refuses(one)]
+        if addresses and not fit:
+            self._fail(Refusal.NOT_ALLOWED)
+        else:
+            self._begin(fit[:ADDRESSES_MAX])
+
+    def _begin(self, addresses: list[str]) -> None:
+        if self._opened is not None:
+            self._addresses = addresses[::-1]
+            self._try_next()
+
+    def _try_next(self) -> None:
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        if not self._addresses:
+            if not self._trying:
+                self._fail(self._why)
+            return
+        host = self._addresses.pop()
+        try:
+            one = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+        except OSError:
+            self._fail(Refusal.FAILED)  # no more files may be opened
+            return
+        one.setblocking(False)
+        code = one.connect_ex((host, self._port))
+        if code not in (0, errno.EINPROGRESS):
+            one.close()
+            self._why = _NO_WAY.get(code, Refusal.FAILED)
+            self._exit.loop.call_soon(self._go_on)
+            return
+        self._trying.add(one)
+        self._exit.loop.add_writer(one.fileno(), self._answered, one)
+        if self._addresses:
+            self._next = self._exit.loop.call_later(STAGGER_S, self._try_next)
+
+    def _go_on(self) -> None:
+        if self._opened is not None:
+            self._try_next()
+
+    def _answered(self, one: socket.socket) -> None:
+        code = one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        self._exit.loop.remove_writer(one.fileno())
+        self._trying.discard(one)
+        if code == 0:
+            opened = self._end()
+            opened(one)
+            return
+        one.close()
+        self._why = _NO_WAY.get(code, Refusal.FAILED)
+        self._try_next()
+
+    def _echo(self) -> None:
+        if self._opened is None:
+            return
+        here, there = socket.socketpair()
+        here.setblocking(False)
+        there.setblocking(False)
+        _Echo(self._exit.loop, there)
+        self._end()(here)
+
+    def _fail(self, why: Refusal) -> None:
+        if self._opened is not None:
+            self._end()
+            self._failed(why)
+
+    def _end(self) -> Opened:
+        opened = self._opened
+        assert opened is not None
+        self._opened = None
+        self._exit.opening -= 1
+        self._limit.cancel()
+        if self._next is not None:
+            self._next.cancel()
+        for one in self._trying:
+            self._exit.loop.remove_writer(one.fileno())
+            one.close()
+        self._trying.clear()
+        return opened
+
+
+class _Echo:
+    """Gives back what it is sent, ECHO_MAX_BYTES at most."""
+
+    __slots__ = ("_left", "_loop", "_one", "_rest")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, one: socket.socket) -> None:
+        self._loop = loop
+        self._one = one
+        self._left = ECHO_MAX_BYTES
+        self._rest = b""
+        loop.add_reader(one.fileno(), self._readable)
+
+    def _readable(self) -> None:
+        try:
+            data = self._one.recv(min(self._left, 1 << 16))
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self._left -= len(data)
+        if not data:
+            self._close()
+            return
+        self._rest = data
+        self._loop.remove_reader(self._one.fileno())
+        self._write()
+
+    def _write(self) -> None:
+        try:
+            sent = self._one.send(self._rest)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._close()
+            return
+        waited = len(self._rest)
+        self._rest = self._rest[sent:]
+        fd = self._one.fileno()
+        if self._rest:
+            self._loop.add_writer(fd, self._write)
+            return
+        if waited:
+            self._loop.remove_writer(fd)
+        if self._left:
+            self._loop.add_reader(fd, self._readable)
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        self._loop.remove_reader(self._one.fileno())
+        self._loop.remove_writer(self._one.fileno())
+        self._one.close()
+
+
+class _Peer:
+    """Somebody that datagrams were sent to, and how much they may still answer."""
+
+    __slots__ = ("may_bytes",)
+
+    def __init__(self) -> None:
+        self.may_bytes = ANSWER_FREE_BYTES
+
+
+class _Datagrams:
+    """One association: answers come only from whom it spoke to, and only some times as much as they were sent."""
+
+    def __init__(self, exit_: Exit, deliver: Callable[[Target, bytes], None]) -> None:
+        self._exit = exit_
+        self._deliver = deliver
+        self._sockets: dict[int, socket.socket] = {}
+        self._peers: OrderedDict[tuple[str, int], _Peer] = OrderedDict()
+        self._used_s = time.monotonic()
+        self._closed = False
+        self._waiting = 0
+        exit_.associations += 1
+        self._timer = exit_.loop.call_later(SILENCE_S, self._look)
+
+    def send(self, target: Target, data: bytes) -> None:
+        """Pass one on, or drop it."""
+        if self._closed or self._exit.policy.refuses_port(target.port):
+            return
+        self._used_s = time.monotonic()
+        if is_address(target.host):
+            self._send((target.host,), target.port, data)
+        elif self._waiting < PEERS_MAX:
+            self._waiting += 1
+            self._exit.look_up(target.host, lambda found: self._found(found, target.port, data))
+
+    def close(self) -> None:
+        """End it."""
+        if self._closed:
+            return
+        self._closed = True
+        self._timer.cancel()
+        self._exit.associations -= 1
+        for one in self._sockets.values():
+            self._exit.loop.remove_reader(one.fileno())
+            one.close()
+        self._sockets.clear()
+
+    def _found(self, addresses: Sequence[str], port: int, data: bytes) -> None:
+        self._waiting -= 1
+        self._send(addresses, port, data)
+
+    def _send(self, addresses: Sequence[str], port: int, data: bytes) -> None:
+        host = next((one for one in addresses if not self._exit.refuses(one)), None)
+        if self._closed or host is None:
+            return
+        peer = self._peers.get((host, port))
+        if peer is None:
+            peer = self._peers[host, port] = _Peer()
+            if len(self._peers) > PEERS_MAX:
+                self._peers.popitem(last=False)
+        else:
+            self._peers.move_to_end((host, port))
+        peer.may_bytes += ANSWER_FACTOR * len(data)
+        with suppress(OSError):  # a datagram may be lost
+            self._socket(socket.AF_INET6 if ":" in host else socket.AF_INET).sendto(data, (host, port))
+
+    def _socket(self, family: int) -> socket.socket:
+        one = self._sockets.get(family)
+        if one is None:
+            one = self._sockets[family] = socket.socket(family, socket.SOCK_DGRAM)
+            one.setblocking(False)
+            self._exit.loop.add_reader(one.fileno(), self._readable, one)
+        return one
+
+    def _readable(self, one: socket.socket) -> None:
+        for _ in range(16):
+            try:
+                data, (host, port, *_rest) = one.recvfrom(DATAGRAM_MAX_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # what an earlier datagram met on its way
+            peer = self._peers.get((host, port))
+            if peer is None or peer.may_bytes < len(data):
+                continue
+            peer.may_bytes -= len(data)
+            self._used_s = time.monotonic()
+            self._deliver(Target(host, port), data)
+            if self._closed:
+                return
+
+    def _look(self) -> None:
+        silent_s = time.monotonic() - self._used_s
+        if silent_s >= SILENCE_S:
+            self.close()
+        else:
+            self._timer = self._exit.loop.call_later(SILENCE_S - silent_s, self._look)
+
+
+def is_address(host: str) -> bool:
+    """Whether a host is given as an address."""
+    if not (":" in host or host[-1:].isdigit()):
+        return False
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return "%" not in host
+
+
+def _addresses(host: str) -> tuple[str, ...]:
+    """The addresses that the system finds, the families taking turns (RFC 8305 §4); runs in a thread."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return ()
+    first = found[0][0] if found else 0
+    ones = [list(dict.fromkeys(str(at[4][0]) for at in found if (at[0] == first) is same)) for same in (True, False)]
+    turns = max(map(len, ones))
+    return tuple(one[turn] for turn in range(turns) for one in ones if turn < len(one))

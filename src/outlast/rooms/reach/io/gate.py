@@ -1,0 +1,368 @@
+"""The gate: one port for SOCKS 4, 4a and 5 and HTTP, told apart by the first byte; where programs come in.
+
+Nothing is looked up here: names go to the far end as they came. A listener on an address that others can reach serves
+only those who know its credentials.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import Final
+
+from outlast.errors import UsageError
+from outlast.rooms.reach.io.carrier import Association, Client, Refusal
+from outlast.rooms.reach.io.direct import PLAIN
+from outlast.rooms.reach.io.pump import READ_BYTES, Plain, Pump
+from outlast.rooms.reach.proto import address
+from outlast.rooms.reach.proto.address import Target
+from outlast.rooms.reach.proto.http_proxy import Body, HttpProxy
+from outlast.rooms.reach.proto.request import Command, Credentials, Ended, Reader, Request
+from outlast.rooms.reach.proto.socks import Socks4, Socks5, reply, unwrap_datagram, wrap_datagram
+
+BACKLOG: Final = 1024
+ACCEPTS_AT_ONCE: Final = 64
+HANDSHAKE_S: Final = 10.0
+HALF_OPEN_MAX: Final = 512
+"""Connections that have not yet said what they want; the oldest goes for the newest."""
+ASSOCIATIONS_MAX: Final = 256
+SWEEP_S: Final = 1.0
+_READ_BYTES: Final = 16 << 10
+_DATAGRAM_MAX_BYTES: Final = 65_536
+
+Carry = Callable[[Client], None]
+Associate = Callable[[bytes, Callable[[Target, bytes], None]], Association | None]
+
+
+class Gate:
+    """One listener."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        at: Target,
+        carry: Carry,
+        associate: Associate,
+        credentials: Credentials | None = None,
+    ) -> None:
+        """Listen; raises UsageError when the address cannot be had, or would let everybody in."""
+        if credentials is None and not _is_loopback(at.host):
+            raise UsageError(
+                f"{at.host} can be reached by others: give --user NAME and --password-file FILE, or listen at 127.0.0.1"
+            )
+        self.loop = loop
+        self.carry = carry
+        self.associate = associate
+        self.credentials = credentials
+        self.associations = 0
+        self._listener = listen(at)
+        self._half_open: dict[_Caller, float] = {}
+        self._sweep: asyncio.TimerHandle | None = None
+        self._associated: set[_Datagrams] = set()
+        self._forwards: set[Pump] = set()
+        loop.add_reader(self._listener.fileno(), self._accept)
+
+    @property
+    def at(self) -> Target:
+        """Where it listens."""
+        host, port, *_ = self._listener.getsockname()
+        return Target(host, port)
+
+    def close(self) -> None:
+        """Stop listening, and end what has not been handed on; streams are their carriers'."""
+        self.loop.remove_reader(self._listener.fileno())
+        self._listener.close()
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for caller in tuple(self._half_open):
+            caller.drop()
+        for association in tuple(self._associated):
+            association.close()
+        for pump in tuple(self._forwards):
+            pump.close()
+
+    def settled(self, caller: _Caller) -> None:
+        """A connection has said what it wants, or is gone."""
+        self._half_open.pop(caller, None)
+
+    def forward(self, near: socket.socket, body: Body) -> socket.socket:
+        """Stand between a program and what carries its request: no more than its request may leave."""
+        inner, outer = socket.socketpair()
+        inner.setblocking(False)
+        outer.setblocking(False)
+        pump = Pump(self.loop, near, inner, _OneRequest(body), PLAIN, done=lambda _: self._forwards.discard(pump))
+        self._forwards.add(pump)
+        return outer
+
+    def open_datagrams(self, control: socket.socket, request: Request) -> None:
+        """Serve UDP ASSOCIATE for as long as its connection stands."""
+        if len(self._associated) >= ASSOCIATIONS_MAX:
+            _say(control, reply(1))
+            control.close()
+            return
+        _Datagrams(self, control, request, self._associated)
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTS_AT_ONCE):
+            try:
+                one, _peer = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    # The listener stays readable: without a pause this would be all that is done.
+                    self.loop.remove_reader(self._listener.fileno())
+                    self.loop.call_later(SWEEP_S, self._listen_again)
+                    return
+                continue
+            one.setblocking(False)
+            half_open = self._half_open
+            if len(half_open) >= HALF_OPEN_MAX:
+                next(iter(half_open)).drop()
+            half_open[_Caller(self, one)] = self.loop.time()
+            if self._sweep is None:
+                self._sweep = self.loop.call_later(SWEEP_S, self._drop_slow)
+
+    def _listen_again(self) -> None:
+        if self._listener.fileno() >= 0:
+            self.loop.add_reader(self._listener.fileno(), self._accept)
+
+    def _drop_slow(self) -> None:
+        oldest = self.loop.time() - HANDSHAKE_S
+        for caller, since in tuple(self._half_open.items()):
+            if since > oldest:
+                break
+            caller.drop()
+        self._sweep = self.loop.call_later(SWEEP_S, self._drop_slow) if self._half_open else None
+
+
+class _Caller:
+    """One connection: until its request is read a reader of sockets, then a client that waits for a carrier."""
+
+    __slots__ = ("_gate", "_one", "_reader", "_request")
+
+    def __init__(self, gate: Gate, one: socket.socket) -> None:
+        self._gate = gate
+        self._one: socket.socket | None = one
+        self._reader: Reader | None = None
+        self._request: Request | None = None
+        gate.loop.add_reader(one.fileno(), self._readable)
+
+    @property
+    def target(self) -> Target:
+        assert self._request is not None
+        return self._request.target
+
+    @property
+    def isolation(self) -> bytes:
+        assert self._request is not None
+        return self._request.isolation
+
+    @property
+    def gone(self) -> bool:
+        if self._one is None:
+            return True
+        try:
+            return not self._one.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def take(self) -> tuple[socket.socket, bytes]:
+        one, reader, request = self._one, self._reader, self._request
+        assert one is not None
+        assert reader is not None
+        assert request is not None
+        self._one = None
+        _say(one, reader.granted())
+        if request.forwarded and isinstance(reader, HttpProxy):
+            return self._gate.forward(one, reader.body), request.early
+        return one, request.early
+
+    def refuse(self, refusal: Refusal) -> None:
+        if self._one is not None and self._reader is not None:
+            _say(self._one, self._reader.refused(refusal.value))
+            _hang_up(self._one)
+            self._one = None
+
+    def drop(self) -> None:
+        """End it before it has said what it wants."""
+        if self._one is not None:
+            self._leave()
+            self._one.close()
+            self._one = None
+
+    def _leave(self) -> None:
+        assert self._one is not None
+        self._gate.loop.remove_reader(self._one.fileno())
+        self._gate.settled(self)
+
+    def _readable(self) -> None:
+        one = self._one
+        assert one is not None
+        try:
+            data = one.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.drop()
+            return
+        reader = self._reader
+        if reader is None:
+            reader = self._reader = self._reader_for(data[0], one)
+        say, outcome = reader.receive(data)
+        if say:
+            _say(one, say)
+        if outcome is None:
+            return
+        self._leave()
+        if isinstance(outcome, Ended):
+            _hang_up(one)
+            self._one = None
+            return
+        self._request = outcome
+        if outcome.command is Command.CONNECT:
+            self._gate.carry(self)
+        else:
+            self._one = None
+            self._gate.open_datagrams(one, outcome)
+
+    def _reader_for(self, first: int, one: socket.socket) -> Reader:
+        credentials = self._gate.credentials
+        match first:
+            case 5:
+                return Socks5(credentials)
+            case 4:
+                return Socks4(credentials)
+            case _:
+                host, port, *_ = one.getsockname()
+                return HttpProxy(Target(host, port), credentials)
+
+
+class _OneRequest(Plain):
+    """Lets the rest of one request's body through, and drops what a program sends behind it."""
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+
+    def room(self, into: memoryview) -> memoryview:
+        """As much as is read at once."""
+        return into[:READ_BYTES]
+
+    def turn(self, into: memoryview, size: int, out: memoryview) -> memoryview | bytes:  # type: ignore[override]
+        """What of it belongs to the body."""
+        return self._body.passed(bytes(into[:size]))
+
+
+class _Datagrams:
+    """UDP ASSOCIATE (RFC 1928 §7): a socket of its own beside the connection that asked for it, and for its address."""
+
+    def __init__(self, gate: Gate, control: socket.socket, request: Request, all_: set[_Datagrams]) -> None:
+        self._gate = gate
+        self._control = control
+        self._all = all_
+        self._whose: tuple[str, int] | None = None
+        self._peer_host = control.getpeername()[0]
+        self._peer_port = request.target.port
+        here = control.getsockname()
+        self._udp = socket.socket(control.family, socket.SOCK_DGRAM)
+        self._udp.setblocking(False)
+        self._udp.bind((here[0], 0))
+        self._way = gate.associate(request.isolation, self._deliver)
+        all_.add(self)
+        gate.loop.add_reader(control.fileno(), self._control_readable)
+        if self._way is None:
+            _say(control, reply(7))
+            self.close()
+            return
+        gate.loop.add_reader(self._udp.fileno(), self._readable)
+        host, port, *_ = self._udp.getsockname()
+        _say(control, reply(0, Target(host, port)))
+
+    def close(self) -> None:
+        if self in self._all:
+            self._all.discard(self)
+            self._gate.loop.remove_reader(self._control.fileno())
+            self._gate.loop.remove_reader(self._udp.fileno())
+            self._control.close()
+            self._udp.close()
+            if self._way is not None:
+                self._way.close()
+
+    def _control_readable(self) -> None:
+        try:
+            if self._control.recv(_READ_BYTES):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self.close()
+
+    def _readable(self) -> None:
+        assert self._way is not None
+        for _ in range(16):
+            try:
+                datagram, whose = self._udp.recvfrom(_DATAGRAM_MAX_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue
+            if self._whose is None and whose[0] == self._peer_host and self._peer_port in (0, whose[1]):
+                self._whose = whose
+            if whose != self._whose or (found := unwrap_datagram(datagram)) is None:
+                continue
+            self._way.send(*found)
+
+    def _deliver(self, source: Target, data: bytes) -> None:
+        if self._whose is not None:
+            with suppress(OSError):  # a datagram may be lost
+                self._udp.sendto(wrap_datagram(source, data), self._whose)
+
+
+def listen(at: Target) -> socket.socket:
+    """A listening, non-blocking socket; raises UsageError with what to do when the address cannot be had."""
+    where = address.show(at)
+    try:
+        one = socket.create_server(
+            (at.host, at.port), family=socket.AF_INET6 if ":" in at.host else socket.AF_INET, backlog=BACKLOG
+        )
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UsageError(f"{where} is in use by another program: end it, or choose another port") from None
+        if error.errno == errno.EACCES:
+            raise UsageError(f"{where} needs more rights: choose a port above 1023") from None
+        raise UsageError(f"cannot listen at {where}: {error.strerror}") from None
+    except OverflowError:
+        raise UsageError(f"there is no port {at.port}: ports go up to 65535") from None
+    one.setblocking(False)
+    return one
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _say(one: socket.socket, data: bytes) -> None:
+    """Send a few bytes to somebody who has been sent nothing yet; a connection that cannot take them is broken."""
+    if data:
+        with suppress(OSError):
+            one.send(data)
+
+
+def _hang_up(one: socket.socket) -> None:
+    """Close so that what was said last arrives: unread bytes would turn the end into a reset."""
+    with suppress(OSError):
+        one.shutdown(socket.SHUT_WR)
+        one.recv(_READ_BYTES)
+    one.close()

@@ -1,0 +1,37 @@
+"""Keys of servers, kept in the home, so that a bridge's link stays the same when it is started again."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from outlast.errors import StorageError
+
+
+def folder_of(home: Path) -> Path:
+    """The folder for reach's keys, made when it is not there, for its owner alone; raises StorageError."""
+    folder = home / "rooms" / "reach"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be made: {error.strerror}; name another folder by --home") from None
+    return folder
+
+
+def kept_secret(home: Path, name: str, size: int) -> bytes:
+    """The secret of that name, ``size`` random bytes, made when it is not there; raises StorageError."""
+    file = folder_of(home) / f"{name}.key"
+    try:
+        try:
+            fresh = secrets.token_bytes(size)
+            with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as target:
+                target.write(fresh)
+        except FileExistsError:
+            fresh = file.read_bytes()
+    except OSError as error:
+        raise StorageError(f"{file} cannot be used: {error.strerror}") from None
+    if len(fresh) != size:
+        raise StorageError(f"{file} is damaged: delete it, and the bridge gets another link")
+    return fresh

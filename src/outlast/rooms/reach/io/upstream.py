@@ -1,0 +1,116 @@
+"""Somebody's proxy as a carrier: SOCKS 5, or CONNECT of HTTP; and how the SOCKS port of a child is dialled."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from outlast.rooms.reach.io.carrier import Refusal
+from outlast.rooms.reach.io.direct import Dialled
+from outlast.rooms.reach.io.exit import Exit, Failed, Opened
+from outlast.rooms.reach.proto.address import AddressError, Target
+from outlast.rooms.reach.proto.bridge import ProxyBridge
+from outlast.rooms.reach.proto.exit_policy import EVERYTHING, Policy
+from outlast.rooms.reach.proto.http_proxy import HttpAsking
+from outlast.rooms.reach.proto.request import Credentials
+from outlast.rooms.reach.proto.socks import Asking, SocksError
+
+ANSWER_S: Final = 30.0
+"""A proxy answers when its own connection stands, which may go through several others."""
+NEAR: Final = Policy(allowed=EVERYTHING, ports_refused=())
+"""What a person named as their proxy may stand anywhere."""
+_READ_BYTES: Final = 4096
+
+
+class Proxy:
+    """One proxy: dials targets through it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, bridge: ProxyBridge) -> None:
+        self._exit = Exit(loop, NEAR)
+        self._at = bridge.at
+        self._asking = Asking if bridge.scheme == "socks5" else HttpAsking
+        named = bool(bridge.user or bridge.password)
+        self._credentials = Credentials(bridge.user.encode(), bridge.password.encode()) if named else None
+
+    def dial(self, target: Target, opened: Opened, failed: Failed) -> Callable[[], None]:
+        """Connect to a target through the proxy; the contract is ``Exit.open``'s."""
+        try:
+            asking = self._asking(target, self._credentials)
+        except AddressError:
+            return self._exit.loop.call_soon(failed, Refusal.NOT_ALLOWED).cancel
+        return _Dialling(self._exit, self._at, asking, opened, failed).cancel
+
+
+def upstream(loop: asyncio.AbstractEventLoop, bridge: ProxyBridge) -> Dialled:
+    """The carrier that a proxy is."""
+    return Dialled(loop, Proxy(loop, bridge).dial)
+
+
+class _Dialling:
+    """One stream that is being asked for."""
+
+    __slots__ = ("_asking", "_cancel", "_failed", "_limit", "_loop", "_one", "_opened")
+
+    def __init__(self, exit_: Exit, proxy: Target, asking: Asking | HttpAsking, opened: Opened, failed: Failed) -> None:
+        self._loop = exit_.loop
+        self._asking = asking
+        self._opened = opened
+        self._failed = failed
+        self._one: socket.socket | None = None
+        self._limit: asyncio.TimerHandle | None = None
+        self._cancel = exit_.open(proxy, self._connected, failed)
+
+    def cancel(self) -> None:
+        if self._one is None:
+            self._cancel()
+        else:
+            self._leave().close()
+
+    def _connected(self, one: socket.socket) -> None:
+        self._one = one
+        self._limit = self._loop.call_later(ANSWER_S, self._end, Refusal.TIMED_OUT)
+        self._loop.add_reader(one.fileno(), self._readable)
+        with suppress(OSError):  # a reset is seen by the reader
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            one.send(self._asking.first())
+
+    def _readable(self) -> None:
+        one = self._one
+        assert one is not None
+        try:
+            # What comes behind the answer is the target's, and stays in the socket.
+            data = one.recv(_READ_BYTES, socket.MSG_PEEK)
+            if not data:
+                self._end(Refusal.FAILED)
+                return
+            say, reached = self._asking.receive(data)
+            one.recv(len(data) - (len(reached.early) if reached else 0))
+            if say:
+                one.send(say)
+        except BlockingIOError:
+            return
+        except SocksError as error:
+            self._end(_REFUSALS.get(error.code, Refusal.FAILED))
+        except OSError:
+            self._end(Refusal.FAILED)
+        else:
+            if reached:
+                self._opened(self._leave())
+
+    def _end(self, why: Refusal) -> None:
+        self._leave().close()
+        self._failed(why)
+
+    def _leave(self) -> socket.socket:
+        one, limit = self._one, self._limit
+        assert one is not None
+        assert limit is not None
+        limit.cancel()
+        self._loop.remove_reader(one.fileno())
+        return one
+
+
+_REFUSALS: Final = {one.value: one for one in Refusal}

@@ -1,0 +1,440 @@
+"""The website that is a bridge: TLS ends here, and all of it is the site's but for who knows a path.
+
+Every connection gets one to the site at once, and what comes goes through as it comes, both ways: the site alone says
+what is answered, when it has waited long enough, and when it is over. One thing is looked at: what a connection says
+first. A client's request is one record (``proto.web``), so it is there as a whole or not at all, and nothing is held
+back for it. What comes later on a connection, or in pieces, is never an Upgrade of ours.
+
+Before TLS is there, the site can speak too, if it listens with TLS itself somewhere behind (``Site.with_tls``): a
+connection that begins with something else than TLS that OpenSSL takes is then handed over with all its bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import secrets
+import socket
+import ssl
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from email.utils import formatdate
+from typing import Final, NamedTuple
+
+from outlast.rooms.reach.io.outer import Outer
+from outlast.rooms.reach.io.pump import Plain, Pump
+from outlast.rooms.reach.io.tls import Tls, reset
+from outlast.rooms.reach.proto.client_hello import protocols_of
+from outlast.rooms.reach.proto.web import PADDING_MAX, REQUEST_MAX_BYTES, Doors, key_asked, path_asked, write_accept
+
+READ_BYTES: Final = 65_536
+UNSENT_MAX_BYTES: Final = 262_144
+CONNECTIONS_MAX: Final = 4_096
+CONNECTIONS_EACH: Final = 256
+LINGER_S: Final = 60.0
+"""So long the rest of a connection is read after the site has ended it; what a kernel waits in FIN-WAIT-2."""
+BACKLOG: Final = 511  # nginx's
+_ACCEPTED_AT_ONCE: Final = 16
+_RETRY_S: Final = 1.0
+_NO_APPLICATION_PROTOCOL: Final = 120  # RFC 7301 §3.2
+PROTOCOLS: Final = ("http/1.1", "http/1.0", "http/0.9")  # what nginx takes that speaks no HTTP/2
+_OURS: Final = frozenset(one.encode() for one in PROTOCOLS)
+
+_scratch = memoryview(bytearray(READ_BYTES))
+
+
+class Site(NamedTuple):
+    """Where the site listens behind the bridge: a host and port of this computer, or the path of a Unix socket."""
+
+    plain: tuple[str, int] | str
+    with_tls: tuple[str, int] | None = None
+    patience_s: float | None = None
+    """How long a visitor may say nothing at all; None: the site sees to that."""
+
+
+def server_context(certificate: str, key: str) -> ssl.SSLContext:
+    """TLS 1.2 and 1.3 as websites have it; raises OSError or ssl.SSLError for files that are no certificate and key."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    context.set_alpn_protocols(list(PROTOCOLS))
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    return context
+
+
+class WebServer:
+    """Listeners of one site. Who knocks rightly is given to ``accept(outer, user)``."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        context: Callable[[], ssl.SSLContext],
+        site: Site,
+        users: Mapping[str, bytes],
+        accept: Callable[[Outer, str], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """``context`` gives what is in force now; ``users`` are secrets of 32 B by what their owners are called."""
+        self.loop = loop
+        self.site = site
+        self.clock = clock
+        self.accept = accept
+        self.context = context
+        self.shaking: dict[ssl.SSLObject, Tls] = {}
+        self._prepared: ssl.SSLContext | None = None
+        self._lookup_key = secrets.token_bytes(32)
+        self._listening: list[socket.socket] = []
+        self._visits: set[Visit] = set()
+        self._pumps: set[Pump] = set()
+        self._each: Counter[str] = Counter()
+        self.admit(users)
+
+    def admit(self, users: Mapping[str, bytes]) -> None:
+        """From now on these are the users; who is in stays in."""
+        self.doors = Doors(users, self._lookup_key)
+
+    def listen(self, sock: socket.socket) -> None:
+        """Take connections of a listening socket, which becomes this server's own."""
+        sock.setblocking(False)
+        self._listening.append(sock)
+        self.loop.add_reader(sock, self._take, sock)
+
+    def close(self) -> None:
+        """End all but the outers that were given away."""
+        for sock in self._listening:
+            self.loop.remove_reader(sock)
+            sock.close()
+        self._listening.clear()
+        for visit in tuple(self._visits):
+            visit.end()
+        for pump in tuple(self._pumps):
+            pump.close()
+
+    @property
+    def connections(self) -> int:
+        """How many visitors are being served."""
+        return len(self._visits) + len(self._pumps)
+
+    def _take(self, sock: socket.socket) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                visitor, address = sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:  # no more files: those that wait do so with the kernel
+                self._rest()
+                return
+            visitor.setblocking(False)
+            whose = str(address[0]) if address else ""
+            if self._each[whose] >= CONNECTIONS_EACH:
+                reset(visitor)
+                visitor.close()
+                continue
+            self._each[whose] += 1
+            visit = Visit(self, visitor, whose)
+            self._visits.add(visit)
+            visit.begin()
+            if self.connections >= CONNECTIONS_MAX:
+                self._rest()
+                return
+
+    def _rest(self) -> None:
+        for sock in self._listening:
+            self.loop.remove_reader(sock)
+        self.loop.call_later(_RETRY_S, self._go_on)
+
+    def _go_on(self) -> None:
+        if self.connections >= CONNECTIONS_MAX:
+            self.loop.call_later(_RETRY_S, self._go_on)
+            return
+        for sock in self._listening:
+            self.loop.add_reader(sock, self._take, sock)
+
+    def context_in_force(self) -> ssl.SSLContext:
+        """The certificate's context, with our eye on what clients say first."""
+        context = self.context()
+        if context is not self._prepared:
+            context.sni_callback = self._examine
+            self._prepared = context
+        return context
+
+    def _examine(self, engine: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> int | None:
+        """Refuse who offers protocols and none of ours: so do nginx and Apache, and OpenSSL by itself does not."""
+        tls = self.shaking.get(engine)
+        offered = protocols_of(tls.first) if tls is not None and tls.first else None
+        if offered is None or any(one in _OURS for one in offered):
+            return None
+        return _NO_APPLICATION_PROTOCOL
+
+    def left(self, visit: Visit) -> None:
+        """A visit is over, or its connection belongs to somebody else now."""
+        if visit in self._visits:
+            self._visits.discard(visit)
+            self._forget(visit.whose)
+
+    def _forget(self, whose: str) -> None:
+        self._each[whose] -= 1
+        if not self._each[whose]:
+            del self._each[whose]
+
+    def hand_over(self, visit: Visit, visitor: socket.socket, first: bytes, far: socket.socket) -> None:
+        """Join a visitor whose TLS is not for us with the site's own TLS."""
+        self._visits.discard(visit)
+
+        def done(_: Exception | None) -> None:
+            self._pumps.discard(pump)
+            self._forget(visit.whose)
+
+        pump = Pump(self.loop, visitor, far, Plain(), Plain(), first, done)
+        self._pumps.add(pump)
+
+
+class Visit:
+    """One connection: its TLS, and its connection to the site."""
+
+    def __init__(self, server: WebServer, visitor: socket.socket, whose: str) -> None:
+        """Begin both."""
+        self.whose = whose
+        self._server = server
+        self._loop = server.loop
+        self._tls = Tls(self._loop, visitor)
+        self._site: socket.socket | None = None
+        self._for_site = bytearray()
+        self._timer: asyncio.TimerHandle | None = None
+        self._shaken = self._heard = self._over = False
+        self._connected = self._reading = self._writing = False  # the site
+        self._visitor_done = self._site_done = self._site_deaf = self._site_lost = False
+        self._unanswered = False  # the site was told something since it last said anything
+
+    def begin(self) -> None:
+        """Shake hands with the visitor, and call the site."""
+        self._tls.begin(self._server.context_in_force(), self._shook, self._failed)
+        self._server.shaking[self._tls.engine] = self._tls
+        if (patience_s := self._server.site.patience_s) is not None:
+            self._timer = self._loop.call_later(patience_s, self.end)
+        self._call(self._server.site.plain)
+
+    # The visitor
+
+    def _shook(self) -> None:
+        self._shaken = True
+        del self._server.shaking[self._tls.engine]
+        self._tls.listen(self)
+
+    def _failed(self, error: OSError) -> None:
+        del self._server.shaking[self._tls.engine]
+        if self._server.site.with_tls is None or self._tls.first is None:
+            self._tls.part()
+            self.end()
+            return
+        self._hang_up()
+        self._call(self._server.site.with_tls)
+
+    def received(self, data: memoryview) -> None:
+        """The visitor said something."""
+        if not self._heard:
+            self._heard = True
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._let_in(data):
+                return
+        self._pass(data)
+
+    def drained(self) -> None:
+        """The visitor took all that the site said."""
+        if self._site_lost:
+            self._tls.abort()
+            self.end()
+        elif self._site_done and self._visitor_done:
+            self.end()
+        elif self._connected and not self._site_done:
+            self._read_on()
+
+    def finished(self) -> None:
+        """The visitor says no more."""
+        self._visitor_done = True
+        if self._site_lost or (self._site_done and not self._tls.unsent):
+            self.end()
+        elif self._connected and not self._for_site:
+            self._end_saying()
+
+    def broke(self, error: OSError) -> None:
+        """The visitor's connection is no more."""
+        if self._site is not None and not isinstance(error, ssl.SSLError):
+            reset(self._site)
+        self.end()
+
+    def _let_in(self, data: memoryview) -> bool:
+        if len(data) > REQUEST_MAX_BYTES:
+            return False
+        asked = bytes(data)
+        path = path_asked(asked)
+        user = path and self._server.doors.user_of(path, self._server.clock())
+        key = key_asked(asked) if user else None
+        if not user or key is None:
+            return False
+        self._hang_up()
+        self._over = True
+        self._server.left(self)
+        padding = secrets.token_bytes(secrets.randbelow(PADDING_MAX))
+        self._tls.write(write_accept(key, formatdate(self._server.clock(), usegmt=True).encode(), padding))
+        self._server.accept(self._tls, user)
+        return True
+
+    # The site
+
+    def _call(self, where: tuple[str, int] | str) -> None:
+        family = socket.AF_UNIX if isinstance(where, str) else socket.AF_INET6 if ":" in where[0] else socket.AF_INET
+        self._site = site = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        if family != socket.AF_UNIX:
+            site.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        problem = site.connect_ex(where)
+        if problem == errno.EINPROGRESS:
+            self._write_on()
+        elif problem:
+            self._lose()
+        else:
+            self._reached()
+
+    def _reached(self) -> None:
+        self._connected = True
+        if not self._shaken and self._tls.first is not None and self._tls.failed:
+            self._give_away()
+            return
+        self._read_on()
+        if self._for_site:
+            self._write_on()
+        elif self._visitor_done:
+            self._end_saying()
+
+    def _give_away(self) -> None:
+        assert self._site is not None
+        far, self._site = self._site, None
+        self._over = True
+        visitor, first = self._tls.take()
+        self._server.hand_over(self, visitor, first, far)
+
+    def _pass(self, data: memoryview) -> None:
+        if self._site_deaf or self._over:
+            return
+        if self._site_lost:
+            self._tls.abort()
+            self.end()
+            return
+        self._unanswered = True
+        if self._for_site or not self._connected:
+            self._for_site += data
+        else:
+            sent = self._send(data)
+            if sent < len(data) and not self._site_deaf:
+                self._for_site += data[sent:]
+                self._write_on()
+        if self._for_site:
+            self._tls.pause()
+
+    def _send(self, data: memoryview | bytearray) -> int:
+        assert self._site is not None
+        try:
+            return self._site.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError:
+            # The site listens no more; what it said before is still to be read.
+            self._site_deaf = True
+            self._for_site.clear()
+            return 0
+
+    def _site_writable(self) -> None:
+        assert self._site is not None
+        if not self._connected:
+            self._write_off()
+            if self._site.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                self._lose()
+            else:
+                self._reached()
+            return
+        del self._for_site[: self._send(self._for_site)]
+        if not self._for_site:
+            self._write_off()
+            self._tls.resume()
+            if self._visitor_done:
+                self._end_saying()
+
+    def _site_readable(self) -> None:
+        assert self._site is not None
+        try:
+            size = self._site.recv_into(_scratch)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self._read_off()
+            self._lose()
+            return
+        if not self._shaken:
+            self.end()  # it has waited long enough
+        elif size:
+            self._unanswered = False
+            self._tls.write(_scratch[:size])
+            if self._tls.unsent > UNSENT_MAX_BYTES:
+                self._read_off()
+        else:
+            self._read_off()
+            self._site_done = True
+            # Who is told that they were too slow is not told by TLS: so do nginx and others when time is over.
+            self._tls.finish(notify=not self._unanswered or self._visitor_done)
+            if self._visitor_done and not self._tls.unsent:
+                self.end()
+            else:
+                self._timer = self._loop.call_later(LINGER_S, self.end)
+
+    def _lose(self) -> None:
+        """The site refused the connection or reset it."""
+        self._site_lost = True
+        if self._tls.failed or (self._heard and not self._tls.unsent):
+            self._tls.abort()
+            self.end()
+
+    def _end_saying(self) -> None:
+        if self._site is not None:
+            with contextlib.suppress(OSError):
+                self._site.shutdown(socket.SHUT_WR)
+
+    def _read_on(self) -> None:
+        if not self._reading and self._site is not None:
+            self._reading = True
+            self._loop.add_reader(self._site, self._site_readable)
+
+    def _read_off(self) -> None:
+        if self._reading and self._site is not None:
+            self._reading = False
+            self._loop.remove_reader(self._site)
+
+    def _write_on(self) -> None:
+        if not self._writing and self._site is not None:
+            self._writing = True
+            self._loop.add_writer(self._site, self._site_writable)
+
+    def _write_off(self) -> None:
+        if self._writing and self._site is not None:
+            self._writing = False
+            self._loop.remove_writer(self._site)
+
+    def _hang_up(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._site is not None:
+            self._read_off()
+            self._write_off()
+            self._site.close()
+            self._site, self._connected = None, False
+
+    def end(self) -> None:
+        """Close both connections."""
+        if self._over:
+            return
+        self._over = True
+        self._hang_up()
+        self._server.shaking.pop(self._tls.engine, None)
+        self._tls.close()
+        self._server.left(self)

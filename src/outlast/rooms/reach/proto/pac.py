@@ -1,0 +1,18 @@
+"""The file by which a browser or a phone is told of its proxy (PAC): everything to the gate, and nothing past it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+PATH: Final = "/proxy.pac"
+MEDIA_TYPE: Final = "application/x-ns-proxy-autoconfig"
+
+
+def pac(host: str, port: int) -> bytes:
+    """The file for a gate at that address.
+
+    It names no second choice: without the gate nothing loads, instead of going out unprotected. ``PROXY`` is what every
+    browser and phone understands, and with it names are looked up at the far end.
+    """
+    at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f'function FindProxyForURL(url, host) {{ return "PROXY {at}"; }}\n'.encode("ascii")

@@ -1,0 +1,68 @@
+"""What a program asks of the gate, whichever protocol it asked by; and the gate's answer in that protocol."""
+
+from __future__ import annotations
+
+import hmac
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+from outlast.rooms.reach.proto.address import Target
+
+
+class Command(Enum):
+    """What is asked for."""
+
+    CONNECT = 1
+    ASSOCIATE = 3
+
+
+class Request(NamedTuple):
+    """A program's wish: a stream to ``target``, or a way for datagrams.
+
+    ``early`` is what came behind the request and belongs to the stream. ``forwarded`` is true when the stream is one
+    HTTP request that was rewritten; what the program sends after it must go through the machine's ``body``.
+    """
+
+    command: Command
+    target: Target
+    isolation: bytes
+    early: bytes
+    forwarded: bool = False
+
+
+class Ended(NamedTuple):
+    """The conversation is over: send what is to be said, and close. ``why`` names no target."""
+
+    why: str
+
+
+class Credentials(NamedTuple):
+    """Who may use a gate."""
+
+    user: bytes
+    password: bytes
+
+    def match(self, user: bytes, password: bytes) -> bool:
+        """Whether these are the ones; takes as long for wrong ones as for right ones."""
+        return hmac.compare_digest(user, self.user) & hmac.compare_digest(password, self.password)
+
+
+class Reader(Protocol):
+    """Reads one program's request: a machine that is fed what comes, in pieces of any size."""
+
+    def receive(self, data: bytes) -> tuple[bytes, Request | Ended | None]:
+        """Take bytes; what is to be sent, and what came of it: None while more is needed. After that call no more."""
+        ...
+
+    def granted(self) -> bytes:
+        """What is said when the way is open."""
+        ...
+
+    def refused(self, code: int) -> bytes:
+        """What is said when there is none; ``code`` is SOCKS 5's (RFC 1928 §6)."""
+        ...
+
+
+def isolation_of(user: bytes, password: bytes) -> bytes:
+    """The key under which streams with these credentials are kept apart from others."""
+    return bytes((len(user) & 255,)) + user + password

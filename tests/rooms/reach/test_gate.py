@@ -1,0 +1,340 @@
+"""The gate as curl, Chromium's kin and hostile programs meet it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from outlast.errors import UsageError
+from outlast.rooms.reach.io import gate as gates
+from outlast.rooms.reach.io.carrier import Client
+from outlast.rooms.reach.io.gate import Gate
+from outlast.rooms.reach.io.upstream import upstream
+from outlast.rooms.reach.proto.address import Target, decode, encode
+from outlast.rooms.reach.proto.bridge import ProxyBridge
+from outlast.rooms.reach.proto.exit_policy import Policy
+from outlast.rooms.reach.proto.request import Credentials
+from outlast.rooms.reach.proto.socks import unwrap_datagram, wrap_datagram
+from tests.rooms.reach.gates import Place, curl, dialled, exactly, place, serving, through, until_end
+
+US = Credentials(b"alice", b"correct horse")
+PAGE = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes"
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[Place]:
+    with place() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def open_gate(here: Place) -> Gate:
+    return here.gate()
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Target]:
+    def page(one: socket.socket) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            if not (more := one.recv(65_536)):
+                return
+            head += more
+        one.sendall(PAGE)
+
+    with serving(page) as at:
+        yield at
+
+
+@pytest.fixture(scope="module")
+def echo() -> Iterator[Target]:
+    def back(one: socket.socket) -> None:
+        while data := one.recv(65_536):
+            one.sendall(data)
+        one.sendall(b"end")
+
+    with serving(back) as at:
+        yield at
+
+
+@pytest.mark.parametrize(
+    "by",
+    [
+        ["--socks5-hostname", "{}"],
+        ["--socks5", "{}"],
+        ["--socks4", "{}"],
+        ["--socks4a", "{}"],
+        ["--proxy", "http://{}"],
+        ["--proxytunnel", "--proxy", "http://{}"],
+        ["--proxy-user", "any:body", "--proxy", "socks5h://{}"],
+    ],
+)
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_curl_gets_its_page_by_every_protocol(by: list[str], host: str, open_gate: Gate, site: Target) -> None:
+    at = f"127.0.0.1:{open_gate.at.port}"
+    done = curl(*(one.format(at) for one in by), f"http://{host}:{site.port}/page")
+    assert (done.returncode, done.stdout) == (0, b"yes"), done.stderr
+
+
+def test_ipv6_is_reached(here: Place, open_gate: Gate) -> None:
+    with serving(lambda one: one.sendall(b"six"), host="::1") as at, through(open_gate, at) as one:
+        assert until_end(one) == b"six"
+
+
+@pytest.mark.parametrize("scheme", ["socks5", "http"])
+@pytest.mark.parametrize("credentials", [None, US])
+def test_a_proxy_is_a_way_out(
+    scheme: str, credentials: Credentials | None, here: Place, site: Target, echo: Target
+) -> None:
+    proxy = here.gate(credentials=credentials)
+    user, password = (credentials.user.decode(), credentials.password.decode()) if credentials else ("", "")
+    bridge = ProxyBridge(proxy.at, scheme, user, password)
+    front = here.gate(here.do(lambda: upstream(here.loop, bridge)))
+    done = curl("--socks5-hostname", f"127.0.0.1:{front.at.port}", f"http://localhost:{site.port}/")
+    assert (done.returncode, done.stdout) == (0, b"yes"), done.stderr
+    with serving(lambda one: one.sendall(b"banner at once")) as at, through(front, at) as one:
+        assert until_end(one) == b"banner at once"
+    with serving(lambda one: None) as at:
+        gone = at
+    with pytest.raises(ConnectionError):
+        through(front, gone)
+
+
+def test_wrong_credentials_of_a_proxy_are_told_as_not_allowed(here: Place, site: Target) -> None:
+    proxy = here.gate(credentials=US)
+    for scheme in ("socks5", "http"):
+        bridge = ProxyBridge(proxy.at, scheme, "alice", "wrong")
+        front = here.gate(here.do(lambda: upstream(here.loop, bridge)))  # noqa: B023
+        with pytest.raises(ConnectionError, match="2"):
+            through(front, site)
+
+
+def test_a_stream_is_byte_exact_both_ways_through_tiny_buffers_and_keeps_its_half_close(
+    open_gate: Gate, echo: Target
+) -> None:
+    data = os.urandom(100_000)
+    with through(open_gate, echo) as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+
+        def send() -> None:
+            one.sendall(data)
+            one.shutdown(socket.SHUT_WR)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        back = until_end(one)
+        sender.join()
+    assert hashlib.sha256(back).digest() == hashlib.sha256(data + b"end").digest()
+
+
+def test_a_request_may_come_one_byte_at_a_time_and_what_comes_early_is_kept(open_gate: Gate, echo: Target) -> None:
+    with dialled(open_gate) as one:
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in b"\x05\x01\x00\x05\x01\x00" + encode(echo) + b"early":
+            one.sendall(bytes((byte,)))
+        one.shutdown(socket.SHUT_WR)
+        assert until_end(one)[12:] == b"earlyend"
+
+
+def test_a_second_request_on_a_connection_does_not_reach_the_first_one_s_origin(open_gate: Gate) -> None:
+    seen: list[bytes] = []
+    ended = threading.Event()
+
+    def origin(one: socket.socket) -> None:
+        seen.append(until_end(one))
+        ended.set()
+
+    with serving(origin) as at, dialled(open_gate) as one:
+        one.sendall(b"POST http://127.0.0.1:%d/ HTTP/1.1\r\nContent-Length: 2\r\n\r\nok" % at.port)
+        one.sendall(b"GET http://other.example/secret HTTP/1.1\r\n\r\n")
+        one.shutdown(socket.SHUT_WR)
+        assert ended.wait(10)
+    assert seen[0].endswith(b"\r\n\r\nok")
+
+
+def test_refusals_say_why(here: Place, open_gate: Gate, site: Target) -> None:
+    with serving(lambda one: None) as at:
+        gone = at
+    with pytest.raises(ConnectionError, match="5"):
+        through(open_gate, gone)
+    with pytest.raises(ConnectionError, match="4"):
+        through(open_gate, Target("no-such-host.invalid", 80))
+    strict = here.gate(policy=Policy())
+    with pytest.raises(ConnectionError, match="2"):
+        through(strict, site)
+    done = curl("--proxy", f"http://127.0.0.1:{strict.at.port}", "-w", "%{http_code}", f"http://127.0.0.1:{site.port}/")
+    assert done.stdout.endswith(b"403"), done
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "localhost",
+        "127.1",
+        "0x7f.1",
+        "2130706433",
+        "::1",
+        "::ffff:127.0.0.1",
+        "169.254.169.254",
+        "10.0.0.1",
+    ],
+)
+def test_an_exit_leads_nobody_into_its_own_network_however_the_address_is_written(host: str, here: Place) -> None:
+    reached: list[object] = []
+    with serving(reached.append) as at, pytest.raises(ConnectionError, match="2"):
+        through(here.gate(policy=Policy()), Target(host, at.port))
+    assert reached == []
+
+
+def test_others_are_served_only_with_credentials(here: Place, site: Target) -> None:
+    with pytest.raises(UsageError, match="can be reached by others"):
+        here.gate(at=Target("0.0.0.0", 0))
+    gate = here.gate(at=Target("0.0.0.0", 0), credentials=US)
+    url = f"http://127.0.0.1:{site.port}/"
+    at = f"127.0.0.1:{gate.at.port}"
+    for way in ("socks5h", "http"):
+        assert curl("--proxy", f"{way}://{at}", "--proxy-user", "alice:correct horse", url).stdout == b"yes"
+        for user in ("alice:wrong", ""):
+            assert curl("--fail", "--proxy", f"{way}://{at}", "--proxy-user", user, url).returncode != 0
+    assert curl("--socks4a", at, url).returncode != 0
+
+
+def test_a_port_in_use_and_an_address_of_somebody_else_are_told_in_one_line(here: Place, open_gate: Gate) -> None:
+    with pytest.raises(UsageError, match="in use by another program"):
+        here.gate(at=open_gate.at)
+    with pytest.raises(UsageError, match="cannot listen at"):
+        here.gate(at=Target("203.0.113.9", 1080), credentials=US)
+
+
+def test_who_says_nothing_is_sent_away_in_time(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "HANDSHAKE_S", 0.2)
+    monkeypatch.setattr(gates, "SWEEP_S", 0.1)
+    with dialled(here.gate()) as one:
+        one.sendall(b"\x05")
+        assert until_end(one) == b""
+
+
+def test_the_oldest_of_too_many_that_say_nothing_goes_for_the_newest(
+    here: Place, monkeypatch: pytest.MonkeyPatch, site: Target
+) -> None:
+    monkeypatch.setattr(gates, "HALF_OPEN_MAX", 3)
+    gate = here.gate()
+    silent = [dialled(gate) for _ in range(4)]
+    assert until_end(silent[0]) == b""
+    assert through(gate, site)
+    for one in silent:
+        one.close()
+
+
+def test_a_client_that_hung_up_while_it_waited_is_gone(here: Place, site: Target) -> None:
+    waiting: list[Client] = []
+    came = threading.Event()
+
+    class Later:
+        def carry(self, client: Client) -> None:
+            waiting.append(client)
+            came.set()
+
+        def associate(self, isolation: bytes, deliver: object) -> None:
+            return None
+
+        def close(self) -> None:
+            for one in waiting:
+                one.refuse(gates.Refusal.FAILED)
+
+    one = dialled(here.gate(Later()))
+    one.sendall(b"\x05\x01\x00\x05\x01\x00" + encode(site))
+    assert came.wait(10)
+    assert not here.do(lambda: waiting[0].gone)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    one.close()
+    assert here.do(lambda: waiting[0].gone)
+
+
+def associated(gate: Gate) -> tuple[socket.socket, socket.socket, tuple[str, int]]:
+    control = dialled(gate)
+    control.sendall(b"\x05\x01\x00\x05\x03\x00\x01" + bytes(6))
+    reply = exactly(control, 12)[2:]
+    assert reply[1] == 0, reply
+    found = decode(reply, 3)
+    assert found is not None
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    udp.settimeout(10)
+    return control, udp, found[0]
+
+
+def test_datagrams_go_and_come_and_end_with_their_connection(here: Place, open_gate: Gate) -> None:
+    control, udp, at = associated(open_gate)
+    with control, udp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
+        far.bind(("127.0.0.1", 0))
+        far.settimeout(10)
+        target = Target("localhost", far.getsockname()[1])
+        udp.sendto(wrap_datagram(target, b"ping"), at)
+        data, whose = far.recvfrom(100)
+        assert data == b"ping"
+        far.sendto(b"pong", whose)
+        assert unwrap_datagram(udp.recv(100)) == (Target("127.0.0.1", target.port), b"pong")
+        # Nobody else may send through it: who spoke first owns it.
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.sendto(wrap_datagram(target, b"stolen"), at)
+        # Fragments are dropped, and so is what is no datagram.
+        udp.sendto(b"\0\0\1" + wrap_datagram(target, b"fragment")[3:], at)
+        udp.sendto(b"\xff", at)
+        udp.sendto(wrap_datagram(target, b"again"), at)
+        assert far.recv(100) == b"again"
+        control.close()
+        assert until_closed(udp, at, target)
+
+
+def until_closed(udp: socket.socket, at: tuple[str, int], target: Target) -> bool:
+    """Whether the port goes: then sending to it is refused by the kernel."""
+    udp.connect(at)
+    udp.settimeout(0.05)
+    for _ in range(200):
+        try:
+            udp.send(wrap_datagram(target, b"x"))
+            with suppress(TimeoutError):
+                udp.recv(100)
+        except ConnectionRefusedError:
+            return True
+    return False
+
+
+def test_answers_are_a_few_times_as_large_as_what_was_asked_and_only_of_who_was_asked(open_gate: Gate) -> None:
+    control, udp, at = associated(open_gate)
+    with control, udp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
+        far.bind(("127.0.0.1", 0))
+        far.settimeout(10)
+        udp.sendto(wrap_datagram(Target("127.0.0.1", far.getsockname()[1]), b"ask"), at)
+        _, whose = far.recvfrom(100)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.sendto(b"unasked", whose)
+        for _ in range(50):
+            far.sendto(bytes(1000), whose)
+        udp.settimeout(0.5)
+        got = 0
+        with suppress(TimeoutError):
+            while found := unwrap_datagram(udp.recv(2000)):
+                assert found[1] == bytes(1000)
+                got += len(found[1])
+    assert got == 4000  # 4096 + 8 * 3, in whole datagrams
+
+
+def test_datagrams_into_the_exit_s_own_network_are_dropped(here: Place) -> None:
+    control, udp, at = associated(here.gate(policy=Policy()))
+    with control, udp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
+        far.bind(("127.0.0.1", 0))
+        far.settimeout(0.3)
+        for host in ("127.0.0.1", "localhost", "169.254.169.254"):
+            udp.sendto(wrap_datagram(Target(host, far.getsockname()[1]), b"in"), at)
+        with pytest.raises(TimeoutError):
+            far.recv(100)

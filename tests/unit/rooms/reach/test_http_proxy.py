@@ -1,0 +1,209 @@
+"""HTTP as a proxy reads it: CONNECT, whole URLs made fit for their origin, the PAC file, and what is turned away."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from outlast.rooms.reach.proto.address import Target
+from outlast.rooms.reach.proto.http_proxy import HEAD_MAX_BYTES, HttpAsking, HttpProxy
+from outlast.rooms.reach.proto.request import Command, Credentials, Ended, Request, isolation_of
+from outlast.rooms.reach.proto.socks import Reached, SocksError
+
+HERE = Target("127.0.0.1", 1080)
+US = Credentials(b"alice", b"correct horse")
+
+
+def read(*pieces: bytes, credentials: Credentials | None = None) -> tuple[bytes, Request | Ended | None]:
+    return read_by(HttpProxy(HERE, credentials), pieces)
+
+
+def read_by(reader: HttpProxy, pieces: Iterable[bytes]) -> tuple[bytes, Request | Ended | None]:
+    said, outcome = b"", None
+    for piece in pieces:
+        if outcome is None:
+            say, outcome = reader.receive(piece)
+            said += say
+        elif isinstance(outcome, Request):
+            more = reader.body.passed(piece) if outcome.forwarded else piece
+            outcome = outcome._replace(early=outcome.early + more)
+    return said, outcome
+
+
+def forwarded(request: bytes) -> tuple[Target, bytes]:
+    _, outcome = read(request)
+    assert isinstance(outcome, Request), outcome
+    assert outcome.forwarded
+    return outcome.target, outcome.early
+
+
+def test_connect_opens_a_tunnel() -> None:
+    reader = HttpProxy(HERE)
+    said, outcome = read_by(reader, [b"CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\n\r\nearly"])
+    assert (said, outcome) == (b"", Request(Command.CONNECT, Target("example.org", 443), b"", b"early"))
+    assert reader.granted() == b"HTTP/1.1 200 Connection established\r\n\r\n"
+    assert reader.refused(2).startswith(b"HTTP/1.1 403 ")
+    assert read(b"CONNECT [2001:db8::7]:443 HTTP/1.0\n\n")[1] == Request(
+        Command.CONNECT, Target("2001:db8::7", 443), b"", b""
+    )
+
+
+def test_a_whole_url_becomes_a_request_to_its_origin_without_what_is_for_proxies() -> None:
+    target, early = forwarded(
+        b"GET http://me:secret@example.org:8080/a?b=c#d HTTP/1.1\r\nHost: other.example\r\nAccept: */*\r\n"
+        b"Proxy-Connection: keep-alive\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\n"
+        b"Proxy-Authorization: Basic eDp5\r\nTE: trailers\r\nUpgrade: h2c\r\n\r\n"
+    )
+    assert target == Target("example.org", 8080)
+    assert early == (b"GET /a?b=c HTTP/1.1\r\nHost: example.org:8080\r\nAccept: */*\r\nConnection: close\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "origin"),
+    [
+        (b"GET http://example.org HTTP/1.1", b"GET / HTTP/1.1"),
+        (b"GET http://example.org?q HTTP/1.1", b"GET /?q HTTP/1.1"),
+        (b"GET HTTP://example.org/ HTTP/1.0", b"GET / HTTP/1.1"),
+        (b"OPTIONS http://example.org HTTP/1.1", b"OPTIONS * HTTP/1.1"),
+    ],
+)
+def test_paths_take_origin_form(line: bytes, origin: bytes) -> None:
+    assert forwarded(line + b"\r\n\r\n") == (
+        Target("example.org", 80),
+        origin + b"\r\nHost: example.org\r\nConnection: close\r\n\r\n",
+    )
+
+
+SECOND = b"GET http://second.example/secret HTTP/1.1\r\n\r\n"
+POST = b"POST http://example.org/ HTTP/1.1\r\n"
+CHUNKED = b"5;ext=1\r\nhello\r\n10\r\n0123456789abcdef\r\n0\r\nTrailer: x\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_", "body"),
+    [
+        (b"GET http://example.org/ HTTP/1.1\r\n\r\n", b""),
+        (POST + b"Content-Length: 5\r\n\r\nhello", b"hello"),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNKED, CHUNKED),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"0\r\n\r\n"),
+    ],
+)
+@given(cuts=st.lists(st.integers(0, 200), max_size=30))
+def test_the_body_goes_through_in_any_split_and_what_follows_it_reaches_no_origin(
+    request_: bytes, body: bytes, cuts: list[int]
+) -> None:
+    whole = request_ + SECOND
+    places = sorted({min(cut, len(whole)) for cut in cuts} | {len(whole)} - {0})
+    reader = HttpProxy(HERE)
+    _, outcome = read_by(reader, [whole[a:b] for a, b in zip([0, *places], places, strict=False) if a < b])
+    assert isinstance(outcome, Request)
+    assert outcome.early.partition(b"\r\n\r\n")[2] == body
+    assert reader.body.ended
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        POST + b"Content-Length: -1\r\n\r\n",
+        POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n",
+        POST + b"Bad Field: x\r\n\r\n",
+        POST + b" folded: x\r\n\r\n",
+        b"GET https://example.org/ HTTP/1.1\r\n\r\n",
+        b"GET ftp://example.org/ HTTP/1.1\r\n\r\n",
+        b"GET http://:80/ HTTP/1.1\r\n\r\n",
+        b"GET http://exa mple.org/ HTTP/1.1\r\n\r\n",
+        b"GET http://[::1/ HTTP/1.1\r\n\r\n",
+        b"GET http://a:99999/ HTTP/1.1\r\n\r\n",
+        b"GET http://example.org/ HTTP/2.0\r\n\r\n",
+        b"CONNECT example.org HTTP/1.1\r\n\r\n",
+        b"CONNECT example.org:443/x HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x00\x00\n\n",
+        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        b"POST /proxy.pac HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_what_is_no_request_for_a_proxy_is_turned_away(request_: bytes) -> None:
+    said, outcome = read(request_)
+    assert said.startswith(b"HTTP/1.1 400 ")
+    assert isinstance(outcome, Ended)
+
+
+def test_a_head_without_end_is_not_kept() -> None:
+    reader = HttpProxy(HERE)
+    outcome = None
+    sent = 0
+    while outcome is None:
+        say, outcome = reader.receive(b"a" * 4096)
+        sent += 4096
+        assert sent <= HEAD_MAX_BYTES + 4096
+    assert say.startswith(b"HTTP/1.1 431 ")
+
+
+def test_credentials_are_asked_for_and_keep_streams_apart() -> None:
+    def asked(word: bytes, credentials: Credentials | None) -> tuple[bytes, Request | Ended | None]:
+        field = b"Proxy-Authorization: Basic " + b64encode(word) + b"\r\n" if word else b""
+        return read(b"CONNECT a.example:1 HTTP/1.1\r\n" + field + b"\r\n", credentials=credentials)
+
+    for word in (b"", b"alice:wrong", b"alice"):
+        said, outcome = asked(word, US)
+        assert said.startswith(b"HTTP/1.1 407 ")
+        assert b"Proxy-Authenticate: Basic" in said
+        assert isinstance(outcome, Ended)
+    for credentials in (US, None):
+        outcome = asked(b"alice:correct horse", credentials)[1]
+        assert isinstance(outcome, Request)
+        assert outcome.isolation == isolation_of(*US)
+
+
+def test_the_pac_file_names_the_gate_and_no_second_choice() -> None:
+    said, outcome = read(b"GET /proxy.pac HTTP/1.1\r\nHost: 127.0.0.1:1080\r\n\r\n", credentials=US)
+    assert isinstance(outcome, Ended)
+    assert said.startswith(b"HTTP/1.1 200 ")
+    assert b"application/x-ns-proxy-autoconfig" in said
+    assert b'return "PROXY 127.0.0.1:1080";' in said
+    assert b"DIRECT" not in said
+
+
+@pytest.mark.parametrize("field", [b"Origin: http://evil.example", b"Sec-Fetch-Site: cross-site"])
+def test_a_page_of_the_web_does_not_learn_from_the_pac_file_that_a_gate_is_here(field: bytes) -> None:
+    said, _ = read(b"GET /proxy.pac HTTP/1.1\r\n" + field + b"\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 400 ")
+    assert b"PROXY" not in said
+
+
+@given(st.lists(st.binary(min_size=1, max_size=60), max_size=6))
+def test_no_bytes_break_it(pieces: list[bytes]) -> None:
+    read(*pieces)
+    read(b"GET http://a/ HTTP/1.1\r\n", *pieces, b"\r\n\r\n")
+    read(POST + b"Transfer-Encoding: chunked\r\n\r\n", *pieces)
+
+
+def test_a_client_asks_for_a_tunnel_and_takes_nothing_of_what_follows_the_answer() -> None:
+    asking = HttpAsking(Target("2001:db8::7", 443), US)
+    _, outcome = read(asking.first(), credentials=US)
+    assert outcome == Request(Command.CONNECT, Target("2001:db8::7", 443), isolation_of(*US), b"")
+    assert asking.receive(b"HTTP/1.1 20") == (b"", None)
+    assert asking.receive(b"0 OK\r\nX: y\r\n\r\nSSH-2.0") == (b"", Reached(Target("0.0.0.0", 0), b"SSH-2.0"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (b"SSH-2.0", 1),
+        (b"HTTP/1.1 407 No\r\n\r\n", 2),
+        (b"HTTP/1.1 403 No\r\n\r\n", 2),
+        (b"HTTP/1.1 302 Found\r\n\r\n", 1),
+        (b"HTTP/1.1 504 No\r\n\r\n", 6),
+        (b"HTTP/1.1 200" + b"x" * 20_000, 1),
+    ],
+)
+def test_a_proxy_that_opens_no_tunnel_says_why(answer: bytes, code: int) -> None:
+    with pytest.raises(SocksError) as error:
+        HttpAsking(Target("a.example", 1)).receive(answer)
+    assert error.value.code == code

@@ -25,6 +25,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt
 from zeroconf.asyncio import AsyncServiceInfo
 
@@ -109,12 +111,14 @@ from outlast.kernel.space import GENESIS, SpaceBody, make_closed_genesis, make_g
 from outlast.kernel.steps import Close, CutOff, Event, LinkClosed, LocalAppended, MessageArrived, Stopping, Tick
 from outlast.rooms.carry import ROOM
 from outlast.rooms.carry.entries import DEVICE, HIDE, POST, TEXT, ChannelDevice, Hide, Post, Text
-from outlast.rooms.reach import ROOM as REACH
-from outlast.rooms.reach import view as reach_view
+from outlast.rooms.reach.proto import address as reach_address
 from outlast.rooms.reach.proto import links as reach_links
 from outlast.rooms.reach.proto import pluggable, web
 from outlast.rooms.reach.proto.client_hello import protocols_of
 from outlast.rooms.reach.proto.ext_or_port import COOKIE_HEADER, Introducer, Introduction, read_cookie
+from outlast.rooms.reach.proto.replay import Replays
+from outlast.rooms.reach.proto.shadowsocks import ShadowsocksError, Sip004
+from outlast.rooms.reach.proto.shadowsocks_2022 import Sip022, session_key
 from outlast.rooms.watch import ROOM as WATCH
 from outlast.rooms.watch import asked, signals
 from outlast.rooms.watch.entries import (
@@ -151,7 +155,7 @@ from outlast.rooms.watch.proto.probe import is_public
 from outlast.rooms.watch.proto.records import Damage, records
 from outlast.rooms.watch.proto.targets import RISKY, read_targets
 from outlast.rooms.watch.scrub import scrub
-from outlast.terms import OUTAGE, ROUTE, Route
+from outlast.terms import OUTAGE
 from outlast.testing import Meeting, MemoryLink, MemoryShelf, Place, Town
 from tests.unit.rooms.watch import mrt_files
 
@@ -290,7 +294,6 @@ def watch_bodies() -> Iterable[tuple[Kind, msgspec.Struct]]:
     yield WITNESS, msgspec.convert(["BY", "blackout", 1_795_000_000, "BY", 6697], WITNESS.body)
     cut = ["BY-HM", "restoring", 1_795_000_000, 1_795_100_000, ["bgp: 9 % lower"], [secret("witness")]]
     yield OUTAGE, msgspec.convert(cut, OUTAGE.body)
-    yield ROUTE, Route("web", "freeze", 1_795_305_600, "BY", 6697)
     yield KEY, msgspec.convert([secret("key"), TODAY], KEY.body)
     yield ASK, Ask(bytes(16), "https://www.example.org/")
     yield TOLD, Told(bytes(16), "", b"packed")
@@ -1643,6 +1646,70 @@ def forms() -> Iterable[bytes]:
     yield packed("²", 1, b"csrf=")
 
 
+SHADOWSOCKS_METHOD, SHADOWSOCKS_KEY = "2022-blake3-aes-128-gcm", bytes(16)
+SHADOWSOCKS_BUFFERS = memoryview(bytearray(1 << 18)), memoryview(bytearray(1 << 19))
+
+
+def shadowsocks(name: str) -> Sip022:
+    """The newer edition, with a clock that stands."""
+    password = base64.b64encode(SHADOWSOCKS_KEY).decode()
+    return Sip022(SHADOWSOCKS_METHOD, password, stream(name), lambda: NOW_MS / 1000)
+
+
+def older_shadowsocks(name: str) -> Sip004:
+    """The older edition."""
+    return Sip004("aes-128-gcm", "secret", stream(name), lambda: NOW_MS / 1000)
+
+
+def shadowsocks_streams() -> Iterable[bytes]:
+    """What clients of both editions say first."""
+    for cipher in (shadowsocks("client"), older_shadowsocks("client")):
+        sealer, _ = cipher.request(reach_address.Target("site.example", 443))
+        yield sealer.end()
+
+
+def accept_shadowsocks(data: bytes) -> None:
+    """Either edition's server hears it; an end may come anywhere."""
+    wrong: list[ShadowsocksError] = []
+    for cipher in (shadowsocks("server"), older_shadowsocks("server")):
+        try:
+            cipher.acceptor(Replays(b"k", capacity=4)).feed(data, *SHADOWSOCKS_BUFFERS)
+        except ShadowsocksError as error:
+            wrong.append(error)
+    if len(wrong) == 2:
+        raise wrong[0]
+
+
+def shadowsocks_headers() -> Iterable[bytes]:
+    """The two headers of a client, unsealed, and what it says then."""
+    where = reach_address.encode(reach_address.Target("site.example", 443))
+    now = int(NOW_MS / 1000).to_bytes(8, "big")
+    for said in (b"", b"hello"):
+        variable = where + (3).to_bytes(2, "big") + b"pad" + said
+        yield packed(b"\0" + now + len(variable).to_bytes(2, "big"), variable, b"more")
+        yield packed(b"\0" + now + (0).to_bytes(2, "big") + variable, variable, b"")
+
+
+def accept_shadowsocks_headers(data: bytes) -> str | None:
+    """Headers behind good seals, those of a stream and, as they stand, those of a packet."""
+    found = parts_of(data, bytes, bytes, bytes)
+    if found is None or len(found[1]) > 0xFFFF or not 0 < len(found[2]) <= 0xFFFF:
+        return NO_INPUT
+    salt = secret(data)[:16]
+    aead = AESGCM(session_key(SHADOWSOCKS_KEY, salt))
+    plain = [found[0], found[1], len(found[2]).to_bytes(2, "big"), found[2]]
+    sealed = [aead.encrypt(number.to_bytes(12, "little"), part, None) for number, part in enumerate(plain)]
+    header = secret(data)[16:]
+    packet = AESGCM(session_key(SHADOWSOCKS_KEY, header[:8])).encrypt(header[4:], found[0], None)
+    block = Cipher(algorithms.AES(SHADOWSOCKS_KEY), modes.ECB()).encryptor().update(header)
+    try:
+        shadowsocks("server").packet_server().open(block + packet, 0)
+    except ShadowsocksError:
+        acceptor = shadowsocks("server").acceptor(Replays(b"k", capacity=4))
+        acceptor.feed(salt + b"".join(sealed), *SHADOWSOCKS_BUFFERS)
+    return None
+
+
 def encoded(texts: Iterable[str]) -> Callable[[], Iterable[bytes]]:
     """Seeds that are text."""
     return lambda: [text.encode() for text in texts]
@@ -1843,43 +1910,6 @@ def receive_wish(data: bytes) -> str | None:
     return None if changes else "passed over"
 
 
-def reach_letters() -> Iterable[bytes]:
-    """A letter of each kind of reach: its place in the room's list, then its body."""
-    number, today = bytes(16), TODAY
-    link = "ss://YWVzLTI1Ni1nY206c2VjcmV0@192.0.2.9:8388"
-    bodies = (
-        [number, link, today + 9, True, b""],
-        [number, b""],
-        [number, "freeze"],
-        [number],
-        [number, ["192.168.1.7"], 8388, bytes(32), bytes(32), 0, False, today + 9],
-        [number, [["192.0.2.9", 8388]]],
-    )
-    for place, body in enumerate(bodies):
-        yield bytes([place]) + msgspec.msgpack.encode(body)
-
-
-class BareVault:
-    """A vault in which there is nothing of reach yet."""
-
-    def query(self, _sql: str, _args: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """No rows."""
-        return []
-
-
-def receive_of_reach(data: bytes) -> str | None:
-    """What a contact's letter brings unasked is a bridge that can be read, or an offer within the local network."""
-    kind = REACH.letters[data[0] % len(REACH.letters)] if data else REACH.letters[0]
-    letter = room.Letter(bytes(16), kind.name, data[1:], NOW_MS, bytes(32), bytes(32), NOW_MS)
-    changes = reach_view.receive(letter, BareVault())
-    for change in changes:
-        assert isinstance(change, room.Put)
-        assert change.table in (reach_view.BRIDGE, reach_view.WANT, reach_view.BORROWED)
-        if change.table == reach_view.BRIDGE:
-            reach_links.read_bridge(str(change.row["link"]))
-    return None if changes else "passed over"
-
-
 def target_lists() -> Iterable[bytes]:
     """A list of the Citizen Lab's format, and one of Tor's targets."""
     yield b"url,category_code,notes\nhttps://www.example.org/,NEWS,\nhttp://example.net/,PORN,\n"
@@ -2075,6 +2105,14 @@ TARGETS = (
     ),
     Target("answer of a web bridge's site", lambda: WEB_ANSWERS, run_with(hear_site), (ProtocolError,), 4),
     Target("first bytes of a TLS client", client_hellos, run_with(hear_hello), (), 2),
+    Target("stream of Shadowsocks", shadowsocks_streams, run_with(accept_shadowsocks), (ShadowsocksError,), 1),
+    Target(
+        "Shadowsocks behind its seals",
+        shadowsocks_headers,
+        run_with(accept_shadowsocks_headers),
+        (ShadowsocksError,),
+        6,
+    ),
     Target("bridge link", bridge_fields, run_with(read_bridge_fields), (UsageError,), 3),
     Target("words of a transport", lambda: TRANSPORT_LINES, run_with(hear_child), (ProtocolError,), 8),
     Target("environment of a transport", lambda: TRANSPORT_ENVIRONMENTS, run_with(read_demanded), (UsageError,), 5),
@@ -2197,7 +2235,6 @@ TARGETS = (
     Target("answer of a public server", series_files, run_with(read_public_answer), (ProtocolError,), 4),
     Target("request to a control", control_requests, run_with(read_control), (ProtocolError,), 1),
     Target("wish for a probe, and its answer", ask_letters, run_with(receive_wish), (), 1),
-    Target("letters of reach", reach_letters, run_with(receive_of_reach), (), 1),
     Target("lists of targets", target_lists, run_with(read_target_lists), (ProtocolError,), 2),
     Target("file of a series", series_files, run_with(read_one_series), (ProtocolError,), 4),
 )

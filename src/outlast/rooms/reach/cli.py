@@ -176,9 +176,10 @@ def _shadowsocks_server(at: Target, name: str) -> Server:
 
     from outlast.rooms.reach.io.keys import kept_secret
     from outlast.rooms.reach.io.relay import ShadowsocksServer
+    from outlast.rooms.reach.io.shadowsocks_server import best_method
 
     secret = kept_secret(terminal().home, "ss", 32)
-    return ShadowsocksServer(at, name, "2022-blake3-aes-256-gcm", b64encode(secret).decode())
+    return ShadowsocksServer(at, name, best_method(), b64encode(secret).decode())
 
 
 def _web_server(at: Target, name: str, site: str, certificate: tuple[Path, Path | None] | None) -> Server:

@@ -136,6 +136,14 @@ def test_another_key_opens_nothing(method: str) -> None:
         accept(cipher_of(method), [seal(sealer, [b"hello"])])
 
 
+@pytest.mark.parametrize("method", OLD)
+def test_a_stream_that_begins_with_no_address_is_refused(method: str) -> None:
+    sealer, _ = cipher_of(method, seed=2).request(TARGET)
+    request, _ = accept(cipher_of(method, seed=3), [seal(sealer, [b"hello"])])
+    with pytest.raises(ShadowsocksError, match="type 9"):  # a server's stream has a client's form, but no address
+        accept(cipher_of(method), [seal(request.sealer, [bytes((9,)) * 40])])
+
+
 @pytest.mark.parametrize("method", [*OLD, *NEW])
 def test_an_end_within_a_chunk_is_told(method: str) -> None:
     sealer, _ = cipher_of(method, seed=2).request(TARGET)

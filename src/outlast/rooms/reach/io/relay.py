@@ -21,10 +21,12 @@ from outlast.rooms.reach.io.carrier import Association, Carrier, Client, Refusal
 from outlast.rooms.reach.io.direct import direct
 from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.gate import Gate
+from outlast.rooms.reach.io.shadowsocks import Shadowsocks
+from outlast.rooms.reach.io.shadowsocks_server import ShadowsocksListener
 from outlast.rooms.reach.io.upstream import upstream
 from outlast.rooms.reach.proto import address
 from outlast.rooms.reach.proto.address import Target
-from outlast.rooms.reach.proto.bridge import Bridge, ProxyBridge
+from outlast.rooms.reach.proto.bridge import Bridge, ProxyBridge, ShadowsocksBridge
 from outlast.rooms.reach.proto.exit_policy import Policy
 from outlast.rooms.reach.proto.links import bridge_id
 from outlast.rooms.reach.proto.pac import PATH
@@ -132,13 +134,19 @@ async def carrier_of(loop: asyncio.AbstractEventLoop, bridge: Bridge) -> Carrier
     match bridge:
         case ProxyBridge():
             return upstream(loop, bridge)
+        case ShadowsocksBridge():
+            return Shadowsocks(loop, bridge)
         case _:
             raise UsageError("this version has no way to use that kind of bridge")
 
 
 async def server_of(exit_: Exit, server: Server) -> Running:
     """Start a server; raises OutlastError with what to do."""
-    raise UsageError("this version has no such server")
+    match server:
+        case ShadowsocksServer():
+            return ShadowsocksListener(exit_, server.listen, server.method, server.password, server.name)
+        case _:
+            raise UsageError("this version has no such server")
 
 
 class Relay:

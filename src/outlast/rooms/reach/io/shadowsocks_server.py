@@ -1,0 +1,255 @@
+"""A server of Shadowsocks, streams and datagrams: for the free side.
+
+Whoever does not know the key learns nothing from how it behaves: it reads on, without an answer and without a limit of
+its own, until they hang up.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from outlast.errors import UsageError
+from outlast.rooms.reach.io.carrier import Association, Refusal
+from outlast.rooms.reach.io.exit import Exit
+from outlast.rooms.reach.io.gate import ACCEPTS_AT_ONCE, listen
+from outlast.rooms.reach.io.pump import Pump, yard_of
+from outlast.rooms.reach.io.shadowsocks import DATAGRAM_MAX_BYTES, DATAGRAMS_AT_ONCE, cipher_of
+from outlast.rooms.reach.proto.address import Target
+from outlast.rooms.reach.proto.bridge import ShadowsocksBridge
+from outlast.rooms.reach.proto.links import write_bridge
+from outlast.rooms.reach.proto.shadowsocks import ClockError, ReplayError, Request, ShadowsocksError
+
+UNKNOWN_MAX: Final = 2048
+"""Connections that have asked for nothing that is understood; the oldest goes for the newest."""
+SOURCES_MAX: Final = 512
+SILENCE_S: Final = 100.0  # less than an exit's: what it ended is not asked again
+PAUSE_S: Final = 1.0
+_READ_BYTES: Final = 1 << 16
+
+
+class ShadowsocksListener:
+    """One listener; ``at`` is where, ``turned_away`` counts what was not let in, by its class."""
+
+    def __init__(self, exit_: Exit, at: Target, method: str, password: str, name: str) -> None:
+        """Listen; ``name`` is the host in the link. Raises UsageError for what cannot be."""
+        self.loop, self.exit = exit_.loop, exit_
+        self.cipher = cipher_of(method, password)
+        self.seen = self.cipher.replays()
+        self.turned_away: Counter[str] = Counter()
+        self.unknown: OrderedDict[_Caller, None] = OrderedDict()
+        self.pumps: set[Pump] = set()
+        self._listener = listen(at)
+        host, port, *_ = self._listener.getsockname()
+        self.at = Target(host, port)
+        self.links: tuple[str, ...] = (write_bridge(ShadowsocksBridge(Target(name, port), method, password)),)
+        try:
+            self._datagrams = _Datagrams(self, self._listener.family)
+        except OSError as error:
+            self._listener.close()
+            raise UsageError(f"cannot listen for datagrams at {host}:{port}: {error.strerror}") from None
+        self._listen()
+
+    async def close(self) -> None:
+        """End it with all its streams."""
+        self.loop.remove_reader(self._listener.fileno())
+        self._listener.close()
+        self._datagrams.close()
+        for caller in tuple(self.unknown):
+            caller.close()
+        for pump in tuple(self.pumps):
+            pump.close()
+
+    def turn_away(self, wrong: ShadowsocksError) -> None:
+        """Count what was not let in."""
+        match wrong:
+            case ClockError():
+                self.turned_away["wrong-clock"] += 1
+            case ReplayError():
+                self.turned_away["replay"] += 1
+            case _:
+                self.turned_away["wrong-key"] += 1
+
+    def _listen(self) -> None:
+        if self._listener.fileno() >= 0:
+            self.loop.add_reader(self._listener.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTS_AT_ONCE):
+            try:
+                one, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    # The listener stays readable: without a pause this would be all that is done.
+                    self.loop.remove_reader(self._listener.fileno())
+                    self.loop.call_later(PAUSE_S, self._listen)
+                    return
+                continue
+            one.setblocking(False)
+            with suppress(OSError):
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            _Caller(self, one)
+            if len(self.unknown) > UNKNOWN_MAX:
+                self.unknown.popitem(last=False)[0].close()
+
+
+class _Caller:
+    """A connection until its request is understood, and for ever if it never is."""
+
+    __slots__ = ("_acceptor", "_cancel", "_one", "_server")
+
+    def __init__(self, server: ShadowsocksListener, one: socket.socket) -> None:
+        self._server, self._one = server, one
+        self._acceptor = server.cipher.acceptor(server.seen)
+        self._cancel: Callable[[], None] | None = None
+        server.unknown[self] = None
+        server.loop.add_reader(one.fileno(), self._readable)
+
+    def close(self) -> None:
+        self._server.unknown.pop(self, None)
+        if self._cancel:
+            self._cancel()
+        self._server.loop.remove_reader(self._one.fileno())
+        self._one.close()
+
+    def _readable(self) -> None:
+        try:
+            data = self._one.recv(_READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return
+        yard = yard_of(self._server.loop)
+        try:
+            request = self._acceptor.feed(data, yard.into, yard.out)
+        except ShadowsocksError as wrong:
+            self._server.turn_away(wrong)
+            self._acceptor = _Silence()
+            return
+        if request:
+            self._server.loop.remove_reader(self._one.fileno())
+            self._cancel = self._server.exit.open(request.target, lambda far: self._join(far, request), self._failed)
+
+    def _join(self, far: socket.socket, request: Request) -> None:
+        server = self._server
+        del server.unknown[self]
+        pump = Pump(
+            server.loop,
+            *(self._one, far, request.opener, request.sealer, request.said),
+            done=lambda _: server.pumps.discard(pump),
+        )
+        server.pumps.add(pump)
+
+    def _failed(self, why: Refusal) -> None:
+        self._cancel = None
+        self.close()
+
+
+class _Silence:
+    """What reads on after bytes that were nobody's."""
+
+    def feed(self, data: bytes, into: memoryview, out: memoryview) -> Request | None:
+        return None
+
+
+class _Source:
+    """Somebody's datagrams: the way they take, and where answers go."""
+
+    __slots__ = ("address", "association", "used_s")
+
+    def __init__(self, address: tuple[str, int], used_s: float) -> None:
+        self.address, self.used_s = address, used_s
+        self.association: Association | None = None
+
+
+class _Datagrams:
+    """The socket for datagrams."""
+
+    def __init__(self, server: ShadowsocksListener, family: int) -> None:
+        self._server = server
+        self._packets = server.cipher.packet_server()
+        self._sources: OrderedDict[bytes | tuple[str, int], _Source] = OrderedDict()
+        self._one = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            self._one.bind((server.at.host, server.at.port))
+        except OSError:
+            self._one.close()
+            raise
+        self._one.setblocking(False)
+        server.loop.add_reader(self._one.fileno(), self._readable)
+
+    def close(self) -> None:
+        self._server.loop.remove_reader(self._one.fileno())
+        self._one.close()
+        for source in self._sources.values():
+            if source.association:
+                source.association.close()
+        self._sources.clear()
+
+    def _readable(self) -> None:
+        for _ in range(DATAGRAMS_AT_ONCE):
+            try:
+                packet, address = self._one.recvfrom(DATAGRAM_MAX_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # what an earlier answer met on its way
+            now = self._server.loop.time()
+            try:
+                session, target, data = self._packets.open(packet, now)
+            except ShadowsocksError as wrong:
+                self._server.turn_away(wrong)
+                continue
+            source = self._source(session or address, session, now)
+            if source:
+                source.address, source.used_s = address, now
+                if source.association:
+                    source.association.send(target, data)
+
+    def _source(self, key: bytes | tuple[str, int], session: bytes, now: float) -> _Source | None:
+        source = self._sources.get(key)
+        if source and now - source.used_s < SILENCE_S:
+            self._sources.move_to_end(key)
+            return source
+        if source or len(self._sources) >= SOURCES_MAX:
+            gone = self._sources.pop(key if source else next(iter(self._sources)))
+            if gone.association:
+                gone.association.close()
+        found = _Source(("", 0), now)
+
+        def deliver(origin: Target, data: bytes) -> None:
+            found.used_s = self._server.loop.time()
+            with suppress(OSError, ShadowsocksError):  # a datagram may be lost
+                self._one.sendto(self._packets.seal(session, origin, data), found.address)
+
+        found.association = self._server.exit.datagrams(deliver)
+        if found.association is None:
+            return None
+        self._sources[key] = found
+        return found
+
+
+def best_method() -> str:
+    """The method for a new server: AES where this processor has it, since elsewhere ChaCha20 is faster."""
+    return "2022-blake3-aes-256-gcm" if _has_aes() else "2022-blake3-chacha20-poly1305"
+
+
+def _has_aes() -> bool:
+    if sys.platform == "darwin":
+        return True
+    try:
+        said = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return False
+    return any("aes" in line.split() for line in said.splitlines() if line.lower().startswith(("flags", "features")))

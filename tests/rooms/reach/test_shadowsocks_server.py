@@ -1,0 +1,208 @@
+"""Who does not know the key of our Shadowsocks server learns nothing; who does gets no further than the policy."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any
+
+import pytest
+import uvloop
+
+from outlast.rooms.reach.io.exit import ECHO, Exit
+from outlast.rooms.reach.io.gate import Gate
+from outlast.rooms.reach.io.pump import yard_of
+from outlast.rooms.reach.io.shadowsocks import Shadowsocks, cipher_of
+from outlast.rooms.reach.io.shadowsocks_server import ShadowsocksListener
+from outlast.rooms.reach.io.upstream import NEAR
+from outlast.rooms.reach.proto.address import Target
+from outlast.rooms.reach.proto.bridge import ShadowsocksBridge
+from outlast.rooms.reach.proto.exit_policy import Policy
+from outlast.rooms.reach.proto.links import read_bridge
+from outlast.rooms.reach.proto.shadowsocks import seal_early
+from outlast.rooms.reach.proto.shadowsocks_2022 import Sip022
+from tests.rooms.reach.through import connect, echo_datagrams, echo_hashes, echoes
+
+PASSWORDS = {"aes-256-gcm": "secret", "2022-blake3-aes-128-gcm": "8JCsPssfgS8tiRwiMlhARg=="}
+NEW = "2022-blake3-aes-128-gcm"
+SILENT_S = 0.2
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(coroutine, 60))
+
+
+@asynccontextmanager
+async def serving(method: str, policy: Policy = NEAR) -> AsyncIterator[ShadowsocksListener]:
+    exit_ = Exit(asyncio.get_running_loop(), policy)
+    server = ShadowsocksListener(exit_, Target("127.0.0.1", 0), method, PASSWORDS[method], "127.0.0.1")
+    try:
+        yield server
+    finally:
+        await server.close()
+        exit_.close()
+
+
+@asynccontextmanager
+async def gate_to(server: ShadowsocksListener) -> AsyncIterator[Target]:
+    loop = asyncio.get_running_loop()
+    bridge = read_bridge(server.links[0])
+    assert isinstance(bridge, ShadowsocksBridge)
+    carrier = Shadowsocks(loop, bridge)
+    gate = Gate(loop, Target("127.0.0.1", 0), carrier.carry, carrier.associate)
+    try:
+        yield gate.at
+    finally:
+        gate.close()
+        carrier.close()
+
+
+def hello(method: str, target: Target = ECHO, said: bytes = b"hello", *, ahead_s: float = 0) -> bytes:
+    """The first bytes of a client."""
+    cipher = cipher_of(method, PASSWORDS[method])
+    if ahead_s:
+        cipher = Sip022(method, PASSWORDS[method], secrets.token_bytes, lambda: time.time() + ahead_s)
+    yard = yard_of(asyncio.get_running_loop())
+    return seal_early(cipher.request(target)[0], said, yard.into, yard.out)
+
+
+async def is_silent(reader: asyncio.StreamReader) -> bool:
+    """Whether neither a byte nor an end comes."""
+    try:
+        await asyncio.wait_for(reader.read(1), SILENT_S)
+    except TimeoutError:
+        return True
+    return False
+
+
+def changed(wire: bytes, at: int) -> bytes:
+    return wire[:at] + bytes((wire[at] ^ 1,)) + wire[at + 1 :]
+
+
+PROBES: dict[str, Callable[[str], bytes]] = {
+    "chance": lambda method: Random(1).randbytes(600),
+    "http": lambda method: b"GET / HTTP/1.1\r\nHost: site.example\r\n\r\n",
+    "short": lambda method: b"\0" * 10,
+    "changed salt": lambda method: changed(hello(method), 0),
+    "changed header": lambda method: changed(hello(method), 45),
+    "changed end": lambda method: changed(hello(method), -1),
+}
+
+
+@pytest.mark.parametrize("method", PASSWORDS)
+@pytest.mark.parametrize("probe", PROBES)
+def test_strangers_get_no_byte_and_no_end_until_they_end(method: str, probe: str) -> None:
+    async def main() -> None:
+        async with serving(method) as server:
+            reader, writer = await asyncio.open_connection(*server.at)
+            writer.write(PROBES[probe](method))
+            assert await is_silent(reader)
+            writer.write(Random(2).randbytes(300_000))
+            await writer.drain()
+            assert await is_silent(reader)
+            writer.write_eof()
+            assert await asyncio.wait_for(reader.read(), 5) == b""  # an end, and no reset
+            writer.close()
+            assert not server.unknown
+
+    run(main())
+
+
+@pytest.mark.parametrize("method", PASSWORDS)
+def test_a_replay_of_a_client_gets_no_byte(method: str) -> None:
+    async def main() -> None:
+        async with serving(method) as server:
+            wire = hello(method)
+            reader, writer = await asyncio.open_connection(*server.at)
+            writer.write(wire)
+            assert await reader.read(100)
+            again, other = await asyncio.open_connection(*server.at)
+            other.write(wire)
+            assert await is_silent(again)
+            assert server.turned_away == {"replay": 1}
+            writer.close()
+            other.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("ahead_s", [-40, 40])
+def test_a_client_whose_clock_is_wrong_is_counted_as_such(ahead_s: int) -> None:
+    async def main() -> None:
+        async with serving(NEW) as server:
+            reader, writer = await asyncio.open_connection(*server.at)
+            writer.write(hello(NEW, ahead_s=ahead_s))
+            assert await is_silent(reader)
+            assert server.turned_away == {"wrong-clock": 1}
+            writer.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("method", PASSWORDS)
+def test_a_first_packet_may_come_byte_by_byte(method: str) -> None:
+    async def main() -> None:
+        async with serving(method) as server:
+            reader, writer = await asyncio.open_connection(*server.at)
+            for byte in hello(method):
+                writer.write(bytes((byte,)))
+                await writer.drain()
+                await asyncio.sleep(0)
+            assert await reader.read(100)
+            writer.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("method", PASSWORDS)
+def test_who_knows_the_key_still_gets_into_no_private_network(method: str) -> None:
+    async def main() -> None:
+        async with serving(method, Policy()) as server, gate_to(server) as gate, echoes() as there:
+            reader, writer = await connect(gate, there.streams)
+            writer.write(b"hello")
+            assert await reader.read() == b""
+            writer.close()
+            with pytest.raises(AssertionError):
+                await echo_datagrams(gate, there.datagrams, (10,), attempts=1)
+            await echo_hashes(gate, ECHO, 64 << 10)
+
+    run(main())
+
+
+def test_connections_that_say_nothing_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("outlast.rooms.reach.io.shadowsocks_server.UNKNOWN_MAX", 10)
+
+    async def main() -> None:
+        async with serving(NEW) as server:
+            silent = [await asyncio.open_connection(*server.at) for _ in range(15)]
+            for reader, _ in silent[:5]:
+                assert await asyncio.wait_for(reader.read(), 5) == b""
+            assert len(server.unknown) == 10
+            for _, writer in silent:
+                writer.close()
+
+    run(main())
+
+
+def test_closing_ends_streams_and_frees_the_port() -> None:
+    async def main() -> None:
+        async with serving(NEW) as server, gate_to(server) as gate:
+            reader, writer = await connect(gate, ECHO)
+            writer.write(b"hello")
+            assert await reader.readexactly(5) == b"hello"
+            at = server.at
+        with pytest.raises(OSError, match="reset"):
+            assert await reader.read() == b""
+        writer.close()
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            with socket.socket(socket.AF_INET, kind) as one:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                one.bind(at)
+
+    run(main())

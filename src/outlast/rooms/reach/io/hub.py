@@ -1,0 +1,291 @@
+"""The server's end of the mux: sessions of known users, over a few outer connections each; streams go to the exit."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from random import SystemRandom
+from typing import Final, Protocol
+
+from outlast.errors import OutlastError
+from outlast.rooms.reach.io.carrier import Association, Refusal
+from outlast.rooms.reach.io.end import End, Greeting
+from outlast.rooms.reach.io.outer import Outer
+from outlast.rooms.reach.proto.address import Target
+from outlast.rooms.reach.proto.mux import (
+    CLOCK_TOLERANCE_S,
+    Hello,
+    MuxError,
+    Status,
+    Welcome,
+    proves,
+    read_hello,
+    write_welcome,
+)
+from outlast.rooms.reach.proto.session import RETAINED_MAX_BYTES, Ending, Session
+
+SESSIONS_MAX: Final = 4096
+SESSIONS_OF_USER_MAX: Final = 64
+OUTERS_OF_SESSION_MAX: Final = 8
+STRANGERS_MAX: Final = 512  # outers that have not greeted
+STRANGER_MIN_S: Final = 30.0
+STRANGER_MAX_S: Final = 90.0
+ALONE_MAX_S: Final = 120.0  # a session without any outer is kept so long
+ASSOCIATIONS_MAX: Final = 64  # of a session
+RETAINED_OF_ALL_BYTES: Final = 512 * 1024 * 1024
+SEEN_MAX: Final = 100_000  # greetings that were used, so that none is used twice
+
+_chance = SystemRandom()
+
+
+class Way(Protocol):
+    """Where streams and datagrams leave: ``io.exit.Exit``."""
+
+    def open(
+        self, target: Target, opened: Callable[[socket.socket], None], failed: Callable[[Refusal], None]
+    ) -> Callable[[], None]:
+        """Connect to the target; one of the two is called later; the returned function gives up."""
+        ...
+
+    def datagrams(self, deliver: Callable[[Target, bytes], None]) -> Association | None:
+        """Open a way for datagrams; None when there are too many."""
+        ...
+
+
+class Hub:
+    """All sessions of one server, or of several that share them."""
+
+    def __init__(self, way: Way, clock: Callable[[], float] = time.time) -> None:
+        """``clock`` is the wall clock, against greetings that somebody recorded long ago."""
+        self._loop = asyncio.get_running_loop()
+        self.way = way
+        self._clock = clock
+        self._sessions: OrderedDict[tuple[bytes, bytes], _Kept] = OrderedDict()
+        self._strangers: dict[Outer, asyncio.TimerHandle] = {}
+        self._seen: OrderedDict[bytes, None] = OrderedDict()
+        self._closed = False
+
+    def accept(self, outer: Outer, users: Sequence[bytes]) -> None:
+        """Serve an outer: of the user that the transport knows already, or of whoever proves one of these secrets."""
+        if self._closed or len(self._strangers) >= STRANGERS_MAX:
+            outer.close()
+            return
+        patience_s = _chance.uniform(STRANGER_MIN_S, STRANGER_MAX_S)
+        self._strangers[outer] = self._loop.call_later(patience_s, self._send_away, outer)
+
+        def done(data: bytes, rest: bytes) -> None:
+            self._greeted(outer, users, data, rest)
+
+        def failed(error: OutlastError | None) -> None:
+            if not isinstance(error, MuxError):
+                self._send_away(outer)
+
+        Greeting(outer, done, failed)
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions are kept."""
+        return len(self._sessions)
+
+    @property
+    def streams(self) -> int:
+        """How many streams are open in all of them."""
+        return sum(kept.end.session.streams for kept in self._sessions.values())
+
+    def close(self) -> None:
+        """End everything."""
+        self._closed = True
+        for outer in list(self._strangers):
+            self._send_away(outer)
+        for kept in list(self._sessions.values()):
+            kept.close()
+
+    def _send_away(self, outer: Outer) -> None:
+        timer = self._strangers.pop(outer, None)
+        if timer is not None:
+            timer.cancel()
+        outer.close()
+
+    def _greeted(self, outer: Outer, users: Sequence[bytes], data: bytes, rest: bytes) -> None:
+        try:
+            hello, proof = read_hello(data)
+        except MuxError:
+            return
+        secret = next((secret for secret in users if proves(data, secret)), None)
+        if secret is None or not self._first_use(proof):
+            return  # whoever it is sees an outer that says nothing, until its time is over
+        self._strangers.pop(outer).cancel()
+        now_s = int(self._clock())
+        user = sha256(secret).digest()
+
+        def answer(status: Status, counts: tuple[tuple[int, int], ...] = ()) -> None:
+            padding = _chance.randrange(600, 1400) if not hello.budget_bytes else 0
+            outer.write(write_welcome(Welcome(status, now_s, counts), secret, proof, padding))
+
+        if abs(now_s - hello.time_s) > CLOCK_TOLERANCE_S:
+            self._refuse(outer, answer, Status.CLOCK)
+            return
+        kept = self._sessions.get((user, hello.session))
+        if kept is None:
+            if not hello.new:
+                self._refuse(outer, answer, Status.GONE)
+                return
+            if not self._make_room(user):
+                self._refuse(outer, answer, Status.BUSY)
+                return
+            kept = self._sessions[user, hello.session] = _Kept(self._loop, self, (user, hello.session))
+            self._share()
+            answer(Status.NEW)
+        elif hello.new or not kept.takes(hello):
+            self._refuse(outer, answer, Status.GONE)
+            return
+        else:
+            answer(Status.RESUMED, kept.counts(hello))
+        kept.add(outer, hello, rest)
+
+    def _refuse(self, outer: Outer, answer: Callable[[Status], None], status: Status) -> None:
+        """Say why not; the client closes."""
+        answer(status)
+        self._strangers[outer] = self._loop.call_later(STRANGER_MIN_S, self._send_away, outer)
+
+    def _first_use(self, proof: bytes) -> bool:
+        if proof in self._seen:
+            return False
+        self._seen[proof] = None
+        if len(self._seen) > SEEN_MAX:
+            self._seen.popitem(last=False)
+        return True
+
+    def _make_room(self, user: bytes) -> bool:
+        own = [kept for (owner, _), kept in self._sessions.items() if owner == user]
+        if len(own) < SESSIONS_OF_USER_MAX and len(self._sessions) < SESSIONS_MAX:
+            return True
+        for kept in own:
+            if not kept.end.lines or not kept.end.session.streams:
+                kept.close()
+                return True
+        return False
+
+    def _share(self) -> None:
+        """What may be retained is shared by all sessions."""
+        share = max(256 * 1024, min(RETAINED_MAX_BYTES, RETAINED_OF_ALL_BYTES // max(1, len(self._sessions))))
+        for kept in self._sessions.values():
+            kept.end.session.retained_max_bytes = share
+
+    def forget(self, key: tuple[bytes, bytes]) -> None:
+        """A session is over."""
+        self._sessions.pop(key, None)
+
+
+class _Kept:
+    """One session at the server."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, hub: Hub, key: tuple[bytes, bytes]) -> None:
+        self._loop = loop
+        self._hub = hub
+        self._key = key
+        self.end = End(loop, Session(client=False), self)
+        self._newest = 0
+        self._numbers: set[int] = set()
+        self._openings: dict[int, Callable[[], None]] = {}
+        self._associations: dict[int, Association] = {}
+        self._alone: asyncio.TimerHandle | None = None
+
+    def takes(self, hello: Hello) -> bool:
+        """Whether the outer has a number of its own and there is room for it."""
+        known = hello.number in self._numbers or hello.number + 64 <= self._newest
+        lost = {number for number, _ in hello.counts}
+        living = sum(number not in lost for number in self.end.lines)
+        return not known and living < OUTERS_OF_SESSION_MAX
+
+    def counts(self, hello: Hello) -> tuple[tuple[int, int], ...]:
+        """How much was received on those outers that the client holds for lost; they are given up."""
+        self.end.lose(tuple(number for number, _ in hello.counts))
+        return tuple((number, self.end.session.received_on(number)) for number, _ in hello.counts)
+
+    def add(self, outer: Outer, hello: Hello, rest: bytes) -> None:
+        """Go on over another outer."""
+        if self._alone is not None:
+            self._alone.cancel()
+            self._alone = None
+        self._newest = max(self._newest, hello.number)
+        self._numbers.add(hello.number)
+        self._numbers = {number for number in self._numbers if number + 64 > self._newest}
+        shapes = () if hello.budget_bytes else tuple(_chance.randrange(600, 4000) for _ in range(3))
+        self.end.add_line(
+            hello.number, outer, rest, budget_bytes=hello.budget_bytes, counts=hello.counts, shapes=shapes
+        )
+
+    def close(self) -> None:
+        """End it."""
+        self.end.close()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._hub.forget(self._key)
+        if self._alone is not None:
+            self._alone.cancel()
+        for cancel in self._openings.values():
+            cancel()
+        self._openings.clear()
+        for association in self._associations.values():
+            association.close()
+        self._associations.clear()
+
+    # --- what the session says
+
+    def opened(self, stream: int, target: Target) -> None:
+        """Lead a stream to its target."""
+
+        def opened(sock: socket.socket) -> None:
+            if self._openings.pop(stream, None) is None:
+                sock.close()
+            else:
+                self.end.accept(stream, sock)
+
+        def failed(refusal: Refusal) -> None:
+            if self._openings.pop(stream, None) is not None:
+                self.end.refuse(stream, refusal.value)
+
+        self._openings[stream] = self._hub.way.open(target, opened, failed)
+
+    def reset(self, stream: int) -> None:
+        """The client wants it no more."""
+        cancel = self._openings.pop(stream, None)
+        if cancel is not None:
+            cancel()
+
+    def accepted(self, stream: int) -> None:
+        """Never at the server's end."""
+
+    def refused(self, stream: int, refusal: int) -> None:
+        """Never at the server's end."""
+
+    def datagram(self, stream: int, target: Target, data: bytes) -> None:
+        """Pass a datagram on."""
+        association = self._associations.get(stream)
+        if association is None:
+            if len(self._associations) >= ASSOCIATIONS_MAX:
+                self._associations.pop(next(iter(self._associations))).close()
+
+            def deliver(source: Target, answer: bytes) -> None:
+                self.end.datagram(stream, source, answer)
+
+            association = self._hub.way.datagrams(deliver)
+            if association is None:
+                return
+            self._associations[stream] = association
+        association.send(target, data)
+
+    def line_over(self, outer: Outer, number: int, ending: Ending) -> None:
+        """An outer is gone; without any, the session waits for the client."""
+        if not self.end.lines and self._alone is None:
+            self._alone = self._loop.call_later(ALONE_MAX_S, self.close)
+
+    def over(self, error: OutlastError | None) -> None:
+        """The client ended it, or kept no rule."""
+        self._clear()

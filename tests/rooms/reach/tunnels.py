@@ -40,7 +40,11 @@ class Local:
         task = self._loop.create_task(connect())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return lambda: None if task.cancel() else None
+
+        def cancel() -> None:
+            task.cancel()
+
+        return cancel
 
     def datagrams(self, deliver: Callable[[Target, bytes], None]) -> Association | None:
         """Whatever is sent comes back from where it went."""
@@ -101,7 +105,7 @@ class Bridge:
         self.tunnel: Tunnel
 
     async def __aenter__(self) -> Bridge:
-        self._echo = await asyncio.start_server(_echo, "127.0.0.1", 0, limit=1 << 20)
+        self._echo = await asyncio.start_server(_echo, "127.0.0.1", 0, limit=1 << 20, backlog=2048)
         self.echo = Target("127.0.0.1", self._echo.sockets[0].getsockname()[1])
         self.tunnel = Tunnel(self.open_outer, self.secret)
         return self

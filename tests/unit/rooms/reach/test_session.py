@@ -6,29 +6,16 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from random import Random
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.mux import (
     DATA_HEADER_BYTES,
-    HEADER,
-    MuxError,
-    Type,
-    count_frame,
-    data_frame,
-    frame,
 )
 from outlast.rooms.reach.proto.session import (
-    ACK_BYTES,
-    FIRST_WINDOW_BYTES,
-    FROZEN_MIN_S,
-    WINDOW_BYTES,
     Accepted,
     Arrived,
-    Datagram,
-    Ending,
     Event,
     Finished,
     LineOver,
@@ -160,9 +147,8 @@ class World:
             for number in one.session.dirty():
                 for piece in one.session.take(number):
                     other = "server" if side == "client" else "client"
-                    if number in self.wires and side in self.wires[number].heard_by:
-                        if other in self.wires[number].heard_by:
-                            self.wires[number].to[other] += piece
+                    if number in self.wires and self.wires[number].heard_by == {side, other}:
+                        self.wires[number].to[other] += piece
 
     def carry_out(self, side: str, events: list[Event]) -> None:
         """Do what a machine says, as a shell does."""
@@ -227,7 +213,10 @@ ACTIONS = st.lists(
     st.one_of(
         st.tuples(st.just("open"), st.integers(0, 40)),
         st.tuples(
-            st.just("write"), st.sampled_from(["client", "server"]), st.integers(0, 5), st.sampled_from([1, 900, 70_000])
+            st.just("write"),
+            st.sampled_from(["client", "server"]),
+            st.integers(0, 5),
+            st.sampled_from([1, 900, 70_000]),
         ),
         st.tuples(st.just("close"), st.sampled_from(["client", "server"]), st.integers(0, 5)),
         st.tuples(st.just("reset"), st.sampled_from(["client", "server"]), st.integers(0, 5)),

@@ -1,6 +1,7 @@
 """What two rooms read: bodies of entries that one room says and another one acts on.
 
 ``Outage``: the room watch says it, and rooms that hold a deadline still while a country is cut off read it.
+``Route``: the room reach says it, and watch counts how many in a country say the same.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ LAST_S: Final = 253_402_300_799
 """The last second of the year 9999: no later time is one."""
 
 _ENTITY: Final = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?|AS[1-9][0-9]{0,9}")
+_COUNTRY: Final = re.compile(r"[A-Z]{2}")
 
 
 class Outage(msgspec.Struct, array_like=True, frozen=True):
@@ -45,6 +47,62 @@ class Outage(msgspec.Struct, array_like=True, frozen=True):
 
 
 OUTAGE: Final = Kind("watch.outage", Outage, max_bytes=32 * 1024, max_life_days=OUTAGE_LIFE_DAYS, priority=1)
+
+
+Outcome = Literal[
+    "ok",
+    "dns",
+    "syn-drop",
+    "rst-after-hello",
+    "freeze",
+    "tls-mitm",
+    "fully-encrypted-filter",
+    "refused",
+    "wrong-key",
+    "unknown",
+]
+"""How a way out ended, as far as whoever went it could tell. ``freeze``: it stood still after some bytes."""
+OUTCOMES: Final[tuple[Outcome, ...]] = (
+    "ok",
+    "dns",
+    "syn-drop",
+    "rst-after-hello",
+    "freeze",
+    "tls-mitm",
+    "fully-encrypted-filter",
+    "refused",
+    "wrong-key",
+    "unknown",
+)
+TRANSPORTS: Final = ("web", "ss", "obfs4", "tor", "proxy", "direct", "other")
+ROUTE_LIFE_DAYS: Final = 14
+_HOUR_S: Final = 3600
+_ASN_MAX: Final = 2**32 - 1
+
+
+class Route(msgspec.Struct, array_like=True, frozen=True):
+    """A kind of way out worked for somebody, or did not: never which bridge, nor where they wanted to go."""
+
+    transport: str  # of ``TRANSPORTS``
+    outcome: Outcome
+    at_s: int  # the hour's beginning; UTC, seconds since 1970
+    country: str  # ISO 3166-1, where it was tried
+    asn: int  # their network, 0 = not told
+
+
+ROUTE: Final = Kind("reach.route", Route, max_bytes=64, max_life_days=ROUTE_LIFE_DAYS, priority=4)
+
+
+def is_sane_route(route: Route) -> bool:
+    """Whether what somebody signed of a way out keeps to what its fields may hold."""
+    return (
+        route.transport in TRANSPORTS
+        and route.outcome in OUTCOMES
+        and 0 <= route.at_s <= LAST_S
+        and route.at_s % _HOUR_S == 0
+        and _COUNTRY.fullmatch(route.country) is not None
+        and 0 <= route.asn <= _ASN_MAX
+    )
 
 
 def is_entity(text: str) -> bool:

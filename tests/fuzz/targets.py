@@ -111,6 +111,8 @@ from outlast.kernel.space import GENESIS, SpaceBody, make_closed_genesis, make_g
 from outlast.kernel.steps import Close, CutOff, Event, LinkClosed, LocalAppended, MessageArrived, Stopping, Tick
 from outlast.rooms.carry import ROOM
 from outlast.rooms.carry.entries import DEVICE, HIDE, POST, TEXT, ChannelDevice, Hide, Post, Text
+from outlast.rooms.reach import ROOM as REACH
+from outlast.rooms.reach import view as reach_view
 from outlast.rooms.reach.proto import address as reach_address
 from outlast.rooms.reach.proto import links as reach_links
 from outlast.rooms.reach.proto import pluggable, web
@@ -155,7 +157,7 @@ from outlast.rooms.watch.proto.probe import is_public
 from outlast.rooms.watch.proto.records import Damage, records
 from outlast.rooms.watch.proto.targets import RISKY, read_targets
 from outlast.rooms.watch.scrub import scrub
-from outlast.terms import OUTAGE
+from outlast.terms import OUTAGE, ROUTE, Route
 from outlast.testing import Meeting, MemoryLink, MemoryShelf, Place, Town
 from tests.unit.rooms.watch import mrt_files
 
@@ -294,6 +296,7 @@ def watch_bodies() -> Iterable[tuple[Kind, msgspec.Struct]]:
     yield WITNESS, msgspec.convert(["BY", "blackout", 1_795_000_000, "BY", 6697], WITNESS.body)
     cut = ["BY-HM", "restoring", 1_795_000_000, 1_795_100_000, ["bgp: 9 % lower"], [secret("witness")]]
     yield OUTAGE, msgspec.convert(cut, OUTAGE.body)
+    yield ROUTE, Route("web", "freeze", 1_795_305_600, "BY", 6697)
     yield KEY, msgspec.convert([secret("key"), TODAY], KEY.body)
     yield ASK, Ask(bytes(16), "https://www.example.org/")
     yield TOLD, Told(bytes(16), "", b"packed")
@@ -1910,6 +1913,43 @@ def receive_wish(data: bytes) -> str | None:
     return None if changes else "passed over"
 
 
+def reach_letters() -> Iterable[bytes]:
+    """A letter of each kind of reach: its place in the room's list, then its body."""
+    number, today = bytes(16), TODAY
+    link = "ss://YWVzLTI1Ni1nY206c2VjcmV0@192.0.2.9:8388"
+    bodies = (
+        [number, link, today + 9, True, b""],
+        [number, b""],
+        [number, "freeze"],
+        [number],
+        [number, ["192.168.1.7"], 8388, bytes(32), bytes(32), 0, False, today + 9],
+        [number, [["192.0.2.9", 8388]]],
+    )
+    for place, body in enumerate(bodies):
+        yield bytes([place]) + msgspec.msgpack.encode(body)
+
+
+class BareVault:
+    """A vault in which there is nothing of reach yet."""
+
+    def query(self, _sql: str, _args: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """No rows."""
+        return []
+
+
+def receive_of_reach(data: bytes) -> str | None:
+    """What a contact's letter brings unasked is a bridge that can be read, or an offer within the local network."""
+    kind = REACH.letters[data[0] % len(REACH.letters)] if data else REACH.letters[0]
+    letter = room.Letter(bytes(16), kind.name, data[1:], NOW_MS, bytes(32), bytes(32), NOW_MS)
+    changes = reach_view.receive(letter, BareVault())
+    for change in changes:
+        assert isinstance(change, room.Put)
+        assert change.table in (reach_view.BRIDGE, reach_view.WANT, reach_view.BORROWED)
+        if change.table == reach_view.BRIDGE:
+            reach_links.read_bridge(str(change.row["link"]))
+    return None if changes else "passed over"
+
+
 def target_lists() -> Iterable[bytes]:
     """A list of the Citizen Lab's format, and one of Tor's targets."""
     yield b"url,category_code,notes\nhttps://www.example.org/,NEWS,\nhttp://example.net/,PORN,\n"
@@ -2235,6 +2275,7 @@ TARGETS = (
     Target("answer of a public server", series_files, run_with(read_public_answer), (ProtocolError,), 4),
     Target("request to a control", control_requests, run_with(read_control), (ProtocolError,), 1),
     Target("wish for a probe, and its answer", ask_letters, run_with(receive_wish), (), 1),
+    Target("letters of reach", reach_letters, run_with(receive_of_reach), (), 1),
     Target("lists of targets", target_lists, run_with(read_target_lists), (ProtocolError,), 2),
     Target("file of a series", series_files, run_with(read_one_series), (ProtocolError,), 4),
 )

@@ -4,14 +4,14 @@ from outlast.kernel import Room
 from outlast.rooms.watch.entries import ASK, HEARTBEAT, KEY, OBSERVATION, TOLD, WITNESS
 from outlast.rooms.watch.service import run, status
 from outlast.rooms.watch.view import MIGRATIONS, VIEWS, fold, receive
-from outlast.terms import OUTAGE
+from outlast.terms import OUTAGE, ROUTE
 
 __all__ = ["ROOM"]
 
 ROOM = Room(
     name="watch",
-    version=1,
-    kinds=(OBSERVATION, HEARTBEAT, WITNESS, OUTAGE),
+    version=2,
+    kinds=(OBSERVATION, HEARTBEAT, WITNESS, OUTAGE, ROUTE),
     letters=(KEY, ASK, TOLD),
     views=VIEWS,
     migrations=MIGRATIONS,

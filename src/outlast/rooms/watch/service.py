@@ -87,7 +87,7 @@ from outlast.rooms.watch.report import Report
 from outlast.rooms.watch.scrub import scrub
 from outlast.rooms.watch.timeline import Line
 from outlast.rooms.watch.view import Channel, Cut, Measured
-from outlast.terms import EVIDENCE_MAX, OUTAGE, OUTAGE_LIFE_DAYS, WITNESSES_MAX, Outage
+from outlast.terms import EVIDENCE_MAX, OUTAGE, OUTAGE_LIFE_DAYS, ROUTE_LIFE_DAYS, WITNESSES_MAX, Outage
 
 if TYPE_CHECKING:
     from outlast.rooms.watch.proto.classify import Verdict
@@ -102,6 +102,9 @@ STRANGERS_MAX: Final = 50
 """Outages are shown of so many whom nobody here knows."""
 HEARTBEATS: Final = "nodes that say that they are there"
 HEARTBEATS_SHOWN_S: Final = 31 * 86_400
+ROUTES: Final = "nodes that tried a way out"
+DAY_S: Final = DAY_MS // 1000
+ROUTES_SHOWN_S: Final = ROUTE_LIFE_DAYS * DAY_S
 ABLE: Final = "able"
 """Under this name it stands when this node was last able to hear somebody,"""
 ABLE_EVERY_S: Final = 300
@@ -403,6 +406,11 @@ def lines_of(node: Node, person: Person, code: str, now_s: int) -> list[Line]:
         # That nobody was there, and that this node heard nobody, cannot be told apart: an hour without is a gap.
         hours = range(beats[0].hour_s, now_s + 1, HOUR_S)
         lines.append(Line(HEARTBEATS, [(hour, by_hour.get(hour)) for hour in hours], HOUR_S))
+    ways = view.routes(node, spaces(node, person), code, now_s - ROUTES_SHOWN_S, now_s + 1)
+    for outcome, counts in ways.items():
+        by_day = {day_s: float(keys) for day_s, keys in counts}
+        days = range(counts[0][0], now_s + 1, DAY_S)
+        lines.append(Line(f"{ROUTES}: {outcome}", [(day_s, by_day.get(day_s)) for day_s in days], DAY_S))
     return lines
 
 

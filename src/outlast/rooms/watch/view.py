@@ -1,8 +1,9 @@
 """Watch's tables: how changes and letters become rows, and the questions that are asked of them.
 
-The public view in the node's store knows observations, heartbeats, witnesses and outages, each under the key that
-signed it. Whose key it was only a vault knows, from contacts' letters. What was measured here and is not published,
-the series that were read from files, settings and the followed channels stand in the vault.
+The public view in the node's store knows observations, heartbeats, witnesses, outages and the ways out of the room
+reach, each under the key that signed it. Whose key it was only a vault knows, from contacts' letters. What was
+measured here and is not published, the series that were read from files, settings and the followed channels stand in
+the vault.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from outlast.rooms.watch.entries import (
     is_sane_witness,
 )
 from outlast.rooms.watch.proto.heartbeats import DOMESTIC, FOREIGN
-from outlast.terms import OUTAGE, State, is_sane
+from outlast.terms import OUTAGE, ROUTE, State, is_sane, is_sane_route
 
 RUN: Final = "local_watch_run"
 SETTING: Final = "local_watch_setting"
@@ -63,6 +64,7 @@ _OBSERVATION: Final = "view_watch_observation"
 _HEARTBEAT: Final = "view_watch_heartbeat"
 _WITNESS: Final = "view_watch_witness"
 _OUTAGE: Final = "view_watch_outage"
+_ROUTE: Final = "view_watch_route"
 _INT64_MAX: Final = 2**63 - 1
 
 VIEWS: Final = (
@@ -80,6 +82,9 @@ VIEWS: Final = (
     f"CREATE TABLE {_OUTAGE} (id BLOB PRIMARY KEY, space BLOB, key BLOB, at_s INTEGER, until_ms INTEGER, n INTEGER,"
     " entity TEXT, state TEXT, start_s INTEGER, end_s INTEGER, evidence BLOB, witnesses BLOB)",
     f"CREATE INDEX view_watch_outage_entity ON {_OUTAGE} (entity, start_s)",
+    f"CREATE TABLE {_ROUTE} (id BLOB PRIMARY KEY, space BLOB, key BLOB, at_s INTEGER, until_ms INTEGER, country TEXT,"
+    " asn INTEGER, transport TEXT, outcome TEXT)",
+    f"CREATE INDEX view_watch_route_place ON {_ROUTE} (country, at_s)",
 )
 
 MIGRATIONS: Final = (
@@ -214,6 +219,13 @@ def _read_outage(change: Change, payload: bytes) -> dict[str, Value] | None:
     return _said(change.entry) | row
 
 
+def _read_route(change: Change, payload: bytes) -> dict[str, Value] | None:
+    one = ROUTE.decode(payload)
+    if not is_sane_route(one):
+        return None
+    return _said(change.entry) | msgspec.structs.asdict(one)
+
+
 _Read = Callable[[Change, bytes], dict[str, Value] | None]
 _READINGS: Final[dict[str, tuple[str, _Read]]] = {
     GENESIS.name: (_CHANNEL, _read_channel),
@@ -221,6 +233,7 @@ _READINGS: Final[dict[str, tuple[str, _Read]]] = {
     HEARTBEAT.name: (_HEARTBEAT, _read_heartbeat),
     WITNESS.name: (_WITNESS, _read_witness),
     OUTAGE.name: (_OUTAGE, _read_outage),
+    ROUTE.name: (_ROUTE, _read_route),
 }
 
 
@@ -429,6 +442,26 @@ def beats(store: Rows, spaces: Sequence[bytes], country: str, from_s: int, to_s:
         (country, from_s, to_s, *spaces),
     )
     return [Beat(*row) for row in rows]
+
+
+def routes(
+    store: Rows, spaces: Sequence[bytes], country: str, from_s: int, to_s: int
+) -> dict[str, list[tuple[int, int]]]:
+    """How many keys said on each day that a way out ended so, by that outcome: (the day's begin in UTC seconds, keys).
+
+    Anybody may say so under any number of keys: it is shown, and proves no outage.
+    """
+    if not spaces:
+        return {}
+    rows = store.query(
+        f"SELECT outcome, at_s / 86400 * 86400, count(DISTINCT key) FROM {_ROUTE}"
+        f" WHERE country = ? AND at_s >= ? AND at_s < ? AND space IN ({_marks(spaces)}) GROUP BY 1, 2 ORDER BY 1, 2",
+        (country, from_s, to_s, *spaces),
+    )
+    found: dict[str, list[tuple[int, int]]] = {}
+    for outcome, at_s, keys in rows:
+        found.setdefault(outcome, []).append((at_s, keys))
+    return found
 
 
 def heard(

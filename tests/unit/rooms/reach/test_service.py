@@ -1,0 +1,96 @@
+"""What reach does with a real node: publish only when told, under keys of its own, and keep what people choose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from outlast.errors import NotFoundError, UsageError
+from outlast.kernel import DAY_MS
+from outlast.rooms.reach import ROOM, agenda, service, view
+from outlast.rooms.reach.agenda import Publish
+from outlast.rooms.watch import ROOM as WATCH
+from outlast.rooms.watch import service as watch
+from outlast.terms import ROUTE, Route
+from tests.unit.rooms.reach.towns import NOW_MS, Clock, houses
+
+SS = "ss://YWVzLTI1Ni1nY206c2VjcmV0@192.0.2.9:8388#mine"
+
+
+async def test_nothing_runs_and_nothing_is_published_before_somebody_says_so(tmp_path: Path) -> None:
+    async with houses(tmp_path, Clock(), "Ann") as (ann,):
+        chosen = service.settings(ann.person)
+        assert (chosen.on, chosen.publishes, chosen.share) == (False, False, False)
+        assert service.state(ann.node, ann.person).code == "off"
+        assert agenda.due(service.situation(ann.node, ann.person)) == []
+
+
+async def test_what_is_published_is_the_kind_of_way_and_how_it_ended_and_watch_counts_it(tmp_path: Path) -> None:
+    clock = Clock()
+    async with houses(tmp_path, clock, "Ann", rooms=(ROOM, WATCH)) as (ann,):
+        node, person = ann.node, ann.person
+        channel = await watch.found_channel(node, person, "we watch")
+        with pytest.raises(UsageError, match="which country"):
+            await service.publish(node, person, on=True, channel=watch.link_of(channel))
+        await service.set_place(node, person, "by", 6697)
+        await service.publish(node, person, on=True, channel=watch.link_of(channel))
+        await service.add_bridge(node, person, SS)
+        await service.carry_out(node, person, Publish("web", "freeze"))
+        [id] = [row[0] for row in node.query("SELECT id FROM view_watch_route")]
+        entry = node.open_store.load([id])[0]
+        assert entry.header.author != person.device
+        assert entry.header.author not in {one.key for one in watch.view.own_keys(person)}
+        assert entry.header.ts_ms % 3_600_000 == 0
+        assert ROUTE.decode(entry.payload or b"") == Route("web", "freeze", NOW_MS // 3_600_000 * 3600, "BY", 6697)
+        lines = watch.lines_of(node, person, "BY", clock.ms // 1000)
+        assert {line.name: line.points[-1][1] for line in lines} == {"nodes that tried a way out: freeze": 1.0}
+        # The same is said once a day, and by another key in another week.
+        assert agenda.route_name("web", "freeze") in view.said(person)
+        clock.ms += 7 * DAY_MS
+        await service.carry_out(node, person, Publish("web", "freeze"))
+        assert len({one[0] for one in node.query("SELECT key FROM view_watch_route")}) == 2
+
+
+def test_the_same_outcome_is_due_once_a_day() -> None:
+    chosen = agenda.Settings(country="BY", publish=True, channel=bytes(32))
+    now = agenda.Situation(
+        NOW_MS, chosen, {}, (), (), (), {}, {}, (), b"", (), (), ended=(("web", "freeze"), ("ss", "ok"))
+    )
+    assert agenda.due(now) == [Publish("web", "freeze"), Publish("ss", "ok")]
+    for ago, count in ((1, 1), (agenda.SAY_MS, 2), (-1, 2)):
+        said = {agenda.route_name("web", "freeze"): NOW_MS - ago}
+        assert len(agenda.due(agenda.replace(now, said=said))) == count
+    silent = agenda.replace(now, settings=agenda.replace(chosen, publish=False))
+    assert agenda.due(silent) == []
+
+
+async def test_a_bridge_is_kept_once_found_by_the_beginning_of_its_id_and_forgotten(tmp_path: Path) -> None:
+    async with houses(tmp_path, Clock(), "Ann") as (ann,):
+        node, person = ann.node, ann.person
+        held = await service.add_bridge(node, person, f"  <{SS}> ")
+        assert await service.add_bridge(node, person, SS) == held
+        assert service.find_bridge(person, held.id[:6].upper()) == held
+        with pytest.raises(UsageError):
+            await service.add_bridge(node, person, "https://example.org/")
+        await service.remove_bridge(node, person, held.id)
+        with pytest.raises(NotFoundError, match="no bridge"):
+            service.find_bridge(person, held.id)
+
+
+async def test_wiping_takes_all_that_others_gave_and_leaves_the_settings(tmp_path: Path) -> None:
+    async with houses(tmp_path, Clock(), "Ann") as (ann,):
+        node, person = ann.node, ann.person
+        await service.set_place(node, person, "BY", 1)
+        await service.add_bridge(node, person, SS)
+        await service.remember(node, person, [view.tried_row(b"n", view.Attempted("b", 1, 1, "ok", 1, 1))])
+        await service.forget_all(node, person)
+        assert service.bridges(person) == []
+        assert view.tried(person, b"n") == []
+        assert service.settings(person).country == "BY"
+
+
+@pytest.mark.parametrize("text", ["", "1080", "host:", "host:99999", "a:1 b:2 c:3 d:4 e:5"])
+def test_addresses_to_listen_on_have_a_host_and_a_port(text: str) -> None:
+    with pytest.raises(UsageError, match="HOST:PORT"):
+        service.listen_addresses(text.split())

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outlast.rooms.reach.proto.address import Target
-from outlast.rooms.reach.proto.http_proxy import HEAD_MAX_BYTES, HttpAsking, HttpProxy
+from outlast.rooms.reach.proto.http_proxy import HEAD_MAX_BYTES, Answer, HttpAsking, HttpProxy
 from outlast.rooms.reach.proto.request import Command, Credentials, Ended, Request, isolation_of
 from outlast.rooms.reach.proto.socks import Reached, SocksError
 
@@ -207,3 +207,24 @@ def test_a_proxy_that_opens_no_tunnel_says_why(answer: bytes, code: int) -> None
     with pytest.raises(SocksError) as error:
         HttpAsking(Target("a.example", 1)).receive(answer)
     assert error.value.code == code
+
+
+@given(cuts=st.lists(st.integers(0, 200), max_size=30))
+def test_a_program_is_told_that_its_connection_closes_also_where_the_origin_keeps_it(cuts: list[int]) -> None:
+    interim = b"HTTP/1.1 100 Continue\r\nX: 1\r\n\r\n"
+    came = interim + b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nA: b\r\nKeep-Alive: 5\r\n\r\nbody\r\n\r\nmore"
+    places = sorted({min(cut, len(came)) for cut in cuts} | {len(came)} - {0})
+    answer = Answer()
+    told = b"".join(answer.passed(came[a:b]) for a, b in zip([0, *places], places, strict=False))
+    assert told == interim + b"HTTP/1.1 200 OK\r\nA: b\r\nConnection: close\r\n\r\nbody\r\n\r\nmore"
+
+
+@given(st.lists(st.binary(min_size=1, max_size=60), max_size=6))
+def test_an_answer_that_is_none_is_passed_on_as_it_came(pieces: list[bytes]) -> None:
+    whole = b"".join(pieces)
+    answer = Answer()
+    told = b"".join(map(answer.passed, pieces)) + answer.rest()
+    if b"\n\n" not in whole and b"\r\n\r\n" not in whole:
+        assert told == whole
+    endless = b"HTTP/1.1 200 OK\r\nX: " + bytes(HEAD_MAX_BYTES)
+    assert Answer().passed(endless) == endless

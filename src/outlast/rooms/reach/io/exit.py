@@ -13,12 +13,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from ipaddress import ip_address
 from typing import Final
 
 import ifaddr
 
 from outlast.rooms.reach.io.carrier import Association, Refusal
+from outlast.rooms.reach.proto import address
 from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.exit_policy import Policy
 
@@ -181,7 +181,7 @@ class _Opening:
             loop.call_soon(self._begin, [other.host])
         elif target == SYNC or exit_.policy.refuses_port(target.port):
             loop.call_soon(self._fail, Refusal.NOT_ALLOWED)
-        elif is_address(target.host):
+        elif address.parse(target.host) is not None:
             loop.call_soon(self._judge, (target.host,))
         else:
             loop.call_soon(exit_.look_up, target.host, self._judge)
@@ -357,7 +357,7 @@ class _Datagrams:
         if self._closed or self._exit.policy.refuses_port(target.port):
             return
         self._used_s = time.monotonic()
-        if is_address(target.host):
+        if address.parse(target.host) is not None:
             self._send((target.host,), target.port, data)
         elif self._waiting < PEERS_MAX:
             self._waiting += 1
@@ -425,17 +425,6 @@ class _Datagrams:
             self.close()
         else:
             self._timer = self._exit.loop.call_later(SILENCE_S - silent_s, self._look)
-
-
-def is_address(host: str) -> bool:
-    """Whether a host is given as an address."""
-    if not (":" in host or host[-1:].isdigit()):
-        return False
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return "%" not in host
 
 
 def _addresses(host: str) -> tuple[str, ...]:

@@ -16,11 +16,10 @@ from typing import Final
 
 from outlast.errors import UsageError
 from outlast.rooms.reach.io.carrier import Association, Client, Refusal
-from outlast.rooms.reach.io.direct import PLAIN
-from outlast.rooms.reach.io.pump import READ_BYTES, Plain, Pump
+from outlast.rooms.reach.io.pump import Plain, Pump
 from outlast.rooms.reach.proto import address
 from outlast.rooms.reach.proto.address import Target
-from outlast.rooms.reach.proto.http_proxy import Body, HttpProxy
+from outlast.rooms.reach.proto.http_proxy import Answer, Body, HttpProxy
 from outlast.rooms.reach.proto.request import Command, Credentials, Ended, Reader, Request
 from outlast.rooms.reach.proto.socks import Socks4, Socks5, reply, unwrap_datagram, wrap_datagram
 
@@ -94,7 +93,9 @@ class Gate:
         inner, outer = socket.socketpair()
         inner.setblocking(False)
         outer.setblocking(False)
-        pump = Pump(self.loop, near, inner, _OneRequest(body), PLAIN, done=lambda _: self._forwards.discard(pump))
+        pump = Pump(
+            self.loop, near, inner, _OneRequest(body), _OneAnswer(), done=lambda _: self._forwards.discard(pump)
+        )
         self._forwards.add(pump)
         return outer
 
@@ -252,13 +253,24 @@ class _OneRequest(Plain):
     def __init__(self, body: Body) -> None:
         self._body = body
 
-    def room(self, into: memoryview) -> memoryview:
-        """As much as is read at once."""
-        return into[:READ_BYTES]
-
-    def turn(self, into: memoryview, size: int, out: memoryview) -> memoryview | bytes:  # type: ignore[override]
+    def turn(self, into: memoryview, size: int, out: memoryview) -> bytes:
         """What of it belongs to the body."""
         return self._body.passed(bytes(into[:size]))
+
+
+class _OneAnswer(Plain):
+    """Tells the program that its connection is for one request."""
+
+    def __init__(self) -> None:
+        self._answer = Answer()
+
+    def turn(self, into: memoryview, size: int, out: memoryview) -> bytes:
+        """The answer, as it is told."""
+        return self._answer.passed(bytes(into[:size]))
+
+    def end(self) -> bytes:
+        """What was kept back."""
+        return self._answer.rest()
 
 
 class _Datagrams:

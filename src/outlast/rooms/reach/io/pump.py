@@ -61,7 +61,7 @@ class Plain:
         """As much as is read at once."""
         return into[:READ_BYTES]
 
-    def turn(self, into: memoryview, size: int, out: memoryview) -> memoryview:
+    def turn(self, into: memoryview, size: int, out: memoryview) -> memoryview | bytes:
         """What came."""
         return into[:size]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, NamedTuple
 
 from outlast.errors import ProtocolError, UsageError
@@ -39,15 +39,24 @@ def show(target: Target) -> str:
     return f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
 
 
+def parse(host: str) -> IPv4Address | IPv6Address | None:
+    """The address that a host is given as; None when it is a name."""
+    if not (host[-1:].isdigit() or ":" in host):  # what most names are known by, at once
+        return None
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
+
+
 def encode(target: Target) -> bytes:
     """The address in SOCKS 5's form (RFC 1928 §5): type, address, port; raises AddressError for what does not fit."""
     port = target.port.to_bytes(2, "big")
-    try:
-        address = ip_address(target.host)
-    except ValueError:
+    address = parse(target.host)
+    if address is None:
         name = target.host.encode("ascii", "replace")
         if not 0 < len(name) <= NAME_MAX_BYTES or b"?" in name:
-            raise AddressError(f"{target.host[:80]!r} is no name of a host") from None
+            raise AddressError(f"{target.host[:80]!r} is no name of a host")
         return bytes((_NAME, len(name))) + name + port
     return bytes((_IPV4 if address.version == 4 else _IPV6,)) + address.packed + port
 
@@ -71,7 +80,12 @@ def decode(data: bytes | bytearray | memoryview, at: int = 0) -> tuple[Target, i
     if len(view) < end:
         return None
     raw = view[start : start + size]
-    host = _read_name(raw) if start == 2 else str(ip_address(raw))
+    if start == 2:
+        host = _read_name(raw)
+    elif size == 4:
+        host = f"{raw[0]}.{raw[1]}.{raw[2]}.{raw[3]}"
+    else:
+        host = str(IPv6Address(raw))
     return Target(host, int.from_bytes(view[end - 2 : end], "big")), at + end
 
 

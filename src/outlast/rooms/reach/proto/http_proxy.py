@@ -1,8 +1,7 @@
 """HTTP as a proxy speaks it (RFC 9110 §7, §9.3.6, RFC 9112 §3.2): CONNECT, and requests with a whole URL; both sides.
 
-A request with a whole URL is rewritten for its origin and asks it to close afterwards: one request for each connection,
-so that nothing has to be read of the answer. What the program sends behind its request's body belongs to no origin and
-is dropped (``Body``). Pure.
+A request with a whole URL is rewritten for its origin. There is one for each connection: origin and program are both
+told that it closes. What the program sends behind its request's body belongs to no origin and is dropped. Pure.
 """
 
 from __future__ import annotations
@@ -187,6 +186,44 @@ class Body:
         self._left = count + 2 if count else 0
 
 
+class Answer:
+    """The answer to a forwarded request: says that the connection closes behind it, also where the origin does not.
+
+    The program would send its next request on the same connection otherwise, for whichever origin.
+    """
+
+    __slots__ = ("_at", "_held", "_passing")
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._at = 0
+        self._passing = False
+
+    def passed(self, data: bytes) -> bytes:
+        """What the program gets of what came; a head is kept back until it is whole."""
+        if self._passing:
+            return data
+        self._held += data
+        interim = b""
+        while end := _end_of_head(self._held, self._at):
+            head, self._held, self._at = self._held[:end], self._held[end:], 0
+            if head[9:10] == b"1":  # 100 Continue, 103 Early Hints: the answer follows
+                interim += head
+                continue
+            self._passing = True
+            return interim + _closing(head) + self.rest()
+        self._at = max(0, len(self._held) - 3)
+        if len(self._held) > HEAD_MAX_BYTES:
+            self._passing = True
+            return interim + self.rest()
+        return interim
+
+    def rest(self) -> bytes:
+        """What was kept back, when no more comes."""
+        rest, self._held = self._held, b""
+        return rest
+
+
 class HttpAsking:
     """A client's side: asks a proxy for a tunnel by CONNECT."""
 
@@ -245,6 +282,12 @@ def _read_head(head: bytes) -> tuple[bytes, bytes, list[tuple[bytes, bytes]]]:
             raise _Bad
         fields.append((name, value))
     return words[0], words[1], fields
+
+
+def _closing(head: bytes) -> bytes:
+    first, *lines = _LINES.split(head.rstrip(b"\r\n"))
+    kept = [line for line in lines if line.partition(b":")[0].lower() not in (b"connection", b"keep-alive")]
+    return b"\r\n".join((first, *kept, b"Connection: close", b"", b""))
 
 
 def _only(fields: list[tuple[bytes, bytes]], name: bytes) -> bytes:

@@ -114,8 +114,11 @@ from outlast.rooms.carry.entries import DEVICE, HIDE, POST, TEXT, ChannelDevice,
 from outlast.rooms.reach import ROOM as REACH
 from outlast.rooms.reach import view as reach_view
 from outlast.rooms.reach.proto import address as reach_address
+from outlast.rooms.reach.proto import http_proxy as reach_http_proxy
 from outlast.rooms.reach.proto import links as reach_links
 from outlast.rooms.reach.proto import pluggable, web
+from outlast.rooms.reach.proto import request as reach_request
+from outlast.rooms.reach.proto import socks as reach_socks
 from outlast.rooms.reach.proto.client_hello import protocols_of
 from outlast.rooms.reach.proto.ext_or_port import COOKIE_HEADER, Introducer, Introduction, read_cookie
 from outlast.rooms.reach.proto.replay import Replays
@@ -1853,6 +1856,86 @@ def read_proxy(data: bytes) -> str | None:
     return None
 
 
+def gate_requests() -> Iterable[bytes]:
+    """A request of each protocol that the gate takes."""
+    where = reach_address.encode(reach_address.Target("site.example", 443))
+    yield b"\x05\x01\x00\x05\x01\x00" + where + b"early"
+    yield b"\x05\x02\x00\x02\x01\x02me\x03key\x05\x03\x00" + where
+    yield b"\x04\x01\x01\xbb\xc0\x00\x02\x07me\0"
+    yield b"\x04\x01\x01\xbb\x00\x00\x00\x01\0site.example\0"
+    yield b"CONNECT site.example:443 HTTP/1.1\r\nProxy-Authorization: Basic bWU6a2V5\r\n\r\n"
+    yield b"POST http://site.example/a?b HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTE: x\r\n\r\n3;a\r\nabc\r\n0\r\n\r\n"
+    yield b"GET /proxy.pac HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+def read_gate_request(data: bytes) -> str | None:
+    """A request is the same in one piece and in two, and names a target that can be written down."""
+    found = [read_from_gate(pieces) for pieces in ((data,), (data[: len(data) // 2], data[len(data) // 2 :]))]
+    assert found[0] == found[1]
+    outcome = found[0][1]
+    if isinstance(outcome, reach_request.Request):
+        reach_address.encode(outcome.target)
+        return None
+    return None if outcome is None else outcome.why
+
+
+def read_from_gate(pieces: Iterable[bytes]) -> tuple[bytes, reach_request.Request | reach_request.Ended | None]:
+    """What the gate says to these pieces, and what comes of them."""
+    first = next((piece[0] for piece in pieces if piece), 0)
+    forwarding = reach_http_proxy.HttpProxy(reach_address.Target("127.0.0.1", 1080))
+    kinds: dict[int, reach_request.Reader] = {4: reach_socks.Socks4(), 5: reach_socks.Socks5()}
+    reader = kinds.get(first, forwarding)
+    said, outcome = b"", None
+    for piece in pieces:
+        if isinstance(outcome, reach_request.Request):
+            more = forwarding.body.passed(piece) if outcome.forwarded else piece
+            outcome = outcome._replace(early=outcome.early + more)
+        elif outcome is None:
+            say, outcome = reader.receive(piece)
+            said += say
+    return said, outcome
+
+
+def proxy_answers() -> Iterable[bytes]:
+    """What proxies say to a client of theirs, of SOCKS 5 and of HTTP."""
+    yield b"\x05\x00\x05\x00\x00\x01\x7f\0\0\1\x04\x38banner"
+    yield b"\x05\x02\x01\x00\x05\x05\x00\x03\x0csite.example\x01\xbb"
+    yield b"HTTP/1.1 200 OK\r\nA: b\r\n\r\nbanner"
+    yield b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 407 No\r\nConnection: keep-alive\r\n\r\nbody"
+
+
+def read_proxy_answer(data: bytes) -> str | None:
+    """What a proxy lets through comes through as it came; an answer is the same in one piece and in two."""
+    target = reach_address.Target("site.example", 443)
+    whole, halved = reach_http_proxy.Answer(), reach_http_proxy.Answer()
+    half = len(data) // 2
+    once = whole.passed(data) + whole.rest()
+    assert once == halved.passed(data[:half]) + halved.passed(data[half:]) + halved.rest()
+    asking = reach_http_proxy.HttpAsking(target) if data[:1] == b"H" else reach_socks.Asking(target, reach_us())
+    _, reached = asking.receive(data)
+    assert reached is None or data.endswith(reached.early)
+    return None
+
+
+def reach_us() -> reach_request.Credentials:
+    """Somebody who may come in."""
+    return reach_request.Credentials(b"me", b"key")
+
+
+def relayed_datagrams() -> Iterable[bytes]:
+    """Datagrams as a program sends them to the gate."""
+    yield reach_socks.wrap_datagram(reach_address.Target("site.example", 53), b"question")
+    yield reach_socks.wrap_datagram(reach_address.Target("2001:db8::7", 53), b"question")
+
+
+def unwrap_relayed(data: bytes) -> str | None:
+    """What is read can be written, and is then read again as the same."""
+    found = reach_socks.unwrap_datagram(data)
+    if found is not None:
+        assert reach_socks.unwrap_datagram(reach_socks.wrap_datagram(*found)) == found
+    return None
+
+
 def read_public_answer(data: bytes) -> str | None:
     """What is taken for an answer is of the publisher and the country that were asked for."""
     refused: list[ProtocolError] = []
@@ -2272,6 +2355,9 @@ TARGETS = (
     Target("answer of QUIC", quic_answers, run_with(read_quic), (), 2),
     Target("answer of HTTP", http_answers, run_with(read_http), (), 2),
     Target("reply of a proxy", proxy_replies, run_with(read_proxy), (ProtocolError,), 1),
+    Target("request to the gate", gate_requests, run_with(read_gate_request), (), 6),
+    Target("answer of somebody's proxy", proxy_answers, run_with(read_proxy_answer), (ProtocolError,), 3),
+    Target("datagram to the gate", relayed_datagrams, run_with(unwrap_relayed), (), 1),
     Target("answer of a public server", series_files, run_with(read_public_answer), (ProtocolError,), 4),
     Target("request to a control", control_requests, run_with(read_control), (ProtocolError,), 1),
     Target("wish for a probe, and its answer", ask_letters, run_with(receive_wish), (), 1),

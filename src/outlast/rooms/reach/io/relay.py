@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -24,9 +25,10 @@ from outlast.rooms.reach.io.gate import Gate
 from outlast.rooms.reach.io.shadowsocks import Shadowsocks
 from outlast.rooms.reach.io.shadowsocks_server import ShadowsocksListener
 from outlast.rooms.reach.io.upstream import upstream
+from outlast.rooms.reach.io.web_bridge import ServedSite, web_tunnel
 from outlast.rooms.reach.proto import address
 from outlast.rooms.reach.proto.address import Target
-from outlast.rooms.reach.proto.bridge import Bridge, ProxyBridge, ShadowsocksBridge
+from outlast.rooms.reach.proto.bridge import Bridge, ProxyBridge, ShadowsocksBridge, WebBridge
 from outlast.rooms.reach.proto.exit_policy import Policy
 from outlast.rooms.reach.proto.links import bridge_id
 from outlast.rooms.reach.proto.pac import PATH
@@ -136,6 +138,8 @@ async def carrier_of(loop: asyncio.AbstractEventLoop, bridge: Bridge) -> Carrier
             return upstream(loop, bridge)
         case ShadowsocksBridge():
             return Shadowsocks(loop, bridge)
+        case WebBridge():
+            return web_tunnel(bridge, lambda error: None)
         case _:
             raise UsageError("this version has no way to use that kind of bridge")
 
@@ -145,8 +149,11 @@ async def server_of(exit_: Exit, server: Server) -> Running:
     match server:
         case ShadowsocksServer():
             return ShadowsocksListener(exit_, server.listen, server.method, server.password, server.name)
-        case _:
-            raise UsageError("this version has no such server")
+        case WebServer():
+            files = None if server.certificate is None else (Path(server.certificate[0]), Path(server.certificate[1]))
+            return await ServedSite.start(
+                exit_, server.listen, server.name, server.site, server.secrets, Path(server.folder), files
+            )
 
 
 class Relay:

@@ -40,10 +40,16 @@ BRIDGES = tuple(f"62.115.10.{number}" for number in range(1, 5))  # all of them 
 RESOLVER = "8.8.8.8"
 MINISTRY = "5.22.201.1"
 SITE, BANNED = "93.184.216.1", "93.184.216.2"
+PRIVATE, METADATA = "10.9.0.1", "169.254.169.254"  # services near the bridge that are nobody else's business
+INNER_PORT = 8099  # a site of the server's own machine
+AMPLIFIER_PORT, AMPLIFIED_BYTES = 9000, 400_000
 ZONE = {
     "site.example.net": SITE,
     "banned.example.net": BANNED,
     "hijacked.example.net": BANNED,
+    "private.example.net": PRIVATE,
+    "metadata.example.net": METADATA,
+    "loopback.example.net": "127.0.0.1",
     "ministry.example.net": MINISTRY,
     **{f"bridge{number}.example.net": address for number, address in enumerate(BRIDGES, 1)},
 }
@@ -174,7 +180,7 @@ class Border:
     def curl(self, *arguments: str, place: str = "client", limit_s: float = 1.5) -> subprocess.CompletedProcess[str]:
         """Fetch something; no proxy of the environment's has a part in it."""
         quiet = ["--noproxy", "", "-sS", "--max-time", str(limit_s)]
-        return self.ask(place, "curl", *quiet, *arguments)
+        return self.ask(place, "curl", *quiet, *arguments, timeout_s=limit_s + 20)
 
     @staticmethod
     def until(program: subprocess.Popen[str], words: str) -> str:
@@ -194,13 +200,13 @@ class Border:
         self.programs.remove(program)
         return err
 
-    def socket(self, place: str) -> socket.socket:
-        """A TCP socket that belongs to a namespace."""
+    def socket(self, place: str, kind: int = socket.SOCK_STREAM) -> socket.socket:
+        """A socket that belongs to a namespace."""
         made: list[socket.socket] = []
 
         def make() -> None:
             enter(self.networks[place])
-            made.append(socket.socket())
+            made.append(socket.socket(type=kind))
 
         thread = threading.Thread(target=make)
         thread.start()
@@ -246,6 +252,7 @@ def border(folder: Path) -> Iterator[Border]:
         stands.run("border", "sh", "-c", "echo 1 > /proc/sys/net/netfilter/nf_conntrack_acct")
         stands.run("border", "nft", "-f", "-", text=NFT)
         places.append(Place(networks["sites"], *_sites(true, folder)))
+        places.append(Place(networks["server"], partial(asyncio.start_server, _site, "0.0.0.0", INNER_PORT)))
         places.append(Place(networks["border"], *_lies(false, folder), partial(_queue, stands.look)))
         yield stands
     finally:
@@ -282,7 +289,7 @@ def _wire(networks: dict[str, str]) -> None:
         ("server", "sites", "62.115.2.1/24"),
         *(("server", "lo", f"{one}/32") for one in BRIDGES),
         ("sites", "cable", "62.115.2.2/24"),
-        *(("sites", "lo", f"{one}/32") for one in (SITE, BANNED, RESOLVER)),
+        *(("sites", "lo", f"{one}/32") for one in (SITE, BANNED, PRIVATE, METADATA, RESOLVER)),
     ):
         ip("-n", networks[place], "addr", "add", address, "dev", device)
         # An address of IPv6 that is ready a second later is a change of network to a browser.
@@ -309,6 +316,7 @@ def _sites(true: Authority, folder: Path) -> list[Callable[[], Awaitable[Any]]]:
     encrypted = true.context(folder, *(name for name, address in ZONE.items() if address in (SITE, BANNED)))
     return [
         partial(_datagrams, RESOLVER, 53, {}),
+        *(partial(_amplifier, one) for one in (SITE, PRIVATE)),
         partial(asyncio.start_server, _site, "0.0.0.0", 80),
         partial(asyncio.start_server, _site, "0.0.0.0", 443, ssl=encrypted),
     ]
@@ -340,6 +348,18 @@ class _Resolver(asyncio.DatagramProtocol):
             address = self._lies.get(name) or ZONE.get(name)
             said = dns.encode_reply(data, (address,) if address else (), rcode=0 if address else dns.NXDOMAIN)
             self._transport.sendto(said, addr)
+
+
+class _Amplifier(_Resolver):
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        for _ in range(AMPLIFIED_BYTES // 1000):
+            self._transport.sendto(bytes(1000), addr)
+
+
+async def _amplifier(host: str) -> Any:
+    """Answers with far more than it was asked."""
+    loop = asyncio.get_running_loop()
+    return await loop.create_datagram_endpoint(lambda: _Amplifier({}), local_addr=(host, AMPLIFIER_PORT))
 
 
 async def _datagrams(host: str, port: int, lies: dict[str, str]) -> Any:

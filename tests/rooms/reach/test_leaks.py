@@ -9,7 +9,7 @@ import pytest
 
 from tests.rooms.reach.border import BRIDGES, Border
 from tests.rooms.reach.capture import TCP, captured
-from tests.rooms.reach.ways import connected, upstream
+from tests.rooms.reach.ways import connected, website
 
 pytestmark = pytest.mark.serial
 
@@ -32,9 +32,9 @@ def browse(land: Border, *flags: str) -> subprocess.CompletedProcess[str]:
 )
 def test_a_browser_behind_the_gate_asks_for_no_name_and_writes_to_the_bridge_alone(land: Border, setting: str) -> None:
     watched = captured(land.networks["client"], "uplink")
-    with upstream(land) as link, connected(land, [link]) as way, watched as seen:
+    with website(land, f"{BRIDGES[0]}:443") as link, connected(land, [link]) as way, watched as seen:
         assert "Welcome." in browse(land, setting % way.at).stdout
-    assert {(protocol, address) for protocol, address, _ in seen.to()} == {(TCP, BRIDGES[3])}
+    assert {(protocol, address) for protocol, address, _ in seen.to()} == {(TCP, BRIDGES[0])}
     assert not seen.asked()
 
 

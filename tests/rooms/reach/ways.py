@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import threading
@@ -56,6 +57,15 @@ def serving(land: Border, *arguments: str | Path, place: str = "server") -> Iter
         yield first(program, "serving")["links"][0]
     finally:
         land.end(program)
+
+
+@contextmanager
+def website(land: Border, at: str, *arguments: str | Path) -> Iterator[str]:
+    """A bridge of the transport web, a folder with a page; its link."""
+    folder = Path(mkdtemp(dir=land.folder))
+    (folder / "index.html").write_text("<title>Bees</title>A site about bees.")
+    with serving(land, "--transport", "web", "--site", folder, "--listen", at, *arguments) as link:
+        yield link
 
 
 @contextmanager
@@ -116,3 +126,16 @@ def upstream(land: Border) -> Iterator[str]:
     finally:
         for one in started:
             land.end(one)
+
+
+@contextmanager
+def stock_shadowsocks(land: Border, address: str, port: int) -> Iterator[str]:
+    """A stock server of Shadowsocks (SIP004); its link (SIP002)."""
+    method, password = "aes-256-gcm", "kingfisher"
+    server = land.start("server", "ss-server", "-s", address, "-p", str(port), "-m", method, "-k", password)
+    try:
+        land.until(server, "listening at")
+        user = base64.urlsafe_b64encode(f"{method}:{password}".encode()).decode().rstrip("=")
+        yield f"ss://{user}@{address}:{port}"
+    finally:
+        land.end(server)

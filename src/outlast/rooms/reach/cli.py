@@ -14,6 +14,7 @@ from outlast.errors import NotFoundError, UsageError
 from outlast.ui.command import clean, read_passphrase, say, terminal
 
 if TYPE_CHECKING:
+    from outlast.rooms.reach.io.choosing import Attempted
     from outlast.rooms.reach.io.relay import Config, Event, Report, Server
     from outlast.rooms.reach.proto.address import Target
 
@@ -110,6 +111,46 @@ def serve(
     _relay(Config(servers=(server,), policy=allowing_private() if allow_private else Policy()))
 
 
+@app.command("test")
+def try_bridges(
+    bridge: Annotated[
+        list[str] | None, typer.Option("--bridge", metavar="LINK", help="A way out to try; all of yours without it.")
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option("--url", metavar="URL", help="64 KB of it are fetched through bridges that know no echo."),
+    ] = None,
+) -> None:
+    """Try each way out for real, with 64 KB there and back, and say which work and what stops the others."""
+    from outlast.rooms.reach.io.attempt import read_url
+    from outlast.rooms.reach.io.relay import run, try_each
+    from outlast.rooms.reach.proto.links import read_bridge
+
+    bridges = tuple(dict.fromkeys(read_bridge(link) for link in bridge or ()))
+    if not bridges:
+        raise UsageError("no way out is known: give --bridge LINK")
+    as_json = terminal().json
+    if not as_json:
+        say(f"{'bridge':<16}  {'class':<22}  first byte   64 KB both ways")
+
+    def show(one: Attempted) -> None:
+        if as_json:
+            answer = {"bridge": one.bridge, "ok": one.ok, "class": one.failure}
+            print(json.dumps({**answer, "ttfb_ms": one.ttfb_ms, "kbps": one.kbps}, separators=(",", ":")))
+        else:
+            print(_row(one))
+        sys.stdout.flush()
+
+    run(try_each(bridges, show, "" if url is None else read_url(url)))
+
+
+def _row(one: Attempted) -> str:
+    if not one.ok:
+        return f"{one.bridge}  {one.failure:<22}  {one.evidence}"
+    rate = f"{one.kbps} kbit/s" if one.proof else "not tried: it knows no echo, and no --url is given"
+    return f"{one.bridge}  {'works':<22}  {one.ttfb_ms:>7} ms   {rate}"
+
+
 def _relay(config: Config) -> None:
     from outlast.rooms.reach.io.relay import relay_until_signal, run
 
@@ -141,15 +182,20 @@ def _reporter() -> Report:
 
 
 def _line(event: Event) -> str:
-    from outlast.rooms.reach.io.relay import Broken, Failed, Listening, Serving, Using
+    from outlast.rooms.reach.io.choosing import Attempted, Remembered
+    from outlast.rooms.reach.io.relay import Failed, Listening, Serving, Using
 
     match event:
         case Listening():
             return f"The gate is open at {event.at} (SOCKS 5, SOCKS 4a, HTTP); for phones and browsers: {event.pac}"
         case Using():
             return "There is no way out at the moment." if event.bridge is None else f"Connected by {event.bridge}."
-        case Broken():
-            return f"{event.bridge}: {event.error}"
+        case Attempted():
+            if event.ok:
+                return f"{event.bridge} works: the first byte came after {event.ttfb_ms} ms."
+            return f"{event.bridge} does not work: {event.failure} ({event.evidence})."
+        case Remembered():
+            return "This way is noted for this network."
         case Serving():
             return f"Serving at {event.at}. Whoever has this link can use it, and have it blocked:"
         case Failed():

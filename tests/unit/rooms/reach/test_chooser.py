@@ -21,6 +21,7 @@ from outlast.rooms.reach.proto.chooser import (
     Candidate,
     Chooser,
     Command,
+    Doubted,
     Drop,
     Event,
     Failed,
@@ -361,7 +362,7 @@ def test_whatever_subset_works_one_is_in_use_within_five_seconds(
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["stream failed", "stream worked", "lost", "wanted", "move", "offer", "wait"]),
+            st.sampled_from(["stream failed", "stream worked", "doubted", "lost", "wanted", "move", "offer", "wait"]),
             st.integers(0, 7),
             st.floats(0, 50),
         ),
@@ -387,6 +388,8 @@ def test_whatever_happens_it_never_rests_while_none_is_in_use(
                 world.tell(StreamFailed(id_))
             case "stream worked":
                 world.tell(StreamWorked(id_))
+            case "doubted":
+                world.tell(Doubted(id_))
             case "lost":
                 world.tell(Lost(id_, "unknown"))
             case "wanted":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,10 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from outlast.errors import OutlastError, UsageError
+from outlast.errors import UsageError
+from outlast.rooms.reach.io.attempt import Tell, attempt
 from outlast.rooms.reach.io.carrier import Association, Carrier, Client, Refusal
+from outlast.rooms.reach.io.choosing import Attempted, Choosing, Remembered, attempted
 from outlast.rooms.reach.io.direct import direct
 from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.gate import Gate
@@ -29,8 +31,8 @@ from outlast.rooms.reach.io.web_bridge import ServedSite, web_tunnel
 from outlast.rooms.reach.proto import address
 from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import Bridge, ProxyBridge, ShadowsocksBridge, WebBridge
+from outlast.rooms.reach.proto.chooser import Worked
 from outlast.rooms.reach.proto.exit_policy import Policy
-from outlast.rooms.reach.proto.links import bridge_id
 from outlast.rooms.reach.proto.pac import PATH
 from outlast.rooms.reach.proto.request import Credentials
 from outlast.rooms.reach.proto.rules import Rules
@@ -38,6 +40,8 @@ from outlast.rooms.reach.proto.rules import Rules
 PATIENCE_S: Final = 20.0
 """So long a stream waits for a way out, before it is refused."""
 WAITING_MAX: Final = 512
+AT_ONCE: Final = 4
+"""So many bridges are tested at a time; more would share one uplink and look slow."""
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -79,6 +83,9 @@ class Config(msgspec.Struct, frozen=True):
     bridges: tuple[Bridge, ...] = ()
     servers: tuple[Server, ...] = ()
     policy: Policy = Policy()  # of the servers' exit
+    test_url: str = ""  # 64 KB of it are fetched to test bridges that know no echo
+    network: str = ""  # the key of the network that this machine is on
+    worked: dict[str, tuple[Worked, ...]] = {}  # by network, what ``Remembered`` told
 
 
 class Listening(msgspec.Struct, frozen=True, tag="listening"):
@@ -92,13 +99,6 @@ class Using(msgspec.Struct, frozen=True, tag="using"):
     """Streams now take this bridge; None: there is no way out, and they wait."""
 
     bridge: str | None
-
-
-class Broken(msgspec.Struct, frozen=True, tag="broken"):
-    """A bridge cannot be used as it is; ``error`` says what to do."""
-
-    bridge: str
-    error: str
 
 
 class Serving(msgspec.Struct, frozen=True, tag="serving"):
@@ -116,7 +116,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     code: int
 
 
-Event = Listening | Using | Broken | Serving | Failed
+Event = Listening | Using | Attempted | Remembered | Serving | Failed
 Report = Callable[[Event], None]
 
 
@@ -131,8 +131,12 @@ class Running(Protocol):
         ...
 
 
-async def carrier_of(loop: asyncio.AbstractEventLoop, bridge: Bridge) -> Carrier:
-    """The carrier that a bridge is; what it needs has been started. Raises OutlastError with what to do."""
+async def carrier_of(bridge: Bridge, tell: Tell) -> Carrier:
+    """The carrier that a bridge is; what it needs has been started. Raises OutlastError with what to do.
+
+    ``tell`` hears each time why a connection to the bridge failed, of carriers that go on trying by themselves.
+    """
+    loop = asyncio.get_running_loop()
     match bridge:
         case ProxyBridge():
             return upstream(loop, bridge)
@@ -167,6 +171,7 @@ class Relay:
         self._exit: Exit | None = None
         self._direct: Carrier | None = None
         self._carrier: Carrier | None = None
+        self._choosing: Choosing | None = None
         self._waiting: dict[Client, asyncio.TimerHandle] = {}
 
     async def start(self, config: Config) -> None:
@@ -180,13 +185,10 @@ class Relay:
             running = await server_of(self._exit, server)
             self._servers.append(running)
             self._report(Serving(str(server.__struct_config__.tag), address.show(running.at), running.links))
-        for bridge in config.bridges:
-            try:
-                self._use(await carrier_of(self._loop, bridge), bridge)
-            except OutlastError as error:
-                self._report(Broken(bridge_id(bridge), str(error)))
-            else:
-                break
+        self._choosing = Choosing(
+            carrier_of, self._use, self._report, network=config.network, memory=config.worked, url=config.test_url
+        )
+        self._choosing.offer(config.bridges)
 
     async def close(self) -> None:
         """End all of it."""
@@ -194,9 +196,10 @@ class Relay:
             gate.close()
         for client in tuple(self._waiting):
             self._give_up(client)
-        for carrier in (self._carrier, self._direct):
-            if carrier is not None:
-                carrier.close()
+        if self._choosing is not None:
+            await self._choosing.close()
+        if self._direct is not None:
+            self._direct.close()
         for server in self._servers:
             await server.close()
         if self._exit is not None:
@@ -210,23 +213,25 @@ class Relay:
         at = address.show(gate.at)
         self._report(Listening(at, f"http://{at}{PATH}"))
 
-    def _use(self, carrier: Carrier, bridge: Bridge) -> None:
+    def _use(self, carrier: Carrier | None, bridge: str | None) -> None:
         self._carrier = carrier
-        self._report(Using(bridge_id(bridge)))
-        for client, limit in self._waiting.items():
-            limit.cancel()
-            carrier.carry(client)
-        self._waiting.clear()
+        self._report(Using(bridge))
+        if carrier is not None and self._choosing is not None:
+            waiting, self._waiting = self._waiting, {}
+            for client, limit in waiting.items():
+                limit.cancel()
+                self._choosing.carry(client)
 
     def _carry(self, rules: Rules, client: Client) -> None:
         if rules.direct(client.target):
             self._directly(rules).carry(client)
-        elif self._carrier is not None:
-            self._carrier.carry(client)
-        elif len(self._waiting) >= WAITING_MAX:
+        elif self._choosing is None or len(self._waiting) >= WAITING_MAX:
             client.refuse(Refusal.FAILED)
+        elif self._carrier is not None:
+            self._choosing.carry(client)
         else:
             self._waiting[client] = self._loop.call_later(PATIENCE_S, self._give_up, client)
+            self._choosing.wanted()
 
     def _give_up(self, client: Client) -> None:
         self._waiting.pop(client).cancel()
@@ -252,6 +257,19 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(coroutine)
+
+
+async def try_each(bridges: Sequence[Bridge], show: Callable[[Attempted], None], url: str) -> None:
+    """Try bridges, few at a time, and show what comes of each when it is known."""
+    few = asyncio.Semaphore(AT_ONCE)
+
+    async def one(bridge: Bridge) -> None:
+        async with few:
+            show(attempted(bridge, await attempt(bridge, carrier_of, url=url)))
+
+    async with asyncio.TaskGroup() as all_of_them:
+        for bridge in bridges:
+            all_of_them.create_task(one(bridge))
 
 
 async def relay_until_signal(config: Config, report: Report) -> None:

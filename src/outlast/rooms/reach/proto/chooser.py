@@ -110,8 +110,15 @@ class StreamWorked:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubted:
+    """The carrier has no connection to its bridge at the moment, or failed a test; what it holds may yet go on."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Lost:
-    """The carrier is broken, or silent although it should not be; nothing can be sent through it."""
+    """The carrier is broken for good; nothing can be sent through it."""
 
     id: str
     failure: str
@@ -127,7 +134,7 @@ class Woke:
     """The time of the last ``Wake`` has come."""
 
 
-Event = Offered | NetworkChanged | Passed | Failed | StreamFailed | StreamWorked | Lost | Wanted | Woke
+Event = Offered | NetworkChanged | Passed | Failed | StreamFailed | StreamWorked | Doubted | Lost | Wanted | Woke
 
 
 # ---- commands ----
@@ -260,9 +267,11 @@ class Chooser:
             case StreamFailed(id_):
                 if id_ == self._using:
                     self._strikes += 1
-                    if self._strikes >= STRIKES and not self._suspect:
-                        self._suspect = True
-                        self._race(now_s)
+                    if self._strikes >= STRIKES:
+                        self._doubt(now_s)
+            case Doubted(id_):
+                if id_ == self._using:
+                    self._doubt(now_s)
             case StreamWorked(id_):
                 if id_ == self._using:
                     self._strikes = 0
@@ -374,6 +383,11 @@ class Chooser:
         if id_ == self._using and self._suspect:
             self._leave(out)
         self._next_start_s = min(self._next_start_s, now_s)
+
+    def _doubt(self, now_s: float) -> None:
+        if not self._suspect:
+            self._suspect = True
+            self._race(now_s)
 
     def _lose(self, id_: str, failure: str, now_s: float, out: list[Command]) -> None:
         if id_ != self._using:

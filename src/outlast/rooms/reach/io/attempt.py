@@ -1,0 +1,339 @@
+"""Tries one bridge for real: 64 KB to an echo and back, for a handshake proves nothing where streams freeze later.
+
+Outlast's own servers answer ``echo.outlast.invalid:7`` themselves. Others know no echo: of them 64 KB of a URL are
+fetched that the operator chose, and without one the first byte of any answer has to do, which is no proof. What goes
+wrong is seen at a tap on the wire and by what the transport says, and gets its class (``proto/failures.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+
+from outlast.errors import OutlastError, UsageError
+from outlast.rooms.reach.io.carrier import Carrier, Refusal
+from outlast.rooms.reach.io.tap import Tap
+from outlast.rooms.reach.proto.address import Target
+from outlast.rooms.reach.proto.bridge import Bridge, PluggedBridge, ProxyBridge, ShadowsocksBridge, TorBridge, WebBridge
+from outlast.rooms.reach.proto.failures import BridgeError, Failure, Kind, Observed, Step, Stop, judge
+from outlast.rooms.reach.proto.links import host_of
+
+ECHO: Final = Target("echo.outlast.invalid", 7)
+PROOF_BYTES: Final = 64 * 1024
+SILENCE_S: Final = 4.0
+"""So long nothing may come closer: TCP sends its first packet again after 1 and 3 s."""
+ATTEMPT_S: Final = 14.0
+FAR_S: Final = 60.0
+"""So long an attempt through a child may take whose connections the tap does not see: it finds its way by itself."""
+ECHO_GRACE_S: Final = 1.5
+"""So long an echo is waited for when another answer was there first."""
+ANSWERING: Final = "http://connectivitycheck.gstatic.com/generate_204"
+"""What is asked for a first byte: a page that phones ask for all the time, and that is blocked almost nowhere."""
+_LOOK_S: Final = 0.25
+_RANDOM: Final = frozenset({"obfs2", "obfs3", "obfs4", "scramblesuit"})
+_FROM_INSIDE: Final = frozenset({Kind.TLS_MITM, Kind.WRONG_CLOCK, Kind.WRONG_KEY, Kind.CAPTIVE_PORTAL})
+"""What only the transport can see."""
+
+
+class Tried(NamedTuple):
+    """What came of an attempt."""
+
+    bridge: Bridge  # as it was given, or by the address that answered, where it has a name
+    failure: Failure | None  # None: it works
+    proof: bool = False  # whether 64 KB went through
+    ttfb_ms: int | None = None  # from the attempt's beginning to the first byte from behind the bridge
+    kbps: int | None = None  # kbit/s, measured over the 64 KB
+    address: str = ""  # by which the bridge answered
+
+
+Tell = Callable[[OutlastError], None]
+"""Hears why a carrier could not connect to its bridge, each time, while it goes on trying."""
+Make = Callable[[Bridge, Tell], Awaitable[Carrier]]
+"""Makes the carrier of a bridge; raises OutlastError when it cannot be made at all."""
+
+
+def read_url(text: str) -> str:
+    """The URL of a test, checked; raises UsageError."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise UsageError("the test's URL is none; it is as in http://192.0.2.1/64k") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or len(text) > 2000:
+        raise UsageError("the test's URL begins with http:// or https:// and names a host")
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise UsageError("the test's URL has signs that belong percent-encoded")
+    host_of(parts.hostname)
+    return text
+
+
+async def attempt(bridge: Bridge, make: Make, *, url: str = "", known: str = "") -> Tried:
+    """Try a bridge; ``url`` is the operator's, ``known`` an address by which the bridge's name worked before."""
+    tried, seen = await _once(bridge, make, url, known)
+    if tried.failure is not None and seen is not None and seen.new_address:
+        there = msgspec.structs.replace(bridge, at=Target(known, bridge.at.port))
+        again, _ = await _once(there, make, url, "")
+        if again.failure is None:
+            return again
+    return tried
+
+
+async def _once(bridge: Bridge, make: Make, url: str, known: str) -> tuple[Tried, Observed | None]:
+    async with AsyncExitStack() as stack:
+        tap, inside = None, bridge
+        if not isinstance(bridge, TorBridge):
+            try:
+                tap = await stack.enter_async_context(Tap(bridge.at, known))
+            except OSError as error:
+                return Tried(bridge, Failure(Kind.UNKNOWN, f"it could not be tried here ({error.strerror})")), None
+            inside = msgspec.structs.replace(bridge, at=tap.at)
+        test = _Test(bridge, tap, url)
+        try:
+            async with asyncio.timeout(FAR_S):
+                carrier = await make(inside, test.tell)
+        except OutlastError as error:
+            return Tried(bridge, _of_error(error)), None
+        except TimeoutError:
+            return Tried(bridge, Failure(Kind.UNKNOWN, "its program was not ready in time")), None
+        stack.callback(carrier.close)
+        return await test.run(carrier)
+
+
+class _Test:
+    """One test of one carrier."""
+
+    def __init__(self, bridge: Bridge, tap: Tap | None, url: str) -> None:
+        self._bridge = bridge
+        self._tap = tap
+        self._url = url
+        self._began_s = time.monotonic()
+        self._streams: list[_Stream] = []
+        self._error: OutlastError | None = None
+        self._news = asyncio.Event()
+
+    def tell(self, error: OutlastError) -> None:
+        """Take the reason why a connection to the bridge failed; the first counts."""
+        self._error = self._error or error
+        self._news.set()
+
+    async def run(self, carrier: Carrier) -> tuple[Tried, Observed | None]:
+        """Send the streams, and wait for how it ends."""
+        runs = [asyncio.create_task(self._echo(carrier))]
+        if not isinstance(self._bridge, WebBridge | PluggedBridge):
+            runs.append(asyncio.create_task(self._fetch(carrier)))
+        try:
+            while True:
+                self._news.clear()
+                if (passed := self._passed(all(run.done() for run in runs))) is not None:
+                    return passed, None
+                if (stop := self._stopped(all(run.done() for run in runs))) is not None:
+                    return self._failed(stop)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_S):
+                        await self._news.wait()
+        finally:
+            for run in runs:
+                run.cancel()
+            await asyncio.gather(*runs, return_exceptions=True)
+
+    # ---- how it ends ----
+
+    def _passed(self, over: bool) -> Tried | None:
+        answered = [one for one in self._streams if one.first_s is not None]
+        best = max(answered, key=lambda one: one.proof_s is not None, default=None)
+        if best is None or best.first_s is None:
+            return None
+        if best.proof_s is None and not over and time.monotonic() < best.first_s + ECHO_GRACE_S:
+            return None
+        if best.proof_s is None and best.target == ECHO:
+            return None  # an echo that stops is a stream that froze
+        bridge, address = self._bridge, self._tap.address if self._tap else ""
+        if address:
+            bridge = msgspec.structs.replace(bridge, at=Target(address, bridge.at.port))
+        ttfb_ms = round((best.first_s - self._began_s) * 1000)
+        if best.proof_s is None:
+            return Tried(bridge, None, False, ttfb_ms, None, address)
+        took_ms = max(1, round((best.proof_s - best.opened_s) * 1000))
+        return Tried(bridge, None, True, ttfb_ms, 8 * PROOF_BYTES // took_ms, address)
+
+    def _stopped(self, over: bool) -> Stop | None:
+        now_s, tap = time.monotonic(), self._tap
+        heard = any(one.first_s is not None for one in self._streams)
+        if over or (self._error is not None and not heard):
+            return Stop.CLOSED
+        if tap is None or not tap.wires:
+            return Stop.SILENCE if now_s > self._began_s + FAR_S else None
+        if now_s > max(tap.moved_s, *(one.moved_s for one in self._streams)) + SILENCE_S:
+            return Stop.SILENCE
+        return Stop.SLOW if now_s > self._began_s + ATTEMPT_S else None
+
+    def _failed(self, stop: Stop) -> tuple[Tried, Observed | None]:
+        """The class: what the transport could tell from the inside comes first, then what was seen on the wire."""
+        heard = any(one.first_s is not None for one in self._streams)
+        seen = None
+        if self._tap is not None:
+            random = isinstance(self._bridge, ShadowsocksBridge) or (
+                isinstance(self._bridge, PluggedBridge) and self._bridge.transport in _RANDOM
+            )
+            seen = self._tap.observed(stop, looks_random=random, taken=heard)
+        if isinstance(self._error, BridgeError) and self._error.failure.kind in _FROM_INSIDE:
+            failure = self._error.failure
+            if seen is not None and seen.new_address:
+                failure = judge(seen)
+        elif seen is not None and isinstance(self._bridge, ProxyBridge) and seen.step is Step.KEYS:
+            failure = self._of_proxy()
+        elif seen is not None:
+            failure = judge(seen)
+        elif self._error is not None:
+            failure = _of_error(self._error)
+        else:
+            failure = Failure(Kind.UNKNOWN, "its program found no way to it in time")
+        return Tried(self._bridge, failure), seen
+
+    def _of_proxy(self) -> Failure:
+        refusals = {one.refusal for one in self._streams}
+        if Refusal.NOT_ALLOWED in refusals:
+            return Failure(Kind.WRONG_KEY, "the proxy does not let us in: its user or password is another")
+        return Failure(Kind.UNKNOWN, "the proxy answers, and reaches nothing")
+
+    # ---- streams ----
+
+    def _open(self, carrier: Carrier, target: Target) -> _Stream:
+        stream = _Stream(target, self._news)
+        self._streams.append(stream)
+        carrier.carry(stream)
+        return stream
+
+    async def _echo(self, carrier: Carrier) -> None:
+        stream = self._open(carrier, ECHO)
+        try:
+            await stream.wait()
+            loop = asyncio.get_running_loop()
+            data = os.urandom(PROOF_BYTES)
+            sending = loop.create_task(loop.sock_sendall(stream.ours, data))
+            try:
+                found = await stream.read(PROOF_BYTES)
+            finally:
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
+            if found == data:
+                stream.proof_s = time.monotonic()
+        except OSError:
+            pass
+        finally:
+            stream.close()
+
+    async def _fetch(self, carrier: Carrier) -> None:
+        parts = urlsplit(self._url or ANSWERING)
+        host, secure = parts.hostname or "", parts.scheme == "https"
+        stream = self._open(carrier, Target(host, parts.port or (443 if secure else 80)))
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        request = f"GET {path} HTTP/1.1\r\nHost: {parts.netloc.rpartition('@')[2]}\r\nConnection: close\r\n\r\n"
+        try:
+            await stream.wait()
+            reader, writer = await asyncio.open_connection(
+                sock=stream.ours,
+                ssl=ssl.create_default_context() if secure else None,
+                server_hostname=host if secure else None,
+            )
+            try:
+                writer.write(request.encode())
+                size = 0
+                while size < PROOF_BYTES and (data := await reader.read(PROOF_BYTES)):
+                    stream.moved()
+                    size += len(data)
+                if size >= PROOF_BYTES:
+                    stream.proof_s = time.monotonic()
+            finally:
+                writer.close()
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            stream.close()
+
+
+class _Stream:
+    """A client of the carrier that nobody's program stands behind."""
+
+    def __init__(self, target: Target, news: asyncio.Event) -> None:
+        self.ours, self._theirs = socket.socketpair()
+        for one in (self.ours, self._theirs):
+            one.setblocking(False)
+        self._target = target
+        self._news = news
+        self._decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.moved_s = self.opened_s = time.monotonic()
+        self.first_s: float | None = None
+        self.proof_s: float | None = None
+        self.refusal: Refusal | None = None
+
+    @property
+    def target(self) -> Target:
+        """The echo, or the host of the URL."""
+        return self._target
+
+    @property
+    def isolation(self) -> bytes:
+        """Nobody's."""
+        return b""
+
+    @property
+    def gone(self) -> bool:
+        """Whether the test is over."""
+        return self.ours.fileno() < 0
+
+    def take(self) -> tuple[socket.socket, bytes]:
+        """The way is open."""
+        self.opened_s = time.monotonic()
+        if not self._decided.done():
+            self._decided.set_result(None)
+        return self._theirs, b""
+
+    def refuse(self, refusal: Refusal) -> None:
+        """There is no way."""
+        self.refusal = refusal
+        self._theirs.close()
+        if not self._decided.done():
+            self._decided.set_exception(ConnectionError("refused"))
+
+    async def wait(self) -> None:
+        """Until it is taken; raises ConnectionError when it is refused."""
+        await self._decided
+
+    async def read(self, size: int) -> bytes:
+        """So many bytes, or fewer at the end."""
+        loop = asyncio.get_running_loop()
+        found = bytearray()
+        while len(found) < size and (data := await loop.sock_recv(self.ours, size - len(found))):
+            self.moved()
+            found += data
+        return bytes(found)
+
+    def moved(self) -> None:
+        """Bytes came from behind the bridge."""
+        self.moved_s = time.monotonic()
+        if self.first_s is None:
+            self.first_s = self.moved_s
+            self._news.set()
+
+    def close(self) -> None:
+        """End it; a socket that a carrier took is the carrier's to close."""
+        if self._decided.cancel():
+            self._theirs.close()
+        self.ours.close()
+        self._news.set()
+
+
+def _of_error(error: OutlastError) -> Failure:
+    if isinstance(error, BridgeError):
+        return error.failure
+    return Failure(Kind.UNKNOWN, str(error))

@@ -1,0 +1,318 @@
+"""Carries out what the chooser says: tries bridges, holds the carrier that is used, and tells what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+
+from outlast.errors import OutlastError
+from outlast.rooms.reach.io.attempt import Make, Tried, attempt
+from outlast.rooms.reach.io.carrier import Carrier, Client, Refusal
+from outlast.rooms.reach.proto.address import Target
+from outlast.rooms.reach.proto.bridge import Bridge, PluggedBridge, ProxyBridge, ShadowsocksBridge, TorBridge, WebBridge
+from outlast.rooms.reach.proto.chooser import (
+    Candidate,
+    Chooser,
+    Command,
+    Doubted,
+    Drop,
+    Event,
+    Failed,
+    Lost,
+    Memory,
+    NetworkChanged,
+    Offered,
+    Passed,
+    Remember,
+    Standing,
+    Stop,
+    StreamFailed,
+    StreamWorked,
+    Try,
+    Use,
+    Wake,
+    Wanted,
+    Woke,
+    Worked,
+)
+from outlast.rooms.reach.proto.links import bridge_id
+
+DAY_S: Final = 86_400
+RETIRED_S: Final = 120.0
+"""So long streams may go on that run over a carrier which another one replaced."""
+PULSE_S: Final = 60.0
+"""So often a carrier is tested that cannot tell by itself that its streams are silent, while streams are opened."""
+TOR_LIMIT_S: Final = 120.0
+_RANKS: Final = {"web": 0, "ss": 2, "socks5": 3, "http": 3, "tor": 5}
+
+_OURS: Final = frozenset({Refusal.FAILED, Refusal.TIMED_OUT})
+_THEIRS: Final = frozenset(Refusal) - {Refusal.NOT_ALLOWED}
+"""A carrier with a connection for each stream may mean its bridge by these, as well as the target."""
+
+
+class Attempted(msgspec.Struct, frozen=True, tag="attempted"):
+    """A bridge was tried."""
+
+    bridge: str
+    ok: bool
+    failure: str | None  # the name of its class
+    evidence: str
+    proof: bool  # whether 64 KB went through; else an answer's first byte has to do
+    ttfb_ms: int | None
+    kbps: int | None
+
+
+class Remembered(msgspec.Struct, frozen=True, tag="remembered"):
+    """What worked on a network, in place of what was told before: to be kept sealed, and for 14 days."""
+
+    network: str
+    worked: tuple[Worked, ...]
+
+
+def attempted(bridge: Bridge, tried: Tried) -> Attempted:
+    """An attempt as it is told."""
+    name, evidence = (None, "") if tried.failure is None else (tried.failure.name, tried.failure.evidence)
+    return Attempted(bridge_id(bridge), name is None, name, evidence, tried.proof, tried.ttfb_ms, tried.kbps)
+
+
+def kind_of(bridge: Bridge) -> str:
+    """Its transport."""
+    match bridge:
+        case WebBridge():
+            return "web"
+        case ShadowsocksBridge():
+            return "ss"
+        case ProxyBridge():
+            return bridge.scheme
+        case PluggedBridge():
+            return bridge.transport
+        case TorBridge():
+            return "tor"
+
+
+class Choosing:
+    """The chooser with its hands; all on one event loop."""
+
+    def __init__(
+        self,
+        make: Make,
+        used: Callable[[Carrier | None, str | None], None],
+        report: Callable[[Attempted | Remembered], None],
+        *,
+        network: str = "",
+        memory: Memory | None = None,
+        url: str = "",
+    ) -> None:
+        """``make`` makes carriers; ``used`` hears which is in use from now on, None while there is none."""
+        self._loop = asyncio.get_running_loop()
+        self._make = make
+        self._used = used
+        self._report = report
+        self._url = url
+        self._machine = Chooser(random.SystemRandom().random, network, _today(), memory)
+        self._bridges: dict[str, Bridge] = {}
+        self._reached: dict[str, Bridge] = {}  # by the address that answered in the last attempt
+        self._addresses: dict[str, str] = {}
+        self._attempts: dict[str, asyncio.Task[None]] = {}
+        self._using: tuple[str, Carrier] | None = None
+        self._retired: dict[Carrier, asyncio.TimerHandle] = {}
+        self._making: asyncio.Task[None] | None = None
+        self._pulse: asyncio.Task[None] | None = None
+        self._opened = 0
+        self._wake: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def offer(self, bridges: Iterable[Bridge]) -> None:
+        """These are the ways out from now on."""
+        self._bridges = {bridge_id(bridge): bridge for bridge in bridges}
+        self._step(Offered(tuple(_candidate(id_, bridge) for id_, bridge in self._bridges.items())))
+
+    def moved(self, network: str) -> None:
+        """This machine is on a network of that key."""
+        self._step(NetworkChanged(network, _today()))
+
+    def wanted(self) -> None:
+        """Somebody waits for a way out."""
+        self._step(Wanted())
+
+    def carry(self, client: Client) -> None:
+        """Hand a client to the carrier in use, of which there must be one, and learn from what becomes of it."""
+        assert self._using is not None
+        id_, carrier = self._using
+        self._opened += 1
+        carrier.carry(_Watched(client, self, id_))
+
+    def standings(self) -> list[Standing]:
+        """How each bridge stands; times are those of ``time.monotonic``."""
+        return self._machine.standings()
+
+    async def close(self) -> None:
+        """End every attempt and carrier."""
+        self._closed = True
+        if self._wake is not None:
+            self._wake.cancel()
+        tasks = [task for task in (*self._attempts.values(), self._making, self._pulse) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for carrier, timer in self._retired.items():
+            timer.cancel()
+            carrier.close()
+        self._retired.clear()
+        if self._using is not None:
+            self._using[1].close()
+            self._using = None
+
+    # ---- what streams and carriers tell ----
+
+    def heard(self, id_: str, refusal: Refusal | None) -> None:
+        """A stream was opened, or refused for a reason that may lie with the carrier."""
+        if refusal is None:
+            self._step(StreamWorked(id_))
+        elif refusal in (_THEIRS if isinstance(self._bridges.get(id_), ShadowsocksBridge | ProxyBridge) else _OURS):
+            self._step(StreamFailed(id_))
+
+    # ---- carrying out ----
+
+    def _step(self, event: Event) -> None:
+        if self._closed:
+            return
+        commands = self._machine.step(event, time.monotonic())
+        # Whoever is replaced is left when the next one is there, not before.
+        replaced = any(isinstance(command, Use) for command in commands)
+        for command in commands:
+            if not (replaced and isinstance(command, Drop)):
+                self._do(command)
+
+    def _do(self, command: Command) -> None:
+        match command:
+            case Try(id_):
+                self._attempts[id_] = self._loop.create_task(self._try(id_))
+            case Stop(id_):
+                if (task := self._attempts.pop(id_, None)) is not None:
+                    task.cancel()
+            case Use(id_):
+                if self._making is not None:
+                    self._making.cancel()
+                self._making = self._loop.create_task(self._begin(id_))
+            case Drop():
+                if self._making is not None:
+                    self._making.cancel()
+                if self._using is not None:
+                    self._retire()
+                    self._used(None, None)
+            case Remember(network, worked):
+                self._report(Remembered(network, worked))
+            case Wake(at_s):
+                if self._wake is not None:
+                    self._wake.cancel()
+                delay_s = None if at_s is None else max(0.0, at_s - time.monotonic())
+                self._wake = None if delay_s is None else self._loop.call_later(delay_s, self._step, Woke())
+
+    async def _try(self, id_: str) -> None:
+        bridge = self._bridges[id_]
+        tried = await attempt(bridge, self._make, url=self._url, known=self._addresses.get(id_, ""))
+        self._attempts.pop(id_, None)
+        if tried.failure is None:
+            self._reached[id_] = tried.bridge
+            if tried.address:
+                self._addresses[id_] = tried.address
+        self._report(attempted(bridge, tried))
+        self._step(Passed(id_, tried.proof) if tried.failure is None else Failed(id_, tried.failure.name))
+
+    async def _begin(self, id_: str) -> None:
+        """Make the carrier of a bridge that passed; until it is there, the one before is used."""
+        bridge = self._reached.get(id_)
+        if bridge is None:
+            return
+
+        def changed(error: OutlastError) -> None:
+            if self._using is not None and self._using[0] == id_:
+                self._step(Doubted(id_))
+
+        try:
+            carrier = await self._make(bridge, changed)
+        except OutlastError:
+            self._step(Lost(id_, "unknown"))
+            return
+        self._retire()
+        self._using = id_, carrier
+        self._used(carrier, id_)
+        if isinstance(bridge, ShadowsocksBridge | ProxyBridge):
+            self._pulse = self._loop.create_task(self._feel(id_, bridge))
+
+    def _retire(self) -> None:
+        if self._pulse is not None:
+            self._pulse.cancel()
+            self._pulse = None
+        if self._using is not None:
+            _, carrier = self._using
+            self._using = None
+            self._retired[carrier] = self._loop.call_later(RETIRED_S, self._end, carrier)
+
+    def _end(self, carrier: Carrier) -> None:
+        del self._retired[carrier]
+        carrier.close()
+
+    async def _feel(self, id_: str, bridge: Bridge) -> None:
+        """Test a carrier in use whose silence nobody else would notice."""
+        while True:
+            before = self._opened
+            await asyncio.sleep(PULSE_S)
+            if self._opened == before:
+                continue
+            tried = await attempt(bridge, self._make, url=self._url)
+            if tried.failure is not None and self._using is not None and self._using[0] == id_:
+                self._step(Doubted(id_))
+
+
+class _Watched:
+    """A client of the gate, and who hears what becomes of it."""
+
+    __slots__ = ("_choosing", "_client", "_id")
+
+    def __init__(self, client: Client, choosing: Choosing, id_: str) -> None:
+        self._client = client
+        self._choosing = choosing
+        self._id = id_
+
+    @property
+    def target(self) -> Target:
+        """The client's."""
+        return self._client.target
+
+    @property
+    def isolation(self) -> bytes:
+        """The client's."""
+        return self._client.isolation
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client has hung up."""
+        return self._client.gone
+
+    def take(self) -> tuple[socket.socket, bytes]:
+        """The way is open."""
+        self._choosing.heard(self._id, None)
+        return self._client.take()
+
+    def refuse(self, refusal: Refusal) -> None:
+        """There is none."""
+        self._choosing.heard(self._id, refusal)
+        self._client.refuse(refusal)
+
+
+def _candidate(id_: str, bridge: Bridge) -> Candidate:
+    kind = kind_of(bridge)
+    limit_s = TOR_LIMIT_S if isinstance(bridge, TorBridge | PluggedBridge) else Candidate(id_, kind).limit_s
+    return Candidate(id_, kind, _RANKS.get(kind, 1), limit_s=limit_s)
+
+
+def _today() -> int:
+    return int(time.time()) // DAY_S

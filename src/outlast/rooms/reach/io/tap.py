@@ -1,0 +1,239 @@
+"""A tap on the wire to a bridge, while that bridge is tested: how far each connection comes, and what stops it.
+
+A carrier that is tested is given the tap's address in place of the bridge's. The tap looks the name up, connects, and
+passes bytes on as they are, ends and resets too. So every transport is observed in the same way, those of child
+processes as well, and nothing of it is needed for streams of people: their carrier goes to the bridge itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import socket
+import struct
+import time
+from collections.abc import Coroutine, Iterator
+from contextlib import ExitStack, suppress
+from ipaddress import ip_address
+from types import TracebackType
+from typing import Any, Final
+
+from outlast.rooms.reach.proto.address import Target
+from outlast.rooms.reach.proto.failures import Observed, Step, Stop
+
+ADDRESSES_MAX: Final = 6
+CONNECTIONS_MAX: Final = 64
+STAGGER_S: Final = 0.25
+READ_BYTES: Final = 16 * 1024
+_SIOCOUTQ: Final = 0x5411
+_RESET: Final = struct.pack("ii", 1, 0)
+
+
+class Wire:
+    """One connection through the tap."""
+
+    def __init__(self, step: Step) -> None:
+        """It begins with what is not known yet."""
+        self.step = step
+        self.stop: Stop | None = None  # None while it stands
+        self.sent_bytes = 0
+        self.received_bytes = 0
+        self.first = b""  # the first bytes that came, at most 16
+        self.far: socket.socket | None = None
+        self.unacked_bytes: int | None = None
+
+    def look(self) -> None:
+        """Ask the kernel how much of what was sent is not acknowledged."""
+        if self.far is not None:
+            with suppress(OSError):
+                answer = fcntl.ioctl(self.far.fileno(), _SIOCOUTQ, bytes(4))
+                self.unacked_bytes = int.from_bytes(answer, "little")
+
+
+class Tap:
+    """The tap for one bridge; ``async with`` it, and connect to ``at``."""
+
+    def __init__(self, bridge: Target, known: str = "") -> None:
+        """``known`` is an address by which the bridge last worked: it is tried too when the name leads elsewhere."""
+        self._bridge = bridge
+        self._known = known
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._began_s = time.monotonic()
+        self.wires: list[Wire] = []
+        self.moved_s = self._began_s  # when something last came closer: a connection, a byte of the bridge's
+        self.address = ""  # by which the bridge answered last
+        self.new_address = False  # the name leads to others than the known one
+        listener = socket.create_server(("127.0.0.1", 0), backlog=CONNECTIONS_MAX)
+        listener.setblocking(False)
+        self._listener = listener
+        self.at = Target("127.0.0.1", listener.getsockname()[1])
+
+    async def __aenter__(self) -> Tap:
+        """Begin to listen."""
+        self._start(self._listen())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End every connection."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._listener.close()
+
+    def observed(self, stop: Stop, *, looks_random: bool, taken: bool) -> Observed | None:
+        """What was seen of the connection that came farthest; ``stop`` is how it ended if it still stands.
+
+        ``taken`` says that the bridge had taken a stream. None when nothing connected to the tap.
+        """
+        if not self.wires:
+            return None
+        order = list(Step)
+        wire = max(self.wires, key=lambda wire: (order.index(wire.step), wire.received_bytes))
+        if wire.stop is None:
+            wire.look()
+        step = wire.step
+        if step is Step.HELLO and wire.received_bytes:
+            step = Step.STREAM if taken else Step.KEYS
+        found = wire.stop or stop
+        if step is Step.KEYS and not looks_random and wire.first[:5] in (b"HTTP/", b"<html", b"<!DOC"):
+            step, found = Step.HELLO, Stop.PLAIN
+        elapsed_ms = round((time.monotonic() - self._began_s) * 1000)
+        sent, received = wire.sent_bytes, wire.received_bytes
+        return Observed(
+            step, found, sent, received, wire.unacked_bytes, elapsed_ms, looks_random, new_address=self.new_address
+        )
+
+    # ---- connections ----
+
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _listen(self) -> None:
+        while len(self.wires) < CONNECTIONS_MAX:
+            near, _ = await self._loop.sock_accept(self._listener)
+            wire = Wire(Step.NAME)
+            self.wires.append(wire)
+            self._start(self._join(near, wire))
+
+    async def _join(self, near: socket.socket, wire: Wire) -> None:
+        with ExitStack() as stack:
+            stack.enter_context(near)
+            near.setblocking(False)
+            near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            far = await self._connect(wire)
+            if far is None:
+                near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                return
+            stack.enter_context(far)
+            far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            wire.step, wire.far = Step.HELLO, far
+            self._move()
+            try:
+                async with asyncio.TaskGroup() as both:
+                    both.create_task(self._pass(near, far, wire, outward=True))
+                    both.create_task(self._pass(far, near, wire, outward=False))
+            except* OSError:
+                for one in (near, far):
+                    with suppress(OSError):
+                        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            finally:
+                wire.look()
+                wire.far = None
+
+    async def _pass(self, source: socket.socket, sink: socket.socket, wire: Wire, *, outward: bool) -> None:
+        buffer = bytearray(READ_BYTES)
+        while True:
+            try:
+                size = await self._loop.sock_recv_into(source, buffer)
+            except OSError:
+                if not outward:
+                    wire.look()
+                    wire.stop = wire.stop or Stop.RESET
+                raise
+            if not size:
+                break
+            if outward:
+                wire.sent_bytes += size
+            else:
+                wire.first = (wire.first + buffer[:16])[:16]
+                wire.received_bytes += size
+                self._move()
+            try:
+                await self._loop.sock_sendall(sink, memoryview(buffer)[:size])
+            except OSError:
+                if outward:
+                    wire.stop = wire.stop or Stop.RESET
+                raise
+        if not outward:
+            wire.look()
+            wire.stop = wire.stop or Stop.CLOSED
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+    async def _connect(self, wire: Wire) -> socket.socket | None:
+        """A connection to the bridge by whichever of its addresses answers first (RFC 8305); None, and why, if none."""
+        try:
+            addresses = await self._addresses()
+        except OSError:
+            wire.stop = Stop.NO_NAME
+            return None
+        wire.step = Step.CONNECT
+        tries = [self._loop.create_task(self._dial(address, STAGGER_S * place)) for place, address in addresses]
+        found: socket.socket | None = None
+        try:
+            for done in asyncio.as_completed(tries):
+                try:
+                    found = await done
+                    break
+                except (ConnectionRefusedError, ConnectionResetError):
+                    wire.stop = Stop.REFUSED
+                except OSError:
+                    wire.stop = wire.stop or Stop.UNREACHABLE
+        finally:
+            for task in tries:
+                task.cancel()
+            for result in await asyncio.gather(*tries, return_exceptions=True):
+                if isinstance(result, socket.socket) and result is not found:
+                    result.close()
+        if found is not None:
+            wire.stop = None
+            self.address = str(found.getpeername()[0])
+            self.new_address = bool(self._known) and self.address != self._known
+        return found
+
+    async def _addresses(self) -> Iterator[tuple[int, str]]:
+        host = self._bridge.host
+        try:
+            return enumerate([str(ip_address(host))])
+        except ValueError:
+            pass
+        try:
+            answer = await self._loop.getaddrinfo(host, self._bridge.port, type=socket.SOCK_STREAM)
+        except OSError:
+            if not self._known:
+                raise
+            answer = []
+        found = list(dict.fromkeys(str(one[4][0]) for one in answer))[: ADDRESSES_MAX - 1]
+        self.new_address = bool(self._known) and self._known not in found
+        return enumerate(dict.fromkeys([*found, self._known] if self._known else found))
+
+    async def _dial(self, address: str, after_s: float) -> socket.socket:
+        if after_s:
+            await asyncio.sleep(after_s)
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        one = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            one.setblocking(False)
+            await self._loop.sock_connect(one, (address, self._bridge.port))
+        except BaseException:
+            one.close()
+            raise
+        return one
+
+    def _move(self) -> None:
+        self.moved_s = time.monotonic()

@@ -1,0 +1,258 @@
+"""A bridge is tried with 64 KB there and back, and what stops it gets its class."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+
+import pytest
+
+from outlast.errors import OutlastError, UsageError
+from outlast.rooms.reach.io import attempt as attempts
+from outlast.rooms.reach.io.attempt import PROOF_BYTES, Tried, attempt, read_url
+from outlast.rooms.reach.io.gate import Gate
+from outlast.rooms.reach.io.relay import carrier_of
+from outlast.rooms.reach.proto.address import Target
+from outlast.rooms.reach.proto.bridge import Bridge, ProxyBridge
+from outlast.rooms.reach.proto.links import bridge_id, write_bridge
+from outlast.rooms.reach.proto.request import Credentials
+from tests.rooms.reach.gates import Place, place
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+LOOPBACK = "127.0.0.1"
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[Place]:
+    with place() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def proxy(here: Place) -> Gate:
+    """A SOCKS server with one of our exits behind it, which answers the echo."""
+    return here.gate()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence is known for what it is after a moment."""
+    monkeypatch.setattr(attempts, "SILENCE_S", 0.5)
+
+
+def trying(bridge: Bridge, url: str = "", known: str = "") -> Tried:
+    return asyncio.run(attempt(bridge, carrier_of, url=url, known=known))
+
+
+def behind(serve: Serve, bridge: Callable[[Target], Bridge], url: str = "") -> Tried:
+    """What an attempt finds at a server."""
+
+    async def run() -> Tried:
+        server = await asyncio.start_server(serve, LOOPBACK, 0)
+        async with server:
+            at = Target(LOOPBACK, server.sockets[0].getsockname()[1])
+            return await attempt(bridge(at), carrier_of, url=url)
+
+    return asyncio.run(run())
+
+
+def socks(at: Target) -> ProxyBridge:
+    return ProxyBridge(at, "socks5")
+
+
+def name_of(tried: Tried) -> str | None:
+    return tried.failure and tried.failure.name
+
+
+def passing_on(to: Target, limit_bytes: int | None = None) -> Serve:
+    """Somebody on the way, who goes silent after so many bytes that came back."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(*to)
+
+        async def out() -> None:
+            while data := await reader.read(4096):
+                far_writer.write(data)
+                await far_writer.drain()
+
+        async def back() -> None:
+            passed = 0
+            while data := await far_reader.read(1000):
+                if limit_bytes is not None and passed >= limit_bytes:
+                    await asyncio.Event().wait()
+                writer.write(data)
+                passed += len(data)
+                await writer.drain()
+
+        with suppress(OSError):
+            await asyncio.gather(out(), back())
+
+    return serve
+
+
+def test_a_bridge_that_answers_the_echo_passes_and_its_speed_is_known(proxy: Gate) -> None:
+    tried = trying(ProxyBridge(Target("localhost", proxy.at.port), "socks5"))
+    assert tried.failure is None
+    assert tried.proof
+    assert tried.kbps
+    assert tried.ttfb_ms is not None
+    assert tried.address == LOOPBACK
+    assert tried.bridge == socks(proxy.at)
+
+
+def test_a_stream_that_freezes_fails_although_its_handshake_went_well(proxy: Gate) -> None:
+    tried = behind(passing_on(proxy.at, 16_000), socks)
+    assert tried.failure is not None
+    assert tried.failure.name == f"freeze@{tried.failure.at_bytes}"
+    assert 16_000 <= tried.failure.at_bytes < 17_000
+
+
+def test_a_closed_port_is_refused() -> None:
+    with socket.create_server((LOOPBACK, 0)) as closed:
+        port = closed.getsockname()[1]
+    assert name_of(trying(socks(Target(LOOPBACK, port)))) == "refused"
+
+
+def test_a_full_queue_that_answers_no_handshake_is_a_dropped_syn() -> None:
+    with socket.socket() as deaf:
+        deaf.bind((LOOPBACK, 0))
+        deaf.listen(0)
+        at = Target(LOOPBACK, deaf.getsockname()[1])
+        with socket.create_connection(at), socket.socket() as second:
+            second.setblocking(False)
+            second.connect_ex(at)
+            assert name_of(trying(socks(at))) == "syn-drop"
+
+
+def test_a_name_without_address_is_dns() -> None:
+    assert name_of(trying(socks(Target("nothing.invalid", 1080)))) == "dns"
+
+
+def test_a_name_that_leads_elsewhere_is_passed_by_with_the_address_that_worked(proxy: Gate) -> None:
+    at = Target("localhost", proxy.at.port)
+    assert name_of(trying(socks(at), known="127.0.0.9")) is None
+
+    async def run() -> Tried:
+        async def elsewhere(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.close()
+
+        # The name leads to somebody else, whose port is open.
+        server = await asyncio.start_server(elsewhere, LOOPBACK, 0)
+        port = server.sockets[0].getsockname()[1]
+        true = await asyncio.start_server(passing_on(proxy.at), "127.0.0.9", port)
+        async with server, true:
+            return await attempt(socks(Target("localhost", port)), carrier_of, known="127.0.0.9")
+
+    tried = asyncio.run(run())
+    assert tried.failure is None
+    assert tried.bridge.at.host == "127.0.0.9"
+
+
+def test_a_reset_after_the_first_bytes_is_one() -> None:
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    assert name_of(behind(reset, socks)) == "rst-after-hello"
+
+
+def test_of_a_server_that_says_nothing_nothing_is_claimed() -> None:
+    async def silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    assert name_of(behind(silent, socks)) == "unknown"
+
+
+def test_a_proxy_that_wants_another_password_says_so(here: Place) -> None:
+    gate = here.gate(credentials=Credentials(b"alice", b"correct horse"))
+    assert name_of(trying(ProxyBridge(gate.at, "socks5", "alice", "correct horse"))) is None
+    assert name_of(trying(ProxyBridge(gate.at, "socks5", "alice", "battery"))) == "wrong-key"
+
+
+# ---- bridges that know no echo ----
+
+
+async def echoless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A proxy that takes anybody anywhere, as long as that is 64 KB of a page."""
+    with suppress(OSError, asyncio.IncompleteReadError):
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b"echo.outlast.invalid" in head:
+            writer.write(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
+        else:
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            request = await reader.readuntil(b"\r\n\r\n")
+            large = b"/64k" in request
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(PROOF_BYTES if large else 10))
+        await writer.drain()
+        writer.close()
+
+
+def http(at: Target) -> ProxyBridge:
+    return ProxyBridge(at, "http")
+
+
+def test_of_a_bridge_without_echo_64_kb_of_the_operators_url_are_proof() -> None:
+    tried = behind(echoless, http, "http://192.0.2.1/64k")
+    assert (name_of(tried), tried.proof) == (None, True)
+    assert tried.kbps
+
+
+def test_of_a_bridge_without_echo_a_first_byte_has_to_do_and_is_no_proof() -> None:
+    tried = behind(echoless, http)
+    assert (name_of(tried), tried.proof, tried.kbps) == (None, False, None)
+    assert tried.ttfb_ms is not None
+
+
+@pytest.mark.parametrize("text", ["ftp://a.example/", "http://", "64k", "http://a b/", "http://1.2.3/", "http://a:x/"])
+def test_a_url_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        read_url(text)
+
+
+def test_a_carrier_that_cannot_be_made_says_why() -> None:
+    async def broken(_bridge: Bridge, _tell: object) -> None:
+        raise OutlastError("install obfs4proxy")
+
+    tried = asyncio.run(attempt(socks(Target(LOOPBACK, 9)), broken))  # type: ignore[arg-type]
+    assert tried.failure is not None
+    assert tried.failure.evidence == "install obfs4proxy"
+
+
+# ---- the command ----
+
+
+def test_the_command_shows_each_way_out_in_a_line_without_a_home(proxy: Gate) -> None:
+    with socket.create_server((LOOPBACK, 0)) as closed:
+        dead = socks(Target(LOOPBACK, closed.getsockname()[1]))
+    works = socks(proxy.at)
+    links = [part for bridge in (works, dead) for part in ("--bridge", write_bridge(bridge))]
+    program = "from outlast.edges.main import main; main()"
+    command = [sys.executable, "-c", program, "--home", "/nonexistent", "reach", "test", *links]
+    said = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=60, check=True)
+    answers = {answer["bridge"]: answer for answer in map(json.loads, said.stdout.splitlines())}
+    assert answers[bridge_id(works)] | {"ttfb_ms": 1, "kbps": 1} == {
+        "bridge": bridge_id(works),
+        "ok": True,
+        "class": None,
+        "ttfb_ms": 1,
+        "kbps": 1,
+    }
+    assert answers[bridge_id(dead)] == {
+        "bridge": bridge_id(dead),
+        "ok": False,
+        "class": "refused",
+        "ttfb_ms": None,
+        "kbps": None,
+    }
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "works" in said.stdout
+    assert "refused" in said.stdout
+    assert LOOPBACK not in said.stdout + said.stderr

@@ -1,0 +1,157 @@
+"""The relay's gate goes through whichever bridge works, and changes to another when that one ends."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from outlast.rooms.reach.io import attempt, choosing
+from outlast.rooms.reach.io.choosing import Attempted, Remembered
+from outlast.rooms.reach.io.relay import Config, Event, Listening, Profile, Relay, Using
+from outlast.rooms.reach.proto.address import Target
+from outlast.rooms.reach.proto.bridge import Bridge, ProxyBridge
+from outlast.rooms.reach.proto.chooser import STRIKES
+from outlast.rooms.reach.proto.links import bridge_id
+from tests.rooms.reach.gates import ANY, Place, dialled, place, serving, through, until_end
+
+LOOPBACK = "127.0.0.1"
+
+
+class Running:
+    """A relay, in a place, and what it told."""
+
+    def __init__(self, here: Place, config: Config) -> None:
+        self._here = here
+        self.told: list[Event] = []
+        self._news = threading.Condition()
+        self._relay = here.do(lambda: Relay(self._hear))
+        asyncio.run_coroutine_threadsafe(self._relay.start(config), here.loop).result(20)
+
+    def _hear(self, event: Event) -> None:
+        with self._news:
+            self.told.append(event)
+            self._news.notify_all()
+
+    def until(self, event: Event) -> None:
+        """Wait until it is the last of its kind that was told."""
+        with self._news:
+            assert self._news.wait_for(
+                lambda: [one for one in self.told if type(one) is type(event)][-1:] == [event], 20
+            ), self.told
+
+    @property
+    def gate(self) -> Target:
+        """Where the gate listens."""
+        return next(
+            Target(LOOPBACK, int(event.at.rpartition(":")[2])) for event in self.told if isinstance(event, Listening)
+        )
+
+    def close(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._relay.close(), self._here.loop).result(20)
+
+
+@contextmanager
+def relaying(here: Place, *bridges: Bridge, **others: object) -> Iterator[Running]:
+    made = Running(here, Config(profiles=(Profile(ANY),), bridges=bridges, **others))  # type: ignore[arg-type]
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def here() -> Iterator[Place]:
+    with place() as made:
+        yield made
+
+
+@pytest.fixture
+def site() -> Iterator[Target]:
+    def greet(one: socket.socket) -> None:
+        one.sendall(b"welcome")
+
+    with serving(greet) as at:
+        yield at
+
+
+def dead() -> ProxyBridge:
+    with socket.create_server((LOOPBACK, 0)) as closed:
+        return ProxyBridge(Target(LOOPBACK, closed.getsockname()[1]), "socks5")
+
+
+def test_the_gate_goes_through_the_bridge_that_works(here: Place, site: Target) -> None:
+    works, off = ProxyBridge(here.gate().at, "socks5"), dead()
+    with relaying(here, off, works, network="home") as relay:
+        relay.until(Using(bridge_id(works)))
+        with through(relay.gate, site) as stream:
+            assert until_end(stream) == b"welcome"
+        failed = [event for event in relay.told if isinstance(event, Attempted) and not event.ok]
+        assert [(event.bridge, event.failure) for event in failed] == [(bridge_id(off), "refused")]
+        (kept,) = [event for event in relay.told if isinstance(event, Remembered)]
+        assert (kept.network, [one.id for one in kept.worked]) == ("home", [bridge_id(works)])
+
+
+def test_a_stream_waits_while_there_is_no_way_and_goes_when_there_is_one(here: Place, site: Target) -> None:
+    with place() as before:
+        port = before.gate().at.port
+    works = ProxyBridge(Target(LOOPBACK, port), "socks5")
+    with relaying(here, works) as relay, socket.create_connection(relay.gate) as stream:
+        stream.sendall(b"\x05\x01\x00")
+        assert stream.recv(2) == b"\x05\x00"
+        stream.sendall(b"\x05\x01\x00\x01" + socket.inet_aton(site.host) + site.port.to_bytes(2, "big"))
+        here.gate(at=Target(LOOPBACK, port))
+        relay.until(Using(bridge_id(works)))
+        assert until_end(stream) == b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00welcome"
+
+
+def test_when_the_bridge_in_use_ends_another_one_takes_over(here: Place, site: Target) -> None:
+    there = Place()
+    first, second = ProxyBridge(there.gate().at, "socks5"), ProxyBridge(here.gate().at, "socks5")
+    with relaying(here, first, second) as relay:
+        relay.until(Using(bridge_id(first)))
+        there.close()
+        for _ in range(STRIKES):
+            with pytest.raises(ConnectionError):
+                through(relay.gate, site)
+        relay.until(Using(bridge_id(second)))
+        with through(relay.gate, site) as stream:
+            assert until_end(stream) == b"welcome"
+
+
+def test_a_bridge_that_stays_silent_is_found_out_while_streams_are_opened(
+    here: Place, site: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing, "PULSE_S", 0.2)
+    monkeypatch.setattr(attempt, "SILENCE_S", 0.3)
+    proxy = here.gate().at
+    filtering = threading.Event()
+
+    def censored(near: socket.socket) -> None:
+        with dialled(proxy) as far:
+            back = threading.Thread(target=pass_on, args=(far, near), daemon=True)
+            back.start()
+            pass_on(near, far)
+            back.join()
+
+    def pass_on(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                if not filtering.is_set():
+                    sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    with serving(censored) as at:
+        first, second = ProxyBridge(at, "socks5"), ProxyBridge(here.gate().at, "socks5")
+        with relaying(here, first, second) as relay:
+            relay.until(Using(bridge_id(first)))
+            filtering.set()
+            with dialled(relay.gate) as stream:
+                stream.sendall(b"\x05\x01\x00\x05\x01\x00\x01" + socket.inet_aton(site.host) + bytes(2))
+                relay.until(Using(bridge_id(second)))
+            with through(relay.gate, site) as stream:
+                assert until_end(stream) == b"welcome"

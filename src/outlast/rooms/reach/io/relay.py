@@ -143,7 +143,7 @@ async def carrier_of(bridge: Bridge, tell: Tell) -> Carrier:
         case ShadowsocksBridge():
             return Shadowsocks(loop, bridge)
         case WebBridge():
-            return web_tunnel(bridge, lambda error: None)
+            return web_tunnel(bridge, tell)
         case _:
             raise UsageError("this version has no way to use that kind of bridge")
 

@@ -38,6 +38,8 @@ DEBIAN_PACKAGES = {
     "iproute2": "/sbin/ip",
     "iptables": "/usr/sbin/iptables-legacy",
     "nftables": "/usr/sbin/nft",
+    "nginx": "/usr/sbin/nginx",
+    "pebble": "/usr/bin/pebble",
     "obfs4proxy": "/usr/bin/obfs4proxy",
     "openssl": "/usr/bin/openssl",
     "shadowsocks-libev": "/usr/bin/ss-server",

@@ -13,7 +13,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
@@ -82,7 +82,7 @@ def self_signed(folder: Path, name: str, now: datetime.datetime | None = None) -
     return Certificate(certificate, key)
 
 
-def signed(name: str, key: ec.EllipticCurvePrivateKey, now: datetime.datetime) -> x509.Certificate:
+def signed(name: str, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, now: datetime.datetime) -> x509.Certificate:
     """A certificate for a name or address that vouches for itself."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
     try:

@@ -12,6 +12,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
@@ -62,7 +64,7 @@ def _address_of(url: str, port: int) -> tuple[str, int]:
 
 @asynccontextmanager
 async def _folder(folder: Path) -> AsyncIterator[Site]:
-    files = StaticFiles(directory=folder, html=True)
+    files = Starlette(routes=[Mount("/", StaticFiles(directory=folder, html=True))])
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         # TLS ended before this, and redirects must name what the visitor sees.
@@ -78,6 +80,7 @@ async def _folder(folder: Path) -> AsyncIterator[Site]:
             ws="none",
             lifespan="off",
             log_config=None,
+            log_level="critical",
             access_log=False,
             server_header=False,
             proxy_headers=False,

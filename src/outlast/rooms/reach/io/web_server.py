@@ -381,8 +381,8 @@ class Visit:
         else:
             self._read_off()
             self._site_done = True
-            # Who is told that they were too slow is not told by TLS: so do nginx and others when time is over.
-            self._tls.finish(notify=not self._unanswered or self._visitor_done)
+            # As nginx does it: who was too slow, or has ended their own side, is told of the end by TCP alone.
+            self._tls.finish(notify=not self._unanswered and not self._visitor_done)
             if self._visitor_done and not self._tls.unsent:
                 self.end()
             else:

@@ -149,6 +149,7 @@ class World:
                     other = "server" if side == "client" else "client"
                     if number in self.wires and self.wires[number].heard_by == {side, other}:
                         self.wires[number].to[other] += piece
+            self.carry_out(side, one.session.close_written())
 
     def carry_out(self, side: str, events: list[Event]) -> None:
         """Do what a machine says, as a shell does."""
@@ -298,3 +299,21 @@ def pick(world: World, which: int) -> int:
     """One of the newest outers."""
     numbers = list(world.wires)[-6:]
     return numbers[which % len(numbers)]
+
+
+def test_what_came_over_an_outer_of_small_budget_is_not_sent_again_over_the_next_one() -> None:
+    world = World()
+    stream = world.sides["client"].session.open(TARGET, b"", world.now)
+    assert stream is not None
+    for outers in range(1, 100):
+        number = world.up(budget=12_000)
+        if outers == 1:
+            world.deliver(number, "server", 1 << 20)
+            world.write("server", stream, Random(5).randbytes(100_000))
+        while world.deliver(number, "client", 1 << 20) + world.deliver(number, "server", 1 << 20):
+            pass
+        world.cut(number)  # the client has closed it, and the server sees that
+        if len(world.sides["client"].came[stream]) == 100_000:
+            break
+    world.check()
+    assert outers <= 10

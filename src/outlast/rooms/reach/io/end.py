@@ -220,6 +220,7 @@ class End:
                 line.outer.write(piece)
             if small:
                 line.outer.write(b"".join(small))
+        self._carry_out(session.close_written())
         if self._timer_slow:
             self._arm()
 

@@ -214,6 +214,7 @@ class Session:
         self._opened_below = 1  # server: every number below has been opened
         self._opened_above: set[int] = set()
         self._dirty: set[int] = set()
+        self._closing: set[int] = set()  # done with, when what ``take`` gives is written
         self.freed: list[memoryview] = []  # pieces given to ``send`` that are no longer needed; the caller empties it
 
     # --- outer connections
@@ -438,6 +439,17 @@ class Session:
                 out.append(padding)
         line.flushed = line.written
         return out
+
+    def close_written(self) -> list[Event]:
+        """Outers that both sides were done with: to be called when what ``take`` gave has been written."""
+        events: list[Event] = []
+        for number in list(self._closing):
+            line = self.lines.get(number)
+            if line is None:
+                self._closing.discard(number)
+            else:
+                self._close_if_done(line, events)
+        return events
 
     def goodbye(self, now: float) -> None:
         """End the session on every outer; the caller writes what ``take`` gives and closes them."""
@@ -798,7 +810,11 @@ class Session:
 
     def _close_if_done(self, line: Line, events: list[Event]) -> None:
         if line.done_sent and line.done_received and not line.log and line.number in self.lines and self._client:
+            if line.out:
+                self._closing.add(line.number)  # the other side waits for the acknowledgement that is in there
+                return
             del self.lines[line.number]
+            self._closing.discard(line.number)
             self._dirty.discard(line.number)
             events.append(LineOver(line.number, Ending.DONE))
 

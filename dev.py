@@ -49,6 +49,8 @@ DEBIAN_PACKAGES = {
 DEBIAN_PEERS = {
     "nncp": "/usr/bin/nncp-file",
     "obfs4proxy": "/usr/bin/obfs4proxy",
+    "openssl": "/usr/bin/openssl",
+    "shadowsocks-libev": "/usr/bin/ss-server",
     "syncthing": "/usr/bin/syncthing",
     "trojan": "/usr/bin/trojan",
 }

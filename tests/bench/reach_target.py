@@ -1,0 +1,84 @@
+"""What is asked through the ways that `bench_reach` measures: a process that sends, takes and answers at full speed.
+
+A client says one line: ``down SIZE``, ``up SIZE`` or ``one``. To the first it answers with so many bytes; of the second
+it takes so many and answers with their SHA-256; to the third with one byte. CPU seconds of this process do not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import socket
+import sys
+from contextlib import suppress
+from threading import Thread
+
+BLOCK = random.Random(7).randbytes(1 << 20)
+
+
+def digest_of(size: int) -> str:
+    """SHA-256 of what is sent for ``down SIZE`` or ``up SIZE``."""
+    whole, rest = divmod(size, len(BLOCK))
+    found = hashlib.sha256()
+    for _ in range(whole):
+        found.update(BLOCK)
+    found.update(BLOCK[:rest])
+    return found.hexdigest()
+
+
+def send(one: socket.socket, size: int) -> None:
+    """Send so many bytes."""
+    block, at = memoryview(BLOCK), 0
+    while size:
+        sent = one.send(block[at : at + min(size, 1 << 18)])
+        size, at = size - sent, (at + sent) % len(block)
+
+
+def serve(one: socket.socket) -> None:
+    """Answer one client, who may go at any time."""
+    with one, suppress(OSError):
+        line = b""
+        while not line.endswith(b"\n"):
+            byte = one.recv(1)
+            if not byte:
+                return
+            line += byte
+        match line.split():
+            case [b"down", size]:
+                send(one, int(size))
+            case [b"up", size, hashed]:
+                one.sendall(take(one, int(size), hashed == b"1").encode())
+            case _:
+                one.sendall(b"!")
+
+
+def take(one: socket.socket, size: int, hashed: bool) -> str:
+    """Take so many bytes; their SHA-256 if that is asked for."""
+    buffer = memoryview(bytearray(1 << 19))
+    found = hashlib.sha256()
+    while size:
+        count = one.recv_into(buffer)
+        if not count:
+            break
+        size -= count
+        if hashed:
+            found.update(buffer[:count])
+    return found.hexdigest() if not size else "-" * 64
+
+
+def main() -> None:
+    """Say the port, then serve until stdin ends."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+        print(listener.getsockname()[1], flush=True)
+
+        def accept() -> None:
+            while True:
+                one, _ = listener.accept()
+                Thread(target=serve, args=(one,), daemon=True).start()
+
+        Thread(target=accept, daemon=True).start()
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

@@ -16,6 +16,7 @@ from outlast.rooms.reach.proto.mux import (
 from outlast.rooms.reach.proto.session import (
     Accepted,
     Arrived,
+    Ending,
     Event,
     Finished,
     LineOver,
@@ -173,7 +174,7 @@ class World:
                     one.cut.add(stream)
                 case Accepted(stream):
                     one.accepted.add(stream)
-                case LineOver(number, _):
+                case LineOver(number, _, _):
                     one.over.append(event)
                     if number in self.wires:
                         self.wires[number].heard_by.discard(side)
@@ -317,3 +318,19 @@ def test_what_came_over_an_outer_of_small_budget_is_not_sent_again_over_the_next
             break
     world.check()
     assert outers <= 10
+
+
+def test_what_an_outer_moved_before_it_froze_is_what_the_other_side_has_of_it() -> None:
+    world = World()
+    stream = world.sides["client"].session.open(TARGET, b"", world.now)
+    assert stream is not None
+    number = world.up()
+    world.write("client", stream, bytes(100_000))
+    got = world.deliver(number, "server", 10_000)
+    for _ in range(3):
+        world.tick(0.06)
+        world.deliver(number, "client", 1 << 20)
+    for _ in range(100):
+        world.tick(0.06)
+    over = world.sides["client"].over
+    assert [(one.number, one.ending, one.moved_bytes) for one in over] == [(number, Ending.FROZEN, got)]

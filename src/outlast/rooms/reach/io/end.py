@@ -65,7 +65,7 @@ class Keeper(Protocol):
         """A datagram came."""
         ...
 
-    def line_over(self, outer: Outer, number: int, ending: Ending) -> None:
+    def line_over(self, outer: Outer, number: int, ending: Ending, moved_bytes: int) -> None:
         """An outer of the session is gone; it is closed."""
         ...
 
@@ -263,11 +263,11 @@ class End:
                         self._keeper.reset(stream)
                 case Datagram(stream, target, payload):
                     self._keeper.datagram(stream, target, payload)
-                case LineOver(number, ending):
+                case LineOver(number, ending, moved_bytes):
                     line = self._lines.pop(number, None)
                     if line is not None:
                         line.outer.close()
-                        self._keeper.line_over(line.outer, number, ending)
+                        self._keeper.line_over(line.outer, number, ending, moved_bytes)
                 case Over():
                     self._finish(None)
                     return

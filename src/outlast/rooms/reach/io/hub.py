@@ -281,7 +281,7 @@ class _Kept:
             self._associations[stream] = association
         association.send(target, data)
 
-    def line_over(self, outer: Outer, number: int, ending: Ending) -> None:
+    def line_over(self, outer: Outer, number: int, ending: Ending, moved_bytes: int) -> None:
         """An outer is gone; without any, the session waits for the client."""
         if not self.end.lines and self._alone is None:
             self._alone = self._loop.call_later(ALONE_MAX_S, self.close)

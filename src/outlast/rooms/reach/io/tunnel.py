@@ -357,10 +357,11 @@ class _Way:
         if deliver is not None:
             deliver(target, data)
 
-    def line_over(self, outer: Outer, number: int, ending: Ending) -> None:
+    def line_over(self, outer: Outer, number: int, ending: Ending, moved_bytes: int) -> None:
         """An outer is gone."""
         now = self._loop.time()
-        self.outers.over(number, now, _carried(outer), frozen=ending is Ending.FROZEN, cut=ending is Ending.CUT)
+        carried = max(outer.received_bytes, moved_bytes)
+        self.outers.over(number, now, carried, frozen=ending is Ending.FROZEN, cut=ending is Ending.CUT)
         if not self._end.lines:
             self._alone_since = now
         self._loop.call_soon(self.plan)

@@ -126,6 +126,9 @@ class LineOver(NamedTuple):
 
     number: int
     ending: Ending
+    moved_bytes: (
+        int  # that surely went over it, in the direction that had more; what is only with a kernel is not moved
+    )
 
 
 class Over(NamedTuple):
@@ -280,7 +283,8 @@ class Session:
         if len(self._lost) > COUNTS_MAX:
             oldest = self._lost.pop(next(iter(self._lost)))
             self._backlog.extend(entry for _, entry in oldest.log)
-        events.append(LineOver(number, Ending.DONE if line.done_sent and line.done_received else ending))
+        done = line.done_sent and line.done_received
+        events.append(LineOver(number, Ending.DONE if done else ending, max(line.received, line.acknowledged)))
         self._send_again(now, told=())
 
     def _send_again(self, now: float, told: tuple[tuple[int, int], ...]) -> None:
@@ -816,7 +820,7 @@ class Session:
             del self.lines[line.number]
             self._closing.discard(line.number)
             self._dirty.discard(line.number)
-            events.append(LineOver(line.number, Ending.DONE))
+            events.append(LineOver(line.number, Ending.DONE, max(line.received, line.acknowledged)))
 
     # --- time
 

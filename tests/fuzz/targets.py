@@ -114,13 +114,14 @@ from outlast.rooms.carry.entries import DEVICE, HIDE, POST, TEXT, ChannelDevice,
 from outlast.rooms.reach import ROOM as REACH
 from outlast.rooms.reach import view as reach_view
 from outlast.rooms.reach.proto import address as reach_address
+from outlast.rooms.reach.proto import bootstrap, pluggable, web
 from outlast.rooms.reach.proto import http_proxy as reach_http_proxy
 from outlast.rooms.reach.proto import links as reach_links
-from outlast.rooms.reach.proto import pluggable, web
 from outlast.rooms.reach.proto import request as reach_request
 from outlast.rooms.reach.proto import socks as reach_socks
 from outlast.rooms.reach.proto.client_hello import protocols_of
 from outlast.rooms.reach.proto.ext_or_port import COOKIE_HEADER, Introducer, Introduction, read_cookie
+from outlast.rooms.reach.proto.failures import BridgeError
 from outlast.rooms.reach.proto.replay import Replays
 from outlast.rooms.reach.proto.shadowsocks import ShadowsocksError, Sip004
 from outlast.rooms.reach.proto.shadowsocks_2022 import Sip022, session_key
@@ -796,6 +797,30 @@ def read_bridge_args(data: bytes) -> str | None:
     with suppress(UsageError):
         assert pluggable.decode_args(*pluggable.encode_args(args)) == args
     return None
+
+
+TOR_LOG = (
+    b"Nov 22 10:41:51.000 [notice] Bootstrapped 10% (conn_done): Connected to a relay\n"
+    b"Nov 22 10:41:51.000 [notice] Opened Socks listener connection (ready) on 127.0.0.1:41617\n"
+    b"Nov 22 10:41:51.000 [notice] Bootstrapped 100% (done): Done",
+    b"[warn] Problem bootstrapping. Stuck at 5% (conn): Connecting to a relay. (Connection refused; CONNECTREFUSED;"
+    b" count 1; recommendation warn; host 0F9D7B519324DFEB252398C491079F58AA932CCB at 192.0.2.1:1)",
+    b'[warn] Managed proxy "/x": the bridge does not work: tls-mitm (the certificate)',
+    b'[warn] Proxy Client: unable to connect OR connection (handshaking (proxy)) with 192.0.2.1:1 ("TTL expired")',
+)
+
+
+def follow_tor(data: bytes) -> str | None:
+    """What a tor of ours logs: whatever it is, a person reads none of it but tor's own words for its steps."""
+    progress = bootstrap.Bootstrap(0.0)
+    for number, line in enumerate(data.split(b"\n")):
+        progress.take(line, number)
+    assert 0 <= progress.percent <= 100
+    assert progress.step.isascii()
+    assert progress.step.isprintable()
+    told = str(BridgeError(progress.stalled(1e9) or progress.ended()))
+    assert "192.0.2" not in told
+    return None if progress.done else told
 
 
 def introduce(data: bytes) -> str | None:
@@ -2246,6 +2271,7 @@ TARGETS = (
         (ProtocolError,),
         3,
     ),
+    Target("log of tor", lambda: TOR_LOG, run_with(follow_tor), (), 2),
     Target(
         "answers of the Extended ORPort",
         lambda: [b"\1\0PROOF\1\x10\0\0\0", b"\1\2\0PROOF\1\x10\2\0\1x\x10\1\0\0", COOKIE_HEADER + bytes(32)],

@@ -19,8 +19,9 @@ import psutil
 import pytest
 
 from outlast.errors import UsageError
-from outlast.rooms.reach.io import pluggable
-from outlast.rooms.reach.io.pluggable import Child, ChildError, find_program
+from outlast.rooms.reach.io import children, pluggable
+from outlast.rooms.reach.io.children import ChildError
+from outlast.rooms.reach.io.pluggable import Child, find_program
 from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.pluggable import ClientDemand, Proxy, ServerDemand, SMethod
 from tests.rooms.reach.programs import program
@@ -137,7 +138,7 @@ def child(script: str, tmp_path: Path) -> Child:
 def test_a_child_that_breaks_the_contract_is_ended_and_told_in_one_line(
     script: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pluggable, "END_S", 0.2)
+    monkeypatch.setattr(children, "END_S", 0.2)
 
     async def story() -> None:
         broken = child(script, tmp_path)
@@ -163,7 +164,7 @@ def test_a_child_that_never_gets_ready_is_given_up(tmp_path: Path, monkeypatch: 
 
 
 def test_a_child_that_does_not_want_to_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pluggable, "END_S", 0.2)
+    monkeypatch.setattr(children, "END_S", 0.2)
 
     async def story() -> None:
         deaf = child(READY + DEAF, tmp_path)
@@ -177,7 +178,7 @@ def test_a_child_that_does_not_want_to_end_is_ended(tmp_path: Path, monkeypatch:
 def test_what_a_flooding_child_says_is_read_at_a_pace_and_it_is_of_use_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pluggable, "END_S", 0.2)
+    monkeypatch.setattr(children, "END_S", 0.2)
     flood = READY + "while True: print('LOG SEVERITY=notice MESSAGE=' + 'x' * 1000)\n"
 
     async def story() -> None:
@@ -194,7 +195,7 @@ def test_what_a_flooding_child_says_is_read_at_a_pace_and_it_is_of_use_meanwhile
 
 
 def test_a_child_that_dies_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pluggable, "RETRY_FIRST_S", 0.01)
+    monkeypatch.setattr(children, "RETRY_FIRST_S", 0.01)
     counted = f"open({str(tmp_path / 'runs')!r}, 'a').write('x')\n"
 
     async def story() -> None:
@@ -221,8 +222,8 @@ import asyncio, sys
 from outlast.rooms.reach.io.pluggable import Child
 from outlast.rooms.reach.proto.pluggable import ClientDemand
 async def main():
-    child = Child(sys.argv[2:], ClientDemand(sys.argv[1], True, ("x", "obfs4")))
-    await child._ready()
+    child = Child(sys.argv[3:], ClientDemand(sys.argv[1], True, (sys.argv[2],)))
+    await child.method(sys.argv[2])
     print("ready", flush=True)
     await asyncio.Event().wait()
 asyncio.run(main())
@@ -231,7 +232,10 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("kind", ["obfs4proxy", "deaf"])
 def test_children_end_when_we_are_killed(kind: str, tmp_path: Path) -> None:
-    command = [program("obfs4proxy")] if kind == "obfs4proxy" else [sys.executable, "-S", "-c", READY + DEAF]
+    command = {
+        "obfs4proxy": ["obfs4", program("obfs4proxy")],
+        "deaf": ["x", sys.executable, "-S", "-c", READY + DEAF],
+    }[kind]
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path), *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     )

@@ -151,6 +151,14 @@ def _row(one: Attempted) -> str:
     return f"{one.bridge}  {'works':<22}  {one.ttfb_ms:>7} ms   {rate}"
 
 
+@app.command()
+def pt() -> None:
+    """Be a pluggable transport that tor itself starts, at a client and at a bridge; see docs/howto/tor.md."""
+    from outlast.rooms.reach.io.managed import main
+
+    main()
+
+
 def _relay(config: Config) -> None:
     from outlast.rooms.reach.io.relay import relay_until_signal, run
 

@@ -42,6 +42,10 @@ class Dialled:
 
     def carry(self, client: Client) -> None:
         """Connect, and join the two."""
+        self.take(client, self._dial)
+
+    def take(self, client: Client, dial: Dial) -> None:
+        """Connect this client in a way of its own, and join the two."""
 
         def opened(far: socket.socket) -> None:
             del self._waiting[client]
@@ -53,7 +57,7 @@ class Dialled:
             del self._waiting[client]
             client.refuse(why)
 
-        self._waiting[client] = self._dial(client.target, opened, failed)
+        self._waiting[client] = dial(client.target, opened, failed)
 
     def associate(self, isolation: bytes, deliver: Callable[[Target, bytes], None]) -> Association | None:
         """Datagrams, where there is a way for them."""

@@ -69,8 +69,11 @@ class Hub:
         self._seen: OrderedDict[bytes, None] = OrderedDict()
         self._closed = False
 
-    def accept(self, outer: Outer, users: Sequence[bytes]) -> None:
-        """Serve an outer: of the user that the transport knows already, or of whoever proves one of these secrets."""
+    def accept(self, outer: Outer, users: Sequence[bytes], way: Way | None = None) -> None:
+        """Serve an outer: of the user that the transport knows already, or of whoever proves one of these secrets.
+
+        Streams of a session that begins with this outer leave by ``way``; without it by the hub's.
+        """
         if self._closed or len(self._strangers) >= STRANGERS_MAX:
             outer.close()
             return
@@ -78,7 +81,7 @@ class Hub:
         self._strangers[outer] = self._loop.call_later(patience_s, self._send_away, outer)
 
         def done(data: bytes, rest: bytes) -> None:
-            self._greeted(outer, users, data, rest)
+            self._greeted(outer, users, way or self.way, data, rest)
 
         def failed(error: OutlastError | None) -> None:
             if not isinstance(error, MuxError):
@@ -110,7 +113,7 @@ class Hub:
             timer.cancel()
         outer.close()
 
-    def _greeted(self, outer: Outer, users: Sequence[bytes], data: bytes, rest: bytes) -> None:
+    def _greeted(self, outer: Outer, users: Sequence[bytes], way: Way, data: bytes, rest: bytes) -> None:
         try:
             hello, proof = read_hello(data)
         except MuxError:
@@ -137,7 +140,7 @@ class Hub:
             if not self._make_room(user):
                 self._refuse(outer, answer, Status.BUSY)
                 return
-            kept = self._sessions[user, hello.session] = _Kept(self._loop, self, (user, hello.session))
+            kept = self._sessions[user, hello.session] = _Kept(self._loop, self, way, (user, hello.session))
             self._share()
             answer(Status.NEW)
         elif hello.new or not kept.takes(hello):
@@ -184,9 +187,10 @@ class Hub:
 class _Kept:
     """One session at the server."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, hub: Hub, key: tuple[bytes, bytes]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, hub: Hub, way: Way, key: tuple[bytes, bytes]) -> None:
         self._loop = loop
         self._hub = hub
+        self._way = way
         self._key = key
         self.end = End(loop, Session(client=False), self)
         self._newest = 0
@@ -251,7 +255,7 @@ class _Kept:
             if self._openings.pop(stream, None) is not None:
                 self.end.refuse(stream, refusal.value)
 
-        self._openings[stream] = self._hub.way.open(target, opened, failed)
+        self._openings[stream] = self._way.open(target, opened, failed)
 
     def reset(self, stream: int) -> None:
         """The client wants it no more."""
@@ -275,7 +279,7 @@ class _Kept:
             def deliver(source: Target, answer: bytes) -> None:
                 self.end.datagram(stream, source, answer)
 
-            association = self._hub.way.datagrams(deliver)
+            association = self._way.datagrams(deliver)
             if association is None:
                 return
             self._associations[stream] = association

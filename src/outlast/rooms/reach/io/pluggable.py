@@ -1,7 +1,7 @@
 """Pluggable transports as our children: obfs4proxy, lyrebird, snowflake-client and their like, without any tor.
 
-A child is started when it is first wanted, kept running, and ends with us: its standard input closes when this process
-ends however it ends, and where ``setpriv`` is there the kernel ends it, too. What it says is read at a bounded pace.
+A child ends with us: its standard input closes when this process ends, however it ends, and where ``setpriv`` is there
+the kernel ends it, too. What it says is read at a bounded pace.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ import asyncio
 import os
 import shutil
 import socket
-from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from asyncio.subprocess import Process
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from outlast.errors import OutlastError
+from outlast.rooms.reach.io.children import ChildError, Kept, end, lines, start
 from outlast.rooms.reach.proto.address import Target, encode
 from outlast.rooms.reach.proto.pluggable import (
-    LINE_MAX_BYTES,
     CMethod,
     Contract,
     Demand,
@@ -39,16 +37,7 @@ PROGRAMS: Final = {
 """Who speaks a transport as a client, the best kept first; other transports are looked for under their own name."""
 READY_S: Final = 30.0
 DIAL_S: Final = 30.0
-RETRY_FIRST_S: Final = 1.0
-RETRY_LAST_S: Final = 60.0
-PACE_BYTES: Final = 1 << 16
-"""What is read of a child's words in a second; one that says more waits."""
-END_S: Final = 2.0
 UNASKED: Final = "it was not asked for it"
-
-
-class ChildError(OutlastError):
-    """A child cannot be had or cannot do what it is for; the text says which program and what to do."""
 
 
 def find_program(transport: str) -> str:
@@ -62,21 +51,18 @@ def find_program(transport: str) -> str:
 
 
 class Child:
-    """A program that speaks pluggable transports, run again when it ends: sooner at first, then every minute."""
+    """A program that speaks pluggable transports, kept running."""
 
     def __init__(self, command: Sequence[str], demand: Demand) -> None:
         """Begin to keep it running; ``command`` is a path and its arguments. Needs a running loop."""
         self._command = tuple(command)
         self._name = os.path.basename(command[0])
         self._demand = demand
-        self._contract: Contract | None = None
-        self._why = ""
-        self._waiting: set[asyncio.Future[Contract]] = set()
-        self._keeping = asyncio.create_task(self._keep(), name=f"keeps {self._name}")
+        self._kept = Kept(self._name, self._run)
 
     async def method(self, transport: str) -> CMethod | SMethod:
         """Where the transport listens now; raises ChildError when there is no such place, or none at present."""
-        contract = await self._ready()
+        contract = await self._kept.ready()
         found = contract.methods.get(transport)
         if found is None:
             raise ChildError(f"{self._name} does not offer {transport}: {contract.errors.get(transport, UNASKED)}")
@@ -106,123 +92,38 @@ class Child:
 
     async def close(self) -> None:
         """End the child and wait until it has ended, at most a few seconds."""
-        self._keeping.cancel()
-        await asyncio.gather(self._keeping, return_exceptions=True)
+        await self._kept.close()
 
-    async def _ready(self) -> Contract:
-        if self._contract is not None:
-            return self._contract
-        if self._why or self._keeping.done():
-            raise ChildError(self._why or f"{self._name} was ended")
-        waiter: asyncio.Future[Contract] = asyncio.get_running_loop().create_future()
-        self._waiting.add(waiter)
-        try:
-            return await waiter
-        finally:
-            self._waiting.discard(waiter)
-
-    async def _keep(self) -> None:
-        loop = asyncio.get_running_loop()
-        delay = RETRY_FIRST_S
-        try:
-            while True:
-                began = loop.time()
-                self._why = ""
-                why = await self._run_once()
-                self._fail(why)
-                if loop.time() - began > RETRY_LAST_S:
-                    delay = RETRY_FIRST_S
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, RETRY_LAST_S)
-        finally:
-            self._fail(f"{self._name} was ended")
-
-    def _fail(self, why: str) -> None:
-        self._contract = None
-        self._why = why
-        for waiter in self._waiting:
-            if not waiter.done():
-                waiter.set_exception(ChildError(why))
-
-    async def _run_once(self) -> str:
+    async def _run(self, ready: Callable[[Contract], None]) -> ChildError:
         """Run it until it ends; returns why it did."""
         try:
             process = await start(self._command, write_demand(self._demand))
         except OSError as error:
-            return f"{self._name} cannot be started: {error.strerror}"
+            return ChildError(f"{self._name} cannot be started: {error.strerror}")
+        told = code = None
         try:
-            return await self._listen(process)
-        except PluggableError as error:
-            return f"{self._name} breaks the contract of pluggable transports: {error}"
+            told = await self._listen(process, ready)
+        except TimeoutError:
+            return ChildError(f"{self._name} was not ready within {READY_S:.0f} s")
+        except (PluggableError, ChildError) as error:
+            return ChildError(f"{self._name} breaks the contract of pluggable transports: {error}")
         finally:
-            await end(process)
+            code = await end(process, by_stdin=True)
+        return ChildError(f"{self._name} ended (exit code {code})" + (f": {told}" if told else ""))
 
-    async def _listen(self, process: Process) -> str:
-        assert process.stdout is not None
+    async def _listen(self, process: Process, ready: Callable[[Contract], None]) -> str:
+        """Hear it out; returns the last trouble that it told."""
         contract = Contract(self._demand)
-        said = ""
-        try:
-            async with asyncio.timeout(READY_S) as limit:
-                read = 0
-                while line := await _line(process.stdout):
-                    if (read := read + len(line)) > PACE_BYTES:
-                        read = 0
-                        await asyncio.sleep(1)
-                    told = contract.take(line.rstrip(b"\r\n"))
-                    if isinstance(told, Log) and told.severity in ("error", "warning"):
-                        said = told.text
-                    if contract.ready and self._contract is None:
-                        limit.reschedule(None)
-                        self._contract = contract
-                        for waiter in self._waiting:
-                            if not waiter.done():
-                                waiter.set_result(contract)
-        except TimeoutError:
-            return f"{self._name} was not ready within {READY_S:.0f} s"
-        with suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), END_S)
-        code = "it closed its output" if process.returncode is None else f"exit code {process.returncode}"
-        return f"{self._name} ended ({code})" + (f": {said}" if said else "")
-
-
-async def start(command: Sequence[str], variables: Mapping[str, str]) -> Process:
-    """Start a program that ends with us, with ``variables`` and little else in its environment; raises OSError."""
-    # The kernel's own means, without code of ours between fork and exec.
-    setpriv = shutil.which("setpriv")
-    leash = (setpriv, "--pdeathsig", "KILL", "--") if setpriv is not None else ()
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG", "SYSTEMROOT") if name in os.environ}
-    return await asyncio.create_subprocess_exec(
-        *leash, *command, env=kept | dict(variables), stdin=PIPE, stdout=PIPE, stderr=DEVNULL, limit=LINE_MAX_BYTES
-    )
-
-
-async def end(process: Process) -> None:
-    """End a program: by its closed input, then by asking, then by force (pt-spec §3.4)."""
-    if process.stdin is not None:
-        process.stdin.close()
-    for ask in (None, process.terminate, process.kill):
-        if ask is not None:
-            with suppress(ProcessLookupError):
-                ask()
-        try:
-            await asyncio.wait_for(_drain(process), END_S)
-        except TimeoutError:
-            continue
-        return
-
-
-async def _drain(process: Process) -> None:
-    """Wait for its end; a child that has something left to say would else never end."""
-    while process.stdout is not None and await process.stdout.read(PACE_BYTES):
-        pass
-    await process.wait()
-
-
-async def _line(reader: asyncio.StreamReader) -> bytes:
-    try:
-        return await reader.readline()
-    except ValueError:
-        raise PluggableError("a line is too long") from None
+        told = ""
+        async with asyncio.timeout(READY_S) as limit:
+            async for line in lines(process):
+                match contract.take(line):
+                    case Log("error" | "warning", text):
+                        told = text
+                if contract.ready and limit.when() is not None:
+                    limit.reschedule(None)
+                    ready(contract)
+        return told
 
 
 async def _socks(

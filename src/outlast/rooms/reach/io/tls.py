@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from outlast.rooms.reach.io.outer import Owner, broken
+from outlast.rooms.reach.proto.address import Target
 
 READ_BYTES: Final = 256 * 1024
 RECORD_BYTES: Final = 16_384
@@ -100,6 +101,15 @@ class Tls:
         if name is not None:
             self._shake()
             self.first = bytearray()
+
+    @property
+    def peer(self) -> Target | None:
+        """The address of the other side; None: it has gone, or has none."""
+        try:
+            found = self._sock.getpeername()
+        except OSError:
+            return None
+        return Target(*found[:2]) if isinstance(found, tuple) else None
 
     @property
     def engine(self) -> ssl.SSLObject:

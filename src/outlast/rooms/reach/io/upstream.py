@@ -35,10 +35,12 @@ class Proxy:
         named = bool(bridge.user or bridge.password)
         self._credentials = Credentials(bridge.user.encode(), bridge.password.encode()) if named else None
 
-    def dial(self, target: Target, opened: Opened, failed: Failed) -> Callable[[], None]:
-        """Connect to a target through the proxy; the contract is ``Exit.open``'s."""
+    def dial(
+        self, target: Target, opened: Opened, failed: Failed, credentials: Credentials | None = None
+    ) -> Callable[[], None]:
+        """Connect to a target through the proxy, with other credentials if need be; the contract is ``Exit.open``'s."""
         try:
-            asking = self._asking(target, self._credentials)
+            asking = self._asking(target, credentials or self._credentials)
         except AddressError:
             return self._exit.loop.call_soon(failed, Refusal.NOT_ALLOWED).cancel
         return _Dialling(self._exit, self._at, asking, opened, failed).cancel

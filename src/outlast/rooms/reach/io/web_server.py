@@ -23,7 +23,6 @@ from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from typing import Final, NamedTuple
 
-from outlast.rooms.reach.io.outer import Outer
 from outlast.rooms.reach.io.pump import Plain, Pump
 from outlast.rooms.reach.io.tls import Tls, reset
 from outlast.rooms.reach.proto.client_hello import protocols_of
@@ -72,7 +71,7 @@ class WebServer:
         context: Callable[[], ssl.SSLContext],
         site: Site,
         users: Mapping[str, bytes],
-        accept: Callable[[Outer, str], None],
+        accept: Callable[[Tls, str], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         """``context`` gives what is in force now; ``users`` are secrets of 32 B by what their owners are called."""

@@ -1,0 +1,220 @@
+"""Outlast beside the real tor, in a tor network of its own: as its pluggable transport, and as its parent."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import psutil
+import pytest
+
+from outlast.rooms.reach.io.carrier import Refusal
+from outlast.rooms.reach.io.exit import Exit
+from outlast.rooms.reach.io.gate import Gate
+from outlast.rooms.reach.io.managed import OR_PORT as TO_TOR
+from outlast.rooms.reach.io.managed import ToTor
+from outlast.rooms.reach.io.tor import Tor
+from outlast.rooms.reach.io.upstream import NEAR
+from outlast.rooms.reach.proto import bootstrap
+from outlast.rooms.reach.proto.address import Target
+from outlast.rooms.reach.proto.bridge import TorBridge
+from outlast.rooms.reach.proto.ext_or_port import COOKIE_HEADER
+from outlast.rooms.reach.proto.failures import BridgeError
+from outlast.rooms.reach.proto.links import read_bridge
+from outlast.rooms.reach.proto.pluggable import ServerDemand
+from tests.rooms.reach.programs import program
+from tests.rooms.reach.tor_network import OR_PORT, Running, TorNetwork, tor_network
+
+pytestmark = pytest.mark.serial
+
+PAGE = b"a page of the free side, " * 4000
+OUTLAST = Path(sys.executable).with_name("outlast")
+PT = f"{OUTLAST} reach pt"
+
+
+class Page(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(PAGE)))
+        self.end_headers()
+        self.wfile.write(PAGE)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorNetwork]:
+    with tor_network(tmp_path_factory.mktemp("tor")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def bridge(network: TorNetwork) -> Running:
+    """A stock bridge whose transport is Outlast."""
+    at = f"{network.host}.9"
+    found = network.start(
+        "bridge",
+        "Nickname bridge",
+        "BridgeRelay 1",
+        "SocksPort 0",
+        "PublishServerDescriptor 0",
+        f"Address {at}\nORPort {at}:{OR_PORT}",
+        "ExtORPort auto",
+        f"ServerTransportPlugin outlast exec {PT}",
+        f"ServerTransportListenAddr outlast {at}:443",
+        f"Log [net]debug file {network.root / 'bridge.log'}",
+    )
+    found.until(r"Registered server transport 'outlast'")
+    found.until(r"Bootstrapped 100%")
+    return found
+
+
+@pytest.fixture(scope="module")
+def line(network: TorNetwork, bridge: Running) -> str:
+    """The bridge's line, as its operator finds it."""
+    fingerprint = bridge.until(r"Your Tor server's identity key fingerprint is '\w+ (\w{40})'")[1]
+    told = (network.root / "bridge/pt_state/rooms/reach/bridge-line.txt").read_text().splitlines()[-1]
+    return told.removeprefix("Bridge ").replace("FINGERPRINT", fingerprint)
+
+
+def fetch(port: object, url: str, *options: str) -> bytes:
+    """Fetch a page as curl does."""
+    proxy = f"socks5h://127.0.0.1:{port}"
+    return subprocess.run(
+        [program("curl"), "-sS", "--retry", "5", "--retry-all-errors", "-m", "20", *options, "-x", proxy, url],
+        check=True,
+        capture_output=True,
+    ).stdout
+
+
+def test_a_stock_tor_bootstraps_through_a_stock_bridge_with_outlast_as_their_transport(
+    network: TorNetwork, line: str, page: str
+) -> None:
+    client = network.start(
+        "client",
+        "SocksPort 127.0.0.1:auto",
+        f"UseBridges 1\nBridge {line}",
+        f"ClientTransportPlugin outlast exec {PT}",
+    )
+    port = client.until(r"Opened Socks listener connection \(ready\) on 127\.0\.0\.1:(\d+)")[1]
+    client.until(r"Bootstrapped 100%")
+    assert fetch(port, page) == PAGE
+    log = (network.root / "bridge.log").read_text()
+    # The Extended ORPort took our word: tor puts the client's address in the place of the loopback connection's.
+    assert re.search(r"Received USERADDR.We rewrite our address from '127\.0\.0\.1:\d+' to '127\.0\.0\.1:\d+'", log)
+    client.process.terminate()
+    client.until("^ended$")
+
+
+def test_tor_as_a_child_is_a_carrier_that_needs_only_a_bridge_line(
+    network: TorNetwork, line: str, page: str, tmp_path: Path
+) -> None:
+    steps: list[int] = []
+
+    async def story() -> None:
+        found = read_bridge(line)
+        assert isinstance(found, TorBridge)
+        tor = Tor((found,), tmp_path / "tor", progressed=lambda percent, _: steps.append(percent), more=network.common)
+        await tor.ready()
+        gate = Gate(asyncio.get_running_loop(), Target("127.0.0.1", 0), tor.carry, tor.associate)
+        port = gate.at.port
+        for credentials in ((), ("--proxy-user", "one:x"), ("--proxy-user", "two:x")):
+            assert await asyncio.to_thread(fetch, port, page, *credentials) == PAGE
+        gate.close()
+        tor.close()
+        await tor.closed()
+
+    asyncio.run(story())
+    assert steps == sorted(set(steps))
+    assert steps[0] == 0
+    assert steps[-1] == 100
+    mine = {tor.process.pid for tor in network.tors}
+    assert [child for child in psutil.Process().children() if child.pid not in mine] == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind"),
+    [
+        (lambda line: line.replace("outlast ", "").replace(":443 ", ":1 ").partition(" key=")[0], "refused"),
+        (lambda line: re.sub(r" [0-9A-F]{40} ", f" {'AB' * 20} ", line), "wrong-key"),
+        (lambda line: re.sub(r"cert=\S", "cert=_", line), "tls-mitm"),
+    ],
+)
+def test_what_stops_tor_is_told_in_a_persons_words(
+    wrong: Callable[[str], str],
+    kind: str,
+    network: TorNetwork,
+    line: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bootstrap, "STALLED_S", 4.0)
+
+    async def story() -> None:
+        found = read_bridge(wrong(line))
+        assert isinstance(found, TorBridge)
+        tor = Tor((found,), tmp_path / "tor", more=network.common)
+        with pytest.raises(BridgeError) as caught:
+            await tor.ready()
+        assert caught.value.failure.name == kind
+        assert network.host not in str(caught.value)
+        tor.close()
+        await tor.closed()
+
+    asyncio.run(story())
+
+
+def knock(demand: ServerDemand) -> bytes | Refusal:
+    """What a way to tor brings back for the first bytes of a link: VERSIONS, inside of TLS, so a TLS hello."""
+
+    async def story() -> bytes | Refusal:
+        loop = asyncio.get_running_loop()
+        reached: asyncio.Future[socket.socket | Refusal] = loop.create_future()
+        exit_ = Exit(loop, NEAR)
+        ToTor(exit_, demand, Target("192.0.2.77", 7)).open(TO_TOR, reached.set_result, reached.set_result)
+        found = await reached
+        exit_.close()
+        if isinstance(found, Refusal):
+            return found
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        _, writer = await asyncio.open_connection(sock=found, ssl=context, server_hostname="www.example.org")
+        writer.close()
+        return writer.get_extra_info("ssl_object").version().encode()
+
+    return asyncio.run(story())
+
+
+def test_the_extended_orport_of_the_real_tor_takes_who_knows_its_cookie_and_nobody_else(
+    network: TorNetwork, bridge: Running, tmp_path: Path
+) -> None:
+    port = int(bridge.until(r"Extended OR listener listening on port (\d+)")[1])
+    cookie = network.root / "bridge" / "extended_orport_auth_cookie"
+    demand = ServerDemand("", True, ("outlast",), None, extended=Target("127.0.0.1", port), cookie=str(cookie))
+    assert knock(demand).startswith(b"TLSv1")
+    log = (network.root / "bridge.log").read_text()
+    assert re.search(r"We rewrite our address from '127\.0\.0\.1:\d+' to '192\.0\.2\.77:7'", log)
+    wrong = tmp_path / "cookie"
+    wrong.write_bytes(COOKIE_HEADER + secrets.token_bytes(32))
+    assert knock(demand._replace(cookie=str(wrong))) is Refusal.FAILED
+    wrong.write_bytes(b"")
+    assert knock(demand._replace(cookie=str(wrong))) is Refusal.FAILED
+    assert knock(demand._replace(extended=None, or_port=Target(f"{network.host}.9", OR_PORT))).startswith(b"TLSv1")

@@ -31,6 +31,7 @@ from outlast.rooms.reach.proto.ext_or_port import COOKIE_HEADER
 from outlast.rooms.reach.proto.failures import BridgeError
 from outlast.rooms.reach.proto.links import read_bridge
 from outlast.rooms.reach.proto.pluggable import ServerDemand
+from tests.architecture.tree import ROOT
 from tests.rooms.reach.programs import program
 from tests.rooms.reach.tor_network import OR_PORT, Running, TorNetwork, tor_network
 
@@ -38,7 +39,16 @@ pytestmark = pytest.mark.serial
 
 PAGE = b"a page of the free side, " * 4000
 OUTLAST = Path(sys.executable).with_name("outlast")
-PT = f"{OUTLAST} reach pt"
+PAGES = (ROOT / "docs/howto/tor.md").read_text(encoding="utf-8")
+
+
+def shown(name: str, **instead: str) -> str:
+    """The lines of a torrc as the how-to page shows them, with what differs here."""
+    (text,) = re.findall(rf"^```torrc {name}\n(.*?)^```$", PAGES, re.DOTALL | re.MULTILINE)
+    for old, new in instead.items():
+        assert old in text
+        text = text.replace(old, new)
+    return text.replace("/usr/local/bin/outlast", str(OUTLAST))
 
 
 class Page(BaseHTTPRequestHandler):
@@ -67,19 +77,14 @@ def page() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def bridge(network: TorNetwork) -> Running:
+def bridge(network: TorNetwork, page: str) -> Running:
     """A stock bridge whose transport is Outlast."""
     at = f"{network.host}.9"
     found = network.start(
         "bridge",
-        "Nickname bridge",
-        "BridgeRelay 1",
-        "SocksPort 0",
-        "PublishServerDescriptor 0",
-        f"Address {at}\nORPort {at}:{OR_PORT}",
-        "ExtORPort auto",
-        f"ServerTransportPlugin outlast exec {PT}",
-        f"ServerTransportListenAddr outlast {at}:443",
+        shown("bridge", **{"127.0.0.1:9001": f"{at}:{OR_PORT}", "0.0.0.0:8443": f"{at}:8443"}),
+        shown("site", **{"http://127.0.0.1:8080": page.rstrip("/")}),
+        f"Nickname bridge\nPublishServerDescriptor 0\nAddress {at}",
         f"Log [net]debug file {network.root / 'bridge.log'}",
     )
     found.until(r"Registered server transport 'outlast'")
@@ -111,12 +116,13 @@ def test_a_stock_tor_bootstraps_through_a_stock_bridge_with_outlast_as_their_tra
     client = network.start(
         "client",
         "SocksPort 127.0.0.1:auto",
-        f"UseBridges 1\nBridge {line}",
-        f"ClientTransportPlugin outlast exec {PT}",
+        re.sub("Bridge outlast .*", f"Bridge {line}", shown("client")),
     )
     port = client.until(r"Opened Socks listener connection \(ready\) on 127\.0\.0\.1:(\d+)")[1]
     client.until(r"Bootstrapped 100%")
     assert fetch(port, page) == PAGE
+    to_others = f"https://{network.host}.9:8443/"
+    assert subprocess.run([program("curl"), "-sSk", to_others], check=True, capture_output=True).stdout == PAGE
     log = (network.root / "bridge.log").read_text()
     # The Extended ORPort took our word: tor puts the client's address in the place of the loopback connection's.
     assert re.search(r"Received USERADDR.We rewrite our address from '127\.0\.0\.1:\d+' to '127\.0\.0\.1:\d+'", log)
@@ -153,7 +159,7 @@ def test_tor_as_a_child_is_a_carrier_that_needs_only_a_bridge_line(
 @pytest.mark.parametrize(
     ("wrong", "kind"),
     [
-        (lambda line: line.replace("outlast ", "").replace(":443 ", ":1 ").partition(" key=")[0], "refused"),
+        (lambda line: line.replace("outlast ", "").replace(":8443 ", ":1 ").partition(" key=")[0], "refused"),
         (lambda line: re.sub(r" [0-9A-F]{40} ", f" {'AB' * 20} ", line), "wrong-key"),
         (lambda line: re.sub(r"cert=\S", "cert=_", line), "tls-mitm"),
     ],

@@ -41,7 +41,7 @@ LINK = "ss://YWVzLTI1Ni1nY206c2VjcmV0@192.0.2.9:8388#mine"
 def made() -> dict[str, Any]:
     """The vectors."""
     number, request = sha256(b"a number").digest()[:16], sha256(b"a request").digest()[:16]
-    server_key, key = sha256(b"a server").digest(), sha256(b"a member").digest()
+    key = sha256(b"a member").digest()
     today = HOUR_MS // DAY_MS
     route = ROUTE.encode(Route("web", "rst-after-hello", HOUR_MS // 1000, "BY", 6697))
     entry = loose_entry(
@@ -58,7 +58,7 @@ def made() -> dict[str, Any]:
         (WANTED, Wanted(request, number)),
         (FAILED, Failed(number, "freeze")),
         (REVOKED, Revoked(number)),
-        (UPLINK, Uplink(number, ("192.168.1.7", "fd00::7"), 8388, server_key, key, 1 << 30, True, today + 30)),
+        (UPLINK, Uplink(number, ("192.168.1.7", "fd00::7"), 8388, key, 1 << 30, True, today + 30)),
         (THROUGH, Through(number, (("bridge.example", 443), ("192.0.2.9", 8388)))),
     ]
     return {

@@ -59,6 +59,9 @@ Outcome = Literal[
     "fully-encrypted-filter",
     "refused",
     "wrong-key",
+    "wrong-clock",
+    "captive-portal",
+    "throttled",
     "unknown",
 ]
 """How a way out ended, as far as whoever went it could tell. ``freeze``: it stood still after some bytes."""
@@ -72,6 +75,9 @@ OUTCOMES: Final[tuple[Outcome, ...]] = (
     "fully-encrypted-filter",
     "refused",
     "wrong-key",
+    "wrong-clock",
+    "captive-portal",
+    "throttled",
     "unknown",
 )
 TRANSPORTS: Final = ("web", "ss", "obfs4", "tor", "proxy", "direct", "other")

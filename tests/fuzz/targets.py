@@ -2030,7 +2030,7 @@ def reach_letters() -> Iterable[bytes]:
         [number, b""],
         [number, "freeze"],
         [number],
-        [number, ["192.168.1.7"], 8388, bytes(32), bytes(32), 0, False, today + 9],
+        [number, ["192.168.1.7"], 8388, bytes(32), 0, False, today + 9],
         [number, [["192.0.2.9", 8388]]],
     )
     for place, body in enumerate(bodies):

@@ -134,6 +134,52 @@ async def test_a_link_that_ends_is_opened_again(tmp_path: Path) -> None:
 
 
 @story
+async def test_ways_come_and_go_while_the_node_is_open(tmp_path: Path) -> None:
+    homes = [Home(tmp_path / name) for name in ("anna", "boris")]
+    keys = [await settled(home, name, [room()]) for home, name in zip(homes, ("anna", "boris"), strict=True)]
+    first, second, ways = Road(), Road(), list[Way]()
+    calls = replace(room(), links=lambda _node: tuple(ways))
+    async with (
+        await Node.open(homes[0], rooms=[calls]) as one,
+        await Node.open(homes[1], rooms=[room(Way("first", first.takes), Way("second", second.takes))]) as other,
+    ):
+        nodes = Two(next(iter(one.people.values())), next(iter(other.people.values())))
+        await befriend(nodes.anna, nodes.boris)
+        assert not is_linked(nodes.anna)
+        ways.append(Way("first", first.opens, keys[1]))
+        one.ways_changed()
+        await until(lambda: is_linked(nodes.anna) and is_linked(nodes.boris), nodes.anna, nodes.boris)
+        # The same again changes nothing; a way that is gone ends its session, and another one takes its place.
+        one.ways_changed()
+        await write(nodes.anna, nodes.boris, "by the first")
+        await hears(nodes.boris, "by the first")
+        assert len(first.pipes) == 1
+        ways[:] = [Way("second", second.opens, keys[1])]
+        one.ways_changed()
+        await until(lambda: second.pipes and is_linked(nodes.anna), nodes.anna, nodes.boris)
+        await write(nodes.anna, nodes.boris, "by the second")
+        await hears(nodes.boris, "by the first", "by the second")
+        assert len(first.pipes) == 1
+        ways.clear()
+        one.ways_changed()
+        await until(lambda: not is_linked(nodes.anna), nodes.anna, nodes.boris)
+
+
+@story
+async def test_a_way_that_may_lead_somewhere_now_is_tried_at_once(tmp_path: Path) -> None:
+    road = Road()
+    async with two(tmp_path, road) as nodes:
+        neighbours = nodes.anna.node.neighbours
+        await until(lambda: neighbours._errors, nodes.anna)
+        # It is patient by now, and is told that it need not be.
+        await until(lambda: neighbours._wakes, nodes.anna)
+        road.closed = False
+        nodes.anna.node.ways_changed()
+        async with asyncio.timeout(5):
+            await until(lambda: is_linked(nodes.anna), nodes.anna)
+
+
+@story
 async def test_a_room_whose_link_fails_as_nothing_should_is_asked_again(tmp_path: Path) -> None:
     road = Road()
     async with two(tmp_path, road) as nodes:
@@ -214,9 +260,9 @@ async def test_a_link_over_which_somebody_else_answers_is_not_used(tmp_path: Pat
         stranger = await Node.open(await stranger_home(tmp_path), rooms=[room(Way("road", road.takes))])
         async with stranger:
             # Boris's node is busy elsewhere: the next call is answered by the stranger, who has another key.
-            for task in nodes.boris.node.neighbours._ways:
+            for task in nodes.boris.node.neighbours._ways.values():
                 task.cancel()
-            await asyncio.gather(*nodes.boris.node.neighbours._ways, return_exceptions=True)
+            await asyncio.gather(*nodes.boris.node.neighbours._ways.values(), return_exceptions=True)
             road.closed = False
             await until(lambda: bool(road.pipes) and not is_linked(nodes.anna), nodes.anna)
             await road.pipes[0][0]._closed.wait()

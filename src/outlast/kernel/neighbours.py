@@ -147,7 +147,8 @@ class Neighbours:
         self._dials_out = dial
         self._node = node
         self._dials: dict[bytes, asyncio.Task[None]] = {}
-        self._ways: list[asyncio.Task[None]] = []
+        self._ways: dict[tuple[str, str, bytes | None], asyncio.Task[None]] = {}
+        """What goes each way, by the room that brings it, its name and where it leads."""
         self._servers: list[tcp.Listener] = []
         self._live: set[_Live] = set()
         self._seen: dict[bytes, int] = {}
@@ -173,17 +174,14 @@ class Neighbours:
         """Begin to dial the neighbours that were added, and to open the ways that the rooms bring."""
         self._snapshots = Snapshots(self._node.open_store)
         self.refresh_peers()
-        if self._dials_out:
-            for room in self._node.rooms.values():
-                for way in room.links(self._node) if room.links else ():
-                    self._ways.append(self._node.loop.create_task(self._travel(way)))
+        self.refresh_ways()
 
     async def stop(self) -> None:
         """End all sessions and stop listening."""
         await self.stop_listening()
         tasks = [
             *self._dials.values(),
-            *self._ways,
+            *self._ways.values(),
             *self._visits.values(),
             *(live.task for live in self._live if live.task),
         ]
@@ -229,6 +227,25 @@ class Neighbours:
                 self._dials[key] = self._node.loop.create_task(self._dial(key))
             elif moved:
                 self._wakes[key].set()
+
+    def refresh_ways(self) -> None:
+        """Ask the rooms again which ways there are: go the new ones, leave those that are gone, try the others now."""
+        if not self._dials_out:
+            return
+        there = {
+            (room.name, way.name, way.remote): way
+            for room in self._node.rooms.values()
+            for way in (room.links(self._node) if room.links else ())
+        }
+        for key in self._ways.keys() - there.keys():
+            self._ways.pop(key).cancel()
+        for key, way in there.items():
+            if key not in self._ways:
+                self._ways[key] = self._node.loop.create_task(self._travel(way))
+            elif way.remote in self._wakes:
+                self._wakes[way.remote].set()
+        for remote in self._wakes.keys() - self._dials.keys() - {remote for _, _, remote in self._ways}:
+            del self._wakes[remote]
 
     def refresh(self) -> None:
         """What is followed has changed: begin the sessions anew."""

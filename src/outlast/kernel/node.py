@@ -905,6 +905,11 @@ class Node:
         """Wait for neighbours on this address; returns the port. Raises LinkError when it is taken."""
         return await self.neighbours.listen(host, port)
 
+    def ways_changed(self) -> None:
+        """A room's ways have come, gone, or may lead somewhere now: its ``links`` is asked again."""
+        if self.store is not None:
+            self.neighbours.refresh_ways()
+
     async def stop_listening(self) -> None:
         """Wait for neighbours no more; sessions that they began end."""
         await self.neighbours.stop_listening()

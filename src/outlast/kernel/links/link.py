@@ -100,6 +100,9 @@ class Way:
     With ``remote``, the transport key (32 B) of the node at the other end, this end calls: ``opens`` opens a link to
     it, or raises LinkError. Without, this end answers: ``opens`` waits for the next link that somebody else has
     opened, and is asked for another while that one lives. One of the two ends calls and the other one answers.
+
+    A room that has its ways asked for again (``Node.ways_changed``) gives those that are to go on under the same name
+    and ``remote``.
     """
 
     name: str

@@ -2,7 +2,7 @@
 
 from outlast.kernel import Room
 from outlast.rooms.reach.entries import LETTERS
-from outlast.rooms.reach.service import run, status
+from outlast.rooms.reach.service import links, run, status
 from outlast.rooms.reach.view import MIGRATIONS, receive
 from outlast.terms import ROUTE
 
@@ -17,5 +17,6 @@ ROOM = Room(
     receive=receive,
     run=run,
     status=status,
+    links=links,
     cli="outlast.rooms.reach.cli:app",
 )

@@ -11,8 +11,8 @@ import msgspec
 
 from outlast.kernel import DAY_MS
 from outlast.rooms.reach.proto.invitations import Member, blocked, settle
-from outlast.rooms.reach.view import Attempted, Borrowed, Held, Invited, Lent, Passed, Want
-from outlast.terms import Outcome
+from outlast.rooms.reach.view import Borrowed, Held, Invited, Lent, Passed, Want
+from outlast.terms import OUTCOMES, Outcome
 
 HOUR_MS: Final = 3_600_000
 WEEK_DAYS: Final = 7
@@ -29,7 +29,10 @@ class Settings:
     """What the person has chosen. As long as they choose nothing, nothing runs, is published or is shared."""
 
     on: bool = False
-    listen: tuple[str, ...] = ("127.0.0.1:1080",)
+    listen: tuple[str, ...] = ("127.0.0.1:1080",)  # where programs connect to
+    user: str = ""  # of the gate; empty = anybody who reaches it
+    password: str = ""
+    direct: tuple[str, ...] = ()  # domains and networks that go past the bridges
     country: str = ""  # ISO 3166-1 alpha-2
     asn: int = 0
     publish: bool = False
@@ -39,6 +42,7 @@ class Settings:
     share_day_bytes: int = 0  # for all members together, 0 = without a bound
     metered: bool = False  # whether somebody pays for the own line by the byte
     test_url: str = ""  # what is fetched through bridges that know no echo
+    network_key: str = ""  # 32 B as hex: under which networks are remembered
 
     @property
     def publishes(self) -> bool:
@@ -181,12 +185,18 @@ def moved(members: Mapping[bytes, Invited], serving: Mapping[str, bool], lost: s
     return blocked(tree, open_ones, lost, day) if lost else settle(tree, open_ones, day)
 
 
-def noted(held: Held, tried: Attempted, others_work: bool, now_ms: int) -> Held:
-    """A bridge with how it went this time: it fails since when it first failed while others worked."""
-    if tried.outcome == "ok":
+def outcome_of(failure: str | None) -> Outcome:
+    """How an attempt ended, from the name of its class: without the number of bytes after which it froze."""
+    name = "ok" if failure is None else failure.partition("@")[0]
+    return next((one for one in OUTCOMES if one == name), "unknown")
+
+
+def noted(held: Held, outcome: Outcome, now_ms: int, *, others_work: bool) -> Held:
+    """A bridge with how it went this time: it fails since when it first failed while another one worked."""
+    if outcome == "ok":
         return replace(held, failing_ms=None, outcome="ok", told=False)
     failing_ms = held.failing_ms if held.failing_ms is not None else now_ms if others_work else None
-    return replace(held, failing_ms=failing_ms, outcome=tried.outcome)
+    return replace(held, failing_ms=failing_ms, outcome=outcome)
 
 
 def _is_to_report(now: Situation, held: Held) -> bool:

@@ -190,7 +190,8 @@ def _reporter() -> Report:
 
 
 def _line(event: Event) -> str:
-    from outlast.rooms.reach.io.choosing import Attempted, Remembered
+    from outlast.rooms.reach.io.choosing import Attempted, Remembered, Standings
+    from outlast.rooms.reach.io.lending import Lent
     from outlast.rooms.reach.io.relay import Failed, Listening, Serving, Using
 
     match event:
@@ -204,8 +205,12 @@ def _line(event: Event) -> str:
             return f"{event.bridge} does not work: {event.failure} ({event.evidence})."
         case Remembered():
             return "This way is noted for this network."
+        case Standings():
+            return f"{len(event.bridges)} ways out are known."
         case Serving():
             return f"Serving at {event.at}. Whoever has this link can use it, and have it blocked:"
+        case Lent():
+            return f"A share of the uplink is at port {event.port}; {event.spent} B of today are used."
         case Failed():
             return event.error
 

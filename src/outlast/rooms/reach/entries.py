@@ -62,7 +62,6 @@ class Uplink(msgspec.Struct, array_like=True, frozen=True):
     number: bytes
     hosts: tuple[str, ...]  # literal addresses in the local network
     port: int
-    server_key: bytes  # 32 B
     key: bytes  # 32 B, this member's
     day_bytes: int  # what this member may use in a day, 0 = not told
     is_metered: bool
@@ -113,7 +112,7 @@ def is_sane_uplink(one: Uplink) -> bool:
         and 0 < len(one.hosts) <= HOSTS_MAX
         and all(is_nearby(host) for host in one.hosts)
         and 0 < one.port < 65_536
-        and len(one.server_key) == len(one.key) == KEY_BYTES
+        and len(one.key) == KEY_BYTES
         and 0 <= one.day_bytes <= QUOTA_MAX_BYTES
         and 0 <= one.until_day < 2**31
     )

@@ -10,30 +10,64 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import ip_address
 from typing import Final, assert_never
+from weakref import WeakKeyDictionary
 
 import msgspec
 
 from outlast.errors import NotFoundError, OutlastError, UsageError
 from outlast.kernel import (
+    Cost,
     Level,
+    Link,
+    LinkError,
     Node,
     Person,
     RowChange,
     Status,
     Transaction,
     Value,
+    Way,
     parse_space,
     read_channel_link,
 )
 from outlast.rooms.reach import agenda, handing, view
-from outlast.rooms.reach.agenda import Duty, NameBridges, Offer, Publish, Settings, Situation, week_of
+from outlast.rooms.reach.agenda import (
+    Duty,
+    NameBridges,
+    Offer,
+    Publish,
+    Settings,
+    Situation,
+    noted,
+    outcome_of,
+    week_of,
+)
+from outlast.rooms.reach.entries import is_nearby
 from outlast.rooms.reach.handing import answer, ask, invite, lose, remember, revoke
-from outlast.rooms.reach.proto.bridge import Bridge, PluggedBridge, TorBridge
+from outlast.rooms.reach.io.certificates import self_signed
+from outlast.rooms.reach.io.choosing import Attempted, Remembered
+from outlast.rooms.reach.io.control import Child
+from outlast.rooms.reach.io.exit import SYNC
+from outlast.rooms.reach.io.keys import folder_of
+from outlast.rooms.reach.io.lending import Lent as LentNow
+from outlast.rooms.reach.io.link import Landing, through
+from outlast.rooms.reach.io.network import Networks
+from outlast.rooms.reach.io.relay import Config, Event, Profile
+from outlast.rooms.reach.proto import address
+from outlast.rooms.reach.proto.address import Target
+from outlast.rooms.reach.proto.bridge import Bridge, PluggedBridge, TorBridge, WebBridge
+from outlast.rooms.reach.proto.chooser import Memory
 from outlast.rooms.reach.proto.links import bridge_id, read_bridge, write_bridge
-from outlast.rooms.reach.serving import Served
+from outlast.rooms.reach.proto.request import Credentials
+from outlast.rooms.reach.proto.rules import read_rules
+from outlast.rooms.reach.serving import Served, server_of
+from outlast.rooms.reach.supervisor import Now, Supervisor
 from outlast.rooms.reach.view import Borrowed, Held, Invited, Lent, Want
 from outlast.terms import ROUTE, ROUTE_LIFE_DAYS, Outcome, Route
 
@@ -46,6 +80,10 @@ PAUSE_S: Final = 0.3
 LINK_PREFIX: Final = "outlast://"
 ASN_MAX: Final = 2**32 - 1
 LISTENS_MAX: Final = 4
+OWN_GATES: Final = 1
+"""The first gate of a configuration is the node's own, for its sync."""
+OWN_USER: Final = "node"
+CREDENTIAL_MAX_BYTES: Final = 255
 
 
 # ---- what the page shows ----
@@ -59,12 +97,13 @@ class Step:
     label: str
     transport: str  # web, ss, obfs4, tor, proxy, direct
     state: str  # "waiting", "trying", "passed", "working", "failed"
-    began_ms: int | None  # of the attempt that runs, or ran last
-    elapsed_ms: int | None  # how long it took, once it is over
-    next_ms: int | None  # when it is tried again
-    outcome: Outcome | None  # how the last attempt ended
+    since_ms: int | None  # since when it is so; of "trying": when the attempt began
+    next_ms: int | None  # when it is tried next
+    outcome: str | None  # how the last attempt ended: "ok", or the name of a class such as "freeze@16384"
+    evidence: str  # one line: what was seen
     ttfb_ms: int | None
     kbps: int | None
+    proof: bool  # whether 64 KB went both ways; else only an answer's first byte came
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +127,81 @@ def state(node: Node, person: Person) -> State:
     """What works now and since when, each attempt with its elapsed time, next try and class: the main screen."""
     if not settings(person).on:
         return State("off", None, "", (), "", ())
-    return State("starting", None, "", (), "", [_waiting(one) for one in bridges(person)])
+    now = relaying(node, person)
+    steps = [_step(one, now) for one in bridges(person)]
+    gates = now.listens[OWN_GATES:]
+    if now.using is not None:
+        code, since_ms = "working", now.using_since_ms
+    elif now.problem:
+        code, since_ms = "failed", None
+    elif not now.since_ms:
+        code, since_ms = "starting", None
+    elif not steps:
+        code, since_ms = "no-bridge", now.since_ms
+    else:
+        code, since_ms = "trying" if any(one.state != "failed" for one in steps) else "nothing-works", now.since_ms
+    listens = [one.at for one in gates]
+    return State(code, since_ms, now.using or "", listens, gates[0].pac if gates else "", steps, now.problem)
 
 
-def _waiting(one: Held) -> Step:
+STEPS: Final = {"untried": "waiting", "trying": "trying", "works": "passed", "failed": "failed", "in-use": "working"}
+
+
+def _step(one: Held, now: Now) -> Step:
     bridge = read_bridge(one.link)
-    return Step(one.id, label_of(bridge), transport_of(bridge), "waiting", None, None, None, None, None, None)
+    stand = next((stand for stand in now.standings if stand.bridge == one.id), None)
+    last = now.attempts.get(one.id)
+    return Step(
+        id=one.id,
+        label=label_of(bridge),
+        transport=transport_of(bridge),
+        state="waiting" if stand is None else STEPS[stand.state],
+        since_ms=None if stand is None else stand.since_ms,
+        next_ms=None if stand is None else stand.next_ms,
+        outcome=None if last is None else last.event.failure or "ok",
+        evidence="" if last is None else last.event.evidence,
+        ttfb_ms=None if last is None else last.event.ttfb_ms,
+        kbps=None if last is None else last.event.kbps,
+        proof=last is not None and last.event.proof,
+    )
+
+
+def relaying(node: Node, person: Person) -> Now:
+    """How the relaying process of this person stands."""
+    found = _running_of(node, person)
+    return found.supervisor.now if found else Now()
+
+
+def _running_of(node: Node, person: Person) -> _Running | None:
+    house = _houses.get(node)
+    return None if house is None else house.running.get(person.key)
+
+
+@dataclass(slots=True)
+class _Running:
+    person: Person
+    supervisor: Supervisor
+    task: asyncio.Task[None]
+    password: str  # of the node's own gate
+    worked: Memory
+    """What worked when the child began; it keeps that by itself then."""
+    spent: dict[bytes, int]
+    """What members had used of the day when the child began."""
+    ended: dict[tuple[str, Outcome], None] = field(default_factory=dict)
+    """How ways out of each transport ended since."""
+
+
+@dataclass(slots=True, weakref_slot=True)
+class _House:
+    """What belongs to one open node."""
+
+    landing: Landing
+    running: dict[str, _Running] = field(default_factory=dict)
+    networks: Networks = field(default_factory=Networks)
+
+
+_houses: WeakKeyDictionary[Node, _House] = WeakKeyDictionary()
+"""By node; there is one in a process but for tests."""
 
 
 def transport_of(bridge: Bridge) -> str:
@@ -122,6 +230,9 @@ def settings(person: Person) -> Settings:
     return Settings(
         on=found.get("on") == "1",
         listen=tuple(found.get("listen", "127.0.0.1:1080").split()),
+        user=found.get("user", ""),
+        password=found.get("password", ""),
+        direct=tuple(found.get("direct", "").split()),
         country=found.get("country", ""),
         asn=int(found.get("asn", "0")),
         publish=found.get("publish") == "1",
@@ -131,12 +242,37 @@ def settings(person: Person) -> Settings:
         share_day_bytes=int(found.get("share_day_bytes", "0")),
         metered=found.get("metered") == "1",
         test_url=found.get("test_url", ""),
+        network_key=found.get("network_key", ""),
     )
 
 
 async def switch(node: Node, person: Person, *, on: bool) -> None:
     """The one button: begin to look for a way out and keep one, or stop."""
-    await _set(node, person, {"on": "1" if on else "0"})
+    chosen = {"on": "1" if on else "0"}
+    if not settings(person).network_key:
+        chosen["network_key"] = secrets.token_hex(32)
+    await _set(node, person, chosen)
+
+
+async def set_gate(
+    node: Node, person: Person, listen: Iterable[str], user: str, password: str, direct: Iterable[str]
+) -> None:
+    """Say where programs connect to (each ``HOST:PORT``), who may, and what goes past the bridge, where it is seen.
+
+    Beyond this computer the gate is open only to who has the password. ``direct`` are domains and networks. Raises
+    UsageError.
+    """
+    places = tuple(dict.fromkeys(address.read(one) for one in listen))
+    if not 0 < len(places) <= LISTENS_MAX:
+        raise UsageError(f"name 1 to {LISTENS_MAX} addresses to listen on, each HOST:PORT")
+    if any(not is_loopback(one.host) for one in places) and not (user and password):
+        raise UsageError("a gate that others in the network can reach needs a user and a password")
+    if any(len(one.encode()) > CREDENTIAL_MAX_BYTES for one in (user, password)):
+        raise UsageError(f"user and password have at most {CREDENTIAL_MAX_BYTES} bytes each")
+    named = [one.strip() for one in direct if one.strip()]
+    read_rules(named)
+    chosen = {"listen": " ".join(map(address.show, places)), "user": user, "password": password}
+    await _set(node, person, chosen | {"direct": " ".join(named)})
 
 
 async def set_place(node: Node, person: Person, country: str, asn: int) -> None:
@@ -254,6 +390,9 @@ async def serve(node: Node, person: Person, new: Served) -> Served:
         raise UsageError("a bridge is served at this address already: stop that one first")
     if new.transport == "ss" and not new.server_key:
         new = msgspec.structs.replace(new, server_key=os.urandom(32))
+    if new.transport == "web" and not new.cert and not new.pin:
+        own = await asyncio.to_thread(self_signed, folder_of(node.home.path) / new.id, new.name or new.at.host)
+        new = msgspec.structs.replace(new, pin=own.pin)
     await remember(node, person, [view.served_row(new.id, msgspec.json.encode(new), node.now_ms())])
     await handing.settle(node, person)
     return new
@@ -324,17 +463,163 @@ def status(node: Node) -> Status:
 
 
 async def run(node: Node) -> None:
-    """While the node is open: whatever is due, for everybody who is here."""
-    while True:
-        revision = node.revision
-        for key, person in list(node.people.items()):
-            with contextlib.suppress(OutlastError):
-                if node.people.get(key) is person:
-                    await _turn(node, person)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_S):
-                await node.wait(revision)
-        await asyncio.sleep(PAUSE_S)
+    """While the node is open: whatever is due, for everybody who is here, and a relaying process for who wants one."""
+    house = _houses[node] = _House(await Landing.open())
+    ways: object = None
+    try:
+        while True:
+            revision = node.revision
+            for key in [key for key, one in house.running.items() if node.people.get(key) is not one.person]:
+                await _end(house.running.pop(key))
+            for key, person in list(node.people.items()):
+                with contextlib.suppress(OutlastError):
+                    if node.people.get(key) is person:
+                        _relay(node, person)
+                        await _turn(node, person)
+            for one in house.running.values():
+                if one.task.done():
+                    one.task.result()
+            if (there := _ways_now(node)) != ways:
+                ways = there
+                node.ways_changed()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await node.wait(revision)
+            await asyncio.sleep(PAUSE_S)
+    finally:
+        del _houses[node]
+        house.landing.close()
+        await asyncio.gather(*(_end(one) for one in house.running.values()), return_exceptions=True)
+
+
+async def _end(one: _Running) -> None:
+    one.task.cancel()
+    await asyncio.gather(one.task, return_exceptions=True)
+
+
+def _relay(node: Node, person: Person) -> None:
+    """Have the relaying process do what is chosen now."""
+    running = _houses[node].running
+    if person.key not in running:
+        supervisor = Supervisor(Child.start, partial(_heard, node, person), node.now_ms)
+        task = node.loop.create_task(supervisor.run())
+        running[person.key] = _Running(
+            person, supervisor, task, secrets.token_hex(16), view.worked(person), _spent(person, node.today())
+        )
+    running[person.key].supervisor.want(config_of(node, person))
+
+
+def config_of(node: Node, person: Person) -> Config:
+    """What the relaying process is to do: gates and bridges while it is switched on, and the own bridges always."""
+    chosen, house = settings(person), _houses[node]
+    profiles: list[Profile] = []
+    if chosen.on:
+        # The node's own gate, for its sync; whoever else is on this computer has not the password.
+        profiles.append(Profile(Target("127.0.0.1", 0), OWN_USER, house.running[person.key].password))
+        rules = read_rules(list(chosen.direct))
+        profiles += [Profile(address.read(one), chosen.user, chosen.password, rules) for one in chosen.listen]
+    members = view.members(person).values()
+    servers = [
+        server_of(one, [member.secret for member in members if member.member.bridge == id], node.home.path)
+        for id, one in handing.servers(person).items()
+    ]
+    bridges_now = tuple(read_bridge(one.link) for one in bridges(person)) if chosen.on else ()
+    takes_sync = any(one.takes_sync for one in handing.servers(person).values())
+    return Config(
+        profiles=tuple(profiles),
+        bridges=bridges_now,
+        servers=tuple(servers),
+        sync_at=house.landing.at if takes_sync else None,
+        test_url=chosen.test_url,
+        network=house.networks.now(bytes.fromhex(chosen.network_key)) if chosen.on else "",
+        worked=dict(house.running[person.key].worked),
+    )
+
+
+# ---- sync through reach ----
+
+
+def links(node: Node) -> list[Way]:
+    """The ways of the kernel's sync: to nodes behind bridges, to neighbours elsewhere, and from those who come in."""
+    house = _houses.get(node)
+    if house is None:
+        return []
+    ways: list[Way] = []
+    for person in list(node.people.values()):
+        if any(one.takes_sync for one in handing.servers(person).values()):
+            ways.append(Way("reach in", house.landing.take))
+        if not settings(person).on:
+            continue
+        for held in bridges(person):
+            behind = node_of(read_bridge(held.link))
+            if behind and behind != node.transport_id:
+                ways.append(Way(f"reach {held.id}", partial(_open, node, person, SYNC, held.id), behind))
+        for peer in node.peers():
+            # Behind a bridge there are no neighbours of this network.
+            if peer.added and peer.host and not is_nearby(peer.host):
+                target = Target(peer.host, peer.port)
+                ways.append(Way(f"reach {peer.host}:{peer.port}", partial(_open, node, person, target, ""), peer.node))
+    return list({(one.name, one.remote): one for one in ways}.values())
+
+
+def node_of(bridge: Bridge) -> bytes:
+    """The transport key (32 B) of the node behind a bridge that takes its sync; empty for none."""
+    return bridge.node if isinstance(bridge, WebBridge | PluggedBridge) else b""
+
+
+def _ways_now(node: Node) -> object:
+    """What decides where ways lead; when it changes they are asked for again."""
+    using = [(one.person.key, one.supervisor.now.using) for one in _houses[node].running.values()]
+    return using, [(one.name, one.remote) for one in links(node)]
+
+
+async def _open(node: Node, person: Person, target: Target, bridge: str) -> Link:
+    """A link over what works now; to the node behind a bridge while that bridge is what works. Raises LinkError."""
+    one = _running_of(node, person)
+    now = Now() if one is None else one.supervisor.now
+    if one is None or now.using is None or not now.listens:
+        raise LinkError("there is no way out at the moment")
+    if bridge and now.using != bridge:
+        raise LinkError("another bridge is used at the moment")
+    credentials = Credentials(OWN_USER.encode(), one.password.encode())
+    cost = Cost.METERED if settings(person).metered else Cost.FREE
+    return await through(address.read(now.listens[0].at), credentials, target, cost)
+
+
+async def _heard(node: Node, person: Person, event: Event | None) -> None:
+    """Something is new from the relaying process, or it has ended (None)."""
+    one = _running_of(node, person)
+    if one is not None and node.people.get(person.key) is person:
+        match event:
+            case None:
+                one.worked, one.spent = view.worked(person), _spent(person, node.today())
+            case Attempted():
+                await _note(node, person, one, event)
+            case Remembered(network, worked):
+                await remember(node, person, view.worked_rows(network, worked))
+            case LentNow(number, _, spent):
+                row = view.spent_row(number, node.today(), spent)
+                await remember(node, person, [row] if any(lent.number == number for lent in shares(person)) else [])
+            case _:
+                pass
+    node.touch()
+
+
+async def _note(node: Node, person: Person, one: _Running, event: Attempted) -> None:
+    """Remember how it went with a bridge: whether it fails while others work, and for whoever watches."""
+    held = next((held for held in bridges(person) if held.id == event.bridge), None)
+    if held is None:
+        return
+    outcome = outcome_of(event.failure)
+    one.ended[transport_of(read_bridge(held.link)), outcome] = None
+    others_work = one.supervisor.now.using not in (None, held.id)
+    after = noted(held, outcome, node.now_ms(), others_work=others_work)
+    if after != held:
+        await remember(node, person, [view.bridge_row(after)])
+
+
+def _spent(person: Person, today: int) -> dict[bytes, int]:
+    return {one.number: one.spent for one in shares(person) if one.day == today}
 
 
 async def _turn(node: Node, person: Person) -> None:
@@ -362,6 +647,7 @@ def situation(node: Node, person: Person) -> Situation:
         where=b"",
         borrowed=view.borrowed(person),
         targets=(),
+        ended=() if (one := _running_of(node, person)) is None else tuple(one.ended),
     )
 
 
@@ -412,17 +698,13 @@ async def _seed(node: Node, person: Person) -> bytes:
     return await node.write(lambda: person.vault.write(act))
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this computer reaches that host."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 async def _set(node: Node, person: Person, chosen: dict[str, str]) -> None:
     await remember(node, person, view.setting_rows(chosen))
-
-
-def listen_addresses(texts: Iterable[str]) -> tuple[str, ...]:
-    """Addresses to listen on, each ``HOST:PORT``; raises UsageError."""
-    found = tuple(dict.fromkeys(one.strip() for one in texts if one.strip()))
-    if not 0 < len(found) <= LISTENS_MAX:
-        raise UsageError(f"name 1 to {LISTENS_MAX} addresses to listen on, each HOST:PORT")
-    for one in found:
-        host, colon, port = one.rpartition(":")
-        if not host or not colon or not port.isdigit() or not 0 <= int(port) < 65_536:
-            raise UsageError(f"{one[:60]!r} is no address to listen on: write HOST:PORT, as in 127.0.0.1:1080")
-    return found

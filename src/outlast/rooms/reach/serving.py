@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from hashlib import sha256
-from typing import Literal
+from pathlib import Path
+from typing import Final, Literal
 
 import msgspec
 
 from outlast.errors import UsageError
+from outlast.rooms.reach.io.relay import Server, ShadowsocksServer, WebServer
+from outlast.rooms.reach.proto import address
 from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import ShadowsocksBridge, WebBridge
 from outlast.rooms.reach.proto.links import write_bridge
 
-SHADOWSOCKS_METHOD = "2022-blake3-aes-256-gcm"
+SHADOWSOCKS_METHOD: Final = "2022-blake3-aes-256-gcm"
+FOLDER: Final = Path("rooms") / "reach"
+"""In the home: the keys of certificates that a bridge signs itself."""
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -35,6 +41,22 @@ class Served(msgspec.Struct, frozen=True):
     def id(self) -> str:
         """16 hex digits: the same address is the same bridge, whatever stands before it."""
         return sha256(f"{self.transport} {self.at.host} {self.at.port}".encode()).hexdigest()[:16]
+
+
+def server_of(served: Served, secrets: Sequence[bytes], home: Path) -> Server:
+    """What the relaying process is told of an own bridge, with the secrets (32 B) of those who are on it."""
+    listen = address.read(served.listen)
+    match served.transport:
+        case "web":
+            certificate = (served.cert, served.key) if served.cert else None
+            name = served.name or served.at.host
+            return WebServer(listen, name, served.site, tuple(secrets), str(home / FOLDER / served.id), certificate)
+        case "ss":
+            password = base64.b64encode(served.server_key).decode()
+            # With no user at all the server's own key, which former members know, would let in.
+            nobody = sha256(b"outlast/reach/nobody/1" + served.server_key).digest()
+            users = tuple(secrets) or (nobody,)
+            return ShadowsocksServer(listen, served.at.host, SHADOWSOCKS_METHOD, password, users)
 
 
 def link_for(served: Served, secret: bytes, node: bytes) -> str:

@@ -29,6 +29,7 @@ from outlast.rooms.reach.entries import (
     is_sane_uplink,
     is_sane_wanted,
 )
+from outlast.rooms.reach.proto.chooser import MEMORY_DAYS, Worked
 from outlast.rooms.reach.proto.invitations import Member
 from outlast.rooms.reach.proto.links import bridge_id, read_bridge, write_bridge
 
@@ -38,7 +39,7 @@ WANT: Final = "local_reach_want"
 PASSED: Final = "local_reach_passed"
 MEMBER: Final = "local_reach_member"
 SERVED: Final = "local_reach_served"
-TRIED: Final = "local_reach_tried"
+WORKED: Final = "local_reach_worked"
 LENT: Final = "local_reach_lent"
 BORROWED: Final = "local_reach_borrowed"
 OWN_KEY: Final = "local_reach_own_key"
@@ -47,8 +48,6 @@ SAID: Final = "local_reach_said"
 OF_ONE_MAX: Final = 16
 """Bridges, requests and passed numbers of one contact that are kept at a time."""
 BRIDGES_MAX: Final = 200
-TRIED_DAYS: Final = 14
-"""So long it is remembered what worked in which network."""
 WANT_DAYS: Final = 30
 LIFE_DAYS: Final = 90
 """So long a bridge is good that was handed on, and no contact can make it longer."""
@@ -65,8 +64,8 @@ MIGRATIONS: Final = (
     " level INTEGER, suspicion REAL, ended INTEGER, peer BLOB, secret BLOB, told TEXT, until_day INTEGER, failed TEXT,"
     " request BLOB) WITHOUT ROWID",
     f"CREATE TABLE {SERVED} (id TEXT PRIMARY KEY, config BLOB, blocked_ms INTEGER, added_ms INTEGER) WITHOUT ROWID",
-    f"CREATE TABLE {TRIED} (network BLOB, bridge TEXT, at_ms INTEGER, worked_ms INTEGER, outcome TEXT, ttfb_ms INTEGER,"
-    " kbps INTEGER, PRIMARY KEY (network, bridge)) WITHOUT ROWID",
+    f"CREATE TABLE {WORKED} (network TEXT, bridge TEXT, place INTEGER, day INTEGER, PRIMARY KEY (network, bridge))"
+    " WITHOUT ROWID",
     f"CREATE TABLE {LENT} (number BLOB PRIMARY KEY, peer BLOB, key BLOB, day_bytes INTEGER, day INTEGER,"
     " spent INTEGER, targets BLOB, told BLOB) WITHOUT ROWID",
     f"CREATE TABLE {BORROWED} (number BLOB PRIMARY KEY, peer BLOB, offer BLOB, accepted INTEGER, told BLOB,"
@@ -136,17 +135,6 @@ class Invited(NamedTuple):
     until_day: int
     failed: str  # how it failed, as they say
     request: bytes  # 16 B: what the first letter answers
-
-
-class Attempted(NamedTuple):
-    """How it went with one bridge in one network."""
-
-    bridge: str
-    at_ms: int
-    worked_ms: int | None
-    outcome: str
-    ttfb_ms: int | None
-    kbps: int | None
 
 
 class Lent(NamedTuple):
@@ -478,22 +466,21 @@ def served_gone(id: str) -> RowChange:
     return Delete(SERVED, {"id": id})
 
 
-def tried(vault: Rows, network: bytes) -> list[Attempted]:
-    """How it went with the bridges in one network, what worked last first."""
-    rows = vault.query(
-        f"SELECT bridge, at_ms, worked_ms, outcome, ttfb_ms, kbps FROM {TRIED} WHERE network = ?"
-        " ORDER BY worked_ms IS NULL, worked_ms DESC, bridge",
-        (network,),
-    )
-    return [Attempted(*row) for row in rows]
+def worked(vault: Rows) -> dict[str, tuple[Worked, ...]]:
+    """What worked, by the key of the network, the latest first."""
+    found: dict[str, tuple[Worked, ...]] = {}
+    for network, bridge, day in vault.query(f"SELECT network, bridge, day FROM {WORKED} ORDER BY network, place"):
+        found[network] = (*found.get(network, ()), Worked(bridge, day))
+    return found
 
 
-def tried_row(network: bytes, one: Attempted) -> RowChange:
-    """The row of how it went; when a bridge worked last stays when it did not now."""
-    row: dict[str, Value] = {"network": network, **one._asdict()}
-    if one.worked_ms is None:
-        del row["worked_ms"]
-    return Put(TRIED, row)
+def worked_rows(network: str, those: Sequence[Worked]) -> list[RowChange]:
+    """The rows of what worked on a network, in place of what was kept for it."""
+    rows = [
+        Put(WORKED, {"network": network, "bridge": one.id, "place": place, "day": one.day})
+        for place, one in enumerate(those)
+    ]
+    return [Delete(WORKED, {"network": network}), *rows]
 
 
 _LENT: Final = ", ".join(Lent._fields)
@@ -508,6 +495,11 @@ def lent(vault: Rows) -> list[Lent]:
 def lent_row(one: Lent) -> RowChange:
     """The row of a share."""
     return Put(LENT, {**one._asdict(), "targets": msgspec.msgpack.encode(one.targets)})
+
+
+def spent_row(number: bytes, day: int, spent: int) -> RowChange:
+    """The row of what a member has used of a day."""
+    return Put(LENT, {"number": number, "day": day, "spent": spent})
 
 
 def lent_gone(number: bytes) -> RowChange:
@@ -570,15 +562,15 @@ def forgotten(vault: Rows, today: int, week: int) -> list[RowChange]:
     gone += [borrowed_gone(one.offer.number) for one in borrowed(vault) if one.offer.until_day < today]
     gone += [passed_gone(one.number) for one in passed(vault) if one.until_day < today]
     gone += [want_gone(one.request) for one in wants(vault) if one.at_ms < now_ms - WANT_DAYS * DAY_MS]
-    old = vault.query(f"SELECT network, bridge FROM {TRIED} WHERE at_ms < ?", (now_ms - TRIED_DAYS * DAY_MS,))
-    gone += [Delete(TRIED, {"network": network, "bridge": bridge}) for network, bridge in old]
+    old = vault.query(f"SELECT network, bridge FROM {WORKED} WHERE day < ?", (today - MEMORY_DAYS,))
+    gone += [Delete(WORKED, {"network": network, "bridge": bridge}) for network, bridge in old]
     keys = vault.query(f"SELECT day FROM {OWN_KEY} WHERE day <> ?", (week,))
     gone += [Delete(OWN_KEY, {"day": day}) for (day,) in keys]
     gone += [Delete(SAID, {"what": what}) for what, at_ms in said(vault).items() if at_ms < now_ms - LIFE_DAYS * DAY_MS]
     return gone
 
 
-def every_row(tables: Iterable[str] = (TRIED, BRIDGE, WANT, PASSED, BORROWED)) -> list[RowChange]:
+def every_row(tables: Iterable[str] = (WORKED, BRIDGE, WANT, PASSED, BORROWED)) -> list[RowChange]:
     """Deletes all rows of these tables: what is held of others' bridges, and where they worked."""
     return [Delete(table, {}) for table in tables]
 

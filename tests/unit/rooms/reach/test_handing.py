@@ -116,11 +116,7 @@ async def test_after_a_block_survivors_get_another_bridge_along_the_way_that_the
         # Cat's bridge fails for hours while another works; what she says of it goes by Bob to Ann, and Dan says so too.
         for other in (cat, dan):
             failing = only(other)
-            row = view.bridge_row(
-                agenda.noted(
-                    failing, view.Attempted(failing.id, clock.ms, None, "syn-drop", None, None), True, clock.ms
-                )
-            )
+            row = view.bridge_row(agenda.noted(failing, "syn-drop", clock.ms, others_work=True))
             await service.remember(other.node, other.person, [row])
         clock.ms += agenda.FAILING_MS
         for other in (cat, dan, bob, ann):

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from outlast.errors import NotFoundError, UsageError
+from outlast.errors import NotFoundError, OutlastError, UsageError
 from outlast.kernel import DAY_MS
 from outlast.rooms.reach import ROOM, agenda, service, view
 from outlast.rooms.reach.agenda import Publish
+from outlast.rooms.reach.proto.chooser import Worked
 from outlast.rooms.watch import ROOM as WATCH
 from outlast.rooms.watch import service as watch
 from outlast.terms import ROUTE, Route
@@ -83,14 +84,24 @@ async def test_wiping_takes_all_that_others_gave_and_leaves_the_settings(tmp_pat
         node, person = ann.node, ann.person
         await service.set_place(node, person, "BY", 1)
         await service.add_bridge(node, person, SS)
-        await service.remember(node, person, [view.tried_row(b"n", view.Attempted("b", 1, 1, "ok", 1, 1))])
+        await service.remember(node, person, view.worked_rows("net", [Worked("b", 1)]))
         await service.forget_all(node, person)
         assert service.bridges(person) == []
-        assert view.tried(person, b"n") == []
+        assert view.worked(person) == {}
         assert service.settings(person).country == "BY"
 
 
 @pytest.mark.parametrize("text", ["", "1080", "host:", "host:99999", "a:1 b:2 c:3 d:4 e:5"])
-def test_addresses_to_listen_on_have_a_host_and_a_port(text: str) -> None:
-    with pytest.raises(UsageError, match="HOST:PORT"):
-        service.listen_addresses(text.split())
+async def test_addresses_to_listen_on_have_a_host_and_a_port(tmp_path: Path, text: str) -> None:
+    async with houses(tmp_path, Clock(), "Ann") as (ann,):
+        with pytest.raises(OutlastError):
+            await service.set_gate(ann.node, ann.person, text.split(), "", "", [])
+
+
+async def test_a_gate_for_others_needs_a_password(tmp_path: Path) -> None:
+    async with houses(tmp_path, Clock(), "Ann") as (ann,):
+        with pytest.raises(UsageError, match="user and a password"):
+            await service.set_gate(ann.node, ann.person, ["0.0.0.0:1080"], "ann", "", [])
+        await service.set_gate(ann.node, ann.person, ["0.0.0.0:1080", "[::1]:1080"], "ann", "secret", [" example.by "])
+        chosen = service.settings(ann.person)
+        assert (chosen.listen, chosen.direct) == (("0.0.0.0:1080", "[::1]:1080"), ("example.by",))

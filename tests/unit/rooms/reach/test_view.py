@@ -23,6 +23,7 @@ from outlast.rooms.reach.entries import (
     Uplink,
     Wanted,
 )
+from outlast.rooms.reach.proto.chooser import Worked
 from outlast.rooms.reach.proto.invitations import Member
 from tests.unit.rooms.reach.rows import Tables, letter
 from tests.unit.rooms.reach.towns import NOW_MS
@@ -128,7 +129,7 @@ def test_no_contact_asks_without_end() -> None:
 
 def uplink(number: bytes = NUMBER, host: str = "192.168.1.7") -> Uplink:
     """An offer."""
-    return Uplink(number, (host,), 8388, b"s" * 32, b"k" * 32, 0, False, TODAY + 30)
+    return Uplink(number, (host,), 8388, b"k" * 32, 0, False, TODAY + 30)
 
 
 def test_an_offer_is_not_used_before_it_is_accepted_and_stays_accepted_when_its_host_moves() -> None:
@@ -163,32 +164,25 @@ def test_what_is_over_is_wiped_and_what_is_not_stays() -> None:
         tables.hear(HANDED, handed(number, 1000 + days, until_day=TODAY + days), ANN)
     tables.apply(
         [
-            view.tried_row(b"net", view.Attempted("old", NOW_MS - 15 * DAY_MS, None, "freeze", None, None)),
-            view.tried_row(b"net", view.Attempted("new", NOW_MS, NOW_MS, "ok", 12, 900)),
+            *view.worked_rows("net", [Worked("new", TODAY), Worked("old", TODAY - 13)]),
             view.own_key_row(TODAY - TODAY % 7, bytes(32)),
             view.own_key_row(TODAY - TODAY % 7 - 7, bytes(32)),
         ]
     )
     tables.apply(view.forgotten(tables, TODAY + 2, TODAY - TODAY % 7))
     assert [one.number for one in view.bridges(tables)] == [OTHER]
-    assert [one.bridge for one in view.tried(tables, b"net")] == ["new"]
+    assert view.worked(tables) == {"net": (Worked("new", TODAY),)}
     assert view.own_key(tables, TODAY - TODAY % 7)
     assert view.own_key(tables, TODAY - TODAY % 7 - 7) is None
     assert view.forgotten(tables, TODAY + 2, TODAY - TODAY % 7) == []
 
 
-def test_that_a_bridge_failed_does_not_hide_when_it_worked() -> None:
+def test_what_worked_is_kept_for_each_network_in_its_order() -> None:
     tables = Tables()
-    for one in (
-        view.Attempted("a", NOW_MS, NOW_MS, "ok", 12, 900),
-        view.Attempted("a", NOW_MS + 5, None, "freeze", None, None),
-        view.Attempted("b", NOW_MS, NOW_MS + 1, "ok", 12, 900),
-    ):
-        tables.apply([view.tried_row(b"net", one)])
-    assert [(one.bridge, one.worked_ms, one.outcome) for one in view.tried(tables, b"net")] == [
-        ("b", NOW_MS + 1, "ok"),
-        ("a", NOW_MS, "freeze"),
-    ]
+    tables.apply(view.worked_rows("net", [Worked("a", TODAY), Worked("b", TODAY)]))
+    tables.apply(view.worked_rows("other", [Worked("a", TODAY)]))
+    tables.apply(view.worked_rows("net", [Worked("c", TODAY), Worked("a", TODAY)]))
+    assert view.worked(tables) == {"net": (Worked("c", TODAY), Worked("a", TODAY)), "other": (Worked("a", TODAY),)}
 
 
 @given(st.sampled_from([kind.name for kind in LETTERS] + ["reach.other"]), st.binary(max_size=200))

@@ -30,7 +30,6 @@ from outlast.rooms.reach.proto.chooser import (
     Offered,
     Passed,
     Remember,
-    Standing,
     Stop,
     StreamFailed,
     StreamWorked,
@@ -48,6 +47,8 @@ RETIRED_S: Final = 120.0
 """So long streams may go on that run over a carrier which another one replaced."""
 PULSE_S: Final = 60.0
 """So often a carrier is tested that cannot tell by itself that its streams are silent, while streams are opened."""
+TELL_S: Final = 0.05
+"""So long changes are gathered before it is told how all stand."""
 TOR_LIMIT_S: Final = 120.0
 _RANKS: Final = {"web": 0, "ss": 2, "socks5": 3, "http": 3, "tor": 5}
 
@@ -66,6 +67,22 @@ class Attempted(msgspec.Struct, frozen=True, tag="attempted"):
     proof: bool  # whether 64 KB went through; else an answer's first byte has to do
     ttfb_ms: int | None
     kbps: int | None
+
+
+class Stand(msgspec.Struct, frozen=True):
+    """How one bridge stands."""
+
+    bridge: str
+    state: str  # of ``chooser.State``
+    since_ms: int  # UTC
+    failure: str  # of the last attempt; "" when it went well or there was none
+    next_ms: int | None  # when it is tried next
+
+
+class Standings(msgspec.Struct, frozen=True, tag="standings"):
+    """How all bridges stand, in the order in which they would be tried now."""
+
+    bridges: tuple[Stand, ...]
 
 
 class Remembered(msgspec.Struct, frozen=True, tag="remembered"):
@@ -108,8 +125,14 @@ class Choosing:
         network: str = "",
         memory: Memory | None = None,
         url: str = "",
+        stood: Callable[[Standings], None] | None = None,
     ) -> None:
-        """``make`` makes carriers; ``used`` hears which is in use from now on, None while there is none."""
+        """``make`` makes carriers; ``used`` hears which is in use from now on, None while there is none.
+
+        ``stood`` hears, soon after something changed, how all stand.
+        """
+        self._stood = stood
+        self._telling: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._make = make
         self._used = used
@@ -137,6 +160,11 @@ class Choosing:
         """This machine is on a network of that key."""
         self._step(NetworkChanged(network, _today()))
 
+    @property
+    def using(self) -> str | None:
+        """The bridge that streams take."""
+        return None if self._using is None else self._using[0]
+
     def wanted(self) -> None:
         """Somebody waits for a way out."""
         self._step(Wanted())
@@ -148,15 +176,37 @@ class Choosing:
         self._opened += 1
         carrier.carry(_Watched(client, self, id_))
 
-    def standings(self) -> list[Standing]:
-        """How each bridge stands; times are those of ``time.monotonic``."""
-        return self._machine.standings()
+    def standings(self) -> Standings:
+        """How each bridge stands."""
+        ahead_s = time.time() - time.monotonic()
+
+        def wall(at_s: float) -> int:
+            return int(1000 * (at_s + ahead_s))
+
+        return Standings(
+            tuple(
+                Stand(
+                    one.id,
+                    one.state,
+                    wall(one.since_s),
+                    one.failure,
+                    None if one.next_try_s is None else wall(one.next_try_s),
+                )
+                for one in self._machine.standings()
+            )
+        )
+
+    def _tell(self) -> None:
+        self._telling = None
+        if self._stood is not None:
+            self._stood(self.standings())
 
     async def close(self) -> None:
         """End every attempt and carrier."""
         self._closed = True
-        if self._wake is not None:
-            self._wake.cancel()
+        for timer in (self._wake, self._telling):
+            if timer is not None:
+                timer.cancel()
         tasks = [task for task in (*self._attempts.values(), self._making, self._pulse) if task is not None]
         for task in tasks:
             task.cancel()
@@ -189,6 +239,8 @@ class Choosing:
         for command in commands:
             if not (replaced and isinstance(command, Drop)):
                 self._do(command)
+        if self._telling is None and self._stood is not None:
+            self._telling = self._loop.call_later(TELL_S, self._tell)
 
     def _do(self, command: Command) -> None:
         match command:

@@ -39,7 +39,7 @@ class Child:
         here, there = socket.socketpair()
         try:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "outlast.rooms.reach.io.relay", str(there.fileno())),
+                *(sys.executable, "-m", "outlast.rooms.reach.io.child", str(there.fileno())),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(there.fileno(),),
             )
@@ -90,14 +90,10 @@ async def _obey(control: socket.socket) -> None:
         writer.write(msgspec.json.encode(event) + b"\n")
 
     decoder = msgspec.json.Decoder(Config)
-    relay: Relay | None = None
+    relay = Relay(report, report)
     while line := await reader.readline():
-        if relay is not None:
-            await relay.close()
-        relay = Relay(report)
         try:
             await relay.start(decoder.decode(line))
         except OutlastError as error:
             report(Failed(str(error), error.exit_code))
-    if relay is not None:
-        await relay.close()
+    await relay.close()

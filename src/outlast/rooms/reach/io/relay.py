@@ -1,8 +1,6 @@
 """The relaying process: gates, the carrier that works now, and servers, told apart from what the node decides.
 
-It is the process of ``outlast reach connect`` and ``serve``, or a child that the node starts (``control``)::
-
-    python -m outlast.rooms.reach.io.relay FD
+It is the process of ``outlast reach connect`` and ``serve``, or a child that the node starts (``control``).
 """
 
 from __future__ import annotations
@@ -20,10 +18,11 @@ import msgspec
 from outlast.errors import UsageError
 from outlast.rooms.reach.io.attempt import Tell, attempt
 from outlast.rooms.reach.io.carrier import Association, Carrier, Client, Refusal
-from outlast.rooms.reach.io.choosing import Attempted, Choosing, Remembered, attempted
+from outlast.rooms.reach.io.choosing import Attempted, Choosing, Remembered, Standings, attempted
 from outlast.rooms.reach.io.direct import direct
 from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.gate import Gate
+from outlast.rooms.reach.io.lending import Lending, Lent, Shares
 from outlast.rooms.reach.io.shadowsocks import Shadowsocks
 from outlast.rooms.reach.io.shadowsocks_server import ShadowsocksListener
 from outlast.rooms.reach.io.upstream import upstream
@@ -60,6 +59,7 @@ class ShadowsocksServer(msgspec.Struct, frozen=True, tag="ss"):
     name: str  # the host in its link
     method: str
     password: str
+    users: tuple[bytes, ...] = ()  # 32 B each: keys of those who have one of their own, beside the password
 
 
 class WebServer(msgspec.Struct, frozen=True, tag="web"):
@@ -86,6 +86,8 @@ class Config(msgspec.Struct, frozen=True):
     test_url: str = ""  # 64 KB of it are fetched to test bridges that know no echo
     network: str = ""  # the key of the network that this machine is on
     worked: dict[str, tuple[Worked, ...]] = {}  # by network, what ``Remembered`` told
+    sync_at: Target | None = None  # where the own node takes sync that comes by the servers
+    shares: Shares | None = None  # of the own uplink
 
 
 class Listening(msgspec.Struct, frozen=True, tag="listening"):
@@ -116,7 +118,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     code: int
 
 
-Event = Listening | Using | Attempted | Remembered | Serving | Failed
+Event = Listening | Using | Attempted | Remembered | Standings | Serving | Lent | Failed
 Report = Callable[[Event], None]
 
 
@@ -125,6 +127,10 @@ class Running(Protocol):
 
     at: Target
     links: tuple[str, ...]
+
+    def admit(self, users: tuple[bytes, ...], /) -> None:
+        """From now on these secrets or keys let in; who is in stays in."""
+        ...
 
     async def close(self) -> None:
         """End it."""
@@ -152,7 +158,7 @@ async def server_of(exit_: Exit, server: Server) -> Running:
     """Start a server; raises OutlastError with what to do."""
     match server:
         case ShadowsocksServer():
-            return ShadowsocksListener(exit_, server.listen, server.method, server.password, server.name)
+            return ShadowsocksListener(exit_, server.listen, server.method, server.password, server.name, server.users)
         case WebServer():
             files = None if server.certificate is None else (Path(server.certificate[0]), Path(server.certificate[1]))
             return await ServedSite.start(
@@ -163,36 +169,89 @@ async def server_of(exit_: Exit, server: Server) -> Running:
 class Relay:
     """All that one process relays."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Report, stood: Callable[[Standings], None] | None = None) -> None:
+        """``stood`` hears how all bridges stand whenever that changed: for screens."""
+        self._stood = stood
         self._loop = asyncio.get_running_loop()
         self._report = report
-        self._gates: list[Gate] = []
-        self._servers: list[Running] = []
+        self._config = Config()
+        self._gates: dict[Profile, Gate] = {}
+        self._servers: dict[Server, Running] = {}
         self._exit: Exit | None = None
+        self._lending: Lending | None = None
         self._direct: Carrier | None = None
         self._carrier: Carrier | None = None
         self._choosing: Choosing | None = None
         self._waiting: dict[Client, asyncio.TimerHandle] = {}
 
     async def start(self, config: Config) -> None:
-        """Do what the configuration says; raises OutlastError when an address or a server cannot be had."""
+        """Do what the configuration says, and no more what the one before said; what is in both goes on undisturbed.
+
+        Everything that is there afterwards is reported anew. Raises OutlastError when an address or a server cannot be
+        had.
+        """
+        before, self._config, is_first = self._config, config, self._choosing is None
+        for profile in self._gates.keys() - set(config.profiles):
+            self._gates.pop(profile).close()
         for profile in config.profiles:
-            self._open_gate(profile)
-        if config.servers:
-            self._exit = Exit(self._loop, config.policy)
+            if profile not in self._gates:
+                self._gates[profile] = self._open_gate(profile)
+            at = address.show(self._gates[profile].at)
+            self._report(Listening(at, f"http://{at}{PATH}"))
+        await self._serve(config, anew=(before.policy, before.sync_at) != (config.policy, config.sync_at))
+        if before.shares != config.shares:
+            if self._lending is not None:
+                await self._lending.close()
+            self._lending = None if config.shares is None else Lending(self._loop, config.shares, self._report)
+        elif self._lending is not None:
+            self._lending.tell()
+        if self._choosing is None or config.test_url != before.test_url:
+            if self._choosing is not None:
+                await self._choosing.close()
+                self._use(None, None)
+            self._choosing = Choosing(
+                carrier_of,
+                self._use,
+                self._report,
+                network=config.network,
+                memory=config.worked,
+                url=config.test_url,
+                stood=self._stood,
+            )
+        elif config.network != before.network:
+            self._choosing.moved(config.network)
+        if config.bridges != before.bridges:
+            self._choosing.offer(config.bridges)
+        if not is_first:
+            self._report(Using(self._choosing.using))
+
+    async def _serve(self, config: Config, *, anew: bool) -> None:
+        """Run the servers of a configuration; one that only has other users lets these in."""
+        wanted = {_without_users(server): server for server in config.servers}
+        for server in list(self._servers):
+            new = None if anew else wanted.get(_without_users(server))
+            running = self._servers.pop(server)
+            if new is None:
+                await running.close()
+            elif new == server:
+                self._servers[server] = running
+            else:
+                running.admit(_users_of(new))
+                self._servers[new] = running
+        if config.servers and (anew or self._exit is None):
+            if self._exit is not None:
+                self._exit.close()
+            self._exit = Exit(self._loop, config.policy, config.sync_at)
         for server in config.servers:
-            assert self._exit is not None
-            running = await server_of(self._exit, server)
-            self._servers.append(running)
+            if server not in self._servers:
+                assert self._exit is not None
+                self._servers[server] = await server_of(self._exit, server)
+            running = self._servers[server]
             self._report(Serving(str(server.__struct_config__.tag), address.show(running.at), running.links))
-        self._choosing = Choosing(
-            carrier_of, self._use, self._report, network=config.network, memory=config.worked, url=config.test_url
-        )
-        self._choosing.offer(config.bridges)
 
     async def close(self) -> None:
         """End all of it."""
-        for gate in self._gates:
+        for gate in self._gates.values():
             gate.close()
         for client in tuple(self._waiting):
             self._give_up(client)
@@ -200,18 +259,17 @@ class Relay:
             await self._choosing.close()
         if self._direct is not None:
             self._direct.close()
-        for server in self._servers:
+        for server in self._servers.values():
             await server.close()
+        if self._lending is not None:
+            await self._lending.close()
         if self._exit is not None:
             self._exit.close()
 
-    def _open_gate(self, profile: Profile) -> None:
+    def _open_gate(self, profile: Profile) -> Gate:
         credentials = Credentials(profile.user.encode(), profile.password.encode()) if profile.user else None
         carry = partial(self._carry, profile.rules)
-        gate = Gate(self._loop, profile.listen, carry, self._associate, credentials)
-        self._gates.append(gate)
-        at = address.show(gate.at)
-        self._report(Listening(at, f"http://{at}{PATH}"))
+        return Gate(self._loop, profile.listen, carry, self._associate, credentials)
 
     def _use(self, carrier: Carrier | None, bridge: str | None) -> None:
         self._carrier = carrier
@@ -246,6 +304,19 @@ class Relay:
 
     def _associate(self, isolation: bytes, deliver: Callable[[Target, bytes], None]) -> Association | None:
         return None if self._carrier is None else self._carrier.associate(isolation, deliver)
+
+
+def _without_users(server: Server) -> Server:
+    """What stays the same when only its users change; a server that has none is another one."""
+    match server:
+        case WebServer():
+            return msgspec.structs.replace(server, secrets=())
+        case ShadowsocksServer():
+            return msgspec.structs.replace(server, users=server.users[:1] and (b"",))
+
+
+def _users_of(server: Server) -> tuple[bytes, ...]:
+    return server.secrets if isinstance(server, WebServer) else server.users
 
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -284,9 +355,3 @@ async def relay_until_signal(config: Config, report: Report) -> None:
         await told.wait()
     finally:
         await relay.close()
-
-
-if __name__ == "__main__":
-    from outlast.rooms.reach.io.control import obey
-
-    obey()

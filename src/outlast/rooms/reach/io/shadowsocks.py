@@ -35,12 +35,15 @@ DATAGRAMS_AT_ONCE: Final = 16
 WAITING_MAX: Final = 16
 
 
-def cipher_of(method: str, password: str) -> Cipher:
-    """The edition of Shadowsocks that has this method; raises UsageError for a method or password that is none."""
+def cipher_of(method: str, password: str, users: tuple[bytes, ...] = ()) -> Cipher:
+    """The edition of Shadowsocks that has this method; raises UsageError for a method or password that is none.
+
+    ``users`` are the keys of a server's users, where they have keys of their own (SIP022's identity headers).
+    """
     if method in shadowsocks.METHODS:
         return Sip004(method, password, secrets.token_bytes, time.time)
     if method in shadowsocks_2022.METHODS:
-        return Sip022(method, password, secrets.token_bytes, time.time)
+        return Sip022(method, password, secrets.token_bytes, time.time, users)
     known = ", ".join((*shadowsocks_2022.METHODS, *shadowsocks.METHODS))
     raise UsageError(f"Shadowsocks method {method[:40]!r} is not supported: use one of {known}")
 

@@ -9,22 +9,26 @@ from __future__ import annotations
 import errno
 import socket
 import sys
+from base64 import b64encode
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from msgspec.structs import replace
+
 from outlast.errors import UsageError
 from outlast.rooms.reach.io.carrier import Association, Refusal
 from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.gate import ACCEPTS_AT_ONCE, listen
-from outlast.rooms.reach.io.pump import Pump, yard_of
+from outlast.rooms.reach.io.pump import Meter, Pump, yard_of
 from outlast.rooms.reach.io.shadowsocks import DATAGRAM_MAX_BYTES, DATAGRAMS_AT_ONCE, cipher_of
 from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import ShadowsocksBridge
 from outlast.rooms.reach.proto.links import write_bridge
 from outlast.rooms.reach.proto.shadowsocks import ClockError, ReplayError, Request, ShadowsocksError
+from outlast.rooms.reach.proto.shadowsocks_2022 import Sip022
 
 UNKNOWN_MAX: Final = 2048
 """Connections that have asked for nothing that is understood; the oldest goes for the newest."""
@@ -37,10 +41,23 @@ _READ_BYTES: Final = 1 << 16
 class ShadowsocksListener:
     """One listener; ``at`` is where, ``turned_away`` counts what was not let in, by its class."""
 
-    def __init__(self, exit_: Exit, at: Target, method: str, password: str, name: str) -> None:
-        """Listen; ``name`` is the host in the link. Raises UsageError for what cannot be."""
+    def __init__(
+        self,
+        exit_: Exit,
+        at: Target,
+        method: str,
+        password: str,
+        name: str,
+        users: tuple[bytes, ...] = (),
+        meter: Meter | None = None,
+    ) -> None:
+        """Listen; ``name`` is the host in the link, ``meter`` counts its streams. Raises UsageError.
+
+        With ``users``, their keys, nobody is let in by ``password`` alone, and there is a link for each.
+        """
+        self.meter = meter
         self.loop, self.exit = exit_.loop, exit_
-        self.cipher = cipher_of(method, password)
+        self.cipher = cipher_of(method, password, users)
         self.seen = self.cipher.replays()
         self.turned_away: Counter[str] = Counter()
         self.unknown: OrderedDict[_Caller, None] = OrderedDict()
@@ -48,7 +65,8 @@ class ShadowsocksListener:
         self._listener = listen(at)
         host, port, *_ = self._listener.getsockname()
         self.at = Target(host, port)
-        self.links: tuple[str, ...] = (write_bridge(ShadowsocksBridge(Target(name, port), method, password)),)
+        self._bridge = ShadowsocksBridge(Target(name, port), method, password)
+        self.links = self._links(users)
         try:
             self._datagrams = _Datagrams(self, self._listener.family)
         except OSError as error:
@@ -56,8 +74,23 @@ class ShadowsocksListener:
             raise UsageError(f"cannot listen for datagrams at {host}:{port}: {error.strerror}") from None
         self._listen()
 
+    def admit(self, users: tuple[bytes, ...]) -> None:
+        """From now on these users' keys let in; who is in stays in. For a server that has had users from the start."""
+        assert isinstance(self.cipher, Sip022)
+        self.cipher.admit(users)
+        self.links = self._links(users)
+
+    def _links(self, users: tuple[bytes, ...]) -> tuple[str, ...]:
+        password = self._bridge.password
+        whole = [f"{password}:{b64encode(key).decode()}" for key in users] or [password]
+        return tuple(write_bridge(replace(self._bridge, password=one)) for one in whole)
+
     async def close(self) -> None:
         """End it with all its streams."""
+        self.end()
+
+    def end(self) -> None:
+        """The same, at once."""
         self.loop.remove_reader(self._listener.fileno())
         self._listener.close()
         self._datagrams.close()
@@ -148,6 +181,7 @@ class _Caller:
             server.loop,
             *(self._one, far, request.opener, request.sealer, request.said),
             done=lambda _: server.pumps.discard(pump),
+            meter=server.meter,
         )
         server.pumps.add(pump)
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from outlast.errors import OutlastError, StorageError
 from outlast.rooms.reach.io.certificates import Certificate, self_signed
 from outlast.rooms.reach.io.exit import Exit
@@ -39,6 +41,8 @@ class ServedSite:
         self.at = Target("", 0)
         self.links: tuple[str, ...] = ()
         self._stack = AsyncExitStack()
+        self._server: WebServer | None = None
+        self._pattern: WebBridge | None = None
 
     @classmethod
     async def start(
@@ -64,23 +68,28 @@ class ServedSite:
             served.at = Target(host, port)
             hub = Hub(exit_)
             stack.callback(hub.close)
-            users = {str(number): secret for number, secret in enumerate(secrets)}
 
             def accept(outer: Outer, user: str) -> None:
-                hub.accept(outer, (users[user],))
+                hub.accept(outer, (bytes.fromhex(user),))
 
             pages = await stack.enter_async_context(open_site(site))
-            server = WebServer(asyncio.get_running_loop(), certificate.context, pages, users, accept)
+            server = WebServer(asyncio.get_running_loop(), certificate.context, pages, {}, accept)
+            served._pattern = WebBridge(Target(name, port), name, b"", b"" if files else certificate.pin)
+            served._server = server
+            served.admit(secrets)
             server.listen(listener)
             stack.callback(server.close)
-            pin = b"" if files else certificate.pin
-            served.links = tuple(
-                write_bridge(WebBridge(Target(name, port), name, secret, pin)) for secret in users.values()
-            )
         except BaseException:
             await stack.aclose()
             raise
         return served
+
+    def admit(self, secrets: tuple[bytes, ...]) -> None:
+        """From now on these secrets (32 B each) let in; who is in stays in."""
+        assert self._server is not None
+        assert self._pattern is not None
+        self._server.admit({secret.hex(): secret for secret in secrets})
+        self.links = tuple(write_bridge(replace(self._pattern, secret=secret)) for secret in secrets)
 
     async def close(self) -> None:
         """End it with all its streams."""

@@ -114,10 +114,14 @@ class Sip022:
         self.method = METHODS[method]
         self.chance, self.clock = chance, clock
         self.keys = tuple(read_key(part, self.method) for part in password.split(":"))
-        self.users = {identity_of(key): key for key in users}
+        self.admit(users)
         self.blocks = self.method.aead is AESGCM
         if not self.blocks and (users or len(self.keys) > 1):
             raise UsageError(f"{method} knows no users: give one key, or use 2022-blake3-aes-256-gcm")
+
+    def admit(self, users: tuple[bytes, ...]) -> None:
+        """From now on these are a server's users."""
+        self.users = {identity_of(key): key for key in users}
 
     def request(self, target: Target) -> tuple[Sealer, Opener]:
         """A client's codecs; where to, and what is said first, are in the head."""

@@ -7,6 +7,7 @@ and whoever reads waits until it is filled again, so that a quota costs no secon
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 
 class TokenBucket:
@@ -53,6 +54,20 @@ class Allowance:
             self._day, self.spent = day, 0
         self.spent += count
         return self.spent < self.per_day
+
+
+OWN_QUIET_PER_S: Final = 32_768.0
+"""A line that carries less than this of its owner's own is free for others."""
+LEFT_SHARE: Final = 0.25
+LEFT_MIN_PER_S: Final = 16_384.0
+
+
+def leftover_per_s(own_per_s: float) -> float | None:
+    """How many bytes a second others may have while the owner has so many; None = as many as there is room for.
+
+    A quarter of what the owner takes, and always enough for letters: who shares a line is served first on it.
+    """
+    return None if own_per_s < OWN_QUIET_PER_S else max(LEFT_MIN_PER_S, LEFT_SHARE * own_per_s)
 
 
 def wait_s(buckets: Sequence[TokenBucket], now_s: float, least: float = 1.0) -> float:

@@ -1,0 +1,187 @@
+"""The relaying process of one person, as the node sees to it: started when there is something to relay, told what,
+heard, started again when it ends, and ended with the node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple, Protocol
+
+from outlast.errors import OutlastError
+from outlast.rooms.reach.io.choosing import Attempted, Remembered, Stand, Standings
+from outlast.rooms.reach.io.lending import Lent
+from outlast.rooms.reach.io.relay import Config, Event, Failed, Listening, Serving, Using
+
+log = logging.getLogger("outlast")
+
+RESTART_S: Final = (1.0, 60.0)
+STEADY_S: Final = 60.0
+"""A child that lived so long is started again at once when it ends."""
+
+
+class Child(Protocol):
+    """The relaying process."""
+
+    async def configure(self, config: Config) -> None:
+        """Say what it is to do from now on."""
+        ...
+
+    def events(self) -> AsyncIterator[Event]:
+        """What it tells, until it has ended."""
+        ...
+
+    async def close(self) -> None:
+        """End it."""
+        ...
+
+
+class Attempt(NamedTuple):
+    """An attempt at a bridge that is over."""
+
+    event: Attempted
+    at_ms: int
+
+
+@dataclass(slots=True)
+class Now:
+    """How the child stands."""
+
+    config: Config = field(default_factory=Config)
+    """What it was told last."""
+    since_ms: int | None = None
+    """Since when it runs; None while it does not."""
+    using: str | None = None
+    using_since_ms: int | None = None
+    standings: tuple[Stand, ...] = ()
+    """How each bridge stands, in the order in which they would be tried."""
+    listens: list[Listening] = field(default_factory=list)
+    """The gates, in the order of the configuration."""
+    serving: dict[str, Serving] = field(default_factory=dict)
+    """Servers by where they listen."""
+    attempts: dict[str, Attempt] = field(default_factory=dict)
+    """How the last attempt at each bridge ended, by id."""
+    lent: dict[bytes, Lent] = field(default_factory=dict)
+    """Shares of the own uplink, by the offer's number."""
+    problem: str = ""
+
+
+class Supervisor:
+    """Sees to one child. ``heard`` is called with each event, after ``now`` has taken it in."""
+
+    def __init__(
+        self,
+        start: Callable[[], Awaitable[Child]],
+        heard: Callable[[Event | None], Awaitable[None]],
+        now_ms: Callable[[], int],
+    ) -> None:
+        """Nothing runs before ``run``."""
+        self.now = Now()
+        self._start = start
+        self._heard = heard
+        self._now_ms = now_ms
+        self._wanted = Config()
+        self._news = asyncio.Event()
+
+    def want(self, config: Config) -> None:
+        """Relay this from now on; nothing to relay needs no child."""
+        if config != self._wanted:
+            self._wanted = config
+            self._news.set()
+
+    async def run(self) -> None:
+        """Until it is cancelled; then the child is ended."""
+        wait_s = RESTART_S[0]
+        loop = asyncio.get_running_loop()
+        while True:
+            if not _is_something(self._wanted):
+                self._news.clear()
+                await self._news.wait()
+                continue
+            began_s = loop.time()
+            try:
+                await self._live()
+            except (OutlastError, OSError) as error:
+                self.now = Now(problem=str(error))
+            if not _is_something(self._wanted):
+                continue
+            if loop.time() - began_s > STEADY_S:
+                wait_s = RESTART_S[0]
+            log.warning("the relaying process ended and is started again: %s", self.now.problem or "no reason is known")
+            await self._heard(None)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s * random.uniform(0.5, 1.0)):
+                    self._news.clear()
+                    await self._news.wait()
+            wait_s = min(wait_s * 2, RESTART_S[1])
+
+    async def _live(self) -> None:
+        """One child from its start to its end: because it ended, or there is nothing more to relay."""
+        child = await self._start()
+        told: asyncio.Task[None] | None = None
+        try:
+            self.now = Now(since_ms=self._now_ms())
+            told = asyncio.get_running_loop().create_task(self._tell(child))
+            heard = asyncio.get_running_loop().create_task(self._hear(child))
+            try:
+                await asyncio.wait((told, heard), return_when=asyncio.FIRST_COMPLETED)
+                if heard.done():
+                    heard.result()
+                    self.now = Now(problem=self.now.problem or "the relaying process ended by itself")
+                else:
+                    told.result()
+            finally:
+                for task in (told, heard):
+                    task.cancel()
+                await asyncio.gather(told, heard, return_exceptions=True)
+        finally:
+            await child.close()
+        if not _is_something(self._wanted):
+            self.now = Now()
+            await self._heard(None)
+
+    async def _tell(self, child: Child) -> None:
+        """Say what is to be done whenever it changes; returns when that is nothing."""
+        while _is_something(self._wanted):
+            self._news.clear()
+            config = self._wanted
+            if config != self.now.config:
+                # All that stays is told again.
+                self.now = replace(self.now, config=config, listens=[], serving={}, lent={}, problem="")
+                await child.configure(config)
+            await self._news.wait()
+
+    async def _hear(self, child: Child) -> None:
+        async for event in child.events():
+            self.take(event)
+            await self._heard(event)
+
+    def take(self, event: Event) -> None:
+        """Let ``now`` say what an event tells."""
+        now = self.now
+        match event:
+            case Listening():
+                now.listens.append(event)
+            case Using(bridge):
+                if bridge != now.using:
+                    now.using, now.using_since_ms = bridge, None if bridge is None else self._now_ms()
+            case Attempted():
+                now.attempts[event.bridge] = Attempt(event, self._now_ms())
+            case Standings(bridges):
+                now.standings = bridges
+            case Remembered():
+                pass  # the service keeps it
+            case Serving():
+                now.serving[event.at] = event
+            case Lent():
+                now.lent[event.number] = event
+            case Failed(error):
+                now.problem = error
+
+
+def _is_something(config: Config) -> bool:
+    return bool(config.profiles or config.servers or config.shares)

@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -84,8 +85,10 @@ table inet censor {{
 # The first packets of each connection, also where it is cut into small pieces.
 LOOK = f"FORWARD -i uplink -p tcp -m connbytes --connbytes 0:24 --connbytes-dir original --connbytes-mode packets \
 -j NFQUEUE --queue-num {NUMBER} --queue-bypass"
-# Who sends first learns of it first; what the other side sends next is reset by the sender's own machine.
-STRIKE = ("iifname", "uplink", "meta", "l4proto", "tcp", "counter", "reject", "with", "tcp", "reset")
+# Connections that have carried something. The client's side learns of it first; what the server sends next is reset
+# by the client's own machine.
+STRIKE = 'iifname "uplink" meta l4proto tcp ct packets > 40 counter reject with tcp reset'
+_built = count()
 _ORIGINAL_TARGET = 80  # SO_ORIGINAL_DST, linux/netfilter_ipv4.h
 
 
@@ -128,7 +131,7 @@ class Border:
 
         def strike() -> None:
             while not ended.wait(every_s):
-                self.run("border", "nft", "add", "rule", *chain, *STRIKE)
+                self.run("border", "nft", "add", "rule", *chain, *STRIKE.split())
                 while "packets 0 " in self.run("border", "nft", "list", "chain", *chain) and not ended.is_set():
                     pass
                 self.run("border", "nft", "flush", "chain", *chain)
@@ -229,7 +232,8 @@ class Border:
 @contextmanager
 def border(folder: Path) -> Iterator[Border]:
     """The border, without a censor."""
-    networks = {place: f"outlast{os.getpid()}{place}" for place in ("client", "neighbour", "border", "server", "sites")}
+    here = f"outlast{os.getpid()}x{next(_built)}"
+    networks = {place: here + place for place in ("client", "neighbour", "border", "server", "sites")}
     made: list[str] = []
     places: list[Place] = []
     true, false = Authority.make("Test authority"), Authority.make("Ministry")

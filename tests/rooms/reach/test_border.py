@@ -213,7 +213,7 @@ def test_when_all_is_cut_the_neighbours_dish_is_left(land: Border) -> None:
 
 
 def test_every_now_and_then_connections_are_reset(land: Border) -> None:
-    with land.censored(censors.throttle(100_000, SITE)), land.struck(0.3) as struck:
+    with land.censored(censors.throttle(200_000, SITE)), land.struck(0.3) as struck:
         assert land.curl("-o", "/dev/null", https(FREE, 10_000_000), limit_s=10).returncode == RESET
     assert struck
     assert passes(land, https(FREE))

@@ -39,9 +39,9 @@ DEBIAN_PACKAGES = {
     "iptables": "/usr/sbin/iptables-legacy",
     "nftables": "/usr/sbin/nft",
     "nginx": "/usr/sbin/nginx",
-    "pebble": "/usr/bin/pebble",
     "obfs4proxy": "/usr/bin/obfs4proxy",
     "openssl": "/usr/bin/openssl",
+    "pebble": "/usr/bin/pebble",
     "shadowsocks-libev": "/usr/bin/ss-server",
     "tor": "/usr/bin/tor",
 }

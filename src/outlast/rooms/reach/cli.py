@@ -83,6 +83,24 @@ def serve(
     ] = None,
     cert: Annotated[Path | None, typer.Option("--cert", metavar="FILE", help="Certificate chain (web), PEM.")] = None,
     key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="The certificate's key, PEM.")] = None,
+    acme: Annotated[
+        str | None,
+        typer.Option(
+            "--acme",
+            metavar="URL",
+            help="Directory of an authority that signs the certificate (web); using it agrees to its terms.",
+        ),
+    ] = None,
+    http: Annotated[
+        str | None,
+        typer.Option("--http", metavar="HOST:PORT", help="Where that authority looks (--acme); it must reach port 80."),
+    ] = None,
+    site_tls: Annotated[
+        str | None,
+        typer.Option(
+            "--site-tls", metavar="HOST:PORT", help="Where the site's own server speaks TLS: it answers what is no TLS."
+        ),
+    ] = None,
     allow_private: Annotated[
         bool, typer.Option("--allow-private", help="Let users into the networks of this machine, too.")
     ] = False,
@@ -95,16 +113,20 @@ def serve(
     at = address.read(listen)
     if (cert is None) != (key is None):
         raise UsageError("--cert and --key go together")
+    if cert is not None and acme is not None:
+        raise UsageError("--cert and --acme are two ways to a certificate: give one")
     match transport:
         case "web":
             if site is None:
                 raise UsageError(
                     "--transport web needs a website in front: --site DIR, or --site http://127.0.0.1:PORT"
                 )
-            server = _web_server(at, name or _own_host(at), site, None if cert is None else (cert, key))
+            pair = None if cert is None else (str(cert), str(key))
+            where = None if http is None else address.read(http)
+            server = _web_server(at, name or _own_host(at), site, pair, site_tls or "", acme or "", where)
         case "ss":
-            if site or cert:
-                raise UsageError("--site and --cert belong to --transport web")
+            if site or cert or acme or site_tls:
+                raise UsageError("--site, --cert, --acme and --site-tls belong to --transport web")
             server = _shadowsocks_server(at, name or _own_host(at))
         case _:
             raise UsageError(f"{transport[:40]!r} is no transport: choose web or ss")
@@ -241,10 +263,18 @@ def _shadowsocks_server(at: Target, name: str) -> Server:
     return ShadowsocksServer(at, name, best_method(), b64encode(secret).decode())
 
 
-def _web_server(at: Target, name: str, site: str, certificate: tuple[Path, Path | None] | None) -> Server:
+def _web_server(
+    at: Target,
+    name: str,
+    site: str,
+    certificate: tuple[str, str] | None,
+    site_tls: str,
+    acme: str,
+    http: Target | None,
+) -> Server:
     from outlast.rooms.reach.io.keys import folder_of, kept_secret
-    from outlast.rooms.reach.io.relay import WebServer
+    from outlast.rooms.reach.io.web_bridge import WebServer
 
     home = terminal().home
-    pair = None if certificate is None else (str(certificate[0]), str(certificate[1]))
-    return WebServer(at, name, site, (kept_secret(home, "web", 32),), str(folder_of(home)), pair)
+    secrets = (kept_secret(home, "web", 32),)
+    return WebServer(at, name, site, secrets, str(folder_of(home)), certificate, site_tls, acme, http)

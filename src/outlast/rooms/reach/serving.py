@@ -11,7 +11,8 @@ from typing import Final, Literal
 import msgspec
 
 from outlast.errors import UsageError
-from outlast.rooms.reach.io.relay import Server, ShadowsocksServer, WebServer
+from outlast.rooms.reach.io.relay import Server, ShadowsocksServer
+from outlast.rooms.reach.io.web_bridge import WebServer
 from outlast.rooms.reach.proto import address
 from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import ShadowsocksBridge, WebBridge

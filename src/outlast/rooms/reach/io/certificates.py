@@ -60,6 +60,21 @@ class Certificate:
         certificate = x509.load_pem_x509_certificate(self._files[0].read_bytes())
         return pin_of(certificate.public_bytes(Encoding.DER))
 
+    def vouched_for(self, name: str) -> bool:
+        """Whether an authority that this system knows vouches for it under that name."""
+        context = ssl.create_default_context()
+        there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = context.wrap_bio(back, there, server_hostname=name)
+        server = self._context.wrap_bio(there, back, server_side=True)
+        for side in (client, server, client):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            except ssl.SSLError:
+                return False
+        return True
+
     def _load(self) -> ssl.SSLContext:
         return server_context(str(self._files[0]), str(self._files[1]))
 
@@ -77,8 +92,8 @@ def self_signed(folder: Path, name: str, now: datetime.datetime | None = None) -
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         signing = ec.generate_private_key(ec.SECP256R1())
         made = signed(name, signing, now or datetime.datetime.now(datetime.UTC))
-        _write(key, signing.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        _write(certificate, made.public_bytes(Encoding.PEM))
+        write_private(key, signing.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        write_private(certificate, made.public_bytes(Encoding.PEM))
     return Certificate(certificate, key)
 
 
@@ -103,7 +118,8 @@ def signed(name: str, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, now: 
     )
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that its owner alone may read, whole or not at all."""
     part = path.with_suffix(".part")
     part.unlink(missing_ok=True)
     with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

@@ -10,7 +10,6 @@ import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -26,7 +25,7 @@ from outlast.rooms.reach.io.lending import Lending, Lent, Shares
 from outlast.rooms.reach.io.shadowsocks import Shadowsocks
 from outlast.rooms.reach.io.shadowsocks_server import ShadowsocksListener
 from outlast.rooms.reach.io.upstream import upstream
-from outlast.rooms.reach.io.web_bridge import ServedSite, web_tunnel
+from outlast.rooms.reach.io.web_bridge import ServedSite, WebServer, web_tunnel
 from outlast.rooms.reach.proto import address
 from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import Bridge, ProxyBridge, ShadowsocksBridge, WebBridge
@@ -60,17 +59,6 @@ class ShadowsocksServer(msgspec.Struct, frozen=True, tag="ss"):
     method: str
     password: str
     users: tuple[bytes, ...] = ()  # 32 B each: keys of those who have one of their own, beside the password
-
-
-class WebServer(msgspec.Struct, frozen=True, tag="web"):
-    """A website that is a bridge to those who know a secret of it."""
-
-    listen: Target
-    name: str  # the host in its link; what TLS and HTTP call it
-    site: str  # a folder, or the URL of the server behind it
-    secrets: tuple[bytes, ...]  # 32 B each, one for each user
-    folder: str  # where its key is kept when it signs its certificate itself
-    certificate: tuple[str, str] | None = None  # PEM files: chain, key
 
 
 Server = ShadowsocksServer | WebServer
@@ -160,10 +148,7 @@ async def server_of(exit_: Exit, server: Server) -> Running:
         case ShadowsocksServer():
             return ShadowsocksListener(exit_, server.listen, server.method, server.password, server.name, server.users)
         case WebServer():
-            files = None if server.certificate is None else (Path(server.certificate[0]), Path(server.certificate[1]))
-            return await ServedSite.start(
-                exit_, server.listen, server.name, server.site, server.secrets, Path(server.folder), files
-            )
+            return await ServedSite.start(exit_, server)
 
 
 class Relay:

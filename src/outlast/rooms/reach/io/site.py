@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -15,7 +16,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from outlast.errors import UsageError
 from outlast.rooms.reach.io.web_server import Site
@@ -72,29 +73,38 @@ async def _folder(folder: Path) -> AsyncIterator[Site]:
 
     private = Path(tempfile.mkdtemp(prefix="outlast-site-"))  # mode 0700
     try:
-        path = private / "s"
-        config = uvicorn.Config(
-            app,
-            uds=str(path),
-            http="h11",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            log_level="critical",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            h11_max_incomplete_event_size=32 * 1024,
-            timeout_graceful_shutdown=3,
-        )
-        server = Server(config)
-        serving = asyncio.create_task(server.serve())
-        while not server.started and not serving.done():
-            await asyncio.sleep(0.005)
-        try:
-            yield Site(str(path), patience_s=PATIENCE_S)
-        finally:
-            server.should_exit = True
-            await serving
+        path = str(private / "s")
+        async with serve_pages(app, path=path):
+            yield Site(path, patience_s=PATIENCE_S)
     finally:
         shutil.rmtree(private, ignore_errors=True)
+
+
+@asynccontextmanager
+async def serve_pages(
+    app: ASGIApp, *, path: str | None = None, sockets: list[socket.socket] | None = None
+) -> AsyncIterator[None]:
+    """Serve HTTP/1.1 on a Unix socket or on listening ones, as a site does it and without a word in any log."""
+    config = uvicorn.Config(
+        app,
+        uds=path,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=32 * 1024,
+        timeout_graceful_shutdown=3,
+    )
+    server = Server(config)
+    serving = asyncio.create_task(server.serve(sockets=sockets))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.005)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving

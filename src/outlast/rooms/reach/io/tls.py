@@ -24,6 +24,7 @@ from outlast.rooms.reach.io.outer import Owner, broken
 from outlast.rooms.reach.proto.address import Target
 
 READ_BYTES: Final = 256 * 1024
+SEND_BYTES: Final = 1024 * 1024
 RECORD_BYTES: Final = 16_384
 FIRST_MAX_BYTES: Final = 1 << 17
 """A ClientHello is no longer than this, by OpenSSL's own bound; what follows it before we answer is not kept."""
@@ -321,7 +322,7 @@ class Tls:
     def _flush(self) -> None:
         """Send what is sealed; the rest waits, here and in OpenSSL's memory."""
         while not self._writing and not self.closed:
-            data = self._outgoing.read(READ_BYTES)
+            data = self._outgoing.read(SEND_BYTES)
             if not data:
                 self._shut()
                 return

@@ -7,9 +7,12 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import msgspec
 from msgspec.structs import replace
 
 from outlast.errors import OutlastError, StorageError
+from outlast.rooms.reach.io import web_server
+from outlast.rooms.reach.io.acme import Acme, certified
 from outlast.rooms.reach.io.certificates import Certificate, self_signed
 from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.gate import listen
@@ -18,10 +21,23 @@ from outlast.rooms.reach.io.outer import Outer
 from outlast.rooms.reach.io.site import open_site
 from outlast.rooms.reach.io.tunnel import Tunnel
 from outlast.rooms.reach.io.web_client import WebOpener
-from outlast.rooms.reach.io.web_server import WebServer
 from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import WebBridge
 from outlast.rooms.reach.proto.links import write_bridge
+
+
+class WebServer(msgspec.Struct, frozen=True, tag="web"):
+    """A website that is a bridge to those who know a secret of it."""
+
+    listen: Target
+    name: str  # the host in its link; what TLS and HTTP call it
+    site: str  # a folder, or the URL of the server behind it
+    secrets: tuple[bytes, ...]  # 32 B each, one for each user
+    folder: str  # where its keys are kept when the certificate is not somebody else's work
+    certificate: tuple[str, str] | None = None  # PEM files: chain, key; neither this nor ``acme``: it signs its own
+    site_tls: str = ""  # HOST:PORT where the server behind it speaks TLS itself
+    acme: str = ""  # URL of an authority's directory
+    http: Target | None = None  # where plain HTTP is answered while ``acme`` is set; None: port 80
 
 
 def web_tunnel(bridge: WebBridge, tell: Callable[[OutlastError], None]) -> Tunnel:
@@ -41,44 +57,32 @@ class ServedSite:
         self.at = Target("", 0)
         self.links: tuple[str, ...] = ()
         self._stack = AsyncExitStack()
-        self._server: WebServer | None = None
+        self._front: web_server.WebServer | None = None
         self._pattern: WebBridge | None = None
 
     @classmethod
-    async def start(
-        cls,
-        exit_: Exit,
-        at: Target,
-        name: str,
-        site: str,
-        secrets: tuple[bytes, ...],
-        folder: Path,
-        files: tuple[Path, Path] | None,
-    ) -> ServedSite:
-        """Serve; ``files`` are certificate and key, without them the folder's own are made, and pinned in the links.
-
-        ``secrets`` have 32 B each. Raises OutlastError with what to do.
-        """
+    async def start(cls, exit_: Exit, server: WebServer) -> ServedSite:
+        """Serve; raises OutlastError with what to do."""
         served = cls()
         stack = served._stack
         try:
-            certificate = _certificate(folder, name, files)
-            listener = stack.enter_context(listen(at))
+            listener = stack.enter_context(listen(server.listen))
             host, port, *_ = listener.getsockname()
             served.at = Target(host, port)
+            certificate, pin = await _certificate(stack, server, port)
             hub = Hub(exit_)
             stack.callback(hub.close)
 
             def accept(outer: Outer, user: str) -> None:
                 hub.accept(outer, (bytes.fromhex(user),))
 
-            pages = await stack.enter_async_context(open_site(site))
-            server = WebServer(asyncio.get_running_loop(), certificate.context, pages, {}, accept)
-            served._pattern = WebBridge(Target(name, port), name, b"", b"" if files else certificate.pin)
-            served._server = server
-            served.admit(secrets)
-            server.listen(listener)
-            stack.callback(server.close)
+            pages = await stack.enter_async_context(open_site(server.site, server.site_tls))
+            front = web_server.WebServer(asyncio.get_running_loop(), certificate.context, pages, {}, accept)
+            served._pattern = WebBridge(Target(server.name, port), server.name, b"", pin)
+            served._front = front
+            served.admit(server.secrets)
+            front.listen(listener)
+            stack.callback(front.close)
         except BaseException:
             await stack.aclose()
             raise
@@ -86,9 +90,9 @@ class ServedSite:
 
     def admit(self, secrets: tuple[bytes, ...]) -> None:
         """From now on these secrets (32 B each) let in; who is in stays in."""
-        assert self._server is not None
+        assert self._front is not None
         assert self._pattern is not None
-        self._server.admit({secret.hex(): secret for secret in secrets})
+        self._front.admit({secret.hex(): secret for secret in secrets})
         self.links = tuple(write_bridge(replace(self._pattern, secret=secret)) for secret in secrets)
 
     async def close(self) -> None:
@@ -96,10 +100,20 @@ class ServedSite:
         await self._stack.aclose()
 
 
-def _certificate(folder: Path, name: str, files: tuple[Path, Path] | None) -> Certificate:
-    if files is not None:
-        return Certificate(*files)
+async def _certificate(stack: AsyncExitStack, server: WebServer, port: int) -> tuple[Certificate, bytes]:
+    """The certificate, and what links have to say of it so that a client trusts it."""
+    folder = Path(server.folder)
+    if server.acme:
+        acme = Acme(server.acme, server.name, folder)
+        http = server.http or Target(server.listen.host, 80)
+        await stack.enter_async_context(certified(acme, http, server.name, port))
+        return Certificate(acme.certificate, acme.key), b""
+    if server.certificate is not None:
+        chain, key = server.certificate
+        certificate = Certificate(Path(chain), Path(key))
+        return certificate, b"" if certificate.vouched_for(server.name) else certificate.pin
     try:
-        return self_signed(folder, name)
+        certificate = self_signed(folder, server.name)
     except OSError as error:
         raise StorageError(f"the certificate cannot be kept in {folder}: {error.strerror}") from None
+    return certificate, certificate.pin

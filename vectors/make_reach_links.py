@@ -32,6 +32,7 @@ TEXTS = [
     "webtunnel 192.0.2.7:8443 url=https://a.example/b?c=d",
     "<socks5h://us%3Aer:p%40ss@192.0.2.7:1080>",
     "http://a.example:3128/",
+    "tricks://dns.example@192.0.2.7:443",
 ]
 WRONG = [
     "ss://YWVzLTEyOC1nY206dGVzdA@192.0.2.7",
@@ -43,6 +44,7 @@ WRONG = [
     "192.0.2.7:8443 a=b",
     "outlast://bridge/kwI",
     "https://192.0.2.7:443",
+    "tricks://dns.example:443/dns-query",
     "http://192.0.2.7:80/page",
 ]
 

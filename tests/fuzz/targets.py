@@ -114,7 +114,7 @@ from outlast.rooms.carry.entries import DEVICE, HIDE, POST, TEXT, ChannelDevice,
 from outlast.rooms.reach import ROOM as REACH
 from outlast.rooms.reach import view as reach_view
 from outlast.rooms.reach.proto import address as reach_address
-from outlast.rooms.reach.proto import bootstrap, pluggable, web
+from outlast.rooms.reach.proto import bootstrap, doh, fragment, pluggable, web
 from outlast.rooms.reach.proto import http_proxy as reach_http_proxy
 from outlast.rooms.reach.proto import links as reach_links
 from outlast.rooms.reach.proto import request as reach_request
@@ -851,6 +851,7 @@ def bridge_links() -> Iterable[bytes]:
     yield b"ss://" + base64.b64encode(b"aes-256-gcm:p@ss/word@192.0.2.7:8443") + b"#old"
     yield b"<socks5h://us%3Aer:p%40ss@a.example:1080>"
     yield b"http://192.0.2.7:3128/"
+    yield b"tricks://dns.example@192.0.2.7:443/dns-query"
     yield b"outlast://bridge/" + base64.urlsafe_b64encode(next(iter(bridge_fields())))
 
 
@@ -859,6 +860,38 @@ def bridge_fields() -> Iterable[bytes]:
     yield packed(1, "web", "192.0.2.7", 443, "a.example", secret("user"), secret("pin"), b"", "a name")
     yield packed(1, "plugged", "192.0.2.7", 443, "snowflake", [["url", "x"]], secret("user"), secret("node"), "")
     yield packed(2, "web")
+
+
+def read_resolver(data: bytes) -> None:
+    """An answer over HTTPS to a question for addresses."""
+    found = doh.read_answer(data, "www.example.com", doh.A)
+    assert found.ttl_s > 0
+    assert len(found.addresses) <= doh.ADDRESSES_MAX
+
+
+def resolver_answers() -> Iterable[bytes]:
+    """One with an alias, and one without an address."""
+    question = doh.write_question("www.example.com", doh.A)
+    head = question[:2] + b"\x81\x80" + question[4:6] + b"\0\2" + bytes(4) + question[12:]
+    alias = b"\xc0\x0c\0\5\0\1\0\0\1\0\0\6\x03cdn\xc0\x10"
+    yield head + alias + b"\x03cdn\xc0\x10\0\1\0\1\0\0\1\0\0\4\xc0\0\2\1"
+    yield question[:2] + b"\x81\x83" + question[4:]
+
+
+def cut_flight(data: bytes) -> str | None:
+    """A first flight of TLS is cut without a loss, whatever stands in it."""
+    size = fragment.flight_size(data)
+    if not size or len(data) < size:
+        return NO_INPUT
+    flight = data[:size]
+    fragment.name_of(flight)
+    for trick in fragment.TRICKS:
+        sent, body = b"".join(fragment.cut(flight, trick)), b""
+        while sent:
+            end = 5 + int.from_bytes(sent[3:5], "big")
+            body, sent = body + sent[5:end], sent[end:]
+        assert body == flight[5:]
+    return None
 
 
 def contact_link() -> str:
@@ -2261,6 +2294,8 @@ TARGETS = (
         (ShadowsocksError,),
         6,
     ),
+    Target("doh", resolver_answers, run_with(read_resolver), (ProtocolError,), 4),
+    Target("first flight", client_hellos, run_with(cut_flight), (), 1),
     Target("bridge link", bridge_fields, run_with(read_bridge_fields), (UsageError,), 3),
     Target("words of a transport", lambda: TRANSPORT_LINES, run_with(hear_child), (ProtocolError,), 8),
     Target("environment of a transport", lambda: TRANSPORT_ENVIRONMENTS, run_with(read_demanded), (UsageError,), 5),

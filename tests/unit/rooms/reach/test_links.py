@@ -17,6 +17,7 @@ from outlast.rooms.reach.proto.bridge import (
     ProxyBridge,
     ShadowsocksBridge,
     TorBridge,
+    Tricks,
     WebBridge,
 )
 from outlast.rooms.reach.proto.links import (
@@ -70,6 +71,12 @@ bridges: st.SearchStrategy[Bridge] = st.one_of(
     st.builds(lambda name, port: TorBridge(Target(str(name), port)), st.ip_addresses(v=4), st.integers(1, 65535)),
     st.builds(ProxyBridge, targets, st.sampled_from(["socks5", "http"]), printable.filter(bool), printable),
     st.builds(ProxyBridge, targets, st.sampled_from(["socks5", "http"])),
+    st.builds(
+        Tricks,
+        st.builds(Target, st.ip_addresses().map(str).filter(lambda text: "%" not in text), st.integers(1, 65535)),
+        st.just("") | hosts,
+        st.sampled_from(["/dns-query", "/", "/a/b.c"]),
+    ),
 )
 
 
@@ -84,7 +91,7 @@ def test_what_is_written_is_read_and_written_the_same(bridge: Bridge) -> None:
 @given(bridges.filter(lambda bridge: not isinstance(bridge, TorBridge)), st.data())
 def test_what_people_and_programs_put_around_a_link_is_passed_over(bridge: Bridge, data: st.DataObject) -> None:
     text = write_bridge(bridge)
-    at = data.draw(st.integers(0, len(text)))
+    at = data.draw(st.integers(text.index("://") + 3, len(text)))
     broken = text[:at] + data.draw(st.sampled_from(["\u200b", "\u00ad", "\r\n", ""])) + text[at:]
     around = data.draw(st.sampled_from(["{}", "<{}>", "«{}».", "  {}\n", '"{}",', "[{}]", "({})!"]))
     # A label keeps its words apart, so that what breaks a line inside it is seen as a space.
@@ -146,6 +153,8 @@ def test_a_bridge_has_the_same_id_whatever_it_is_called(bridge: Bridge) -> None:
         ),
         ("socks5h://192.0.2.7:8443", ProxyBridge(AT, "socks5")),
         ("http://us%3Aer:p%40ss@192.0.2.7:8443/", ProxyBridge(AT, "http", "us:er", "p@ss")),
+        ("tricks://192.0.2.7:8443", Tricks(AT)),
+        ("tricks://Dns.Example@[2001:db8::1]:443/q.", Tricks(Target("2001:db8::1", 443), "dns.example", "/q")),
         ("<socks5://user@[::1]:1080>", ProxyBridge(Target("::1", 1080), "socks5", "user")),
     ],
 )
@@ -184,6 +193,8 @@ def test_the_forms_that_others_write_are_read(text: str, bridge: Bridge) -> None
         (f"obfs4 192.0.2.7:8443 {PRINT} cert={CERT} iat", "KEY=VALUE"),
         ("obfs4 a.example:8443", "has an IP address and a port, no name"),
         ("192.0.2.7:8443 a=b", "has arguments and no transport"),
+        ("tricks://dns.example:443/dns-query", "needs the address of a resolver"),
+        ("tricks://192.0.2.7:443/a?b", "incomplete or damaged"),
         ("http://192.0.2.7:80/index.html", "this is the address of a page"),
         ("socks5://:word@192.0.2.7:80", "has a password and no user"),
         ("socks5://" + "u" * 256 + "@192.0.2.7:80", "at most 255 bytes"),

@@ -23,7 +23,15 @@ from outlast.errors import OutlastError, UsageError
 from outlast.rooms.reach.io.carrier import Carrier, Refusal
 from outlast.rooms.reach.io.tap import Tap
 from outlast.rooms.reach.proto.address import Target
-from outlast.rooms.reach.proto.bridge import Bridge, PluggedBridge, ProxyBridge, ShadowsocksBridge, TorBridge, WebBridge
+from outlast.rooms.reach.proto.bridge import (
+    Bridge,
+    PluggedBridge,
+    ProxyBridge,
+    ShadowsocksBridge,
+    TorBridge,
+    Tricks,
+    WebBridge,
+)
 from outlast.rooms.reach.proto.failures import BridgeError, Failure, Kind, Observed, Step, Stop, judge
 from outlast.rooms.reach.proto.links import host_of
 
@@ -38,6 +46,8 @@ ECHO_GRACE_S: Final = 1.5
 """So long an echo is waited for when another answer was there first."""
 ANSWERING: Final = "http://connectivitycheck.gstatic.com/generate_204"
 """What is asked for a first byte: a page that phones ask for all the time, and that is blocked almost nowhere."""
+SECURE: Final = "https://connectivitycheck.gstatic.com/generate_204"
+"""The same for tricks, which are tricks with TLS."""
 _LOOK_S: Final = 0.25
 _RANDOM: Final = frozenset({"obfs2", "obfs3", "obfs4", "scramblesuit"})
 _FROM_INSIDE: Final = frozenset({Kind.TLS_MITM, Kind.WRONG_CLOCK, Kind.WRONG_KEY, Kind.CAPTIVE_PORTAL})
@@ -90,7 +100,7 @@ async def attempt(bridge: Bridge, make: Make, *, url: str = "", known: str = "")
 async def _once(bridge: Bridge, make: Make, url: str, known: str) -> tuple[Tried, Observed | None]:
     async with AsyncExitStack() as stack:
         tap, inside = None, bridge
-        if not isinstance(bridge, TorBridge):
+        if not isinstance(bridge, TorBridge | Tricks):
             try:
                 tap = await stack.enter_async_context(Tap(bridge.at, known))
             except OSError as error:
@@ -127,7 +137,9 @@ class _Test:
 
     async def run(self, carrier: Carrier) -> tuple[Tried, Observed | None]:
         """Send the streams, and wait for how it ends."""
-        runs = [asyncio.create_task(self._echo(carrier))]
+        runs = []
+        if not isinstance(self._bridge, Tricks):
+            runs.append(asyncio.create_task(self._echo(carrier)))
         if not isinstance(self._bridge, WebBridge | PluggedBridge):
             runs.append(asyncio.create_task(self._fetch(carrier)))
         try:
@@ -233,7 +245,7 @@ class _Test:
             stream.close()
 
     async def _fetch(self, carrier: Carrier) -> None:
-        parts = urlsplit(self._url or ANSWERING)
+        parts = urlsplit(self._url or (SECURE if isinstance(self._bridge, Tricks) else ANSWERING))
         host, secure = parts.hostname or "", parts.scheme == "https"
         stream = self._open(carrier, Target(host, parts.port or (443 if secure else 80)))
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

@@ -15,7 +15,15 @@ from outlast.errors import OutlastError
 from outlast.rooms.reach.io.attempt import Make, Tried, attempt
 from outlast.rooms.reach.io.carrier import Carrier, Client, Refusal
 from outlast.rooms.reach.proto.address import Target
-from outlast.rooms.reach.proto.bridge import Bridge, PluggedBridge, ProxyBridge, ShadowsocksBridge, TorBridge, WebBridge
+from outlast.rooms.reach.proto.bridge import (
+    Bridge,
+    PluggedBridge,
+    ProxyBridge,
+    ShadowsocksBridge,
+    TorBridge,
+    Tricks,
+    WebBridge,
+)
 from outlast.rooms.reach.proto.chooser import (
     Candidate,
     Chooser,
@@ -111,6 +119,8 @@ def kind_of(bridge: Bridge) -> str:
             return bridge.transport
         case TorBridge():
             return "tor"
+        case Tricks():
+            return "direct"
 
 
 class Choosing:
@@ -363,7 +373,7 @@ class _Watched:
 def _candidate(id_: str, bridge: Bridge) -> Candidate:
     kind = kind_of(bridge)
     limit_s = TOR_LIMIT_S if isinstance(bridge, TorBridge | PluggedBridge) else Candidate(id_, kind).limit_s
-    return Candidate(id_, kind, _RANKS.get(kind, 1), limit_s=limit_s)
+    return Candidate(id_, kind, _RANKS.get(kind, 1), isinstance(bridge, Tricks), limit_s)
 
 
 def _today() -> int:

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 import ifaddr
 
@@ -60,14 +60,33 @@ Opened = Callable[[socket.socket], None]
 Failed = Callable[[Refusal], None]
 
 
+class LooksUp(Protocol):
+    """Who knows the addresses of names."""
+
+    def look_up(self, host: str, found: Callable[[Sequence[str]], None]) -> None:
+        """Find the addresses of a host; ``found`` is called later, or at once for what is remembered; none: no such."""
+        ...
+
+    def close(self) -> None:
+        """Forget what is asked."""
+        ...
+
+
 class Exit:
     """One process's way to its targets; ``sync_at`` is where SYNC leads."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, policy: Policy, sync_at: Target | None = None) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        policy: Policy,
+        sync_at: Target | None = None,
+        names: LooksUp | None = None,
+    ) -> None:
+        """Names are asked of ``names``, else of the system's resolver."""
         self.loop = loop
         self.policy = policy
         self._sync_at = sync_at
-        self._names = Names(loop)
+        self._names = names or Names(loop)
         self._own: frozenset[str] = frozenset()
         self._own_until_s = 0.0
         self.opening = 0

@@ -24,11 +24,12 @@ from outlast.rooms.reach.io.gate import Gate
 from outlast.rooms.reach.io.lending import Lending, Lent, Shares
 from outlast.rooms.reach.io.shadowsocks import Shadowsocks
 from outlast.rooms.reach.io.shadowsocks_server import ShadowsocksListener
+from outlast.rooms.reach.io.tricks import Tricking
 from outlast.rooms.reach.io.upstream import upstream
 from outlast.rooms.reach.io.web_bridge import ServedSite, WebServer, web_tunnel
 from outlast.rooms.reach.proto import address
 from outlast.rooms.reach.proto.address import Target
-from outlast.rooms.reach.proto.bridge import Bridge, ProxyBridge, ShadowsocksBridge, WebBridge
+from outlast.rooms.reach.proto.bridge import Bridge, ProxyBridge, ShadowsocksBridge, Tricks, WebBridge
 from outlast.rooms.reach.proto.chooser import Worked
 from outlast.rooms.reach.proto.exit_policy import Policy
 from outlast.rooms.reach.proto.pac import PATH
@@ -138,6 +139,8 @@ async def carrier_of(bridge: Bridge, tell: Tell) -> Carrier:
             return Shadowsocks(loop, bridge)
         case WebBridge():
             return web_tunnel(bridge, tell)
+        case Tricks():
+            return Tricking(bridge)
         case _:
             raise UsageError("this version has no way to use that kind of bridge")
 
@@ -316,16 +319,16 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
 
 
 async def try_each(bridges: Sequence[Bridge], show: Callable[[Attempted], None], url: str) -> None:
-    """Try bridges, few at a time, and show what comes of each when it is known."""
+    """Try bridges, few at a time, and show what came of each, in their order."""
     few = asyncio.Semaphore(AT_ONCE)
 
-    async def one(bridge: Bridge) -> None:
+    async def one(bridge: Bridge) -> Attempted:
         async with few:
-            show(attempted(bridge, await attempt(bridge, carrier_of, url=url)))
+            return attempted(bridge, await attempt(bridge, carrier_of, url=url))
 
-    async with asyncio.TaskGroup() as all_of_them:
-        for bridge in bridges:
-            all_of_them.create_task(one(bridge))
+    async with asyncio.TaskGroup() as group:
+        for task in [group.create_task(one(bridge)) for bridge in bridges]:
+            show(await task)
 
 
 async def relay_until_signal(config: Config, report: Report) -> None:

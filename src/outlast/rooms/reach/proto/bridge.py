@@ -58,4 +58,15 @@ class ProxyBridge(msgspec.Struct, frozen=True, tag="proxy"):
     password: str = ""
 
 
-Bridge = WebBridge | PluggedBridge | ShadowsocksBridge | TorBridge | ProxyBridge
+class Tricks(msgspec.Struct, frozen=True, tag="direct"):
+    """No bridge, but the network itself, where cut-up first flights of TLS pass a filter; it hides nothing.
+
+    ``tricks://[NAME@]ADDRESS:PORT/PATH`` names the resolver (RFC 8484) of whom all names are asked.
+    """
+
+    at: Target  # the resolver's, an address
+    name: str = ""  # what the resolver's certificate says; empty: its address
+    path: str = "/dns-query"
+
+
+Bridge = WebBridge | PluggedBridge | ShadowsocksBridge | TorBridge | ProxyBridge | Tricks

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-_HANDSHAKE, _CLIENT_HELLO, _ALPN = 22, 1, 16
+_HANDSHAKE, _CLIENT_HELLO, _SERVER_NAME, _ALPN = 22, 1, 0, 16
+_HEADERS_BYTES = 5 + 4  # of the record and of the message
 
 
 def protocols_of(first: bytes | bytearray) -> list[bytes] | None:
     """The application protocols (ALPN, RFC 7301) that a whole ClientHello offers; None: none, or it is broken."""
     try:
-        return _protocols(_hello(bytes(first)))
+        hello = _hello(bytes(first))
+        found = _extension(hello, _ALPN)
+        return None if found is None else _names(hello[slice(*found)])
     except IndexError:
         return None
+
+
+def name_at(first: bytes) -> tuple[int, int] | None:
+    """Where in a whole ClientHello of one record the server's name (RFC 6066 §3) begins and ends; None: nowhere."""
+    try:
+        hello = _hello(first)
+        found = _extension(hello, _SERVER_NAME)
+        # A list's length, the type of its only entry, and that one's length stand before the name.
+        if found is None or len(first) != _HEADERS_BYTES + len(hello) or found[1] - found[0] <= 5:
+            return None
+    except IndexError:
+        return None
+    return _HEADERS_BYTES + found[0] + 5, _HEADERS_BYTES + found[1]
 
 
 def _hello(raw: bytes) -> bytes:
@@ -29,7 +45,8 @@ def _hello(raw: bytes) -> bytes:
                 return message[4 : 4 + size]
 
 
-def _protocols(hello: bytes) -> list[bytes] | None:
+def _extension(hello: bytes, wanted: int) -> tuple[int, int] | None:
+    """Where an extension's body begins and ends."""
     at = 2 + 32
     at += 1 + hello[at]  # session
     at += 2 + int.from_bytes(_slice(hello, at, 2), "big")  # cipher suites
@@ -40,9 +57,9 @@ def _protocols(hello: bytes) -> list[bytes] | None:
     at += 2
     while at < end:
         kind, size = int.from_bytes(_slice(hello, at, 2), "big"), int.from_bytes(_slice(hello, at + 2, 2), "big")
-        body = _slice(hello, at + 4, size)
-        if kind == _ALPN:
-            return _names(body)
+        _slice(hello, at + 4, size)
+        if kind == wanted:
+            return at + 4, at + 4 + size
         at += 4 + size
     return None
 

@@ -1,8 +1,8 @@
 """Bridges as text: what people send one another, and how each form of it is written here.
 
 Read are ``outlast://bridge/`` (docs/spec/reach-links.md), ``ss://`` as SIP002 and as it was before, bridge lines of
-Tor, and proxies as ``socks5://`` and ``http://``. Each bridge has one canonical text, and its id is the hash of that.
-Whoever has a link has the bridge: no text of an error repeats a secret.
+Tor, proxies as ``socks5://`` and ``http://``, and ``tricks://`` for no bridge at all. Each bridge has one canonical
+text, and its id is the hash of that. Whoever has a link has the bridge: no text of an error repeats a secret.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from outlast.rooms.reach.proto.bridge import (
     ProxyBridge,
     ShadowsocksBridge,
     TorBridge,
+    Tricks,
     WebBridge,
 )
 
@@ -51,6 +52,7 @@ _NAME: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(
 _TRANSPORT: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,63}", re.ASCII)
 _FINGERPRINT: Final = re.compile(r"\$?([0-9a-fA-F]{40})", re.ASCII)
 _ARGUMENT_KEY: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}", re.ASCII)
+_PATH: Final = re.compile(r"/([A-Za-z0-9._~/-]{0,199}[A-Za-z0-9_~/-])?", re.ASCII)
 _OBFS4_CERT_BYTES: Final = 20 + 32  # the node's id and its public key
 
 
@@ -98,6 +100,8 @@ def read_bridge(text: str) -> Bridge:
                 bridge = _read_proxy("socks5", text[scheme.end() :])
             case "http":
                 bridge = _read_proxy("http", text[scheme.end() :])
+            case "tricks":
+                bridge = _read_tricks(text[scheme.end() :])
             case "ssconf":
                 raise UsageError("an ssconf:// link only says where a link is; ask for the ss:// link itself")
             case other:
@@ -175,7 +179,11 @@ def _port(text: str) -> int:
 
 
 def _authority(target: Target) -> str:
-    return f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
+    return f"{_bracketed(target.host)}:{target.port}"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _unbase64(text: str) -> bytes | None:
@@ -278,6 +286,13 @@ def _read_proxy(scheme: str, rest: str) -> Bridge:
     return _checked(ProxyBridge(_target(where.rstrip("/")), scheme, _unquote(user, what), _unquote(password, what)))
 
 
+def _read_tricks(rest: str) -> Bridge:
+    rest = "".join(rest.split()).rstrip(_BEHIND)
+    authority, slash, path = rest.partition("/")
+    name, _, where = authority.rpartition("@")
+    return _checked(Tricks(_target(where), name and host_of(name), slash + path or "/dns-query"))
+
+
 def _read_line(text: str) -> Bridge:
     words = text.split()
     if words and words[0].lower() in ("bridge", "bridge:"):
@@ -325,13 +340,17 @@ def _checked(bridge: Bridge) -> Bridge:
             password = _check_password(bridge.method, bridge.password)
             return msgspec.structs.replace(bridge, at=at, password=password, label=label_of(bridge.label))
         case TorBridge():
-            try:
-                ip_address(at.host)
-            except ValueError:
-                raise UsageError("a Tor line has an IP address and a port, no name; copy the whole line") from None
+            if not _is_address(at.host):
+                raise UsageError("a Tor line has an IP address and a port, no name; copy the whole line")
             if bridge.args and not bridge.transport:
                 raise UsageError("this Tor line has arguments and no transport; copy the whole line")
             return msgspec.structs.replace(bridge, at=at, args=_check_args(bridge.transport, bridge.args))
+        case Tricks():
+            if not _is_address(at.host):
+                raise UsageError("tricks:// needs the address of a resolver, as in tricks://192.0.2.1:443/dns-query")
+            if not _PATH.fullmatch(bridge.path):
+                raise _damaged("tricks:// link")
+            return msgspec.structs.replace(bridge, at=at, name=bridge.name and host_of(bridge.name))
         case ProxyBridge():
             if bridge.scheme not in ("socks5", "http"):
                 raise UsageError("a proxy's link begins with socks5:// or http://")
@@ -340,6 +359,14 @@ def _checked(bridge: Bridge) -> Bridge:
             return msgspec.structs.replace(bridge, at=at)
         case never:
             assert_never(never)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_keys(secret: bytes, pin: bytes, node: bytes) -> None:
@@ -392,6 +419,8 @@ def _to_text(bridge: Bridge) -> str:
         case TorBridge(at, transport, fingerprint, args):
             words = [transport, _authority(at), fingerprint, *(f"{key}={value}" for key, value in sorted(args.items()))]
             return " ".join(filter(None, words))
+        case Tricks(at, name, path):
+            return f"tricks://{name and _bracketed(name) + '@'}{_authority(at)}{path}"
         case ProxyBridge(at, scheme, user, password):
             account = f"{quote(user, safe='')}:{quote(password, safe='')}@" if user else ""
             return f"{scheme}://{account}{_authority(at)}"

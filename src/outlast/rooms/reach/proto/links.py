@@ -287,7 +287,7 @@ def _read_proxy(scheme: str, rest: str) -> Bridge:
 
 
 def _read_tricks(rest: str) -> Bridge:
-    rest = "".join(rest.split()).rstrip(_BEHIND)
+    rest = "".join(rest.split()).rstrip(_BEHIND + "[]")
     authority, slash, path = rest.partition("/")
     name, _, where = authority.rpartition("@")
     return _checked(Tricks(_target(where), name and host_of(name), slash + path or "/dns-query"))

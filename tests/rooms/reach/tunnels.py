@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import struct
 from collections.abc import Callable
 
 from outlast.rooms.reach.io.carrier import Association, Refusal
@@ -103,6 +104,7 @@ class Bridge:
         self.loop.add_reader(self._listener, self._accept)
         self.accepted = 0
         self.tunnel: Tunnel
+        self.border: Border | None = None
 
     async def __aenter__(self) -> Bridge:
         self._echo = await asyncio.start_server(_echo, "127.0.0.1", 0, limit=1 << 20, backlog=2048)
@@ -113,13 +115,15 @@ class Bridge:
     async def __aexit__(self, *_: object) -> None:
         self.tunnel.close()
         self.hub.close()
+        if self.border is not None:
+            self.border.close()
         self.loop.remove_reader(self._listener)
         self._listener.close()
         self._echo.close()
 
     async def open_outer(self) -> Outer:
-        """Plain TCP to the hub; a harness puts what it likes in between."""
-        return await open_tcp(self.at)
+        """Plain TCP to the hub, or to what stands in between."""
+        return await open_tcp(self.border.at if self.border is not None else self.at)
 
     def _accept(self) -> None:
         sock, _ = self._listener.accept()
@@ -159,3 +163,120 @@ async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         pass
     finally:
         writer.close()
+
+
+class Border:
+    """A censor's box between tunnel and hub: freezes or cuts each connection after so many bytes, or seconds."""
+
+    def __init__(
+        self, to: Target, *, freeze_bytes: int | None = None, cut_bytes: int | None = None, cut_s: float | None = None
+    ) -> None:
+        self._to = to
+        self._freeze_bytes = freeze_bytes
+        self._cut_bytes = cut_bytes
+        self._cut_s = cut_s
+        self._loop = asyncio.get_running_loop()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self._listener.setblocking(False)
+        self._loop.add_reader(self._listener, self._accept)
+        self.at = Target(*self._listener.getsockname()[:2])
+        self._pairs: set[_Pair] = set()
+        self.connections = self.frozen = self.cut = 0
+        self.most_at_once = 0
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
+        for pair in list(self._pairs):
+            pair.close()
+
+    def _accept(self) -> None:
+        near, _ = self._listener.accept()
+        far = socket.create_connection((self._to.host, self._to.port))
+        self.connections += 1
+        pair = _Pair(self, near, far)
+        self._pairs.add(pair)
+        self.most_at_once = max(self.most_at_once, len(self._pairs))
+        if self._cut_s is not None:
+            self._loop.call_later(self._cut_s, pair.cut)
+
+    def beyond(self, carried: int) -> int:
+        """How many of so many bytes of a direction are too many: those are swallowed."""
+        return max(0, carried - self._freeze_bytes) if self._freeze_bytes is not None else 0
+
+    def cuts(self, carried: int) -> bool:
+        """Whether a connection that carried so much is reset."""
+        return self._cut_bytes is not None and carried > self._cut_bytes
+
+    def gone(self, pair: _Pair) -> None:
+        self._pairs.discard(pair)
+
+
+class _Pair:
+    """One connection through the border."""
+
+    def __init__(self, border: Border, near: socket.socket, far: socket.socket) -> None:
+        self._border = border
+        self._loop = asyncio.get_running_loop()
+        self._socks = (near, far)
+        self._carried = {near: 0, far: 0}
+        self._closed = False
+        self._frozen = False
+        for one, other in ((near, far), (far, near)):
+            one.setblocking(False)
+            self._loop.add_reader(one, self._move, one, other)
+
+    def _move(self, one: socket.socket, other: socket.socket, waiting: bytes = b"") -> None:
+        try:
+            data = waiting or one.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.cut()
+            return
+        if not data:
+            self.close()
+            return
+        self._carried[one] += len(data) if not waiting else 0
+        if over := self._border.beyond(self._carried[one]):
+            self._border.frozen += not self._frozen
+            self._frozen = True
+            data = data[:-over]
+            if not data:
+                return
+        if self._border.cuts(self._carried[one]):
+            self.cut()
+            return
+        try:
+            sent = other.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.cut()
+            return
+        if sent < len(data):
+            rest = data[sent:]
+            self._loop.remove_reader(one)
+            self._loop.add_writer(other, self._again, one, other, rest)
+
+    def _again(self, one: socket.socket, other: socket.socket, rest: bytes) -> None:
+        self._loop.remove_writer(other)
+        self._loop.add_reader(one, self._move, one, other)
+        self._move(one, other, rest)
+
+    def cut(self) -> None:
+        """Reset both sides."""
+        if not self._closed:
+            self._border.cut += 1
+            for sock in self._socks:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close()
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._border.gone(self)
+            for sock in self._socks:
+                self._loop.remove_reader(sock)
+                self._loop.remove_writer(sock)
+                sock.close()

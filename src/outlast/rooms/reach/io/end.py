@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from struct import pack
 from typing import Final, Protocol
@@ -16,9 +16,18 @@ from typing import Final, Protocol
 from outlast.errors import OutlastError
 from outlast.rooms.reach.io.outer import Outer
 from outlast.rooms.reach.proto.address import Target
-from outlast.rooms.reach.proto.mux import DATA_HEADER_BYTES, FRAME_MAX_BYTES, GREETING_MAX_BYTES, HEADER, MuxError
+from outlast.rooms.reach.proto.mux import (
+    DATA_HEADER_BYTES,
+    FRAME_MAX_BYTES,
+    GREETING_MAX_BYTES,
+    HEADER,
+    PIECE_MAX_BYTES,
+    MuxError,
+)
 from outlast.rooms.reach.proto.session import (
     ACK_DELAY_S,
+    BLOCK_FRAMES,
+    BLOCK_MAX_BYTES,
     Accepted,
     Arrived,
     Datagram,
@@ -36,10 +45,34 @@ from outlast.rooms.reach.proto.session import (
 
 UNSENT_MAX_BYTES: Final = 256 * 1024  # on one outer; nothing more is read for it from local sockets
 _SMALL_BYTES: Final = 8 * 1024  # pieces up to this wait for others until the loop's turn is over
-_SPARE_BUFFERS: Final = 64
+_SPARE_BLOCKS: Final = 64
 
-# Buffers that hold no piece now, shared by all sessions of the process.
-_spare: list[bytearray] = []
+
+class _Block:
+    """A buffer of frames: room for headers, and between that where a socket's bytes go."""
+
+    __slots__ = ("data", "parts", "view")
+
+    def __init__(self) -> None:
+        self.data = bytearray(BLOCK_FRAMES * FRAME_MAX_BYTES)
+        self.view = memoryview(self.data)
+        self.parts = self.parts_for(BLOCK_MAX_BYTES)
+
+    def parts_for(self, size: int) -> list[memoryview]:
+        """Where so many bytes go."""
+        ends = range(0, BLOCK_FRAMES * FRAME_MAX_BYTES, FRAME_MAX_BYTES)
+        parts = [self.view[at + DATA_HEADER_BYTES : at + FRAME_MAX_BYTES] for at in ends]
+        return [part[: size - i * PIECE_MAX_BYTES] for i, part in enumerate(parts) if size > i * PIECE_MAX_BYTES]
+
+    def fill(self, data: bytes) -> int:
+        """Put bytes there as if they had been read."""
+        for i, part in enumerate(self.parts_for(len(data))):
+            part[:] = data[i * PIECE_MAX_BYTES : (i + 1) * PIECE_MAX_BYTES]
+        return len(data)
+
+
+# Blocks that hold nothing now, shared by all sessions of the process.
+_spare: list[_Block] = []
 
 
 class Keeper(Protocol):
@@ -118,6 +151,7 @@ class End:
         self._lines: dict[int, _Line] = {}
         self._joints: dict[int, _Joint] = {}
         self._blocked: dict[int, _Joint] = {}
+        self._lent: dict[int, _Block] = {}  # retained by the session
         self._flushing = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_slow = False
@@ -179,9 +213,9 @@ class End:
         freed = self.session.freed
         if freed:
             for piece in freed:
-                buffer = piece.obj
-                if isinstance(buffer, bytearray) and len(buffer) == FRAME_MAX_BYTES and len(_spare) < _SPARE_BUFFERS:
-                    _spare.append(buffer)
+                block = self._lent.pop(id(piece.obj), None)
+                if block is not None and len(_spare) < _SPARE_BLOCKS:
+                    _spare.append(block)
             freed.clear()
         if not self._flushing:
             self._flush_soon()
@@ -229,12 +263,12 @@ class End:
     def _carry_out(self, events: list[Event]) -> None:
         for event in events:
             match event:
-                case Arrived(stream, data):
+                case Arrived(stream, pieces):
                     joint = self._joints.get(stream)
                     if joint is None:
-                        self.session.consumed(stream, len(data), self._loop.time())
+                        self.session.consumed(stream, sum(map(len, pieces)), self._loop.time())
                     else:
-                        self._deliver(joint, data)
+                        self._deliver(joint, pieces)
                 case Room(stream):
                     if not stream:
                         self.unblock()
@@ -333,7 +367,7 @@ class End:
         joint.early = early
         if joint.tail:
             tail, joint.tail = joint.tail, bytearray()
-            self._deliver(joint, memoryview(tail))
+            self._deliver(joint, [tail])
         if joint.sock is None:
             return
         self._end_writing(joint)
@@ -374,35 +408,36 @@ class End:
             self._blocked[stream] = joint
             self._flush_soon()  # of what ``room`` may have said about an outer
             return
-        buffer = _spare.pop() if _spare else bytearray(FRAME_MAX_BYTES)
-        view = memoryview(buffer)
+        block = _spare.pop() if _spare else _Block()
         if joint.early:
-            size = min(room, len(joint.early))
-            view[DATA_HEADER_BYTES : DATA_HEADER_BYTES + size] = joint.early[:size]
-            joint.early = joint.early[size:]
+            early, joint.early = joint.early[:room], joint.early[room:]
+            size = block.fill(early)
         else:
             try:
-                size = sock.recv_into(view[DATA_HEADER_BYTES : DATA_HEADER_BYTES + room])
+                size = sock.recvmsg_into(block.parts if room == BLOCK_MAX_BYTES else block.parts_for(room))[0]
             except (BlockingIOError, InterruptedError):
                 size = -1
             except OSError:
-                _spare.append(buffer)
+                _spare.append(block)
                 self.reset(stream)
                 return
         if not joint.reading:
             joint.reading = True
             self._loop.add_reader(sock, self._readable, joint)
         if size <= 0:
-            _spare.append(buffer)
+            _spare.append(block)
             if size == 0:
                 self._end_reading(joint)
-            return
-        if size <= _SMALL_BYTES:
-            session.send(stream, memoryview(buffer[: DATA_HEADER_BYTES + size]), now)
-            _spare.append(buffer)
-            self._flush_soon()
+        elif size <= PIECE_MAX_BYTES:
+            session.send(stream, memoryview(block.data[: DATA_HEADER_BYTES + size]), size, now)
+            _spare.append(block)
+            if size <= _SMALL_BYTES:
+                self._flush_soon()
+            else:
+                self._flush()
         else:
-            session.send(stream, view[: DATA_HEADER_BYTES + size], now)
+            self._lent[id(block.data)] = block
+            session.send(stream, block.view, size, now)
             self._flush()
 
     def _end_reading(self, joint: _Joint) -> None:
@@ -416,14 +451,17 @@ class End:
         self._flush_soon()
         self._end_writing(joint)
 
-    def _deliver(self, joint: _Joint, data: memoryview | bytes) -> None:
+    def _deliver(self, joint: _Joint, pieces: Sequence[memoryview | bytes | bytearray]) -> None:
         sock = joint.sock
         if sock is None or joint.tail:
-            joint.tail += data
+            for piece in pieces:
+                joint.tail += piece
             return
-        size = len(data)
+        size = 0
+        for piece in pieces:
+            size += len(piece)
         try:
-            sent = sock.send(data)
+            sent = sock.send(pieces[0]) if len(pieces) == 1 else sock.sendmsg(pieces)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
@@ -433,7 +471,10 @@ class End:
         if sent:
             self.session.consumed(joint.stream, sent, self._loop.time())
         if sent < size:
-            joint.tail += memoryview(data)[sent:]
+            for piece in pieces:
+                if sent < len(piece):
+                    joint.tail += memoryview(piece)[sent:]
+                sent = max(0, sent - len(piece))
             self._loop.add_writer(sock, self._writable, joint)
 
     def _writable(self, joint: _Joint) -> None:

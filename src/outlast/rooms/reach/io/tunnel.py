@@ -229,7 +229,7 @@ class _Way:
             self._timer.cancel()
         lines = self._end.lines
         usable = {
-            number: _carried(lines[number])
+            number: max(lines[number].received_bytes, line.acknowledged)
             for number, line in self._end.session.lines.items()
             if line.usable and number in lines
         }
@@ -298,7 +298,7 @@ class _Way:
                 self.plan()
             case Status.GONE:
                 outer.close()
-                self.outers.over(number, self._loop.time(), 0, frozen=False, cut=False)
+                self.outers.over(number, self._loop.time(), 0, 0, Ending.DONE)
                 self._start_anew()
                 self.plan()
             case Status.CLOCK | Status.BUSY:
@@ -360,8 +360,8 @@ class _Way:
     def line_over(self, outer: Outer, number: int, ending: Ending, moved_bytes: int) -> None:
         """An outer is gone."""
         now = self._loop.time()
-        carried = max(outer.received_bytes, moved_bytes)
-        self.outers.over(number, now, carried, frozen=ending is Ending.FROZEN, cut=ending is Ending.CUT)
+        least_bytes = max(outer.received_bytes, moved_bytes)
+        self.outers.over(number, now, least_bytes, max(least_bytes, outer.sent_bytes), ending)
         if not self._end.lines:
             self._alone_since = now
         self._loop.call_soon(self.plan)
@@ -388,7 +388,3 @@ class _Association:
     def close(self) -> None:
         """End it."""
         self._way.end_association(self._number)
-
-
-def _carried(outer: Outer) -> int:
-    return max(outer.sent_bytes, outer.received_bytes)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from outlast.rooms.reach.proto.session import Ending
+
 OUTERS_MAX: Final = 3
 LIFE_MIN_S: Final = 60.0
 LIFE_MAX_S: Final = 240.0
@@ -20,6 +22,8 @@ CUT_MEMORY_S: Final = 60.0
 CURTAIN_MAX_BYTES: Final = 64 * 1024  # who froze with more did not meet the curtain
 CURTAIN_MIN_BYTES: Final = 4 * 1024
 CURTAIN_YOUNG_S: Final = 30.0
+CUT_YOUNG_S: Final = 5.0
+CUTS_MAX: Final = 4  # so many early ones in a row may be a curtain that cuts
 HOP_BYTES: Final = 12 * 1024
 HOP_MIN_BYTES: Final = 4 * 1024
 PASSED_BYTES: Final = 2 * CURTAIN_MAX_BYTES
@@ -61,7 +65,8 @@ class Outers:
         self._retry_at = 0.0
         self._backoff_s = BACKOFF_MIN_S
         self._cut_at = -CUT_MEMORY_S
-        self._cuts = 0  # one after another, each after few bytes
+        self._cuts = 0  # one after another, each early
+        self._carried = 0  # by the last outer that froze or was cut, if that was soon
         self._used_at: float | None = None
         self._try_at = 0.0
         self._try_s = TRY_MIN_S
@@ -79,7 +84,12 @@ class Outers:
             self._used_at = now
         for number, carried in usable.items():
             outer = self._outers.get(number)
-            if self.hop_bytes and outer is not None and not outer.budget_bytes and carried >= PASSED_BYTES:
+            if (
+                self.hop_bytes
+                and outer is not None
+                and not outer.budget_bytes
+                and carried >= 4 * self.hop_bytes + PASSED_BYTES
+            ):
                 self.hop_bytes = 0
                 self._try_s = TRY_MIN_S
         idle = now - self._used_at > IDLE_S
@@ -113,23 +123,37 @@ class Outers:
         self._retry_at = now + self._backoff_s * (0.5 + self._chance())
         self._backoff_s = min(BACKOFF_MAX_S, 2 * self._backoff_s)
 
-    def over(self, number: int, now: float, carried_bytes: int, *, frozen: bool, cut: bool) -> None:
-        """It ended: it froze, it was cut, or (neither) both sides were done with it; what it carried in a direction."""
+    def over(self, number: int, now: float, least_bytes: int, most_bytes: int, ending: Ending) -> None:
+        """It is over; it surely carried so much in a direction, and at most so much."""
         outer = self._outers.pop(number, None)
-        if outer is None or not (frozen or cut):
+        if outer is None or ending is Ending.DONE:
             return
         self._cut_at = now
-        if frozen:
-            self.frozen_at_bytes = carried_bytes
-        small = CURTAIN_MIN_BYTES <= carried_bytes <= CURTAIN_MAX_BYTES and now - outer.begun_at < CURTAIN_YOUNG_S
-        self._cuts = self._cuts + 1 if small else 0
-        if not small or not (frozen or self._cuts > 1):
-            return
+        self._cuts = self._cuts + 1 if least_bytes <= CURTAIN_MAX_BYTES and now - outer.begun_at < CUT_YOUNG_S else 0
+        carried = most_bytes
+        if ending is Ending.FROZEN:
+            self.frozen_at_bytes = carried = least_bytes
+        before, self._carried = self._carried, carried
+        young = carried >= CURTAIN_MIN_BYTES and now - outer.begun_at < CURTAIN_YOUNG_S
+        if self._cuts >= CUTS_MAX and not self.hop_bytes:
+            self._bound(now, outer, HOP_BYTES)
+        elif not young:
+            self._carried = 0
+        elif carried > CURTAIN_MAX_BYTES:
+            # Who froze twice after as much will freeze again; cuts may have any reason.
+            if ending is Ending.FROZEN and abs(carried - before) <= carried // 4:
+                self._bound(now, outer, carried * 3 // 4)
+        elif ending is Ending.FROZEN:
+            self._bound(now, outer, min(HOP_BYTES, carried * 3 // 4))
+        elif CURTAIN_MIN_BYTES <= before <= CURTAIN_MAX_BYTES:
+            self._bound(now, outer, HOP_BYTES if not outer.budget_bytes else outer.budget_bytes * 3 // 4)
+
+    def _bound(self, now: float, outer: _Outer, budget_bytes: int) -> None:
         if not self.hop_bytes:
-            self.hop_bytes = max(HOP_MIN_BYTES, min(HOP_BYTES, carried_bytes * 3 // 4))
+            self.hop_bytes = max(HOP_MIN_BYTES, budget_bytes)
             self._try_at = now + self._try_s
         elif outer.budget_bytes:
-            self.hop_bytes = max(HOP_MIN_BYTES, min(self.hop_bytes, carried_bytes * 3 // 4))
+            self.hop_bytes = max(HOP_MIN_BYTES, min(self.hop_bytes, budget_bytes))
         else:
             self._try_s = min(TRY_MAX_S, 2 * self._try_s)
             self._try_at = now + self._try_s

@@ -15,6 +15,7 @@ Times are seconds of any clock that never goes back. What comes out of here for 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from heapq import heappop, heappush
@@ -42,20 +43,23 @@ from outlast.rooms.reach.proto.mux import (
 
 STREAMS_MAX: Final = 4096
 FIRST_WINDOW_BYTES: Final = 256 * 1024
-WINDOW_BYTES: Final = 2 * 1024 * 1024  # 300 ms at 50 Mbit/s are 1.9 MB
+WINDOW_BYTES: Final = 4 * 1024 * 1024  # 300 ms at 50 Mbit/s are 1.9 MB
 RETAINED_MAX_BYTES: Final = 8 * 1024 * 1024
 TIGHT_BYTES: Final = 16 * 1024 * 1024  # received and not consumed; from here on windows shrink
 UNDELIVERED_MAX_BYTES: Final = 64 * 1024 * 1024
 HELD_MAX: Final = 4096  # pieces that came too early
-ACK_BYTES: Final = 512 * 1024
+ACK_BYTES: Final = 2 * 1024 * 1024
 ACK_DELAY_S: Final = 0.05
 FROZEN_MIN_S: Final = 1.5
 QUIET_MIN_S: Final = 0.3
 QUIET_MAX_S: Final = 20.0
 IDLE_MAX_S: Final = 90.0
 UNBOUNDED: Final = 1 << 62
+BLOCK_FRAMES: Final = 4
+BLOCK_MAX_BYTES: Final = BLOCK_FRAMES * PIECE_MAX_BYTES
 RESERVE_BYTES: Final = 160  # of an outer's budget: for the last acknowledgements and DONE
 
+_BLOCK_HEADERS_BYTES: Final = BLOCK_FRAMES * DATA_HEADER_BYTES
 _NOT_KEPT: Final = frozenset({Type.ACK, Type.PING, Type.PONG, Type.PADDING, Type.DONE, Type.DATAGRAM})
 
 
@@ -81,10 +85,10 @@ class Refused(NamedTuple):
 
 
 class Arrived(NamedTuple):
-    """The next bytes of a stream; the view is valid until the buffer it came in is used again."""
+    """The next bytes of a stream, in pieces; views are valid until the buffer they came in is used again."""
 
     stream: int
-    data: memoryview | bytes
+    pieces: list[memoryview | bytes]
 
 
 class Finished(NamedTuple):
@@ -122,13 +126,11 @@ class Ending(Enum):
 
 
 class LineOver(NamedTuple):
-    """Close this outer."""
+    """Close this outer; so much surely went over it, in the direction that had more."""
 
     number: int
     ending: Ending
-    moved_bytes: (
-        int  # that surely went over it, in the direction that had more; what is only with a kernel is not moved
-    )
+    moved_bytes: int  # what is only with a kernel is not moved
 
 
 class Over(NamedTuple):
@@ -206,7 +208,7 @@ class Session:
         self._streams_max = streams_max
         self.retained_max_bytes = retained_max_bytes
         self.lines: dict[int, Line] = {}
-        self._lost: dict[int, Line] = {}  # while no other can take over what they owe
+        self._lost: dict[int, Line] = {}  # until the other side has said how much it received of them
         self._past: dict[int, int] = {}  # of lost outers, how much was received
         self._streams: dict[int, _Stream] = {}
         self._backlog: deque[bytes | memoryview] = deque()
@@ -218,7 +220,7 @@ class Session:
         self._opened_above: set[int] = set()
         self._dirty: set[int] = set()
         self._closing: set[int] = set()  # done with, when what ``take`` gives is written
-        self.freed: list[memoryview] = []  # pieces given to ``send`` that are no longer needed; the caller empties it
+        self.freed: list[memoryview] = []  # blocks given to ``send`` that are no longer needed; the caller empties it
 
     # --- outer connections
 
@@ -240,11 +242,15 @@ class Session:
         events: list[Event] = []
         for lost, received in counts:
             self._count(lost, received, now, events)
-            self._lose(lost, events, now)
+            self._lose(lost, events, now, known=True)
         line = Line(number, budget_bytes or UNBOUNDED, heard_at=now, waiting_since=now, rtt_s=rtt_s)
         line.shapes.extend(shapes)
         self.lines[number] = line
-        self._send_again(now, counts)
+        for lost, _ in reversed(counts):
+            self._send_again(lost, now)
+        for other in self._lost.values():
+            self._ask(other, now)
+        self._pump(now)
         events.append(Room(0))
         return events
 
@@ -262,47 +268,68 @@ class Session:
 
     def lost_counts(self) -> tuple[tuple[int, int], ...]:
         """What a greeting tells of lost outers: number, and how many bytes were received on it."""
-        return tuple((line.number, line.received) for line in self._lost.values())
+        return tuple((line.number, line.received) for line in self._lost.values())[:COUNTS_MAX]
 
     def received_on(self, number: int) -> int:
         """How much was received on an outer, as far as that is still known."""
         line = self.lines.get(number)
         return line.received if line is not None else self._past.get(number, 0)
 
-    def _lose(self, number: int, events: list[Event], now: float, ending: Ending = Ending.CUT) -> None:
+    def _lose(
+        self, number: int, events: list[Event], now: float, ending: Ending = Ending.CUT, *, known: bool = False
+    ) -> None:
+        """An outer is over; unless the other side knows that, it is asked how much it received."""
         line = self.lines.pop(number, None)
         if line is None:
             return
         line.usable = False
         line.out.clear()
         self._dirty.discard(number)
-        self._past[number] = line.received
-        if len(self._past) > COUNTS_MAX:
-            del self._past[next(iter(self._past))]
-        self._lost[number] = line
-        if len(self._lost) > COUNTS_MAX:
-            oldest = self._lost.pop(next(iter(self._lost)))
-            self._backlog.extend(entry for _, entry in oldest.log)
+        self._remember(line)
         done = line.done_sent and line.done_received
         events.append(LineOver(number, Ending.DONE if done else ending, max(line.received, line.acknowledged)))
-        self._send_again(now, told=())
+        if not done or line.log:
+            self._lost[number] = line
+            if not known:
+                self._ask(line, now)
+        if len(self._lost) > COUNTS_MAX:
+            self._send_again(next(iter(self._lost)), now)
 
-    def _send_again(self, now: float, told: tuple[tuple[int, int], ...]) -> None:
-        """Put what lost outers owe before everything that waits; ``told`` are those both sides know to be lost."""
-        if self._line() is None:
+    def _ask(self, lost: Line, now: float) -> None:
+        on = self._line()
+        if on is not None:
+            self._append(on, count_frame(Type.LOST, lost.number, lost.received), now)
+
+    def _remember(self, line: Line) -> None:
+        self._past[line.number] = line.received
+        if len(self._past) > 2 * COUNTS_MAX:
+            del self._past[next(iter(self._past))]
+
+    def _send_again(self, number: int, now: float) -> None:
+        """Put what a lost outer still owes before everything that waits."""
+        lost = self._lost.pop(number, None)
+        if lost is None:
             return
-        lost = list(self._lost.values())
-        self._lost.clear()
-        again = [entry for line in lost for _, entry in line.log]
+        again = [piece for _, entry in lost.log for piece in self._frames(entry)]
         unknown = {HEADER.unpack_from(entry)[0] for entry in again if entry[4] == Type.OPEN}
         for stream in self._streams.values():
-            if stream.line in lost:
+            if stream.line is lost:
                 stream.line = None
                 stream.settled = stream.settled or stream.number not in unknown
-        known = {number for number, _ in told}
-        again.extend(count_frame(Type.LOST, line.number, line.received) for line in lost if line.number not in known)
         self._backlog.extendleft(reversed(again))
         self._pump(now)
+
+    def _frames(self, entry: bytes | memoryview) -> Iterator[bytes]:
+        """The frames of an entry of a log; a block, which can have several, is copied and free."""
+        if isinstance(entry, bytes):
+            yield entry
+            return
+        at = 0
+        while at < len(entry):
+            end = at + HEADER_BYTES + int.from_bytes(entry[at + 5 : at + 7], "big")
+            yield bytes(entry[at:end])
+            at = end
+        self.freed.append(entry)
 
     # --- streams: what the caller wants
 
@@ -364,6 +391,9 @@ class Session:
         if not stream.ended and stream.final is None and stream.granted - stream.consumed < window // 2:
             stream.granted = stream.consumed + window
             self._emit(frame(number, Type.CREDIT, NUMBER.pack(stream.granted)), now, stream)
+            for line in self.lines.values():
+                if line.received - line.told >= ACK_BYTES // 2 and not line.done_sent:
+                    self._acknowledge(line)  # in the same record
 
     def datagram(self, number: int, target: Target, data: bytes) -> bool:
         """Send a datagram if an outer can take it now; whether it was sent."""
@@ -382,37 +412,43 @@ class Session:
         line = stream.line
         if line is None or (not line.usable and stream.settled):
             line = self._line()
-        while line is not None and line.usable and line.budget <= RESERVE_BYTES + DATA_HEADER_BYTES:
+        while line is not None and line.usable and line.budget <= RESERVE_BYTES + _BLOCK_HEADERS_BYTES:
             self._exhaust(line, now)
             if stream.settled:
                 line = self._line()
         if line is None or not line.usable:
             return 0
         stream.line = line
-        return min(PIECE_MAX_BYTES, stream.limit - stream.sent, line.budget - RESERVE_BYTES - DATA_HEADER_BYTES)
+        return min(BLOCK_MAX_BYTES, stream.limit - stream.sent, line.budget - RESERVE_BYTES - _BLOCK_HEADERS_BYTES)
 
-    def send(self, number: int, piece: memoryview, now: float) -> int:
-        """Send a piece of at most ``room`` bytes, and say on which outer: the caller writes it after ``take``.
+    def send(self, number: int, block: memoryview, size: int, now: float) -> int:
+        """Send a block with at most ``room`` bytes, and say on which outer ``take`` gives it to the caller.
 
-        ``piece`` begins with DATA_HEADER_BYTES of room for the header, which is written into it. It is retained as it
-        is: its buffer may not change any more.
+        A block is one or several frames back to back: before each PIECE_MAX_BYTES of what is to be sent it has
+        DATA_HEADER_BYTES of room, into which the headers are written. What was used of it is retained as it is: its
+        buffer may not change until the block appears in ``freed``.
         """
         stream = self._streams[number]
-        size = len(piece) - DATA_HEADER_BYTES
         line = stream.line
         assert line is not None
-        DATA_HEADER.pack_into(piece, 0, number, Type.DATA, size + 8, stream.sent)
-        stream.sent += size
-        total = len(piece)
+        at = 0
+        while size > 0:
+            piece = size if size < PIECE_MAX_BYTES else PIECE_MAX_BYTES
+            DATA_HEADER.pack_into(block, at, number, Type.DATA, piece + 8, stream.sent)
+            stream.sent += piece
+            size -= piece
+            at += DATA_HEADER_BYTES + piece
+        sent = block[:at]
+        total = at
         line.written += total
         line.budget -= total
         if not line.log:
             line.waiting_since = now
-        line.log.append((line.written, piece))
-        line.out.append(piece)
+        line.log.append((line.written, sent))
+        line.out.append(sent)
         self._retained += total
         self._dirty.add(line.number)
-        if line.budget <= RESERVE_BYTES + DATA_HEADER_BYTES:
+        if line.budget <= RESERVE_BYTES + _BLOCK_HEADERS_BYTES:
             self._exhaust(line, now)
         return line.number
 
@@ -448,10 +484,9 @@ class Session:
         """Outers that both sides were done with: to be called when what ``take`` gave has been written."""
         events: list[Event] = []
         for number in list(self._closing):
+            self._closing.discard(number)
             line = self.lines.get(number)
-            if line is None:
-                self._closing.discard(number)
-            else:
+            if line is not None:
                 self._close_if_done(line, events)
         return events
 
@@ -640,7 +675,7 @@ class Session:
             data = data[have - offset :]
         stream.received = end
         self._undelivered += end - have
-        events.append(Arrived(number, data))
+        _arrived(number, data, events)
         if stream.held:
             self._release(stream, events)
         if stream.final == stream.received:
@@ -655,7 +690,7 @@ class Session:
             self._undelivered -= len(data) - len(fresh)
             if fresh:
                 stream.received += len(fresh)
-                events.append(Arrived(stream.number, fresh))
+                _arrived(stream.number, fresh, events)
 
     def _finish_inward(self, stream: _Stream, events: list[Event]) -> None:
         stream.ended = True
@@ -691,11 +726,18 @@ class Session:
                     stream.limit = limit
                     events.append(Room(number))
             case Type.ACK:
-                self._count(*read_count(body), now, events)
+                other, received = read_count(body)
+                self._count(other, received, now, events)
+                if other in self._lost:
+                    self._send_again(other, now)
+                    events.append(Room(0))
             case Type.LOST:
-                lost, received = read_count(body)
-                self._count(lost, received, now, events)
-                self._lose(lost, events, now)
+                other, received = read_count(body)
+                self._count(other, received, now, events)
+                self._lose(other, events, now, known=True)
+                self._append(line, count_frame(Type.ACK, other, self._past.get(other, 0)), now)
+                self._send_again(other, now)
+                events.append(Room(0))
             case Type.PING:
                 if len(body) > 64:
                     raise MuxError("a ping of the mux is too long")
@@ -820,6 +862,7 @@ class Session:
             del self.lines[line.number]
             self._closing.discard(line.number)
             self._dirty.discard(line.number)
+            self._remember(line)
             events.append(LineOver(line.number, Ending.DONE, max(line.received, line.acknowledged)))
 
     # --- time
@@ -865,3 +908,11 @@ class Session:
             if line.owed_since is not None or line.log or line.ping_sent_at is not None:
                 return ACK_DELAY_S
         return QUIET_MIN_S if self._streams and self._client else 1.0
+
+
+def _arrived(stream: int, data: memoryview | bytes, events: list[Event]) -> None:
+    last = events[-1] if events else None
+    if type(last) is Arrived and last.stream == stream:
+        last.pieces.append(data)
+    else:
+        events.append(Arrived(stream, [data]))

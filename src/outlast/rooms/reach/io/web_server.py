@@ -159,7 +159,7 @@ class WebServer:
         return context
 
     def _examine(self, engine: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> int | None:
-        """Refuse who offers protocols and none of ours: so do nginx and Apache, and OpenSSL by itself does not."""
+        """Refuse who offers protocols and none of ours: so does nginx, and Python's ``ssl`` by itself does not."""
         tls = self.shaking.get(engine)
         offered = protocols_of(tls.first) if tls is not None and tls.first else None
         if offered is None or any(one in _OURS for one in offered):

@@ -29,7 +29,7 @@ from tests.bench.reach_ways import SS, SS_2022, Open, Way
 GIB, MIB = 1 << 30, 1 << 20
 ROUNDS = int(os.environ.get("OUTLAST_BENCH_ROUNDS", "5"))
 WORKERS = 32
-CONNECTIONS_S = 2.0
+CONNECTIONS_S = 1.0
 FIRST_BYTES = 300
 
 

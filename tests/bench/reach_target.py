@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import select
 import socket
 import sys
 from contextlib import suppress
@@ -34,22 +35,14 @@ def send(one: socket.socket, size: int) -> None:
         size, at = size - sent, (at + sent) % len(block)
 
 
-def serve(one: socket.socket) -> None:
-    """Answer one client, who may go at any time."""
+def serve(one: socket.socket, line: list[bytes]) -> None:
+    """Send or take much; the client may go at any time."""
     with one, suppress(OSError):
-        line = b""
-        while not line.endswith(b"\n"):
-            byte = one.recv(1)
-            if not byte:
-                return
-            line += byte
-        match line.split():
+        match line:
             case [b"down", size]:
                 send(one, int(size))
             case [b"up", size, hashed]:
                 one.sendall(take(one, int(size), hashed == b"1").encode())
-            case _:
-                one.sendall(b"!")
 
 
 def take(one: socket.socket, size: int, hashed: bool) -> str:
@@ -66,18 +59,39 @@ def take(one: socket.socket, size: int, hashed: bool) -> str:
     return found.hexdigest() if not size else "-" * 64
 
 
+def answer(one: socket.socket) -> None:
+    """Answer a client that has said its line."""
+    try:
+        line = one.recv(80, socket.MSG_PEEK).partition(b"\n")[0]
+        one.recv(len(line) + 1)
+        if line == b"one":
+            one.send(b"!")
+        elif line:
+            Thread(target=serve, args=(one, line.split()), daemon=True).start()
+            return
+    except OSError:
+        pass
+    one.close()
+
+
 def main() -> None:
     """Say the port, then serve until stdin ends."""
-    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener, select.epoll() as ready:
         print(listener.getsockname()[1], flush=True)
-
-        def accept() -> None:
-            while True:
-                one, _ = listener.accept()
-                Thread(target=serve, args=(one,), daemon=True).start()
-
-        Thread(target=accept, daemon=True).start()
-        sys.stdin.read()
+        ready.register(listener.fileno(), select.EPOLLIN)
+        ready.register(sys.stdin.fileno(), select.EPOLLIN)
+        silent: dict[int, socket.socket] = {}
+        while True:
+            for file, _ in ready.poll():
+                if file == listener.fileno():
+                    one, _ = listener.accept()
+                    silent[one.fileno()] = one
+                    ready.register(one.fileno(), select.EPOLLIN)
+                elif file in silent:
+                    ready.unregister(file)
+                    answer(silent.pop(file))
+                else:
+                    return
 
 
 if __name__ == "__main__":

@@ -244,7 +244,7 @@ def test_a_meter_is_told_of_every_byte_and_can_make_a_side_wait(runner: asyncio.
             assert len(heard) == sum(size for _, size in metered) == 1 << 20
 
     runner.run(asyncio.wait_for(main(), 60))
-    assert len(metered) >= 8
+    assert len(metered) >= 5
     assert all(later - earlier >= 0.015 for (earlier, _), (later, _) in pairwise(metered))
 
 

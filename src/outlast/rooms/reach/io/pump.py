@@ -2,7 +2,8 @@
 
 A stream has no task. Its bytes go from the kernel into the loop's one pair of buffers, through the codec, and back to
 the kernel; only what a socket does not take at once is copied, and while such a rest waits, nothing more is read from
-the other side. So a stream holds at most one rest each way, whoever is slow.
+the other side. So a stream holds at most one rest each way, whoever is slow, and soon a small one: after a rest little
+is read at once, then more and more.
 
 The end of one direction is passed on as the end of that direction (TCP's half-close), a reset as a reset. RFC 5382 §5
 says how long a stream may be silent: two hours and four minutes, or four minutes once one direction has ended.
@@ -20,7 +21,8 @@ from typing import Final, Protocol
 
 from outlast.errors import ProtocolError
 
-READ_BYTES: Final = 1 << 17  # asked of the kernel at once
+READ_BYTES: Final = 1 << 18  # asked of the kernel at once, where all goes on at once too
+SLOW_READ_BYTES: Final = 1 << 15  # where a rest had to wait
 KEPT_BYTES: Final = 1 << 17  # what a codec may put before what it reads: the begin of a unit that is not yet whole
 GROWTH_BYTES: Final = 1 << 14  # what codecs may add to one reading
 ROUNDS: Final = 4  # full readings in a row, until others get their turn
@@ -186,8 +188,8 @@ class _Flow:
     """One direction of a pump."""
 
     __slots__ = (
-        "_codec", "_from", "_gone", "_loop", "_meter", "_pause", "_pump", "_reading", "_recv_into", "_send", "_sink",
-        "_to", "_writing", "_yard", "ended", "rest",
+        "_codec", "_from", "_gone", "_loop", "_meter", "_most", "_pause", "_pump", "_reading", "_recv_into", "_send",
+        "_sink", "_to", "_writing", "_yard", "ended", "rest",
     )  # fmt: skip
 
     def __init__(
@@ -205,6 +207,7 @@ class _Flow:
         self._recv_into, self._send = source.recv_into, sink.send
         self._reading = self._writing = self._gone = False
         self._pause: asyncio.TimerHandle | None = None
+        self._most = SLOW_READ_BYTES
         self.ended = False
         self.rest: bytes | memoryview = b""
 
@@ -256,6 +259,9 @@ class _Flow:
         into = yard.into
         for _ in range(ROUNDS):
             room = codec.room(into)
+            if self._most < READ_BYTES:
+                room = room[: self._most]
+                self._most *= 2
             try:
                 size = self._recv_into(room)
             except (BlockingIOError, InterruptedError):
@@ -289,6 +295,7 @@ class _Flow:
             return False
         if sent == len(out):
             return True
+        self._most = SLOW_READ_BYTES
         self.wait(bytes(out[sent:]))
         return False
 

@@ -23,7 +23,7 @@ from outlast.rooms.reach.proto.replay import Replays
 
 TAG_BYTES: Final = 16
 LENGTH_BYTES: Final = 2 + TAG_BYTES
-READ_BYTES: Final = 1 << 17  # as a pump reads
+READ_BYTES: Final = 1 << 18  # as a pump reads
 DATAGRAM_MAX_BYTES: Final = 65507
 _INFO: Final = b"ss-subkey"
 _ZERO_NONCE: Final = bytes(12)

@@ -1,0 +1,151 @@
+"""``outlast reach connect`` and ``serve`` as a person at a terminal meets them: real processes, no home, no node."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from outlast.edges.main import run
+from tests.rooms.reach.gates import curl, serving
+
+OUTLAST = [sys.executable, "-c", "from outlast.edges.main import main; main()"]
+PAGE = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes"
+
+
+class Running:
+    """A command that goes on until it is told to end, and the events it tells."""
+
+    def __init__(self, home: Path, *arguments: str) -> None:
+        environ = {**os.environ, "OUTLAST_HOME": str(home)}
+        self.process = subprocess.Popen(
+            [*OUTLAST, "reach", *arguments, "--json"], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    def event(self, kind: str) -> dict[str, Any]:
+        """The next event of this kind."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            told: dict[str, Any] = json.loads(line)
+            if told["type"] == kind:
+                return told
+        assert self.process.stderr is not None
+        raise AssertionError(self.process.stderr.read().decode())
+
+    def end(self) -> int:
+        """End it as systemd would; its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(20)
+        finally:
+            self.process.kill()
+            self.process.communicate()
+
+
+@contextmanager
+def running(home: Path, *arguments: str) -> Iterator[Running]:
+    """A command for the time of the block; it ends in order."""
+    one = Running(home, *arguments)
+    try:
+        yield one
+    finally:
+        code = one.end()
+    assert code == 0
+
+
+def page(one: socket.socket) -> None:
+    """Answer a request."""
+    if one.recv(65_536):
+        one.sendall(PAGE)
+
+
+@pytest.mark.parametrize("transport", ["web", "ss"])
+def test_what_serve_prints_is_what_connect_takes(tmp_path: Path, transport: str) -> None:
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    (pages / "index.html").write_text("a site")
+    site = ["--site", str(pages)] if transport == "web" else []
+    with ExitStack() as stack:
+        server = ["serve", "--transport", transport, "--listen", "127.0.0.1:0", *site, "--allow-private"]
+        serving_ = stack.enter_context(running(tmp_path / "server", *server)).event("serving")
+        (link,) = serving_["links"]
+        client = stack.enter_context(
+            running(tmp_path / "client", "connect", "--listen", "127.0.0.1:0", "--bridge", link)
+        )
+        gate = client.event("listening")
+        assert client.event("using")["bridge"]
+        at = stack.enter_context(serving(page))
+        for way in (["--socks5-hostname", gate["at"]], ["--proxy", f"http://{gate['at']}"]):
+            done = curl(*way, f"http://localhost:{at.port}/")
+            assert (done.returncode, done.stdout) == (0, b"yes"), done.stderr
+        assert b"PROXY 127.0.0.1:" in curl(gate["pac"]).stdout
+        if transport == "web":
+            assert curl("-k", f"https://{serving_['at']}/").stdout == b"a site"
+    assert not (tmp_path / "client").exists()
+
+
+def test_a_bridge_that_is_started_again_has_the_same_secret(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        at = f"127.0.0.1:{free.getsockname()[1]}"
+    links = []
+    for _ in range(2):
+        with running(tmp_path, "serve", "--transport", "ss", "--listen", at) as one:
+            links.append(one.event("serving")["links"])
+    assert links[0] == links[1]
+    assert (tmp_path / "rooms" / "reach" / "ss.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_for_people_there_are_lines_with_the_time_on_stderr_and_the_link_alone_on_stdout(tmp_path: Path) -> None:
+    command = [*OUTLAST, "reach", "serve", "--transport", "ss", "--listen", "127.0.0.1:0", "--home", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        assert " s  Serving at 127.0.0.1:" in process.stderr.readline()
+        assert process.stdout.readline().startswith("ss://")
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("connect", "no way out is known: give --bridge LINK"),
+        ("connect --bridge gopher://x", "is no way out that Outlast has"),
+        ("connect --bridge outlast://bridge/abc", "incomplete or damaged; copy it whole"),
+        ("connect --listen 1080 --bridge socks5://127.0.0.1:9", "is no address: write HOST:PORT"),
+        ("connect --listen 127.0.0.1:70000 --bridge socks5://127.0.0.1:9", "ports go up to 65535"),
+        ("connect --listen 0.0.0.0:0 --bridge socks5://127.0.0.1:9", "can be reached by others"),
+        ("connect --listen 127.0.0.1:{busy} --bridge socks5://127.0.0.1:9", "in use by another program"),
+        ("connect --direct a..b --bridge socks5://127.0.0.1:9", "neither a domain"),
+        ("connect --user me --bridge socks5://127.0.0.1:9", "--user and --password-file go together"),
+        ("serve --listen 127.0.0.1:0", "needs a website in front"),
+        ("serve --listen 127.0.0.1:0 --site /nowhere/at/all", "there is no folder"),
+        ("serve --listen 127.0.0.1:0 --transport quic", "is no transport: choose web or ss"),
+        ("serve --listen 127.0.0.1:{busy} --transport ss", "in use by another program"),
+        ("serve --listen 127.0.0.1:0 --site . --cert x", "--cert and --key go together"),
+        ("serve --listen 127.0.0.1:0 --site . --cert {home}/x --key {home}/y", "cannot be used"),
+        ("serve --listen 127.0.0.1:0 --transport ss --site .", "belong to --transport web"),
+        ("serve", "Missing option '--listen'"),
+    ],
+)
+def test_what_cannot_be_is_told_in_one_line_that_says_what_to_do(
+    tmp_path: Path, arguments: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        words = arguments.format(busy=busy.getsockname()[1], home=tmp_path).split()
+        assert run(["--home", str(tmp_path / "home"), "reach", *words]) in (2, 5)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert [told in line for line in said.err.splitlines() if line.startswith("outlast: ")] == [True]

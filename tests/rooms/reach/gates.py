@@ -29,7 +29,7 @@ class Place:
 
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever)
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._closing: list[Callable[[], object]] = []
         self._thread.start()
 

@@ -91,9 +91,12 @@ async def _obey(control: socket.socket) -> None:
 
     decoder = msgspec.json.Decoder(Config)
     relay = Relay(report, report)
-    while line := await reader.readline():
-        try:
-            await relay.start(decoder.decode(line))
-        except OutlastError as error:
-            report(Failed(str(error), error.exit_code))
-    await relay.close()
+    try:
+        with suppress(ConnectionError):  # the node has ended
+            while line := await reader.readline():
+                try:
+                    await relay.start(decoder.decode(line))
+                except OutlastError as error:
+                    report(Failed(str(error), error.exit_code))
+    finally:
+        await relay.close()

@@ -167,7 +167,7 @@ class Relay:
         self._servers: dict[Server, Running] = {}
         self._exit: Exit | None = None
         self._lending: Lending | None = None
-        self._direct: Carrier | None = None
+        self._direct: dict[Rules, tuple[Carrier, Exit]] = {}
         self._carrier: Carrier | None = None
         self._choosing: Choosing | None = None
         self._waiting: dict[Client, asyncio.TimerHandle] = {}
@@ -245,8 +245,9 @@ class Relay:
             self._give_up(client)
         if self._choosing is not None:
             await self._choosing.close()
-        if self._direct is not None:
-            self._direct.close()
+        for carrier, exit_ in self._direct.values():
+            carrier.close()
+            exit_.close()
         for server in self._servers.values():
             await server.close()
         if self._lending is not None:
@@ -271,10 +272,10 @@ class Relay:
     def _carry(self, rules: Rules, client: Client) -> None:
         if rules.direct(client.target):
             self._directly(rules).carry(client)
+        elif self._choosing is not None and self._carrier is not None:
+            self._choosing.carry(client)
         elif self._choosing is None or len(self._waiting) >= WAITING_MAX:
             client.refuse(Refusal.FAILED)
-        elif self._carrier is not None:
-            self._choosing.carry(client)
         else:
             self._waiting[client] = self._loop.call_later(PATIENCE_S, self._give_up, client)
             self._choosing.wanted()
@@ -286,9 +287,10 @@ class Relay:
     def _directly(self, rules: Rules) -> Carrier:
         # Names that may go directly may lead into the networks that may, and to the public internet: a name that
         # leads elsewhere would open this machine's own services to whoever owns the name.
-        if self._direct is None:
-            self._direct = direct(Exit(self._loop, Policy(allowed=rules.networks, ports_refused=())))
-        return self._direct
+        if rules not in self._direct:
+            exit_ = Exit(self._loop, Policy(allowed=rules.networks, ports_refused=()))
+            self._direct[rules] = direct(exit_), exit_
+        return self._direct[rules][0]
 
     def _associate(self, isolation: bytes, deliver: Callable[[Target, bytes], None]) -> Association | None:
         return None if self._carrier is None else self._carrier.associate(isolation, deliver)

@@ -1,0 +1,105 @@
+"""The relaying process as the node has it: told by JSON lines, heard by events, ended with whoever started it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+from outlast.rooms.reach.io.control import Child
+from outlast.rooms.reach.io.relay import Config, Event, Failed, Listening, Profile, Using
+from outlast.rooms.reach.proto import address
+from outlast.rooms.reach.proto.address import Target
+from outlast.rooms.reach.proto.bridge import ProxyBridge
+from outlast.rooms.reach.proto.links import bridge_id
+from outlast.rooms.reach.proto.rules import Rules
+from tests.rooms.reach.gates import place, serving, through, until_end
+
+E = TypeVar("E")
+ANY = Target("127.0.0.1", 0)
+
+
+async def told(events: AsyncIterator[Event], kind: type[E]) -> E:
+    """The next event of this kind."""
+    async with asyncio.timeout(20):
+        async for event in events:
+            if isinstance(event, kind):
+                return event
+    raise AssertionError("the child ended")
+
+
+async def at_once(work: Any, *arguments: Any) -> Any:
+    """Do in a thread what waits for sockets."""
+    return await asyncio.to_thread(work, *arguments)
+
+
+def test_a_change_of_what_is_to_be_done_leaves_streams_and_gates_that_stay_alone() -> None:
+    def back(one: socket.socket) -> None:
+        while data := one.recv(65_536):
+            one.sendall(data)
+
+    async def tell(bridge: ProxyBridge, echo: Target) -> None:
+        child = await Child.start()
+        try:
+            events = child.events()
+            first = Profile(ANY)
+            await child.configure(Config(profiles=(first,), bridges=(bridge,)))
+            one_at = address.read((await told(events, Listening)).at)
+            assert (await told(events, Using)).bridge == bridge_id(bridge)
+            stream = await at_once(through, one_at, echo)
+            other = Profile(ANY, "me", "secret", Rules(("example.org",)))
+            await child.configure(Config(profiles=(first, other), bridges=(bridge,)))
+            assert address.read((await told(events, Listening)).at) == one_at
+            two_at = address.read((await told(events, Listening)).at)
+            await at_once(stream.sendall, b"still here")
+            assert await at_once(stream.recv, 100) == b"still here"
+            busy = Profile(two_at)
+            await child.configure(Config(profiles=(first, other, busy), bridges=(bridge,)))
+            assert "in use" in (await told(events, Failed)).error
+            await child.configure(Config(profiles=(other,)))
+            while (await told(events, Using)).bridge is not None:
+                pass
+            stream.close()
+        finally:
+            await child.close()
+        assert [event async for event in events] == []
+
+    with place() as here, serving(back) as echo:
+        asyncio.run(tell(ProxyBridge(here.gate().at, "socks5"), echo))
+
+
+def test_without_a_way_out_streams_wait_and_what_may_go_directly_goes() -> None:
+    async def tell(site: Target) -> None:
+        child = await Child.start()
+        try:
+            events = child.events()
+            profile = Profile(ANY, rules=Rules(networks=("127.0.0.0/8",)))
+            await child.configure(Config(profiles=(profile,)))
+            at = address.read((await told(events, Listening)).at)
+            with await at_once(through, at, site) as one:
+                assert await at_once(until_end, one) == b"near"
+            waiting = asyncio.create_task(at_once(through, at, Target("far.example", 80)))
+            done, _ = await asyncio.wait([waiting], timeout=0.3)
+            assert not done
+        finally:
+            await child.close()
+        assert await asyncio.wait([waiting], timeout=10)
+        assert isinstance(waiting.exception(), ConnectionError)
+
+    with serving(lambda one: one.sendall(b"near")) as site:
+        asyncio.run(tell(site))
+
+
+def test_the_child_ends_when_the_pair_closes_however_that_came() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        command = [sys.executable, "-m", "outlast.rooms.reach.io.relay", str(there.fileno())]
+        child = subprocess.Popen(command, pass_fds=(there.fileno(),), env=os.environ)
+        there.close()
+        here.sendall(b"{}\n")
+        here.close()
+        assert child.wait(20) == 0

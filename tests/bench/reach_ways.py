@@ -87,7 +87,7 @@ def relay(config: Config, *awaited: str) -> Iterator[tuple[int, dict[str, Any]]]
     here, there = socket.socketpair()
     with here:
         with there:
-            command = [sys.executable, "-m", "outlast.rooms.reach.io.relay", str(there.fileno())]
+            command = [sys.executable, "-m", "outlast.rooms.reach.io.child", str(there.fileno())]
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(there.fileno(),))
         try:
             here.settimeout(READY_S)

@@ -9,20 +9,20 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from threading import Thread
 
 import psutil
 import pytest
 
+from outlast.rooms.reach.io import tor as tor_module
 from outlast.rooms.reach.io.carrier import Refusal
 from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.gate import Gate
 from outlast.rooms.reach.io.managed import OR_PORT as TO_TOR
 from outlast.rooms.reach.io.managed import ToTor
-from outlast.rooms.reach.io.tor import Tor
+from outlast.rooms.reach.io.tor import Through, Tor, Tors
 from outlast.rooms.reach.io.upstream import NEAR
 from outlast.rooms.reach.proto import bootstrap
 from outlast.rooms.reach.proto.address import Target
@@ -32,12 +32,12 @@ from outlast.rooms.reach.proto.failures import BridgeError
 from outlast.rooms.reach.proto.links import read_bridge
 from outlast.rooms.reach.proto.pluggable import ServerDemand
 from tests.architecture.tree import ROOT
+from tests.rooms.reach.pages import PAGE, serving_page
 from tests.rooms.reach.programs import program
 from tests.rooms.reach.tor_network import OR_PORT, Running, TorNetwork, tor_network
 
 pytestmark = pytest.mark.serial
 
-PAGE = b"a page of the free side, " * 4000
 OUTLAST = Path(sys.executable).with_name("outlast")
 PAGES = (ROOT / "docs/howto/tor.md").read_text(encoding="utf-8")
 
@@ -51,17 +51,6 @@ def shown(name: str, **instead: str) -> str:
     return text.replace("/usr/local/bin/outlast", str(OUTLAST))
 
 
-class Page(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(PAGE)))
-        self.end_headers()
-        self.wfile.write(PAGE)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorNetwork]:
     with tor_network(tmp_path_factory.mktemp("tor")) as found:
@@ -70,10 +59,8 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorNetwork]:
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+    with serving_page() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -138,15 +125,17 @@ def test_tor_as_a_child_is_a_carrier_that_needs_only_a_bridge_line(
     async def story() -> None:
         found = read_bridge(line)
         assert isinstance(found, TorBridge)
-        tor = Tor((found,), tmp_path / "tor", progressed=lambda percent, _: steps.append(percent), more=network.common)
+        tor = Tor((found,), folder=tmp_path / "tor", more=network.common)
+        tor.progressed.add(lambda percent, _: steps.append(percent))
         await tor.ready()
-        gate = Gate(asyncio.get_running_loop(), Target("127.0.0.1", 0), tor.carry, tor.associate)
+        carrier = Through(tor)
+        gate = Gate(asyncio.get_running_loop(), Target("127.0.0.1", 0), carrier.carry, carrier.associate)
         port = gate.at.port
         for credentials in ((), ("--proxy-user", "one:x"), ("--proxy-user", "two:x")):
             assert await asyncio.to_thread(fetch, port, page, *credentials) == PAGE
         gate.close()
-        tor.close()
-        await tor.closed()
+        carrier.close()
+        await tor.close()
 
     asyncio.run(story())
     assert steps == sorted(set(steps))
@@ -156,34 +145,59 @@ def test_tor_as_a_child_is_a_carrier_that_needs_only_a_bridge_line(
     assert [child for child in psutil.Process().children() if child.pid not in mine] == []
 
 
-@pytest.mark.parametrize(
-    ("wrong", "kind"),
-    [
-        (lambda line: line.replace("outlast ", "").replace(":8443 ", ":1 ").partition(" key=")[0], "refused"),
-        (lambda line: re.sub(r" [0-9A-F]{40} ", f" {'AB' * 20} ", line), "wrong-key"),
-        (lambda line: re.sub(r"cert=\S", "cert=_", line), "tls-mitm"),
-    ],
-)
-def test_what_stops_tor_is_told_in_a_persons_words(
-    wrong: Callable[[str], str],
-    kind: str,
-    network: TorNetwork,
-    line: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_tor_that_nobody_uses_lingers_for_who_comes_next(
+    network: TorNetwork, line: str, page: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bootstrap, "STALLED_S", 4.0)
+    monkeypatch.setattr(tor_module, "Tor", partial(Tor, more=network.common))
+    mine = {running.process.pid for running in network.tors}
+
+    def children() -> set[int]:
+        return {child.pid for child in psutil.Process().children()} - mine
 
     async def story() -> None:
-        found = read_bridge(wrong(line))
+        tors = Tors()
+        found = read_bridge(line)
         assert isinstance(found, TorBridge)
-        tor = Tor((found,), tmp_path / "tor", more=network.common)
+        first, second = await asyncio.gather(tors.carrier(found), tors.carrier(found))
+        one = children()
+        assert len(one) == 1
+        first.close()
+        second.close()
+        monkeypatch.setattr(tor_module, "LINGER_S", 0.0)
+        third = await tors.carrier(found)
+        assert children() == one
+        gate = Gate(asyncio.get_running_loop(), Target("127.0.0.1", 0), third.carry, third.associate)
+        assert await asyncio.to_thread(fetch, gate.at.port, page) == PAGE
+        gate.close()
+        third.close()
+        while children():
+            await asyncio.sleep(0.02)
+
+    asyncio.run(story())
+
+
+def test_what_stops_tor_is_told_in_a_persons_words(
+    network: TorNetwork, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "STALLED_S", 4.0)
+    wrong = {
+        "refused": line.replace("outlast ", "").replace(":8443 ", ":1 ").partition(" key=")[0],
+        "wrong-key": re.sub(r" [0-9A-F]{40} ", f" {'AB' * 20} ", line),
+        "tls-mitm": re.sub(r"cert=\S", "cert=_", line),
+    }
+
+    async def one(kind: str, text: str) -> None:
+        found = read_bridge(text)
+        assert isinstance(found, TorBridge)
+        tor = Tor((found,), folder=tmp_path / kind, more=network.common)
         with pytest.raises(BridgeError) as caught:
             await tor.ready()
         assert caught.value.failure.name == kind
         assert network.host not in str(caught.value)
-        tor.close()
-        await tor.closed()
+        await tor.close()
+
+    async def story() -> None:
+        await asyncio.gather(*(one(kind, text) for kind, text in wrong.items()))
 
     asyncio.run(story())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from outlast.rooms.reach.io.choosing import Attempted
     from outlast.rooms.reach.io.relay import Config, Event, Report, Server
     from outlast.rooms.reach.proto.address import Target
+    from outlast.rooms.reach.proto.bridge import Bridge
 
 GATE: Final = "127.0.0.1:1080"
 
@@ -56,12 +58,11 @@ def connect(
     """Open a gate on this machine (SOCKS 5, SOCKS 4a, HTTP) whose traffic leaves through a bridge, until Ctrl-C."""
     from outlast.rooms.reach.io.relay import Config, Profile
     from outlast.rooms.reach.proto import address
-    from outlast.rooms.reach.proto.links import read_bridge
     from outlast.rooms.reach.proto.rules import read_rules
 
     if (user is None) != (password_file is None):
         raise UsageError("--user and --password-file go together")
-    bridges = tuple(dict.fromkeys(read_bridge(link) for link in bridge or ()))
+    bridges = _bridges(bridge or ())
     if not bridges:
         raise UsageError(
             "no way out is known: give --bridge LINK, which somebody abroad makes by `outlast reach serve`"
@@ -74,7 +75,7 @@ def connect(
 @app.command()
 def serve(
     listen: Listen,
-    transport: Annotated[str, typer.Option("--transport", metavar="web|ss", help="What it looks like.")] = "web",
+    transport: Annotated[str, typer.Option("--transport", metavar="web|ss|obfs4", help="What it looks like.")] = "web",
     site: Annotated[
         str | None, typer.Option("--site", metavar="DIR|URL", help="The website in front (web): a folder or a server.")
     ] = None,
@@ -128,8 +129,12 @@ def serve(
             if site or cert or acme or site_tls:
                 raise UsageError("--site, --cert, --acme and --site-tls belong to --transport web")
             server = _shadowsocks_server(at, name or _own_host(at))
+        case "obfs4":
+            if site or cert or acme or site_tls:
+                raise UsageError("--site, --cert, --acme and --site-tls belong to --transport web")
+            server = _obfs4_server(at, name or _own_host(at))
         case _:
-            raise UsageError(f"{transport[:40]!r} is no transport: choose web or ss")
+            raise UsageError(f"{transport[:40]!r} is no transport: choose web, ss or obfs4")
     _relay(Config(servers=(server,), policy=allowing_private() if allow_private else Policy()))
 
 
@@ -146,9 +151,8 @@ def try_bridges(
     """Try each way out for real, with 64 KB there and back, and say which work and what stops the others."""
     from outlast.rooms.reach.io.attempt import read_url
     from outlast.rooms.reach.io.relay import run, try_each
-    from outlast.rooms.reach.proto.links import read_bridge
 
-    bridges = tuple(dict.fromkeys(read_bridge(link) for link in bridge or ()))
+    bridges = _bridges(bridge or ())
     if not bridges:
         raise UsageError("no way out is known: give --bridge LINK")
     as_json = terminal().json
@@ -179,6 +183,13 @@ def pt() -> None:
     from outlast.rooms.reach.io.managed import main
 
     main()
+
+
+def _bridges(links: Sequence[str]) -> tuple[Bridge, ...]:
+    """The ways out that these links name, each once."""
+    from outlast.rooms.reach.proto.links import bridge_id, read_bridge
+
+    return tuple({bridge_id(found): found for found in map(read_bridge, links)}.values())
 
 
 def _relay(config: Config) -> None:
@@ -261,6 +272,14 @@ def _shadowsocks_server(at: Target, name: str) -> Server:
 
     secret = kept_secret(terminal().home, "ss", 32)
     return ShadowsocksServer(at, name, best_method(), b64encode(secret).decode())
+
+
+def _obfs4_server(at: Target, name: str) -> Server:
+    from outlast.rooms.reach.io.keys import folder_of, kept_secret
+    from outlast.rooms.reach.io.plugged import PluggedServer
+
+    home = terminal().home
+    return PluggedServer(at, name, "obfs4", (kept_secret(home, "obfs4", 32),), str(folder_of(home)))
 
 
 def _web_server(

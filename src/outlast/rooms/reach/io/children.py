@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -26,6 +27,16 @@ Ready = TypeVar("Ready")
 
 class ChildError(OutlastError):
     """A child cannot be had or cannot do what it is for; the text says which program and what to do."""
+
+
+def private_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder for a child's own files, for this user alone; deleted when it is dropped, and when this process ends.
+
+    It lies in memory where the system has a place for that: what a child writes there may name a bridge.
+    """
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    place = runtime if runtime and os.access(runtime, os.W_OK) else None
+    return tempfile.TemporaryDirectory(prefix="outlast-", dir=place, ignore_cleanup_errors=True)
 
 
 class Kept(Generic[Ready]):
@@ -118,18 +129,29 @@ async def lines(process: Process) -> AsyncIterator[bytes]:
 
 
 async def end(process: Process, *, by_stdin: bool) -> int | None:
-    """End a program: by its closed input where it listens to that, then by asking, then by force; its exit code."""
+    """End a program: by its closed input where it listens to that, then by asking, then by force; its exit code.
+
+    Whoever is cancelled meanwhile still sees it end: by force, at once.
+    """
     assert process.stdin is not None
     process.stdin.close()
-    for ask in (process.terminate, process.kill, None):
-        if by_stdin or process.returncode is not None:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(_drain(process), END_S)
-                break
-        by_stdin = True
+    hurry: asyncio.CancelledError | None = None
+    asks = (process.terminate, process.kill)
+    for ask in (None, *asks) if by_stdin else asks:
         if ask is not None:
             with suppress(ProcessLookupError):
                 ask()
+        try:
+            await asyncio.wait_for(_drain(process), END_S)
+            break
+        except TimeoutError:
+            continue
+        except asyncio.CancelledError as cancelled:
+            hurry = cancelled
+            with suppress(ProcessLookupError):
+                process.kill()
+    if hurry is not None:
+        raise hurry
     return process.returncode
 
 
@@ -138,3 +160,6 @@ async def _drain(process: Process) -> None:
     while process.stdout is not None and await process.stdout.read(PACE_BYTES):
         pass
     await process.wait()
+    if process.stdin is not None:
+        with suppress(OSError):
+            await process.stdin.wait_closed()

@@ -10,11 +10,10 @@ import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, assert_never
 
 import msgspec
 
-from outlast.errors import UsageError
 from outlast.rooms.reach.io.attempt import Tell, attempt
 from outlast.rooms.reach.io.carrier import Association, Carrier, Client, Refusal
 from outlast.rooms.reach.io.choosing import Attempted, Choosing, Remembered, Standings, attempted
@@ -22,14 +21,24 @@ from outlast.rooms.reach.io.direct import direct
 from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.gate import Gate
 from outlast.rooms.reach.io.lending import Lending, Lent, Shares
+from outlast.rooms.reach.io.plugged import Plugged, PluggedListener, PluggedServer
 from outlast.rooms.reach.io.shadowsocks import Shadowsocks
 from outlast.rooms.reach.io.shadowsocks_server import ShadowsocksListener
+from outlast.rooms.reach.io.tor import Tors
 from outlast.rooms.reach.io.tricks import Tricking
 from outlast.rooms.reach.io.upstream import upstream
 from outlast.rooms.reach.io.web_bridge import ServedSite, WebServer, web_tunnel
 from outlast.rooms.reach.proto import address
 from outlast.rooms.reach.proto.address import Target
-from outlast.rooms.reach.proto.bridge import Bridge, ProxyBridge, ShadowsocksBridge, Tricks, WebBridge
+from outlast.rooms.reach.proto.bridge import (
+    Bridge,
+    PluggedBridge,
+    ProxyBridge,
+    ShadowsocksBridge,
+    TorBridge,
+    Tricks,
+    WebBridge,
+)
 from outlast.rooms.reach.proto.chooser import Worked
 from outlast.rooms.reach.proto.exit_policy import Policy
 from outlast.rooms.reach.proto.pac import PATH
@@ -62,7 +71,7 @@ class ShadowsocksServer(msgspec.Struct, frozen=True, tag="ss"):
     users: tuple[bytes, ...] = ()  # 32 B each: keys of those who have one of their own, beside the password
 
 
-Server = ShadowsocksServer | WebServer
+Server = ShadowsocksServer | WebServer | PluggedServer
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -126,6 +135,9 @@ class Running(Protocol):
         ...
 
 
+_tors: Final = Tors()
+
+
 async def carrier_of(bridge: Bridge, tell: Tell) -> Carrier:
     """The carrier that a bridge is; what it needs has been started. Raises OutlastError with what to do.
 
@@ -139,10 +151,14 @@ async def carrier_of(bridge: Bridge, tell: Tell) -> Carrier:
             return Shadowsocks(loop, bridge)
         case WebBridge():
             return web_tunnel(bridge, tell)
+        case PluggedBridge():
+            return Plugged(bridge, tell)
+        case TorBridge():
+            return await _tors.carrier(bridge)
         case Tricks():
             return Tricking(bridge)
-        case _:
-            raise UsageError("this version has no way to use that kind of bridge")
+        case other:
+            assert_never(other)
 
 
 async def server_of(exit_: Exit, server: Server) -> Running:
@@ -152,6 +168,10 @@ async def server_of(exit_: Exit, server: Server) -> Running:
             return ShadowsocksListener(exit_, server.listen, server.method, server.password, server.name, server.users)
         case WebServer():
             return await ServedSite.start(exit_, server)
+        case PluggedServer():
+            return await PluggedListener.start(exit_, server)
+        case other:
+            assert_never(other)
 
 
 class Relay:
@@ -235,7 +255,8 @@ class Relay:
                 assert self._exit is not None
                 self._servers[server] = await server_of(self._exit, server)
             running = self._servers[server]
-            self._report(Serving(str(server.__struct_config__.tag), address.show(running.at), running.links))
+            transport = server.transport if isinstance(server, PluggedServer) else str(server.__struct_config__.tag)
+            self._report(Serving(transport, address.show(running.at), running.links))
 
     async def close(self) -> None:
         """End all of it."""
@@ -299,14 +320,14 @@ class Relay:
 def _without_users(server: Server) -> Server:
     """What stays the same when only its users change; a server that has none is another one."""
     match server:
-        case WebServer():
+        case WebServer() | PluggedServer():
             return msgspec.structs.replace(server, secrets=())
         case ShadowsocksServer():
             return msgspec.structs.replace(server, users=server.users[:1] and (b"",))
 
 
 def _users_of(server: Server) -> tuple[bytes, ...]:
-    return server.secrets if isinstance(server, WebServer) else server.users
+    return server.users if isinstance(server, ShadowsocksServer) else server.secrets
 
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:

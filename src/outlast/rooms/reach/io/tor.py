@@ -1,8 +1,8 @@
-"""Tor as our child: plain, or by bridges, with the programs that their transports need; a carrier.
+"""Tor as our child: plain, or by bridges, with the programs that their transports need; and carriers over it.
 
 Its configuration goes through its standard input, so that bridges stand in no file of ours; what tor itself remembers
-in its folder names them, too, and whoever gives the folder decides how long it stays. What it logs is read for its
-progress and for what stops it, and is not kept.
+in its folder names them, too, so the folder goes when tor ends. What it logs is read for its progress and for what
+stops it, and is not kept.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Final
 
 from outlast.errors import OutlastError, UsageError
 from outlast.rooms.reach.io.carrier import Association, Client, Refusal
-from outlast.rooms.reach.io.children import ChildError, Kept, end, lines, start
+from outlast.rooms.reach.io.children import ChildError, Kept, end, lines, private_folder, start
 from outlast.rooms.reach.io.direct import Dialled
 from outlast.rooms.reach.io.pluggable import find_program
 from outlast.rooms.reach.io.upstream import Proxy
@@ -37,22 +37,18 @@ OUTLAST: Final = "outlast"
 LOOK_S: Final = 1.0
 """So often it is asked whether tor still comes further."""
 
+LINGER_S: Final = 60.0
+"""So long a tor runs on that nobody uses: what tested it is often followed by who uses it."""
+
 Progressed = Callable[[int, str], None]
 """Hears how far the start is, in percent, and what tor does now."""
 
 
 class Tor:
-    """A tor that is kept running; streams of different isolation take different circuits."""
+    """A tor that is kept running; ``Through`` are the carriers over it."""
 
-    def __init__(
-        self,
-        bridges: Sequence[TorBridge],
-        folder: Path,
-        *,
-        progressed: Progressed = lambda percent, step: None,
-        more: str = "",
-    ) -> None:
-        """Begin; ``folder`` is tor's own, ``more`` are further lines for it, as for a network of one's own.
+    def __init__(self, bridges: Sequence[TorBridge], *, folder: Path | None = None, more: str = "") -> None:
+        """Begin; ``folder`` is tor's own, a private one without it. ``more`` are further lines for tor.
 
         Needs a running loop. Raises ChildError when a program is not here, UsageError for a bridge it cannot be told.
         """
@@ -61,41 +57,26 @@ class Tor:
         if path is None:
             raise ChildError("bridges of Tor need tor, which is not here: install tor")
         self._command = (path, "--defaults-torrc", os.devnull, "-f", "-")
-        self._torrc = write_torrc(bridges, folder, os.getpid(), _transport_command) + more
-        self._folder = folder
-        self._progressed = progressed
-        self._dialled = Dialled(self._loop, self._nowhere)
+        self._own = None if folder else private_folder()
+        self._folder = folder or Path(self._own.name if self._own else "")
+        self._torrc = write_torrc(bridges, self._folder, os.getpid(), _transport_command) + more
+        self.progressed: set[Progressed] = set()
         self._kept = Kept("tor", self._run)
 
-    async def ready(self) -> None:
+    @property
+    def proxy(self) -> Proxy | None:
+        """Its SOCKS port, while it takes streams."""
+        return self._kept.now
+
+    async def ready(self) -> Proxy:
         """Wait until it takes streams; raises BridgeError when it will not soon, ChildError when it cannot run."""
-        await self._kept.ready()
+        return await self._kept.ready()
 
-    def carry(self, client: Client) -> None:
-        """Take the client to its target through tor."""
-        proxy = self._kept.now
-        if proxy is None:
-            client.refuse(Refusal.FAILED)
-            return
-        # What keeps streams apart may be people's passwords; tor keeps its own in memory and needs none.
-        name = sha256(b"isolation" + client.isolation).hexdigest().encode()
-        self._dialled.take(client, partial(proxy.dial, credentials=Credentials(name, b"-")))
-
-    def associate(self, isolation: bytes, deliver: Callable[[Target, bytes], None]) -> Association | None:
-        """Tor carries no datagrams."""
-        return None
-
-    def close(self) -> None:
-        """End all streams at once, and tor soon."""
-        self._dialled.close()
-        self._closing = self._loop.create_task(self._kept.close())
-
-    async def closed(self) -> None:
-        """Wait until tor has ended, after ``close``."""
-        await self._closing
-
-    def _nowhere(self, *_: object) -> Callable[[], None]:
-        raise AssertionError("every stream of tor has a dial of its own")
+    async def close(self) -> None:
+        """End it, and wait until it has ended."""
+        await self._kept.close()
+        if self._own is not None:
+            self._own.cleanup()
 
     async def _run(self, ready: Callable[[Proxy], None]) -> OutlastError:
         try:
@@ -123,7 +104,8 @@ class Tor:
             bootstrap.take(line, self._loop.time())
             if bootstrap.percent > percent:
                 percent = bootstrap.percent
-                self._progressed(percent, bootstrap.step)
+                for hear in self.progressed:
+                    hear(percent, bootstrap.step)
             if bootstrap.done and not told and bootstrap.socks is not None:
                 told = True
                 ready(Proxy(self._loop, ProxyBridge(bootstrap.socks, "socks5")))
@@ -135,6 +117,86 @@ class Tor:
         else:
             with suppress(ProcessLookupError):
                 self._process.terminate()
+
+
+class Through:
+    """A carrier over a tor; streams of different isolation take different circuits."""
+
+    def __init__(self, tor: Tor, done: Callable[[], None] = lambda: None) -> None:
+        """``done`` is called when the carrier is closed."""
+        self._tor = tor
+        self._done = done
+        self._dialled = Dialled(asyncio.get_running_loop(), _nowhere)
+
+    def carry(self, client: Client) -> None:
+        """Take the client to its target through tor."""
+        proxy = self._tor.proxy
+        if proxy is None:
+            client.refuse(Refusal.FAILED)
+            return
+        # What keeps streams apart may be people's passwords; tor has no need to know them.
+        name = sha256(b"isolation" + client.isolation).hexdigest().encode()
+        self._dialled.take(client, partial(proxy.dial, credentials=Credentials(name, b"-")))
+
+    def associate(self, isolation: bytes, deliver: Callable[[Target, bytes], None]) -> Association | None:
+        """Tor carries no datagrams."""
+        return None
+
+    def close(self) -> None:
+        """End all streams."""
+        self._dialled.close()
+        self._done()
+
+
+def _nowhere(*_: object) -> Callable[[], None]:
+    raise AssertionError("every stream through tor has a dial of its own")
+
+
+class Tors:
+    """The tors of one process: one for each bridge, that lingers for who comes next, since a start takes long."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._lent: dict[str, tuple[Tor, int]] = {}
+        self._leaving: dict[str, asyncio.TimerHandle] = {}
+        self._ending: dict[str, asyncio.Task[None]] = {}
+
+    async def carrier(self, bridge: TorBridge) -> Through:
+        """A carrier through a bridge, once tor takes streams; raises BridgeError or ChildError, and UsageError."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:  # what ran on another one ended with it
+            self._loop = loop
+            self._forget()
+        key = write_bridge(bridge)
+        if (ending := self._ending.get(key)) is not None:
+            await asyncio.gather(ending, return_exceptions=True)
+        if (leaving := self._leaving.pop(key, None)) is not None:
+            leaving.cancel()
+        tor, users = self._lent.get(key) or (Tor((bridge,)), 0)
+        self._lent[key] = tor, users + 1
+        try:
+            await tor.ready()
+        except BaseException:
+            self._give_back(key)
+            raise
+        return Through(tor, partial(self._give_back, key))
+
+    def _give_back(self, key: str) -> None:
+        tor, users = self._lent[key]
+        self._lent[key] = tor, users - 1
+        if users == 1:
+            wait_s = LINGER_S if tor.proxy is not None else 0
+            assert self._loop is not None
+            self._leaving[key] = self._loop.call_later(wait_s, self._end, key)
+
+    def _end(self, key: str) -> None:
+        del self._leaving[key]
+        tor, _ = self._lent.pop(key)
+        task = self._ending[key] = asyncio.get_running_loop().create_task(tor.close())
+        task.add_done_callback(lambda _: self._ending.pop(key, None))
 
 
 def write_torrc(bridges: Sequence[TorBridge], folder: Path, owner: int, find: Callable[[str], Sequence[str]]) -> str:

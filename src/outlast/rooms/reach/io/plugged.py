@@ -1,0 +1,155 @@
+"""Bridges of Outlast's behind somebody else's pluggable transport, such as obfs4: both ends, without any tor.
+
+The child at the client gives a stream to the child at the bridge, which brings it to a port of loopback; on it runs the
+mux, whose greeting shows who is a user.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from outlast.errors import OutlastError, StorageError
+from outlast.rooms.reach.io.carrier import Association, Client
+from outlast.rooms.reach.io.children import private_folder
+from outlast.rooms.reach.io.exit import Exit
+from outlast.rooms.reach.io.gate import listen
+from outlast.rooms.reach.io.hub import Hub
+from outlast.rooms.reach.io.outer import Outer, TcpOuter
+from outlast.rooms.reach.io.pluggable import Child, find_program
+from outlast.rooms.reach.io.tunnel import Tunnel
+from outlast.rooms.reach.proto.address import Target
+from outlast.rooms.reach.proto.bridge import PluggedBridge
+from outlast.rooms.reach.proto.links import write_bridge
+from outlast.rooms.reach.proto.pluggable import ClientDemand, ServerDemand, SMethod
+
+_ACCEPTED_AT_ONCE: Final = 16
+_RETRY_S: Final = 1.0
+
+
+class PluggedServer(msgspec.Struct, frozen=True, tag="plugged"):
+    """A bridge behind a pluggable transport that a child speaks."""
+
+    listen: Target
+    name: str  # the host in its link
+    transport: str  # such as "obfs4"
+    secrets: tuple[bytes, ...]  # 32 B each, one for each user
+    folder: str  # where the child keeps its keys, so that links stay good
+
+
+class Plugged:
+    """The carrier that such a bridge is."""
+
+    def __init__(self, bridge: PluggedBridge, tell: Callable[[OutlastError], None]) -> None:
+        """Start the child; ``tell`` hears each time why there is no way. Raises ChildError for want of a program."""
+        self._bridge = bridge
+        self._folder = private_folder()
+        demand = ClientDemand(self._folder.name, True, (bridge.transport,))
+        self._child = Child([find_program(bridge.transport)], demand)
+
+        def changed(up: bool, error: OutlastError | None) -> None:
+            if error is not None:
+                tell(error)
+
+        self._tunnel = Tunnel(self._open, bridge.secret, changed=changed)
+        self._ending: asyncio.Task[None] | None = None
+
+    def carry(self, client: Client) -> None:
+        """Take the client to its target through the mux."""
+        self._tunnel.carry(client)
+
+    def associate(self, isolation: bytes, deliver: Callable[[Target, bytes], None]) -> Association | None:
+        """Open a way for datagrams through the mux."""
+        return self._tunnel.associate(isolation, deliver)
+
+    def close(self) -> None:
+        """End all streams, and then the child."""
+        self._tunnel.close()
+        if self._ending is None:
+            self._ending = asyncio.get_running_loop().create_task(self._end())
+
+    async def _open(self) -> Outer:
+        sock = await self._child.dial(self._bridge.transport, self._bridge.at, self._bridge.args)
+        return TcpOuter(asyncio.get_running_loop(), sock)
+
+    async def _end(self) -> None:
+        await self._child.close()
+        self._folder.cleanup()
+
+
+class PluggedListener:
+    """A bridge behind a child's transport: ``at`` is where the child listens, ``links`` has one for each user."""
+
+    def __init__(self, hub: Hub, sock: socket.socket) -> None:
+        """Use ``start``."""
+        self.at = Target("", 0)
+        self.links: tuple[str, ...] = ()
+        self._loop = asyncio.get_running_loop()
+        self._hub = hub
+        self._sock = sock
+        self._secrets: tuple[bytes, ...] = ()
+        self._pattern: PluggedBridge | None = None
+        self._child: Child | None = None
+        self._resting: asyncio.TimerHandle | None = None
+        self._loop.add_reader(sock, self._take)
+
+    @classmethod
+    async def start(cls, exit_: Exit, server: PluggedServer) -> PluggedListener:
+        """Serve; raises OutlastError with what to do."""
+        transport = server.transport
+        program = find_program(transport)
+        state = Path(server.folder, transport).absolute()
+        try:
+            state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{state} cannot be made: {error.strerror}") from None
+        with listen(server.listen) as probe:  # what is wrong with an address is told better here than by the child
+            at = Target(*probe.getsockname()[:2])
+        served = cls(Hub(exit_), listen(Target("127.0.0.1", 0)))
+        try:
+            inner = Target(*served._sock.getsockname()[:2])
+            served._child = Child([program], ServerDemand(str(state), True, (transport,), inner, {transport: at}))
+            method = await served._child.method(transport)
+            assert isinstance(method, SMethod)
+            served.at = method.at
+            to = Target(server.name, method.at.port)
+            served._pattern = PluggedBridge(to, transport, dict(method.args), b"")
+            served.admit(server.secrets)
+        except BaseException:
+            await served.close()
+            raise
+        return served
+
+    def admit(self, secrets: tuple[bytes, ...]) -> None:
+        """From now on these secrets (32 B each) let in; who is in stays in."""
+        assert self._pattern is not None
+        self._secrets = secrets
+        self.links = tuple(write_bridge(replace(self._pattern, secret=secret)) for secret in secrets)
+
+    async def close(self) -> None:
+        """End it with all its streams."""
+        self._loop.remove_reader(self._sock)
+        if self._resting is not None:
+            self._resting.cancel()
+        self._sock.close()
+        self._hub.close()
+        if self._child is not None:
+            await self._child.close()
+
+    def _take(self) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                sock, _ = self._sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:  # no more files, or a connection that is gone again
+                self._loop.remove_reader(self._sock)
+                self._resting = self._loop.call_later(_RETRY_S, self._loop.add_reader, self._sock, self._take)
+                return
+            self._hub.accept(TcpOuter(self._loop, sock), self._secrets)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import socket
 import ssl
@@ -13,11 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from outlast.rooms.reach.io.certificates import self_signed
-from outlast.rooms.reach.io.web_client import WebFailed, WebOpener
+from outlast.errors import StorageError
+from outlast.rooms.reach.io import web_server
+from outlast.rooms.reach.io.certificates import Certificate, self_signed
+from outlast.rooms.reach.io.web_client import Dial, WebFailed, WebOpener
+from outlast.rooms.reach.io.web_server import READ_BYTES, UNSENT_MAX_BYTES, Site
 from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.failures import Kind, Step, Stop
 from tests.rooms.reach.bridges import NAME, Collector, running_bridge
+from tests.rooms.reach.prober import probe
+from tests.rooms.reach.websites import free_port
 
 
 def test_who_knows_the_secret_gets_an_outer_that_carries_bytes_both_ways(tmp_path: Path) -> None:
@@ -208,3 +214,103 @@ def test_a_port_where_nothing_listens_and_a_name_that_is_none_are_told_apart(tmp
                 assert failed.value.failure.kind is kind
 
     asyncio.run(story())
+
+
+def test_a_certificate_that_changes_is_taken_over_and_half_a_change_is_not(tmp_path: Path) -> None:
+    now = [0.0]
+    self_signed(tmp_path / "own", NAME)
+    files = (tmp_path / "own" / "web-certificate.pem", tmp_path / "own" / "web-key.pem")
+    certificate = Certificate(*files, clock=lambda: now[0])
+    before, pin = certificate.context(), certificate.pin
+    self_signed(tmp_path / "new", NAME)
+    for file, same in zip(files, (True, False), strict=True):
+        file.write_bytes((tmp_path / "new" / file.name).read_bytes())
+        now[0] += 60
+        assert (certificate.context() is before) is same
+    assert certificate.pin != pin
+    assert not certificate.vouched_for(NAME)
+    assert self_signed(tmp_path / "new", NAME).pin == certificate.pin
+    files[0].write_text("no certificate")
+    with pytest.raises(StorageError, match="cannot be used"):
+        Certificate(*files)
+
+
+def test_a_site_that_is_off_keeps_nobody_out_who_knows_the_path(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running_bridge(tmp_path, Site(("127.0.0.1", free_port()))) as running:
+            (await WebOpener(running.bridge())()).close()
+            seen = await asyncio.to_thread(probe, running.port, [("send", b"GET / HTTP/1.1\r\n\r\n")])
+            assert (seen.answers, seen.end) == ([], "reset")
+            assert running.server.connections == 0
+
+    asyncio.run(story())
+
+
+def test_visitors_who_read_slowly_hold_no_memory_and_leave_nothing_behind(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running_bridge(tmp_path) as running:
+            before = len(os.listdir("/proc/self/fd"))
+            visits = []
+            for _ in range(20):
+                reader, writer = await asyncio.open_connection(
+                    "127.0.0.1", running.port, ssl=trusting(), limit=1024, server_hostname=NAME
+                )
+                writer.write(b"GET /bread.bin HTTP/1.1\r\nHost: site.example\r\n\r\n" * 8)
+                await writer.drain()
+                await reader.readexactly(1000)
+                visits.append(writer)
+            assert running.server.connections == 20
+            waiting = [visit._tls.unsent for visit in running.server._visits]
+            assert max(waiting) <= UNSENT_MAX_BYTES + READ_BYTES + 10_000
+            for writer in visits:
+                writer.transport.abort()
+            async with asyncio.timeout(10):
+                while running.server.connections or len(os.listdir("/proc/self/fd")) > before:
+                    await asyncio.sleep(0.01)
+            assert running.server.shaking == {}
+
+    asyncio.run(story())
+
+
+def test_one_address_gets_so_many_connections_and_the_others_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web_server, "CONNECTIONS_EACH", 3)
+
+    async def story() -> None:
+        async with running_bridge(tmp_path) as running:
+            opened = [socket.create_connection(("127.0.0.1", running.port), 5) for _ in range(4)]
+            assert await asyncio.to_thread(ended, opened[3])
+            other = socket.create_connection(("127.0.0.1", running.port), 5, ("127.0.0.2", 0))
+            outer = await WebOpener(running.bridge(), dial=dialled(other))()
+            outer.close()
+            opened[0].close()
+            async with asyncio.timeout(10):
+                while running.server.connections > 2:
+                    await asyncio.sleep(0.01)
+            (await WebOpener(running.bridge())()).close()
+            for sock in opened:
+                sock.close()
+
+    asyncio.run(story())
+
+
+def trusting() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def ended(sock: socket.socket) -> bool:
+    try:
+        return sock.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def dialled(sock: socket.socket) -> Dial:
+    async def dial(target: Target) -> socket.socket:
+        sock.setblocking(False)
+        return sock
+
+    return dial

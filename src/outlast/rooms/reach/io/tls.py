@@ -2,7 +2,7 @@
 
 OpenSSL works in memory here. One read of the socket goes through it into one buffer and to whoever listens in one
 call; what is written becomes records that are sent in one call. Both buffers are shared by all connections of the
-process: nobody keeps a view of them after a call.
+loop: nobody keeps a view of them after a call.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import ssl
 import struct
 import sys
 import termios
+import weakref
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -29,9 +30,17 @@ RECORD_BYTES: Final = 16_384
 FIRST_MAX_BYTES: Final = 1 << 17
 """A ClientHello is no longer than this, by OpenSSL's own bound; what follows it before we answer is not kept."""
 
-_raw = memoryview(bytearray(READ_BYTES))
-# What the raw bytes hold, with what was left of a record before them.
-_plain = memoryview(bytearray(READ_BYTES + 4 * RECORD_BYTES))
+
+class _Scratch:
+    """What all connections of a loop share."""
+
+    def __init__(self) -> None:
+        self.raw = memoryview(bytearray(READ_BYTES))
+        # What the raw bytes hold, with what was left of a record before them.
+        self.plain = memoryview(bytearray(READ_BYTES + 4 * RECORD_BYTES))
+
+
+_scratches: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Scratch] = weakref.WeakKeyDictionary()
 
 
 class Side(Protocol):
@@ -63,6 +72,7 @@ class Tls:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._loop = loop
         self._sock = sock
+        self._scratch = _scratches.get(loop) or _scratches.setdefault(loop, _Scratch())
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._engine: ssl.SSLObject | None = None
         self._side: Side | None = None
@@ -210,8 +220,9 @@ class Tls:
             self._loop.remove_reader(self._sock)
 
     def _readable(self) -> None:
+        raw = self._scratch.raw
         try:
-            size = self._sock.recv_into(_raw)
+            size = self._sock.recv_into(raw)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -221,9 +232,9 @@ class Tls:
             self._hear_end()
             return
         self.received_bytes += size
-        self._incoming.write(_raw[:size])
+        self._incoming.write(raw[:size])
         if self.first is not None:
-            self.first += _raw[:size]
+            self.first += raw[:size]
             if len(self.first) > FIRST_MAX_BYTES:
                 self.first = None
         if self._shaken is not None:
@@ -237,10 +248,10 @@ class Tls:
         if side is None or self.closed or self._shaken is not None:
             return
         read: Callable[[int, memoryview], int] = self.engine.read  # type: ignore[assignment]
-        at, ended, error = 0, False, None
+        plain, at, ended, error = self._scratch.plain, 0, False, None
         try:
             while incoming.pending and not ended:
-                size = read(RECORD_BYTES, _plain[at:])
+                size = read(RECORD_BYTES, plain[at:])
                 ended = not size
                 at += size
         except ssl.SSLWantReadError:
@@ -250,7 +261,7 @@ class Tls:
         if self._outgoing.pending:
             self._flush()
         if at:
-            side.received(_plain[:at])
+            side.received(plain[:at])
         if error is not None:
             self._break(error)
         elif ended:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -195,10 +195,10 @@ def _bridges(links: Sequence[str]) -> tuple[Bridge, ...]:
 def _relay(config: Config) -> None:
     from outlast.rooms.reach.io.relay import relay_until_signal, run
 
-    run(relay_until_signal(config, _reporter()))
+    run(relay_until_signal(config, _reporter(config)))
 
 
-def _reporter() -> Report:
+def _reporter(config: Config) -> Report:
     """Shows events: each as a line of JSON, or for people, with the seconds since the start, on stderr."""
     import msgspec
 
@@ -206,6 +206,7 @@ def _reporter() -> Report:
 
     began_s = time.monotonic()
     as_json = terminal().json
+    story = _Story(config)
 
     def show(event: Event) -> None:
         elapsed_s = time.monotonic() - began_s
@@ -213,7 +214,8 @@ def _reporter() -> Report:
             answer: dict[str, Any] = {"elapsed_ms": round(elapsed_s * 1000), **msgspec.to_builtins(event)}
             print(json.dumps(answer, ensure_ascii=False, separators=(",", ":")))
         else:
-            say(f"{elapsed_s:6.1f} s  {_line(event)}")
+            for line in story.lines(event):
+                say(f"{elapsed_s:6.1f} s  {line}")
             if isinstance(event, Serving):
                 for link in event.links:
                     print(clean(link))
@@ -222,30 +224,57 @@ def _reporter() -> Report:
     return show
 
 
-def _line(event: Event) -> str:
-    from outlast.rooms.reach.io.choosing import Attempted, Remembered, Standings
-    from outlast.rooms.reach.io.lending import Lent
-    from outlast.rooms.reach.io.relay import Failed, Listening, Serving, Using
+class _Story:
+    """What events mean for a person; what was said once is not said again while it stays so."""
 
-    match event:
-        case Listening():
-            return f"The gate is open at {event.at} (SOCKS 5, SOCKS 4a, HTTP); for phones and browsers: {event.pac}"
-        case Using():
-            return "There is no way out at the moment." if event.bridge is None else f"Connected by {event.bridge}."
-        case Attempted():
-            if event.ok:
-                return f"{event.bridge} works: the first byte came after {event.ttfb_ms} ms."
-            return f"{event.bridge} does not work: {event.failure} ({event.evidence})."
-        case Remembered():
-            return "This way is noted for this network."
-        case Standings():
-            return f"{len(event.bridges)} ways out are known."
-        case Serving():
-            return f"Serving at {event.at}. Whoever has this link can use it, and have it blocked:"
-        case Lent():
-            return f"A share of the uplink is at port {event.port}; {event.spent} B of today are used."
-        case Failed():
-            return event.error
+    def __init__(self, config: Config) -> None:
+        from outlast.rooms.reach.io.choosing import kind_of
+        from outlast.rooms.reach.proto.links import bridge_id
+
+        self._names = {
+            bridge_id(bridge): getattr(bridge, "label", "") or f"{kind_of(bridge)} {bridge_id(bridge)}"
+            for bridge in config.bridges
+        }
+        self._failures: dict[str, str] = {}
+        self._using: str | None = None
+
+    def lines(self, event: Event) -> Iterator[str]:
+        """The lines for an event, none for what a person need not know."""
+        from outlast.rooms.reach.io.choosing import Attempted
+        from outlast.rooms.reach.io.relay import Failed, Listening, Serving, Using
+
+        match event:
+            case Listening():
+                yield f"The gate is open at {event.at} for SOCKS 5, SOCKS 4a and HTTP. The proxy file: {event.pac}"
+            case Using(bridge):
+                if bridge is None and self._using is not None:
+                    yield "The way out is lost; new connections wait while another one is looked for."
+                elif bridge is not None and bridge != self._using:
+                    yield f"Connected through {self._name(bridge)}."
+                self._using = bridge
+            case Attempted():
+                yield from self._attempt(event)
+            case Serving():
+                yield f"Serving at {event.at}. Whoever has this link can use it, and have it blocked:"
+            case Failed():
+                yield event.error
+
+    def _attempt(self, event: Attempted) -> Iterator[str]:
+        from outlast.rooms.reach.proto.failures import ADVICE, Kind
+
+        name = self._name(event.bridge)
+        if event.failure is None:
+            self._failures.pop(event.bridge, None)
+            yield f"{name} works; the first byte came after {event.ttfb_ms} ms."
+        elif self._failures.get(event.bridge) != event.failure:
+            self._failures[event.bridge] = event.failure
+            advice = ADVICE[Kind(event.failure.partition("@")[0])]
+            yield f"{name} does not work: {event.failure}, {event.evidence}; {advice}."
+            if self._using is None and self._failures.keys() >= self._names.keys():
+                yield "No way out works now; all are tried again until one does. New connections wait 20 s for it."
+
+    def _name(self, bridge: str) -> str:
+        return self._names.get(bridge, bridge)
 
 
 def _own_host(at: Target) -> str:

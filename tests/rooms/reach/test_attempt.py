@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import socket
 import struct
@@ -11,18 +12,21 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 
+import msgspec
 import pytest
 
 from outlast.errors import OutlastError, UsageError
 from outlast.rooms.reach.io import attempt as attempts
 from outlast.rooms.reach.io.attempt import PROOF_BYTES, Tried, attempt, read_url
+from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.gate import Gate
-from outlast.rooms.reach.io.relay import carrier_of
+from outlast.rooms.reach.io.relay import Running, Server, ShadowsocksServer, WebServer, carrier_of, server_of
 from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import Bridge, ProxyBridge
-from outlast.rooms.reach.proto.links import bridge_id, write_bridge
+from outlast.rooms.reach.proto.exit_policy import allowing_private
+from outlast.rooms.reach.proto.links import bridge_id, read_bridge, write_bridge
 from outlast.rooms.reach.proto.request import Credentials
-from tests.rooms.reach.gates import Place, place
+from tests.rooms.reach.gates import ANY, Place, place
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 LOOPBACK = "127.0.0.1"
@@ -177,7 +181,117 @@ def test_a_proxy_that_wants_another_password_says_so(here: Place) -> None:
     assert name_of(trying(ProxyBridge(gate.at, "socks5", "alice", "battery"))) == "wrong-key"
 
 
+# ---- our own servers ----
+
+
+@pytest.fixture(scope="module")
+def own(here: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Bridge]]:
+    """A server of each kind."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "site").mkdir()
+    (folder / "site" / "index.html").write_text("<title>Bread</title>")
+    key = base64.b64encode(bytes(32)).decode()
+    kinds: dict[str, Server] = {
+        "web": WebServer(ANY, LOOPBACK, str(folder / "site"), (bytes(32),), str(folder)),
+        "ss-2022": ShadowsocksServer(ANY, LOOPBACK, "2022-blake3-aes-256-gcm", key),
+        "ss": ShadowsocksServer(ANY, LOOPBACK, "aes-256-gcm", "kingfisher"),
+    }
+
+    async def start() -> dict[str, Running]:
+        exit_ = Exit(here.loop, allowing_private())
+        return {name: await server_of(exit_, server) for name, server in kinds.items()}
+
+    async def close() -> None:
+        for one in running.values():
+            await one.close()
+
+    running = asyncio.run_coroutine_threadsafe(start(), here.loop).result(20)
+    yield {name: read_bridge(one.links[0]) for name, one in running.items()}
+    asyncio.run_coroutine_threadsafe(close(), here.loop).result(20)
+
+
+@pytest.mark.parametrize("kind", ["web", "ss-2022", "ss"])
+def test_our_own_servers_answer_the_echo(own: dict[str, Bridge], kind: str) -> None:
+    tried = trying(own[kind])
+    assert (name_of(tried), tried.proof) == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "name"),
+    [
+        ("web", {"secret": bytes(31) + b"x"}, "wrong-key"),
+        ("web", {"pin": bytes(32)}, "tls-mitm"),
+        ("web", {"pin": b""}, "tls-mitm"),
+        ("ss-2022", {"password": base64.b64encode(bytes(31) + b"x").decode()}, "wrong-key"),
+        ("ss", {"password": "halcyon"}, "wrong-key"),
+    ],
+)
+def test_a_link_with_something_wrong_in_it_fails_by_its_class(
+    own: dict[str, Bridge], kind: str, wrong: dict[str, object], name: str
+) -> None:
+    assert name_of(trying(msgspec.structs.replace(own[kind], **wrong))) == name
+
+
+def test_plain_http_in_place_of_tls_is_a_captive_portal(own: dict[str, Bridge]) -> None:
+    async def portal(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 302 Found\r\nLocation: http://portal.example/\r\n\r\n")
+        writer.close()
+
+    assert name_of(behind(portal, lambda at: msgspec.structs.replace(own["web"], at=at))) == "captive-portal"
+
+
+def test_a_stream_that_crawls_is_throttled(own: dict[str, Bridge], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "ATTEMPT_S", 1.0)
+
+    async def crawl(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far, out = await asyncio.open_connection(*own["ss"].at)
+
+        async def up() -> None:
+            while data := await reader.read(4096):
+                out.write(data)
+
+        with suppress(OSError, asyncio.CancelledError):
+            upward = asyncio.create_task(up())
+            while data := await far.read(2000):
+                writer.write(data)
+                await asyncio.sleep(0.1)
+            await upward
+
+    assert name_of(behind(crawl, lambda at: msgspec.structs.replace(own["ss"], at=at))) == "throttled"
+
+
+def test_a_server_of_others_that_reaches_nothing_is_not_said_to_have_another_key(own: dict[str, Bridge]) -> None:
+    async def end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.close()
+
+    assert name_of(behind(end, lambda at: msgspec.structs.replace(own["ss"], at=at))) == "unknown"
+
+
 # ---- bridges that know no echo ----
+
+
+def test_a_page_that_stands_still_is_no_first_byte() -> None:
+    async def freezing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b"echo.outlast.invalid" not in head:
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(bytes(16_000))
+            await reader.read()
+        writer.close()
+
+    assert name_of(behind(freezing, http, "http://192.0.2.1/64k")) == "freeze@16019"
+
+
+def test_a_proxy_that_reaches_nothing_is_no_captive_portal() -> None:
+    async def bad_gateway(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
+        writer.close()
+
+    assert name_of(behind(bad_gateway, http)) == "unknown"
 
 
 async def echoless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

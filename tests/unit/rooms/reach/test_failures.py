@@ -28,7 +28,9 @@ HOUR_S = 3600
         (Observed(Step.HELLO, Stop.SILENCE, 80, unacked_bytes=80, looks_random=True), "fully-encrypted-filter"),
         # The server's kernel took the bytes: that is no filter.
         (Observed(Step.HELLO, Stop.SILENCE, 80, unacked_bytes=0, looks_random=True), "wrong-key"),
-        (Observed(Step.HELLO, Stop.RESET, 80, unacked_bytes=0, looks_random=True), "wrong-key"),
+        # A server whose own targets do not answer ends it in the same way.
+        (Observed(Step.HELLO, Stop.RESET, 80, unacked_bytes=0, looks_random=True), "unknown"),
+        (Observed(Step.HELLO, Stop.CLOSED, 80, unacked_bytes=0, looks_random=True), "unknown"),
         # Whether they arrived is not known: neither is said.
         (Observed(Step.HELLO, Stop.SILENCE, 80, looks_random=True), "unknown"),
         (Observed(Step.HELLO, Stop.SILENCE, 517, unacked_bytes=0), "unknown"),
@@ -39,6 +41,7 @@ HOUR_S = 3600
         (Observed(Step.KEYS, Stop.ANSWER, 900, 6000, clock_off_s=49 * HOUR_S), "wrong-clock"),
         (Observed(Step.STREAM, Stop.SILENCE, 16_400, 3000, unacked_bytes=2800), "freeze@13600"),
         (Observed(Step.STREAM, Stop.SILENCE, 65_000, 16_211, unacked_bytes=0), "freeze@16211"),
+        (Observed(Step.KEYS, Stop.SLOW, 1_000, 5_000, elapsed_ms=10_000), "throttled"),
         (Observed(Step.STREAM, Stop.SLOW, 65_000, 9000, elapsed_ms=10_000), "throttled"),
         (Observed(Step.STREAM, Stop.RESET, 65_000, 9000), "unknown"),
     ],

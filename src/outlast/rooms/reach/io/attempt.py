@@ -37,6 +37,7 @@ from outlast.rooms.reach.proto.links import host_of
 
 ECHO: Final = Target("echo.outlast.invalid", 7)
 PROOF_BYTES: Final = 64 * 1024
+HEAD_BYTES: Final = 512
 SILENCE_S: Final = 4.0
 """So long nothing may come closer: TCP sends its first packet again after 1 and 3 s."""
 ATTEMPT_S: Final = 14.0
@@ -161,13 +162,14 @@ class _Test:
 
     def _passed(self, over: bool) -> Tried | None:
         answered = [one for one in self._streams if one.first_s is not None]
-        best = max(answered, key=lambda one: one.proof_s is not None, default=None)
+        best = max(answered, key=lambda one: (one.proof_s is not None, one.end_s is not None), default=None)
         if best is None or best.first_s is None:
             return None
-        if best.proof_s is None and not over and time.monotonic() < best.first_s + ECHO_GRACE_S:
-            return None
-        if best.proof_s is None and best.target == ECHO:
-            return None  # an echo that stops is a stream that froze
+        if best.proof_s is None:
+            if best.end_s is None:
+                return None  # what began and does not go on may be frozen
+            if not over and time.monotonic() < best.end_s + ECHO_GRACE_S:
+                return None
         bridge, address = self._bridge, self._tap.address if self._tap else ""
         if address:
             bridge = msgspec.structs.replace(bridge, at=Target(address, bridge.at.port))
@@ -184,6 +186,7 @@ class _Test:
             return Stop.CLOSED
         if tap is None or not tap.wires:
             return Stop.SILENCE if now_s > self._began_s + FAR_S else None
+        tap.look()
         if now_s > max(tap.moved_s, *(one.moved_s for one in self._streams)) + SILENCE_S:
             return Stop.SILENCE
         return Stop.SLOW if now_s > self._began_s + ATTEMPT_S else None
@@ -196,13 +199,14 @@ class _Test:
             random = isinstance(self._bridge, ShadowsocksBridge) or (
                 isinstance(self._bridge, PluggedBridge) and self._bridge.transport in _RANDOM
             )
-            seen = self._tap.observed(stop, looks_random=random, taken=heard)
+            plain = isinstance(self._bridge, ProxyBridge) and self._bridge.scheme == "http"
+            seen = self._tap.observed(stop, looks_random=random, speaks_http=plain, taken=heard)
         if isinstance(self._error, BridgeError) and self._error.failure.kind in _FROM_INSIDE:
             failure = self._error.failure
             if seen is not None and seen.new_address:
                 failure = judge(seen)
-        elif seen is not None and isinstance(self._bridge, ProxyBridge) and seen.step is Step.KEYS:
-            failure = self._of_proxy()
+        elif seen is not None and seen.step is Step.KEYS and any(one.refusal for one in self._streams):
+            failure = self._of_refusal()
         elif seen is not None:
             failure = judge(seen)
         elif self._error is not None:
@@ -211,11 +215,11 @@ class _Test:
             failure = Failure(Kind.UNKNOWN, "its program found no way to it in time")
         return Tried(self._bridge, failure), seen
 
-    def _of_proxy(self) -> Failure:
-        refusals = {one.refusal for one in self._streams}
-        if Refusal.NOT_ALLOWED in refusals:
+    def _of_refusal(self) -> Failure:
+        """The bridge was heard, and the stream was refused: by it, or because it ended the connection."""
+        if isinstance(self._bridge, ProxyBridge) and any(one.refusal is Refusal.NOT_ALLOWED for one in self._streams):
             return Failure(Kind.WRONG_KEY, "the proxy does not let us in: its user or password is another")
-        return Failure(Kind.UNKNOWN, "the proxy answers, and reaches nothing")
+        return Failure(Kind.UNKNOWN, "the bridge answers, and reaches nothing")
 
     # ---- streams ----
 
@@ -231,9 +235,13 @@ class _Test:
             await stream.wait()
             loop = asyncio.get_running_loop()
             data = os.urandom(PROOF_BYTES)
-            sending = loop.create_task(loop.sock_sendall(stream.ours, data))
+            # A little first: where uploads crawl, it is soon known that the bridge takes us.
+            await loop.sock_sendall(stream.ours, data[:HEAD_BYTES])
+            found = await stream.read(1)
+            stream.opened_s = time.monotonic()
+            sending = loop.create_task(loop.sock_sendall(stream.ours, data[HEAD_BYTES:]))
             try:
-                found = await stream.read(PROOF_BYTES)
+                found += await stream.read(PROOF_BYTES - 1)
             finally:
                 sending.cancel()
                 await asyncio.gather(sending, return_exceptions=True)
@@ -265,6 +273,8 @@ class _Test:
                     size += len(data)
                 if size >= PROOF_BYTES:
                     stream.proof_s = time.monotonic()
+                elif size:
+                    stream.end_s = time.monotonic()
             finally:
                 writer.close()
         except (OSError, asyncio.IncompleteReadError):
@@ -286,6 +296,7 @@ class _Stream:
         self.moved_s = self.opened_s = time.monotonic()
         self.first_s: float | None = None
         self.proof_s: float | None = None
+        self.end_s: float | None = None  # when an answer was over in order, before it was proof
         self.refusal: Refusal | None = None
 
     @property

@@ -11,6 +11,7 @@ import asyncio
 import fcntl
 import socket
 import struct
+import sys
 import time
 from collections.abc import Coroutine, Iterator
 from contextlib import ExitStack, suppress
@@ -41,13 +42,19 @@ class Wire:
         self.first = b""  # the first bytes that came, at most 16
         self.far: socket.socket | None = None
         self.unacked_bytes: int | None = None
+        self.acked_bytes = 0
 
-    def look(self) -> None:
-        """Ask the kernel how much of what was sent is not acknowledged."""
-        if self.far is not None:
-            with suppress(OSError):
-                answer = fcntl.ioctl(self.far.fileno(), _SIOCOUTQ, bytes(4))
-                self.unacked_bytes = int.from_bytes(answer, "little")
+    def look(self) -> bool:
+        """Ask the kernel how much of what was sent is not acknowledged; whether more is than before."""
+        if self.far is None:
+            return False
+        try:
+            answer = fcntl.ioctl(self.far.fileno(), _SIOCOUTQ, bytes(4))
+        except OSError:
+            return False
+        self.unacked_bytes = int.from_bytes(answer, sys.byteorder)
+        before, self.acked_bytes = self.acked_bytes, self.sent_bytes - self.unacked_bytes
+        return self.acked_bytes > before
 
 
 class Tap:
@@ -83,7 +90,7 @@ class Tap:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._listener.close()
 
-    def observed(self, stop: Stop, *, looks_random: bool, taken: bool) -> Observed | None:
+    def observed(self, stop: Stop, *, looks_random: bool, speaks_http: bool, taken: bool) -> Observed | None:
         """What was seen of the connection that came farthest; ``stop`` is how it ended if it still stands.
 
         ``taken`` says that the bridge had taken a stream. None when nothing connected to the tap.
@@ -98,13 +105,18 @@ class Tap:
         if step is Step.HELLO and wire.received_bytes:
             step = Step.STREAM if taken else Step.KEYS
         found = wire.stop or stop
-        if step is Step.KEYS and not looks_random and wire.first[:5] in (b"HTTP/", b"<html", b"<!DOC"):
+        if step is Step.KEYS and not (looks_random or speaks_http) and wire.first[:5] in (b"HTTP/", b"<html", b"<!DOC"):
             step, found = Step.HELLO, Stop.PLAIN
         elapsed_ms = round((time.monotonic() - self._began_s) * 1000)
         sent, received = wire.sent_bytes, wire.received_bytes
         return Observed(
             step, found, sent, received, wire.unacked_bytes, elapsed_ms, looks_random, new_address=self.new_address
         )
+
+    def look(self) -> None:
+        """Take note of what was acknowledged since the last time."""
+        if any([wire.look() for wire in self.wires]):
+            self._move()
 
     # ---- connections ----
 

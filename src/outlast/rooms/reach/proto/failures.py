@@ -145,6 +145,9 @@ def judge(seen: Observed) -> Failure:
         case Stop.DATES:
             # A server whose certificate ran out is no less usual than a clock that is wrong.
             return Failure(Kind.UNKNOWN, "the certificate is out of date, unless the clock here is wrong")
+        case Stop.SLOW if seen.received_bytes:
+            rate = 8 * seen.received_bytes // max(1, seen.elapsed_ms)
+            return Failure(Kind.THROTTLED, f"{seen.received_bytes} bytes in {_seconds(seen)}, {rate} kbit/s")
         case Stop.CERTIFICATE if not seen.new_address:
             text = "the certificate is not the bridge's: somebody on the way shows another, or the bridge changed it"
             return Failure(Kind.TLS_MITM, text)
@@ -183,14 +186,15 @@ def _at_hello(seen: Observed) -> Failure:
             return Failure(Kind.FULLY_ENCRYPTED_FILTER, text)
         case Stop.SILENCE if dropped:
             return _freeze(seen, "the greeting was not acknowledged")
-        case Stop.SILENCE | Stop.SLOW if seen.received_bytes:
+        case Stop.SILENCE if seen.received_bytes:
             return _freeze(seen, f"the greeting's answer stopped for {_seconds(seen)}")
         case Stop.SILENCE if seen.looks_random and seen.unacked_bytes is not None:
             text = "the bridge received the first bytes and stays silent: the key is another, or its service is stuck"
             return Failure(Kind.WRONG_KEY, text)
-        case Stop.CLOSED | Stop.RESET | Stop.ANSWER if seen.looks_random:
-            text = f"the bridge ended it after the first bytes ({seen.stop}): the key is another, or somebody filters"
-            return Failure(Kind.WRONG_KEY, text)
+        case Stop.CLOSED | Stop.RESET if seen.looks_random:
+            # A server of others does so too when it cannot reach the target of the test.
+            text = f"the server ended it after the first bytes ({seen.stop}): the key is another, or it reaches nothing"
+            return Failure(Kind.UNKNOWN, text)
         case other:
             return Failure(Kind.UNKNOWN, f"no greeting came back ({other} after {seen.sent_bytes} bytes)")
 
@@ -211,9 +215,6 @@ def _in_stream(seen: Observed) -> Failure:
     match seen.stop:
         case Stop.SILENCE:
             return _freeze(seen, f"silence for {_seconds(seen)} in a running stream")
-        case Stop.SLOW:
-            rate = 8 * seen.received_bytes // max(1, seen.elapsed_ms)
-            return Failure(Kind.THROTTLED, f"{seen.received_bytes} bytes in {_seconds(seen)}, {rate} kbit/s")
         case other:
             text = f"it ended in a running stream ({other} after {seen.received_bytes} bytes)"
             return Failure(Kind.UNKNOWN, text)

@@ -17,11 +17,13 @@ import pytest
 from outlast.errors import StorageError
 from outlast.rooms.reach.io import web_server
 from outlast.rooms.reach.io.certificates import Certificate, self_signed
+from outlast.rooms.reach.io.site import open_site
 from outlast.rooms.reach.io.web_client import Dial, WebFailed, WebOpener
 from outlast.rooms.reach.io.web_server import READ_BYTES, UNSENT_MAX_BYTES, Site
 from outlast.rooms.reach.proto.address import Target
+from outlast.rooms.reach.proto.bridge import WebBridge
 from outlast.rooms.reach.proto.failures import Kind, Step, Stop
-from tests.rooms.reach.bridges import NAME, Collector, running_bridge
+from tests.rooms.reach.bridges import NAME, Collector, running_bridge, write_site
 from tests.rooms.reach.prober import probe
 from tests.rooms.reach.websites import free_port
 
@@ -314,3 +316,42 @@ def dialled(sock: socket.socket) -> Dial:
         return sock
 
     return dial
+
+
+def test_a_bridge_at_an_address_of_ipv6_is_asked_as_a_browser_would(tmp_path: Path) -> None:
+    heard = bytearray()
+
+    async def story() -> None:
+        certificate = self_signed(tmp_path, "::1")
+
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            async def answer() -> None:
+                heard.extend(await reader.readuntil(b"\r\n\r\n"))
+                writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+                writer.close()
+
+            tasks.append(asyncio.create_task(answer()))
+
+        tasks: list[asyncio.Task[None]] = []
+        async with await asyncio.start_server(accept, "::1", 0, ssl=certificate.context()) as server:
+            at = Target("::1", server.sockets[0].getsockname()[1])
+            with pytest.raises(WebFailed):
+                await WebOpener(WebBridge(at, "::1", bytes(32), certificate.pin))()
+            assert f"\r\nHost: [::1]:{at.port}\r\n".encode() in heard
+
+    asyncio.run(story())
+
+
+def test_a_visitor_of_a_folder_who_stops_amid_a_request_is_not_waited_for(tmp_path: Path) -> None:
+    async def story() -> None:
+        write_site(tmp_path / "pages")
+        async with (
+            open_site(str(tmp_path / "pages")) as site,
+            running_bridge(tmp_path, site._replace(patience_s=0.4)) as running,
+        ):
+            seen = await asyncio.to_thread(probe, running.port, [("send", b"GET / HT")])
+            assert (seen.answers, seen.end) == ([b""], "closed")
+            assert 0.4 < seen.lasted_s < 3
+            assert running.server.connections == 0
+
+    asyncio.run(story())

@@ -22,7 +22,7 @@ from outlast.errors import UsageError
 from outlast.rooms.reach.io.web_server import Site
 
 PATIENCE_S: Final = 60.0
-"""A visitor of a folder may be silent for so long after connecting: nginx's ``client_header_timeout``."""
+"""For so long nothing may move on a visitor's connection to a folder: nginx's ``client_header_timeout`` and others."""
 
 
 class Server(uvicorn.Server):

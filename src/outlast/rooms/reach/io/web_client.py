@@ -123,8 +123,9 @@ class WebOpener:
     async def _ask(self, tls: Tls) -> web.Declined | None:
         key = secrets.token_bytes(16)
         path = web.path_of(self._bridge.secret, int(self._clock() // DAY_S) + self._drift_days)
-        port = self._bridge.at.port
-        host = self._bridge.name if port == 443 else f"{self._bridge.name}:{port}"
+        name, port = self._bridge.name, self._bridge.at.port
+        name = f"[{name}]" if ":" in name else name
+        host = name if port == 443 else f"{name}:{port}"
         asking = _Asking(tls, key)
         tls.listen(asking)
         tls.resume()

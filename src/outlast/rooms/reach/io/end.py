@@ -262,13 +262,15 @@ class End:
 
     def _carry_out(self, events: list[Event]) -> None:
         for event in events:
+            if type(event) is Arrived:  # nearly all are
+                stream, pieces = event
+                joint = self._joints.get(stream)
+                if joint is None:
+                    self.session.consumed(stream, sum(map(len, pieces)), self._loop.time())
+                else:
+                    self._deliver(joint, pieces)
+                continue
             match event:
-                case Arrived(stream, pieces):
-                    joint = self._joints.get(stream)
-                    if joint is None:
-                        self.session.consumed(stream, sum(map(len, pieces)), self._loop.time())
-                    else:
-                        self._deliver(joint, pieces)
                 case Room(stream):
                     if not stream:
                         self.unblock()
@@ -437,8 +439,10 @@ class End:
                 self._flush()
         else:
             self._lent[id(block.data)] = block
-            session.send(stream, block.view, size, now)
-            self._flush()
+            number = session.send(stream, block.view, size, now)
+            write = line.outer.write
+            for piece in session.take(number):
+                write(piece)
 
     def _end_reading(self, joint: _Joint) -> None:
         """The socket's other side sends no more."""

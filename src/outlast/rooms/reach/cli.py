@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from outlast.errors import NotFoundError, UsageError
+from outlast.rooms.reach.io.ciphers import settle
 from outlast.ui.command import clean, read_passphrase, say, terminal
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def connect(
     ] = None,
 ) -> None:
     """Open a gate on this machine (SOCKS 5, SOCKS 4a, HTTP) whose traffic leaves through a bridge, until Ctrl-C."""
+    settle("reach", "connect")
     from outlast.rooms.reach.io.relay import Config, Profile
     from outlast.rooms.reach.proto import address
     from outlast.rooms.reach.proto.rules import read_rules
@@ -107,6 +109,7 @@ def serve(
     ] = False,
 ) -> None:
     """Be a bridge for others, until Ctrl-C; prints the link by which they use it."""
+    settle("reach", "serve")
     from outlast.rooms.reach.io.relay import Config
     from outlast.rooms.reach.proto import address
     from outlast.rooms.reach.proto.exit_policy import Policy, allowing_private

@@ -116,6 +116,8 @@ class Node:
         self.failed: asyncio.Future[None] = self.loop.create_future()
         """Ends with the error when a part of the node fails; who runs the node waits for it."""
         self.door = Door(self, capacity_bytes)
+        self.dials = dial
+        """Whether it calls others; else it stays by itself, as when a command opens a home for a moment."""
         self.neighbours = Neighbours(self, dial=dial)
         self.lookout = Lookout(self)
         self._system_ms = system_ms

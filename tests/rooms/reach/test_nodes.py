@@ -55,7 +55,7 @@ async def switched_on(house: House) -> service.State:
 
 def test_two_nodes_sync_through_a_bridge_that_one_of_them_serves(tmp_path: Path) -> None:
     async def story() -> None:
-        async with houses(tmp_path, now_ms, "Ann", "Bob", rooms=ROOMS) as (ann, bob):
+        async with houses(tmp_path, now_ms, "Ann", "Bob", rooms=ROOMS, relay=True) as (ann, bob):
             await service.serve(ann.node, ann.person, web(tmp_path / "site"))
             await service.invite(ann.node, ann.person, bob.person.identity)
             await ann.carry_to(bob)

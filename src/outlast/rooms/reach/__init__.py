@@ -19,4 +19,5 @@ ROOM = Room(
     status=status,
     links=links,
     cli="outlast.rooms.reach.cli:app",
+    api="outlast.rooms.reach.api:OPERATIONS",
 )

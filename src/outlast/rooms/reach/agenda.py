@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from outlast.kernel import DAY_MS
+from outlast.rooms.reach.entries import Uplink
 from outlast.rooms.reach.proto.invitations import Member, blocked, settle
 from outlast.rooms.reach.view import Borrowed, Held, Invited, Lent, Passed, Want
 from outlast.terms import OUTCOMES, Outcome
@@ -38,7 +39,7 @@ class Settings:
     publish: bool = False
     channel: bytes | None = None  # 32 B: where it is published
     share: bool = False
-    share_port: int = 0  # 0 = any free one
+    share_hosts: tuple[str, ...] = ()  # addresses of this machine where the uplink is offered; empty = all local ones
     share_day_bytes: int = 0  # for all members together, 0 = without a bound
     metered: bool = False  # whether somebody pays for the own line by the byte
     test_url: str = ""  # what is fetched through bridges that know no echo
@@ -106,6 +107,7 @@ class Offer:
     """Tell a contact where the own uplink is now."""
 
     lent: Lent
+    uplink: Uplink
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ class Situation:
     members: Mapping[bytes, Invited]
     serving: Mapping[str, bool]  # the own bridges, and whether each is not blocked
     lent: Sequence[Lent]
-    where: bytes  # what an offer of the uplink would say now, hashed; empty while it is not offered
+    offers: Mapping[bytes, Uplink]  # what is to be offered now, by the share's number
     borrowed: Sequence[Borrowed]
     targets: tuple[tuple[str, int], ...]  # where the own bridges are
     ended: Sequence[tuple[str, Outcome]] = ()  # how ways out of each transport ended lately
@@ -170,8 +172,10 @@ def due(now: Situation) -> list[Duty]:
             last = now.said.get(route_name(transport, outcome))
             if last is None or not 0 <= now.now_ms - last < SAY_MS:
                 duties.append(Publish(transport, outcome))
-    if now.where:
-        duties += [Offer(one) for one in now.lent if one.told != now.where]
+    for lent in now.lent:
+        offer = now.offers.get(lent.number)
+        if offer is not None and lent.told != hash_of(offer):
+            duties.append(Offer(lent, offer))
     for borrowed in now.borrowed:
         if borrowed.accepted and borrowed.told != hash_of(now.targets):
             duties.append(NameBridges(borrowed, now.targets))

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from outlast.errors import NotFoundError, UsageError
+from outlast.rooms.reach import commands
 from outlast.rooms.reach.io.ciphers import settle
-from outlast.ui.command import clean, read_passphrase, say, terminal
+from outlast.ui.command import call, clean, read_passphrase, say, terminal
 
 if TYPE_CHECKING:
     from outlast.rooms.reach.io.choosing import Attempted
@@ -37,6 +38,22 @@ Listen = Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Wher
 @app.callback()
 def reach() -> None:
     """A way out that keeps working."""
+
+
+app.add_typer(commands.bridges, name="bridge")
+for _command in (
+    commands.status,
+    commands.on,
+    commands.off,
+    commands.share,
+    commands.lend,
+    commands.shared,
+    commands.use,
+    commands.publish,
+    commands.forget,
+):
+    app.command()(_command)
+app.command("set")(commands.set_)
 
 
 @app.command()
@@ -64,11 +81,7 @@ def connect(
 
     if (user is None) != (password_file is None):
         raise UsageError("--user and --password-file go together")
-    bridges = _bridges(bridge or ())
-    if not bridges:
-        raise UsageError(
-            "no way out is known: give --bridge LINK, which somebody abroad makes by `outlast reach serve`"
-        )
+    bridges = _bridges(bridge)
     password = "" if password_file is None else read_passphrase(password_file)
     profile = Profile(address.read(listen), user or "", password, read_rules(direct or []))
     _relay(Config(profiles=(profile,), bridges=bridges))
@@ -155,9 +168,7 @@ def try_bridges(
     from outlast.rooms.reach.io.attempt import read_url
     from outlast.rooms.reach.io.relay import run, try_each
 
-    bridges = _bridges(bridge or ())
-    if not bridges:
-        raise UsageError("no way out is known: give --bridge LINK")
+    bridges = _bridges(bridge)
     as_json = terminal().json
     if not as_json:
         say(f"{'bridge':<16}  {'class':<22}  first byte   64 KB both ways")
@@ -188,11 +199,19 @@ def pt() -> None:
     main()
 
 
-def _bridges(links: Sequence[str]) -> tuple[Bridge, ...]:
-    """The ways out that these links name, each once."""
+def _bridges(links: list[str] | None) -> tuple[Bridge, ...]:
+    """The bridges that were named, else those that the node keeps; raises UsageError when there is none."""
+    from outlast.kernel import Home
     from outlast.rooms.reach.proto.links import bridge_id, read_bridge
 
-    return tuple({bridge_id(found): found for found in map(read_bridge, links)}.values())
+    if not links and Home(terminal().home).exists():
+        links = [one["link"] for one in call("reach.bridge.links")]
+    found = [read_bridge(link) for link in links or ()]
+    if not found:
+        raise UsageError(
+            "no way out is known: give --bridge LINK, which somebody abroad makes by `outlast reach serve`"
+        )
+    return tuple({bridge_id(bridge): bridge for bridge in found}.values())
 
 
 def _relay(config: Config) -> None:

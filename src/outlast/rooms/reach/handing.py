@@ -42,22 +42,22 @@ def serving(person: Person) -> dict[str, bool]:
     return {id: blocked_ms is None for id, _, blocked_ms in view.served(person)}
 
 
-async def invite(node: Node, person: Person, peer: bytes, bridge: str = "") -> None:
+async def invite(node: Node, person: Person, peer: bytes, bridge: str = "", request: bytes = NOTHING) -> None:
     """Give a contact (identity, 32 B) a bridge; returns once the letter is durable here.
 
     Who runs bridges gives a secret of the contact's own, under a number of the own tree. Who got a bridge that may be
     handed on asks its operator for another number, and what comes is passed on by itself. Else the contact gets a copy
     of the bridge that was named, or the only one that the person added themselves. Raises UsageError when there is none
-    of these, and what sending a letter raises.
+    of these, and what sending a letter raises. ``request`` (16 B) is what this answers.
     """
     person.contact(peer)
     members = view.members(person).values()
     known = next((one for one in members if one.peer == peer and one.member.parent is None), None)
-    if not bridge and known is not None and not known.member.ended:
-        await _tell(node, person, known, NOTHING)
+    if not bridge and known is not None and known.member.bridge:
+        await _tell(node, person, known, request)
         return
     if not bridge and any(serving(person).values()):
-        await _admit(node, person, None, peer, NOTHING)
+        await _admit(node, person, None, peer, request)
         return
     held = view.bridges(person)
     generous = next((one for one in held if one.may_invite and one.peer is not None), None)
@@ -74,7 +74,7 @@ async def invite(node: Node, person: Person, peer: bytes, bridge: str = "") -> N
     if len(own) != 1:
         what = "say which bridge, by its id" if own else "there is no bridge here that can be handed on: run or add one"
         raise UsageError(what)
-    await _send_copy(node, person, peer, own[0], NOTHING)
+    await _send_copy(node, person, peer, own[0], request)
 
 
 async def answer(node: Node, person: Person, request: bytes) -> None:
@@ -82,7 +82,7 @@ async def answer(node: Node, person: Person, request: bytes) -> None:
     want = view.find_want(person, request)
     if want is None or want.mine or want.about:
         raise NotFoundError("nobody asks for a bridge under this number any more")
-    await invite(node, person, want.peer)
+    await invite(node, person, want.peer, request=request)
     await remember(node, person, [view.want_gone(request)])
 
 
@@ -144,7 +144,7 @@ async def carry_out(node: Node, person: Person, duty: Ask | Admit | PassOn | Tel
         case PassOn(passed):
             await _pass_on(person, passed)
         case Tell(invited):
-            await _tell(node, person, invited, NOTHING)
+            await _tell(node, person, invited)
         case Report(held):
             await _report(person, held)
         case Block(bridge):
@@ -162,24 +162,27 @@ async def _admit(node: Node, person: Person, parent: bytes | None, peer: bytes, 
     if member is None:
         raise UsageError("nobody more can be invited now: add a bridge, or wait until trust has grown")
     until_day = node.today() + view.LIFE_DAYS
-    invited = Invited(member, peer, secrets.token_bytes(KEY_BYTES), "", until_day, "", request)
-    await remember(node, person, [view.invited_row(invited)])
-    await _tell(node, person, invited, request)
+    invited = Invited(member, peer, secrets.token_bytes(KEY_BYTES), member.bridge, until_day, "")
+    # One transaction: who is in the tree was told of it.
+    body = _letter(node, person, invited, until_day, request)
+    await person.send(peer, HANDED.name, body, local=lambda _: [view.invited_row(invited)])
 
 
-async def _tell(node: Node, person: Person, invited: Invited, request: bytes) -> None:
-    """Send a member the bridge on which they are; what the letter answers stands in it the first time only."""
-    member = invited.member
-    server = servers(person).get(member.bridge)
-    if server is None:
-        return
-    tree = {number: one.member for number, one in view.members(person).items()}
-    link = link_for(server, invited.secret, node.transport_id if server.takes_sync else b"")
+async def _tell(node: Node, person: Person, invited: Invited, request: bytes = NOTHING) -> None:
+    """Send a member the bridge on which they are now."""
     until_day = node.today() + view.LIFE_DAYS
-    may_invite = invitations.may_invite(tree, member.number, node.today())
-    told = view.told_row(member.number, member.bridge, until_day)
-    body = Handed(member.number, link, until_day, may_invite, request or invited.request)
+    told = view.told_row(invited.member.number, invited.member.bridge, until_day)
+    body = _letter(node, person, invited, until_day, request)
     await person.send(invited.peer, HANDED.name, body, local=lambda _: [told])
+
+
+def _letter(node: Node, person: Person, invited: Invited, until_day: int, request: bytes) -> Handed:
+    member = invited.member
+    server = servers(person)[member.bridge]
+    tree = {number: one.member for number, one in view.members(person).items()} | {member.number: member}
+    link = link_for(server, invited.secret, node.transport_id if server.takes_sync else NOTHING)
+    may_invite = invitations.may_invite(tree, member.number, node.today())
+    return Handed(member.number, link, until_day, may_invite, request)
 
 
 async def _send_copy(node: Node, person: Person, peer: bytes, held: Held, request: bytes) -> None:

@@ -36,7 +36,7 @@ from outlast.kernel import (
     parse_space,
     read_channel_link,
 )
-from outlast.rooms.reach import agenda, handing, view
+from outlast.rooms.reach import agenda, handing, uplinks, view
 from outlast.rooms.reach.agenda import (
     Duty,
     NameBridges,
@@ -48,16 +48,18 @@ from outlast.rooms.reach.agenda import (
     outcome_of,
     week_of,
 )
-from outlast.rooms.reach.entries import is_nearby
+from outlast.rooms.reach.entries import HOSTS_MAX, is_nearby
 from outlast.rooms.reach.handing import answer, ask, invite, lose, remember, revoke
+from outlast.rooms.reach.io.attempt import read_url
 from outlast.rooms.reach.io.certificates import self_signed
 from outlast.rooms.reach.io.choosing import Attempted, Remembered
 from outlast.rooms.reach.io.control import Child
 from outlast.rooms.reach.io.exit import SYNC
+from outlast.rooms.reach.io.hops import Hop, bridge_of, way_id
 from outlast.rooms.reach.io.keys import folder_of
 from outlast.rooms.reach.io.lending import Lent as LentNow
 from outlast.rooms.reach.io.link import Landing, through
-from outlast.rooms.reach.io.network import Networks
+from outlast.rooms.reach.io.network import Networks, local_hosts
 from outlast.rooms.reach.io.relay import Config, Event, Profile
 from outlast.rooms.reach.proto import address
 from outlast.rooms.reach.proto.address import Target
@@ -68,10 +70,11 @@ from outlast.rooms.reach.proto.request import Credentials
 from outlast.rooms.reach.proto.rules import read_rules
 from outlast.rooms.reach.serving import Served, server_of
 from outlast.rooms.reach.supervisor import Now, Supervisor
+from outlast.rooms.reach.uplinks import lend, stop_lending
 from outlast.rooms.reach.view import Borrowed, Held, Invited, Lent, Want
 from outlast.terms import ROUTE, ROUTE_LIFE_DAYS, Outcome, Route
 
-__all__ = ["answer", "ask", "invite", "lose", "revoke"]
+__all__ = ["answer", "ask", "invite", "lend", "lose", "revoke", "stop_lending"]
 
 ROOM_NAME: Final = "reach"
 LOOK_S: Final = 60.0
@@ -93,7 +96,8 @@ CREDENTIAL_MAX_BYTES: Final = 255
 class Step:
     """One way out as the page lists it, with what it is doing now."""
 
-    id: str  # of the bridge, or "direct"
+    id: str  # of the bridge; with "+" and a hop behind it when it goes through a neighbour's uplink
+    through: bytes | None  # 32 B: the contact whose uplink that is
     label: str
     transport: str  # web, ss, obfs4, tor, proxy, direct
     state: str  # "waiting", "trying", "passed", "working", "failed"
@@ -127,8 +131,12 @@ def state(node: Node, person: Person) -> State:
     """What works now and since when, each attempt with its elapsed time, next try and class: the main screen."""
     if not settings(person).on:
         return State("off", None, "", (), "", ())
+    if not node.dials:
+        return State("failed", None, "", (), "", (), "the node does not run: start it with `outlast up`")
     now = relaying(node, person)
-    steps = [_step(one, now) for one in bridges(person)]
+    lenders = {hop.name: one.peer for hop, one in _lenders(person)}
+    ways = [(one, "") for one in bridges(person)] + [(one, hop) for hop in lenders for one in bridges(person)]
+    steps = [_step(one, hop, lenders.get(hop), now) for one, hop in ways]
     gates = now.listens[OWN_GATES:]
     if now.using is not None:
         code, since_ms = "working", now.using_since_ms
@@ -147,12 +155,17 @@ def state(node: Node, person: Person) -> State:
 STEPS: Final = {"untried": "waiting", "trying": "trying", "works": "passed", "failed": "failed", "in-use": "working"}
 
 
-def _step(one: Held, now: Now) -> Step:
-    bridge = read_bridge(one.link)
-    stand = next((stand for stand in now.standings if stand.bridge == one.id), None)
-    last = now.attempts.get(one.id)
+def _lenders(person: Person) -> list[tuple[Hop, Borrowed]]:
+    return list(zip(uplinks.hops_of(person), [one for one in neighbours(person) if one.accepted], strict=True))
+
+
+def _step(one: Held, hop: str, through: bytes | None, now: Now) -> Step:
+    bridge, id = read_bridge(one.link), way_id(one.id, hop) if hop else one.id
+    stand = next((stand for stand in now.standings if stand.bridge == id), None)
+    last = now.attempts.get(id)
     return Step(
-        id=one.id,
+        id=id,
+        through=through,
         label=label_of(bridge),
         transport=transport_of(bridge),
         state="waiting" if stand is None else STEPS[stand.state],
@@ -238,7 +251,7 @@ def settings(person: Person) -> Settings:
         publish=found.get("publish") == "1",
         channel=channel or None,
         share=found.get("share") == "1",
-        share_port=int(found.get("share_port", "0")),
+        share_hosts=tuple(found.get("share_hosts", "").split()),
         share_day_bytes=int(found.get("share_day_bytes", "0")),
         metered=found.get("metered") == "1",
         test_url=found.get("test_url", ""),
@@ -283,6 +296,14 @@ async def set_place(node: Node, person: Person, country: str, asn: int) -> None:
     if not 0 <= asn <= ASN_MAX:
         raise UsageError("a network has a number from 1 to 4294967295; 0 when you do not know it")
     await _set(node, person, {"country": country, "asn": str(asn)})
+
+
+async def set_test_url(node: Node, person: Person, url: str) -> None:
+    """Fetch 64 KB of this URL through bridges that know no echo, to test them; none: their first byte has to do.
+
+    Raises UsageError for what is no URL.
+    """
+    await _set(node, person, {"test_url": read_url(url) if url.strip() else ""})
 
 
 async def publish(node: Node, person: Person, *, on: bool, channel: str = "") -> None:
@@ -417,17 +438,29 @@ def shares(person: Person) -> list[Lent]:
 
 
 async def share(
-    node: Node, person: Person, *, on: bool, day_bytes: int | None = None, metered: bool | None = None
+    node: Node,
+    person: Person,
+    *,
+    on: bool,
+    day_bytes: int | None = None,
+    metered: bool | None = None,
+    hosts: Iterable[str] | None = None,
 ) -> None:
-    """Offer the own uplink to the chosen contacts in the local network, or no more; ``day_bytes`` for all together.
+    """Offer the own uplink to the chosen contacts (``lend``) in the local network, or no more.
 
-    0 bytes are no bound. Own traffic goes first. Raises UsageError.
+    ``day_bytes`` is for all together, 0 = no bound. ``hosts`` are addresses of this machine there, none = all of them.
+    Own traffic goes first. What is None stays as it was. Raises UsageError.
     """
     if day_bytes is not None and not 0 <= day_bytes <= 1 << 50:
         raise UsageError("a quota is a number of bytes a day; 0 is none")
     chosen = {"share": "1" if on else "0"}
     chosen |= {} if day_bytes is None else {"share_day_bytes": str(day_bytes)}
     chosen |= {} if metered is None else {"metered": "1" if metered else "0"}
+    if hosts is not None:
+        named = tuple(hosts)
+        if len(named) > HOSTS_MAX or not all(is_nearby(one) for one in named):
+            raise UsageError(f"name at most {HOSTS_MAX} addresses of this machine in the local network")
+        chosen["share_hosts"] = " ".join(named)
     await _set(node, person, chosen)
 
 
@@ -474,7 +507,8 @@ async def run(node: Node) -> None:
             for key, person in list(node.people.items()):
                 with contextlib.suppress(OutlastError):
                     if node.people.get(key) is person:
-                        _relay(node, person)
+                        if node.dials:
+                            _relay(node, person)
                         await _turn(node, person)
             for one in house.running.values():
                 if one.task.done():
@@ -533,7 +567,14 @@ def config_of(node: Node, person: Person) -> Config:
         test_url=chosen.test_url,
         network=house.networks.now(bytes.fromhex(chosen.network_key)) if chosen.on else "",
         worked=dict(house.running[person.key].worked),
+        shares=uplinks.shares_of(person, chosen, _hosts(chosen), house.running[person.key].spent),
+        hops=uplinks.hops_of(person) if chosen.on else (),
     )
+
+
+def _hosts(chosen: Settings) -> tuple[str, ...]:
+    """Where the own uplink is offered."""
+    return (chosen.share_hosts or local_hosts()) if chosen.share else ()
 
 
 # ---- sync through reach ----
@@ -579,7 +620,7 @@ async def _open(node: Node, person: Person, target: Target, bridge: str) -> Link
     now = Now() if one is None else one.supervisor.now
     if one is None or now.using is None or not now.listens:
         raise LinkError("there is no way out at the moment")
-    if bridge and now.using != bridge:
+    if bridge and bridge_of(now.using) != bridge:
         raise LinkError("another bridge is used at the moment")
     credentials = Credentials(OWN_USER.encode(), one.password.encode())
     cost = Cost.METERED if settings(person).metered else Cost.FREE
@@ -612,7 +653,8 @@ async def _note(node: Node, person: Person, one: _Running, event: Attempted) -> 
         return
     outcome = outcome_of(event.failure)
     one.ended[transport_of(read_bridge(held.link)), outcome] = None
-    others_work = one.supervisor.now.using not in (None, held.id)
+    using = one.supervisor.now.using
+    others_work = using is not None and bridge_of(using) != held.id
     after = noted(held, outcome, node.now_ms(), others_work=others_work)
     if after != held:
         await remember(node, person, [view.bridge_row(after)])
@@ -634,9 +676,10 @@ async def _turn(node: Node, person: Person) -> None:
 
 def situation(node: Node, person: Person) -> Situation:
     """All that the agenda needs to know."""
+    chosen = settings(person)
     return Situation(
         now_ms=node.now_ms(),
-        settings=settings(person),
+        settings=chosen,
         said=view.said(person),
         held=bridges(person),
         wants=view.wants(person),
@@ -644,9 +687,9 @@ def situation(node: Node, person: Person) -> Situation:
         members=view.members(person),
         serving=handing.serving(person),
         lent=view.lent(person),
-        where=b"",
+        offers=uplinks.offers_of(person, chosen, _hosts(chosen), relaying(node, person).lent, node.now_ms()),
         borrowed=view.borrowed(person),
-        targets=(),
+        targets=uplinks.targets_of(person),
         ended=() if (one := _running_of(node, person)) is None else tuple(one.ended),
     )
 
@@ -657,7 +700,7 @@ async def carry_out(node: Node, person: Person, duty: Duty) -> None:
         case Publish(transport, outcome):
             await _publish(node, person, transport, outcome)
         case NameBridges() | Offer():
-            pass
+            await uplinks.carry_out(person, duty)
         case agenda.Ask() | agenda.Admit() | agenda.PassOn() | agenda.Tell() | agenda.Report() | agenda.Block():
             await handing.carry_out(node, person, duty)
         case _:

@@ -61,8 +61,8 @@ MIGRATIONS: Final = (
     f"CREATE TABLE {PASSED} (number BLOB PRIMARY KEY, upper BLOB, peer BLOB, link TEXT, may_invite INTEGER,"
     " until_day INTEGER, request BLOB, failed TEXT, due TEXT) WITHOUT ROWID",
     f"CREATE TABLE {MEMBER} (number BLOB PRIMARY KEY, parent BLOB, bucket INTEGER, bridge TEXT, since_day INTEGER,"
-    " level INTEGER, suspicion REAL, ended INTEGER, peer BLOB, secret BLOB, told TEXT, until_day INTEGER, failed TEXT,"
-    " request BLOB) WITHOUT ROWID",
+    " level INTEGER, suspicion REAL, ended INTEGER, peer BLOB, secret BLOB, told TEXT, until_day INTEGER, failed TEXT)"
+    " WITHOUT ROWID",
     f"CREATE TABLE {SERVED} (id TEXT PRIMARY KEY, config BLOB, blocked_ms INTEGER, added_ms INTEGER) WITHOUT ROWID",
     f"CREATE TABLE {WORKED} (network TEXT, bridge TEXT, place INTEGER, day INTEGER, PRIMARY KEY (network, bridge))"
     " WITHOUT ROWID",
@@ -134,7 +134,6 @@ class Invited(NamedTuple):
     told: str  # the bridge that they were told of last
     until_day: int
     failed: str  # how it failed, as they say
-    request: bytes  # 16 B: what the first letter answers
 
 
 class Lent(NamedTuple):
@@ -405,7 +404,7 @@ def passed_gone(number: bytes) -> RowChange:
 
 
 _INVITED: Final = (
-    "number, parent, bucket, bridge, since_day, level, suspicion, ended, peer, secret, told, until_day, failed, request"
+    "number, parent, bucket, bridge, since_day, level, suspicion, ended, peer, secret, told, until_day, failed"
 )
 
 
@@ -437,8 +436,8 @@ def member_row(one: Member) -> RowChange:
 
 
 def told_row(number: bytes, bridge: str, until_day: int) -> RowChange:
-    """The row of a member who was told where they are; what they asked is answered."""
-    return Put(MEMBER, {"number": number, "told": bridge, "until_day": until_day, "request": b""})
+    """The row of a member who was told where they are."""
+    return Put(MEMBER, {"number": number, "told": bridge, "until_day": until_day})
 
 
 def member_gone(number: bytes) -> RowChange:
@@ -495,6 +494,11 @@ def lent(vault: Rows) -> list[Lent]:
 def lent_row(one: Lent) -> RowChange:
     """The row of a share."""
     return Put(LENT, {**one._asdict(), "targets": msgspec.msgpack.encode(one.targets)})
+
+
+def offered_row(number: bytes, told: bytes) -> RowChange:
+    """The row of a share whose holder was told where it is."""
+    return Put(LENT, {"number": number, "told": told})
 
 
 def spent_row(number: bytes, day: int, spent: int) -> RowChange:

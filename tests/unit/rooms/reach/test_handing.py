@@ -183,6 +183,7 @@ async def test_who_asks_for_a_bridge_gets_one_when_the_other_says_so(tmp_path: P
         assert service.wants(ann.person) == []
         await ann.carry_to(bob)
         await bob.until(lambda: service.bridges(bob.person))
+        assert service.asked(bob.person) == []
 
 
 async def test_a_bridge_that_was_handed_on_is_forgotten_with_its_day(tmp_path: Path) -> None:

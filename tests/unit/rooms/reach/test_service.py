@@ -56,7 +56,7 @@ async def test_what_is_published_is_the_kind_of_way_and_how_it_ended_and_watch_c
 def test_the_same_outcome_is_due_once_a_day() -> None:
     chosen = agenda.Settings(country="BY", publish=True, channel=bytes(32))
     now = agenda.Situation(
-        NOW_MS, chosen, {}, (), (), (), {}, {}, (), b"", (), (), ended=(("web", "freeze"), ("ss", "ok"))
+        NOW_MS, chosen, {}, (), (), (), {}, {}, (), {}, (), (), ended=(("web", "freeze"), ("ss", "ok"))
     )
     assert agenda.due(now) == [Publish("web", "freeze"), Publish("ss", "ok")]
     for ago, count in ((1, 1), (agenda.SAY_MS, 2), (-1, 2)):

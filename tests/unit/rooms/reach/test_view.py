@@ -109,7 +109,7 @@ def test_what_is_for_somebody_else_is_passed_on_and_is_no_bridge_of_ones_own() -
 
 def test_only_who_is_a_member_asks_for_more_on_that_number_and_says_that_it_fails() -> None:
     tables = Tables()
-    member = view.Invited(Member(NUMBER, None, 1, "b", TODAY, 1), BOB, bytes(32), "b", TODAY + 9, "", b"")
+    member = view.Invited(Member(NUMBER, None, 1, "b", TODAY, 1), BOB, bytes(32), "b", TODAY + 9, "")
     tables.apply([view.invited_row(member)])
     assert not tables.hear(WANTED, Wanted(REQUEST, NUMBER), EVE)
     assert not tables.hear(FAILED, Failed(NUMBER, "freeze"), EVE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import permutations
@@ -27,15 +27,23 @@ class Clock:
 
 @asynccontextmanager
 async def houses(
-    folder: Path, clock: Callable[[], int], *names: str, rooms: Sequence[Room] = (ROOM,), apart: set[str] = frozenset()
+    folder: Path,
+    clock: Callable[[], int],
+    *names: str,
+    rooms: Sequence[Room] = (ROOM,),
+    apart: Collection[str] = (),
+    relay: bool = False,
 ) -> AsyncIterator[list[House]]:
-    """Nodes of these people, who have verified each other; ``apart`` holds pairs such as "AC" who do not."""
+    """Nodes of these people, who have verified each other; ``apart`` holds pairs such as "AnnCat" who do not.
+
+    Only with ``relay`` they have relaying processes; else letters are all that leaves them.
+    """
     async with AsyncExitStack() as stack:
         made = []
         for name in names:
             home = Home(folder / name)
             await Node.create(home, name, passphrase=None, rooms=rooms)
-            node = await stack.enter_async_context(await Node.open(home, rooms=rooms, system_ms=clock))
+            node = await stack.enter_async_context(await Node.open(home, rooms=rooms, system_ms=clock, dial=relay))
             made.append(House(node, next(iter(node.people.values()))))
         for one, other in permutations(made, 2):
             if {one.person.name + other.person.name, other.person.name + one.person.name}.isdisjoint(apart):

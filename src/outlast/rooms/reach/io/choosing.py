@@ -7,7 +7,7 @@ import random
 import socket
 import time
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -55,6 +55,7 @@ RETIRED_S: Final = 120.0
 """So long streams may go on that run over a carrier which another one replaced."""
 PULSE_S: Final = 60.0
 """So often a carrier is tested that cannot tell by itself that its streams are silent, while streams are opened."""
+OTHERS_RANK: Final = 9
 TELL_S: Final = 0.05
 """So long changes are gathered before it is told how all stand."""
 TOR_LIMIT_S: Final = 120.0
@@ -100,10 +101,18 @@ class Remembered(msgspec.Struct, frozen=True, tag="remembered"):
     worked: tuple[Worked, ...]
 
 
-def attempted(bridge: Bridge, tried: Tried) -> Attempted:
+def attempted(id_: str, tried: Tried) -> Attempted:
     """An attempt as it is told."""
     name, evidence = (None, "") if tried.failure is None else (tried.failure.name, tried.failure.evidence)
-    return Attempted(bridge_id(bridge), name is None, name, evidence, tried.proof, tried.ttfb_ms, tried.kbps)
+    return Attempted(id_, name is None, name, evidence, tried.proof, tried.ttfb_ms, tried.kbps)
+
+
+class Other(NamedTuple):
+    """A way to a bridge that is not its own address, such as through a neighbour's uplink."""
+
+    id: str
+    bridge: Bridge
+    is_last: bool  # whether it costs somebody money: it is tried when nothing else is left
 
 
 def kind_of(bridge: Bridge) -> str:
@@ -161,10 +170,17 @@ class Choosing:
         self._wake: asyncio.TimerHandle | None = None
         self._closed = False
 
-    def offer(self, bridges: Iterable[Bridge]) -> None:
-        """These are the ways out from now on."""
-        self._bridges = {bridge_id(bridge): bridge for bridge in bridges}
-        self._step(Offered(tuple(_candidate(id_, bridge) for id_, bridge in self._bridges.items())))
+    def offer(self, bridges: Iterable[Bridge], others: Iterable[Other] = ()) -> None:
+        """These are the ways out from now on: bridges, and ``others`` that have names of their own."""
+        plain = {bridge_id(bridge): bridge for bridge in bridges}
+        apart = {other.id: other for other in others}
+        self._bridges = plain | {id_: other.bridge for id_, other in apart.items()}
+        candidates = [_candidate(id_, bridge) for id_, bridge in plain.items()]
+        candidates += [
+            _candidate(id_, other.bridge)._replace(rank=OTHERS_RANK, last_resort=other.is_last)
+            for id_, other in apart.items()
+        ]
+        self._step(Offered(tuple(candidates)))
 
     def moved(self, network: str) -> None:
         """This machine is on a network of that key."""
@@ -285,7 +301,7 @@ class Choosing:
             self._reached[id_] = tried.bridge
             if tried.address:
                 self._addresses[id_] = tried.address
-        self._report(attempted(bridge, tried))
+        self._report(attempted(id_, tried))
         self._step(Passed(id_, tried.proof) if tried.failure is None else Failed(id_, tried.failure.name))
 
     async def _begin(self, id_: str) -> None:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
+import ifaddr
+
 from outlast.rooms.reach.proto.chooser import network_key
 
+HOSTS_MAX: Final = 4
 _ROUTES: Final = Path("/proc/net/route")
 _NEIGHBOURS: Final = Path("/proc/net/arp")
+
+
+def local_hosts() -> tuple[str, ...]:
+    """The IPv4 addresses of this machine in local networks, at most 4."""
+    ips = [ip.ip for adapter in ifaddr.get_adapters() for ip in adapter.ips if isinstance(ip.ip, str)]
+    local = [one for one in map(ip_address, ips) if one.is_private and not one.is_loopback and not one.is_link_local]
+    return tuple(sorted(str(one) for one in local))[:HOSTS_MAX]
 
 
 class Networks:

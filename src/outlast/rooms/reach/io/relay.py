@@ -20,6 +20,7 @@ from outlast.rooms.reach.io.choosing import Attempted, Choosing, Remembered, Sta
 from outlast.rooms.reach.io.direct import direct
 from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.gate import Gate
+from outlast.rooms.reach.io.hops import Hop, Hops
 from outlast.rooms.reach.io.lending import Lending, Lent, Shares
 from outlast.rooms.reach.io.plugged import Plugged, PluggedListener, PluggedServer
 from outlast.rooms.reach.io.shadowsocks import Shadowsocks
@@ -41,6 +42,7 @@ from outlast.rooms.reach.proto.bridge import (
 )
 from outlast.rooms.reach.proto.chooser import Worked
 from outlast.rooms.reach.proto.exit_policy import Policy
+from outlast.rooms.reach.proto.links import bridge_id
 from outlast.rooms.reach.proto.pac import PATH
 from outlast.rooms.reach.proto.request import Credentials
 from outlast.rooms.reach.proto.rules import Rules
@@ -86,6 +88,7 @@ class Config(msgspec.Struct, frozen=True):
     worked: dict[str, tuple[Worked, ...]] = {}  # by network, what ``Remembered`` told
     sync_at: Target | None = None  # where the own node takes sync that comes by the servers
     shares: Shares | None = None  # of the own uplink
+    hops: tuple[Hop, ...] = ()  # uplinks of neighbours, which may be used
 
 
 class Listening(msgspec.Struct, frozen=True, tag="listening"):
@@ -188,6 +191,7 @@ class Relay:
         self._exit: Exit | None = None
         self._lending: Lending | None = None
         self._direct: dict[Rules, tuple[Carrier, Exit]] = {}
+        self._hops = Hops(self._loop)
         self._carrier: Carrier | None = None
         self._choosing: Choosing | None = None
         self._waiting: dict[Client, asyncio.TimerHandle] = {}
@@ -228,8 +232,8 @@ class Relay:
             )
         elif config.network != before.network:
             self._choosing.moved(config.network)
-        if config.bridges != before.bridges:
-            self._choosing.offer(config.bridges)
+        if (config.bridges, config.hops) != (before.bridges, before.hops):
+            self._choosing.offer(config.bridges, self._hops.match(config.hops, config.bridges))
         if not is_first:
             self._report(Using(self._choosing.using))
 
@@ -273,6 +277,7 @@ class Relay:
             await server.close()
         if self._lending is not None:
             await self._lending.close()
+        self._hops.close()
         if self._exit is not None:
             self._exit.close()
 
@@ -347,7 +352,7 @@ async def try_each(bridges: Sequence[Bridge], show: Callable[[Attempted], None],
 
     async def one(bridge: Bridge) -> Attempted:
         async with few:
-            return attempted(bridge, await attempt(bridge, carrier_of, url=url))
+            return attempted(bridge_id(bridge), await attempt(bridge, carrier_of, url=url))
 
     async with asyncio.TaskGroup() as group:
         for task in [group.create_task(one(bridge)) for bridge in bridges]:

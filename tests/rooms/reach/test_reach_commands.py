@@ -132,7 +132,7 @@ def test_for_people_there_are_lines_with_the_time_on_stderr_and_the_link_alone_o
         ("connect --user me --bridge socks5://127.0.0.1:9", "--user and --password-file go together"),
         ("serve --listen 127.0.0.1:0", "needs a website in front"),
         ("serve --listen 127.0.0.1:0 --site /nowhere/at/all", "there is no folder"),
-        ("serve --listen 127.0.0.1:0 --transport quic", "is no transport: choose web or ss"),
+        ("serve --listen 127.0.0.1:0 --transport quic", "is no transport: choose web"),
         ("serve --listen 127.0.0.1:{busy} --transport ss", "in use by another program"),
         ("serve --listen 127.0.0.1:0 --site . --cert x", "--cert and --key go together"),
         ("serve --listen 127.0.0.1:0 --site . --cert {home}/x --key {home}/y", "cannot be used"),

@@ -14,14 +14,16 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
 
 from outlast.errors import OutlastError, UsageError
 from outlast.rooms.reach.io.carrier import Carrier, Refusal
+from outlast.rooms.reach.io.plugged import Plugged
 from outlast.rooms.reach.io.tap import Tap
+from outlast.rooms.reach.io.tunnel import Tunnel
 from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import (
     Bridge,
@@ -64,12 +66,19 @@ class Tried(NamedTuple):
     ttfb_ms: int | None = None  # from the attempt's beginning to the first byte from behind the bridge
     kbps: int | None = None  # kbit/s, measured over the 64 KB
     address: str = ""  # by which the bridge answered
+    hop_bytes: int = 0  # how much a connection is given at most, for what froze in the test; 0: nothing did
 
 
 Tell = Callable[[OutlastError], None]
 """Hears why a carrier could not connect to its bridge, each time, while it goes on trying."""
-Make = Callable[[Bridge, Tell], Awaitable[Carrier]]
-"""Makes the carrier of a bridge; raises OutlastError when it cannot be made at all."""
+
+
+class Make(Protocol):
+    """Makes the carrier of a bridge; raises OutlastError when it cannot be made at all."""
+
+    def __call__(self, bridge: Bridge, tell: Tell, hop_bytes: int = 0, /) -> Awaitable[Carrier]:
+        """``hop_bytes`` is what a test found out."""
+        ...
 
 
 def read_url(text: str) -> str:
@@ -147,7 +156,9 @@ class _Test:
             while True:
                 self._news.clear()
                 if (passed := self._passed(all(run.done() for run in runs))) is not None:
-                    return passed, None
+                    tunnel = carrier.tunnel if isinstance(carrier, Plugged) else carrier
+                    hop_bytes = tunnel.hop_bytes if isinstance(tunnel, Tunnel) else 0
+                    return passed._replace(hop_bytes=hop_bytes), None
                 if (stop := self._stopped(all(run.done() for run in runs))) is not None:
                     return self._failed(stop)
                 with suppress(TimeoutError):

@@ -14,6 +14,7 @@ import msgspec
 from outlast.errors import OutlastError
 from outlast.rooms.reach.io.attempt import Make, Tried, attempt
 from outlast.rooms.reach.io.carrier import Carrier, Client, Refusal
+from outlast.rooms.reach.io.tunnel import Tunnel
 from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import (
     Bridge,
@@ -159,7 +160,7 @@ class Choosing:
         self._url = url
         self._machine = Chooser(random.SystemRandom().random, network, _today(), memory)
         self._bridges: dict[str, Bridge] = {}
-        self._reached: dict[str, Bridge] = {}  # by the address that answered in the last attempt
+        self._reached: dict[str, Tried] = {}  # by the address that answered in the last attempt
         self._addresses: dict[str, str] = {}
         self._attempts: dict[str, asyncio.Task[None]] = {}
         self._using: tuple[str, Carrier] | None = None
@@ -298,7 +299,7 @@ class Choosing:
         tried = await attempt(bridge, self._make, url=self._url, known=self._addresses.get(id_, ""))
         self._attempts.pop(id_, None)
         if tried.failure is None:
-            self._reached[id_] = tried.bridge
+            self._reached[id_] = tried
             if tried.address:
                 self._addresses[id_] = tried.address
         self._report(attempted(id_, tried))
@@ -306,22 +307,25 @@ class Choosing:
 
     async def _begin(self, id_: str) -> None:
         """Make the carrier of a bridge that passed; until it is there, the one before is used."""
-        bridge = self._reached.get(id_)
-        if bridge is None:
+        tried = self._reached.get(id_)
+        if tried is None:
             return
+        bridge = tried.bridge
 
         def changed(error: OutlastError) -> None:
             if self._using is not None and self._using[0] == id_:
                 self._step(Doubted(id_))
 
         try:
-            carrier = await self._make(bridge, changed)
+            carrier = await self._make(bridge, changed, tried.hop_bytes)
         except OutlastError:
             self._step(Lost(id_, "unknown"))
             return
         self._retire()
         self._using = id_, carrier
         self._used(carrier, id_)
+        if isinstance(carrier, Tunnel):
+            carrier.warm()
         if isinstance(bridge, ShadowsocksBridge | ProxyBridge):
             self._pulse = self._loop.create_task(self._feel(id_, bridge))
 

@@ -46,7 +46,7 @@ class PluggedServer(msgspec.Struct, frozen=True, tag="plugged"):
 class Plugged:
     """The carrier that such a bridge is."""
 
-    def __init__(self, bridge: PluggedBridge, tell: Callable[[OutlastError], None]) -> None:
+    def __init__(self, bridge: PluggedBridge, tell: Callable[[OutlastError], None], hop_bytes: int = 0) -> None:
         """Start the child; ``tell`` hears each time why there is no way. Raises ChildError for want of a program."""
         self._bridge = bridge
         self._folder = private_folder()
@@ -57,20 +57,20 @@ class Plugged:
             if error is not None:
                 tell(error)
 
-        self._tunnel = Tunnel(self._open, bridge.secret, changed=changed)
+        self.tunnel = Tunnel(self._open, bridge.secret, changed=changed, hop_bytes=hop_bytes)
         self._ending: asyncio.Task[None] | None = None
 
     def carry(self, client: Client) -> None:
         """Take the client to its target through the mux."""
-        self._tunnel.carry(client)
+        self.tunnel.carry(client)
 
     def associate(self, isolation: bytes, deliver: Callable[[Target, bytes], None]) -> Association | None:
         """Open a way for datagrams through the mux."""
-        return self._tunnel.associate(isolation, deliver)
+        return self.tunnel.associate(isolation, deliver)
 
     def close(self) -> None:
         """End all streams, and then the child."""
-        self._tunnel.close()
+        self.tunnel.close()
         if self._ending is None:
             self._ending = asyncio.get_running_loop().create_task(self._end())
 

@@ -141,10 +141,11 @@ class Running(Protocol):
 _tors: Final = Tors()
 
 
-async def carrier_of(bridge: Bridge, tell: Tell) -> Carrier:
+async def carrier_of(bridge: Bridge, tell: Tell, hop_bytes: int = 0) -> Carrier:
     """The carrier that a bridge is; what it needs has been started. Raises OutlastError with what to do.
 
-    ``tell`` hears each time why a connection to the bridge failed, of carriers that go on trying by themselves.
+    ``tell`` hears each time why a connection to the bridge failed, of carriers that go on trying by themselves;
+    ``hop_bytes`` is what a tunnel to it found out before.
     """
     loop = asyncio.get_running_loop()
     match bridge:
@@ -153,9 +154,9 @@ async def carrier_of(bridge: Bridge, tell: Tell) -> Carrier:
         case ShadowsocksBridge():
             return Shadowsocks(loop, bridge)
         case WebBridge():
-            return web_tunnel(bridge, tell)
+            return web_tunnel(bridge, tell, hop_bytes)
         case PluggedBridge():
-            return Plugged(bridge, tell)
+            return Plugged(bridge, tell, hop_bytes)
         case TorBridge():
             return await _tors.carrier(bridge)
         case Tricks():

@@ -51,14 +51,19 @@ class Tunnel:
         secret: bytes,
         *,
         changed: Callable[[bool, OutlastError | None], None] = lambda up, error: None,
+        hop_bytes: int = 0,
     ) -> None:
-        """``secret`` has 32 B; ``changed`` hears whether there is an outer, and else why the last attempt failed."""
+        """``secret`` has 32 B; ``changed`` hears whether there is an outer, and else why the last attempt failed.
+
+        ``hop_bytes`` is what another tunnel to the bridge found out.
+        """
         self._loop = asyncio.get_running_loop()
         self._open_outer = open_outer
         self._secret = secret
         self._changed = changed
         self._ways: dict[bytes, _Way] = {}
         self._clock_off_s = 0
+        self._hop_bytes = hop_bytes
         self._closed = False
 
     def carry(self, client: Client) -> None:
@@ -85,6 +90,13 @@ class Tunnel:
         """After how many bytes an outer froze last, if one did."""
         found = [way.outers.frozen_at_bytes for way in self._ways.values() if way.outers.frozen_at_bytes is not None]
         return min(found, default=None)
+
+    @property
+    def hop_bytes(self) -> int:
+        """How much one outer is given at most, for what froze before; 0: nothing did, or it no longer does."""
+        if self._ways:
+            self._hop_bytes = max(way.outers.hop_bytes for way in self._ways.values())
+        return self._hop_bytes
 
     def close(self) -> None:
         """End all sessions."""
@@ -160,7 +172,7 @@ class _Way:
         self._loop = loop
         self._tunnel = tunnel
         self._isolation = isolation
-        self.outers = Outers(_chance.random)
+        self.outers = Outers(_chance.random, loop.time(), tunnel.hop_bytes)
         self._waiting: dict[int, _Waiting] = {}
         self._associations: dict[int, Callable[[Target, bytes], None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()

@@ -40,14 +40,14 @@ class WebServer(msgspec.Struct, frozen=True, tag="web"):
     http: Target | None = None  # where plain HTTP is answered while ``acme`` is set; None: port 80
 
 
-def web_tunnel(bridge: WebBridge, tell: Callable[[OutlastError], None]) -> Tunnel:
+def web_tunnel(bridge: WebBridge, tell: Callable[[OutlastError], None], hop_bytes: int = 0) -> Tunnel:
     """The carrier that such a bridge is; ``tell`` hears each time why it could not be reached."""
 
     def changed(up: bool, error: OutlastError | None) -> None:
         if error is not None:
             tell(error)
 
-    return Tunnel(WebOpener(bridge), bridge.secret, changed=changed)
+    return Tunnel(WebOpener(bridge), bridge.secret, changed=changed, hop_bytes=hop_bytes)
 
 
 class ServedSite:

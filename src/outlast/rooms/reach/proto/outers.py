@@ -57,8 +57,8 @@ class _Outer:
 class Outers:
     """The policy of one session."""
 
-    def __init__(self, chance: Callable[[], float]) -> None:
-        """``chance`` gives numbers from 0 to 1."""
+    def __init__(self, chance: Callable[[], float], now: float = 0.0, hop_bytes: int = 0) -> None:
+        """``chance`` gives numbers from 0 to 1; ``hop_bytes`` is what another session found out, 0 for nothing."""
         self._chance = chance
         self._outers: dict[int, _Outer] = {}
         self._next = 1
@@ -68,9 +68,9 @@ class Outers:
         self._cuts = 0  # one after another, each early
         self._carried = 0  # by the last outer that froze or was cut, if that was soon
         self._used_at: float | None = None
-        self._try_at = 0.0
         self._try_s = TRY_MIN_S
-        self.hop_bytes = 0  # 0: outers are not bounded
+        self._try_at = now + TRY_MIN_S if hop_bytes else 0.0
+        self.hop_bytes = hop_bytes  # 0: outers are not bounded
         self.frozen_at_bytes: int | None = None  # what the last that froze had carried
 
     @property

@@ -9,6 +9,7 @@ import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 from outlast.errors import OutlastError
@@ -32,11 +33,26 @@ class ChildError(OutlastError):
 def private_folder() -> tempfile.TemporaryDirectory[str]:
     """A folder for a child's own files, for this user alone; deleted when it is dropped, and when this process ends.
 
-    It lies in memory where the system has a place for that: what a child writes there may name a bridge.
+    It lies in memory where the system has a place for that: what a child writes there may name a bridge. What a process
+    left there that was killed goes when the next one asks for a folder.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    place = runtime if runtime and os.access(runtime, os.W_OK) else None
-    return tempfile.TemporaryDirectory(prefix="outlast-", dir=place, ignore_cleanup_errors=True)
+    place = Path(runtime if runtime and os.access(runtime, os.W_OK) else tempfile.gettempdir())
+    for left in place.glob("outlast-*-child-*"):
+        with suppress(OSError, ValueError):
+            if left.lstat().st_uid == os.getuid() and not _runs(int(left.name.split("-")[1])):
+                shutil.rmtree(left, ignore_errors=True)
+    return tempfile.TemporaryDirectory(prefix=f"outlast-{os.getpid()}-child-", dir=place, ignore_cleanup_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 class Kept(Generic[Ready]):

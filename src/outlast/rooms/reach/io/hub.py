@@ -59,11 +59,17 @@ class Way(Protocol):
 class Hub:
     """All sessions of one server, or of several that share them."""
 
-    def __init__(self, way: Way, clock: Callable[[], float] = time.time) -> None:
-        """``clock`` is the wall clock, against greetings that somebody recorded long ago."""
+    def __init__(
+        self, way: Way, clock: Callable[[], float] = time.time, sessions_of_user_max: int = SESSIONS_OF_USER_MAX
+    ) -> None:
+        """``clock`` is the wall clock, against greetings that somebody recorded long ago.
+
+        ``sessions_of_user_max`` bounds what one user takes; where all of them share a secret, that is one user.
+        """
         self._loop = asyncio.get_running_loop()
         self.way = way
         self._clock = clock
+        self._sessions_of_user_max = sessions_of_user_max
         self._sessions: OrderedDict[tuple[bytes, bytes], _Kept] = OrderedDict()
         self._strangers: dict[Outer, asyncio.TimerHandle] = {}
         self._seen: OrderedDict[bytes, None] = OrderedDict()
@@ -165,7 +171,7 @@ class Hub:
 
     def _make_room(self, user: bytes) -> bool:
         own = [kept for (owner, _), kept in self._sessions.items() if owner == user]
-        if len(own) < SESSIONS_OF_USER_MAX and len(self._sessions) < SESSIONS_MAX:
+        if len(own) < self._sessions_of_user_max and len(self._sessions) < SESSIONS_MAX:
             return True
         for kept in own:
             if not kept.end.lines or not kept.end.session.streams:

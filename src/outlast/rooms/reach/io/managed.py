@@ -20,6 +20,7 @@ import sys
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final, assert_never
@@ -29,7 +30,7 @@ from outlast.rooms.reach.io.carrier import Association, Client, Refusal
 from outlast.rooms.reach.io.certificates import Certificate, self_signed
 from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.gate import Gate, listen
-from outlast.rooms.reach.io.hub import Hub
+from outlast.rooms.reach.io.hub import SESSIONS_MAX, Hub
 from outlast.rooms.reach.io.keys import folder_of, kept_secret
 from outlast.rooms.reach.io.relay import run
 from outlast.rooms.reach.io.site import open_site
@@ -145,8 +146,10 @@ def _when_stdin_closes(loop: asyncio.AbstractEventLoop, then: Callable[[], None]
             loop.remove_reader(stdin)
             then()
 
-    with suppress(PermissionError):  # a file or /dev/null, which no one can close
+    try:
         loop.add_reader(stdin, readable)
+    except PermissionError:  # a file or /dev/null, whose end is there from the start
+        then()
 
 
 # The client's side
@@ -199,6 +202,7 @@ class Bridges:
         self._say = say
         self._dial = dial
         self._tunnels: dict[WebBridge, Tunnel] = {}
+        self._waiting: dict[WebBridge, set[_ToTor]] = {}
 
     def carry(self, client: Client) -> None:
         """Take a connection of tor's to the bridge that it names."""
@@ -211,7 +215,7 @@ class Bridges:
             self._say(Log("error", f"a bridge line cannot be used: {error}"))
             client.refuse(Refusal.NOT_ALLOWED)
             return
-        tunnel.carry(_ToTor(client))
+        tunnel.carry(_ToTor(client, self._waiting[bridge]))
 
     def close(self) -> None:
         """End all."""
@@ -224,12 +228,17 @@ class Bridges:
             if len(self._tunnels) >= TUNNELS_MAX:
                 raise UsageError(f"there are more than {TUNNELS_MAX} bridges")
             opener = WebOpener(bridge, dial=self._dial)
-            found = self._tunnels[bridge] = Tunnel(opener, bridge.secret, changed=self._changed)
+            changed = partial(self._changed, bridge)
+            found = self._tunnels[bridge] = Tunnel(opener, bridge.secret, changed=changed)
+            self._waiting[bridge] = set()
         return found
 
-    def _changed(self, up: bool, error: OutlastError | None) -> None:
+    def _changed(self, bridge: WebBridge, up: bool, error: OutlastError | None) -> None:
+        """There is no way: tor hears it now, and decides itself when it tries again."""
         if not up and error is not None:
             self._say(Log("warning", str(error)))
+            for client in tuple(self._waiting[bridge]):
+                client.refuse(Refusal.HOST_UNREACHABLE)
 
 
 def bridge_of(at: Target, args: Mapping[str, str]) -> WebBridge:
@@ -256,10 +265,12 @@ def _key_text(key: bytes) -> str:
 
 
 class _ToTor:
-    """A connection of tor's whose stream leads to the tor of the bridge."""
+    """A connection of tor's whose stream leads to the bridge's tor; it may be refused before its tunnel does that."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, waiting: set[_ToTor]) -> None:
         self._client = client
+        self._waiting = waiting
+        waiting.add(self)
 
     @property
     def target(self) -> Target:
@@ -271,13 +282,16 @@ class _ToTor:
 
     @property
     def gone(self) -> bool:
-        return self._client.gone
+        return self not in self._waiting or self._client.gone
 
     def take(self) -> tuple[socket.socket, bytes]:
+        self._waiting.discard(self)
         return self._client.take()
 
     def refuse(self, refusal: Refusal) -> None:
-        self._client.refuse(refusal)
+        if self in self._waiting:
+            self._waiting.discard(self)
+            self._client.refuse(refusal)
 
 
 # The bridge's side
@@ -309,12 +323,13 @@ async def _open_bridge(demand: ServerDemand, stack: AsyncExitStack) -> SMethod:
         if not name:
             raise UsageError("a certificate of files belongs to a name: add name=HOST")
     else:
-        certificate = self_signed(folder, name or at.host)
+        # A name that self-signed certificates often have: no address of ours to collect, and no name of ours.
+        certificate = self_signed(folder, name or "localhost")
         args["cert"] = _key_text(certificate.pin)
     site = await stack.enter_async_context(open_site(options.get("site") or _empty_site(folder)))
     loop = asyncio.get_running_loop()
     exit_ = Exit(loop, NEAR)
-    hub = Hub(_Nowhere(loop))
+    hub = Hub(_Nowhere(loop), sessions_of_user_max=SESSIONS_MAX)
 
     def accept(outer: Tls, user: str) -> None:
         hub.accept(outer, (secret,), ToTor(exit_, demand, outer.peer))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import socket
 import time
@@ -188,6 +189,39 @@ def test_connections_that_say_nothing_are_bounded(monkeypatch: pytest.MonkeyPatc
                 writer.close()
 
     run(main())
+
+
+@pytest.mark.serial
+def test_a_thousand_streams_at_once_arrive_and_leave_nothing_behind() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with serving(NEW) as server, gate_to(server) as gate:
+            await echo_hashes(gate, ECHO, 100)  # what is opened once is open
+            before = open_files()
+            together = asyncio.Barrier(1000)
+
+            async def one(number: int) -> None:
+                reader, writer = await connect(gate, ECHO)
+                said = number.to_bytes(4, "big") * 1000
+                writer.write(said[:8])
+                assert await reader.readexactly(8) == said[:8]
+                await together.wait()  # now all of them are open
+                writer.write(said[8:])
+                writer.write_eof()
+                assert await reader.read() == said[8:]
+                writer.close()
+
+            await asyncio.gather(*map(one, range(1000)))
+            async with asyncio.timeout(10):
+                while yard_of(loop).pumps or server.pumps or open_files() > before:
+                    await asyncio.sleep(0)
+
+    run(main())
+
+
+def open_files() -> int:
+    """How many files and sockets this process has."""
+    return len(os.listdir("/proc/self/fd"))
 
 
 def test_closing_ends_streams_and_frees_the_port() -> None:

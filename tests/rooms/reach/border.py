@@ -48,13 +48,13 @@ ZONE = {
     "site.example.net": SITE,
     "banned.example.net": BANNED,
     "hijacked.example.net": BANNED,
+    "connectivitycheck.gstatic.com": SITE,  # what reach asks for through bridges that know no echo
     "private.example.net": PRIVATE,
     "metadata.example.net": METADATA,
     "loopback.example.net": "127.0.0.1",
     "ministry.example.net": MINISTRY,
     **{f"bridge{number}.example.net": address for number, address in enumerate(BRIDGES, 1)},
 }
-LIES = {"hijacked.example.net": MINISTRY, "bridge2.example.net": MINISTRY}
 HOME_PAGE = b"<html><title>A site</title><body><img src=https://banned.example.net/500>Welcome.</body></html>"
 MINISTRY_PAGE = b"By order of the ministry."
 NFT = f"""
@@ -101,6 +101,7 @@ class Border:
     trusted: Path
     authority: Authority
     judge: Judge | None = None
+    lies: dict[str, str] = field(default_factory=dict)
     programs: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @contextmanager
@@ -112,6 +113,8 @@ class Border:
             if judges:
                 self.judge = judges[0]
                 self.run("border", "iptables-legacy", "-t", "mangle", "-A", *LOOK.split())
+            for one in censors:
+                self.lies.update(one.names)
             for chain in ("lies", "blocks"):
                 for rule in (rule for one in censors for rule in getattr(one, chain)):
                     self.rule(chain, rule)
@@ -121,6 +124,7 @@ class Border:
             for chain in ("lies", "blocks"):
                 self.run("border", "nft", "flush", "chain", "inet", "censor", chain)
             self.judge = None
+            self.lies.clear()
 
     @contextmanager
     def struck(self, every_s: float) -> Iterator[list[float]]:
@@ -257,7 +261,7 @@ def border(folder: Path) -> Iterator[Border]:
         stands.run("border", "nft", "-f", "-", text=NFT)
         places.append(Place(networks["sites"], *_sites(true, folder)))
         places.append(Place(networks["server"], partial(asyncio.start_server, _site, "0.0.0.0", INNER_PORT)))
-        places.append(Place(networks["border"], *_lies(false, folder), partial(_queue, stands.look)))
+        places.append(Place(networks["border"], *_lies(false, folder, stands.lies), partial(_queue, stands.look)))
         yield stands
     finally:
         for program in stands.programs:
@@ -326,13 +330,13 @@ def _sites(true: Authority, folder: Path) -> list[Callable[[], Awaitable[Any]]]:
     ]
 
 
-def _lies(false: Authority, folder: Path) -> list[Callable[[], Awaitable[Any]]]:
+def _lies(false: Authority, folder: Path, lies: dict[str, str]) -> list[Callable[[], Awaitable[Any]]]:
     asked: dict[Any, str] = {}
     forged = false.context(folder, *ZONE, *BRIDGES, SITE)
     # What was asked for is asked for beyond the border too.
     forged.sni_callback = lambda own, name, _: asked.__setitem__(own, name)
     return [
-        partial(_datagrams, "0.0.0.0", DNS_PORT, LIES),
+        partial(_datagrams, "0.0.0.0", DNS_PORT, lies),
         partial(asyncio.start_server, _ministry, "0.0.0.0", HTTP_PORT),
         partial(asyncio.start_server, _ministry, MINISTRY, 80),
         partial(asyncio.start_server, partial(_intercept, asked), "0.0.0.0", TLS_PORT, ssl=forged),
@@ -349,7 +353,7 @@ class _Resolver(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: Any) -> None:
         with suppress(dns.DnsError):
             name = dns.decode_query(data).name.lower()
-            address = self._lies.get(name) or ZONE.get(name)
+            address = self._lies.get(name, ZONE.get(name))
             said = dns.encode_reply(data, (address,) if address else (), rcode=0 if address else dns.NXDOMAIN)
             self._transport.sendto(said, addr)
 

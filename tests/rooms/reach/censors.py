@@ -5,8 +5,8 @@ The rules stand in the border's chains ``lies`` (nat, prerouting) and ``blocks``
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from outlast.rooms.watch.proto import tls
@@ -25,6 +25,7 @@ class Censor:
     blocks: tuple[str, ...] = ()
     lies: tuple[str, ...] = ()
     judge: Judge | None = None
+    names: Mapping[str, str] = field(default_factory=dict)  # what the resolver at the border says of these; "": nothing
 
 
 def drop_address(*addresses: str) -> Censor:
@@ -60,9 +61,10 @@ def _records(data: bytes) -> bytes:
     return body
 
 
-def forge_names() -> Censor:
+def forge_names(**names: str) -> Censor:
     """Each question for an address is answered at once, at the border, and for some names with a lie."""
-    return Censor("dns", lies=(f"udp dport 53 redirect to :{DNS_PORT}",))
+    lies = {f"{name}.example.net": address for name, address in names.items()}
+    return Censor("dns", lies=(f"udp dport 53 redirect to :{DNS_PORT}",), names=lies)
 
 
 def drop_encrypted() -> Censor:

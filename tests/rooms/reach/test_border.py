@@ -13,7 +13,7 @@ from tempfile import NamedTemporaryFile
 import pytest
 
 from tests.rooms.reach import censors
-from tests.rooms.reach.border import BANNED, BRIDGES, MINISTRY_PAGE, RESOLVER, SITE, Border, page_of
+from tests.rooms.reach.border import BANNED, BRIDGES, MINISTRY, MINISTRY_PAGE, RESOLVER, SITE, Border, page_of
 from tests.rooms.reach.capture import TCP, UDP, captured
 
 pytestmark = pytest.mark.serial
@@ -126,8 +126,9 @@ def test_a_reset_after_the_name_is_what_curl_sees_too(land: Border) -> None:
 
 
 def test_names_are_forged(land: Border) -> None:
-    with land.censored(censors.forge_names()):
+    with land.censored(censors.forge_names(hijacked=MINISTRY, banned="")):
         assert land.curl("http://hijacked.example.net/", "-o", "-", "-L").stdout.encode() == MINISTRY_PAGE
+        assert land.curl(https(BANNED_NAME)).returncode == CANNOT_RESOLVE
         assert passes(land, https(FREE))
     assert passes(land, "http://hijacked.example.net/2000")
 

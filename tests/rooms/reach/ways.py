@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
+from outlast.rooms.reach.proto.links import bridge_id, read_bridge
 from tests.rooms.reach.border import BRIDGES, Border, page_of
 
 
@@ -23,12 +24,12 @@ class Way:
 
     land: Border
     program: subprocess.Popen[str]
-    began_s: float
+    began_s: float = 0.0
     at: str = ""
     events: list[dict[str, Any]] = field(default_factory=list)
 
     def page(self, url: str, size: int, *, limit_s: float = 20) -> float | None:
-        """Fetch a page by curl through the gate: the seconds since the gate's program was started; None: it failed."""
+        """Fetch a page by curl through the gate: the seconds since the gate was opened; None: it failed."""
         with TemporaryDirectory() as folder:
             file = Path(folder, "page")
             done = self.curl("-o", str(file), f"{url}/{size}", limit_s=limit_s)
@@ -73,11 +74,11 @@ def connected(land: Border, links: Sequence[str], *arguments: str, place: str = 
     """A gate with these ways out, as soon as it is open; whether one of them works is not waited for."""
     home = Path(mkdtemp(dir=land.folder))
     bridges = [word for link in links for word in ("--bridge", link)]
-    began_s = time.monotonic()
     program = land.outlast(place, home, "--json", "reach", "connect", "--listen", "127.0.0.1:0", *bridges, *arguments)
-    way = Way(land, program, began_s)
+    way = Way(land, program)
     try:
         way.at = first(program, "listening")["at"]
+        way.began_s = time.monotonic()
         reader = threading.Thread(target=way.listen, daemon=True)
         reader.start()
         yield way
@@ -87,16 +88,16 @@ def connected(land: Border, links: Sequence[str], *arguments: str, place: str = 
         land.end(program)
 
 
-def tested(land: Border, links: Sequence[str], *arguments: str) -> list[dict[str, Any]]:
-    """What ``outlast reach test`` says about these ways, in the order of the links."""
+def tried(land: Border, links: Sequence[str], *arguments: str) -> list[dict[str, Any]]:
+    """What ``outlast reach test`` says about each of these ways."""
     home = Path(mkdtemp(dir=land.folder))
     bridges = [word for link in links for word in ("--bridge", link)]
     program = land.outlast("client", home, "--json", "reach", "test", *bridges, *arguments)
     said, told = program.communicate(timeout=60)
     land.programs.remove(program)
-    rows = [json.loads(line) for line in said.splitlines()]
+    rows = {row["bridge"]: row for row in map(json.loads, said.splitlines())}
     assert len(rows) == len(links), (said, told)
-    return rows
+    return [rows[bridge_id(read_bridge(link))] for link in links]
 
 
 def first(program: subprocess.Popen[str], kind: str) -> dict[str, Any]:

@@ -1,0 +1,101 @@
+"""The censor matrix: under each censor traffic flows within five seconds, and what fails fails by its class."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+
+import pytest
+
+from tests.rooms.reach import censors
+from tests.rooms.reach.border import BRIDGES, MINISTRY, Border
+from tests.rooms.reach.censors import Censor
+from tests.rooms.reach.ways import connected, serving, stock_shadowsocks, tried, upstream, website
+
+pytestmark = pytest.mark.serial
+
+LIMIT_S = 5.0
+PAGE = 200_000
+SITE = "https://site.example.net"
+NAMED = "bridge2.example.net"
+
+
+@pytest.fixture(scope="module")
+def ways(land: Border) -> Iterator[dict[str, str]]:
+    """The links of bridges of several kinds, all of them running."""
+    chain, key = land.authority.files(land.folder, NAMED)
+    with ExitStack() as held:
+        yield {
+            "web": held.enter_context(website(land, f"{BRIDGES[0]}:443")),
+            "web-by-name": held.enter_context(
+                website(land, f"{BRIDGES[1]}:443", "--name", NAMED, "--cert", chain, "--key", key)
+            ),
+            "ss-2022": held.enter_context(serving(land, "--transport", "ss", "--listen", f"{BRIDGES[1]}:8388")),
+            "obfs4": held.enter_context(serving(land, "--transport", "obfs4", "--listen", f"{BRIDGES[2]}:4443")),
+            "ss-stock": held.enter_context(stock_shadowsocks(land, BRIDGES[2], 8388)),
+            "socks5": held.enter_context(upstream(land)),
+        }
+
+
+# What is done, and the class of each way that fails under it; all others have to work.
+MATRIX: dict[str, tuple[Callable[[], Censor] | None, dict[str, str]]] = {
+    "none": (None, {}),
+    "address": (partial(censors.drop_address, BRIDGES[0]), {"web": "syn-drop"}),
+    "sni": (partial(censors.reset_names, NAMED, depth="records"), {"web-by-name": "rst-after-hello"}),
+    "no name": (partial(censors.forge_names, bridge2=""), {"web-by-name": "dns"}),
+    # Who has never reached the bridge cannot know that this is not its address.
+    "forged name": (partial(censors.forge_names, bridge2=MINISTRY), {"web-by-name": "refused"}),
+    "fully encrypted": (
+        censors.drop_encrypted,
+        dict.fromkeys(("ss-2022", "ss-stock", "obfs4"), "fully-encrypted-filter"),
+    ),
+    "curtain": (
+        partial(censors.curtain, 16_000),
+        {"ss-2022": r"freeze@\d+", "ss-stock": r"freeze@\d+", "socks5": r"freeze@\d+"},
+    ),
+    "cap": (partial(censors.cap, 3), {}),
+    "throttling": (partial(censors.throttle, 4_000, BRIDGES[0]), {"web": "throttled"}),
+    "http": (censors.redirect_http, {}),
+    "forged": (censors.forge_certificates, {"web": "tls-mitm", "web-by-name": "tls-mitm"}),
+    "cut": (
+        censors.cut,
+        dict.fromkeys(("web", "ss-2022", "ss-stock", "obfs4", "socks5"), "syn-drop") | {"web-by-name": "dns"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MATRIX)
+def test_traffic_flows_or_the_class_is_named(land: Border, ways: dict[str, str], case: str) -> None:
+    censor, blocked = MATRIX[case]
+    links = list(ways.values())
+    with ExitStack() as held:
+        if censor:
+            held.enter_context(land.censored(censor()))
+        with connected(land, links) as way:
+            seconds = way.page(SITE, PAGE, limit_s=1 if blocked.keys() == ways.keys() else LIMIT_S)
+        rows = tried(land, links, "--url", "http://site.example.net/70000")
+    if blocked.keys() == ways.keys():
+        assert seconds is None
+    else:
+        assert (seconds or 60) < LIMIT_S, way.events
+    found = {name: row["class"] for name, row in zip(ways, rows, strict=True) if not row["ok"]}
+    assert found.keys() == blocked.keys()
+    assert all(re.fullmatch(blocked[name], found[name]) for name in blocked), found
+
+
+def test_a_bridge_that_was_reached_is_used_on_when_its_name_is_forged(land: Border, ways: dict[str, str]) -> None:
+    with connected(land, [ways["web-by-name"]]) as way:
+        assert way.page(SITE, 1000)
+        with land.censored(censors.forge_names(bridge2=MINISTRY)), land.struck(0.1) as struck:
+            while not struck:
+                assert way.page(SITE, PAGE)
+            assert way.page(SITE, PAGE)
+
+
+def test_a_cap_on_connections_to_one_address_leaves_room_for_many_streams(land: Border, ways: dict[str, str]) -> None:
+    urls = [word for number in range(40_000, 40_012) for word in ("-o", "/dev/null", f"{SITE}/{number}")]
+    with land.censored(censors.cap(3)), connected(land, [ways["web"]]) as way:
+        done = way.curl("--parallel", "--parallel-immediate", "--no-keepalive", "-w", "%{size_download} ", *urls)
+    assert sorted(map(int, done.stdout.split())) == list(range(40_000, 40_012))

@@ -26,6 +26,7 @@ CUT_YOUNG_S: Final = 5.0
 CUTS_MAX: Final = 4  # so many early ones in a row may be a curtain that cuts
 HOP_BYTES: Final = 12 * 1024
 HOP_MIN_BYTES: Final = 4 * 1024
+WELL_MIN: Final = 16
 PASSED_BYTES: Final = 2 * CURTAIN_MAX_BYTES
 TRY_MIN_S: Final = 30.0
 TRY_MAX_S: Final = 600.0
@@ -71,6 +72,8 @@ class Outers:
         self._try_s = TRY_MIN_S
         self._try_at = now + TRY_MIN_S if hop_bytes else 0.0
         self.hop_bytes = hop_bytes  # 0: outers are not bounded
+        self._ceiling_bytes = HOP_BYTES  # to which that grows again
+        self._well = 0  # bounded outers, one after another, that were done in order
         self.frozen_at_bytes: int | None = None  # what the last that froze had carried
 
     @property
@@ -126,8 +129,12 @@ class Outers:
     def over(self, number: int, now: float, least_bytes: int, most_bytes: int, ending: Ending) -> None:
         """It is over; it surely carried so much in a direction, and at most so much."""
         outer = self._outers.pop(number, None)
-        if outer is None or ending is Ending.DONE:
+        if outer is None:
             return
+        if ending is Ending.DONE:
+            self._grow(outer)
+            return
+        self._well = 0
         self._cut_at = now
         self._cuts = self._cuts + 1 if least_bytes <= CURTAIN_MAX_BYTES and now - outer.begun_at < CUT_YOUNG_S else 0
         carried = most_bytes
@@ -148,12 +155,20 @@ class Outers:
         elif CURTAIN_MIN_BYTES <= before <= CURTAIN_MAX_BYTES:
             self._bound(now, outer, HOP_BYTES if not outer.budget_bytes else outer.budget_bytes * 3 // 4)
 
+    def _grow(self, outer: _Outer) -> None:
+        # The curtain also counts what no stream sees, and the more the more there is to acknowledge: the first that
+        # froze may have carried far less than the next ones can.
+        self._well += bool(outer.budget_bytes)
+        if self._well >= WELL_MIN and self.hop_bytes:
+            self._well = 0
+            self.hop_bytes = max(self.hop_bytes, min(self._ceiling_bytes, self.hop_bytes * 5 // 4))
+
     def _bound(self, now: float, outer: _Outer, budget_bytes: int) -> None:
         if not self.hop_bytes:
             self.hop_bytes = max(HOP_MIN_BYTES, budget_bytes)
             self._try_at = now + self._try_s
         elif outer.budget_bytes:
-            self.hop_bytes = max(HOP_MIN_BYTES, min(self.hop_bytes, budget_bytes))
+            self.hop_bytes = self._ceiling_bytes = max(HOP_MIN_BYTES, min(self.hop_bytes, budget_bytes))
         else:
             self._try_s = min(TRY_MAX_S, 2 * self._try_s)
             self._try_at = now + self._try_s

@@ -11,8 +11,9 @@ import socket
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from queue import SimpleQueue
+from threading import Thread
 from typing import Final, Protocol
 
 import ifaddr
@@ -28,6 +29,7 @@ ECHO_MAX_BYTES: Final = 1 << 20
 SYNC: Final = Target("sync.outlast.invalid", 1)
 """The sync listener of the server's own node, where it has one."""
 CONNECT_S: Final = 10.0
+SWEEP_S: Final = 0.5
 STAGGER_S: Final = 0.25
 """So long one address is tried alone, then the next beside it (RFC 8305 §5)."""
 ADDRESSES_MAX: Final = 6
@@ -89,7 +91,8 @@ class Exit:
         self._names = names or Names(loop)
         self._own: frozenset[str] = frozenset()
         self._own_until_s = 0.0
-        self.opening = 0
+        self._openings: dict[_Opening, float] = {}
+        self._sweep: asyncio.TimerHandle | None = None
         self.associations = 0
 
     def open(self, target: Target, opened: Opened, failed: Failed) -> Callable[[], None]:
@@ -115,6 +118,25 @@ class Exit:
         """Look no more names up."""
         self._names.close()
 
+    def begin(self, opening: _Opening) -> bool:
+        """Count a connection that is being made; False when there are too many."""
+        self._openings[opening] = self.loop.time()
+        if self._sweep is None:  # one timer for all: a timer costs as much as a good part of a connection
+            self._sweep = self.loop.call_later(SWEEP_S, self._end_slow)
+        return len(self._openings) <= STREAMS_MAX
+
+    def end(self, opening: _Opening) -> None:
+        """It is made, or will not be."""
+        del self._openings[opening]
+
+    def _end_slow(self) -> None:
+        oldest = self.loop.time() - CONNECT_S
+        for opening, since in tuple(self._openings.items()):
+            if since > oldest:
+                break
+            opening.fail(Refusal.TIMED_OUT)
+        self._sweep = self.loop.call_later(SWEEP_S, self._end_slow) if self._openings else None
+
     def redirected(self, target: Target) -> Target | None:
         """Where SYNC leads."""
         return self._sync_at if target == SYNC else None
@@ -134,7 +156,8 @@ class Names:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads = 0
+        self._work: SimpleQueue[str | None] = SimpleQueue()
         self._known: OrderedDict[str, tuple[float, tuple[str, ...]]] = OrderedDict()
         self._asked: dict[str, list[Callable[[Sequence[str]], None]]] = {}
 
@@ -149,20 +172,23 @@ class Names:
             found(())
         else:
             self._asked[host] = [found]
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(LOOKUPS_AT_ONCE, "lookup")
-            self._threads.submit(_addresses, host).add_done_callback(lambda done: self._answered(host, done))
+            if len(self._asked) > self._threads and self._threads < LOOKUPS_AT_ONCE:
+                self._threads += 1
+                # As a daemon: the process must not wait at its end for a resolver that is cut off.
+                Thread(target=self._answer, name="lookup", daemon=True).start()
+            self._work.put(host)
 
     def close(self) -> None:
         """Forget what is asked."""
         self._asked.clear()
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        for _ in range(self._threads):
+            self._work.put(None)
 
-    def _answered(self, host: str, done: Future[tuple[str, ...]]) -> None:
-        if not done.cancelled():
+    def _answer(self) -> None:
+        while (host := self._work.get()) is not None:
+            addresses = _addresses(host)
             with suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._remember, host, done.result())
+                self._loop.call_soon_threadsafe(self._remember, host, addresses)
 
     def _remember(self, host: str, addresses: tuple[str, ...]) -> None:
         lasting_s = REMEMBERED_S if addresses else REMEMBERED_FAILURE_S
@@ -177,7 +203,7 @@ class Names:
 class _Opening:
     """One connection that is being made: the addresses one after another, staggered; the first to answer wins."""
 
-    __slots__ = ("_addresses", "_exit", "_failed", "_limit", "_next", "_opened", "_port", "_trying", "_why")
+    __slots__ = ("_addresses", "_exit", "_failed", "_next", "_opened", "_port", "_trying", "_why")
 
     def __init__(self, exit_: Exit, target: Target, opened: Opened, failed: Failed) -> None:
         self._exit = exit_
@@ -187,19 +213,17 @@ class _Opening:
         self._addresses: list[str] = []
         self._next: asyncio.TimerHandle | None = None
         self._why = Refusal.HOST_UNREACHABLE
-        exit_.opening += 1
         loop = exit_.loop
-        self._limit = loop.call_later(CONNECT_S, self._fail, Refusal.TIMED_OUT)
         self._port = target.port
-        if exit_.opening > STREAMS_MAX:
-            loop.call_soon(self._fail, Refusal.FAILED)
+        if not exit_.begin(self):
+            loop.call_soon(self.fail, Refusal.FAILED)
         elif target == ECHO:
             loop.call_soon(self._echo)
         elif (other := exit_.redirected(target)) is not None:
             self._port = other.port
             loop.call_soon(self._begin, [other.host])
         elif target == SYNC or exit_.policy.refuses_port(target.port):
-            loop.call_soon(self._fail, Refusal.NOT_ALLOWED)
+            loop.call_soon(self.fail, Refusal.NOT_ALLOWED)
         elif address.parse(target.host) is not None:
             loop.call_soon(self._judge, (target.host,))
         else:
@@ -214,7 +238,7 @@ class _Opening:
             return
         fit = [one for one in addresses if not self._exit.refuses(one)]
         if addresses and not fit:
-            self._fail(Refusal.NOT_ALLOWED)
+            self.fail(Refusal.NOT_ALLOWED)
         else:
             self._begin(fit[:ADDRESSES_MAX])
 
@@ -229,13 +253,13 @@ class _Opening:
             self._next = None
         if not self._addresses:
             if not self._trying:
-                self._fail(self._why)
+                self.fail(self._why)
             return
         host = self._addresses.pop()
         try:
             one = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
         except OSError:
-            self._fail(Refusal.FAILED)  # no more files may be opened
+            self.fail(Refusal.FAILED)  # no more files may be opened
             return
         one.setblocking(False)
         code = one.connect_ex((host, self._port))
@@ -268,13 +292,18 @@ class _Opening:
     def _echo(self) -> None:
         if self._opened is None:
             return
-        here, there = socket.socketpair()
+        try:
+            here, there = socket.socketpair()
+        except OSError:
+            self.fail(Refusal.FAILED)
+            return
         here.setblocking(False)
         there.setblocking(False)
         _Echo(self._exit.loop, there)
         self._end()(here)
 
-    def _fail(self, why: Refusal) -> None:
+    def fail(self, why: Refusal) -> None:
+        """It will not be made."""
         if self._opened is not None:
             self._end()
             self._failed(why)
@@ -283,8 +312,7 @@ class _Opening:
         opened = self._opened
         assert opened is not None
         self._opened = None
-        self._exit.opening -= 1
-        self._limit.cancel()
+        self._exit.end(self)
         if self._next is not None:
             self._next.cancel()
         for one in self._trying:

@@ -105,7 +105,10 @@ class Gate:
             _say(control, reply(1))
             control.close()
             return
-        _Datagrams(self, control, request, self._associated)
+        try:
+            _Datagrams(self, control, request, self._associated)
+        except OSError:  # it is gone again, or no more files may be opened
+            control.close()
 
     def _accept(self) -> None:
         for _ in range(ACCEPTS_AT_ONCE):
@@ -368,8 +371,10 @@ def _is_loopback(host: str) -> bool:
 def _say(one: socket.socket, data: bytes) -> None:
     """Send a few bytes to somebody who has been sent nothing yet; a connection that cannot take them is broken."""
     if data:
-        with suppress(OSError):
+        try:
             one.send(data)
+        except OSError:
+            return
 
 
 def _hang_up(one: socket.socket) -> None:

@@ -46,13 +46,10 @@ class Socks5:
         self._held += data
         say = b""
         while True:
-            step = self._step
-            more, outcome = step()
+            more, outcome = self._step()
+            if outcome is not None or not more:
+                return say + more, outcome
             say += more
-            if outcome is not None:
-                return say, outcome
-            if step == self._step:
-                return say, None
 
     def granted(self) -> bytes:
         """The way is open; where from is not told."""

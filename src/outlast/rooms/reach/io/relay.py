@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, assert_never
 
 import msgspec
 
+from outlast.errors import OutlastError
 from outlast.rooms.reach.io.attempt import Tell, attempt
 from outlast.rooms.reach.io.carrier import Association, Carrier, Client, Refusal
 from outlast.rooms.reach.io.choosing import Attempted, Choosing, Remembered, Standings, attempted
@@ -201,17 +202,25 @@ class Relay:
         """Do what the configuration says, and no more what the one before said; what is in both goes on undisturbed.
 
         Everything that is there afterwards is reported anew. Raises OutlastError when an address or a server cannot be
-        had.
+        had, after all the rest was done.
         """
+        problem: OutlastError | None = None
         before, self._config, is_first = self._config, config, self._choosing is None
         for profile in self._gates.keys() - set(config.profiles):
             self._gates.pop(profile).close()
         for profile in config.profiles:
             if profile not in self._gates:
-                self._gates[profile] = self._open_gate(profile)
+                try:
+                    self._gates[profile] = self._open_gate(profile)
+                except OutlastError as error:
+                    problem = problem or error
+                    continue
             at = address.show(self._gates[profile].at)
             self._report(Listening(at, f"http://{at}{PATH}"))
-        await self._serve(config, anew=(before.policy, before.sync_at) != (config.policy, config.sync_at))
+        try:
+            await self._serve(config, anew=(before.policy, before.sync_at) != (config.policy, config.sync_at))
+        except OutlastError as error:
+            problem = problem or error
         if before.shares != config.shares:
             if self._lending is not None:
                 await self._lending.close()
@@ -237,6 +246,8 @@ class Relay:
             self._choosing.offer(config.bridges, self._hops.match(config.hops, config.bridges))
         if not is_first:
             self._report(Using(self._choosing.using))
+        if problem is not None:
+            raise problem
 
     async def _serve(self, config: Config, *, anew: bool) -> None:
         """Run the servers of a configuration; one that only has other users lets these in."""

@@ -6,11 +6,10 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-import psutil
 import pytest
 
 from outlast.rooms.reach.io.children import ChildError
@@ -61,7 +60,9 @@ async def exchange(near: Child, at: Target, args: Mapping[str, str], data: bytes
     writer.close()
 
 
-def test_streams_go_through_it_to_the_orport_and_the_bridges_port_is_a_website(tmp_path: Path) -> None:
+def test_streams_go_through_it_to_the_orport_and_the_bridges_port_is_a_website(
+    tmp_path: Path, born: Callable[[], object]
+) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "index.html").write_text("A site about bees.")
 
@@ -86,7 +87,7 @@ def test_streams_go_through_it_to_the_orport_and_the_bridges_port_is_a_website(t
             await story(target)
 
     asyncio.run(whole())
-    assert not psutil.Process().children()
+    assert not born()
 
 
 def test_the_proxy_that_the_parent_names_is_the_only_way_out(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from tests.rooms.reach.programs import program
 
 LOOPBACK = Target("127.0.0.1", 0)
 MIB = 1 << 20
+Born = Callable[[], set[psutil.Process]]
 
 
 @asynccontextmanager
@@ -136,7 +137,7 @@ def child(script: str, tmp_path: Path) -> Child:
     ],
 )
 def test_a_child_that_breaks_the_contract_is_ended_and_told_in_one_line(
-    script: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    script: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, born: Born
 ) -> None:
     monkeypatch.setattr(children, "END_S", 0.2)
 
@@ -148,7 +149,7 @@ def test_a_child_that_breaks_the_contract_is_ended_and_told_in_one_line(
         await broken.close()
 
     asyncio.run(story())
-    assert not psutil.Process().children()
+    assert not born()
 
 
 def test_a_child_that_never_gets_ready_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +164,9 @@ def test_a_child_that_never_gets_ready_is_given_up(tmp_path: Path, monkeypatch: 
     asyncio.run(story())
 
 
-def test_a_child_that_does_not_want_to_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_does_not_want_to_end_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, born: Born
+) -> None:
     monkeypatch.setattr(children, "END_S", 0.2)
 
     async def story() -> None:
@@ -172,7 +175,7 @@ def test_a_child_that_does_not_want_to_end_is_ended(tmp_path: Path, monkeypatch:
         await deaf.close()
 
     asyncio.run(story())
-    assert not psutil.Process().children()
+    assert not born()
 
 
 def test_what_a_flooding_child_says_is_read_at_a_pace_and_it_is_of_use_meanwhile(
@@ -194,20 +197,20 @@ def test_what_a_flooding_child_says_is_read_at_a_pace_and_it_is_of_use_meanwhile
     asyncio.run(story())
 
 
-def test_a_child_that_dies_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_dies_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, born: Born) -> None:
     monkeypatch.setattr(children, "RETRY_FIRST_S", 0.01)
     counted = f"open({str(tmp_path / 'runs')!r}, 'a').write('x')\n"
 
     async def story() -> None:
         mortal = child(counted + READY + UNTIL_STDIN_CLOSES, tmp_path)
         await mortal.method("x")
-        (process,) = psutil.Process().children()
+        (process,) = born()
         process.kill()
         with suppress(psutil.NoSuchProcess):
             await asyncio.to_thread(process.wait)
         while True:
             with suppress(ChildError):
-                if psutil.Process().children() not in ([], [process]):
+                if born() - {process}:
                     await mortal.method("x")
                     break
             await asyncio.sleep(0.01)

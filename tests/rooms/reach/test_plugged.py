@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,9 @@ def test_streams_go_both_ways_through_obfs4proxy_with_equal_hashes(tmp_path: Pat
     asyncio.run(story())
 
 
-def test_streams_outlive_the_child_that_carried_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streams_outlive_the_child_that_carried_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, born: Callable[[], set[psutil.Process]]
+) -> None:
     monkeypatch.setattr(children, "RETRY_FIRST_S", 0.1)
 
     async def story() -> None:
@@ -92,7 +94,7 @@ def test_streams_outlive_the_child_that_carried_them(tmp_path: Path, monkeypatch
             reader, writer = await connect(gate.at, target.streams)
             writer.write(b"before")
             assert await reader.readexactly(6) == b"before"
-            near = [child for child in psutil.Process().children() if "TOR_PT_CLIENT_TRANSPORTS" in child.environ()]
+            near = [child for child in born() if "TOR_PT_CLIENT_TRANSPORTS" in child.environ()]
             assert len(near) == 1
             near[0].kill()
             writer.write(b"after")

@@ -9,11 +9,10 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-import psutil
 import pytest
 
 from outlast.rooms.reach.io import tor as tor_module
@@ -118,7 +117,7 @@ def test_a_stock_tor_bootstraps_through_a_stock_bridge_with_outlast_as_their_tra
 
 
 def test_tor_as_a_child_is_a_carrier_that_needs_only_a_bridge_line(
-    network: TorNetwork, line: str, page: str, tmp_path: Path
+    network: TorNetwork, line: str, page: str, tmp_path: Path, born: Callable[[], object]
 ) -> None:
     steps: list[int] = []
 
@@ -141,36 +140,32 @@ def test_tor_as_a_child_is_a_carrier_that_needs_only_a_bridge_line(
     assert steps == sorted(set(steps))
     assert steps[0] == 0
     assert steps[-1] == 100
-    mine = {tor.process.pid for tor in network.tors}
-    assert [child for child in psutil.Process().children() if child.pid not in mine] == []
+    assert not born()
 
 
 def test_a_tor_that_nobody_uses_lingers_for_who_comes_next(
-    network: TorNetwork, line: str, page: str, monkeypatch: pytest.MonkeyPatch
+    network: TorNetwork, line: str, page: str, monkeypatch: pytest.MonkeyPatch, born: Callable[[], object]
 ) -> None:
     monkeypatch.setattr(tor_module, "Tor", partial(Tor, more=network.common))
-    mine = {running.process.pid for running in network.tors}
-
-    def children() -> set[int]:
-        return {child.pid for child in psutil.Process().children()} - mine
 
     async def story() -> None:
         tors = Tors()
         found = read_bridge(line)
         assert isinstance(found, TorBridge)
         first, second = await asyncio.gather(tors.carrier(found), tors.carrier(found))
-        one = children()
+        one = born()
+        assert isinstance(one, set)
         assert len(one) == 1
         first.close()
         second.close()
         monkeypatch.setattr(tor_module, "LINGER_S", 0.0)
         third = await tors.carrier(found)
-        assert children() == one
+        assert born() == one
         gate = Gate(asyncio.get_running_loop(), Target("127.0.0.1", 0), third.carry, third.associate)
         assert await asyncio.to_thread(fetch, gate.at.port, page) == PAGE
         gate.close()
         third.close()
-        while children():
+        while born():
             await asyncio.sleep(0.02)
 
     asyncio.run(story())

@@ -19,7 +19,7 @@ from tests.rooms.reach.programs import program
 
 AUTHORITIES = ("athos", "porthos", "aramis")
 OR_PORT, DIR_PORT = 9001, 9030
-LIMIT_S = 60.0
+LIMIT_S = 90.0
 COMMON = """
 TestingTorNetwork 1
 AssumeReachable 1

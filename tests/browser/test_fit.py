@@ -4,6 +4,7 @@ finds nothing that would keep somebody from using it."""
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,15 @@ import pytest
 from outlast.edges import pages
 from outlast.edges.first_run import HOWS
 from outlast.rooms.carry import service
+from outlast.rooms.reach import service as reach
+from outlast.rooms.reach import uplinks
+from outlast.rooms.reach.entries import Uplink
+from outlast.rooms.reach.proto.address import Target
+from outlast.rooms.reach.proto.bridge import WebBridge
+from outlast.rooms.reach.proto.links import write_bridge
+from outlast.rooms.reach.serving import Served as OwnBridge
+from outlast.rooms.reach.view import Borrowed, Want, borrowed_row, bridge_row, want_row
+from outlast.rooms.reach.web import routes as reach_routes
 from outlast.rooms.watch import service as watch
 from outlast.rooms.watch.view import Measured
 from outlast.rooms.watch.web import routes as watch_routes
@@ -44,7 +54,7 @@ def filled(node: Served, other: Served) -> list[str]:
         f"/carry/with/{contact.id}",
         f"/carry/channels/{channel.id}",
     ]
-    seen = watched(node)
+    seen = [*watched(node), *ways_out(node)]
     topics = [f"/help/{topic}" for topic in pages.HELP]
     return [*(path for path in plain if path != "/events"), *rooms, *seen, *topics, f"/people/{contact.id}", "/nowhere"]
 
@@ -72,6 +82,25 @@ def watched(node: Served) -> list[str]:
     plain = [route.path for route in watch_routes() if "GET" in (route.methods or ()) and "{" not in route.path]
     plain.remove("/watch/go")
     return [*plain, cost, "/watch/country/BY", "/watch/country/AF", f"/watch/outage/BY/{cut.start_s}"]
+
+
+def ways_out(node: Served) -> list[str]:
+    """Put something on every page of reach: bridges, a request, lines lent and borrowed, a served bridge."""
+    contact = node.person.contacts()[0].identity
+    at = Target("a-host-name-without-end." * 3 + "example", 443)
+    bridge = WebBridge(at, "www.example.org", bytes(32), label=NAME)
+    held = node.run(reach.add_bridge(node.node, node.person, write_bridge(bridge)))
+    offer = Uplink(bytes(16), ("192.168.1.7",), 8388, bytes(32), 5_000_000, True, node.call(node.node.today) + 9)
+    rows = [
+        want_row(Want(bytes(16), contact, False, b"", None, False, False, node.call(node.node.now_ms))),
+        borrowed_row(Borrowed(contact, offer, False, b"")),
+        bridge_row(replace(held, id="f" * 16, peer=contact, number=bytes(16), failing_ms=1, outcome="freeze")),
+    ]
+    node.run(reach.remember(node.node, node.person, rows))
+    node.run(uplinks.lend(node.node, node.person, contact, day_bytes=3_000_000))
+    node.run(reach.serve(node.node, node.person, OwnBridge("ss", "127.0.0.1:8388", at, label=NAME)))
+    plain = [route.path for route in reach_routes() if "GET" in (route.methods or ()) and "{" not in route.path]
+    return [*plain, f"/reach/bridge/{held.id}"]
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from starlette.routing import Route
 
 from outlast.edges.config import parse_address
 from outlast.edges.gate import Access, Web, keep, route
-from outlast.edges.photo import read_qr
 from outlast.errors import NotFoundError, UsageError
 from outlast.kernel import Contact, Discovery, Node, Person, node_text, parse_id, parse_node
 from outlast.ui.languages import marked
 from outlast.ui.page import fields, go, render, translator, upload
+from outlast.ui.photo import read_qr
 
 LINK_ROW: Final = "web/link"
 LINK_YOUNG_DAYS: Final = 30

@@ -28,7 +28,7 @@ from outlast.edges.doors import Door, DoorKind, host_of
 from outlast.edges.gate import FORM_MAX_BYTES, LAN_SETTING, SAFE_METHODS, Access, Gate, StrangerError, Web
 from outlast.errors import LockedError, OutlastError, StorageError, UsageError
 from outlast.kernel import Home, Node, Room, find_rooms
-from outlast.ui.page import LANGUAGE_COOKIE, TAKES_BYTES, Site, render
+from outlast.ui.page import AT_THE_COMPUTER, LANGUAGE_COOKIE, TAKES_BYTES, Site, render
 
 HEADERS_MAX_BYTES: Final = 16 * 1024
 LOOPBACK: Final = ("127.0.0.1", "::1")
@@ -140,7 +140,8 @@ def room_routes(site: Site) -> list[Route]:
         for one in getattr(import_module(module), attribute)():
             if not one.path.startswith(f"/{name}/"):
                 raise UsageError(f"the room {name} has a page outside of /{name}/")
-            gate = Gate(one.app, Access.PERSON, getattr(one.endpoint, TAKES_BYTES, FORM_MAX_BYTES))
+            access = Access.OWNER if getattr(one.endpoint, AT_THE_COMPUTER, False) else Access.PERSON
+            gate = Gate(one.app, access, getattr(one.endpoint, TAKES_BYTES, FORM_MAX_BYTES))
             found.append(Route(one.path, gate, methods=list(one.methods or ()), name=one.name))
     return found
 

@@ -12,7 +12,8 @@ have ``card(request) -> Card`` for the home page. In templates stand ready:
 - an element with ``id`` and ``data-live`` is brought up to date while the page is open; a form with ``data-live`` is
   sent without leaving the page. Forms stand outside of elements with ``data-live``.
 
-A handler whose form brings a file is marked ``@takes_files(max_bytes)`` and reads it with ``upload``.
+A handler whose form brings a file is marked ``@takes_files(max_bytes)`` and reads it with ``upload``. One that is only
+for who sits at the computer that runs the node is marked ``@at_the_computer``.
 A handler finds ``request.state.node``, ``request.state.person`` and ``request.state.door``. It may raise any
 ``OutlastError``: the person then sees its one line, with its status.
 """
@@ -44,6 +45,7 @@ STATIC: Final = HERE / "static"
 LANGUAGE_COOKIE: Final = "outlast-language"
 UPLOAD_MEMORY_BYTES: Final = 1 << 20
 TAKES_BYTES: Final = "takes_bytes"
+AT_THE_COMPUTER: Final = "at_the_computer"
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
@@ -220,6 +222,12 @@ def takes_files(max_bytes: int) -> Callable[[Handler], Handler]:
         return handler
 
     return mark
+
+
+def at_the_computer(handler: Handler) -> Handler:
+    """Marks a room's handler that phones may not use: it shows or changes what must not cross a Wi-Fi in clear."""
+    setattr(handler, AT_THE_COMPUTER, True)
+    return handler
 
 
 def attachment(name: str) -> dict[str, str]:

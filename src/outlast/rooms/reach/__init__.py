@@ -19,5 +19,6 @@ ROOM = Room(
     status=status,
     links=links,
     cli="outlast.rooms.reach.cli:app",
+    web="outlast.rooms.reach.web:routes",
     api="outlast.rooms.reach.api:OPERATIONS",
 )

@@ -12,13 +12,13 @@ import pytest
 import segno
 from PIL import Image
 
-from outlast.edges.photo import MEMORY_BYTES, read_qr
 from outlast.errors import UsageError
+from outlast.ui.photo import MEMORY_BYTES, read_qr
 
 
 def confined(code: str) -> subprocess.CompletedProcess[str]:
     """Run code in a process that confined itself as the decoder does."""
-    program = f"from outlast.edges.photo import confine; confine(); {code}"
+    program = f"from outlast.ui.photo import confine; confine(); {code}"
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
 
 

@@ -88,10 +88,11 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Publish how a kind of way out ended."""
+    """Publish how a kind of way out ended, and when."""
 
     transport: str
     outcome: Outcome
+    at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ class Situation:
     offers: Mapping[bytes, Uplink]  # what is to be offered now, by the share's number
     borrowed: Sequence[Borrowed]
     targets: tuple[tuple[str, int], ...]  # where the own bridges are
-    ended: Sequence[tuple[str, Outcome]] = ()  # how ways out of each transport ended lately
+    ended: Sequence[tuple[str, Outcome, int]] = ()  # how ways out of each transport ended, and when last (ms)
 
 
 def week_of(now_ms: int) -> int:
@@ -168,10 +169,10 @@ def due(now: Situation) -> list[Duty]:
     duties += [Tell(one) for one in now.members.values() if one.member.bridge not in ("", one.told)]
     duties += [Report(one) for one in now.held if _is_to_report(now, one)]
     if now.settings.publishes:
-        for transport, outcome in now.ended:
+        for transport, outcome, at_ms in now.ended:
             last = now.said.get(route_name(transport, outcome))
-            if last is None or not 0 <= now.now_ms - last < SAY_MS:
-                duties.append(Publish(transport, outcome))
+            if 0 <= now.now_ms - at_ms < SAY_MS and (last is None or not 0 <= now.now_ms - last < SAY_MS):
+                duties.append(Publish(transport, outcome, at_ms))
     for lent in now.lent:
         offer = now.offers.get(lent.number)
         if offer is not None and lent.told != hash_of(offer):

@@ -200,8 +200,8 @@ class _Running:
     """What worked when the child began; it keeps that by itself then."""
     spent: dict[bytes, int]
     """What members had used of the day when the child began."""
-    ended: dict[tuple[str, Outcome], None] = field(default_factory=dict)
-    """How ways out of each transport ended since."""
+    ended: dict[tuple[str, Outcome], int] = field(default_factory=dict)
+    """How ways out of each transport ended, and when last."""
 
 
 @dataclass(slots=True, weakref_slot=True)
@@ -652,7 +652,7 @@ async def _note(node: Node, person: Person, one: _Running, event: Attempted) -> 
     if held is None:
         return
     outcome = outcome_of(event.failure)
-    one.ended[transport_of(read_bridge(held.link)), outcome] = None
+    one.ended[transport_of(read_bridge(held.link)), outcome] = node.now_ms()
     using = one.supervisor.now.using
     others_work = using is not None and bridge_of(using) != held.id
     after = noted(held, outcome, node.now_ms(), others_work=others_work)
@@ -690,15 +690,15 @@ def situation(node: Node, person: Person) -> Situation:
         offers=uplinks.offers_of(person, chosen, _hosts(chosen), relaying(node, person).lent, node.now_ms()),
         borrowed=view.borrowed(person),
         targets=uplinks.targets_of(person),
-        ended=() if (one := _running_of(node, person)) is None else tuple(one.ended),
+        ended=() if (one := _running_of(node, person)) is None else [(*way, at) for way, at in one.ended.items()],
     )
 
 
 async def carry_out(node: Node, person: Person, duty: Duty) -> None:
     """Do what is due."""
     match duty:
-        case Publish(transport, outcome):
-            await _publish(node, person, transport, outcome)
+        case Publish():
+            await _publish(node, person, duty)
         case NameBridges() | Offer():
             await uplinks.carry_out(person, duty)
         case agenda.Ask() | agenda.Admit() | agenda.PassOn() | agenda.Tell() | agenda.Report() | agenda.Block():
@@ -707,14 +707,14 @@ async def carry_out(node: Node, person: Person, duty: Duty) -> None:
             assert_never(duty)
 
 
-async def _publish(node: Node, person: Person, transport: str, outcome: Outcome) -> None:
+async def _publish(node: Node, person: Person, duty: Publish) -> None:
     """Publish under this week's key, and remember in one transaction that this was said."""
-    chosen, now_ms = settings(person), node.now_ms()
+    chosen = settings(person)
     if chosen.channel is None or not chosen.publishes:
         raise UsageError("nothing is published: switch it on first")
-    at_s = now_ms // 1000
-    body = Route(transport, outcome, at_s - at_s % 3600, chosen.country, chosen.asn)
-    name = agenda.route_name(transport, outcome)
+    at_s = duty.at_ms // 1000
+    body = Route(duty.transport, duty.outcome, at_s - at_s % 3600, chosen.country, chosen.asn)
+    name = agenda.route_name(duty.transport, duty.outcome)
     seed = await _seed(node, person)
     await node.append_apart(
         person,
@@ -723,7 +723,7 @@ async def _publish(node: Node, person: Person, transport: str, outcome: Outcome)
         body,
         seed=seed,
         life_ms=ROUTE_LIFE_DAYS * 86_400_000,
-        local=[view.said_row(name, now_ms)],
+        local=[view.said_row(name, node.now_ms())],
     )
 
 

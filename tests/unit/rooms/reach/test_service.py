@@ -37,7 +37,7 @@ async def test_what_is_published_is_the_kind_of_way_and_how_it_ended_and_watch_c
         await service.set_place(node, person, "by", 6697)
         await service.publish(node, person, on=True, channel=watch.link_of(channel))
         await service.add_bridge(node, person, SS)
-        await service.carry_out(node, person, Publish("web", "freeze"))
+        await service.carry_out(node, person, Publish("web", "freeze", clock.ms))
         [id] = [row[0] for row in node.query("SELECT id FROM view_watch_route")]
         entry = node.open_store.load([id])[0]
         assert entry.header.author != person.device
@@ -49,16 +49,18 @@ async def test_what_is_published_is_the_kind_of_way_and_how_it_ended_and_watch_c
         # The same is said once a day, and by another key in another week.
         assert agenda.route_name("web", "freeze") in view.said(person)
         clock.ms += 7 * DAY_MS
-        await service.carry_out(node, person, Publish("web", "freeze"))
+        await service.carry_out(node, person, Publish("web", "freeze", clock.ms))
         assert len({one[0] for one in node.query("SELECT key FROM view_watch_route")}) == 2
 
 
 def test_the_same_outcome_is_due_once_a_day() -> None:
     chosen = agenda.Settings(country="BY", publish=True, channel=bytes(32))
     now = agenda.Situation(
-        NOW_MS, chosen, {}, (), (), (), {}, {}, (), {}, (), (), ended=(("web", "freeze"), ("ss", "ok"))
+        NOW_MS, chosen, {}, (), (), (), {}, {}, (), {}, (), (), ended=(("web", "freeze", NOW_MS), ("ss", "ok", NOW_MS))
     )
-    assert agenda.due(now) == [Publish("web", "freeze"), Publish("ss", "ok")]
+    assert agenda.due(now) == [Publish("web", "freeze", NOW_MS), Publish("ss", "ok", NOW_MS)]
+    later = agenda.replace(now, now_ms=NOW_MS + agenda.SAY_MS)
+    assert agenda.due(later) == [], "what ended so yesterday is no news"
     for ago, count in ((1, 1), (agenda.SAY_MS, 2), (-1, 2)):
         said = {agenda.route_name("web", "freeze"): NOW_MS - ago}
         assert len(agenda.due(agenda.replace(now, said=said))) == count

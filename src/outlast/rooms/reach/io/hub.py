@@ -113,6 +113,13 @@ class Hub:
         for kept in list(self._sessions.values()):
             kept.close()
 
+    def keep(self, users: Sequence[bytes]) -> None:
+        """End the sessions of all users but those with these secrets: whoever was shut out is out at once."""
+        kept = {sha256(secret).digest() for secret in users}
+        for (user, _), one in list(self._sessions.items()):
+            if user not in kept:
+                one.close()
+
     def _send_away(self, outer: Outer) -> None:
         timer = self._strangers.pop(outer, None)
         if timer is not None:

@@ -131,7 +131,7 @@ class Running(Protocol):
     links: tuple[str, ...]
 
     def admit(self, users: tuple[bytes, ...], /) -> None:
-        """From now on these secrets or keys let in; who is in stays in."""
+        """From now on these secrets or keys let in."""
         ...
 
     async def close(self) -> None:

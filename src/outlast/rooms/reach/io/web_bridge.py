@@ -59,6 +59,7 @@ class ServedSite:
         self._stack = AsyncExitStack()
         self._front: web_server.WebServer | None = None
         self._pattern: WebBridge | None = None
+        self._hub: Hub | None = None
 
     @classmethod
     async def start(cls, exit_: Exit, server: WebServer) -> ServedSite:
@@ -70,7 +71,7 @@ class ServedSite:
             host, port, *_ = listener.getsockname()
             served.at = Target(host, port)
             certificate, pin = await _certificate(stack, server, port)
-            hub = Hub(exit_)
+            hub = served._hub = Hub(exit_)
             stack.callback(hub.close)
 
             def accept(outer: Outer, user: str) -> None:
@@ -89,11 +90,13 @@ class ServedSite:
         return served
 
     def admit(self, secrets: tuple[bytes, ...]) -> None:
-        """From now on these secrets (32 B each) let in; who is in stays in."""
+        """From now on these secrets (32 B each) let in, and whoever has another one is out."""
         assert self._front is not None
         assert self._pattern is not None
         self._front.admit({secret.hex(): secret for secret in secrets})
         self.links = tuple(write_bridge(replace(self._pattern, secret=secret)) for secret in secrets)
+        if self._hub is not None:
+            self._hub.keep(secrets)
 
     async def close(self) -> None:
         """End it with all its streams."""

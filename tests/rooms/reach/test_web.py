@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import socket
@@ -355,3 +356,54 @@ def test_a_visitor_of_a_folder_who_stops_amid_a_request_is_not_waited_for(tmp_pa
             assert running.server.connections == 0
 
     asyncio.run(story())
+
+
+def test_visitors_who_say_and_do_anything_leave_a_bridge_as_it_was(tmp_path: Path) -> None:
+    chance = random.Random(5)
+    wrong: list[dict[str, object]] = []
+
+    async def visit(port: int, seed: int) -> None:
+        """Begin as a client does, cut or change something somewhere, and leave in some way."""
+        own = random.Random(seed)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        engine = trusting().wrap_bio(incoming, outgoing, server_hostname=NAME)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        with contextlib.suppress(OSError, ssl.SSLError):
+            for _ in range(own.randrange(6)):
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    engine.do_handshake()
+                    engine.write(own.choice([b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"G", own.randbytes(9_000)]))
+                    if own.random() < 0.3:
+                        engine.unwrap()
+                said = bytearray(outgoing.read())
+                if said and own.random() < 0.3:
+                    said[own.randrange(len(said))] ^= 1 << own.randrange(8)
+                if own.random() < 0.2:
+                    said = said[: own.randrange(len(said) + 1)]
+                writer.write(bytes(said))
+                if own.random() < 0.2:
+                    writer.write_eof()
+                    await asyncio.wait_for(reader.read(65_536), 5)
+                    break
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.02):
+                        incoming.write(await reader.read(65_536))
+            if own.random() < 0.5:
+                linger = struct.pack("ii", 1, 0)
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+
+    async def story() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: wrong.append(context))
+        async with running_bridge(tmp_path) as running:
+            before = len(os.listdir("/proc/self/fd"))
+            for _ in range(12):
+                await asyncio.gather(*(visit(running.port, chance.getrandbits(32)) for _ in range(25)))
+            async with asyncio.timeout(10):
+                while running.server.connections or len(os.listdir("/proc/self/fd")) > before:
+                    await asyncio.sleep(0.01)
+            assert running.server.shaking == {}
+            (await WebOpener(running.bridge())()).close()
+
+    asyncio.run(story())
+    assert wrong == []

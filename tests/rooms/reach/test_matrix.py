@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 
@@ -12,31 +12,13 @@ import pytest
 from tests.rooms.reach import censors
 from tests.rooms.reach.border import BRIDGES, MINISTRY, Border
 from tests.rooms.reach.censors import Censor
-from tests.rooms.reach.ways import connected, serving, stock_shadowsocks, tried, upstream, website
+from tests.rooms.reach.ways import NAMED, connected, tried
 
 pytestmark = pytest.mark.serial
 
 LIMIT_S = 5.0
 PAGE = 200_000
 SITE = "https://site.example.net"
-NAMED = "bridge2.example.net"
-
-
-@pytest.fixture(scope="module")
-def ways(land: Border) -> Iterator[dict[str, str]]:
-    """The links of bridges of several kinds, all of them running."""
-    chain, key = land.authority.files(land.folder, NAMED)
-    with ExitStack() as held:
-        yield {
-            "web": held.enter_context(website(land, f"{BRIDGES[0]}:443")),
-            "web-by-name": held.enter_context(
-                website(land, f"{BRIDGES[1]}:443", "--name", NAMED, "--cert", chain, "--key", key)
-            ),
-            "ss-2022": held.enter_context(serving(land, "--transport", "ss", "--listen", f"{BRIDGES[1]}:8388")),
-            "obfs4": held.enter_context(serving(land, "--transport", "obfs4", "--listen", f"{BRIDGES[2]}:4443")),
-            "ss-stock": held.enter_context(stock_shadowsocks(land, BRIDGES[2], 8388)),
-            "socks5": held.enter_context(upstream(land)),
-        }
 
 
 # What is done, and the class of each way that fails under it; all others have to work.

@@ -17,6 +17,8 @@ from typing import Any
 from outlast.rooms.reach.proto.links import bridge_id, read_bridge
 from tests.rooms.reach.border import BRIDGES, Border, page_of
 
+NAMED = "bridge2.example.net"  # the bridge that has a name
+
 
 @dataclass
 class Way:

@@ -21,6 +21,8 @@ FAILING_MS: Final = 6 * HOUR_MS
 """A bridge that fails for so long, while others work, is told of to who handed it."""
 SAY_MS: Final = DAY_MS
 """How a transport ended is published at most so often."""
+RENEW_DAYS: Final = 30
+"""A member's bridge is sent anew when so many days are left of its time."""
 BLOCKS_AFTER: Final = 2
 """So many members, or all if they are fewer, say that a bridge fails before it counts as blocked."""
 
@@ -160,13 +162,19 @@ def due(now: Situation) -> list[Duty]:
     """What is to be done now, in this order."""
     duties: list[Duty] = []
     for bridge, serves in now.serving.items():
-        if serves and _is_blocked(now, bridge):
-            duties.append(Block(bridge))
+        # One by one: with the last bridge nobody could be moved, so that is for the person to say.
+        if serves and sum(now.serving.values()) > 1 and _is_blocked(now, bridge):
+            return [Block(bridge)]
     for want in now.wants:
         if want.due:
             duties.append(Ask(want) if want.mine else Admit(want))
     duties += [PassOn(one) for one in now.passed if one.due]
-    duties += [Tell(one) for one in now.members.values() if one.member.bridge not in ("", one.told)]
+    renewed_day = now.now_ms // DAY_MS + RENEW_DAYS
+    duties += [
+        Tell(one)
+        for one in now.members.values()
+        if one.member.bridge and (one.member.bridge != one.told or one.until_day < renewed_day)
+    ]
     duties += [Report(one) for one in now.held if _is_to_report(now, one)]
     if now.settings.publishes:
         for transport, outcome, at_ms in now.ended:

@@ -554,7 +554,7 @@ def config_of(node: Node, person: Person) -> Config:
         profiles += [Profile(address.read(one), chosen.user, chosen.password, rules) for one in chosen.listen]
     members = view.members(person).values()
     servers = [
-        server_of(one, [member.secret for member in members if member.member.bridge == id], node.home.path)
+        server_of(one, [member.secret for member in members if _is_let_in(member, id)], node.home.path)
         for id, one in handing.servers(person).items()
     ]
     bridges_now = tuple(read_bridge(one.link) for one in bridges(person)) if chosen.on else ()
@@ -570,6 +570,11 @@ def config_of(node: Node, person: Person) -> Config:
         shares=uplinks.shares_of(person, chosen, _hosts(chosen), house.running[person.key].spent),
         hops=uplinks.hops_of(person) if chosen.on else (),
     )
+
+
+def _is_let_in(invited: Invited, bridge: str) -> bool:
+    """Whether a member's secret opens a bridge: the one they are on, or while there is none for them the one before."""
+    return bridge == (invited.member.bridge or invited.told) and not invited.member.ended
 
 
 def _hosts(chosen: Settings) -> tuple[str, ...]:

@@ -186,6 +186,37 @@ async def test_who_asks_for_a_bridge_gets_one_when_the_other_says_so(tmp_path: P
         assert service.asked(bob.person) == []
 
 
+async def test_a_member_gets_the_bridge_anew_before_its_time_is_over(tmp_path: Path) -> None:
+    clock = Clock()
+    async with houses(tmp_path, clock, "Ann", "Bob") as (ann, bob):
+        await service.serve(ann.node, ann.person, web())
+        await service.invite(ann.node, ann.person, bob.person.identity)
+        await ann.carry_to(bob)
+        await bob.until(lambda: service.bridges(bob.person))
+        before = only(bob)
+        clock.ms += (view.LIFE_DAYS - agenda.RENEW_DAYS + 1) * DAY_MS
+        ann.node.touch()
+        await carried(ann, bob)
+        await bob.until(lambda: only(bob).until_day > before.until_day)
+        assert only(bob).link == before.link
+
+
+async def test_with_one_bridge_alone_the_person_says_whether_it_is_blocked_and_members_stay_let_in(
+    tmp_path: Path,
+) -> None:
+    async with houses(tmp_path, Clock(), "Ann", "Bob") as (ann, bob):
+        node, person = ann.node, ann.person
+        one = await service.serve(node, person, web())
+        await service.invite(node, person, bob.person.identity)
+        [invited] = service.invited(person)
+        await service.remember(node, person, [view.invited_row(invited._replace(failed="syn-drop"))])
+        assert not [duty for duty in nothing_due(ann) if isinstance(duty, agenda.Block)]
+        await service.lose(node, person, one.id)
+        [invited] = service.invited(person)
+        assert invited.member.bridge == ""
+        assert service._is_let_in(invited, one.id)
+
+
 async def test_a_bridge_that_was_handed_on_is_forgotten_with_its_day(tmp_path: Path) -> None:
     clock = Clock()
     async with houses(tmp_path, clock, "Ann", "Bob") as (ann, bob):

@@ -107,9 +107,11 @@ def test_after_a_block_survivors_are_on_other_bridges_in_two_halves() -> None:
         assert len(inside) == 1
 
 
-def test_who_stands_alone_on_a_bridge_that_is_blocked_gets_no_other() -> None:
-    operator = Operator(["a", "b"])
+def test_who_stands_alone_on_a_bridge_that_is_blocked_gets_one_other_and_no_third() -> None:
+    operator = Operator(["a", "b", "c"])
     alone = operator.must_invite()
+    operator.lose(operator.bridge_of(alone))
+    assert operator.bridge_of(alone) in operator.bridges
     operator.lose(operator.bridge_of(alone))
     assert operator.members[alone].ended
     assert operator.bridge_of(alone) == ""
@@ -128,9 +130,9 @@ def test_suspicion_climbs_to_those_who_invited_and_halves_on_its_way() -> None:
         if one.bridge == "c" and number != child:
             members[number] = one._replace(bridge="b")
     operator.lose("c")
-    assert operator.members[child].suspicion == 1.0
-    assert operator.members[top].suspicion == pytest.approx(0.5)
-    assert operator.members[top].ended
+    assert operator.members[child].suspicion == pytest.approx(1 / 4)
+    assert operator.members[top].suspicion == pytest.approx(1 / 8)
+    assert not may_invite(operator.members, child, operator.day + 100)
 
 
 def test_who_waits_for_a_bridge_gets_the_next_one() -> None:

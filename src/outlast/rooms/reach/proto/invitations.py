@@ -5,8 +5,8 @@ The idea is Salmon's (Douglas, Rohrer, Caesar, "Salmon: Robust Proxy Distributio
 bridge suspects. Here the operator of a few bridges is the only one who sees the tree, by numbers and not by names:
 
 - Those whom one member invites share **buckets** of three. A bucket is always together on one bridge.
-- A block divides the suspicion among those who knew the bridge: of ``n``, each is as suspect as if chance ``1/n`` were
-  added. Half of it **climbs** to who invited them, a quarter to who invited those, and so on.
+- A block divides the suspicion among those who knew the bridge: of ``n``, at least four, each is as suspect as if
+  chance ``1/n`` were added. Half of it **climbs** to who invited them, a quarter to who invited those, and so on.
 - Who is more suspect than ``SUSPICION_MAX`` gets no bridge any more. The others, the survivors, move: the more suspect
   half of the buckets to one bridge, the less suspect to another, and each among those who are about as suspect. So an
   insider costs a bridge for each halving, and then stands alone.
@@ -24,6 +24,8 @@ MEMBERS_MAX: Final = 600
 DEPTH_MAX: Final = 8
 A_BRIDGE_MAX: Final = 60
 """Members on one bridge: what one block can cost."""
+LEAST: Final = 4
+"""However few knew a bridge, each is suspected as one of so many: bridges are blocked by chance, too."""
 SUSPICION_MAX: Final = 1 / 3
 LEVEL_MAX: Final = 4
 LEVEL_DAYS: Final = 7
@@ -94,9 +96,9 @@ def blocked(members: Members, bridges: Collection[str], bridge: str, day: int) -
         return []
     now = dict(members)
     for one in knew:
-        now[one.number] = _suspect(one, 1 / len(knew))._replace(level=max(0, trust(one, day) - 1))
+        now[one.number] = _suspect(one, 1 / max(len(knew), LEAST))._replace(level=max(0, trust(one, day) - 1))
     for one in knew:
-        share, parent = 1 / len(knew), one.parent
+        share, parent = 1 / max(len(knew), LEAST), one.parent
         for _ in range(DEPTH_MAX):
             if parent is None:
                 break

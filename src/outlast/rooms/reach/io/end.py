@@ -271,11 +271,6 @@ class End:
                     self._deliver(joint, pieces)
                 continue
             match event:
-                case Room(stream):
-                    if not stream:
-                        self.unblock()
-                    elif stream in self._blocked:
-                        self._readable(self._blocked.pop(stream))
                 case Finished(stream):
                     joint = self._joints.get(stream)
                     if joint is not None:
@@ -288,6 +283,11 @@ class End:
                 case Accepted(stream):
                     if stream in self._joints:
                         self._keeper.accepted(stream)
+                case Room(stream):
+                    if not stream:
+                        self.unblock()
+                    elif stream in self._blocked:
+                        self._readable(self._blocked.pop(stream))
                 case Refused(stream, refusal):
                     self._drop(stream)
                     self._keeper.refused(stream, refusal)
@@ -370,11 +370,13 @@ class End:
         if joint.tail:
             tail, joint.tail = joint.tail, bytearray()
             self._deliver(joint, [tail])
-        if joint.sock is None:
-            return
-        self._end_writing(joint)
-        if joint.sock is not None:
+        if joint.ended:
+            self._end_writing(joint)
+        if early:
             self._readable(joint)
+        elif joint.sock is not None:
+            joint.reading = True
+            self._loop.add_reader(sock, self._readable, joint)
 
     def datagram(self, stream: int, target: Target, data: bytes) -> None:
         """Send a datagram, or drop it."""

@@ -6,6 +6,7 @@ It is the process of ``outlast reach connect`` and ``serve``, or a child that th
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -354,6 +355,9 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
         import uvloop
 
         factory = uvloop.new_event_loop
+    # Streams come and go by the thousand: no collection is to walk through all that was imported, for few of them.
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(coroutine)
 

@@ -41,8 +41,8 @@ class MuxError(ProtocolError):
     """Bytes of a peer that keep no rule of the mux; its session ends."""
 
 
-class Type(IntEnum):
-    """What a frame is. Those of a session as a whole have the stream 0."""
+class Type:
+    """What a frame is. Those of a session as a whole have the stream 0. (Numbers, and no enum: each frame asks.)"""
 
     PADDING = 0  # anything; ignored
     HELLO = 1
@@ -95,7 +95,7 @@ class Welcome:
     counts: tuple[tuple[int, int], ...] = ()  # how much the server received on each outer that the HELLO told of
 
 
-def frame(stream: int, kind: Type, data: bytes = b"") -> bytes:
+def frame(stream: int, kind: int, data: bytes = b"") -> bytes:
     """One frame; ``data`` has at most 65,529 bytes."""
     return HEADER.pack(stream, kind, len(data)) + data
 
@@ -105,7 +105,7 @@ def data_frame(stream: int, offset: int, data: bytes | memoryview) -> bytes:
     return DATA_HEADER.pack(stream, Type.DATA, 8 + len(data), offset) + data
 
 
-def count_frame(kind: Type, number: int, received: int) -> bytes:
+def count_frame(kind: int, number: int, received: int) -> bytes:
     """ACK or LOST."""
     return frame(0, kind, _COUNT.pack(number, received))
 

@@ -700,8 +700,8 @@ class Session:
 
     def _control(self, line: Line, number: int, kind: int, body: bytes, now: float, events: list[Event]) -> None:
         match kind:
-            case Type.PADDING:
-                pass
+            case Type.FINISH:
+                self._finished(number, read_number(body), events)
             case Type.OPEN if not self._client:
                 self._opened(line, number, body, now, events)
             case Type.ACCEPTED if self._client:
@@ -713,8 +713,6 @@ class Session:
                     raise MuxError("a refusal of the mux has the wrong size")
                 if self._forget(number) is not None:
                     events.append(Refused(number, body[0]))
-            case Type.FINISH:
-                self._finished(number, read_number(body), events)
             case Type.RESET:
                 if not self._client:
                     self._first_seen(number)
@@ -739,6 +737,8 @@ class Session:
                 self._append(line, count_frame(Type.ACK, other, self._past.get(other, 0)), now)
                 self._send_again(other, now)
                 events.append(Room(0))
+            case Type.PADDING:
+                pass
             case Type.PING:
                 if len(body) > 64:
                     raise MuxError("a ping of the mux is too long")

@@ -9,8 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "src"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from outlast.rooms.reach.proto.web import path_of, write_accept, write_request
 
@@ -49,7 +48,7 @@ def made() -> dict[str, Any]:
 
 def main() -> None:
     """Write the file."""
-    (HERE / "reach-web.json").write_text(json.dumps(made(), indent=1) + "\n", encoding="utf-8")
+    Path(__file__).with_name("reach-web.json").write_text(json.dumps(made(), indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

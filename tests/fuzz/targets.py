@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
+from hmac import digest as hmac_digest
 from ipaddress import IPv4Address
 from itertools import count
 from types import SimpleNamespace
@@ -114,7 +115,7 @@ from outlast.rooms.carry.entries import DEVICE, HIDE, POST, TEXT, ChannelDevice,
 from outlast.rooms.reach import ROOM as REACH
 from outlast.rooms.reach import view as reach_view
 from outlast.rooms.reach.proto import address as reach_address
-from outlast.rooms.reach.proto import bootstrap, doh, fragment, pluggable, web
+from outlast.rooms.reach.proto import bootstrap, doh, fragment, mux, pluggable, session, web
 from outlast.rooms.reach.proto import http_proxy as reach_http_proxy
 from outlast.rooms.reach.proto import links as reach_links
 from outlast.rooms.reach.proto import request as reach_request
@@ -122,6 +123,7 @@ from outlast.rooms.reach.proto import socks as reach_socks
 from outlast.rooms.reach.proto.client_hello import protocols_of
 from outlast.rooms.reach.proto.ext_or_port import COOKIE_HEADER, Introducer, Introduction, read_cookie
 from outlast.rooms.reach.proto.failures import BridgeError
+from outlast.rooms.reach.proto.mux import MuxError
 from outlast.rooms.reach.proto.replay import Replays
 from outlast.rooms.reach.proto.shadowsocks import ShadowsocksError, Sip004
 from outlast.rooms.reach.proto.shadowsocks_2022 import Sip022, session_key
@@ -726,6 +728,97 @@ def hear_site(data: bytes) -> str | None:
             return f"{status // 100} {day is None}"
         case None:
             return "more"
+
+
+MUX_SECRET = bytes(range(32))
+MUX_HELLO = mux.Hello(bytes(16), True, 1, bytes(16), NOW_MS // 1000, 0, ((1, 5), (2, 0)))
+
+
+def mux_greetings() -> Iterable[bytes]:
+    """What both sides of the mux say first."""
+    hello = mux.write_hello(MUX_HELLO, MUX_SECRET, 20)
+    yield hello[mux.HEADER_BYTES :]
+    for status in (mux.Status.NEW, mux.Status.GONE):
+        welcome = mux.Welcome(status, NOW_MS // 1000, MUX_HELLO.counts)
+        yield mux.write_welcome(welcome, MUX_SECRET, bytes(32))[mux.HEADER_BYTES :]
+
+
+def hear_greeting(data: bytes) -> str | None:
+    """As HELLO and as WELCOME, the latter with its proof made good."""
+    wrong: list[MuxError] = []
+    try:
+        hello, said = mux.read_hello(data)
+        assert len(hello.counts) <= mux.COUNTS_MAX
+        assert said == data[-32:]
+    except MuxError as error:
+        wrong.append(error)
+    body = data[:-32]
+    good = hmac_digest(MUX_SECRET, b"outlast mux 1 server" + bytes(32) + sha256(body).digest(), "sha256")
+    try:
+        mux.read_welcome(body + good, MUX_SECRET, bytes(32))
+    except MuxError as error:
+        wrong.append(error)
+    if len(wrong) == 2:
+        raise wrong[0]
+    return None
+
+
+def mux_frames() -> Iterable[bytes]:
+    """Frames of clients and servers."""
+    where = reach_address.encode(reach_address.Target("site.example", 443))
+    yield b"".join(
+        (
+            mux.frame(1, mux.Type.OPEN, where + b"early"),
+            mux.data_frame(1, 5, b"more"),
+            mux.data_frame(1, 12, b"too early"),
+            mux.frame(1, mux.Type.CREDIT, mux.NUMBER.pack(1 << 20)),
+            mux.frame(1, mux.Type.FINISH, mux.NUMBER.pack(21)),
+            mux.count_frame(mux.Type.ACK, 1, 0),
+            mux.frame(0, mux.Type.PING, bytes(8)),
+            mux.frame(3, mux.Type.DATAGRAM, where + b"query"),
+        )
+    )
+    yield b"".join(
+        (
+            mux.frame(1, mux.Type.ACCEPTED),
+            mux.data_frame(1, 0, b"answer"),
+            mux.frame(2, mux.Type.REFUSED, b"\5"),
+            mux.count_frame(mux.Type.LOST, 2, 0),
+            mux.frame(1, mux.Type.RESET),
+            mux.frame(0, mux.Type.DONE),
+            mux.frame(0, mux.Type.GOODBYE),
+        )
+    )
+
+
+def hear_frames(data: bytes) -> str | None:
+    """Either side hears them, in two pieces; what arrives of a stream is in order and nothing is beyond a bound."""
+    wrong: list[MuxError] = []
+    for client in (True, False):
+        one = session.Session(client=client)
+        for number in (1, 2):
+            one.line_up(number, 0.0)
+        if client:
+            for _ in range(2):
+                one.open(reach_address.Target("site.example", 443), b"early", 0.0)
+        middle = len(data) // 3
+        try:
+            for part in (data[:middle], data[middle:]):
+                for event in one.receive(1, memoryview(part), 0.0):
+                    if isinstance(event, session.Opened):
+                        one.accept(event.stream, 0.0)
+                    elif isinstance(event, session.Arrived):
+                        one.consumed(event.stream, sum(map(len, event.pieces)), 0.0)
+                for number in one.dirty():
+                    one.take(number)
+                one.tick(0.1)
+        except MuxError as error:
+            wrong.append(error)
+        assert one.streams <= session.STREAMS_MAX
+        assert one.retained >= 0
+    if len(wrong) == 2:
+        raise wrong[0]
+    return None
 
 
 def hear_hello(data: bytes) -> str | None:
@@ -2285,6 +2378,8 @@ TARGETS = (
         3,
     ),
     Target("answer of a web bridge's site", lambda: WEB_ANSWERS, run_with(hear_site), (ProtocolError,), 4),
+    Target("greetings of the mux", mux_greetings, run_with(hear_greeting), (MuxError,), 2),
+    Target("frames of the mux", mux_frames, run_with(hear_frames), (MuxError,), 5),
     Target("first bytes of a TLS client", client_hellos, run_with(hear_hello), (), 2),
     Target("stream of Shadowsocks", shadowsocks_streams, run_with(accept_shadowsocks), (ShadowsocksError,), 1),
     Target(

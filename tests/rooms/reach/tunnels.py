@@ -67,8 +67,9 @@ class _Mirror:
 class Visitor:
     """A client that waits for its way."""
 
-    def __init__(self, target: Target, isolation: bytes = b"", early: bytes = b"") -> None:
+    def __init__(self, target: Target, isolation: bytes = b"", early: bytes = b"", small: bool = False) -> None:
         self.target = target
+        self._small = small
         self.isolation = isolation
         self.gone = False
         self._early = early
@@ -79,6 +80,10 @@ class Visitor:
         near, far = socket.socketpair()
         near.setblocking(False)
         far.setblocking(False)
+        if self._small:
+            for one in (near, far):
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         if self.way.done():
             near.close()
         else:
@@ -137,6 +142,17 @@ class Bridge:
         visitor = Visitor(target or self.echo, isolation, early)
         self.tunnel.carry(visitor)
         return await asyncio.open_connection(sock=await visitor.way, limit=1 << 20)
+
+    def send_strangers_away(self) -> None:
+        """Those that have not greeted wait no longer."""
+        self.hub.close()
+
+    async def hang_up(self) -> None:
+        """A client that leaves in the middle."""
+        reader, writer = await self.visit()
+        writer.write(os.urandom(50_000))
+        await reader.read(1)
+        writer.transport.abort()
 
     async def send_and_compare(self, data: bytes) -> None:
         """What is sent to the echo comes back as it was."""

@@ -8,17 +8,28 @@ from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from outlast.rooms.reach.proto.address import Target
+from outlast.rooms.reach.proto.address import Target, encode
 from outlast.rooms.reach.proto.mux import (
     DATA_HEADER_BYTES,
+    NUMBER,
     PIECE_MAX_BYTES,
+    MuxError,
+    Type,
+    count_frame,
+    data_frame,
+    frame,
 )
 from outlast.rooms.reach.proto.session import (
+    FIRST_WINDOW_BYTES,
+    FROZEN_MIN_S,
+    WINDOW_BYTES,
     Accepted,
     Arrived,
+    Datagram,
     Ending,
     Event,
     Finished,
@@ -339,3 +350,173 @@ def test_what_an_outer_moved_before_it_froze_is_what_the_other_side_has_of_it() 
         world.tick(0.06)
     over = world.sides["client"].over
     assert [(one.number, one.ending, one.moved_bytes) for one in over] == [(number, Ending.FROZEN, got)]
+
+
+def served(stream: int = 1) -> Session:
+    """A server with one stream that leads to its target."""
+    server = Session(client=False)
+    server.line_up(1, 0.0)
+    say(server, frame(stream, Type.OPEN, encode(TARGET)))
+    server.accept(stream, 0.0)
+    return server
+
+
+def say(session: Session, *frames: bytes) -> list[Event]:
+    """What a session makes of frames on its first outer."""
+    return session.receive(1, memoryview(b"".join(frames)), 0.0)
+
+
+def in_pieces(session: Session, *pieces: bytes) -> None:
+    """One read after another."""
+    for piece in pieces:
+        say(session, piece)
+
+
+def said(session: Session, number: int = 1) -> bytes:
+    """What it writes on an outer."""
+    return b"".join(session.take(number))
+
+
+@given(st.lists(st.tuples(st.integers(0, 300), st.integers(1, 90)), max_size=60), st.data())
+def test_pieces_in_any_order_and_any_number_of_times_are_the_stream_as_far_as_it_has_no_gap(
+    pieces: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    whole = Random(2).randbytes(400)
+    server, came, have = served(), bytearray(), set()
+    for offset, size in pieces:
+        size = min(size, len(whole) - offset)
+        one = data_frame(1, offset, whole[offset : offset + size])
+        cut = data.draw(st.integers(0, len(one)))
+        for part in (one[:cut], one[cut:]):
+            for event in say(server, part):
+                assert isinstance(event, Arrived)
+                came += b"".join(event.pieces)
+        have.update(range(offset, offset + size))
+    assert bytes(came) == whole[: next(n for n in range(401) if n not in have)]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        data_frame(1, FIRST_WINDOW_BYTES - 3, b"beyond"),
+        frame(1, Type.FINISH, NUMBER.pack(FIRST_WINDOW_BYTES + 1)),
+        frame(1, Type.FINISH, NUMBER.pack(4)) + data_frame(1, 2, b"more"),
+        frame(1, Type.FINISH, NUMBER.pack(4)) + frame(1, Type.FINISH, NUMBER.pack(5)),
+        frame(1, Type.FINISH, b"short"),
+        count_frame(Type.ACK, 1, 1 << 40),
+        frame(0, Type.ACK, b"short"),
+        frame(0, Type.PING, bytes(65)),
+        frame(0, Type.OPEN, encode(TARGET)),
+        frame(1, Type.ACCEPTED),
+        frame(1, Type.DATA, b"short"),
+        frame(0, 99),
+    ],
+    ids=lambda data: data[:12].hex(),
+)
+def test_what_keeps_no_rule_ends_the_session(wrong: bytes) -> None:
+    for cut in (0, 3, 8, len(wrong)):
+        server = served()
+        said(server)
+        with pytest.raises(MuxError):
+            in_pieces(server, wrong[:cut], wrong[cut:])
+
+
+def test_what_is_said_of_streams_that_are_not_there_is_nothing() -> None:
+    server = served()
+    strange = (data_frame(7, 0, b"x"), frame(7, Type.FINISH, NUMBER.pack(1)), frame(7, Type.CREDIT, NUMBER.pack(9)))
+    assert say(server, *strange, count_frame(Type.ACK, 9, 5), frame(0, Type.PADDING, bytes(9))) == []
+
+
+def test_an_open_that_comes_twice_opens_nothing_twice() -> None:
+    server = served()
+    again = frame(1, Type.OPEN, encode(TARGET))
+    assert say(server, again) == []
+    server.reset(1, 0.0)
+    assert say(server, again) == []
+    assert say(server, frame(3, Type.RESET), frame(3, Type.OPEN, encode(TARGET))) == []
+
+
+def test_more_streams_than_a_session_may_have_are_refused() -> None:
+    server = Session(client=False, streams_max=2)
+    server.line_up(1, 0.0)
+    opened = say(server, *(frame(number, Type.OPEN, encode(TARGET)) for number in (1, 2, 3)))
+    assert [event.stream for event in opened if isinstance(event, Opened)] == [1, 2]
+    assert frame(3, Type.REFUSED, b"\x01") in said(server)
+
+
+def test_a_sender_stops_at_its_credit_and_goes_on_with_more_of_it() -> None:
+    world = World()
+    stream = world.sides["client"].session.open(TARGET, b"", 0.0)
+    assert stream == 1
+    number = world.up()
+    world.write("client", stream, bytes(1_000_000))
+    client = world.sides["client"]
+    assert client.sent[stream] == FIRST_WINDOW_BYTES
+    assert client.session.room(stream, 0.0) == 0
+    world.deliver(number, "server", 1 << 20)
+    world.deliver(number, "client", 1 << 20)
+    assert client.sent[stream] == 1_000_000
+
+
+def test_a_sender_keeps_no_more_than_it_may_for_a_side_that_says_nothing() -> None:
+    client = Session(client=True, retained_max_bytes=300_000)
+    client.line_up(1, 0.0)
+    for _ in range(8):
+        stream = client.open(TARGET, b"", 0.0)
+        assert stream is not None
+        while room := client.room(stream, 0.0):
+            client.send(stream, block(bytes(room)), room, 0.0)
+            client.take(1)
+    assert 300_000 <= client.retained <= 300_000 + WINDOW_BYTES
+    assert client.room(stream, 0.0) == 0
+
+
+def test_a_block_is_free_when_the_other_side_has_it_and_not_before() -> None:
+    client = Session(client=True)
+    client.line_up(1, 0.0)
+    stream = client.open(TARGET, b"", 0.0)
+    assert stream == 1
+    said(client)
+    client.room(stream, 0.0)
+    one = block(bytes(70_000))
+    client.send(stream, one, 70_000, 0.0)
+    written = said(client)
+    opening = len(frame(1, Type.OPEN, encode(TARGET)))
+    say(client, count_frame(Type.ACK, 1, opening + len(written) - 1))
+    assert client.freed == []
+    say(client, count_frame(Type.ACK, 1, opening + len(written)))
+    assert [freed.obj for freed in client.freed] == [one.obj]
+    assert not client.retained
+
+
+def test_nothing_can_be_acknowledged_before_it_is_written() -> None:
+    client = Session(client=True)
+    client.line_up(1, 0.0)
+    client.open(TARGET, b"", 0.0)
+    with pytest.raises(MuxError, match="not sent"):
+        say(client, count_frame(Type.ACK, 1, 5))
+
+
+def test_quiet_outers_are_asked_and_count_as_frozen_when_they_do_not_answer() -> None:
+    client = Session(client=True)
+    client.line_up(1, 0.0, rtt_s=0.05)
+    client.open(TARGET, b"", 0.0)
+    say(client, count_frame(Type.ACK, 1, len(said(client))))
+    assert client.tick(0.2) == []
+    assert client.tick(0.4) == []
+    assert frame(0, Type.PING, NUMBER.pack(400_000)) in said(client)
+    assert client.tick(0.4 + FROZEN_MIN_S) == []
+    assert [event.ending for event in client.tick(0.5 + FROZEN_MIN_S) if isinstance(event, LineOver)] == [Ending.FROZEN]
+
+
+def test_a_datagram_goes_once_and_is_not_kept() -> None:
+    client, server = Session(client=True), Session(client=False)
+    client.line_up(1, 0.0)
+    server.line_up(1, 0.0)
+    number = client.associate()
+    assert number is not None
+    assert client.datagram(number, TARGET, b"query")
+    assert not client.retained
+    assert say(server, said(client)) == [Datagram(number, TARGET, b"query")]
+    client.line_lost(1, 0.0)
+    assert not client.datagram(number, TARGET, b"query")

@@ -17,13 +17,14 @@ import pytest
 
 from outlast.errors import OutlastError, UsageError
 from outlast.rooms.reach.io import attempt as attempts
-from outlast.rooms.reach.io.attempt import PROOF_BYTES, Tried, attempt, read_url
+from outlast.rooms.reach.io.attempt import PROOF_BYTES, Tried, attempt, read_url, reconsider
 from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.gate import Gate
 from outlast.rooms.reach.io.relay import Running, Server, ShadowsocksServer, WebServer, carrier_of, server_of
 from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import Bridge, ProxyBridge
 from outlast.rooms.reach.proto.exit_policy import allowing_private
+from outlast.rooms.reach.proto.failures import Failure, Kind
 from outlast.rooms.reach.proto.links import bridge_id, read_bridge, write_bridge
 from outlast.rooms.reach.proto.request import Credentials
 from tests.rooms.reach.gates import ANY, Place, place
@@ -230,6 +231,28 @@ def test_a_link_with_something_wrong_in_it_fails_by_its_class(
     own: dict[str, Bridge], kind: str, wrong: dict[str, object], name: str
 ) -> None:
     assert name_of(trying(msgspec.structs.replace(own[kind], **wrong))) == name
+
+
+@pytest.mark.parametrize("other", ["web", "ss"])
+@pytest.mark.parametrize(
+    ("led_to", "name"),
+    [("127.0.0.9", "dns"), (LOOPBACK, "refused"), ("", "refused")],
+    ids=["elsewhere", "to the bridge", "unknown"],
+)
+def test_another_bridge_tells_whether_a_name_was_forged(
+    own: dict[str, Bridge], other: str, led_to: str, name: str
+) -> None:
+    bridge = msgspec.structs.replace(own["web"], at=Target("localhost", own["web"].at.port))
+    failed = Tried(bridge, Failure(Kind.REFUSED, "nobody there"), address=led_to)
+
+    async def run() -> Tried:
+        carrier = await carrier_of(own[other], lambda error: None)
+        try:
+            return await reconsider(bridge, failed, carrier)
+        finally:
+            carrier.close()
+
+    assert name_of(asyncio.run(run())) == name
 
 
 def test_plain_http_in_place_of_tls_is_a_captive_portal(own: dict[str, Bridge]) -> None:

@@ -24,6 +24,7 @@ from outlast.rooms.reach.io.carrier import Carrier, Refusal
 from outlast.rooms.reach.io.plugged import Plugged
 from outlast.rooms.reach.io.tap import Tap
 from outlast.rooms.reach.io.tunnel import Tunnel
+from outlast.rooms.reach.io.web_client import WebFailed, WebOpener
 from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import (
     Bridge,
@@ -65,7 +66,7 @@ class Tried(NamedTuple):
     proof: bool = False  # whether 64 KB went through
     ttfb_ms: int | None = None  # from the attempt's beginning to the first byte from behind the bridge
     kbps: int | None = None  # kbit/s, measured over the 64 KB
-    address: str = ""  # by which the bridge answered
+    address: str = ""  # by which the bridge answered; of one that failed, what its name led to
     hop_bytes: int = 0  # how much a connection is given at most, for what froze in the test; 0: nothing did
 
 
@@ -105,6 +106,50 @@ async def attempt(bridge: Bridge, make: Make, *, url: str = "", known: str = "")
         if again.failure is None:
             return again
     return tried
+
+
+async def reconsider(bridge: Bridge, tried: Tried, carrier: Carrier) -> Tried:
+    """What came of an attempt, with a second opinion on the bridge's name from behind a ``carrier`` that works.
+
+    Where the name leads to the bridge from there, and the address that it led to here is not the bridge's from there
+    either, the network's answer was forged: then the class is ``dns``.
+    """
+    if tried.failure is None or not isinstance(bridge, WebBridge) or tried.address in ("", bridge.at.host):
+        return tried
+    if tried.failure.kind in (Kind.DNS, Kind.WRONG_KEY, Kind.WRONG_CLOCK):
+        return tried
+    try:
+        async with asyncio.timeout(ATTEMPT_S):
+            if not await _leads_to(bridge, bridge.at.host, carrier) or await _leads_to(bridge, tried.address, carrier):
+                return tried
+    except TimeoutError:
+        return tried
+    text = "behind another bridge the name leads to this one, and the address that the network gives does not"
+    return tried._replace(failure=Failure(Kind.DNS, text))
+
+
+async def _leads_to(bridge: WebBridge, host: str, carrier: Carrier) -> bool:
+    """Whether the bridge is at that host, as seen from behind a carrier."""
+    streams = []
+
+    async def dial(target: Target) -> socket.socket:
+        stream = _Stream(Target(host, target.port), asyncio.Event())
+        streams.append(stream)
+        carrier.carry(stream)
+        try:
+            await stream.wait()
+        except OSError:
+            raise WebFailed(Observed(Step.CONNECT, Stop.REFUSED)) from None
+        return stream.ours
+
+    try:
+        (await WebOpener(bridge, dial=dial)()).close()
+    except BridgeError:
+        return False
+    finally:
+        for stream in streams:
+            stream.close()
+    return True
 
 
 async def _once(bridge: Bridge, make: Make, url: str, known: str) -> tuple[Tried, Observed | None]:
@@ -224,7 +269,7 @@ class _Test:
             failure = _of_error(self._error)
         else:
             failure = Failure(Kind.UNKNOWN, "its program found no way to it in time")
-        return Tried(self._bridge, failure), seen
+        return Tried(self._bridge, failure, address=self._tap.address if self._tap else ""), seen
 
     def _of_refusal(self) -> Failure:
         """The bridge was heard, and the stream was refused: by it, or because it ended the connection."""

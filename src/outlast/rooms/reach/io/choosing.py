@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from outlast.errors import OutlastError
-from outlast.rooms.reach.io.attempt import Make, Tried, attempt
+from outlast.rooms.reach.io.attempt import Make, Tried, attempt, reconsider
 from outlast.rooms.reach.io.carrier import Carrier, Client, Refusal
 from outlast.rooms.reach.io.tunnel import Tunnel
 from outlast.rooms.reach.proto.address import Target
@@ -297,11 +297,13 @@ class Choosing:
     async def _try(self, id_: str) -> None:
         bridge = self._bridges[id_]
         tried = await attempt(bridge, self._make, url=self._url, known=self._addresses.get(id_, ""))
-        self._attempts.pop(id_, None)
         if tried.failure is None:
             self._reached[id_] = tried
             if tried.address:
                 self._addresses[id_] = tried.address
+        elif self._using is not None and self._using[0] != id_:
+            tried = await reconsider(bridge, tried, self._using[1])
+        self._attempts.pop(id_, None)
         self._report(attempted(id_, tried))
         self._step(Passed(id_, tried.proof) if tried.failure is None else Failed(id_, tried.failure.name))
 

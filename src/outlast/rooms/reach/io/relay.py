@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, assert_never
 import msgspec
 
 from outlast.errors import OutlastError
-from outlast.rooms.reach.io.attempt import Tell, attempt
+from outlast.rooms.reach.io.attempt import Tell, Tried, attempt, reconsider
 from outlast.rooms.reach.io.carrier import Association, Carrier, Client, Refusal
 from outlast.rooms.reach.io.choosing import Attempted, Choosing, Remembered, Standings, attempted
 from outlast.rooms.reach.io.direct import direct
@@ -366,13 +366,26 @@ async def try_each(bridges: Sequence[Bridge], show: Callable[[Attempted], None],
     """Try bridges, few at a time, and show what came of each, in their order."""
     few = asyncio.Semaphore(AT_ONCE)
 
-    async def one(bridge: Bridge) -> Attempted:
+    async def one(bridge: Bridge) -> Tried:
         async with few:
-            return attempted(bridge_id(bridge), await attempt(bridge, carrier_of, url=url))
+            return await attempt(bridge, carrier_of, url=url)
+
+    async def opinion(bridge: Bridge, tried: Tried) -> Tried:
+        """With what others see that work, who are asked when all are through."""
+        if tried.failure is not None and isinstance(bridge, WebBridge):
+            for other in await asyncio.gather(*tasks):
+                if other.proof:
+                    carrier = await carrier_of(other.bridge, lambda error: None, other.hop_bytes)
+                    try:
+                        return await reconsider(bridge, tried, carrier)
+                    finally:
+                        carrier.close()
+        return tried
 
     async with asyncio.TaskGroup() as group:
-        for task in [group.create_task(one(bridge)) for bridge in bridges]:
-            show(await task)
+        tasks = [group.create_task(one(bridge)) for bridge in bridges]
+        for bridge, task in zip(bridges, tasks, strict=True):
+            show(attempted(bridge_id(bridge), await opinion(bridge, await task)))
 
 
 async def relay_until_signal(config: Config, report: Report) -> None:

@@ -69,7 +69,7 @@ class Tap:
         self._began_s = time.monotonic()
         self.wires: list[Wire] = []
         self.moved_s = self._began_s  # when something last came closer: a connection, a byte of the bridge's
-        self.address = ""  # by which the bridge answered last
+        self.address = ""  # by which the bridge answered last; while it has not, what its name led to first
         self.new_address = False  # the name leads to others than the known one
         listener = socket.create_server(("127.0.0.1", 0), backlog=CONNECTIONS_MAX)
         listener.setblocking(False)
@@ -231,6 +231,7 @@ class Tap:
                 raise
             answer = []
         found = list(dict.fromkeys(str(one[4][0]) for one in answer))[: ADDRESSES_MAX - 1]
+        self.address = self.address or next(iter(found), "")
         self.new_address = bool(self._known) and self._known not in found
         return enumerate(dict.fromkeys([*found, self._known] if self._known else found))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, NamedTuple
 
@@ -41,8 +42,11 @@ def show(target: Target) -> str:
 
 def parse(host: str) -> IPv4Address | IPv6Address | None:
     """The address that a host is given as; None when it is a name."""
-    if not (host[-1:].isdigit() or ":" in host):  # what most names are known by, at once
-        return None
+    return _parse(host) if host[-1:].isdigit() or ":" in host else None  # most names are known at once
+
+
+@lru_cache(256)
+def _parse(host: str) -> IPv4Address | IPv6Address | None:
     try:
         return ip_address(host)
     except ValueError:

@@ -124,8 +124,7 @@ def test_tor_as_a_child_is_a_carrier_that_needs_only_a_bridge_line(
     async def story() -> None:
         found = read_bridge(line)
         assert isinstance(found, TorBridge)
-        tor = Tor((found,), folder=tmp_path / "tor", more=network.common)
-        tor.progressed.add(lambda percent, _: steps.append(percent))
+        tor = Tor((found,), lambda percent, _: steps.append(percent), folder=tmp_path / "tor", more=network.common)
         await tor.ready()
         carrier = Through(tor)
         gate = Gate(asyncio.get_running_loop(), Target("127.0.0.1", 0), carrier.carry, carrier.associate)

@@ -263,7 +263,7 @@ class _Story:
     def lines(self, event: Event) -> Iterator[str]:
         """The lines for an event, none for what a person need not know."""
         from outlast.rooms.reach.io.choosing import Attempted
-        from outlast.rooms.reach.io.relay import Failed, Listening, Serving, Using
+        from outlast.rooms.reach.io.relay import Failed, Listening, Serving, Starting, Using
 
         match event:
             case Listening():
@@ -274,6 +274,8 @@ class _Story:
                 elif bridge is not None and bridge != self._using:
                     yield f"Connected through {self._name(bridge)}."
                 self._using = bridge
+            case Starting(bridge, percent, step):
+                yield f"{self._name(bridge)} starts: {percent} %, {clean(step)}."
             case Attempted():
                 yield from self._attempt(event)
             case Serving():

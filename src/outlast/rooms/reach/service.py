@@ -162,7 +162,8 @@ def _lenders(person: Person) -> list[tuple[Hop, Borrowed]]:
 def _step(one: Held, hop: str, through: bytes | None, now: Now) -> Step:
     bridge, id = read_bridge(one.link), way_id(one.id, hop) if hop else one.id
     stand = next((stand for stand in now.standings if stand.bridge == id), None)
-    last = now.attempts.get(id)
+    last, starting = now.attempts.get(id), now.starting.get(id)
+    evidence = "" if last is None else last.event.evidence
     return Step(
         id=id,
         through=through,
@@ -172,7 +173,7 @@ def _step(one: Held, hop: str, through: bytes | None, now: Now) -> Step:
         since_ms=None if stand is None else stand.since_ms,
         next_ms=None if stand is None else stand.next_ms,
         outcome=None if last is None else last.event.failure or "ok",
-        evidence="" if last is None else last.event.evidence,
+        evidence=evidence if starting is None else f"{starting.percent} %: {starting.step}",
         ttfb_ms=None if last is None else last.event.ttfb_ms,
         kbps=None if last is None else last.event.kbps,
         proof=last is not None and last.event.proof,

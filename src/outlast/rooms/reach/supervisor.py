@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Protocol
 from outlast.errors import OutlastError
 from outlast.rooms.reach.io.choosing import Attempted, Remembered, Stand, Standings
 from outlast.rooms.reach.io.lending import Lent
-from outlast.rooms.reach.io.relay import Config, Event, Failed, Listening, Serving, Using
+from outlast.rooms.reach.io.relay import Config, Event, Failed, Listening, Serving, Starting, Using
 
 log = logging.getLogger("outlast")
 
@@ -65,6 +65,8 @@ class Now:
     """Servers by where they listen."""
     attempts: dict[str, Attempt] = field(default_factory=dict)
     """How the last attempt at each bridge ended, by id."""
+    starting: dict[str, Starting] = field(default_factory=dict)
+    """How far the programs are that bridges need, while these are tried, by id."""
     lent: dict[bytes, Lent] = field(default_factory=dict)
     """Shares of the own uplink, by the offer's number."""
     problem: str = ""
@@ -169,7 +171,10 @@ class Supervisor:
             case Using(bridge):
                 if bridge != now.using:
                     now.using, now.using_since_ms = bridge, None if bridge is None else self._now_ms()
+            case Starting(bridge):
+                now.starting[bridge] = event
             case Attempted():
+                now.starting.pop(event.bridge, None)
                 now.attempts[event.bridge] = Attempt(event, self._now_ms())
             case Standings(bridges):
                 now.standings = bridges

@@ -114,6 +114,14 @@ class Serving(msgspec.Struct, frozen=True, tag="serving"):
     links: tuple[str, ...]  # whoever has one can use it
 
 
+class Starting(msgspec.Struct, frozen=True, tag="starting"):
+    """The program that a bridge needs comes up, which may take a minute."""
+
+    bridge: str
+    percent: int
+    step: str  # what it does now, in its own words
+
+
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """The relay cannot do what it was told."""
 
@@ -121,7 +129,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     code: int
 
 
-Event = Listening | Using | Attempted | Remembered | Standings | Serving | Lent | Failed
+Event = Listening | Using | Starting | Attempted | Remembered | Standings | Serving | Lent | Failed
 Report = Callable[[Event], None]
 
 
@@ -188,6 +196,7 @@ class Relay:
         self._stood = stood
         self._loop = asyncio.get_running_loop()
         self._report = report
+        _tors.told = lambda bridge, percent, step: report(Starting(bridge_id(bridge), percent, step))
         self._config = Config()
         self._gates: dict[Profile, Gate] = {}
         self._servers: dict[Server, Running] = {}

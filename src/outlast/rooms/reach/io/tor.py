@@ -47,7 +47,14 @@ Progressed = Callable[[int, str], None]
 class Tor:
     """A tor that is kept running; ``Through`` are the carriers over it."""
 
-    def __init__(self, bridges: Sequence[TorBridge], *, folder: Path | None = None, more: str = "") -> None:
+    def __init__(
+        self,
+        bridges: Sequence[TorBridge],
+        progressed: Progressed = lambda percent, step: None,
+        *,
+        folder: Path | None = None,
+        more: str = "",
+    ) -> None:
         """Begin; ``folder`` is tor's own, a private one without it. ``more`` are further lines for tor.
 
         Needs a running loop. Raises ChildError when a program is not here, UsageError for a bridge it cannot be told.
@@ -60,7 +67,7 @@ class Tor:
         self._own = None if folder else private_folder()
         self._folder = folder or Path(self._own.name if self._own else "")
         self._torrc = write_torrc(bridges, self._folder, os.getpid(), _transport_command) + more
-        self.progressed: set[Progressed] = set()
+        self._progressed = progressed
         self._kept = Kept("tor", self._run)
 
     @property
@@ -104,8 +111,7 @@ class Tor:
             bootstrap.take(line, self._loop.time())
             if bootstrap.percent > percent:
                 percent = bootstrap.percent
-                for hear in self.progressed:
-                    hear(percent, bootstrap.step)
+                self._progressed(percent, bootstrap.step)
             if bootstrap.done and not told and bootstrap.socks is not None:
                 told = True
                 ready(Proxy(self._loop, ProxyBridge(bootstrap.socks, "socks5")))
@@ -156,6 +162,8 @@ class Tors:
     """The tors of one process: one for each bridge, that lingers for who comes next, since a start takes long."""
 
     def __init__(self) -> None:
+        self.told: Callable[[TorBridge, int, str], None] = lambda bridge, percent, step: None
+        """Hears how far the start of each is, as ``Progressed``."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._forget()
 
@@ -175,7 +183,7 @@ class Tors:
             await asyncio.gather(ending, return_exceptions=True)
         if (leaving := self._leaving.pop(key, None)) is not None:
             leaving.cancel()
-        tor, users = self._lent.get(key) or (Tor((bridge,)), 0)
+        tor, users = self._lent.get(key) or (Tor((bridge,), partial(self._tell, bridge)), 0)
         self._lent[key] = tor, users + 1
         try:
             await tor.ready()
@@ -183,6 +191,9 @@ class Tors:
             self._give_back(key)
             raise
         return Through(tor, partial(self._give_back, key))
+
+    def _tell(self, bridge: TorBridge, percent: int, step: str) -> None:
+        self.told(bridge, percent, step)
 
     def _give_back(self, key: str) -> None:
         tor, users = self._lent[key]

@@ -246,3 +246,18 @@ def test_nothing_is_left_of_streams_and_outers_that_ended() -> None:
             assert bridge.accepted == 1
 
     asyncio.run(story())
+
+
+def test_who_asks_for_a_way_when_the_server_has_forgotten_the_session_gets_one() -> None:
+    async def story() -> None:
+        async with Bridge() as bridge:
+            bridge.border = Border(bridge.at)
+            await bridge.send_and_compare(b"before")
+            bridge.border.shut()
+            bridge.hub.close()
+            bridge.hub = Hub(Local(bridge.loop))
+            asking = asyncio.ensure_future(bridge.send_and_compare(b"after"))
+            await asyncio.sleep(0)
+            await asking
+
+    asyncio.run(story())

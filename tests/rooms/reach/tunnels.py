@@ -206,6 +206,16 @@ class Border:
         for pair in list(self._pairs):
             pair.close()
 
+    def change(self, *, freeze_bytes: int | None, cut_s: float | None) -> None:
+        """Do otherwise with what comes now."""
+        self._freeze_bytes = freeze_bytes
+        self._cut_s = cut_s
+
+    def shut(self) -> None:
+        """Reset all that is open now."""
+        for pair in list(self._pairs):
+            pair.cut()
+
     def _accept(self) -> None:
         near, _ = self._listener.accept()
         far = socket.create_connection((self._to.host, self._to.port))

@@ -324,11 +324,17 @@ class _Way:
         self.plan()
 
     def _start_anew(self) -> None:
-        """The server has no such session any more: its streams are over."""
-        end = self._end
+        """The server has no such session any more: its streams are over, and who still waits is asked for again."""
+        end, waiting = self._end, self._waiting
         self._begin()
         end.close()
-        self._refuse_all(Refusal.FAILED)
+        self._waiting = {}
+        for one in waiting.values():
+            stream = self._end.open(one.client.target)
+            if stream is None or self._closed:
+                one.client.refuse(Refusal.FAILED)
+            else:
+                self._waiting[stream] = one
 
     def _refuse_all(self, refusal: Refusal) -> None:
         waiting, self._waiting = self._waiting, {}

@@ -38,6 +38,7 @@ from tests.rooms.watch.country import Authority, Place
 CLIENT, GATE = "5.22.200.2", "5.22.200.1"
 BORDER, SERVER = "62.115.0.1", "62.115.0.2"
 BRIDGES = tuple(f"62.115.10.{number}" for number in range(1, 5))  # all of them the server's
+STANDING = tuple(f"62.115.11.{number}" for number in range(1, 5))  # the same, of bridges that many tests share
 RESOLVER = "8.8.8.8"
 MINISTRY = "5.22.201.1"
 SITE, BANNED = "93.184.216.1", "93.184.216.2"
@@ -53,7 +54,7 @@ ZONE = {
     "metadata.example.net": METADATA,
     "loopback.example.net": "127.0.0.1",
     "ministry.example.net": MINISTRY,
-    **{f"bridge{number}.example.net": address for number, address in enumerate(BRIDGES, 1)},
+    **{f"bridge{number}.example.net": address for number, address in enumerate(STANDING, 1)},
 }
 HOME_PAGE = b"<html><title>A site</title><body><img src=https://banned.example.net/500>Welcome.</body></html>"
 MINISTRY_PAGE = b"By order of the ministry."
@@ -295,7 +296,7 @@ def _wire(networks: dict[str, str]) -> None:
         ("server", "land", f"{SERVER}/24"),
         ("server", "sky", "194.177.0.1/24"),
         ("server", "sites", "62.115.2.1/24"),
-        *(("server", "lo", f"{one}/32") for one in BRIDGES),
+        *(("server", "lo", f"{one}/32") for one in BRIDGES + STANDING),
         ("sites", "cable", "62.115.2.2/24"),
         *(("sites", "lo", f"{one}/32") for one in (SITE, BANNED, PRIVATE, METADATA, RESOLVER)),
     ):

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import psutil
 import pytest
 
-from tests.rooms.reach.border import BRIDGES, Border, border
+from tests.rooms.reach.border import STANDING, Border, border
 from tests.rooms.reach.ways import NAMED, serving, stock_shadowsocks, upstream, website
 
 
@@ -31,12 +31,12 @@ def ways(land: Border) -> Iterator[dict[str, str]]:
     chain, key = land.authority.files(land.folder, NAMED)
     with ExitStack() as held:
         yield {
-            "web": held.enter_context(website(land, f"{BRIDGES[0]}:443")),
+            "web": held.enter_context(website(land, f"{STANDING[0]}:443")),
             "web-by-name": held.enter_context(
-                website(land, f"{BRIDGES[1]}:443", "--name", NAMED, "--cert", chain, "--key", key)
+                website(land, f"{STANDING[1]}:443", "--name", NAMED, "--cert", chain, "--key", key)
             ),
-            "ss-2022": held.enter_context(serving(land, "--transport", "ss", "--listen", f"{BRIDGES[1]}:8388")),
-            "obfs4": held.enter_context(serving(land, "--transport", "obfs4", "--listen", f"{BRIDGES[2]}:4443")),
-            "ss-stock": held.enter_context(stock_shadowsocks(land, BRIDGES[2], 8388)),
+            "ss-2022": held.enter_context(serving(land, "--transport", "ss", "--listen", f"{STANDING[1]}:8388")),
+            "obfs4": held.enter_context(serving(land, "--transport", "obfs4", "--listen", f"{STANDING[2]}:4443")),
+            "ss-stock": held.enter_context(stock_shadowsocks(land, STANDING[2], 8388)),
             "socks5": held.enter_context(upstream(land)),
         }

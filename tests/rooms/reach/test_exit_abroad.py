@@ -17,6 +17,7 @@ from tests.rooms.reach.border import (
     PRIVATE,
     SERVER,
     SITE,
+    STANDING,
     Border,
 )
 from tests.rooms.reach.ways import Way, connected, serving
@@ -97,7 +98,7 @@ def test_a_bridge_whose_owner_allows_it_reaches_all_of_these_places(land: Border
 
 
 @pytest.mark.parametrize("scheme", ["socks5h", "socks4a", "http"])
-@pytest.mark.parametrize("at", [f"{BRIDGES[0]}:443", f"{BRIDGES[1]}:8388", f"{BRIDGES[2]}:4443"])
+@pytest.mark.parametrize("at", [f"{STANDING[0]}:443", f"{STANDING[1]}:8388", f"{STANDING[2]}:4443"])
 def test_strangers_find_no_proxy_at_the_bridges_port(land: Border, ways: dict[str, str], at: str, scheme: str) -> None:
     asked = land.curl("--proxy", f"{scheme}://{at}", f"http://{SITE}/", limit_s=0.5)
     assert "Welcome." not in asked.stdout

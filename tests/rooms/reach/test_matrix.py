@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from tests.rooms.reach import censors
-from tests.rooms.reach.border import BRIDGES, MINISTRY, Border
+from tests.rooms.reach.border import MINISTRY, STANDING, Border
 from tests.rooms.reach.censors import Censor
 from tests.rooms.reach.ways import NAMED, connected, tried
 
@@ -24,7 +24,7 @@ SITE = "https://site.example.net"
 # What is done, and the class of each way that fails under it; all others have to work.
 MATRIX: dict[str, tuple[Callable[[], Censor] | None, dict[str, str]]] = {
     "none": (None, {}),
-    "address": (partial(censors.drop_address, BRIDGES[0]), {"web": "syn-drop"}),
+    "address": (partial(censors.drop_address, STANDING[0]), {"web": "syn-drop"}),
     "sni": (partial(censors.reset_names, NAMED, depth="records"), {"web-by-name": "rst-after-hello"}),
     "no name": (partial(censors.forge_names, bridge2=""), {"web-by-name": "dns"}),
     # Who has never reached the bridge cannot know that this is not its address.
@@ -38,7 +38,7 @@ MATRIX: dict[str, tuple[Callable[[], Censor] | None, dict[str, str]]] = {
         {"ss-2022": r"freeze@\d+", "ss-stock": r"freeze@\d+", "socks5": r"freeze@\d+"},
     ),
     "cap": (partial(censors.cap, 3), {}),
-    "throttling": (partial(censors.throttle, 4_000, BRIDGES[0]), {"web": "throttled"}),
+    "throttling": (partial(censors.throttle, 4_000, STANDING[0]), {"web": "throttled"}),
     "http": (censors.redirect_http, {}),
     "forged": (censors.forge_certificates, {"web": "tls-mitm", "web-by-name": "tls-mitm"}),
     "cut": (

@@ -268,6 +268,17 @@ def test_a_stream_that_is_silent_for_too_long_ends_and_one_that_speaks_does_not(
     runner.run(asyncio.wait_for(main(), 60))
 
 
+def test_small_writes_go_at_once_and_machines_that_vanished_are_noticed(runner: asyncio.Runner) -> None:
+    async def main() -> None:
+        with Joined() as joined:
+            for one in joined.sockets:
+                assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                assert one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == pump_module.KEEPALIVE_S
+
+    runner.run(asyncio.wait_for(main(), 60))
+
+
 def test_closing_a_pump_resets_both_sides_and_forgets_it(runner: asyncio.Runner) -> None:
     async def main() -> None:
         with Joined() as joined:

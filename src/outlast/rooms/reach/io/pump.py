@@ -29,6 +29,8 @@ ROUNDS: Final = 4  # full readings in a row, until others get their turn
 SWEEP_S: Final = 30.0
 OPEN_SWEEPS: Final = 248  # 2 h 4 min
 HALF_CLOSED_SWEEPS: Final = 8  # 4 min
+KEEPALIVE_S: Final = 300  # so long silent, the other machine is asked whether it is still there
+_KEEPALIVE: Final[int] = getattr(socket, "TCP_KEEPIDLE", None) or socket.TCP_KEEPALIVE  # type: ignore[attr-defined]
 _RESET: Final = struct.pack("ii", 1, 0)  # linger no time at all: closing sends RST
 
 Loop = asyncio.AbstractEventLoop
@@ -340,3 +342,4 @@ def _watch_over(one: socket.socket) -> None:
     with suppress(OSError):  # a socket of another family has no such options
         one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        one.setsockopt(socket.IPPROTO_TCP, _KEEPALIVE, KEEPALIVE_S)

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from outlast.errors import NotFoundError, OutlastError, UsageError
-from outlast.kernel import DAY_MS
+from outlast.kernel import DAY_MS, LinkError
 from outlast.rooms.reach import ROOM, agenda, service, view
 from outlast.rooms.reach.agenda import Publish
+from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.chooser import Worked
+from outlast.rooms.reach.serving import Served, link_for
 from outlast.rooms.watch import ROOM as WATCH
 from outlast.rooms.watch import service as watch
 from outlast.terms import ROUTE, Route
@@ -107,3 +109,25 @@ async def test_a_gate_for_others_needs_a_password(tmp_path: Path) -> None:
         await service.set_gate(ann.node, ann.person, ["0.0.0.0:1080", "[::1]:1080"], "ann", "secret", [" example.by "])
         chosen = service.settings(ann.person)
         assert (chosen.listen, chosen.direct) == (("0.0.0.0:1080", "[::1]:1080"), ("example.by",))
+
+
+async def test_ways_lead_to_nodes_behind_bridges_and_to_neighbours_elsewhere_and_to_none_nearby(tmp_path: Path) -> None:
+    async with houses(tmp_path, Clock(), "Ann", "Bob") as (ann, bob):
+        node, person = bob.node, bob.person
+        await bob.until(lambda: service._houses.get(node))
+        link = link_for(Served("web", "0.0.0.0:443", Target("192.0.2.1", 443), pin=b"p" * 32), bytes(32), b"n" * 32)
+        held = await service.add_bridge(node, person, link)
+        await node.peer_add(ann.node.transport_id, "62.115.0.2", 9)
+        assert service.links(node) == [], "nothing leads anywhere before it is switched on"
+        await service.switch(node, person, on=True)
+        ways = {one.name: one.remote for one in service.links(node)}
+        assert ways == {f"reach {held.id}": b"n" * 32, "reach 62.115.0.2:9": ann.node.transport_id}
+        for way in service.links(node):
+            with pytest.raises(LinkError, match="no way out"):
+                await way.opens()
+        await node.peer_add(ann.node.transport_id, "192.168.1.7", 9)
+        assert [one.name for one in service.links(node)] == [f"reach {held.id}"]
+        # Whoever serves a bridge that takes sync waits for those who come by it.
+        await service.serve(ann.node, ann.person, Served("web", "0.0.0.0:443", Target("192.0.2.1", 443), pin=b"p" * 32))
+        await ann.until(lambda: service._houses.get(ann.node))
+        assert [(one.name, one.remote) for one in service.links(ann.node)] == [("reach in", None)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import socket
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 from outlast.errors import OutlastError
 from outlast.rooms.reach.io.certificates import Certificate, self_signed
 from outlast.rooms.reach.io.outer import Outer
-from outlast.rooms.reach.io.site import open_site
+from outlast.rooms.reach.io.site import folder_app, serve_pages
 from outlast.rooms.reach.io.web_server import Site, WebServer
 from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import WebBridge
@@ -95,11 +96,13 @@ async def running_bridge(
     if site is None:
         pages = folder / "site"
         write_site(pages)
-        async with (
-            open_site(str(pages)) as own,
-            running_bridge(folder, own, users=users, accept=accept, clock=clock, now=now) as running,
-        ):
-            yield running
+        with tempfile.TemporaryDirectory() as near:
+            path = f"{near}/s"
+            async with (
+                serve_pages(folder_app(pages), path=path),
+                running_bridge(folder, Site(path), users=users, accept=accept, clock=clock, now=now) as running,
+            ):
+                yield running
         return
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
     running: Running

@@ -13,9 +13,10 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
-from outlast.errors import StorageError
+from outlast.errors import StorageError, UsageError
 from outlast.rooms.reach.io import web_server
 from outlast.rooms.reach.io.certificates import Certificate, self_signed
 from outlast.rooms.reach.io.site import open_site
@@ -407,3 +408,42 @@ def test_visitors_who_say_and_do_anything_leave_a_bridge_as_it_was(tmp_path: Pat
 
     asyncio.run(story())
     assert wrong == []
+
+
+def test_a_folders_server_is_begun_again_when_it_dies_and_ends_with_its_parent(tmp_path: Path) -> None:
+    def children() -> list[psutil.Process]:
+        return [one for one in psutil.Process().children() if "outlast.rooms.reach.io.site" in one.cmdline()]
+
+    async def story() -> None:
+        write_site(tmp_path / "pages")
+        async with open_site(str(tmp_path / "pages")) as site, running_bridge(tmp_path, site) as running:
+            (first,) = children()
+            first.kill()
+            async with asyncio.timeout(20):
+                while True:
+                    seen = await asyncio.to_thread(probe, running.port, [("send", PAGE)], until_s=0.5)
+                    if seen.answers and seen.answers[0].startswith(b"HTTP/1.1 200 OK"):
+                        break
+            assert children() != [first]
+        assert children() == []
+
+    asyncio.run(story())
+
+
+def test_a_site_that_is_none_is_named(tmp_path: Path) -> None:
+    async def story(where: str, with_tls: str = "") -> None:
+        async with open_site(where, with_tls):
+            pass
+
+    for where, with_tls in (
+        (str(tmp_path / "nothing"), ""),
+        ("https://127.0.0.1:8443", ""),
+        ("http://127.0.0.1:8080/path", ""),
+        ("http://127.0.0.1:99999", ""),
+        ("http://127.0.0.1:8080", "127.0.0.1:x"),
+    ):
+        with pytest.raises(UsageError):
+            asyncio.run(story(where, with_tls))
+
+
+PAGE = b"GET / HTTP/1.1\r\nHost: site.example\r\nConnection: close\r\n\r\n"

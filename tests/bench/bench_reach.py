@@ -133,15 +133,24 @@ def measure_first_byte(name: str, ours: Open, peer: Open | None, bar: float) -> 
 
 
 def measure_connections(name: str, ours: Open, peer: Open | None, bar: float) -> Iterator[dict[str, Any]]:
-    """New connections a second with 32 workers, each with one byte back."""
+    """New connections a second with 32 workers, each with one byte back; and what each costs, without a bar.
+
+    The rate also depends on what the two ends of the measurement leave of the machine, the cost does not.
+    """
     rates: dict[int, list[float]] = {}
+    costs: dict[int, list[float]] = {}
     with both(ours, peer) as (target, ways):
         for number in range(ROUNDS):
             for which in in_turn(ways, number):
-                rates.setdefault(which, []).append(connections_a_second(ways[which], target))
+                before = ways[which].cpu_s()
+                rate = connections_a_second(ways[which], target)
+                rates.setdefault(which, []).append(rate)
+                costs.setdefault(which, []).append(1e6 * (ways[which].cpu_s() - before) / (rate * CONNECTIONS_S))
     mine, *theirs = (statistics.median(rates[which]) for which in range(len(ways)))
     work = f"new connections a second, {WORKERS} workers"
     yield row(work, "1/s", mine, theirs[0] if theirs else None, name, bar, more=True)
+    mine, *theirs = (statistics.median(costs[which]) for which in range(len(ways)))
+    yield row("a new connection", "CPU-us", mine, theirs[0] if theirs else None, name, None)
 
 
 def connections_a_second(way: Way, target: int) -> float:

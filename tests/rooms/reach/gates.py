@@ -16,7 +16,7 @@ from outlast.rooms.reach.io.carrier import Carrier
 from outlast.rooms.reach.io.direct import direct
 from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.gate import Gate
-from outlast.rooms.reach.proto.address import Target, encode
+from outlast.rooms.reach.proto.address import Target, decode, encode
 from outlast.rooms.reach.proto.exit_policy import Policy, allowing_private
 from outlast.rooms.reach.proto.request import Credentials
 
@@ -129,6 +129,19 @@ def through(gate: Gate | Target, target: Target) -> socket.socket:
         one.close()
         raise ConnectionError(reply[1])
     return one
+
+
+def associated(gate: Gate | Target) -> tuple[socket.socket, socket.socket, tuple[str, int]]:
+    """UDP ASSOCIATE: the connection, a socket to send from, and where to send to."""
+    control = dialled(gate)
+    control.sendall(b"\x05\x01\x00\x05\x03\x00\x01" + bytes(6))
+    reply = exactly(control, 12)[2:]
+    assert reply[1] == 0, reply
+    found = decode(reply, 3)
+    assert found is not None
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    udp.settimeout(10)
+    return control, udp, found[0]
 
 
 def exactly(one: socket.socket, size: int) -> bytes:

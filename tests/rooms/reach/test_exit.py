@@ -133,14 +133,14 @@ def test_sync_leads_to_the_own_listener_alone(here: Place) -> None:
 def test_the_end_of_the_process_waits_for_no_resolver() -> None:
     code = """
 import asyncio, time
-from outlast.rooms.reach.io import exit as exits
+from outlast.rooms.reach.io import exit as exits, names
 from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.exit_policy import Policy
 asked = []
 def slow(host):
     asked.append(host)
     time.sleep(60)
-exits._addresses = slow
+names._addresses = slow
 async def main():
     exit_ = exits.Exit(asyncio.get_running_loop(), Policy())
     exit_.open(Target("site.example", 80), print, print)

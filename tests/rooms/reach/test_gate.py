@@ -17,12 +17,12 @@ from outlast.rooms.reach.io import gate as gates
 from outlast.rooms.reach.io.carrier import Client
 from outlast.rooms.reach.io.gate import Gate
 from outlast.rooms.reach.io.upstream import upstream
-from outlast.rooms.reach.proto.address import Target, decode, encode
+from outlast.rooms.reach.proto.address import Target, encode
 from outlast.rooms.reach.proto.bridge import ProxyBridge
 from outlast.rooms.reach.proto.exit_policy import Policy
 from outlast.rooms.reach.proto.request import Credentials
 from outlast.rooms.reach.proto.socks import unwrap_datagram, wrap_datagram
-from tests.rooms.reach.gates import Place, curl, dialled, exactly, place, serving, through, until_end
+from tests.rooms.reach.gates import Place, associated, curl, dialled, place, serving, through, until_end
 
 US = Credentials(b"alice", b"correct horse")
 PAGE = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes"
@@ -258,18 +258,6 @@ def test_a_client_that_hung_up_while_it_waited_is_gone(here: Place, site: Target
     one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     one.close()
     assert here.do(lambda: waiting[0].gone)
-
-
-def associated(gate: Gate) -> tuple[socket.socket, socket.socket, tuple[str, int]]:
-    control = dialled(gate)
-    control.sendall(b"\x05\x01\x00\x05\x03\x00\x01" + bytes(6))
-    reply = exactly(control, 12)[2:]
-    assert reply[1] == 0, reply
-    found = decode(reply, 3)
-    assert found is not None
-    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    udp.settimeout(10)
-    return control, udp, found[0]
 
 
 def test_datagrams_go_and_come_and_end_with_their_connection(here: Place, open_gate: Gate) -> None:

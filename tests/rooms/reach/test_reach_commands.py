@@ -16,7 +16,10 @@ from typing import Any
 import pytest
 
 from outlast.edges.main import run
-from tests.rooms.reach.gates import curl, serving
+from outlast.rooms.reach.proto import address
+from outlast.rooms.reach.proto.address import Target
+from outlast.rooms.reach.proto.socks import unwrap_datagram, wrap_datagram
+from tests.rooms.reach.gates import associated, curl, serving
 
 OUTLAST = [sys.executable, "-c", "from outlast.edges.main import main; main()"]
 PAGE = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes"
@@ -68,6 +71,25 @@ def page(one: socket.socket) -> None:
         one.sendall(PAGE)
 
 
+def datagram_through(gate: Target) -> bytes:
+    """What comes back to a datagram that is sent through a gate."""
+    with ExitStack() as stack:
+        control, udp, at = associated(gate)
+        far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        for one in (control, udp, far):
+            stack.enter_context(one)
+        far.bind(("127.0.0.1", 0))
+        far.settimeout(20)
+        udp.settimeout(20)
+        udp.sendto(wrap_datagram(Target("localhost", far.getsockname()[1]), b"ping"), at)
+        data, whose = far.recvfrom(100)
+        assert data == b"ping"
+        far.sendto(b"pong", whose)
+        found = unwrap_datagram(udp.recv(1000))
+        assert found is not None
+        return found[1]
+
+
 @pytest.mark.parametrize("transport", ["web", "ss"])
 def test_what_serve_prints_is_what_connect_takes(tmp_path: Path, transport: str) -> None:
     pages = tmp_path / "pages"
@@ -88,9 +110,36 @@ def test_what_serve_prints_is_what_connect_takes(tmp_path: Path, transport: str)
             done = curl(*way, f"http://localhost:{at.port}/")
             assert (done.returncode, done.stdout) == (0, b"yes"), done.stderr
         assert b"PROXY 127.0.0.1:" in curl(gate["pac"]).stdout
+        assert datagram_through(address.read(gate["at"])) == b"pong"
         if transport == "web":
             assert curl("-k", f"https://{serving_['at']}/").stdout == b"a site"
     assert not (tmp_path / "client").exists()
+
+
+def test_a_bridge_is_no_open_proxy_and_leads_its_users_nowhere_near_itself(tmp_path: Path) -> None:
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    (pages / "index.html").write_text("a site")
+    reached: list[object] = []
+    with ExitStack() as stack:
+        server = ["serve", "--transport", "web", "--listen", "127.0.0.1:0", "--site", str(pages)]
+        bridge = stack.enter_context(running(tmp_path / "server", *server)).event("serving")
+        inside = stack.enter_context(serving(reached.append))
+        target = f"http://127.0.0.1:{inside.port}/"
+        # Whoever knows no secret: as a proxy of any kind it is a web server that does not know such requests.
+        for way in (["-p", "-x"], ["-x"]):
+            assert curl("--fail", "-k", "--proxy-insecure", *way, f"https://{bridge['at']}", target).returncode != 0
+        for way in ("--socks5-hostname", "--socks4a"):
+            assert curl(way, bridge["at"], target).returncode != 0
+        # Whoever knows it: the public internet, and nothing of the server's own.
+        client = ["connect", "--listen", "127.0.0.1:0", "--bridge", bridge["links"][0]]
+        one = stack.enter_context(running(tmp_path / "client", *client))
+        gate = one.event("listening")["at"]
+        assert one.event("using")["bridge"]
+        for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "2130706433"):
+            done = curl("--fail", "-x", f"http://{gate}", f"http://{host}:{inside.port}/", "-w", "%{http_code}")
+            assert done.stdout == b"403", (host, done)
+    assert reached == []
 
 
 def test_a_bridge_that_is_started_again_has_the_same_secret(tmp_path: Path) -> None:

@@ -12,13 +12,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from queue import SimpleQueue
-from threading import Thread
 from typing import Final, Protocol
 
 import ifaddr
 
 from outlast.rooms.reach.io.carrier import Association, Refusal
+from outlast.rooms.reach.io.names import Names
 from outlast.rooms.reach.proto import address
 from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.exit_policy import Policy
@@ -33,11 +32,6 @@ SWEEP_S: Final = 0.5
 STAGGER_S: Final = 0.25
 """So long one address is tried alone, then the next beside it (RFC 8305 §5)."""
 ADDRESSES_MAX: Final = 6
-LOOKUPS_AT_ONCE: Final = 16
-LOOKUPS_MAX: Final = 512
-REMEMBERED_S: Final = 30.0
-REMEMBERED_FAILURE_S: Final = 3.0
-REMEMBERED_MAX: Final = 2048
 OWN_S: Final = 60.0
 STREAMS_MAX: Final = 4096
 """Connections that are being made."""
@@ -149,55 +143,6 @@ class Exit:
             ips = (ip.ip for adapter in ifaddr.get_adapters() for ip in adapter.ips)
             self._own = frozenset(ip if isinstance(ip, str) else ip[0] for ip in ips)
         return self._own
-
-
-class Names:
-    """Looks names up by the system's resolver, each once at a time, and remembers answers for a little while."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._threads = 0
-        self._work: SimpleQueue[str | None] = SimpleQueue()
-        self._known: OrderedDict[str, tuple[float, tuple[str, ...]]] = OrderedDict()
-        self._asked: dict[str, list[Callable[[Sequence[str]], None]]] = {}
-
-    def look_up(self, host: str, found: Callable[[Sequence[str]], None]) -> None:
-        """Find the addresses of a host."""
-        known = self._known.get(host)
-        if known is not None and known[0] > self._loop.time():
-            found(known[1])
-        elif host in self._asked:
-            self._asked[host].append(found)
-        elif len(self._asked) >= LOOKUPS_MAX:
-            found(())
-        else:
-            self._asked[host] = [found]
-            if len(self._asked) > self._threads and self._threads < LOOKUPS_AT_ONCE:
-                self._threads += 1
-                # As a daemon: the process must not wait at its end for a resolver that is cut off.
-                Thread(target=self._answer, name="lookup", daemon=True).start()
-            self._work.put(host)
-
-    def close(self) -> None:
-        """Forget what is asked."""
-        self._asked.clear()
-        for _ in range(self._threads):
-            self._work.put(None)
-
-    def _answer(self) -> None:
-        while (host := self._work.get()) is not None:
-            addresses = _addresses(host)
-            with suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._remember, host, addresses)
-
-    def _remember(self, host: str, addresses: tuple[str, ...]) -> None:
-        lasting_s = REMEMBERED_S if addresses else REMEMBERED_FAILURE_S
-        self._known[host] = (self._loop.time() + lasting_s, addresses)
-        self._known.move_to_end(host)
-        if len(self._known) > REMEMBERED_MAX:
-            self._known.popitem(last=False)
-        for found in self._asked.pop(host, ()):
-            found(addresses)
 
 
 class _Opening:
@@ -472,15 +417,3 @@ class _Datagrams:
             self.close()
         else:
             self._timer = self._exit.loop.call_later(SILENCE_S - silent_s, self._look)
-
-
-def _addresses(host: str) -> tuple[str, ...]:
-    """The addresses that the system finds, the families taking turns (RFC 8305 §4); runs in a thread."""
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return ()
-    first = found[0][0] if found else 0
-    ones = [list(dict.fromkeys(str(at[4][0]) for at in found if (at[0] == first) is same)) for same in (True, False)]
-    turns = max(map(len, ones))
-    return tuple(one[turn] for turn in range(turns) for one in ones if turn < len(one))

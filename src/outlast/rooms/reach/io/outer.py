@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from outlast.errors import OutlastError
+from outlast.rooms.reach.io.names import look_up
 from outlast.rooms.reach.proto.address import Target
 
 READ_BYTES: Final = 256 * 1024
@@ -211,13 +212,12 @@ async def open_tcp(target: Target, timeout_s: float = 10.0) -> TcpOuter:
 
 
 async def _connect(loop: asyncio.AbstractEventLoop, target: Target) -> socket.socket:
-    found = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     failure: OSError = OSError("no address")
-    for family, kind, protocol, _, address in found:
-        sock = socket.socket(family, kind, protocol)
+    for address in await look_up(target.host):
+        sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
         try:
             sock.setblocking(False)
-            await loop.sock_connect(sock, address)
+            await loop.sock_connect(sock, (address, target.port))
         except OSError as error:
             sock.close()
             failure = error

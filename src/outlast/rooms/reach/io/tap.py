@@ -19,6 +19,7 @@ from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Final
 
+from outlast.rooms.reach.io.names import look_up
 from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.failures import Observed, Step, Stop
 
@@ -225,12 +226,12 @@ class Tap:
         except ValueError:
             pass
         try:
-            answer = await self._loop.getaddrinfo(host, self._bridge.port, type=socket.SOCK_STREAM)
+            answer = await look_up(host)
         except OSError:
             if not self._known:
                 raise
-            answer = []
-        found = list(dict.fromkeys(str(one[4][0]) for one in answer))[: ADDRESSES_MAX - 1]
+            answer = ()
+        found = list(answer[: ADDRESSES_MAX - 1])
         self.address = self.address or next(iter(found), "")
         self.new_address = bool(self._known) and self._known not in found
         return enumerate(dict.fromkeys([*found, self._known] if self._known else found))

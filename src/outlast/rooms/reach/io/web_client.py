@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from outlast.errors import ProtocolError
+from outlast.rooms.reach.io.names import look_up
 from outlast.rooms.reach.io.tls import Tls
 from outlast.rooms.reach.proto import web
 from outlast.rooms.reach.proto.address import Target
@@ -242,17 +243,17 @@ async def connect(target: Target) -> socket.socket:
     began_s = time.monotonic()
     try:
         async with asyncio.timeout(STEP_S):
-            found = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+            found = await look_up(target.host)
     except OSError:  # or TimeoutError
         raise WebFailed(Observed(Step.NAME, Stop.NO_NAME)) from None
     stop = Stop.UNREACHABLE
-    for family, kind, protocol, _, address in found:
+    for address in found:
         with contextlib.ExitStack() as stack:
             try:
-                sock = stack.enter_context(socket.socket(family, kind, protocol))
+                sock = stack.enter_context(socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET))
                 sock.setblocking(False)
                 async with asyncio.timeout(STEP_S):
-                    await loop.sock_connect(sock, address)
+                    await loop.sock_connect(sock, (address, target.port))
             except TimeoutError:
                 stop = Stop.SILENCE
             except (ConnectionRefusedError, ConnectionResetError):

@@ -258,7 +258,9 @@ class Home:
         until the medium is destroyed. Raises StorageError when something resists.
         """
         secrets = [*filter(lambda path: _OURS(path.name), self.path.glob("store.key*"))]
-        for secret in [*secrets, *self.path.glob("people/*/vault.key*")]:
+        # Rooms call files that hold keys after that.
+        of_rooms = [path for path in self.path.glob("rooms/**/*key*") if path.is_file() and not path.is_symlink()]
+        for secret in [*secrets, *self.path.glob("people/*/vault.key*"), *of_rooms]:
             wipe_secret(secret)
         try:
             for entry in sorted(self.path.iterdir()):

@@ -277,7 +277,11 @@ def test_a_wiped_home_is_gone_and_its_keys_are_overwritten_first(
     Vault.open(home.vault_path(PERSON), home.new_key(PERSON, None)).close()
     (home.path / "config.toml").write_text("")
     (home.path / "store.keyfile.new").write_bytes(b"left behind")
-    keys = ["store.key", "store.keyfile.new", f"people/{PERSON}/vault.keyfile"]
+    (home.path / "rooms" / "toy" / "deep").mkdir(parents=True)
+    of_rooms = ["rooms/toy/web.key", "rooms/toy/deep/web-key.pem"]
+    for name in of_rooms:
+        (home.path / name).write_bytes(b"a room's key")
+    keys = ["store.key", "store.keyfile.new", f"people/{PERSON}/vault.keyfile", *of_rooms]
     for number, name in enumerate(keys):
         os.link(home.path / name, tmp_path / str(number))
 

@@ -24,6 +24,7 @@ from outlast.rooms.reach.entries import (
     Wanted,
 )
 from outlast.rooms.reach.proto import invitations
+from outlast.rooms.reach.proto.links import read_bridge
 from outlast.rooms.reach.serving import Served, link_for
 from outlast.rooms.reach.view import Held, Invited, Passed, Want
 from outlast.terms import Outcome
@@ -74,6 +75,8 @@ async def invite(node: Node, person: Person, peer: bytes, bridge: str = "", requ
     if len(own) != 1:
         what = "say which bridge, by its id" if own else "there is no bridge here that can be handed on: run or add one"
         raise UsageError(what)
+    if not view.is_for_others(read_bridge(own[0].link)):
+        raise UsageError("this way shows the own network where one goes: tell them of it yourself, if they want that")
     await _send_copy(node, person, peer, own[0], request)
 
 

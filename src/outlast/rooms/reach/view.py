@@ -29,6 +29,7 @@ from outlast.rooms.reach.entries import (
     is_sane_uplink,
     is_sane_wanted,
 )
+from outlast.rooms.reach.proto.bridge import Bridge, ProxyBridge, Tricks
 from outlast.rooms.reach.proto.chooser import MEMORY_DAYS, Worked
 from outlast.rooms.reach.proto.invitations import Member
 from outlast.rooms.reach.proto.links import bridge_id, read_bridge, write_bridge
@@ -217,6 +218,8 @@ def _held(letter: Letter, body: Handed, rows: Rows) -> RowChanges:
         id, link = bridge_id(bridge), write_bridge(bridge)
     except OutlastError:
         return ()
+    if not is_for_others(bridge):
+        return ()
     known = bridges(rows)
     before = [one for one in known if one.number == body.number]
     if any(one.peer != letter.sender for one in before):
@@ -232,6 +235,11 @@ def _held(letter: Letter, body: Handed, rows: Rows) -> RowChanges:
         id, link, letter.sender, body.number, body.may_invite, letter.received_ms, body.until_day, None, "", False
     )
     return [*gone, bridge_row(fresh)]
+
+
+def is_for_others(bridge: Bridge) -> bool:
+    """Whether a way out may come by letter: not one that shows the own network where one goes."""
+    return not isinstance(bridge, ProxyBridge | Tricks)
 
 
 def _wanted(letter: Letter, rows: Rows) -> RowChanges:

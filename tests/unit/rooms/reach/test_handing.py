@@ -169,6 +169,9 @@ async def test_a_bridge_that_one_added_is_handed_on_as_it_is(tmp_path: Path) -> 
         await bob.until(lambda: service.bridges(bob.person))
         assert only(bob).link == held.link
         assert isinstance(read_bridge(only(bob).link), ShadowsocksBridge)
+        proxy = await service.add_bridge(ann.node, ann.person, "socks5://192.0.2.9:1080")
+        with pytest.raises(UsageError, match="shows the own network"):
+            await service.invite(ann.node, ann.person, bob.person.identity, proxy.id)
 
 
 async def test_who_asks_for_a_bridge_gets_one_when_the_other_says_so(tmp_path: Path) -> None:

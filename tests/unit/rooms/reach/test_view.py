@@ -57,6 +57,11 @@ def test_no_bridge_is_kept_longer_than_ninety_days_and_none_that_is_over() -> No
     assert not tables.hear(HANDED, handed(OTHER, 1, until_day=TODAY - 1), ANN)
 
 
+@pytest.mark.parametrize("text", ["tricks://9.9.9.9:443/dns-query", "socks5://192.0.2.9:1080", "http://192.0.2.9:3128"])
+def test_what_hides_nothing_from_the_own_network_comes_by_no_letter(text: str) -> None:
+    assert not Tables().hear(HANDED, Handed(NUMBER, text, TODAY + 9, False), ANN)
+
+
 def test_another_bridge_under_the_number_takes_the_place_of_the_first() -> None:
     tables = Tables()
     tables.hear(HANDED, handed(), ANN)

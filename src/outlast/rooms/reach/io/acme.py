@@ -24,8 +24,8 @@ from starlette.routing import Route
 
 from outlast.errors import OutlastError, StorageError, UsageError
 from outlast.rooms.reach.io.certificates import write_private
+from outlast.rooms.reach.io.folder import serve_pages
 from outlast.rooms.reach.io.gate import listen
-from outlast.rooms.reach.io.site import serve_pages
 from outlast.rooms.reach.proto.address import Target
 
 LOOK_S: Final = 3600.0

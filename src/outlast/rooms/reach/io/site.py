@@ -1,25 +1,17 @@
-"""The site that a bridge is: a folder, served here, or another server that is already there."""
+"""The site that a bridge is: a folder, or another server that is already there."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
-import signal
-import socket
 import sys
 import tempfile
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
-
-import uvicorn
-from starlette.applications import Starlette
-from starlette.routing import Mount
-from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from outlast.errors import StorageError, UsageError
 from outlast.rooms.reach.io.web_server import Site
@@ -27,15 +19,6 @@ from outlast.rooms.reach.io.web_server import Site
 PATIENCE_S: Final = 60.0
 """For so long nothing may move on a visitor's connection to a folder: nginx's ``client_header_timeout`` and others."""
 RESTART_S: Final = 1.0
-
-
-class Server(uvicorn.Server):
-    """A server that leaves the process's signals to who runs it."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
-        yield
 
 
 @asynccontextmanager
@@ -91,7 +74,8 @@ async def _folder(folder: Path) -> AsyncIterator[Site]:
 async def _keep_serving(folder: Path, path: str, ready: asyncio.Future[None]) -> None:
     """Serve it until this is cancelled, with another process when one died; raises StorageError if the first does."""
     while True:
-        command = (sys.executable, "-m", __name__, str(folder), path)
+        # By its path, so that it imports nothing of this program; -P keeps our files from standing for others' modules.
+        command = (sys.executable, "-P", str(Path(__file__).with_name("folder.py")), str(folder), path)
         child = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL)
         assert child.stdin is not None
         assert child.stdout is not None
@@ -105,60 +89,3 @@ async def _keep_serving(folder: Path, path: str, ready: asyncio.Future[None]) ->
         if not ready.done():
             raise StorageError(f"the site {folder} cannot be served; see whether the disk is full")
         await asyncio.sleep(RESTART_S)
-
-
-def folder_app(folder: Path) -> ASGIApp:
-    """What a folder answers: its files, and ``index.html`` for a folder in it."""
-    files = Starlette(routes=[Mount("/", StaticFiles(directory=folder, html=True))])
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        # TLS ended before this, and redirects must name what the visitor sees.
-        await files({**scope, "scheme": "https"}, receive, send)
-
-    return app
-
-
-@asynccontextmanager
-async def serve_pages(
-    app: ASGIApp, *, path: str | None = None, sockets: list[socket.socket] | None = None
-) -> AsyncIterator[None]:
-    """Serve HTTP/1.1 on a Unix socket or on listening ones, as a site does it and without a word in any log."""
-    config = uvicorn.Config(
-        app,
-        uds=path,
-        http="h11",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="critical",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        h11_max_incomplete_event_size=32 * 1024,
-        timeout_graceful_shutdown=3,
-    )
-    server = Server(config)
-    serving = asyncio.create_task(server.serve(sockets=sockets))
-    while not server.started and not serving.done():
-        await asyncio.sleep(0.005)
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await serving
-
-
-async def _serve_folder(folder: str, path: str) -> None:
-    """Serve a folder on a Unix socket until whoever started this closes its end of our input."""
-    loop = asyncio.get_running_loop()
-    over = asyncio.Event()
-    loop.add_reader(0, over.set)
-    for one in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C in a terminal is for the parent
-        loop.add_signal_handler(one, lambda: None)
-    async with serve_pages(folder_app(Path(folder)), path=path):
-        print(flush=True)
-        await over.wait()
-
-
-if __name__ == "__main__":
-    asyncio.run(_serve_folder(*sys.argv[1:3]))

@@ -121,7 +121,7 @@ from outlast.rooms.reach.proto import links as reach_links
 from outlast.rooms.reach.proto import request as reach_request
 from outlast.rooms.reach.proto import socks as reach_socks
 from outlast.rooms.reach.proto.client_hello import protocols_of
-from outlast.rooms.reach.proto.ext_or_port import COOKIE_HEADER, Introducer, Introduction, read_cookie
+from outlast.rooms.reach.proto.ext_or_port import COOKIE_HEADER, Introducer, Introduction, Receiver, read_cookie
 from outlast.rooms.reach.proto.failures import BridgeError
 from outlast.rooms.reach.proto.mux import MuxError
 from outlast.rooms.reach.proto.replay import Replays
@@ -914,6 +914,15 @@ def follow_tor(data: bytes) -> str | None:
     told = str(BridgeError(progress.stalled(1e9) or progress.ended()))
     assert "192.0.2" not in told
     return None if progress.done else told
+
+
+def receive_introduction(data: bytes) -> str | None:
+    """How a transport introduces a stream; its proof is made good where the input asks for it."""
+    proof = hmac.digest(bytes(32), b"ExtORPort authentication client-to-server hash" + bytes(64), sha256)
+    receiver = Receiver(bytes(32), bytes(32))
+    answer = receiver.take(data.replace(b"PROOF", bytes(32) + proof))
+    assert len(answer) < 100
+    return None if receiver.done else "not done"
 
 
 def introduce(data: bytes) -> str | None:
@@ -2398,6 +2407,13 @@ TARGETS = (
         "arguments of a transport",
         lambda: [b"cert=abc=;iat-mode=0", rb"a\=\;=\\", b"k=" + b"v" * 400],
         run_with(read_bridge_args),
+        (ProtocolError,),
+        3,
+    ),
+    Target(
+        "introduction by a transport",
+        lambda: [b"\1PROOF\0\1\0\x091.2.3.4:5\0\2\0\5obfs4\0\0\0\0", b"\1PROOF\0\7\0\1x\0\2\0\2.."],
+        run_with(receive_introduction),
         (ProtocolError,),
         3,
     ),

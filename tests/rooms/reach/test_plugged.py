@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from outlast.errors import OutlastError, UsageError
-from outlast.rooms.reach.io import children
+from outlast.rooms.reach.io import children, plugged
 from outlast.rooms.reach.io.attempt import attempt
 from outlast.rooms.reach.io.children import ChildError
 from outlast.rooms.reach.io.exit import Exit
@@ -116,6 +116,22 @@ def test_a_bridge_keeps_its_keys_and_a_stranger_gets_nothing(tmp_path: Path) -> 
             tried = await attempt(again, carrier_of)
             assert tried.failure is None
             assert tried.proof
+
+    asyncio.run(story())
+
+
+def test_on_the_port_behind_the_child_only_the_child_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugged, "INTRODUCTION_S", 0.3)
+
+    async def story() -> None:
+        async with serving(tmp_path) as (server, _):
+            inner = server._sock.getsockname()
+            for said in (b"", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\1" + bytes(64)):
+                reader, writer = await asyncio.open_connection(*inner)
+                writer.write(said)
+                assert len(await reader.read()) in (2, 66)
+                writer.close()
+            assert (tmp_path / "obfs4" / "extended_orport_auth_cookie").stat().st_mode & 0o777 == 0o600
 
     asyncio.run(story())
 

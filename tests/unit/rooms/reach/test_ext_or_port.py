@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outlast.rooms.reach.proto.address import Target
-from outlast.rooms.reach.proto.ext_or_port import COOKIE_HEADER, ExtOrPortError, Introducer, Introduction, read_cookie
+from outlast.rooms.reach.proto.ext_or_port import (
+    COOKIE_HEADER,
+    ExtOrPortError,
+    Introducer,
+    Introduction,
+    Receiver,
+    make_cookie,
+    read_cookie,
+)
 
 COOKIE, NONCE, THEIRS = bytes(range(32)), b"n" * 32, b"t" * 32
 WHO = Introduction("outlast", Target("2001:db8::1", 5678))
@@ -70,3 +78,54 @@ def test_the_cookie_stands_behind_its_header() -> None:
     for wrong in (b"", COOKIE_HEADER, COOKIE_HEADER + COOKIE + b"x", b"?" * 32 + COOKIE):
         with pytest.raises(ExtOrPortError, match="still starting"):
             read_cookie(wrong)
+
+
+def receive(data: bytes, sizes: list[int]) -> tuple[Receiver, bytes]:
+    receiver = Receiver(COOKIE, THEIRS)
+    sent = receiver.first()
+    for size in [*sizes, len(data)]:
+        sent += receiver.take(data[:size])
+        data = data[size:]
+    return receiver, sent
+
+
+@given(st.lists(st.integers(1, 40), max_size=20))
+def test_the_other_side_answers_as_tor_does(sizes: list[int]) -> None:
+    receiver, sent = receive(CLIENT, sizes)
+    assert sent == SERVER
+    assert receiver.done
+    assert receiver.transport == "outlast"
+
+
+@given(st.lists(st.integers(1, 40), max_size=20))
+def test_both_sides_come_to_an_end_with_each_other(sizes: list[int]) -> None:
+    introducer, receiver = Introducer(COOKIE, WHO, NONCE), Receiver(COOKIE, THEIRS)
+    there, back = b"", receiver.first()
+    for size in [*sizes, *[9999] * 9]:
+        there += introducer.take(back[:size])
+        back = back[size:] + receiver.take(there[:size])
+        there = there[size:]
+    assert introducer.done
+    assert receiver.done
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"\0", "not offered"),
+        (b"\2" + NONCE, "not offered"),
+        (b"GET / HTTP/1.1\r\n", "not offered"),
+        (b"\1" + NONCE + b"x" * 32, "does not know the cookie"),
+        (CLIENT + b"early", "before it was taken"),
+        (CLIENT[:-4] + b"\0\7\0\0" * 20, "does not end"),
+        (CLIENT[: 1 + 64] + b"\0\1\xff\xff", "too long"),
+        (CLIENT[: 1 + 64] + b"\0\2\0\3../", "no name"),
+    ],
+)
+def test_who_does_not_keep_to_it_is_not_heard(data: bytes, why: str) -> None:
+    with pytest.raises(ExtOrPortError, match=why):
+        Receiver(COOKIE, THEIRS).take(data)
+
+
+def test_a_cookie_that_is_made_is_read() -> None:
+    assert read_cookie(make_cookie(COOKIE)) == COOKIE

@@ -1,15 +1,19 @@
 """Bridges of Outlast's behind somebody else's pluggable transport, such as obfs4: both ends, without any tor.
 
-The child at the client gives a stream to the child at the bridge, which brings it to a port of loopback; on it runs the
-mux, whose greeting shows who is a user.
+The child at the client gives a stream to the child at the bridge, which brings it to a port of loopback, an Extended
+ORPort as tor has one: only who can read its cookie is heard there. On the stream runs the mux, whose greeting shows
+who is a user.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from secrets import token_bytes
 from typing import Final
 
 import msgspec
@@ -26,11 +30,14 @@ from outlast.rooms.reach.io.pluggable import Child, find_program
 from outlast.rooms.reach.io.tunnel import Tunnel
 from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import PluggedBridge
+from outlast.rooms.reach.proto.ext_or_port import ExtOrPortError, Receiver, make_cookie
 from outlast.rooms.reach.proto.links import write_bridge
 from outlast.rooms.reach.proto.pluggable import ClientDemand, ServerDemand, SMethod
 
 _ACCEPTED_AT_ONCE: Final = 16
 _RETRY_S: Final = 1.0
+INTRODUCING_MAX: Final = 256
+INTRODUCTION_S: Final = 10.0
 
 
 class PluggedServer(msgspec.Struct, frozen=True, tag="plugged"):
@@ -86,8 +93,10 @@ class Plugged:
 class PluggedListener:
     """A bridge behind a child's transport: ``at`` is where the child listens, ``links`` has one for each user."""
 
-    def __init__(self, hub: Hub, sock: socket.socket) -> None:
+    def __init__(self, hub: Hub, sock: socket.socket, cookie: bytes) -> None:
         """Use ``start``."""
+        self._cookie = cookie
+        self._introducing: set[_Introduced] = set()
         self.at = Target("", 0)
         self.links: tuple[str, ...] = ()
         self._loop = asyncio.get_running_loop()
@@ -105,16 +114,23 @@ class PluggedListener:
         transport = server.transport
         program = find_program(transport)
         state = Path(server.folder, transport).absolute()
+        cookie, file = token_bytes(32), state / "extended_orport_auth_cookie"
         try:
             state.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file.unlink(missing_ok=True)
+            with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as target:
+                target.write(make_cookie(cookie))
         except OSError as error:
-            raise StorageError(f"{state} cannot be made: {error.strerror}") from None
+            raise StorageError(f"{state} cannot be written: {error.strerror}") from None
         with listen(server.listen) as probe:  # what is wrong with an address is told better here than by the child
             at = Target(*probe.getsockname()[:2])
-        served = cls(Hub(exit_), listen(Target("127.0.0.1", 0)))
+        served = cls(Hub(exit_), listen(Target("127.0.0.1", 0)), cookie)
         try:
             inner = Target(*served._sock.getsockname()[:2])
-            served._child = Child([program], ServerDemand(str(state), True, (transport,), inner, {transport: at}))
+            demand = ServerDemand(
+                str(state), True, (transport,), None, {transport: at}, extended=inner, cookie=str(file)
+            )
+            served._child = Child([program], demand)
             method = await served._child.method(transport)
             assert isinstance(method, SMethod)
             served.at = method.at
@@ -138,6 +154,8 @@ class PluggedListener:
         if self._resting is not None:
             self._resting.cancel()
         self._sock.close()
+        for one in tuple(self._introducing):
+            one.drop()
         self._hub.close()
         if self._child is not None:
             await self._child.close()
@@ -152,4 +170,59 @@ class PluggedListener:
                 self._loop.remove_reader(self._sock)
                 self._resting = self._loop.call_later(_RETRY_S, self._loop.add_reader, self._sock, self._take)
                 return
+            if len(self._introducing) >= INTRODUCING_MAX:
+                sock.close()
+            else:
+                self._introducing.add(_Introduced(self, self._loop, sock, Receiver(self._cookie, token_bytes(32))))
+
+    def introduced(self, one: _Introduced, sock: socket.socket | None) -> None:
+        """A connection has shown that the child made it, or it is gone (None)."""
+        self._introducing.discard(one)
+        if sock is not None:
             self._hub.accept(TcpOuter(self._loop, sock), self._secrets)
+
+
+class _Introduced:
+    """A connection to the Extended ORPort that we are to a child, until the child has said all."""
+
+    def __init__(
+        self, listener: PluggedListener, loop: asyncio.AbstractEventLoop, sock: socket.socket, receiver: Receiver
+    ) -> None:
+        self._listener = listener
+        self._loop = loop
+        self._sock = sock
+        self._receiver = receiver
+        sock.setblocking(False)
+        self._limit = loop.call_later(INTRODUCTION_S, self.drop)
+        loop.add_reader(sock, self._readable)
+        self._say(receiver.first())
+
+    def drop(self) -> None:
+        """End it."""
+        self._leave()
+        self._sock.close()
+        self._listener.introduced(self, None)
+
+    def _leave(self) -> None:
+        self._limit.cancel()
+        self._loop.remove_reader(self._sock)
+
+    def _say(self, data: bytes) -> None:
+        with suppress(OSError):  # who takes not even this much is seen by the reader, or when the time is over
+            self._sock.send(data)
+
+    def _readable(self) -> None:
+        try:
+            data = self._sock.recv(4096)
+            answer = self._receiver.take(data)
+        except BlockingIOError:
+            return
+        except (ExtOrPortError, OSError):
+            data, answer = b"", b""
+        if not data:
+            self.drop()
+            return
+        self._say(answer)
+        if self._receiver.done:
+            self._leave()
+            self._listener.introduced(self, self._sock)

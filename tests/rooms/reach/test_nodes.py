@@ -181,3 +181,27 @@ def test_what_fails_is_published_by_its_class_alone_and_remembered_for_who_gave_
             assert service.state(bob.node, bob.person).code == "nothing-works"
 
     asyncio.run(story())
+
+
+def test_a_bridge_of_shadowsocks_lets_each_member_in_by_their_own_key_until_they_are_revoked(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with houses(tmp_path, now_ms, "Ann", "Bob", "Cat", relay=True) as (ann, bob, cat):
+            port = free_port()
+            await service.serve(ann.node, ann.person, Served("ss", f"127.0.0.1:{port}", Target("127.0.0.1", port)))
+            for other in (bob, cat):
+                await service.invite(ann.node, ann.person, other.person.identity)
+                await ann.carry_to(other)
+                await other.until(lambda other=other: service.bridges(other.person))
+                await switched_on(other)
+            [step] = service.state(bob.node, bob.person).steps
+            assert (step.transport, step.proof) == ("ss", True)
+            await service.revoke(ann.node, ann.person, cat.person.identity)
+            [held] = service.bridges(bob.person)
+
+            def links() -> list[str]:
+                return [link for one in service.relaying(ann.node, ann.person).serving.values() for link in one.links]
+
+            async with asyncio.timeout(30):
+                await ann.until(lambda: links() == [held.link])
+
+    asyncio.run(story())

@@ -215,6 +215,9 @@ class ServeParams(msgspec.Struct, frozen=True):
     site: str = ""
     cert: str = ""
     key: str = ""
+    site_tls: str = ""
+    acme: str = ""
+    http: str = ""
     takes_sync: bool = True
     label: str = ""
 
@@ -374,7 +377,11 @@ async def _serve(call: Call[ServeParams]) -> Serving:
     asked = call.params
     if asked.transport not in ("web", "ss"):
         raise UsageError(f"{asked.transport[:40]!r} is no transport: choose web or ss")
-    address.read(asked.listen)
+    for text in (asked.listen, asked.site_tls, asked.http):
+        if text:
+            address.read(text)
+    if asked.transport == "web" and not asked.site:
+        raise UsageError("a website needs something in front: a folder, or the URL of a server")
     new = ServedBridge(
         transport="web" if asked.transport == "web" else "ss",
         listen=asked.listen,
@@ -383,6 +390,9 @@ async def _serve(call: Call[ServeParams]) -> Serving:
         site=asked.site,
         cert=asked.cert,
         key=asked.key,
+        site_tls=asked.site_tls,
+        acme=asked.acme,
+        http=asked.http,
         takes_sync=asked.takes_sync,
         label=asked.label,
     )

@@ -191,11 +191,29 @@ def serve(
     name: Annotated[str, typer.Option("--name", metavar="HOST", help="What TLS calls it (web).")] = "",
     cert: Annotated[str, typer.Option("--cert", metavar="FILE", help="Certificate chain (web), PEM.")] = "",
     key: Annotated[str, typer.Option("--key", metavar="FILE", help="The certificate's key, PEM.")] = "",
+    site_tls: Annotated[
+        str, typer.Option("--site-tls", metavar="HOST:PORT", help="Where the site's own server speaks TLS (web).")
+    ] = "",
+    acme: Annotated[
+        str, typer.Option("--acme", metavar="URL", help="An authority's directory, for a certificate (web).")
+    ] = "",
+    http: Annotated[str, typer.Option("--http", metavar="HOST:PORT", help="Where that authority looks (--acme).")] = "",
     label: Annotated[str, typer.Option("--label", metavar="TEXT", help="What members see.")] = "",
 ) -> None:
     """Have the node serve a bridge to those who are invited, each with a secret of their own, also after a restart."""
     found = call(
-        "reach.serve", transport=transport, listen=listen, at=at, site=site, name=name, cert=cert, key=key, label=label
+        "reach.serve",
+        transport=transport,
+        listen=listen,
+        at=at,
+        site=site,
+        name=name,
+        cert=cert,
+        key=key,
+        site_tls=site_tls,
+        acme=acme,
+        http=http,
+        label=label,
     )
     show(found, lambda one: [f"Bridge {one['bridge']} is served at {one['at']}: `outlast reach bridge invite NAME`."])
 

@@ -412,7 +412,9 @@ async def serve(node: Node, person: Person, new: Served) -> Served:
         raise UsageError("a bridge is served at this address already: stop that one first")
     if new.transport == "ss" and not new.server_key:
         new = msgspec.structs.replace(new, server_key=os.urandom(32))
-    if new.transport == "web" and not new.cert and not new.pin:
+    if bool(new.cert) != bool(new.key) or (new.cert and new.acme):
+        raise UsageError("a certificate and its key go together, and instead of an authority that gives one")
+    if new.transport == "web" and not (new.cert or new.acme or new.pin):
         own = await asyncio.to_thread(self_signed, folder_of(node.home.path) / new.id, new.name or new.at.host)
         new = msgspec.structs.replace(new, pin=own.pin)
     await remember(node, person, [view.served_row(new.id, msgspec.json.encode(new), node.now_ms())])

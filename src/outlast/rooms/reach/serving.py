@@ -31,8 +31,11 @@ class Served(msgspec.Struct, frozen=True):
     at: Target  # where members find it
     name: str = ""  # web: what TLS and HTTP call it; the host of ``at`` when empty
     site: str = ""  # web: the folder or URL of the site in front of it
-    cert: str = ""  # web: files of the certificate and its key; a self-signed one, pinned in links, when empty
+    cert: str = ""  # web: files of the certificate and its key; without, and without ``acme``, it signs its own
     key: str = ""
+    site_tls: str = ""  # web: HOST:PORT where the site's own server speaks TLS: it answers what is no TLS
+    acme: str = ""  # web: URL of an authority's directory, which gives the certificate
+    http: str = ""  # web: HOST:PORT where that authority looks; port 80 when empty
     pin: bytes = b""  # web: 32 B, SHA-256 of the self-signed certificate's public key
     server_key: bytes = b""  # ss: 32 B
     takes_sync: bool = True  # whether members may reach this node's own sync through it
@@ -51,7 +54,17 @@ def server_of(served: Served, secrets: Sequence[bytes], home: Path) -> Server:
         case "web":
             certificate = (served.cert, served.key) if served.cert else None
             name = served.name or served.at.host
-            return WebServer(listen, name, served.site, tuple(secrets), str(home / FOLDER / served.id), certificate)
+            return WebServer(
+                listen,
+                name,
+                served.site,
+                tuple(secrets),
+                str(home / FOLDER / served.id),
+                certificate,
+                served.site_tls,
+                served.acme,
+                address.read(served.http) if served.http else None,
+            )
         case "ss":
             password = base64.b64encode(served.server_key).decode()
             # With no user at all the server's own key, which former members know, would let in.

@@ -217,7 +217,7 @@ class End:
                 if block is not None and len(_spare) < _SPARE_BLOCKS:
                     _spare.append(block)
             freed.clear()
-        if not self._flushing:
+        if not self._flushing and self.session.dirty():
             self._flush_soon()
         if self._timer_slow:
             self._arm()

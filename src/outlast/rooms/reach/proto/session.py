@@ -60,6 +60,7 @@ BLOCK_FRAMES: Final = 4
 BLOCK_MAX_BYTES: Final = BLOCK_FRAMES * PIECE_MAX_BYTES - 512
 RESERVE_BYTES: Final = 160  # of an outer's budget: for the last acknowledgements and DONE
 
+_DATA: Final = Type.DATA
 _BLOCK_HEADERS_BYTES: Final = BLOCK_FRAMES * DATA_HEADER_BYTES
 _NOT_KEPT: Final = frozenset({Type.ACK, Type.PING, Type.PONG, Type.PADDING, Type.DONE, Type.DATAGRAM})
 
@@ -462,7 +463,7 @@ class Session:
 
     def dirty(self) -> list[int]:
         """Outers for which something is to be written."""
-        return list(self._dirty)
+        return list(self._dirty) if self._dirty else []
 
     def take(self, number: int) -> list[bytes | memoryview]:
         """What is to be written on an outer now, in this order."""
@@ -603,25 +604,51 @@ class Session:
             self._acknowledge(line)
         at = 0
         part = line.part
+        if line.left and line.owed_since is None:
+            line.owed_since = now
+            line.quiet_s = QUIET_MIN_S
+        streams = self._streams
+        pieces: list[memoryview | bytes] | None = None  # of the last event, if that is what arrived of ``last``
+        last = 0
         while at < end:
             left = line.left
             if left:
-                take = left if left <= end - at else end - at
-                if line.owed_since is None:
-                    line.owed_since = now
-                    line.quiet_s = QUIET_MIN_S
-                self._data(line.stream, line.offset, data[at : at + take], now, events)
-                line.offset += take
-                line.left = left - take
-                at += take
-            elif not part and end - at >= DATA_HEADER_BYTES and data[at + 4] == Type.DATA:
+                size = left if left <= end - at else end - at
+                number, offset = line.stream, line.offset
+                line.offset = offset + size
+                line.left = left - size
+                stream = streams.get(number)
+                if (
+                    stream is None
+                    or offset != stream.received
+                    or stream.held
+                    or stream.final is not None
+                    or offset + size > stream.granted
+                    or self._undelivered > UNDELIVERED_MAX_BYTES
+                ):
+                    self._data(number, offset, data[at : at + size], now, events)
+                    pieces = None
+                else:  # what continues the stream, as nearly all does
+                    stream.received = offset + size
+                    self._undelivered += size
+                    if pieces is not None and number == last:
+                        pieces.append(data[at : at + size])
+                    else:
+                        pieces, last = [data[at : at + size]], number
+                        events.append(Arrived(number, pieces))
+                at += size
+            elif not part and end - at >= DATA_HEADER_BYTES and data[at + 4] == _DATA:
                 line.stream, _, size, line.offset = DATA_HEADER.unpack_from(data, at)
                 if size < 8:
                     raise MuxError("a frame of the mux is too short")
                 line.left = size - 8
                 at += DATA_HEADER_BYTES
+                if line.owed_since is None:
+                    line.owed_since = now
+                    line.quiet_s = QUIET_MIN_S
             else:
                 at = self._gather(line, data, at, now, events)
+                pieces = None
         return events
 
     def _gather(self, line: Line, data: memoryview, at: int, now: float, events: list[Event]) -> int:
@@ -643,6 +670,9 @@ class Session:
                 line.stream, _, _, line.offset = DATA_HEADER.unpack_from(part)
                 line.left = size - 8
                 part.clear()
+                if line.owed_since is None:
+                    line.owed_since = now
+                    line.quiet_s = QUIET_MIN_S
         elif len(part) == HEADER_BYTES + size:
             body = bytes(part[HEADER_BYTES:])
             part.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import socket
 import struct
 import subprocess
@@ -361,6 +362,36 @@ def test_a_carrier_that_cannot_be_made_says_why() -> None:
     tried = asyncio.run(attempt(socks(Target(LOOPBACK, 9)), broken))  # type: ignore[arg-type]
     assert tried.failure is not None
     assert tried.failure.evidence == "install obfs4proxy"
+
+
+def test_attempts_leave_nothing_behind_however_they_end(own: dict[str, Bridge]) -> None:
+    dead = ProxyBridge(Target(LOOPBACK, 1), "socks5")
+    # The server, which is in this process, keeps sessions of the mux for a while, so that they can be resumed.
+    bridges = [own["ss"], own["ss-2022"], msgspec.structs.replace(own["web"], secret=b"x" * 32), dead]
+
+    async def run(called_off_after_s: float | None) -> None:
+        runs = [asyncio.create_task(attempt(bridge, carrier_of)) for bridge in bridges]
+        if called_off_after_s is not None:
+            await asyncio.wait(runs, timeout=called_off_after_s)
+            for one in runs:
+                one.cancel()
+        await asyncio.gather(*runs, return_exceptions=True)
+
+    def files() -> list[str]:
+        return sorted(os.listdir("/proc/self/fd"))
+
+    async def all_of_them() -> None:
+        await run(None)
+        before = len(files()), len(asyncio.all_tasks())
+        for after_s in (0, 0.001, 0.003, 0.01, 0.03, None):
+            await run(after_s)
+        for _ in range(100):
+            if (len(files()), len(asyncio.all_tasks())) <= before:
+                break
+            await asyncio.sleep(0.05)
+        assert (len(files()), len(asyncio.all_tasks())) <= before
+
+    asyncio.run(all_of_them())
 
 
 # ---- the command ----

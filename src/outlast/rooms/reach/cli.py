@@ -32,6 +32,10 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+Url = Annotated[
+    str | None,
+    typer.Option("--url", metavar="URL", help="64 KB of it are fetched to try bridges that know no echo."),
+]
 Listen = Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Where it listens.")]
 
 
@@ -72,9 +76,11 @@ def connect(
     password_file: Annotated[
         Path | None, typer.Option("--password-file", metavar="FILE", help="The password is its first line.")
     ] = None,
+    url: Url = None,
 ) -> None:
     """Open a gate on this machine (SOCKS 5, SOCKS 4a, HTTP) whose traffic leaves through a bridge, until Ctrl-C."""
     settle("reach", "connect")
+    from outlast.rooms.reach.io.attempt import read_url
     from outlast.rooms.reach.io.relay import Config, Profile
     from outlast.rooms.reach.proto import address
     from outlast.rooms.reach.proto.rules import read_rules
@@ -84,7 +90,7 @@ def connect(
     bridges = _bridges(bridge)
     password = "" if password_file is None else read_passphrase(password_file)
     profile = Profile(address.read(listen), user or "", password, read_rules(direct or []))
-    _relay(Config(profiles=(profile,), bridges=bridges))
+    _relay(Config(profiles=(profile,), bridges=bridges, test_url="" if url is None else read_url(url)))
 
 
 @app.command()
@@ -159,10 +165,7 @@ def try_bridges(
     bridge: Annotated[
         list[str] | None, typer.Option("--bridge", metavar="LINK", help="A way out to try; all of yours without it.")
     ] = None,
-    url: Annotated[
-        str | None,
-        typer.Option("--url", metavar="URL", help="64 KB of it are fetched through bridges that know no echo."),
-    ] = None,
+    url: Url = None,
 ) -> None:
     """Try each way out for real, with 64 KB there and back, and say which work and what stops the others."""
     from outlast.rooms.reach.io.attempt import read_url
@@ -187,7 +190,7 @@ def try_bridges(
 def _row(one: Attempted) -> str:
     if not one.ok:
         return f"{one.bridge}  {one.failure:<22}  {one.evidence}"
-    rate = f"{one.kbps} kbit/s" if one.proof else "not tried: it knows no echo, and no --url is given"
+    rate = f"{one.kbps} kbit/s" if one.proof else "not known: for a bridge without echo give --url, of 64 KB or more"
     return f"{one.bridge}  {'works':<22}  {one.ttfb_ms:>7} ms   {rate}"
 
 

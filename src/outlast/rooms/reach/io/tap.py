@@ -67,6 +67,7 @@ class Tap:
         self._known = known
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._nears: list[socket.socket] = []
         self._began_s = time.monotonic()
         self.wires: list[Wire] = []
         self.moved_s = self._began_s  # when something last came closer: a connection, a byte of the bridge's
@@ -79,17 +80,20 @@ class Tap:
 
     async def __aenter__(self) -> Tap:
         """Begin to listen."""
-        self._start(self._listen())
+        self._loop.add_reader(self._listener.fileno(), self._accept)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End every connection."""
+        self._loop.remove_reader(self._listener.fileno())
+        self._listener.close()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._listener.close()
+        for near in self._nears:  # of tasks that had not begun
+            near.close()
 
     def observed(self, stop: Stop, *, looks_random: bool, speaks_http: bool, taken: bool) -> Observed | None:
         """What was seen of the connection that came farthest; ``stop`` is how it ended if it still stands.
@@ -126,12 +130,17 @@ class Tap:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _listen(self) -> None:
-        while len(self.wires) < CONNECTIONS_MAX:
-            near, _ = await self._loop.sock_accept(self._listener)
-            wire = Wire(Step.NAME)
-            self.wires.append(wire)
-            self._start(self._join(near, wire))
+    def _accept(self) -> None:
+        try:
+            near, _ = self._listener.accept()
+        except OSError:
+            return
+        if len(self.wires) >= CONNECTIONS_MAX:
+            near.close()
+            return
+        self._nears.append(near)
+        self.wires.append(Wire(Step.NAME))
+        self._start(self._join(near, self.wires[-1]))
 
     async def _join(self, near: socket.socket, wire: Wire) -> None:
         with ExitStack() as stack:

@@ -257,8 +257,12 @@ def test_a_transport_whose_program_is_not_here_is_told_with_what_to_install(monk
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(ChildError, match="install lyrebird or obfs4proxy"):
         find_program("obfs4")
-    with pytest.raises(UsageError):
-        find_program("../obfs4")
+
+
+@pytest.mark.parametrize("name", ["true", "reboot", "sh", "../obfs4", "obfs4proxy"])
+def test_a_link_starts_no_other_programs_than_those_that_are_known_for_a_transport(name: str) -> None:
+    with pytest.raises(ChildError, match="is not known here; there are obfs4, "):
+        find_program(name)
 
 
 def test_a_program_that_cannot_be_run_is_told(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_what_keeps_a_bridge_from_serving_is_told(tmp_path: Path) -> None:
             at = Target(*taken.getsockname())
             with pytest.raises(UsageError, match="in use by another program"):
                 await PluggedListener.start(exit_, server_at(tmp_path, at))
-        with pytest.raises(ChildError, match="nosuch needs a program that is not here"):
+        with pytest.raises(ChildError, match="'nosuch' is not known here"):
             await PluggedListener.start(exit_, server_at(tmp_path, ANY, "nosuch"))
         exit_.close()
 

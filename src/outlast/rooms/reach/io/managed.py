@@ -36,7 +36,7 @@ from outlast.rooms.reach.io.relay import run
 from outlast.rooms.reach.io.site import open_site
 from outlast.rooms.reach.io.tls import Tls
 from outlast.rooms.reach.io.tunnel import Tunnel
-from outlast.rooms.reach.io.upstream import NEAR, Proxy
+from outlast.rooms.reach.io.upstream import NEAR, Proxy, dialled
 from outlast.rooms.reach.io.web_client import Dial, WebOpener
 from outlast.rooms.reach.io.web_server import WebServer
 from outlast.rooms.reach.proto.address import Target
@@ -172,25 +172,14 @@ def _be_client(demand: ClientDemand, say: Callable[[Message], None], stack: Asyn
     say(CMethodsDone())
 
 
-def _dial_through(proxy: NamedProxy) -> Dial:
-    loop = asyncio.get_running_loop()
-    way = Proxy(loop, ProxyBridge(proxy.at, proxy.scheme, proxy.user, proxy.password))
+def _dial_through(named: NamedProxy) -> Dial:
+    way = Proxy(asyncio.get_running_loop(), ProxyBridge(named.at, named.scheme, named.user, named.password))
 
     async def dial(target: Target) -> socket.socket:
-        connected: asyncio.Future[socket.socket] = loop.create_future()
-
-        def opened(sock: socket.socket) -> None:
-            connected.set_result(sock)
-
-        def failed(refusal: Refusal) -> None:
-            connected.set_exception(OutlastError("the proxy does not lead to the bridge; try another proxy or bridge"))
-
-        cancel = way.dial(target, opened, failed)
         try:
-            return await connected
-        except asyncio.CancelledError:
-            cancel()
-            raise
+            return await dialled(way, target)
+        except ConnectionError:
+            raise OutlastError("the proxy does not lead to the bridge; try another proxy or bridge") from None
 
     return dial
 

@@ -15,7 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from outlast.rooms.reach.io.children import ChildError, Kept, end, lines, start
-from outlast.rooms.reach.proto.address import Target, encode
+from outlast.rooms.reach.io.upstream import Proxy, dialled
+from outlast.rooms.reach.proto.address import Target
+from outlast.rooms.reach.proto.bridge import ProxyBridge
 from outlast.rooms.reach.proto.pluggable import (
     CMethod,
     Contract,
@@ -24,9 +26,9 @@ from outlast.rooms.reach.proto.pluggable import (
     PluggableError,
     SMethod,
     encode_args,
-    names_of,
     write_demand,
 )
+from outlast.rooms.reach.proto.request import Credentials
 
 PROGRAMS: Final = {
     "obfs4": ("lyrebird", "obfs4proxy"),
@@ -34,20 +36,21 @@ PROGRAMS: Final = {
     "webtunnel": ("lyrebird", "webtunnel-client"),
     "snowflake": ("snowflake-client", "lyrebird"),
 }
-"""Who speaks a transport as a client, the best kept first; other transports are looked for under their own name."""
+"""Who speaks a transport, the best kept first. No others are started: a link from a stranger names the transport, and
+``reboot`` would be a good name for one."""
 READY_S: Final = 30.0
-DIAL_S: Final = 30.0
 UNASKED: Final = "it was not asked for it"
 
 
 def find_program(transport: str) -> str:
     """The path of a program that speaks the transport; raises ChildError."""
-    (name,) = names_of((transport,))
-    candidates = PROGRAMS.get(name, (name, f"{name}-client"))
+    candidates = PROGRAMS.get(transport)
+    if candidates is None:
+        raise ChildError(f"the transport {transport[:40]!r} is not known here; there are {', '.join(PROGRAMS)}")
     for candidate in candidates:
         if (path := shutil.which(candidate)) is not None:
             return path
-    raise ChildError(f"{name} needs a program that is not here: install {' or '.join(candidates)}")
+    raise ChildError(f"{transport} needs a program that is not here: install {' or '.join(candidates)}")
 
 
 class Child:
@@ -72,23 +75,11 @@ class Child:
         """A stream to the server at ``at``, through the child; non-blocking. Raises ChildError."""
         user, password = encode_args(args)
         method = await self.method(transport)
-        loop = asyncio.get_running_loop()
-        sock = socket.socket(socket.AF_INET6 if ":" in method.at.host else socket.AF_INET, socket.SOCK_STREAM)
+        proxy = Proxy(asyncio.get_running_loop(), ProxyBridge(method.at, "socks5"))
         try:
-            sock.setblocking(False)
-            async with asyncio.timeout(DIAL_S):
-                await loop.sock_connect(sock, method.at)
-                await _socks(loop, sock, at, user, password)
-        except TimeoutError:
-            sock.close()
-            raise ChildError(f"the bridge does not answer through {self._name}; try another one") from None
-        except OSError:
-            sock.close()
-            raise ChildError(f"{self._name} hung up; the bridge may be gone, try another one") from None
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+            return await dialled(proxy, at, Credentials(user, password))
+        except ConnectionError:
+            raise ChildError(f"{self._name} does not get through to the bridge; try another one") from None
 
     async def close(self) -> None:
         """End the child and wait until it has ended, at most a few seconds."""
@@ -124,33 +115,3 @@ class Child:
                     limit.reschedule(None)
                     ready(contract)
         return told
-
-
-async def _socks(
-    loop: asyncio.AbstractEventLoop, sock: socket.socket, at: Target, user: bytes, password: bytes
-) -> None:
-    """RFC 1928 and 1929 towards the child; whatever is wrong there raises ConnectionError."""
-    await loop.sock_sendall(sock, b"\5\1\2")
-    if await _exactly(loop, sock, 2) != b"\5\2":
-        raise ConnectionError
-    await loop.sock_sendall(sock, bytes((1, len(user))) + user + bytes((len(password),)) + password)
-    if (await _exactly(loop, sock, 2))[1]:
-        raise ConnectionError
-    await loop.sock_sendall(sock, b"\5\1\0" + encode(at))
-    version, reply, _, kind = await _exactly(loop, sock, 4)
-    size = {1: 4, 4: 16}.get(kind, 0)
-    if kind == 3:
-        (size,) = await _exactly(loop, sock, 1)
-    await _exactly(loop, sock, size + 2)
-    if version != 5 or reply:
-        raise ConnectionError
-
-
-async def _exactly(loop: asyncio.AbstractEventLoop, sock: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        part = await loop.sock_recv(sock, size - len(data))
-        if not part:
-            raise ConnectionError
-        data += part
-    return data

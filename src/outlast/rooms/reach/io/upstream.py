@@ -46,6 +46,24 @@ class Proxy:
         return _Dialling(self._exit, self._at, asking, opened, failed).cancel
 
 
+async def dialled(proxy: Proxy, target: Target, credentials: Credentials | None = None) -> socket.socket:
+    """The same for who can wait; raises ConnectionError when the proxy does not lead there."""
+    connected: asyncio.Future[socket.socket] = asyncio.get_running_loop().create_future()
+
+    def failed(why: Refusal) -> None:
+        connected.set_exception(ConnectionError(why.name))
+
+    cancel = proxy.dial(target, connected.set_result, failed, credentials)
+    try:
+        return await connected
+    except asyncio.CancelledError:
+        if connected.done() and not connected.cancelled() and connected.exception() is None:
+            connected.result().close()
+        else:
+            cancel()
+        raise
+
+
 def upstream(loop: asyncio.AbstractEventLoop, bridge: ProxyBridge) -> Dialled:
     """The carrier that a proxy is."""
     return Dialled(loop, Proxy(loop, bridge).dial)

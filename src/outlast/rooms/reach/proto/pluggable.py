@@ -9,7 +9,7 @@ elsewhere than to this machine.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from typing import Final, NamedTuple, assert_never
 from urllib.parse import quote, unquote, urlsplit
@@ -629,12 +629,3 @@ class Contract:
             if name not in self.methods:
                 self.errors.setdefault(name, "it does not know this transport")
         self.ready = True
-
-
-def names_of(transports: Iterable[str]) -> tuple[str, ...]:
-    """The transports, each once and in order; raises UsageError for what cannot be a name."""
-    names = tuple(dict.fromkeys(transports))
-    for name in names:
-        if not is_name(name):
-            raise UsageError(f"{name[:SHOWN_MAX]!r} cannot be the name of a transport")
-    return names

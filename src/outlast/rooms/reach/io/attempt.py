@@ -116,7 +116,7 @@ async def reconsider(bridge: Bridge, tried: Tried, carrier: Carrier) -> Tried:
     """
     if tried.failure is None or not isinstance(bridge, WebBridge) or tried.address in ("", bridge.at.host):
         return tried
-    if tried.failure.kind in (Kind.DNS, Kind.WRONG_KEY, Kind.WRONG_CLOCK):
+    if tried.failure.kind in (Kind.DNS, Kind.WRONG_KEY, Kind.WRONG_CLOCK, Kind.THROTTLED):
         return tried
     try:
         async with asyncio.timeout(ATTEMPT_S):

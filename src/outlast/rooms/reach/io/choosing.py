@@ -168,6 +168,7 @@ class Choosing:
         self._making: asyncio.Task[None] | None = None
         self._pulse: asyncio.Task[None] | None = None
         self._opened = 0
+        self._struck = False  # whether a stream failed since one worked
         self._wake: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -251,8 +252,11 @@ class Choosing:
     def heard(self, id_: str, refusal: Refusal | None) -> None:
         """A stream was opened, or refused for a reason that may lie with the carrier."""
         if refusal is None:
-            self._step(StreamWorked(id_))
+            if self._struck:
+                self._struck = False
+                self._step(StreamWorked(id_))
         elif refusal in (_THEIRS if isinstance(self._bridges.get(id_), ShadowsocksBridge | ProxyBridge) else _OURS):
+            self._struck = True
             self._step(StreamFailed(id_))
 
     # ---- carrying out ----

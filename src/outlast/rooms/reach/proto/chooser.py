@@ -29,7 +29,8 @@ from typing import Final, NamedTuple, assert_never
 STAGGER_S: Final = 0.25
 ALL_STARTED_S: Final = 2.75
 """Within this time of a race's beginning its last candidate is started."""
-ATTEMPT_LIMIT_S: Final = 15.0
+ATTEMPT_LIMIT_S: Final = 45.0
+"""Attempts end by themselves; one that has not after this time is stopped."""
 STRIKES: Final = 3
 """So many streams that fail in a row make the candidate in use suspect."""
 ROUND_PAUSE_S: Final = (1.0, 60.0)

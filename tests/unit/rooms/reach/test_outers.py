@@ -99,6 +99,16 @@ def test_cuts_that_come_early_again_and_again_are_a_curtain_as_well() -> None:
     assert outers.hop_bytes == HOP_BYTES
 
 
+def test_outers_that_only_stood_by_when_they_were_cut_are_no_sign_of_a_curtain() -> None:
+    outers = Outers(lambda: 0.5)
+    for second in range(0, 60, 3):
+        first, *others = opened(outers, float(second))
+        outers.over(first.number, second + 3.0, 40_000_000, 41_000_000, Ending.CUT)
+        for one in others:
+            outers.over(one.number, second + 3.0, 3000, 3500, Ending.CUT)
+    assert outers.hop_bytes == 0
+
+
 def test_now_and_then_one_outer_tries_whether_the_curtain_is_still_there() -> None:
     outers = Outers(lambda: 0.5)
     opened(outers, 0.0)

@@ -23,6 +23,7 @@ CURTAIN_MAX_BYTES: Final = 64 * 1024  # who froze with more did not meet the cur
 CURTAIN_MIN_BYTES: Final = 4 * 1024
 CURTAIN_YOUNG_S: Final = 30.0
 CUT_YOUNG_S: Final = 5.0
+USED_BYTES: Final = 8 * 1024  # who carried less than this only stood by
 CUTS_MAX: Final = 4  # so many early ones in a row may be a curtain that cuts
 HOP_BYTES: Final = 12 * 1024
 HOP_MIN_BYTES: Final = 4 * 1024
@@ -136,7 +137,10 @@ class Outers:
             return
         self._well = 0
         self._cut_at = now
-        self._cuts = self._cuts + 1 if least_bytes <= CURTAIN_MAX_BYTES and now - outer.begun_at < CUT_YOUNG_S else 0
+        if least_bytes > CURTAIN_MAX_BYTES or now - outer.begun_at >= CUT_YOUNG_S:
+            self._cuts = 0
+        elif most_bytes >= USED_BYTES:
+            self._cuts += 1
         carried = most_bytes
         if ending is Ending.FROZEN:
             self.frozen_at_bytes = carried = least_bytes

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outlast.rooms.reach.proto.address import Target, encode
+from outlast.rooms.reach.proto.address import AddressError, Target, decode, encode
 from outlast.rooms.reach.proto.request import Command, Credentials, Ended, Reader, Request, isolation_of
 from outlast.rooms.reach.proto.socks import (
     HELD_MAX_BYTES,
@@ -217,3 +217,13 @@ def test_datagrams_keep_their_address_and_fragments_are_dropped(data: bytes) -> 
     assert unwrap_datagram(b"\0\0\x01" + wrap_datagram(SITE, data)[3:]) is None
     unwrap_datagram(data)
     unwrap_datagram(b"\0\0\0" + data)
+
+
+@given(st.binary(min_size=1, max_size=255))
+def test_a_name_that_is_read_can_be_passed_on(name: bytes) -> None:
+    try:
+        found = decode(bytes((3, len(name))) + name + b"\x01\xbb")
+    except AddressError:
+        return
+    assert found is not None
+    assert decode(encode(found[0])) is not None

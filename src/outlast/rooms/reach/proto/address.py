@@ -58,9 +58,9 @@ def encode(target: Target) -> bytes:
     port = target.port.to_bytes(2, "big")
     address = parse(target.host)
     if address is None:
-        name = target.host.encode("ascii", "replace")
-        if not 0 < len(name) <= NAME_MAX_BYTES or b"?" in name:
+        if not _is_name(target.host):
             raise AddressError(f"{target.host[:80]!r} is no name of a host")
+        name = target.host.encode("ascii")
         return bytes((_NAME, len(name))) + name + port
     return bytes((_IPV4 if address.version == 4 else _IPV6,)) + address.packed + port
 
@@ -95,6 +95,10 @@ def decode(data: bytes | bytearray | memoryview, at: int = 0) -> tuple[Target, i
 
 def _read_name(raw: bytes) -> str:
     name = raw.decode("ascii", "replace")
-    if not name or not name.isascii() or not name.isprintable() or " " in name:
+    if not _is_name(name):
         raise AddressError(f"{name[:80]!r} is no name of a host")
     return name
+
+
+def _is_name(name: str) -> bool:
+    return 0 < len(name) <= NAME_MAX_BYTES and name.isascii() and name.isprintable() and " " not in name

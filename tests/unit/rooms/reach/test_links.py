@@ -99,6 +99,13 @@ def test_what_people_and_programs_put_around_a_link_is_passed_over(bridge: Bridg
         assert read_bridge(around.format(broken)) == bridge
 
 
+def test_a_line_may_break_within_the_beginning_of_a_link() -> None:
+    bridge = WebBridge(Target("192.0.2.1", 443), "news.example", bytes(32))
+    text = write_bridge(bridge)
+    for at in range(text.index("://") + 3, len(text)):
+        assert read_bridge(f"({text[:at]}\r\n{text[at:]})!") == bridge
+
+
 @given(bridges)
 def test_a_bridge_has_the_same_id_whatever_it_is_called(bridge: Bridge) -> None:
     found = bridge_id(bridge)

@@ -212,9 +212,9 @@ def _unquote(text: str, what: str) -> str:
 
 
 def _read_own(text: str) -> Bridge:
+    text = "".join(c for c in text if c not in " =").strip(_BEHIND + "[]")
     if text[: len(_PREFIX)].lower() != _PREFIX:
         raise UsageError(f"this link of Outlast is no bridge: one begins with {_PREFIX}")
-    text = "".join(c for c in text if c not in " =").strip(_BEHIND + "[]")
     raw = _unbase64(text[len(_PREFIX) :])
     try:
         fields = msgspec.msgpack.decode(raw or b"", type=list[Any])

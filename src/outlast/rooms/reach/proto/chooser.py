@@ -12,7 +12,7 @@ carries them out. Its law:
 - While none is used the gate has no way out (it fails closed); rounds of the race follow one another with growing
   pauses, shortened while somebody waits.
 - Streams that fail one after another make the one in use **suspect**: a new race runs, with it as one of the runners,
-  and it is used until another has proved itself or its own test fails. A carrier that broke is dropped at once.
+  and it is used until another passes its test or it fails its own. A carrier that broke is dropped at once.
 - Candidates that failed are tried again in the background, one at a time, after 30 s to 30 min, doubled each time, with
   jitter. One that works again is noted, and changes nothing while the one in use works.
 """

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Final, assert_never
 from weakref import WeakKeyDictionary
 
@@ -51,7 +52,7 @@ from outlast.rooms.reach.agenda import (
 from outlast.rooms.reach.entries import HOSTS_MAX, is_nearby
 from outlast.rooms.reach.handing import answer, ask, invite, lose, remember, revoke
 from outlast.rooms.reach.io.attempt import read_url
-from outlast.rooms.reach.io.certificates import self_signed
+from outlast.rooms.reach.io.certificates import Certificate, self_signed
 from outlast.rooms.reach.io.choosing import Attempted, Remembered
 from outlast.rooms.reach.io.control import Child
 from outlast.rooms.reach.io.exit import SYNC
@@ -407,16 +408,24 @@ def served(person: Person) -> list[tuple[Served, bool]]:
 
 
 async def serve(node: Node, person: Person, new: Served) -> Served:
-    """Serve a bridge from now on, also after a restart; whoever waits for one gets it. Raises UsageError."""
+    """Serve a bridge from now on, also after a restart; whoever waits for one gets it.
+
+    Raises UsageError, or StorageError for a certificate that cannot be used.
+    """
     if new.id in handing.servers(person):
         raise UsageError("a bridge is served at this address already: stop that one first")
     if new.transport == "ss" and not new.server_key:
         new = msgspec.structs.replace(new, server_key=os.urandom(32))
     if bool(new.cert) != bool(new.key) or (new.cert and new.acme):
         raise UsageError("a certificate and its key go together, and instead of an authority that gives one")
-    if new.transport == "web" and not (new.cert or new.acme or new.pin):
-        own = await asyncio.to_thread(self_signed, folder_of(node.home.path) / new.id, new.name or new.at.host)
-        new = msgspec.structs.replace(new, pin=own.pin)
+    if new.transport == "web" and not new.acme and not new.pin:
+        name = new.name or new.at.host
+        if new.cert:
+            own = await asyncio.to_thread(Certificate, Path(new.cert), Path(new.key))
+        else:
+            own = await asyncio.to_thread(self_signed, folder_of(node.home.path) / new.id, name)
+        if not await asyncio.to_thread(own.vouched_for, name):
+            new = msgspec.structs.replace(new, pin=own.pin)
     await remember(node, person, [view.served_row(new.id, msgspec.json.encode(new), node.now_ms())])
     await handing.settle(node, person)
     return new

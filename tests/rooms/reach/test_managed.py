@@ -90,36 +90,52 @@ def test_streams_go_through_it_to_the_orport_and_the_bridges_port_is_a_website(
     assert not born()
 
 
-def test_the_proxy_that_the_parent_names_is_the_only_way_out(tmp_path: Path) -> None:
+class HttpProxy:
+    """A proxy by CONNECT: what it was asked, and the connections that it has."""
+
+    def __init__(self) -> None:
+        self.asked: list[bytes] = []
+        self.near: list[asyncio.StreamWriter] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.asked.append(await reader.readuntil(b"\r\n\r\n"))
+        self.near.append(writer)
+        host, _, port = self.asked[-1].split()[1].decode().rpartition(":")
+        far_reader, far_writer = await asyncio.open_connection(host, port)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        await asyncio.gather(self.copy(reader, far_writer), self.copy(far_reader, writer))
+
+    async def copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(65_536):
+                sink.write(data)
+                await sink.drain()
+        sink.close()
+
+
+def test_the_proxy_that_the_parent_names_is_the_only_way_out_and_streams_outlive_its_connections(
+    tmp_path: Path,
+) -> None:
     async def story() -> None:
-        asked: list[bytes] = []
-
-        async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            asked.append(await reader.readuntil(b"\r\n\r\n"))
-            host, _, port = asked[-1].split()[1].decode().rpartition(":")
-            far_reader, far_writer = await asyncio.open_connection(host, port)
-            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-
-            async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-                with suppress(OSError):
-                    while data := await source.read(65_536):
-                        sink.write(data)
-                        await sink.drain()
-                sink.close()
-
-            await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
-
-        async with echoes() as target, await asyncio.start_server(proxy, "127.0.0.1", 0) as server:
+        proxy = HttpProxy()
+        async with echoes() as target, await asyncio.start_server(proxy.serve, "127.0.0.1", 0) as server:
             at = Target("127.0.0.1", server.sockets[0].getsockname()[1])
             through = ClientDemand(str(tmp_path), True, ("outlast",), Proxy("http", at, "user", "word"))
             async with running(offering(tmp_path / "far", target.streams), through) as (far, near):
                 method = await far.method("outlast")
                 assert isinstance(method, SMethod)
-                await exchange(near, method.at, method.args, b"through the proxy")
-                assert len(asked) >= 1
-                assert all(f"CONNECT 127.0.0.1:{method.at.port} ".encode() in one for one in asked)
+                sock = await near.dial("outlast", method.at, method.args)
+                reader, writer = await asyncio.open_connection(sock=sock)
+                for turn in range(3):
+                    data = os.urandom(300_000)
+                    writer.write(data)
+                    assert await reader.readexactly(len(data)) == data
+                    assert len(proxy.near) > turn
+                    for connection in proxy.near:
+                        connection.transport.abort()
+                writer.close()
+                assert all(f"CONNECT 127.0.0.1:{method.at.port} ".encode() in one for one in proxy.asked)
                 server.close()
-                await server.wait_closed()
                 with pytest.raises(ChildError):
                     await near.dial("outlast", method.at._replace(host="127.0.0.2"), method.args)
 

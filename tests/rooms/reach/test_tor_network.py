@@ -149,9 +149,12 @@ def test_a_tor_that_nobody_uses_lingers_for_who_comes_next(
 
     async def story() -> None:
         tors = Tors()
+        steps: list[tuple[int, str]] = []
+        tors.told = lambda bridge, percent, step: steps.append((percent, step))
         found = read_bridge(line)
         assert isinstance(found, TorBridge)
         first, second = await asyncio.gather(tors.carrier(found), tors.carrier(found))
+        assert (steps[0], steps[-1]) == ((0, "Starting"), (100, "Done"))
         one = born()
         assert isinstance(one, set)
         assert len(one) == 1

@@ -407,6 +407,7 @@ def test_pieces_in_any_order_and_any_number_of_times_are_the_stream_as_far_as_it
         frame(0, Type.ACK, b"short"),
         frame(0, Type.PING, bytes(65)),
         frame(0, Type.OPEN, encode(TARGET)),
+        frame(1 << 31, Type.OPEN, encode(TARGET)),
         frame(1, Type.ACCEPTED),
         frame(1, Type.DATA, b"short"),
         frame(0, 99),
@@ -520,3 +521,17 @@ def test_a_datagram_goes_once_and_is_not_kept() -> None:
     assert say(server, said(client)) == [Datagram(number, TARGET, b"query")]
     client.line_lost(1, 0.0)
     assert not client.datagram(number, TARGET, b"query")
+
+
+def test_a_session_lives_through_more_streams_than_anybody_counts_also_beside_datagrams() -> None:
+    client, server = Session(client=True, streams_max=4), Session(client=False, streams_max=4)
+    for side in (client, server):
+        side.line_up(1, 0.0)
+    assert client.associate() != client.associate()
+    for number in range(1, 200):
+        assert client.open(TARGET, b"", 0.0) == number
+        client.reset(number, 0.0)
+        say(server, said(client))
+        say(client, said(server))
+    assert not client.streams + server.streams
+    assert not server._opened_above

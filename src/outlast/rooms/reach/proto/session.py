@@ -42,6 +42,7 @@ from outlast.rooms.reach.proto.mux import (
 )
 
 STREAMS_MAX: Final = 4096
+FIRST_ASSOCIATION: Final = 1 << 31  # numbers of streams are below; those of datagrams can be lost and leave no gap
 FIRST_WINDOW_BYTES: Final = 256 * 1024
 WINDOW_BYTES: Final = 4 * 1024 * 1024  # 300 ms at 50 Mbit/s are 1.9 MB
 RETAINED_MAX_BYTES: Final = 8 * 1024 * 1024
@@ -218,6 +219,7 @@ class Session:
         self._undelivered = 0
         self._held = 0
         self._next_stream = 1
+        self._next_association = FIRST_ASSOCIATION
         self._opened_below = 1  # server: every number below has been opened
         self._opened_above: set[int] = set()
         self._dirty: set[int] = set()
@@ -337,7 +339,7 @@ class Session:
 
     def open(self, target: Target, early: bytes, now: float) -> int | None:
         """Client: open a stream to a target; its number, or None when there are too many."""
-        if len(self._streams) >= self._streams_max or self._next_stream >= 1 << 32:
+        if len(self._streams) >= self._streams_max or self._next_stream >= FIRST_ASSOCIATION:
             return None
         number = self._next_stream
         self._next_stream += 1
@@ -349,10 +351,10 @@ class Session:
 
     def associate(self) -> int | None:
         """Client: a number for an association of datagrams; None when there are too many."""
-        if self._next_stream >= 1 << 32:
+        if self._next_association >= 1 << 32:
             return None
-        self._next_stream += 1
-        return self._next_stream - 1
+        self._next_association += 1
+        return self._next_association - 1
 
     def accept(self, number: int, now: float) -> None:
         """Server: the stream leads to its target."""
@@ -797,8 +799,8 @@ class Session:
                 raise MuxError("a frame of the mux stands where it may not")
 
     def _opened(self, line: Line, number: int, body: bytes, now: float, events: list[Event]) -> None:
-        if not number:
-            raise MuxError("a stream of the mux has the number 0")
+        if not 0 < number < FIRST_ASSOCIATION:
+            raise MuxError("a stream of the mux has a number that is none")
         if not self._first_seen(number):
             return
         try:

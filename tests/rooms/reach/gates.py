@@ -7,7 +7,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, TypeVar
 
 import uvloop
@@ -19,6 +19,7 @@ from outlast.rooms.reach.io.gate import Gate
 from outlast.rooms.reach.proto.address import Target, decode, encode
 from outlast.rooms.reach.proto.exit_policy import Policy, allowing_private
 from outlast.rooms.reach.proto.request import Credentials
+from outlast.rooms.reach.proto.socks import unwrap_datagram, wrap_datagram
 
 T = TypeVar("T")
 ANY = Target("127.0.0.1", 0)
@@ -142,6 +143,25 @@ def associated(gate: Gate | Target) -> tuple[socket.socket, socket.socket, tuple
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     udp.settimeout(10)
     return control, udp, found[0]
+
+
+def datagram_through(gate: Target) -> bytes:
+    """What comes back to a datagram that is sent through a gate."""
+    with ExitStack() as stack:
+        control, udp, at = associated(gate)
+        far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        for one in (control, udp, far):
+            stack.enter_context(one)
+        far.bind(("127.0.0.1", 0))
+        far.settimeout(20)
+        udp.settimeout(20)
+        udp.sendto(wrap_datagram(Target("localhost", far.getsockname()[1]), b"ping"), at)
+        data, whose = far.recvfrom(100)
+        assert data == b"ping"
+        far.sendto(b"pong", whose)
+        found = unwrap_datagram(udp.recv(1000))
+        assert found is not None
+        return found[1]
 
 
 def exactly(one: socket.socket, size: int) -> bytes:

@@ -17,8 +17,7 @@ from outlast.rooms.reach.io.upstream import upstream
 from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import ProxyBridge
 from outlast.rooms.reach.proto.request import Credentials
-from outlast.rooms.reach.proto.socks import unwrap_datagram, wrap_datagram
-from tests.rooms.reach.gates import Place, associated, curl, exactly, place, serving, through, until_end
+from tests.rooms.reach.gates import Place, curl, datagram_through, exactly, place, serving, through, until_end
 
 US = Credentials(b"alice", b"correct horse")
 NAMED = {"username": "alice", "password": "correct horse"}
@@ -84,6 +83,8 @@ def test_our_client_goes_through_a_stock_proxy(
         assert exactly(one, 7) == b"through"
         banner = stack.enter_context(serving(lambda one: one.sendall(b"at once")))
         assert until_end(stack.enter_context(through(gate, banner))) == b"at once"
+        if kind == "socks":
+            assert datagram_through(gate.at) == b"pong"
         if users:
             wrong = ProxyBridge(at, scheme, user, "wrong")
             turned_away = here.gate(here.do(lambda: upstream(here.loop, wrong)))
@@ -112,19 +113,7 @@ def test_a_stock_client_goes_through_our_gate(outbound: dict[str, Any], here: Pl
         one.sendall(b"through")
         assert exactly(one, 7) == b"through"
         if outbound.get("version") == "5":
-            control, udp, relay = associated(at)
-            far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            for each in (control, udp, far):
-                stack.enter_context(each)
-            far.bind(("127.0.0.1", 0))
-            far.settimeout(20)
-            udp.sendto(wrap_datagram(Target(*far.getsockname()), b"ping"), relay)
-            data, whose = far.recvfrom(100)
-            assert data == b"ping"
-            far.sendto(b"pong", whose)
-            found = unwrap_datagram(udp.recv(1000))
-            assert found is not None
-            assert found[1] == b"pong"
+            assert datagram_through(at) == b"pong"
 
 
 def test_curl_comes_through_two_gates_of_different_protocols(here: Place) -> None:

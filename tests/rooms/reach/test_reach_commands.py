@@ -17,9 +17,7 @@ import pytest
 
 from outlast.edges.main import run
 from outlast.rooms.reach.proto import address
-from outlast.rooms.reach.proto.address import Target
-from outlast.rooms.reach.proto.socks import unwrap_datagram, wrap_datagram
-from tests.rooms.reach.gates import associated, curl, serving
+from tests.rooms.reach.gates import curl, datagram_through, serving
 
 OUTLAST = [sys.executable, "-c", "from outlast.edges.main import main; main()"]
 PAGE = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes"
@@ -69,25 +67,6 @@ def page(one: socket.socket) -> None:
     """Answer a request."""
     if one.recv(65_536):
         one.sendall(PAGE)
-
-
-def datagram_through(gate: Target) -> bytes:
-    """What comes back to a datagram that is sent through a gate."""
-    with ExitStack() as stack:
-        control, udp, at = associated(gate)
-        far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        for one in (control, udp, far):
-            stack.enter_context(one)
-        far.bind(("127.0.0.1", 0))
-        far.settimeout(20)
-        udp.settimeout(20)
-        udp.sendto(wrap_datagram(Target("localhost", far.getsockname()[1]), b"ping"), at)
-        data, whose = far.recvfrom(100)
-        assert data == b"ping"
-        far.sendto(b"pong", whose)
-        found = unwrap_datagram(udp.recv(1000))
-        assert found is not None
-        return found[1]
 
 
 @pytest.mark.parametrize("transport", ["web", "ss"])

@@ -8,20 +8,23 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from outlast.rooms.reach.io.carrier import Refusal
+from outlast.rooms.reach.io.carrier import Association, Refusal
 from outlast.rooms.reach.io.direct import Dialled
-from outlast.rooms.reach.io.exit import Exit, Failed, Opened
+from outlast.rooms.reach.io.exit import DATAGRAM_MAX_BYTES, Exit, Failed, Opened
 from outlast.rooms.reach.proto.address import AddressError, Target
 from outlast.rooms.reach.proto.bridge import ProxyBridge
 from outlast.rooms.reach.proto.exit_policy import EVERYTHING, Policy
 from outlast.rooms.reach.proto.http_proxy import HttpAsking
-from outlast.rooms.reach.proto.request import Credentials
-from outlast.rooms.reach.proto.socks import Asking, SocksError
+from outlast.rooms.reach.proto.request import Command, Credentials
+from outlast.rooms.reach.proto.socks import NOWHERE, Asking, SocksError, unwrap_datagram, wrap_datagram
 
 ANSWER_S: Final = 30.0
 """A proxy answers when its own connection stands, which may go through several others."""
 NEAR: Final = Policy(allowed=EVERYTHING, ports_refused=())
 """What a person named as their proxy may stand anywhere."""
+EARLY_MAX: Final = 16
+"""Datagrams that wait until the proxy has answered."""
+DATAGRAMS_AT_ONCE: Final = 16
 _READ_BYTES: Final = 4096
 
 
@@ -45,6 +48,12 @@ class Proxy:
             return self._exit.loop.call_soon(failed, Refusal.NOT_ALLOWED).cancel
         return _Dialling(self._exit, self._at, asking, opened, failed).cancel
 
+    def associate(self, deliver: Callable[[Target, bytes], None]) -> Association | None:
+        """A way for datagrams, where the proxy may have one: SOCKS 5's UDP ASSOCIATE."""
+        if self._asking is HttpAsking:
+            return None
+        return _Datagrams(self._exit, self._at, self._credentials, deliver)
+
 
 async def dialled(proxy: Proxy, target: Target, credentials: Credentials | None = None) -> socket.socket:
     """The same for who can wait; raises ConnectionError when the proxy does not lead there."""
@@ -66,7 +75,8 @@ async def dialled(proxy: Proxy, target: Target, credentials: Credentials | None 
 
 def upstream(loop: asyncio.AbstractEventLoop, bridge: ProxyBridge) -> Dialled:
     """The carrier that a proxy is."""
-    return Dialled(loop, Proxy(loop, bridge).dial)
+    proxy = Proxy(loop, bridge)
+    return Dialled(loop, proxy.dial, proxy.associate)
 
 
 class _Dialling:
@@ -131,6 +141,95 @@ class _Dialling:
         limit.cancel()
         self._loop.remove_reader(one.fileno())
         return one
+
+
+class _Datagrams:
+    """One association: datagrams go while the connection stands by which it was asked for."""
+
+    def __init__(
+        self,
+        exit_: Exit,
+        proxy: Target,
+        credentials: Credentials | None,
+        deliver: Callable[[Target, bytes], None],
+    ) -> None:
+        self._loop = exit_.loop
+        self._deliver = deliver
+        self._asking = Asking(NOWHERE, credentials, Command.ASSOCIATE)
+        self._control: socket.socket | None = None
+        self._udp: socket.socket | None = None
+        self._early: list[bytes] = []
+        self._closed = False
+        self._cancel = _Dialling(exit_, proxy, self._asking, self._opened, self._failed).cancel
+
+    def send(self, target: Target, data: bytes) -> None:
+        """Pass one on, or drop it."""
+        try:
+            datagram = wrap_datagram(target, data)
+        except AddressError:
+            return
+        if self._udp is not None:
+            with suppress(OSError):  # a datagram may be lost
+                self._udp.send(datagram)
+        elif not self._closed and len(self._early) < EARLY_MAX:
+            self._early.append(datagram)
+
+    def close(self) -> None:
+        """End it."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._control is None:
+            self._cancel()
+        for one in (self._control, self._udp):
+            if one is not None:
+                self._loop.remove_reader(one.fileno())
+                one.close()
+        self._udp = None
+
+    def _failed(self, why: Refusal) -> None:
+        self._closed = True
+
+    def _opened(self, control: socket.socket) -> None:
+        self._control = control
+        self._loop.add_reader(control.fileno(), self._control_readable)
+        try:
+            # Where the proxy says that it listens is often an address that only it can reach: it is taken at its port.
+            self._udp = socket.socket(control.family, socket.SOCK_DGRAM)
+            self._udp.setblocking(False)
+            self._udp.connect((control.getpeername()[0], self._asking.bound.port))
+        except OSError:
+            self.close()
+            return
+        self._loop.add_reader(self._udp.fileno(), self._readable)
+        early, self._early = self._early, []
+        for datagram in early:
+            with suppress(OSError):
+                self._udp.send(datagram)
+
+    def _control_readable(self) -> None:
+        assert self._control is not None
+        try:
+            if self._control.recv(_READ_BYTES):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self.close()
+
+    def _readable(self) -> None:
+        for _ in range(DATAGRAMS_AT_ONCE):
+            if self._udp is None:
+                return
+            try:
+                datagram = self._udp.recv(DATAGRAM_MAX_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # what an earlier datagram met on its way
+            if (found := unwrap_datagram(datagram)) is not None:
+                self._deliver(*found)
 
 
 _REFUSALS: Final = {one.value: one for one in Refusal}

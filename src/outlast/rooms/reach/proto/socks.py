@@ -17,7 +17,7 @@ HELD_MAX_BYTES: Final = 1024
 NO_METHOD: Final = 0xFF
 _NONE, _PASSWORD = 0, 2
 _COMMAND_UNKNOWN, _ADDRESS_UNKNOWN = 7, 8
-_NOWHERE: Final = Target("0.0.0.0", 0)
+NOWHERE: Final = Target("0.0.0.0", 0)
 _GRANTED: Final = b"\x05\x00\x00\x01" + bytes(6)
 
 
@@ -151,7 +151,7 @@ class Socks4:
         return b"\0\x5b" + bytes(6)
 
 
-def reply(code: int, bound: Target = _NOWHERE) -> bytes:
+def reply(code: int, bound: Target = NOWHERE) -> bytes:
     """A server's reply (RFC 1928 §6): 0 is success; ``bound`` is where datagrams are to be sent."""
     return bytes((5, code, 0)) + address.encode(bound)
 
@@ -182,12 +182,15 @@ class Reached(NamedTuple):
 class Asking:
     """A client of SOCKS 5: greets, gives its credentials when it has any, and asks."""
 
-    __slots__ = ("_credentials", "_held", "_request", "_step")
+    __slots__ = ("_credentials", "_held", "_request", "_step", "bound")
 
     def __init__(
         self, target: Target, credentials: Credentials | None = None, command: Command = Command.CONNECT
     ) -> None:
-        """Ask for a target; raises AddressError for one that does not fit into a request."""
+        """Ask for a target; raises AddressError for what does not fit into a request. ``bound`` is the proxy's word."""
+        if credentials is not None and max(map(len, credentials)) > 255:
+            raise AddressError("these credentials are too long for SOCKS 5")
+        self.bound = NOWHERE
         self._request = bytes((5, command.value, 0)) + address.encode(target)
         self._credentials = credentials
         self._held = b""
@@ -245,7 +248,10 @@ class Asking:
             found = address.decode(held, 3) if held[3] != 3 or held[4:5] != b"\0" else _unnamed(held)
         except AddressError as error:
             raise SocksError(str(error)) from None
-        return b"", None if found is None else Reached(found[0], held[found[1] :])
+        if found is None:
+            return b"", None
+        self.bound = found[0]
+        return b"", Reached(found[0], held[found[1] :])
 
 
 def _named(raw: bytes, port: int) -> tuple[Target, int]:
@@ -258,4 +264,4 @@ def _named(raw: bytes, port: int) -> tuple[Target, int]:
 
 def _unnamed(held: bytes) -> tuple[Target, int] | None:
     # Some servers give an empty name as what they are bound to; nothing depends on it.
-    return (_NOWHERE, 7) if len(held) >= 7 else None
+    return (NOWHERE, 7) if len(held) >= 7 else None

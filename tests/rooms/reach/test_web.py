@@ -430,6 +430,17 @@ def test_a_folders_server_is_begun_again_when_it_dies_and_ends_with_its_parent(t
     asyncio.run(story())
 
 
+def test_a_site_is_found_by_its_name() -> None:
+    async def story() -> None:
+        async with open_site("http://localhost:8080", "localhost:8443") as site:
+            assert site.with_tls is not None
+            assert isinstance(site.plain, tuple)
+            assert {site.plain[1], site.with_tls[1]} == {8080, 8443}
+            assert {site.plain[0], site.with_tls[0]} <= {"127.0.0.1", "::1"}
+
+    asyncio.run(story())
+
+
 def test_a_site_that_is_none_is_named(tmp_path: Path) -> None:
     async def story(where: str, with_tls: str = "") -> None:
         async with open_site(where, with_tls):
@@ -441,6 +452,7 @@ def test_a_site_that_is_none_is_named(tmp_path: Path) -> None:
         ("http://127.0.0.1:8080/path", ""),
         ("http://127.0.0.1:99999", ""),
         ("http://127.0.0.1:8080", "127.0.0.1:x"),
+        ("http://nowhere.invalid", ""),
     ):
         with pytest.raises(UsageError):
             asyncio.run(story(where, with_tls))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import socket
 import sys
 import tempfile
 from asyncio.subprocess import DEVNULL, PIPE
@@ -28,7 +29,7 @@ async def open_site(where: str, with_tls: str = "") -> AsyncIterator[Site]:
     ``with_tls`` is ``HOST:PORT`` where that server also listens with TLS, for what only TLS itself can answer.
     """
     if where.startswith("http://"):
-        yield Site(_address_of(where, 80), _address_of(f"//{with_tls}", 443) if with_tls else None)
+        yield Site(await _address_of(where, 80), await _address_of(f"//{with_tls}", 443) if with_tls else None)
     elif "://" in where:
         raise UsageError(f"a site is a folder or http://HOST:PORT, not {where}: TLS ends in the bridge")
     elif not Path(where).is_dir():
@@ -38,7 +39,7 @@ async def open_site(where: str, with_tls: str = "") -> AsyncIterator[Site]:
             yield site
 
 
-def _address_of(url: str, port: int) -> tuple[str, int]:
+async def _address_of(url: str, port: int) -> tuple[str, int]:
     try:
         parts = urlsplit(url)
         found = (parts.hostname, parts.port or port)
@@ -47,7 +48,11 @@ def _address_of(url: str, port: int) -> tuple[str, int]:
     host, port = found
     if not host or parts.path not in ("", "/") or parts.query:
         raise UsageError(f"{url.removeprefix('//')} is not HOST:PORT of a site; write it without a path")
-    return host, port
+    try:
+        addresses = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        raise UsageError(f"the name {host} of the site leads nowhere; give the address of its server") from None
+    return str(addresses[0][4][0]), port
 
 
 @asynccontextmanager

@@ -46,7 +46,7 @@ _scratch = memoryview(bytearray(READ_BYTES))
 
 
 class Site(NamedTuple):
-    """Where the site listens behind the bridge: a host and port of this computer, or the path of a Unix socket."""
+    """Where the site listens behind the bridge: an address and port, or the path of a Unix socket."""
 
     plain: tuple[str, int] | str
     with_tls: tuple[str, int] | None = None
@@ -293,7 +293,11 @@ class Visit:
 
     def _call(self, where: tuple[str, int] | str) -> None:
         family = socket.AF_UNIX if isinstance(where, str) else socket.AF_INET6 if ":" in where[0] else socket.AF_INET
-        self._site = site = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            self._site = site = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError:  # no more files
+            self._lose()
+            return
         if family != socket.AF_UNIX:
             site.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         problem = site.connect_ex(where)

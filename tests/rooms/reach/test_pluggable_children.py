@@ -273,3 +273,38 @@ def test_a_program_that_cannot_be_run_is_told(tmp_path: Path) -> None:
         await nothing.close()
 
     asyncio.run(story())
+
+
+FOLDER = """
+import sys
+from outlast.rooms.reach.io.children import PrivateFolder
+folder = PrivateFolder()
+(folder.path / "state").write_text("a bridge")
+print(folder.path, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_a_killed_process_left_goes_and_what_a_living_one_has_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    processes = [
+        subprocess.Popen([sys.executable, "-c", FOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    killed, ended, living = processes
+    folders = []
+    for process in processes:
+        assert process.stdout is not None
+        folders.append(Path(process.stdout.readline().strip()))
+    assert all((folder / "state").exists() and folder.stat().st_mode & 0o777 == 0o700 for folder in folders)
+    killed.kill()
+    killed.communicate()
+    ended.communicate()
+    assert [folder.exists() for folder in folders] == [True, False, True]
+    mine = children.PrivateFolder()
+    assert [folder.exists() for folder in folders] == [False, False, True]
+    mine.close()
+    living.communicate()
+    assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shutil
 import tempfile
@@ -21,6 +22,8 @@ LINE_MAX_BYTES: Final = 8192
 PACE_BYTES: Final = 1 << 16
 """What is read of a child's words in a second; one that says more waits."""
 END_S: Final = 2.0
+_PREFIX: Final = "outlast-child-"
+_LOCK: Final = "lock"
 _KEPT_VARIABLES: Final = ("PATH", "HOME", "TMPDIR", "LANG", "SYSTEMROOT", "PYTHONPATH")  # the last for our own
 
 Ready = TypeVar("Ready")
@@ -30,29 +33,39 @@ class ChildError(OutlastError):
     """A child cannot be had or cannot do what it is for; the text says which program and what to do."""
 
 
-def private_folder() -> tempfile.TemporaryDirectory[str]:
-    """A folder for a child's own files, for this user alone; deleted when it is dropped, and when this process ends.
+class PrivateFolder:
+    """A folder for a child's own files, for this user alone; deleted when it is closed, or this process ends.
 
     It lies in memory where the system has a place for that: what a child writes there may name a bridge. What a process
-    left there that was killed goes when the next one asks for a folder.
+    left there that was killed goes when the next one makes a folder: its lock is free then.
     """
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    place = Path(runtime if runtime and os.access(runtime, os.W_OK) else tempfile.gettempdir())
-    for left in place.glob("outlast-*-child-*"):
-        with suppress(OSError, ValueError):
-            if left.lstat().st_uid == os.getuid() and not _runs(int(left.name.split("-")[1])):
-                shutil.rmtree(left, ignore_errors=True)
-    return tempfile.TemporaryDirectory(prefix=f"outlast-{os.getpid()}-child-", dir=place, ignore_cleanup_errors=True)
+
+    def __init__(self) -> None:
+        runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+        place = Path(runtime if runtime and os.access(runtime, os.W_OK) else tempfile.gettempdir())
+        for left in place.glob(f"{_PREFIX}*"):
+            with suppress(OSError):
+                _delete_if_left(left)
+        folder = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=place, ignore_cleanup_errors=True)
+        self.path = Path(folder.name)
+        self._folder = folder
+        draft = self.path / f"{_LOCK}.draft"
+        self._lock = open(draft, "wb")  # noqa: SIM115 - held as long as the folder
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        draft.rename(self.path / _LOCK)
+
+    def close(self) -> None:
+        """Delete it with all that is in it."""
+        self._folder.cleanup()
+        self._lock.close()
 
 
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
+def _delete_if_left(folder: Path) -> None:
+    if folder.lstat().st_uid != os.getuid():  # in a place that others write, too, they may have laid traps
+        return
+    with open(folder / _LOCK, "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Kept(Generic[Ready]):

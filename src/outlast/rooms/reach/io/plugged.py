@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from outlast.errors import OutlastError, StorageError
 from outlast.rooms.reach.io.carrier import Association, Client
-from outlast.rooms.reach.io.children import private_folder
+from outlast.rooms.reach.io.children import PrivateFolder
 from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.gate import listen
 from outlast.rooms.reach.io.hub import Hub
@@ -56,8 +56,8 @@ class Plugged:
     def __init__(self, bridge: PluggedBridge, tell: Callable[[OutlastError], None], hop_bytes: int = 0) -> None:
         """Start the child; ``tell`` hears each time why there is no way. Raises ChildError for want of a program."""
         self._bridge = bridge
-        self._folder = private_folder()
-        demand = ClientDemand(self._folder.name, True, (bridge.transport,))
+        self._folder = PrivateFolder()
+        demand = ClientDemand(str(self._folder.path / bridge.transport), True, (bridge.transport,))
         self._child = Child([find_program(bridge.transport)], demand)
 
         def changed(up: bool, error: OutlastError | None) -> None:
@@ -87,7 +87,7 @@ class Plugged:
 
     async def _end(self) -> None:
         await self._child.close()
-        self._folder.cleanup()
+        self._folder.close()
 
 
 class PluggedListener:

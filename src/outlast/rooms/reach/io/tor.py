@@ -21,7 +21,7 @@ from typing import Final
 
 from outlast.errors import OutlastError, UsageError
 from outlast.rooms.reach.io.carrier import Association, Client, Refusal
-from outlast.rooms.reach.io.children import ChildError, Kept, end, lines, private_folder, start
+from outlast.rooms.reach.io.children import ChildError, Kept, PrivateFolder, end, lines, start
 from outlast.rooms.reach.io.direct import Dialled
 from outlast.rooms.reach.io.pluggable import find_program
 from outlast.rooms.reach.io.upstream import Proxy
@@ -64,8 +64,8 @@ class Tor:
         if path is None:
             raise ChildError("bridges of Tor need tor, which is not here: install tor")
         self._command = (path, "--defaults-torrc", os.devnull, "-f", "-")
-        self._own = None if folder else private_folder()
-        self._folder = folder or Path(self._own.name if self._own else "")
+        self._own = None if folder else PrivateFolder()
+        self._folder = folder or (self._own.path / "tor" if self._own else Path())
         self._torrc = write_torrc(bridges, self._folder, os.getpid(), _transport_command) + more
         self._progressed = progressed
         self._kept = Kept("tor", self._run)
@@ -83,7 +83,7 @@ class Tor:
         """End it, and wait until it has ended."""
         await self._kept.close()
         if self._own is not None:
-            self._own.cleanup()
+            self._own.close()
 
     async def _run(self, ready: Callable[[Proxy], None]) -> OutlastError:
         try:

@@ -61,7 +61,7 @@ def test_a_stream_survives_a_border_that_freezes_or_cuts_its_connections(border:
             bridge.border = Border(bridge.at, **border)
             await bridge.send_and_compare(os.urandom(size * 1_000_000))
             assert bridge.border.frozen + bridge.border.cut > 0
-            assert bridge.border.most_at_once <= 3
+            assert bridge.most_at_once <= 3
 
     asyncio.run(story())
 

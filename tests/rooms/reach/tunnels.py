@@ -110,6 +110,8 @@ class Bridge:
         self.accepted = 0
         self.tunnel: Tunnel
         self.border: Border | None = None
+        self._outers: list[TcpOuter] = []
+        self.most_at_once = 0  # outers of the client
 
     async def __aenter__(self) -> Bridge:
         self._echo = await asyncio.start_server(_echo, "127.0.0.1", 0, limit=1 << 20, backlog=2048)
@@ -128,7 +130,10 @@ class Bridge:
 
     async def open_outer(self) -> Outer:
         """Plain TCP to the hub, or to what stands in between."""
-        return await open_tcp(self.border.at if self.border is not None else self.at)
+        outer = await open_tcp(self.border.at if self.border is not None else self.at)
+        self._outers = [one for one in self._outers if not one._closed] + [outer]
+        self.most_at_once = max(self.most_at_once, len(self._outers))
+        return outer
 
     def _accept(self) -> None:
         sock, _ = self._listener.accept()
@@ -198,7 +203,6 @@ class Border:
         self.at = Target(*self._listener.getsockname()[:2])
         self._pairs: set[_Pair] = set()
         self.connections = self.frozen = self.cut = 0
-        self.most_at_once = 0
 
     def close(self) -> None:
         self._loop.remove_reader(self._listener)
@@ -222,7 +226,6 @@ class Border:
         self.connections += 1
         pair = _Pair(self, near, far)
         self._pairs.add(pair)
-        self.most_at_once = max(self.most_at_once, len(self._pairs))
         if self._cut_s is not None:
             self._loop.call_later(self._cut_s, pair.cut)
 

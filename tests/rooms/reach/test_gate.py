@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -22,7 +23,7 @@ from outlast.rooms.reach.proto.bridge import ProxyBridge
 from outlast.rooms.reach.proto.exit_policy import Policy
 from outlast.rooms.reach.proto.request import Credentials
 from outlast.rooms.reach.proto.socks import unwrap_datagram, wrap_datagram
-from tests.rooms.reach.gates import Place, associated, curl, dialled, place, serving, through, until_end
+from tests.rooms.reach.gates import Place, associated, curl, dialled, exactly, place, serving, through, until_end
 
 US = Credentials(b"alice", b"correct horse")
 PAGE = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes"
@@ -326,3 +327,45 @@ def test_datagrams_into_the_exit_s_own_network_are_dropped(here: Place) -> None:
             udp.sendto(wrap_datagram(Target(host, far.getsockname()[1]), b"in"), at)
         with pytest.raises(TimeoutError):
             far.recv(100)
+
+
+def test_whatever_programs_do_no_socket_stays_behind(here: Place, site: Target, echo: Target) -> None:
+    with serving(lambda one: None) as at:
+        gone = at
+    gate = here.gate()
+
+    def some() -> None:
+        with dialled(gate) as one:
+            one.sendall(b"\x05")  # and never the rest
+        with dialled(gate) as one:
+            one.sendall(b"\x05\x01\x00\x05\x01\x00" + encode(echo))  # gone before it is there
+        with through(gate, echo) as one:
+            one.sendall(b"x")
+            assert exactly(one, 1) == b"x"
+        with through(gate, echo) as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        for target in (gone, Target("no-such-host.invalid", 80), Target("127.0.0.1", 25)):
+            with pytest.raises(ConnectionError):
+                through(gate, target)
+        with dialled(gate) as one:
+            one.sendall(b"GET http://127.0.0.1:%d/ HTTP/1.1\r\n\r\n" % site.port)
+            assert until_end(one).endswith(b"yes")
+        control, udp, relay = associated(gate)
+        udp.sendto(wrap_datagram(Target("127.0.0.1", gone.port), b"x"), relay)
+        udp.close()
+        control.close()
+
+    for _ in range(3):
+        some()
+    before = open_files()
+    for _ in range(30):
+        some()
+    until = time.monotonic() + 10
+    while open_files() > before and time.monotonic() < until:
+        pass
+    assert open_files() <= before
+
+
+def open_files() -> int:
+    """How many files this process has open."""
+    return len(os.listdir("/proc/self/fd"))

@@ -39,7 +39,7 @@ CLIENT, GATE = "5.22.200.2", "5.22.200.1"
 BORDER, SERVER = "62.115.0.1", "62.115.0.2"
 BRIDGES = tuple(f"62.115.10.{number}" for number in range(1, 5))  # all of them the server's
 STANDING = tuple(f"62.115.11.{number}" for number in range(1, 5))  # the same, of bridges that many tests share
-RESOLVER = "8.8.8.8"
+RESOLVER, DOH = "8.8.8.8", "9.9.9.9"
 MINISTRY = "5.22.201.1"
 SITE, BANNED = "93.184.216.1", "93.184.216.2"
 PRIVATE, METADATA = "10.9.0.1", "169.254.169.254"  # services near the bridge that are nobody else's business
@@ -298,7 +298,7 @@ def _wire(networks: dict[str, str]) -> None:
         ("server", "sites", "62.115.2.1/24"),
         *(("server", "lo", f"{one}/32") for one in BRIDGES + STANDING),
         ("sites", "cable", "62.115.2.2/24"),
-        *(("sites", "lo", f"{one}/32") for one in (SITE, BANNED, PRIVATE, METADATA, RESOLVER)),
+        *(("sites", "lo", f"{one}/32") for one in (SITE, BANNED, PRIVATE, METADATA, RESOLVER, DOH)),
     ):
         ip("-n", networks[place], "addr", "add", address, "dev", device)
         # An address of IPv6 that is ready a second later is a change of network to a browser.
@@ -325,9 +325,10 @@ def _sites(true: Authority, folder: Path) -> list[Callable[[], Awaitable[Any]]]:
     encrypted = true.context(folder, *(name for name, address in ZONE.items() if address in (SITE, BANNED)))
     return [
         partial(_datagrams, RESOLVER, 53, {}),
+        partial(asyncio.start_server, _doh, DOH, 443, ssl=true.context(folder, "dns.example.net")),
         *(partial(_amplifier, one) for one in (SITE, PRIVATE)),
-        partial(asyncio.start_server, _site, "0.0.0.0", 80),
-        partial(asyncio.start_server, _site, "0.0.0.0", 443, ssl=encrypted),
+        *(partial(asyncio.start_server, _site, one, 80) for one in (SITE, BANNED, PRIVATE, METADATA)),
+        *(partial(asyncio.start_server, _site, one, 443, ssl=encrypted) for one in (SITE, BANNED)),
     ]
 
 
@@ -344,6 +345,26 @@ def _lies(false: Authority, folder: Path, lies: dict[str, str]) -> list[Callable
     ]
 
 
+def _resolved(data: bytes, lies: dict[str, str]) -> bytes:
+    try:
+        name = dns.decode_query(data).name.lower()
+    except dns.DnsError:
+        return b""
+    address = lies.get(name, ZONE.get(name))
+    return dns.encode_reply(data, (address,) if address else (), rcode=0 if address else dns.NXDOMAIN)
+
+
+async def _doh(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError, asyncio.IncompleteReadError, ValueError):
+        head = await reader.readuntil(b"\r\n\r\n")
+        size = next(int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
+        said = _resolved(await reader.readexactly(size), {})
+        kind = b"Content-Type: application/dns-message\r\nContent-Length: %d\r\n\r\n" % len(said)
+        writer.write(b"HTTP/1.1 200 OK\r\n" + kind + said)
+        await writer.drain()
+    writer.close()
+
+
 class _Resolver(asyncio.DatagramProtocol):
     def __init__(self, lies: dict[str, str]) -> None:
         self._lies = lies
@@ -352,10 +373,7 @@ class _Resolver(asyncio.DatagramProtocol):
         self._transport = transport
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
-        with suppress(dns.DnsError):
-            name = dns.decode_query(data).name.lower()
-            address = self._lies.get(name, ZONE.get(name))
-            said = dns.encode_reply(data, (address,) if address else (), rcode=0 if address else dns.NXDOMAIN)
+        if said := _resolved(data, self._lies):
             self._transport.sendto(said, addr)
 
 
@@ -395,6 +413,8 @@ async def _site(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n" % (kind, len(page)))
             writer.write(page)
             await writer.drain()
+            if b"connection: close" in head.lower():
+                break
     writer.close()
 
 

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from tests.rooms.reach import censors
-from tests.rooms.reach.border import MINISTRY, STANDING, Border
+from tests.rooms.reach.border import DOH, MINISTRY, STANDING, Border
 from tests.rooms.reach.censors import Censor
 from tests.rooms.reach.ways import NAMED, connected, tried
 
@@ -18,6 +18,7 @@ pytestmark = pytest.mark.serial
 
 LIMIT_S = 5.0
 PAGE = 200_000
+BANNED_NAME = "banned.example.net"
 SITE = "https://site.example.net"
 
 
@@ -81,3 +82,13 @@ def test_a_cap_on_connections_to_one_address_leaves_room_for_many_streams(land: 
     with land.censored(censors.cap(3)), connected(land, [ways["web"]]) as way:
         done = way.curl("--parallel", "--parallel-immediate", "--no-keepalive", "-w", "%{size_download} ", *urls)
     assert sorted(map(int, done.stdout.split())) == list(range(40_000, 40_012))
+
+
+@pytest.mark.parametrize(("depth", "passes"), [("segment", True), ("stream", True), ("records", False)])
+def test_without_a_bridge_tricks_pass_a_filter_that_does_not_put_all_together(
+    land: Border, depth: censors.Depth, passes: bool
+) -> None:
+    hidden = (censors.reset_names(BANNED_NAME, depth=depth), censors.forge_names(banned=MINISTRY))
+    with land.censored(*hidden), connected(land, [f"tricks://dns.example.net@{DOH}:443/dns-query"]) as way:
+        seconds = way.page(f"https://{BANNED_NAME}", PAGE, limit_s=LIMIT_S if passes else 2)
+    assert (seconds is not None) == passes

@@ -16,6 +16,7 @@ from outlast.rooms.reach.proto.chooser import (
     ATTEMPT_LIMIT_S,
     MEMORY_DAYS,
     NETWORKS_MAX,
+    PROOF_WAIT_S,
     STRIKES,
     WORKED_MAX,
     Candidate,
@@ -96,10 +97,23 @@ def test_what_worked_on_this_network_comes_first() -> None:
 def test_a_first_byte_is_used_until_something_proves_itself() -> None:
     machine, _ = chooser(WEB, SS)
     machine.step(Woke(), 0.25)
-    assert machine.step(Passed("ss", proof=False), 0.3)[0] == Use("ss")
-    out = machine.step(Passed("web0", proof=True), 0.9)
+    machine.step(Passed("ss", proof=False), 0.3)
+    assert machine.using is None
+    assert machine.step(Woke(), PROOF_WAIT_S)[0] == Use("ss")
+    out = machine.step(Passed("web0", proof=True), 2.9)
     assert out[:2] == [Drop("ss"), Use("web0")]
     assert machine.using == "web0"
+
+
+def test_a_first_byte_waits_for_those_that_may_prove_themselves_and_for_nobody_else() -> None:
+    machine, _ = chooser(WEB, SS)
+    machine.step(Woke(), 0.25)
+    machine.step(Passed("ss", proof=False), 0.3)
+    assert machine.step(Failed("web0", "refused"), 0.4)[0] == Use("ss")
+    machine, _ = chooser(WEB, SS)
+    machine.step(Woke(), 0.25)
+    machine.step(Passed("ss", proof=False), 0.3)
+    assert ids(machine.step(Passed("web0", proof=True), 1.7), Use) == ["web0"]
 
 
 def test_a_first_byte_does_not_take_over_from_proof() -> None:
@@ -271,12 +285,18 @@ class World:
     now: float = 0.0
     running: dict[str, int] = field(default_factory=dict)
     using: str | None = None
+    passed: set[str] = field(default_factory=set)
     _numbers: count[int] = field(default_factory=count)
     _heap: list[tuple[float, int, Event]] = field(default_factory=list)
     _wake: int = -1
 
     def tell(self, event: Event) -> None:
         """Hand the machine an event and carry out what it says, checking that it may say so."""
+        match event:
+            case Passed(id_, _):
+                self.passed.add(id_)
+            case Failed(id_, _):
+                self.passed.discard(id_)
         for command in self.machine.step(event, self.now):
             match command:
                 case Try(id_):
@@ -288,8 +308,7 @@ class World:
                 case Stop(id_):
                     del self.running[id_]
                 case Use(id_):
-                    assert isinstance(event, Passed)
-                    assert event.id == id_
+                    assert id_ in self.passed
                     assert self.using in (None, id_)
                     self.using = id_
                 case Drop(id_):

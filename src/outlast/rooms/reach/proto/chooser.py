@@ -7,8 +7,8 @@ carries them out. Its law:
   in 2.75 s), and the next at once when one fails (Outline's smart dialer; RFC 8305 §5). What worked on this network
   comes first, then the kinds take turns, so that no filter of one kind costs three starts. Last resorts come last.
 - A test that moved 64 KB both ways is **proof**: its candidate is used, all others are stopped. A test that could only
-  see a first byte is not, for filters freeze connections later: such a candidate is used while there is no better one,
-  and the race goes on.
+  see a first byte is not, for filters freeze connections later: such a candidate waits for 2.5 s after the race's
+  beginning while others may still prove themselves, then it is used while there is no better one, and the race goes on.
 - While none is used the gate has no way out (it fails closed); rounds of the race follow one another with growing
   pauses, shortened while somebody waits.
 - Streams that fail one after another make the one in use **suspect**: a new race runs, with it as one of the runners,
@@ -29,6 +29,8 @@ from typing import Final, NamedTuple, assert_never
 STAGGER_S: Final = 0.25
 ALL_STARTED_S: Final = 2.75
 """Within this time of a race's beginning its last candidate is started."""
+PROOF_WAIT_S: Final = 2.5
+"""So long after a race's beginning a first byte waits for somebody's proof: streams that begin on it would freeze."""
 ATTEMPT_LIMIT_S: Final = 45.0
 """Attempts end by themselves; one that has not after this time is stopped."""
 STRIKES: Final = 3
@@ -238,6 +240,8 @@ class Chooser:
         self._runners: dict[str, _Runner] = {}
         self._queue: list[str] = []  # of the race: who has not started yet
         self._racing = False
+        self._raced_s = 0.0
+        self._first: str | None = None  # the first that showed a first byte, while others may prove themselves
         self._next_start_s = 0.0
         self._rounds = 0
         self._round_over_s = 0.0
@@ -363,18 +367,29 @@ class Chooser:
         runner.failure, runner.failures, runner.retry_at_s = "", 0, None
         if self._using is not None and not self._suspect and not (proof and not self._proven):
             return
-        if self._using not in (None, id_):
-            self._leave(out)
-        if self._using is None or self._suspect:
-            out.append(Use(id_))
-        self._using, self._proven = id_, proof
-        self._suspect, self._strikes, self._rounds, self._next_round_s = False, 0, 0, None
+        if self._using is None and not proof and self._proof_may_come(now_s):
+            self._first = self._first or id_
+            return
+        self._take(id_, proof, out)
         if proof:
             self._remember(id_, out)
             self._racing = False
             self._queue.clear()
             for other in self._runners:
                 self._stop(other, out)
+
+    def _take(self, id_: str, proof: bool, out: list[Command]) -> None:
+        if self._using not in (None, id_):
+            self._leave(out)
+        if self._using is None or self._suspect:
+            out.append(Use(id_))
+        self._using, self._proven, self._first = id_, proof, None
+        self._suspect, self._strikes, self._rounds, self._next_round_s = False, 0, 0, None
+
+    def _proof_may_come(self, now_s: float) -> bool:
+        others = (self._runners[id_] for id_ in self._queue), (one for one in self._runners.values() if one.trying)
+        able = any(not one.candidate.last_resort for some in others for one in some)
+        return able and now_s < self._raced_s + PROOF_WAIT_S
 
     def _fail(self, id_: str, failure: str, now_s: float, out: list[Command]) -> None:
         runner = self._runners.get(id_)
@@ -419,7 +434,7 @@ class Chooser:
             out.append(Stop(id_))
 
     def _race(self, now_s: float) -> None:
-        self._racing = True
+        self._racing, self._raced_s, self._first = True, now_s, None
         self._queue = [id_ for id_ in self._ordered() if not self._runners[id_].trying]
         self._next_start_s = now_s
         self._next_round_s = None
@@ -432,6 +447,10 @@ class Chooser:
             if runner.trying and now_s >= runner.since_s + runner.candidate.limit_s:
                 out.append(Stop(id_))
                 self._fail(id_, "unknown", now_s, out)
+        if self._first is not None and not self._proof_may_come(now_s):
+            first, self._first = self._runners.get(self._first), None
+            if self._using is None and first is not None and first.works:
+                self._take(first.candidate.id, False, out)
         if not self._racing and self._next_round_s is not None and now_s >= self._next_round_s:
             self._race(now_s)
         while self._queue and now_s >= self._next_start_s:
@@ -466,6 +485,8 @@ class Chooser:
         limits = [one.since_s + one.candidate.limit_s for one in self._runners.values() if one.trying]
         if self._queue:
             limits.append(self._next_start_s)
+        if self._first is not None:
+            limits.append(self._raced_s + PROOF_WAIT_S)
         if limits:
             return min(limits)
         if self._using is None:

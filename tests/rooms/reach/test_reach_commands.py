@@ -158,6 +158,8 @@ def test_for_people_there_are_lines_with_the_time_on_stderr_and_the_link_alone_o
         ("connect --listen 127.0.0.1:{busy} --bridge socks5://127.0.0.1:9", "in use by another program"),
         ("connect --direct a..b --bridge socks5://127.0.0.1:9", "neither a domain"),
         ("connect --user me --bridge socks5://127.0.0.1:9", "--user and --password-file go together"),
+        ("connect --user a:b --password-file {file} --bridge socks5://127.0.0.1:9", "the name has no colon"),
+        ("connect --user a --password-file {home}/none --bridge socks5://127.0.0.1:9", "cannot be read"),
         ("serve --listen 127.0.0.1:0", "needs a website in front"),
         ("serve --listen 127.0.0.1:0 --site /nowhere/at/all", "there is no folder"),
         ("serve --listen 127.0.0.1:0 --transport quic", "is no transport: choose web"),
@@ -171,8 +173,10 @@ def test_for_people_there_are_lines_with_the_time_on_stderr_and_the_link_alone_o
 def test_what_cannot_be_is_told_in_one_line_that_says_what_to_do(
     tmp_path: Path, arguments: str, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    file = tmp_path / "password"
+    file.write_text("secret\n")
     with socket.create_server(("127.0.0.1", 0)) as busy:
-        words = arguments.format(busy=busy.getsockname()[1], home=tmp_path).split()
+        words = arguments.format(busy=busy.getsockname()[1], home=tmp_path, file=file).split()
         assert run(["--home", str(tmp_path / "home"), "reach", *words]) in (2, 5)
     said = capsys.readouterr()
     assert said.out == ""

@@ -89,6 +89,8 @@ def connect(
         raise UsageError("--user and --password-file go together")
     bridges = _bridges(bridge)
     password = "" if password_file is None else read_passphrase(password_file)
+    if max(len((user or "").encode()), len(password.encode())) > 255 or ":" in (user or ""):
+        raise UsageError("a gate's name and password have at most 255 bytes each, and the name has no colon")
     profile = Profile(address.read(listen), user or "", password, read_rules(direct or []))
     _relay(Config(profiles=(profile,), bridges=bridges, test_url="" if url is None else read_url(url)))
 

@@ -10,6 +10,8 @@ import random
 import socket
 import ssl
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -24,6 +27,8 @@ from outlast.rooms.reach.io.site import open_site
 from outlast.rooms.reach.io.web_client import WebOpener
 from outlast.rooms.reach.io.web_server import Site
 from outlast.rooms.reach.proto.address import Target
+from outlast.rooms.reach.proto.bridge import WebBridge
+from outlast.rooms.reach.proto.links import read_bridge
 from outlast.rooms.reach.proto.web import Doors, path_of, write_request
 from tests.rooms.reach.bridges import SECRET, running_bridge, write_site
 from tests.rooms.reach.prober import Seen, Step, probe, records
@@ -253,15 +258,40 @@ def site_alone(place: Path) -> Iterator[tuple[int, int]]:
 
 
 def test_a_bridge_before_nginx_answers_as_nginx_alone(place: Path) -> None:
-    with site_alone(place) as (with_tls, plain):
-        site = Site(("127.0.0.1", plain), ("127.0.0.1", with_tls))
-        with in_background(place, site, {"one": SECRET}) as (bridge,):
-            recorded = recording(place, bridge)
-            replays = {
-                f"replay of {len(part)} bytes": Probe([("raw", part)], tls=False, whole=True)
-                for part in (recorded, recorded[: len(recorded) // 2], recorded + recorded)
-            }
-            assert compare(with_tls, bridge, probes() | replays) == []
+    with site_alone(place) as (with_tls, plain), served(place, with_tls, plain) as bridge:
+        recorded = recording(bridge)
+        replays = {
+            f"replay of {len(part)} bytes": Probe([("raw", part)], tls=False, whole=True)
+            for part in (recorded, recorded[: len(recorded) // 2], recorded + recorded)
+        }
+        assert compare(with_tls, bridge.at.port, probes() | replays) == []
+
+
+@contextlib.contextmanager
+def served(place: Path, with_tls: int, plain: int) -> Iterator[WebBridge]:
+    """A bridge as the command serves it: how it sets OpenSSL up shows, too."""
+    keys = place / "keys"
+    command = [sys.executable, "-c", "from outlast.edges.main import main; main()", "--home", str(place / "home")]
+    command += [
+        "reach",
+        "serve",
+        "--transport",
+        "web",
+        "--listen",
+        "127.0.0.1:0",
+        "--name",
+        "site.example",
+    ]
+    command += ["--site", f"http://127.0.0.1:{plain}", "--site-tls", f"127.0.0.1:{with_tls}"]
+    command += ["--cert", str(keys / "web-certificate.pem"), "--key", str(keys / "web-key.pem")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            bridge = read_bridge(process.stdout.readline().strip())
+            assert isinstance(bridge, WebBridge)
+            yield msgspec.structs.replace(bridge, at=Target("127.0.0.1", bridge.at.port))
+        finally:
+            process.terminate()
 
 
 def test_a_bridge_before_a_folder_answers_as_the_folder_alone(place: Path) -> None:
@@ -345,11 +375,8 @@ def reverse_proxy(place: Path, plain: int) -> Iterator[int]:
         yield with_tls
 
 
-def recording(place: Path, port: int) -> bytes:
+def recording(bridge: WebBridge) -> bytes:
     """All that a client of the bridge sends until it is in."""
-    from outlast.rooms.reach.io.certificates import Certificate
-    from outlast.rooms.reach.proto.bridge import WebBridge
-
     said = bytearray()
 
     async def dial(target: Target) -> socket.socket:
@@ -372,8 +399,6 @@ def recording(place: Path, port: int) -> bytes:
     tasks: list[asyncio.Task[None]] = []
 
     async def visit() -> None:
-        certificate = Certificate(place / "keys" / "web-certificate.pem", place / "keys" / "web-key.pem")
-        bridge = WebBridge(Target("127.0.0.1", port), "site.example", SECRET, certificate.pin)
         outer = await WebOpener(bridge, dial=dial)()
         outer.close()
         await asyncio.gather(*tasks)

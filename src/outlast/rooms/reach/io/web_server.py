@@ -60,6 +60,7 @@ def server_context(certificate: str, key: str) -> ssl.SSLContext:
     context.load_cert_chain(certificate, key)
     context.set_alpn_protocols(list(PROTOCOLS))
     context.options |= ssl.OP_NO_RENEGOTIATION
+    context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE  # the client's order decides, as with nginx
     return context
 
 

@@ -424,12 +424,14 @@ def page_of(size: int) -> bytes:
 
 
 async def _ministry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError, asyncio.IncompleteReadError):
-        head = await reader.readuntil(b"\r\n\r\n")
+    with suppress(OSError):
+        head = await reader.read(65536)
         if b"\r\nHost: ministry" in head:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(MINISTRY_PAGE) + MINISTRY_PAGE)
-        else:
+        elif b" HTTP/1.1\r\n" in head:
             writer.write(b"HTTP/1.1 302 Found\r\nLocation: http://ministry.example.net/\r\nContent-Length: 0\r\n\r\n")
+        else:
+            writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
         await writer.drain()
     writer.close()
 

@@ -128,6 +128,11 @@ def redirect_http() -> Censor:
     return Censor("http", lies=(f"tcp dport 80 redirect to :{HTTP_PORT}",))
 
 
+def portal() -> Censor:
+    """Nobody gets to any site before they have seen this network's page, which speaks plain HTTP at TLS's port too."""
+    return Censor("portal", lies=(f"tcp dport {{ 80, 443 }} redirect to :{HTTP_PORT}",))
+
+
 def forge_certificates() -> Censor:
     """TLS ends at the border, under certificates of the ministry's; behind it another one goes on (Belarus, 2020)."""
     return Censor("forged", lies=(f"tcp dport 443 redirect to :{TLS_PORT}",))

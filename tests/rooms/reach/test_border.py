@@ -20,7 +20,7 @@ pytestmark = pytest.mark.serial
 
 PAGE = 60_000
 BANNED_NAME, FREE = "banned.example.net", "site.example.net"
-CANNOT_RESOLVE, CANNOT_CONNECT, TIMED_OUT, RESET, UNTRUSTED = 6, 7, 28, 56, 60  # curl's exit codes
+CANNOT_RESOLVE, CANNOT_CONNECT, TIMED_OUT, NO_TLS, RESET, UNTRUSTED = 6, 7, 28, 35, 56, 60  # curl's exit codes
 
 
 @contextmanager
@@ -194,6 +194,13 @@ def test_plain_http_is_sent_to_the_ministry(land: Border) -> None:
         done = land.curl("-o", "/dev/null", "-w", "%{redirect_url}", f"http://{FREE}/")
         assert done.stdout == "http://ministry.example.net/"
         assert passes(land, https(FREE))
+
+
+def test_a_portal_answers_tls_in_plain_http(land: Border) -> None:
+    with land.censored(censors.portal()):
+        done = land.curl("-o", "/dev/null", "-w", "%{redirect_url}", f"http://{FREE}/")
+        assert done.stdout == "http://ministry.example.net/"
+        assert land.curl(https(FREE)).returncode == NO_TLS
 
 
 def test_certificates_are_forged_and_who_does_not_look_is_read(land: Border) -> None:

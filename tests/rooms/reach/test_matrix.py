@@ -41,6 +41,7 @@ MATRIX: dict[str, tuple[Callable[[], Censor] | None, dict[str, str]]] = {
     "cap": (partial(censors.cap, 3), {}),
     "throttling": (partial(censors.throttle, 4_000, STANDING[0]), {"web": "throttled"}),
     "http": (censors.redirect_http, {}),
+    "portal": (censors.portal, {"web": "captive-portal", "web-by-name": "captive-portal"}),
     "forged": (censors.forge_certificates, {"web": "tls-mitm", "web-by-name": "tls-mitm"}),
     "cut": (
         censors.cut,

@@ -173,6 +173,7 @@ class Place:
         for task in left:
             task.cancel()
         self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        self._loop.close()
 
 
 class _Datagrams(asyncio.DatagramProtocol):

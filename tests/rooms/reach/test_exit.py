@@ -130,6 +130,15 @@ def test_sync_leads_to_the_own_listener_alone(here: Place) -> None:
     assert opened(here, not_led, SYNC) is Refusal.NOT_ALLOWED
 
 
+def test_an_address_that_names_an_interface_is_none_and_nothing_is_told_of_it(
+    here: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    exit_ = here.do(lambda: Exit(here.loop, Policy(), names=Book()))
+    target = Target("2606:4700:4700::1111%nowhere", 443)
+    assert opened(here, exit_, target) is Refusal.HOST_UNREACHABLE
+    assert not caplog.records
+
+
 def test_the_end_of_the_process_waits_for_no_resolver() -> None:
     code = """
 import asyncio, time

@@ -85,7 +85,7 @@ def test_an_address_of_no_public_network_is_refused(address: str) -> None:
 @pytest.mark.parametrize("address", TAKEN)
 def test_an_address_of_the_internet_is_taken_unless_it_is_this_machine_s_own(address: str) -> None:
     assert not Policy().refuses(address)
-    assert Policy().refuses(address, frozenset([address]))
+    assert Policy().refuses(address, frozenset([str(ip_address(address))]))
 
 
 def test_what_is_no_address_is_refused() -> None:
@@ -119,3 +119,11 @@ def test_what_the_standard_library_calls_no_global_address_is_refused(address: o
     six = ip_address(str(address))
     if not six.is_global and six.sixtofour is None and six.ipv4_mapped is None:
         assert not is_public(str(address))
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["::ffff:8.8.4.4", "::FFFF:808:404", "64:ff9b::8.8.4.4", "2002:808:404::1", "2606:4700::BEEF", "2606:4700:0::beef"],
+)
+def test_an_own_address_is_refused_in_each_form_that_leads_to_it(form: str) -> None:
+    assert Policy().refuses(form, frozenset({"8.8.4.4", "2606:4700::beef"}))

@@ -42,6 +42,8 @@ def show(target: Target) -> str:
 
 def parse(host: str) -> IPv4Address | IPv6Address | None:
     """The address that a host is given as; None when it is a name."""
+    if "%" in host:
+        return None  # a zone of IPv6 means something on the machine that wrote it alone (RFC 4007 §11)
     return _parse(host) if host[-1:].isdigit() or ":" in host else None  # most names are known at once
 
 

@@ -57,7 +57,7 @@ class Policy(msgspec.Struct, frozen=True):
 
     def refuses(self, host: str, own: frozenset[str] = frozenset()) -> bool:
         """Whether this address, as text, is none for the exit; ``own`` are the addresses of its machine."""
-        return (host in own or not is_public(host)) and not within(host, self.allowed)
+        return (not own.isdisjoint(_forms(host)) or not is_public(host)) and not within(host, self.allowed)
 
 
 def allowing_private() -> Policy:
@@ -73,11 +73,24 @@ def is_public(host: str) -> bool:
     except ValueError:
         return False
     if isinstance(address, IPv6Address):
+        if address.scope_id is not None:
+            return False
         embedded = _embedded(address)
         if embedded is None:
             return address in _PUBLIC6 and not any(address in network for network in _PRIVATE6)
         address = embedded
     return not any(address in network for network in _PRIVATE4)
+
+
+@lru_cache(4096)
+def _forms(host: str) -> tuple[str, ...]:
+    """How systems write the address, and the one that a connection to it would reach."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return (host,)
+    embedded = _embedded(address) if isinstance(address, IPv6Address) else None
+    return (str(address),) if embedded is None else (str(address), str(embedded))
 
 
 @lru_cache(4096)

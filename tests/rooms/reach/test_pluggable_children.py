@@ -308,3 +308,10 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_has_stays(
     mine.close()
     living.communicate()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_without_room_is_told_as_what_a_bridge_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(ChildError, match="no folder can be made for a program's own files: No such file"):
+        children.PrivateFolder()

@@ -160,7 +160,10 @@ class Supervisor:
     async def _hear(self, child: Child) -> None:
         async for event in child.events():
             self.take(event)
-            await self._heard(event)
+            try:
+                await self._heard(event)
+            except (OutlastError, OSError) as error:  # such as a full disk: that ends no stream of anybody's
+                log.warning("what the relaying process told cannot be kept: %s", error)
 
     def take(self, event: Event) -> None:
         """Let ``now`` say what an event tells."""

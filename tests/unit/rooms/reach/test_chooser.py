@@ -140,6 +140,27 @@ def test_without_any_that_works_rounds_follow_with_growing_pauses_that_a_waiting
     assert machine.step(Wanted(), now + 0.1) == [Wake(now + 1)]
 
 
+def test_a_bridge_that_passes_every_test_and_carries_no_stream_is_left_for_one_that_passes_later() -> None:
+    machine, _ = chooser(WEB, SS)
+    machine.step(Passed("web0", proof=True), 0.1)
+    started = [ids(machine.step(StreamFailed("web0"), 5.0), Try) for _ in range(STRIKES + 1)]
+    assert started == [[], [], ["ss"], []]
+    assert not ids(machine.step(Woke(), 5.9), Try)
+    out = machine.step(Passed("ss", proof=True), 6.0)
+    assert (ids(out, Drop), ids(out, Use)) == (["web0"], ["ss"])
+
+
+@pytest.mark.parametrize("others", [(DIRECT,), (DIRECT, SS)])
+def test_streams_that_fail_force_nobody_to_a_last_resort(others: tuple[Candidate, ...]) -> None:
+    machine, _ = chooser(WEB, *others)
+    machine.step(Passed("web0", proof=True), 0.1)
+    tried = [one for _ in range(STRIKES) for one in ids(machine.step(StreamFailed("web0"), 5.0), Try)]
+    if SS in others:
+        tried += ids(machine.step(Failed("ss", "refused"), 5.1), Try)
+    assert tried == [*(one.id for one in others if one == SS), "web0"]
+    assert ids(machine.step(Passed("web0", proof=True), 5.2), Use) == ["web0"]
+
+
 def test_streams_that_fail_in_a_row_make_it_look_again_and_the_one_in_use_stays_until_its_test_fails() -> None:
     machine, _ = chooser(WEB, SS)
     machine.step(Passed("web0", proof=True), 0.1)
@@ -148,12 +169,14 @@ def test_streams_that_fail_in_a_row_make_it_look_again_and_the_one_in_use_stays_
     machine.step(StreamWorked("web0"), 5.0)
     for _ in range(STRIKES - 1):
         assert not machine.step(StreamFailed("web0"), 6.0)
-    assert ids(machine.step(StreamFailed("web0"), 6.0), Try) == ["web0"]
+    assert ids(machine.step(StreamFailed("web0"), 6.0), Try) == ["ss"]
+    assert ids(machine.step(Failed("ss", "refused"), 6.1), Try) == ["web0"]
     assert machine.using == "web0"
     out = machine.step(Failed("web0", "freeze@16000"), 6.2)
     assert ids(out, Drop) == ["web0"]
-    assert ids(out, Try) == ["ss"]
-    assert machine.step(Passed("ss", proof=True), 6.5)[0] == Use("ss")
+    assert ids(machine.step(Woke(), 7.2), Try) == ["web0"]
+    assert ids(machine.step(Woke(), 7.5), Try) == ["ss"]
+    assert machine.step(Passed("ss", proof=True), 7.6)[0] == Use("ss")
 
 
 def test_one_that_was_doubted_wrongly_stays_with_the_carrier_of_its_test() -> None:
@@ -161,6 +184,7 @@ def test_one_that_was_doubted_wrongly_stays_with_the_carrier_of_its_test() -> No
     machine.step(Passed("web0", proof=True), 0.1)
     for _ in range(STRIKES):
         machine.step(StreamFailed("web0"), 5.0)
+    machine.step(Failed("ss", "refused"), 5.0)
     out = machine.step(Passed("web0", proof=True), 5.1)
     assert (ids(out, Use), ids(out, Drop)) == (["web0"], [])
 

@@ -170,7 +170,15 @@ def test_the_pac_file_names_the_gate_and_no_second_choice() -> None:
     assert b"DIRECT" not in said
 
 
-@pytest.mark.parametrize("field", [b"Origin: http://evil.example", b"Sec-Fetch-Site: cross-site"])
+@pytest.mark.parametrize("name", [b"localhost:1080", b"LOCALHOST", b"[::1]:1080", b"192.0.2.7:1080", b""])
+def test_the_pac_file_is_had_by_every_address_of_the_gate(name: bytes) -> None:
+    said, _ = read(b"GET /proxy.pac HTTP/1.1\r\nHost: " + name + b"\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "field", [b"Origin: http://evil.example", b"Sec-Fetch-Site: cross-site", b"Host: made-to-lead-here.example:1080"]
+)
 def test_a_page_of_the_web_does_not_learn_from_the_pac_file_that_a_gate_is_here(field: bytes) -> None:
     said, _ = read(b"GET /proxy.pac HTTP/1.1\r\n" + field + b"\r\n\r\n")
     assert said.startswith(b"HTTP/1.1 400 ")

@@ -41,18 +41,21 @@ class PrivateFolder:
     """
 
     def __init__(self) -> None:
-        runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-        place = Path(runtime if runtime and os.access(runtime, os.W_OK) else tempfile.gettempdir())
-        for left in place.glob(f"{_PREFIX}*"):
-            with suppress(OSError):
-                _delete_if_left(left)
-        folder = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=place, ignore_cleanup_errors=True)
-        self.path = Path(folder.name)
-        self._folder = folder
-        draft = self.path / f"{_LOCK}.draft"
-        self._lock = open(draft, "wb")  # noqa: SIM115 - held as long as the folder
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        draft.rename(self.path / _LOCK)
+        try:
+            runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+            place = Path(runtime if runtime and os.access(runtime, os.W_OK) else tempfile.gettempdir())
+            for left in place.glob(f"{_PREFIX}*"):
+                with suppress(OSError):
+                    _delete_if_left(left)
+            folder = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=place, ignore_cleanup_errors=True)
+            self.path = Path(folder.name)
+            self._folder = folder
+            draft = self.path / f"{_LOCK}.draft"
+            self._lock = open(draft, "wb")  # noqa: SIM115 - held as long as the folder
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            draft.rename(self.path / _LOCK)
+        except OSError as error:
+            raise ChildError(f"no folder can be made for a program's own files: {error.strerror or error}") from None
 
     def close(self) -> None:
         """Delete it with all that is in it."""

@@ -54,6 +54,8 @@ from outlast.rooms.reach.proto.links import bridge_id
 DAY_S: Final = 86_400
 RETIRED_S: Final = 120.0
 """So long streams may go on that run over a carrier which another one replaced."""
+RETIRED_MAX: Final = 4
+"""So many of them; a bridge that is chosen again and again would have as many programs running."""
 PULSE_S: Final = 60.0
 """So often a carrier is tested that cannot tell by itself that its streams are silent, while streams are opened."""
 OTHERS_RANK: Final = 9
@@ -343,9 +345,11 @@ class Choosing:
             _, carrier = self._using
             self._using = None
             self._retired[carrier] = self._loop.call_later(RETIRED_S, self._end, carrier)
+            if len(self._retired) > RETIRED_MAX:
+                self._end(next(iter(self._retired)))
 
     def _end(self, carrier: Carrier) -> None:
-        del self._retired[carrier]
+        self._retired.pop(carrier).cancel()
         carrier.close()
 
     async def _feel(self, id_: str, bridge: Bridge) -> None:

@@ -272,8 +272,12 @@ class Chooser:
             case StreamFailed(id_):
                 if id_ == self._using:
                     self._strikes += 1
-                    if self._strikes >= STRIKES:
+                    if self._strikes >= STRIKES and not self._suspect:
                         self._doubt(now_s)
+                        # Its test may go well all the same: a bridge answers that itself, also when it leads nowhere.
+                        # So equals come first; last resorts do not, else whoever makes streams fail could force them.
+                        equal = [one for one in self._queue if not self._runners[one].candidate.last_resort]
+                        self._queue = [one for one in equal if one != id_] or self._queue
             case Doubted(id_):
                 if id_ == self._using:
                     self._doubt(now_s)
@@ -457,6 +461,9 @@ class Chooser:
             self._start(self._queue.pop(0), now_s, out)
             self._next_start_s = now_s + self._stagger_s()
         if any(runner.trying for runner in self._runners.values()) or self._queue:
+            return
+        if self._suspect and self._using is not None:  # no other one is better, so it is looked at itself
+            self._start(self._using, now_s, out)
             return
         if self._racing:
             self._racing, self._round_over_s = False, now_s

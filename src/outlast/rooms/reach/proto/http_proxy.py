@@ -119,7 +119,12 @@ class HttpProxy:
 
     def _own_page(self, method: bytes, where: bytes, fields: list[tuple[bytes, bytes]]) -> bytes:
         # Pages of the web must not find out from within a browser that a gate runs here.
-        foreign = _only(fields, b"origin") or _only(fields, b"sec-fetch-site") not in (b"", b"none", b"same-origin")
+        # A name may have been made to lead here by whoever's page asks (DNS rebinding): that counts as same site.
+        foreign = (
+            _only(fields, b"origin")
+            or _only(fields, b"sec-fetch-site") not in (b"", b"none", b"same-origin")
+            or not _is_own_name(_only(fields, b"host"))
+        )
         if where.partition(b"?")[0] != pac.PATH.encode() or method not in (b"GET", b"HEAD") or foreign:
             return _page(b"400 Bad Request")
         text = pac.pac(*self._here)
@@ -309,6 +314,15 @@ def _basic(value: bytes) -> tuple[bytes, bytes]:
     return user, password
 
 
+def _is_own_name(host: bytes) -> bool:
+    """Whether a gate may be called so: by an address, or as this machine calls itself."""
+    try:
+        name = _split_authority(host, 80)[0].host
+    except _Bad:
+        return not host
+    return name.lower() == "localhost" or address.parse(name) is not None
+
+
 def _split_authority(text: bytes, port: int | None) -> tuple[Target, bytes]:
     """The target in ``HOST[:PORT][/PATH...]``, and what follows it."""
     end = next((at for at, byte in enumerate(text) if byte in b"/?#"), len(text))
@@ -324,6 +338,8 @@ def _split_authority(text: bytes, port: int | None) -> tuple[Target, bytes]:
         raise _Bad
     try:
         if host[:1] == b"[":
+            if host[-1:] != b"]" or b"%" in host:  # a zone means nothing at the far end
+                raise _Bad
             return Target(str(IPv6Address(host[1:-1].decode("ascii"))), port), path
         found = address.decode(bytes((3, min(len(host), 255))) + host + port.to_bytes(2, "big"))
     except (AddressError, ValueError):

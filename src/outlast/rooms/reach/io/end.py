@@ -44,6 +44,7 @@ from outlast.rooms.reach.proto.session import (
 )
 
 UNSENT_MAX_BYTES: Final = 256 * 1024  # on one outer; nothing more is read for it from local sockets
+UNREAD_MAX_BYTES: Final = 16 * 1024 * 1024  # twice what is retained: nobody who reads has so much waiting for them
 _SMALL_BYTES: Final = 8 * 1024  # pieces up to this wait for others until the loop's turn is over
 _SPARE_BLOCKS: Final = 64
 
@@ -217,6 +218,10 @@ class End:
                 if block is not None and len(_spare) < _SPARE_BLOCKS:
                     _spare.append(block)
             freed.clear()
+        line = self._lines.get(number)
+        if line is not None and line.outer.unsent > UNREAD_MAX_BYTES:
+            self._fail(MuxError("the other side of the mux asks, and reads no answer"))
+            return
         if not self._flushing and self.session.dirty():
             self._flush_soon()
         if self._timer_slow:
@@ -380,7 +385,8 @@ class End:
 
     def datagram(self, stream: int, target: Target, data: bytes) -> None:
         """Send a datagram, or drop it."""
-        if self.session.datagram(stream, target, data):
+        line = self._lines.get(self.session.line_for_new)
+        if line is not None and line.outer.unsent <= UNSENT_MAX_BYTES and self.session.datagram(stream, target, data):
             self._flush_soon()
 
     def unblock(self) -> None:

@@ -32,10 +32,16 @@ SESSIONS_MAX: Final = 4096
 SESSIONS_OF_USER_MAX: Final = 64
 OUTERS_OF_SESSION_MAX: Final = 8
 STRANGERS_MAX: Final = 512  # outers that have not greeted
+STRANGERS_ALIKE_MAX: Final = 128  # of them, with the same secrets to prove: the oldest goes for the newest
 STRANGER_MIN_S: Final = 30.0
 STRANGER_MAX_S: Final = 90.0
 ALONE_MAX_S: Final = 120.0  # a session without any outer is kept so long
 ASSOCIATIONS_MAX: Final = 64  # of a session
+# Of a user, over all sessions: others find room at the exit.
+ASSOCIATIONS_OF_USER_MAX: Final = 256
+OPENINGS_OF_USER_MAX: Final = 1024  # streams that wait for their targets
+STREAMS_OF_USER_MAX: Final = 8192
+SILENCE_S: Final = 100.0  # less than an exit's: what it ended is not asked again
 RETAINED_OF_ALL_BYTES: Final = 512 * 1024 * 1024
 SEEN_MAX: Final = 100_000  # greetings that were used, so that none is used twice
 
@@ -71,7 +77,10 @@ class Hub:
         self._clock = clock
         self._sessions_of_user_max = sessions_of_user_max
         self._sessions: OrderedDict[tuple[bytes, bytes], _Kept] = OrderedDict()
+        self._of_user: dict[bytes, list[_Kept]] = {}
         self._strangers: dict[Outer, asyncio.TimerHandle] = {}
+        self._alike: dict[Outer, tuple[bytes, ...]] = {}  # what strangers may prove
+        self._let_in: frozenset[bytes] | None = None  # users that are no longer shut out; None: nobody ever was
         self._seen: OrderedDict[bytes, None] = OrderedDict()
         self._closed = False
 
@@ -80,9 +89,14 @@ class Hub:
 
         Streams of a session that begins with this outer leave by ``way``; without it by the hub's.
         """
+        secrets = tuple(users)
+        alike = [other for other, theirs in self._alike.items() if theirs == secrets]
+        if len(alike) >= STRANGERS_ALIKE_MAX:
+            self._send_away(alike[0])
         if self._closed or len(self._strangers) >= STRANGERS_MAX:
             outer.close()
             return
+        self._alike[outer] = secrets
         patience_s = _chance.uniform(STRANGER_MIN_S, STRANGER_MAX_S)
         self._strangers[outer] = self._loop.call_later(patience_s, self._send_away, outer)
 
@@ -115,13 +129,28 @@ class Hub:
 
     def keep(self, users: Sequence[bytes]) -> None:
         """End the sessions of all users but those with these secrets: whoever was shut out is out at once."""
-        kept = {sha256(secret).digest() for secret in users}
+        self._let_in = frozenset(sha256(secret).digest() for secret in users)
         for (user, _), one in list(self._sessions.items()):
-            if user not in kept:
+            if user not in self._let_in:
                 one.close()
+
+    def streams_of(self, user: bytes) -> int:
+        """How many streams a user has in all sessions."""
+        return sum(kept.end.session.streams for kept in self._of_user.get(user, ()))
+
+    def openings_of(self, user: bytes) -> int:
+        """How many of them wait for their targets."""
+        return sum(kept.openings for kept in self._of_user.get(user, ()))
+
+    def make_way(self, user: bytes) -> None:
+        """When a user has as many associations as may be, end one of the session that has most of them."""
+        own = self._of_user.get(user, ())
+        if sum(kept.associations for kept in own) >= ASSOCIATIONS_OF_USER_MAX:
+            max(own, key=lambda kept: kept.associations).dissociate()
 
     def _send_away(self, outer: Outer) -> None:
         timer = self._strangers.pop(outer, None)
+        self._alike.pop(outer, None)
         if timer is not None:
             timer.cancel()
         outer.close()
@@ -132,11 +161,13 @@ class Hub:
         except MuxError:
             return
         secret = next((secret for secret in users if proves(data, secret)), None)
-        if secret is None or not self._first_use(proof):
+        user = sha256(secret or b"").digest()
+        shut_out = self._let_in is not None and user not in self._let_in  # perhaps since the outer came
+        if secret is None or shut_out or not self._first_use(proof):
             return  # whoever it is sees an outer that says nothing, until its time is over
         self._strangers.pop(outer).cancel()
+        self._alike.pop(outer)
         now_s = int(self._clock())
-        user = sha256(secret).digest()
 
         def answer(status: Status, counts: tuple[tuple[int, int], ...] = ()) -> None:
             padding = _chance.randrange(600, 1400) if not hello.budget_bytes else 0
@@ -154,6 +185,7 @@ class Hub:
                 self._refuse(outer, answer, Status.BUSY)
                 return
             kept = self._sessions[user, hello.session] = _Kept(self._loop, self, way, (user, hello.session))
+            self._of_user.setdefault(user, []).append(kept)
             self._share()
             answer(Status.NEW)
         elif hello.new or not kept.takes(hello):
@@ -177,7 +209,7 @@ class Hub:
         return True
 
     def _make_room(self, user: bytes) -> bool:
-        own = [kept for (owner, _), kept in self._sessions.items() if owner == user]
+        own = list(self._of_user.get(user, ()))
         if len(own) < self._sessions_of_user_max and len(self._sessions) < SESSIONS_MAX:
             return True
         for kept in own:
@@ -194,7 +226,12 @@ class Hub:
 
     def forget(self, key: tuple[bytes, bytes]) -> None:
         """A session is over."""
-        self._sessions.pop(key, None)
+        kept = self._sessions.pop(key, None)
+        if kept is not None:
+            own = self._of_user[key[0]]
+            own.remove(kept)
+            if not own:
+                del self._of_user[key[0]]
 
 
 class _Kept:
@@ -210,7 +247,18 @@ class _Kept:
         self._numbers: set[int] = set()
         self._openings: dict[int, Callable[[], None]] = {}
         self._associations: dict[int, Association] = {}
+        self._used_s: dict[int, float] = {}  # when associations last had something to carry
         self._alone: asyncio.TimerHandle | None = None
+
+    @property
+    def openings(self) -> int:
+        """How many streams wait for their targets."""
+        return len(self._openings)
+
+    @property
+    def associations(self) -> int:
+        """How many associations there are."""
+        return len(self._associations)
 
     def takes(self, hello: Hello) -> bool:
         """Whether the outer has a number of its own and there is room for it."""
@@ -268,6 +316,10 @@ class _Kept:
             if self._openings.pop(stream, None) is not None:
                 self.end.refuse(stream, refusal.value)
 
+        user = self._key[0]
+        if self._hub.openings_of(user) >= OPENINGS_OF_USER_MAX or self._hub.streams_of(user) > STREAMS_OF_USER_MAX:
+            self.end.refuse(stream, Refusal.FAILED.value)
+            return
         self._openings[stream] = self._way.open(target, opened, failed)
 
     def reset(self, stream: int) -> None:
@@ -284,19 +336,35 @@ class _Kept:
 
     def datagram(self, stream: int, target: Target, data: bytes) -> None:
         """Pass a datagram on."""
+        now = self._loop.time()
         association = self._associations.get(stream)
+        if association is not None and now - self._used_s[stream] >= SILENCE_S:
+            self._dissociate(stream)
+            association = None
         if association is None:
             if len(self._associations) >= ASSOCIATIONS_MAX:
-                self._associations.pop(next(iter(self._associations))).close()
+                self.dissociate()
+            else:
+                self._hub.make_way(self._key[0])
 
             def deliver(source: Target, answer: bytes) -> None:
+                self._used_s[stream] = self._loop.time()
                 self.end.datagram(stream, source, answer)
 
             association = self._way.datagrams(deliver)
             if association is None:
                 return
             self._associations[stream] = association
+        self._used_s[stream] = now
         association.send(target, data)
+
+    def dissociate(self) -> None:
+        """End the oldest association."""
+        self._dissociate(next(iter(self._associations)))
+
+    def _dissociate(self, stream: int) -> None:
+        del self._used_s[stream]
+        self._associations.pop(stream).close()
 
     def line_over(self, outer: Outer, number: int, ending: Ending, moved_bytes: int) -> None:
         """An outer is gone; without any, the session waits for the client."""

@@ -49,6 +49,7 @@ RETAINED_MAX_BYTES: Final = 8 * 1024 * 1024
 TIGHT_BYTES: Final = 16 * 1024 * 1024  # received and not consumed; from here on windows shrink
 UNDELIVERED_MAX_BYTES: Final = 64 * 1024 * 1024
 HELD_MAX: Final = 4096  # pieces that came too early
+KEPT_MAX: Final = 1 << 18  # frames that the other side has not acknowledged; nobody who does comes near it
 ACK_BYTES: Final = 3 * 1024 * 1024  # one stream's CREDIT comes sooner and takes the acknowledgement along
 ACK_DELAY_S: Final = 0.05
 FROZEN_MIN_S: Final = 1.5
@@ -461,6 +462,12 @@ class Session:
         stream = self._streams.get(number)
         return stream.line.number if stream is not None and stream.line is not None else 0
 
+    @property
+    def line_for_new(self) -> int:
+        """The outer that what belongs to no stream is sent on; 0 when there is none."""
+        line = self._line()
+        return line.number if line is not None else 0
+
     # --- what is to be written
 
     def dirty(self) -> list[int]:
@@ -508,6 +515,16 @@ class Session:
     def retained(self) -> int:
         """Bytes kept because the other side may not have them."""
         return self._retained
+
+    @property
+    def _kept(self) -> int:
+        """How many frames or blocks are kept."""
+        kept = len(self._backlog)
+        for line in self.lines.values():
+            kept += len(line.log)
+        for line in self._lost.values():
+            kept += len(line.log)
+        return kept
 
     def _emit(self, entry: bytes, now: float, stream: _Stream | None = None) -> None:
         if not self._backlog:
@@ -602,6 +619,8 @@ class Session:
         end = len(data)
         line.received += end
         line.heard_at = now
+        if self._kept > KEPT_MAX:
+            raise MuxError("the other side of the mux acknowledges nothing")
         if line.received - line.told >= ACK_BYTES:
             self._acknowledge(line)
         at = 0
@@ -807,7 +826,7 @@ class Session:
             found = decode_address(body)
         except AddressError:
             found = None
-        if found is None or len(self._streams) >= self._streams_max:
+        if found is None or len(self._streams) >= self._streams_max or self._undelivered > UNDELIVERED_MAX_BYTES:
             self._emit(frame(number, Type.REFUSED, b"\x01"), now)
             return
         target, at = found

@@ -7,8 +7,9 @@ import os
 import secrets
 import socket
 import time
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from random import Random
 from typing import Any
 
@@ -25,7 +26,7 @@ from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import ShadowsocksBridge
 from outlast.rooms.reach.proto.exit_policy import Policy
 from outlast.rooms.reach.proto.links import read_bridge
-from outlast.rooms.reach.proto.shadowsocks import seal_early
+from outlast.rooms.reach.proto.shadowsocks import ShadowsocksError, seal_early
 from outlast.rooms.reach.proto.shadowsocks_2022 import Sip022
 from tests.rooms.reach.through import connect, echo_datagrams, echo_hashes, echoes
 
@@ -84,6 +85,59 @@ async def is_silent(reader: asyncio.StreamReader) -> bool:
 
 def changed(wire: bytes, at: int) -> bytes:
     return wire[:at] + bytes((wire[at] ^ 1,)) + wire[at + 1 :]
+
+
+def test_who_is_no_user_any_more_is_out_with_all_that_they_have_open_or_begun() -> None:
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        exit_ = Exit(loop, NEAR)
+        method, password = "2022-blake3-aes-256-gcm", b64encode(bytes(32)).decode()
+        users = (bytes([1]) * 32, bytes([2]) * 32)
+        server = ShadowsocksListener(exit_, Target("127.0.0.1", 0), method, password, "127.0.0.1", users)
+        yard = yard_of(loop)
+
+        def greeting(user: bytes) -> bytes:
+            cipher = cipher_of(method, f"{password}:{b64encode(user).decode()}")
+            return seal_early(cipher.request(ECHO)[0], b"hello", yard.into, yard.out)
+
+        try:
+            streams = []
+            for user in users:
+                reader, writer = await asyncio.open_connection(*server.at)
+                writer.write(greeting(user))
+                await reader.readexactly(32)
+                streams.append((reader, writer))
+            begun, rest = greeting(users[0]), 20
+            half, half_writer = await asyncio.open_connection(*server.at)
+            half_writer.write(begun[:-rest])
+            while not any(caller._acceptor._header_bytes for caller in server.unknown):  # type: ignore[attr-defined]
+                await asyncio.sleep(0.01)
+            server.admit(users[1:])
+            half_writer.write(begun[-rest:])
+            assert await is_silent(half)
+            with suppress(ConnectionResetError):
+                await asyncio.wait_for(streams[0][0].read(-1), 5)
+            assert len(server.pumps) == 1
+            for _, writer in (*streams, (half, half_writer)):
+                writer.transport.abort()
+        finally:
+            await server.close()
+            exit_.close()
+
+    run(story())
+
+
+def test_datagrams_of_who_is_no_user_any_more_are_not_answered() -> None:
+    method, password = "2022-blake3-aes-256-gcm", b64encode(bytes(32)).decode()
+    users = (bytes([1]) * 32, bytes([2]) * 32)
+    cipher = Sip022(method, password, secrets.token_bytes, time.time, users)
+    packets = cipher.packet_server()
+    mine = cipher_of(method, f"{password}:{b64encode(users[0]).decode()}").packets()
+    session, target, _ = packets.open(mine.seal(Target("192.0.2.1", 53), b"x"), 0)
+    assert packets.seal(session, target, b"y")
+    cipher.admit(users[1:])
+    with pytest.raises(ShadowsocksError):
+        packets.seal(session, target, b"y")
 
 
 PROBES: dict[str, Callable[[str], bytes]] = {

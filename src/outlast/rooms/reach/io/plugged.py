@@ -143,9 +143,10 @@ class PluggedListener:
         return served
 
     def admit(self, secrets: tuple[bytes, ...]) -> None:
-        """From now on these secrets (32 B each) let in; who is in stays in."""
+        """From now on these secrets (32 B each) let in, and whoever has another one is out."""
         assert self._pattern is not None
         self._secrets = secrets
+        self._hub.keep(secrets)
         self.links = tuple(write_bridge(replace(self._pattern, secret=secret)) for secret in secrets)
 
     async def close(self) -> None:

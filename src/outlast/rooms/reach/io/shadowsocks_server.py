@@ -61,7 +61,7 @@ class ShadowsocksListener:
         self.seen = self.cipher.replays()
         self.turned_away: Counter[str] = Counter()
         self.unknown: OrderedDict[_Caller, None] = OrderedDict()
-        self.pumps: set[Pump] = set()
+        self.pumps: dict[Pump, bytes] = {}  # with whose they are
         self._listener = listen(at)
         host, port, *_ = self._listener.getsockname()
         self.at = Target(host, port)
@@ -75,10 +75,20 @@ class ShadowsocksListener:
         self._listen()
 
     def admit(self, users: tuple[bytes, ...]) -> None:
-        """From now on these users' keys let in; who is in stays in. For a server that has had users from the start."""
+        """From now on these users' keys let in, and who has another one is out.
+
+        For a server that has had users from the start.
+        """
         assert isinstance(self.cipher, Sip022)
         self.cipher.admit(users)
         self.links = self._links(users)
+        for pump, user in tuple(self.pumps.items()):
+            if not self.knows(user):
+                pump.close()
+
+    def knows(self, user: bytes) -> bool:
+        """Whether a user is one still."""
+        return not isinstance(self.cipher, Sip022) or self.cipher.knows(user)
 
     def _links(self, users: tuple[bytes, ...]) -> tuple[str, ...]:
         password = self._bridge.password
@@ -170,20 +180,31 @@ class _Caller:
             self._server.turn_away(wrong)
             self._acceptor = _Silence()
             return
-        if request:
+        if request and not self._server.knows(request.user):
+            self._acceptor = _Silence()
+        elif request:
             self._server.loop.remove_reader(self._one.fileno())
             self._cancel = self._server.exit.open(request.target, lambda far: self._join(far, request), self._failed)
 
     def _join(self, far: socket.socket, request: Request) -> None:
         server = self._server
+        if not server.knows(request.user):
+            self._cancel = None
+            far.close()
+            self.close()
+            return
         del server.unknown[self]
+
+        def done(_: Exception | None) -> None:
+            del server.pumps[pump]
+
         pump = Pump(
             server.loop,
             *(self._one, far, request.opener, request.sealer, request.said),
-            done=lambda _: server.pumps.discard(pump),
+            done=done,
             meter=server.meter,
         )
-        server.pumps.add(pump)
+        server.pumps[pump] = request.user
 
     def _failed(self, why: Refusal) -> None:
         self._cancel = None

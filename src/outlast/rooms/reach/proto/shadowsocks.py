@@ -250,6 +250,7 @@ class Request:
     said: bytes
     opener: Opener
     sealer: Sealer
+    user: bytes = b""  # whose key it was under, where a server has users
 
 
 class Acceptor(Protocol):

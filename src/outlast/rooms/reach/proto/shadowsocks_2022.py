@@ -123,6 +123,10 @@ class Sip022:
         """From now on these are a server's users."""
         self.users = {identity_of(key): key for key in users}
 
+    def knows(self, key: bytes) -> bool:
+        """Whether what is under this key may go on."""
+        return not self.users or identity_of(key) in self.users
+
     def request(self, target: Target) -> tuple[Sealer, Opener]:
         """A client's codecs; where to, and what is said first, are in the head."""
         salt = self.chance(self.method.key_bytes)
@@ -225,7 +229,7 @@ class _Acceptor:
         padded = int.from_bytes(header[at : at + 2], "big")
         if len(header) < at + 2 + padded:
             raise ShadowsocksError("a header is cut short")
-        return Request(target, self._said[at + 2 + padded :], self._opener, self._sealer())
+        return Request(target, self._said[at + 2 + padded :], self._opener, self._sealer(), self._key)
 
     def _sealer(self) -> Sealer:
         cipher, asked = self._cipher, self._salt
@@ -318,6 +322,8 @@ class _PacketServer:
     def seal(self, session: bytes, source: Target, data: bytes) -> bytes:
         if (found := self._sessions.get(session)) is None:
             raise ShadowsocksError("the session has ended")
+        if not self._cipher.knows(found.key):
+            raise ShadowsocksError("no user of that name")
         head = bytes((_FROM_SERVER,)) + self._cipher.now() + session + b"\0\0"
         return found.ours.seal(head + address.encode(source) + data)
 

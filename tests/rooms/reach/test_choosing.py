@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
 
 from outlast.rooms.reach.io import attempt, choosing
+from outlast.rooms.reach.io import relay as relay_
 from outlast.rooms.reach.io.choosing import Attempted, Remembered
+from outlast.rooms.reach.io.direct import Dialled
 from outlast.rooms.reach.io.relay import Config, Event, Listening, Profile, Relay, Using
 from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import Bridge, ProxyBridge
@@ -155,3 +157,45 @@ def test_a_bridge_that_stays_silent_is_found_out_while_streams_are_opened(
                 relay.until(Using(bridge_id(second)))
             with through(relay.gate, site) as stream:
                 assert until_end(stream) == b"welcome"
+
+
+def test_who_hung_up_while_it_waited_keeps_nobody_from_waiting(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_, "WAITING_MAX", 2)
+
+    def waiting(gate: Target) -> socket.socket:
+        stream = dialled(gate)
+        stream.sendall(b"\x05\x01\x00\x05\x01\x00\x01\xc0\x00\x02\x01\x00\x07")
+        assert stream.recv(2) == b"\x05\x00"
+        return stream
+
+    with relaying(here, dead()) as relay:
+        for _ in range(6):
+            waiting(relay.gate).close()
+        with waiting(relay.gate) as first, waiting(relay.gate) as second, waiting(relay.gate) as third:
+            assert third.recv(2) == b"\x05\x01"
+            for one in (first, second):
+                one.settimeout(0)
+                with pytest.raises(BlockingIOError):
+                    one.recv(1)
+
+
+def test_a_test_that_is_over_before_its_stream_is_there_breaks_no_carrier(here: Place) -> None:
+    opening: list[Callable[[socket.socket], None]] = []
+
+    def dial(target: Target, opened: Callable[[socket.socket], None], failed: object) -> Callable[[], None]:
+        opening.append(opened)
+        return lambda: None
+
+    def story() -> None:
+        carrier = Dialled(here.loop, dial)
+        stream = attempt._Stream(attempt.ECHO, asyncio.Event())
+        carrier.carry(stream)
+        stream.close()
+        opening[0](far)
+        carrier.close()
+
+    far, end = socket.socketpair()
+    far.setblocking(False)
+    with end:
+        here.do(story)
+        assert end.recv(1) == b""

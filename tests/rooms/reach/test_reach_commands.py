@@ -146,6 +146,36 @@ def test_for_people_there_are_lines_with_the_time_on_stderr_and_the_link_alone_o
         process.communicate()
 
 
+def test_ctrl_c_ends_it_also_while_its_program_has_not_begun_yet(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    os.mkfifo(begun)
+    for name in ("obfs4proxy", "lyrebird"):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho > {begun}\nexec cat\n")
+        (tmp_path / name).chmod(0o755)
+    environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = [*OUTLAST, "--home", str(tmp_path), "reach", "serve", "--transport", "obfs4", "--listen", "127.0.0.1:0"]
+    process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        begun.read_bytes()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        assert process.communicate() == (b"", b"")
+
+
+def test_a_shell_that_allows_few_files_does_not_bound_the_streams_and_no_keys_end_in_a_core_file() -> None:
+    script = """if True:
+        import resource
+        from outlast.rooms.reach.io.relay import run
+        async def look():
+            print(*resource.getrlimit(resource.RLIMIT_NOFILE), *resource.getrlimit(resource.RLIMIT_CORE))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, 512))
+        run(look())
+    """
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout == b"512 512 0 0\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -405,9 +405,8 @@ class _Stream:
             self._news.set()
 
     def close(self) -> None:
-        """End it; a socket that a carrier took is the carrier's to close."""
-        if self._decided.cancel():
-            self._theirs.close()
+        """End it; the other socket is closed by whoever takes it, or by what refuses it."""
+        self._decided.cancel()
         self.ours.close()
         self._news.set()
 

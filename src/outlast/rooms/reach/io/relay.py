@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import resource
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -52,6 +53,7 @@ from outlast.rooms.reach.proto.rules import Rules
 PATIENCE_S: Final = 20.0
 """So long a stream waits for a way out, before it is refused."""
 WAITING_MAX: Final = 512
+FILES_MAX: Final = 1 << 16
 AT_ONCE: Final = 4
 """So many bridges are tested at a time; more would share one uplink and look slow."""
 
@@ -322,11 +324,18 @@ class Relay:
             self._directly(rules).carry(client)
         elif self._choosing is not None and self._carrier is not None:
             self._choosing.carry(client)
-        elif self._choosing is None or len(self._waiting) >= WAITING_MAX:
+        elif self._choosing is None or not self._has_room():
             client.refuse(Refusal.FAILED)
         else:
             self._waiting[client] = self._loop.call_later(PATIENCE_S, self._give_up, client)
             self._choosing.wanted()
+
+    def _has_room(self) -> bool:
+        """Whether another client can wait; those that have hung up meanwhile make room."""
+        if len(self._waiting) >= WAITING_MAX:
+            for client in [client for client in self._waiting if client.gone]:
+                self._give_up(client)
+        return len(self._waiting) < WAITING_MAX
 
     def _give_up(self, client: Client) -> None:
         self._waiting.pop(client).cancel()
@@ -364,6 +373,11 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
         import uvloop
 
         factory = uvloop.new_event_loop
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # keys and targets are in its memory
+    # A stream has two or three files open, and what a shell usually allows is enough for few hundred streams.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, FILES_MAX)), hard))
     # Streams come and go by the thousand: no collection is to walk through all that was imported, for few of them.
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
@@ -401,11 +415,19 @@ async def relay_until_signal(config: Config, report: Report) -> None:
     """Relay until SIGINT or SIGTERM; raises what ``Relay.start`` raises."""
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
-    for one in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(one, told.set)
     relay = Relay(report)
+    starting = loop.create_task(relay.start(config))
+
+    def tell() -> None:
+        told.set()
+        starting.cancel()  # a server may wait for its program, or for its certificate
+
+    for one in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(one, tell)
     try:
-        await relay.start(config)
+        await asyncio.wait((starting,))
+        if not starting.cancelled():
+            starting.result()
         await told.wait()
     finally:
         await relay.close()

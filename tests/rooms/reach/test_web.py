@@ -276,6 +276,58 @@ def test_visitors_who_read_slowly_hold_no_memory_and_leave_nothing_behind(tmp_pa
     asyncio.run(story())
 
 
+def test_a_visitor_who_reads_on_slowly_gets_the_whole_answer_also_after_the_site_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web_server, "LINGER_S", 0.5)
+    size = 240_000
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(bytes(size))
+        writer.close()
+
+    def read(port: int) -> int:
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        sock.connect(("127.0.0.1", port))
+        came = 0
+        with trusting().wrap_socket(sock, server_hostname=NAME, suppress_ragged_eofs=True) as one:
+            one.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            while data := one.recv(16_384):
+                came += len(data)
+                time.sleep(0.1)  # a slow line
+        return came
+
+    async def story() -> None:
+        site = await asyncio.start_server(answer, "127.0.0.1", 0)
+        async with site, running_bridge(tmp_path, Site(site.sockets[0].getsockname()[:2])) as running:
+            for listener in running.server._listening:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
+            assert await asyncio.to_thread(read, running.port) == size
+
+    asyncio.run(story())
+
+
+def test_who_says_nothing_is_not_held_for_ever_when_the_site_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web_server, "LINGER_S", 0.2)
+
+    async def story() -> None:
+        async with running_bridge(tmp_path, Site(("127.0.0.1", free_port()))) as running:
+            _, raw = await asyncio.open_connection("127.0.0.1", running.port)
+            _, shaken = await asyncio.open_connection("127.0.0.1", running.port, ssl=trusting(), server_hostname=NAME)
+            assert running.server.connections == 2
+            async with asyncio.timeout(5):
+                while running.server.connections:
+                    await asyncio.sleep(0.05)
+            for writer in (raw, shaken):
+                writer.transport.abort()
+
+    asyncio.run(story())
+
+
 def test_one_address_gets_so_many_connections_and_the_others_theirs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,7 +33,10 @@ UNSENT_MAX_BYTES: Final = 262_144
 CONNECTIONS_MAX: Final = 4_096
 CONNECTIONS_EACH: Final = 256
 LINGER_S: Final = 60.0
-"""So long the rest of a connection is read after the site has ended it; what a kernel waits in FIN-WAIT-2."""
+"""So long the rest of a connection is read after the site has ended it; what a kernel waits in FIN-WAIT-2.
+
+Who takes something of the site's last words meanwhile is waited for as long again, as with nginx's ``send_timeout``.
+"""
 BACKLOG: Final = 511  # nginx's
 _ACCEPTED_AT_ONCE: Final = 16
 _RETRY_S: Final = 1.0
@@ -398,15 +401,26 @@ class Visit:
             if self._visitor_done and not self._tls.unsent:
                 self.end()
             else:
-                if self._timer is not None:
-                    self._timer.cancel()
-                self._timer = self._loop.call_later(LINGER_S, self.end)
+                self._linger()
 
     def _lose(self) -> None:
         """The site refused the connection or reset it."""
         self._site_lost = True
         if self._tls.failed or (self._heard and not self._tls.unsent):
             self._tls.abort()
+            self.end()
+        elif self._timer is None:
+            self._linger()  # there is no site that would see to it
+
+    def _linger(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(LINGER_S, self._lingered, self._tls.sent_bytes)
+
+    def _lingered(self, sent_bytes: int) -> None:
+        if self._tls.unsent and self._tls.sent_bytes != sent_bytes:
+            self._linger()
+        else:
             self.end()
 
     def _end_saying(self) -> None:

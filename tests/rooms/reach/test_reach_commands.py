@@ -146,6 +146,21 @@ def test_for_people_there_are_lines_with_the_time_on_stderr_and_the_link_alone_o
         process.communicate()
 
 
+def test_links_are_read_from_standard_input_so_that_no_command_line_shows_them(tmp_path: Path) -> None:
+    home = ["--home", str(tmp_path)]
+    for command in (["init", "--name", "Zoya", "--unattended"], ["reach", "bridge", "add", "-"]):
+        done = subprocess.run([*OUTLAST, *home, *command], input=b"\n socks5://127.0.0.1:1\n", capture_output=True)
+        assert done.returncode == 0, done.stderr
+    kept = subprocess.run([*OUTLAST, *home, "reach", "bridge", "list"], capture_output=True, check=True).stdout
+    command = [*OUTLAST, *home, "--json", "reach", "test", "--bridge", "-"]
+    tried = subprocess.run(
+        command, input=b"socks5://127.0.0.1:1\nsocks5://127.0.0.1:2\n", capture_output=True, check=True
+    )
+    first, second = (json.loads(line)["bridge"] for line in tried.stdout.splitlines())
+    assert first.encode() in kept
+    assert second.encode() not in kept
+
+
 def test_ctrl_c_ends_it_also_while_its_program_has_not_begun_yet(tmp_path: Path) -> None:
     begun = tmp_path / "begun"
     os.mkfifo(begun)

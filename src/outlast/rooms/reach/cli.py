@@ -64,7 +64,8 @@ app.command("set")(commands.set_)
 def connect(
     listen: Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Where programs connect to.")] = GATE,
     bridge: Annotated[
-        list[str] | None, typer.Option("--bridge", metavar="LINK", help="A way out; several are tried at once.")
+        list[str] | None,
+        typer.Option("--bridge", metavar="LINK", help="A way out, several are tried at once; - reads them."),
     ] = None,
     direct: Annotated[
         list[str] | None,
@@ -165,7 +166,8 @@ def serve(
 @app.command("test")
 def try_bridges(
     bridge: Annotated[
-        list[str] | None, typer.Option("--bridge", metavar="LINK", help="A way out to try; all of yours without it.")
+        list[str] | None,
+        typer.Option("--bridge", metavar="LINK", help="A way out to try, - reads some; without it all of yours."),
     ] = None,
     url: Url = None,
 ) -> None:
@@ -209,7 +211,9 @@ def _bridges(links: list[str] | None) -> tuple[Bridge, ...]:
     from outlast.kernel import Home
     from outlast.rooms.reach.proto.links import bridge_id, read_bridge
 
-    if not links and Home(terminal().home).exists():
+    if links and "-" in links:
+        links = [one for one in links if one != "-"] + commands.read_links()
+    elif not links and Home(terminal().home).exists():
         links = [one["link"] for one in call("reach.bridge.links")]
     found = [read_bridge(link) for link in links or ()]
     if not found:

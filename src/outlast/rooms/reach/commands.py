@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ import typer
 from outlast.errors import UsageError
 from outlast.ui.command import call, confirm, local_time, show, table
 
+LINKS_MAX_CHARS = 1 << 20
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 Who = Annotated[str, typer.Argument(metavar="NAME", help="A contact: name, ID, or the beginning of an ID.")]
@@ -88,9 +90,13 @@ def bridge() -> None:
 
 @bridges.command()
 def add(
-    link: Annotated[str, typer.Argument(metavar="LINK", help="outlast://bridge/, ss://, a proxy, a line of Tor's.")],
+    link: Annotated[
+        str, typer.Argument(metavar="LINK", help="outlast://bridge/, ss://, a proxy, a line of Tor's; - reads one.")
+    ],
 ) -> None:
     """Keep a bridge."""
+    if link == "-":
+        link = next(iter(read_links()), "")
     show(call("reach.bridge.add", link=link), lambda one: [f"Bridge {one['id']} ({one['transport']}) is kept."])
 
 
@@ -352,6 +358,11 @@ def forget(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fal
     if not yes:
         confirm("All bridges and what worked where go for good.", "forget")
     show(call("reach.forget"), lambda _: ["Forgotten."])
+
+
+def read_links() -> list[str]:
+    """Links from standard input, one a line: what stands in a command is seen by every program of this machine."""
+    return [line.strip() for line in sys.stdin.read(LINKS_MAX_CHARS).splitlines() if line.strip()]
 
 
 def size_of(text: str) -> int:

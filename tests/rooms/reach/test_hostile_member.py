@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import socket
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
 from outlast.rooms.reach.io import exit as exits
 from outlast.rooms.reach.io import hub as hubs
+from outlast.rooms.reach.io.direct import direct
 from outlast.rooms.reach.io.exit import ECHO, Exit
+from outlast.rooms.reach.io.forward import Forward
 from outlast.rooms.reach.io.hub import Hub
 from outlast.rooms.reach.io.outer import TcpOuter
 from outlast.rooms.reach.proto import address
@@ -263,5 +266,43 @@ def test_datagrams_go_on_after_a_silence(monkeypatch: pytest.MonkeyPatch) -> Non
             writer.write(asked)
             assert (await hear(reader))[1] == Type.DATAGRAM
             writer.close()
+
+    asyncio.run(story())
+
+
+def test_a_forward_without_files_to_open_rests_until_there_are() -> None:
+    turns = 0
+
+    class Watched(Forward):
+        def _accept(self) -> None:
+            nonlocal turns
+            turns += 1
+            super()._accept()
+
+    async def story() -> None:
+        exit_ = Exit(asyncio.get_running_loop(), allowing_private())
+        forward = Watched(asyncio.get_running_loop(), direct(exit_), ECHO)
+        one = socket.socket()
+        one.settimeout(5)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        highest = max(map(int, os.listdir("/proc/self/fd")))
+        held = []
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, limits[1]))
+            with suppress(OSError):
+                while True:
+                    held.append(os.dup(0))
+            one.connect(forward.at)
+            await asyncio.sleep(0.3)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            for number in held:
+                os.close(number)
+        assert 0 < turns < 10
+        one.sendall(b"hello")
+        assert await asyncio.to_thread(one.recv, 5) == b"hello"
+        one.close()
+        forward.close()
+        exit_.close()
 
     asyncio.run(story())

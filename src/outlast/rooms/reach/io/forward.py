@@ -16,6 +16,7 @@ from outlast.rooms.reach.io.gate import listen
 from outlast.rooms.reach.proto.address import Target
 
 ACCEPTED_AT_ONCE: Final = 16
+PAUSE_S: Final = 0.5
 
 
 class Forward:
@@ -28,18 +29,26 @@ class Forward:
         self._target = target
         self._listener = listen(Target("127.0.0.1", 0))
         self.at = Target("127.0.0.1", int(self._listener.getsockname()[1]))
-        loop.add_reader(self._listener.fileno(), self._accept)
+        self._listen()
 
     def close(self) -> None:
         """Take no more; what runs ends with the carrier."""
         self._loop.remove_reader(self._listener.fileno())
         self._listener.close()
 
+    def _listen(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._loop.add_reader(self._listener.fileno(), self._accept)
+
     def _accept(self) -> None:
         for _ in range(ACCEPTED_AT_ONCE):
             try:
                 one, _ = self._listener.accept()
-            except OSError:  # nobody more, or no room for anybody: the next turn tries again
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:  # no more files: the listener stays readable, and without a pause all else would wait
+                self._loop.remove_reader(self._listener.fileno())
+                self._loop.call_later(PAUSE_S, self._listen)
                 return
             one.setblocking(False)
             with suppress(OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -12,14 +13,17 @@ import pytest
 
 from outlast.rooms.reach.io import attempt, choosing
 from outlast.rooms.reach.io import relay as relay_
+from outlast.rooms.reach.io.carrier import Carrier, Refusal
 from outlast.rooms.reach.io.choosing import Attempted, Remembered
 from outlast.rooms.reach.io.direct import Dialled
+from outlast.rooms.reach.io.outer import Outer
 from outlast.rooms.reach.io.relay import Config, Event, Listening, Profile, Relay, Using
+from outlast.rooms.reach.io.tunnel import WAYS_MAX, Tunnel
 from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import Bridge, ProxyBridge
 from outlast.rooms.reach.proto.chooser import STRIKES
 from outlast.rooms.reach.proto.links import bridge_id
-from tests.rooms.reach.gates import ANY, Place, dialled, place, serving, through, until_end
+from tests.rooms.reach.gates import ANY, Place, datagram_through, dialled, place, serving, through, until_end
 
 LOOPBACK = "127.0.0.1"
 
@@ -199,3 +203,61 @@ def test_a_test_that_is_over_before_its_stream_is_there_breaks_no_carrier(here: 
     with end:
         here.do(story)
         assert end.recv(1) == b""
+
+
+def test_programs_ask_again_for_a_way_for_datagrams_when_the_bridge_is_another_one(here: Place) -> None:
+    there = Place()
+    first, second = ProxyBridge(there.gate().at, "socks5"), ProxyBridge(here.gate().at, "socks5")
+    with relaying(here, first, second) as relay:
+        relay.until(Using(bridge_id(first)))
+        with dialled(relay.gate) as control:
+            control.sendall(b"\x05\x01\x00")
+            assert control.recv(2) == b"\x05\x00"
+            control.sendall(b"\x05\x03\x00\x01" + bytes(6))
+            assert control.recv(10)[:2] == b"\x05\x00"
+            there.close()
+            for _ in range(STRIKES):
+                with pytest.raises(ConnectionError):
+                    through(relay.gate, Target("192.0.2.1", 7))
+            relay.until(Using(bridge_id(second)))
+            assert control.recv(1) == b""
+        assert datagram_through(relay.gate) == b"pong"
+
+
+def test_a_machine_without_room_can_try_no_bridge_and_says_so() -> None:
+    async def full(bridge: Bridge, tell: object, hop_bytes: int = 0, /) -> Carrier:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    tried = asyncio.run(attempt.attempt(dead(), full))
+    assert tried.failure is not None
+    assert tried.failure.evidence == "it could not be tried here (No space left on device)"
+
+
+def test_more_programs_at_once_than_a_bridge_keeps_apart_say_nothing_about_the_bridge() -> None:
+    class Asks:
+        target, gone = Target("192.0.2.1", 7), False
+
+        def __init__(self, isolation: bytes) -> None:
+            self.isolation = isolation
+
+        def take(self) -> tuple[socket.socket, bytes]:
+            raise AssertionError("nothing is opened here")
+
+        def refuse(self, refusal: Refusal) -> None:
+            refused.append(refusal)
+
+    async def story() -> None:
+        async def never() -> Outer:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        tunnel = Tunnel(never, bytes(32))
+        for number in range(WAYS_MAX + 3):
+            tunnel.carry(Asks(bytes((number,))))
+        assert len(refused) == 3
+        assert not {*refused} & choosing._OURS
+        tunnel.close()
+        assert len(refused) == WAYS_MAX + 3
+
+    refused: list[Refusal] = []
+    asyncio.run(story())

@@ -169,6 +169,8 @@ async def _once(bridge: Bridge, make: Make, url: str, known: str) -> tuple[Tried
             return Tried(bridge, _of_error(error)), None
         except TimeoutError:
             return Tried(bridge, Failure(Kind.UNKNOWN, "its program was not ready in time")), None
+        except OSError as error:  # no room on the disk, no more files
+            return Tried(bridge, Failure(Kind.UNKNOWN, f"it could not be tried here ({error.strerror})")), None
         stack.callback(carrier.close)
         return await test.run(carrier)
 

@@ -54,7 +54,7 @@ from outlast.rooms.reach.proto.links import bridge_id
 DAY_S: Final = 86_400
 RETIRED_S: Final = 120.0
 """So long streams may go on that run over a carrier which another one replaced."""
-RETIRED_MAX: Final = 4
+RETIRED_MAX: Final = 8
 """So many of them; a bridge that is chosen again and again would have as many programs running."""
 PULSE_S: Final = 60.0
 """So often a carrier is tested that cannot tell by itself that its streams are silent, while streams are opened."""
@@ -326,7 +326,7 @@ class Choosing:
 
         try:
             carrier = await self._make(bridge, changed, tried.hop_bytes)
-        except OutlastError:
+        except (OutlastError, OSError):
             self._step(Lost(id_, "unknown"))
             return
         self._retire()

@@ -79,10 +79,14 @@ class Gate:
             self._sweep.cancel()
         for caller in tuple(self._half_open):
             caller.drop()
-        for association in tuple(self._associated):
-            association.close()
+        self.end_datagrams()
         for pump in tuple(self._forwards):
             pump.close()
+
+    def end_datagrams(self) -> None:
+        """End all associations: their way is another one now, and programs that still need one ask again."""
+        for association in tuple(self._associated):
+            association.close()
 
     def settled(self, caller: _Caller) -> None:
         """A connection has said what it wants, or is gone."""

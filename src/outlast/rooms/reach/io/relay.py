@@ -313,6 +313,8 @@ class Relay:
     def _use(self, carrier: Carrier | None, bridge: str | None) -> None:
         self._carrier = carrier
         self._report(Using(bridge))
+        for gate in self._gates.values():
+            gate.end_datagrams()
         if carrier is not None and self._choosing is not None:
             waiting, self._waiting = self._waiting, {}
             for client, limit in waiting.items():

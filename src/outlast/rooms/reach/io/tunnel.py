@@ -31,6 +31,8 @@ from outlast.rooms.reach.proto.session import Ending, Session
 WAYS_MAX: Final = 16
 OPEN_TIMEOUT_S: Final = 20.0  # of a stream, while there is no outer
 GREET_TIMEOUT_S: Final = 10.0
+NO_ROOM: Final = Refusal.NETWORK_UNREACHABLE
+"""What is refused for want of room here says nothing about the bridge."""
 ALONE_MAX_S: Final = 120.0  # without any outer; then the server has forgotten the session
 
 _chance = SystemRandom()
@@ -70,7 +72,7 @@ class Tunnel:
         """Take the client to its target; it hears that the way is open when the target has answered, not before."""
         way = self._way(client.isolation)
         if way is None:
-            client.refuse(Refusal.FAILED)
+            client.refuse(Refusal.FAILED if self._closed else NO_ROOM)
         else:
             way.carry(client)
 
@@ -196,7 +198,7 @@ class _Way:
         """Open a stream for the client."""
         stream = self._end.open(client.target)
         if stream is None:
-            client.refuse(Refusal.FAILED)
+            client.refuse(NO_ROOM)
             return
         self._waiting[stream] = _Waiting(client, self._loop.time() + OPEN_TIMEOUT_S)
         if not self._end.lines or self._timer is None:

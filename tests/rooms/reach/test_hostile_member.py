@@ -85,9 +85,9 @@ async def hear(reader: asyncio.StreamReader) -> tuple[int, int, bytes]:
                 return int.from_bytes(head[:4], "big"), head[4], body
 
 
-async def greet(streams: Streams, user: bytes) -> Status:
+async def greet(streams: Streams, user: bytes, *, new: bool = True) -> Status:
     reader, writer = streams
-    writer.write(write_hello(Hello(os.urandom(16), True, 1, os.urandom(16), int(time.time()), 0), user))
+    writer.write(write_hello(Hello(os.urandom(16), new, 1, os.urandom(16), int(time.time()), 0), user))
     _, kind, body = await hear(reader)
     assert kind == Type.WELCOME
     return Status(body[1])
@@ -103,7 +103,7 @@ def opening(stream: int, target: Target, early: bytes = b"") -> bytes:
     return frame(stream, Type.OPEN, address.encode(target) + early)
 
 
-def test_who_asks_and_reads_no_answer_is_not_remembered_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_asks_and_reads_no_answer_is_not_remembered_without_bound() -> None:
     async def story() -> None:
         async with served(OURS) as server:
             _, writer = await member(server, OURS)
@@ -176,28 +176,32 @@ def test_who_was_shut_out_does_not_come_in_by_an_outer_that_was_there_before() -
     asyncio.run(story())
 
 
-def test_outers_of_one_member_that_never_greet_keep_no_other_member_out(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("greeting", [b"", b"for a session that is none"], ids=["silent", "refused"])
+def test_outers_of_one_member_that_lead_to_no_session_keep_no_other_member_out(
+    greeting: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(hubs, "STRANGERS_MAX", 20)
-    monkeypatch.setattr(hubs, "STRANGERS_ALIKE_MAX", 10, raising=False)
+    monkeypatch.setattr(hubs, "STRANGERS_ALIKE_MAX", 10)
 
     async def story() -> None:
         async with served(OURS, THEIRS) as server:
-            silent_ones = [await dial(server, OURS) for _ in range(30)]
-            while len(server.outers) < 30:
-                await asyncio.sleep(0)
-            _, writer = await member(server, THEIRS)
-            writer.close()
-            _, writer = await member(server, OURS)
-            writer.close()
-            for _, writer in silent_ones:
-                writer.close()
+            held = []
+            for count in range(30):
+                held.append(await dial(server, OURS))
+                while len(server.outers) <= count:
+                    await asyncio.sleep(0)
+                if greeting:
+                    assert await greet(held[-1], OURS, new=False) is Status.GONE
+            held += [await member(server, user) for user in (THEIRS, OURS)]
+            for _, writer in held:
+                writer.transport.abort()
 
     asyncio.run(story())
 
 
 def test_one_member_s_waiting_streams_leave_room_for_another_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exits, "STREAMS_MAX", 40)
-    monkeypatch.setattr(hubs, "OPENINGS_OF_USER_MAX", 20, raising=False)
+    monkeypatch.setattr(hubs, "OPENINGS_OF_USER_MAX", 20)
 
     async def story() -> None:
         with silent("127.0.0.1") as port:
@@ -217,7 +221,7 @@ def test_one_member_s_waiting_streams_leave_room_for_another_s(monkeypatch: pyte
 
 
 def test_one_member_s_streams_are_bounded_over_all_their_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hubs, "STREAMS_OF_USER_MAX", 20, raising=False)
+    monkeypatch.setattr(hubs, "STREAMS_OF_USER_MAX", 20)
 
     async def story() -> None:
         async with served(OURS) as server:
@@ -233,7 +237,7 @@ def test_one_member_s_streams_are_bounded_over_all_their_sessions(monkeypatch: p
 
 def test_one_member_s_datagrams_leave_room_for_another_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exits, "DATAGRAMS_MAX", 40)
-    monkeypatch.setattr(hubs, "ASSOCIATIONS_OF_USER_MAX", 20, raising=False)
+    monkeypatch.setattr(hubs, "ASSOCIATIONS_OF_USER_MAX", 20)
 
     async def story() -> None:
         async with served(OURS, THEIRS) as server, echoes() as target:
@@ -253,7 +257,7 @@ def test_one_member_s_datagrams_leave_room_for_another_s(monkeypatch: pytest.Mon
 
 def test_datagrams_go_on_after_a_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exits, "SILENCE_S", 0.2)
-    monkeypatch.setattr(hubs, "SILENCE_S", 0.1, raising=False)
+    monkeypatch.setattr(hubs, "SILENCE_S", 0.1)
 
     async def story() -> None:
         async with served(OURS) as server, echoes() as target:

@@ -79,7 +79,7 @@ class Hub:
         self._sessions: OrderedDict[tuple[bytes, bytes], _Kept] = OrderedDict()
         self._of_user: dict[bytes, list[_Kept]] = {}
         self._strangers: dict[Outer, asyncio.TimerHandle] = {}
-        self._alike: dict[Outer, tuple[bytes, ...]] = {}  # what strangers may prove
+        self._alike: dict[Outer, tuple[bytes, ...]] = {}  # what strangers, and those who were refused, may prove
         self._let_in: frozenset[bytes] | None = None  # users that are no longer shut out; None: nobody ever was
         self._seen: OrderedDict[bytes, None] = OrderedDict()
         self._closed = False
@@ -166,7 +166,6 @@ class Hub:
         if secret is None or shut_out or not self._first_use(proof):
             return  # whoever it is sees an outer that says nothing, until its time is over
         self._strangers.pop(outer).cancel()
-        self._alike.pop(outer)
         now_s = int(self._clock())
 
         def answer(status: Status, counts: tuple[tuple[int, int], ...] = ()) -> None:
@@ -193,6 +192,7 @@ class Hub:
             return
         else:
             answer(Status.RESUMED, kept.counts(hello))
+        del self._alike[outer]
         kept.add(outer, hello, rest)
 
     def _refuse(self, outer: Outer, answer: Callable[[Status], None], status: Status) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from outlast.rooms.reach.io import shadowsocks_server
 from outlast.rooms.reach.io.exit import ECHO, Exit
 from outlast.rooms.reach.io.gate import Gate
 from outlast.rooms.reach.io.pump import yard_of
@@ -119,6 +120,41 @@ def test_who_is_no_user_any_more_is_out_with_all_that_they_have_open_or_begun() 
                 await asyncio.wait_for(streams[0][0].read(-1), 5)
             assert len(server.pumps) == 1
             for _, writer in (*streams, (half, half_writer)):
+                writer.transport.abort()
+        finally:
+            await server.close()
+            exit_.close()
+
+    run(story())
+
+
+def test_one_user_s_streams_leave_room_for_another_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shadowsocks_server, "STREAMS_OF_USER_MAX", 3)
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        exit_ = Exit(loop, NEAR)
+        method, password = "2022-blake3-aes-256-gcm", b64encode(bytes(32)).decode()
+        users = (bytes([1]) * 32, bytes([2]) * 32)
+        server = ShadowsocksListener(exit_, Target("127.0.0.1", 0), method, password, "127.0.0.1", users)
+        yard = yard_of(loop)
+        held = []
+
+        async def answered(user: bytes) -> bool:
+            cipher = cipher_of(method, f"{password}:{b64encode(user).decode()}")
+            reader, writer = await asyncio.open_connection(*server.at)
+            held.append(writer)
+            writer.write(seal_early(cipher.request(ECHO)[0], b"hello", yard.into, yard.out))
+            return bool(await asyncio.wait_for(reader.read(1), 5))
+
+        try:
+            assert [await answered(users[0]) for _ in range(5)] == [True] * 3 + [False] * 2
+            assert await answered(users[1])
+            held[0].transport.abort()
+            while len(server.pumps) > 3:
+                await asyncio.sleep(0.01)
+            assert await answered(users[0])
+            for writer in held:
                 writer.transport.abort()
         finally:
             await server.close()

@@ -32,6 +32,7 @@ from outlast.rooms.reach.proto.shadowsocks_2022 import Sip022
 
 UNKNOWN_MAX: Final = 2048
 """Connections that have asked for nothing that is understood; the oldest goes for the newest."""
+STREAMS_OF_USER_MAX: Final = 8192
 SOURCES_MAX: Final = 512
 SILENCE_S: Final = 100.0  # less than an exit's: what it ended is not asked again
 PAUSE_S: Final = 1.0
@@ -62,6 +63,7 @@ class ShadowsocksListener:
         self.turned_away: Counter[str] = Counter()
         self.unknown: OrderedDict[_Caller, None] = OrderedDict()
         self.pumps: dict[Pump, bytes] = {}  # with whose they are
+        self.streams: Counter[bytes] = Counter()  # by whose they are, with those that are being made
         self._listener = listen(at)
         host, port, *_ = self._listener.getsockname()
         self.at = Target(host, port)
@@ -147,12 +149,13 @@ class ShadowsocksListener:
 class _Caller:
     """A connection until its request is understood, and for ever if it never is."""
 
-    __slots__ = ("_acceptor", "_cancel", "_one", "_server")
+    __slots__ = ("_acceptor", "_cancel", "_one", "_server", "_user")
 
     def __init__(self, server: ShadowsocksListener, one: socket.socket) -> None:
         self._server, self._one = server, one
         self._acceptor = server.cipher.acceptor(server.seen)
         self._cancel: Callable[[], None] | None = None
+        self._user: bytes | None = None
         server.unknown[self] = None
         server.loop.add_reader(one.fileno(), self._readable)
 
@@ -160,6 +163,8 @@ class _Caller:
         self._server.unknown.pop(self, None)
         if self._cancel:
             self._cancel()
+        if self._user is not None:
+            self._server.streams[self._user] -= 1
         self._server.loop.remove_reader(self._one.fileno())
         self._one.close()
 
@@ -182,7 +187,11 @@ class _Caller:
             return
         if request and not self._server.knows(request.user):
             self._acceptor = _Silence()
+        elif request and self._server.streams[request.user] >= STREAMS_OF_USER_MAX:
+            self.close()
         elif request:
+            self._user = request.user
+            self._server.streams[request.user] += 1
             self._server.loop.remove_reader(self._one.fileno())
             self._cancel = self._server.exit.open(request.target, lambda far: self._join(far, request), self._failed)
 
@@ -196,7 +205,7 @@ class _Caller:
         del server.unknown[self]
 
         def done(_: Exception | None) -> None:
-            del server.pumps[pump]
+            server.streams[server.pumps.pop(pump)] -= 1
 
         pump = Pump(
             server.loop,

@@ -309,6 +309,24 @@ def test_a_visitor_who_reads_on_slowly_gets_the_whole_answer_also_after_the_site
     asyncio.run(story())
 
 
+def test_who_has_a_network_of_ipv6_counts_as_one() -> None:
+    assert web_server.household("2606:4700::1") == web_server.household("2606:4700:0:0:ffff::9")
+    assert web_server.household("2606:4700::1") != web_server.household("2606:4700:0:1::1")
+    assert web_server.household("::ffff:192.0.2.1") == web_server.household("192.0.2.1")
+    assert web_server.household("fe80::1%lo") == web_server.household("fe80::2")
+
+
+def test_a_listener_of_ipv6_serves(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running_bridge(tmp_path) as running:
+            listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+            running.server.listen(listener)
+            port = listener.getsockname()[1]
+            (await WebOpener(running.bridge(at=Target("::1", port)))()).close()
+
+    asyncio.run(story())
+
+
 def test_who_says_nothing_is_not_held_for_ever_when_the_site_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

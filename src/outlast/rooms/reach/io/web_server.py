@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
+from ipaddress import IPv6Address
 from typing import Final, NamedTuple
 
 from outlast.rooms.reach.io.pump import Plain, Pump
@@ -65,6 +66,14 @@ def server_context(certificate: str, key: str) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE  # the client's order decides, as with nginx
     return context
+
+
+def household(host: str) -> str:
+    """Whose address this is: of IPv6 everybody has 64 bits for themselves."""
+    if ":" not in host:
+        return host
+    six = IPv6Address(host)
+    return str(six.ipv4_mapped or int(six) >> 64)
 
 
 class WebServer:
@@ -130,7 +139,7 @@ class WebServer:
                 self._rest()
                 return
             visitor.setblocking(False)
-            whose = str(address[0]) if address else ""
+            whose = household(str(address[0])) if address else ""
             if self._each[whose] >= CONNECTIONS_EACH:
                 reset(visitor)
                 visitor.close()

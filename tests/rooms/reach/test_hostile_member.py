@@ -17,7 +17,7 @@ from outlast.rooms.reach.io import hub as hubs
 from outlast.rooms.reach.io.direct import direct
 from outlast.rooms.reach.io.exit import ECHO, Exit
 from outlast.rooms.reach.io.forward import Forward
-from outlast.rooms.reach.io.hub import Hub
+from outlast.rooms.reach.io.hub import SESSIONS_MAX, Hub
 from outlast.rooms.reach.io.outer import TcpOuter
 from outlast.rooms.reach.proto import address
 from outlast.rooms.reach.proto.address import Target
@@ -231,6 +231,24 @@ def test_one_member_s_streams_are_bounded_over_all_their_sessions(monkeypatch: p
                 writer.write(b"".join(opening(stream, ECHO) for stream in range(1, 16)))
                 kinds += [(await hear(reader))[1] for _ in range(15)]
             assert (kinds.count(Type.ACCEPTED), kinds.count(Type.REFUSED)) == (20, 10)
+
+    asyncio.run(story())
+
+
+def test_clients_who_share_one_secret_are_not_bounded_as_one_member(monkeypatch: pytest.MonkeyPatch) -> None:
+    for bound in ("STREAMS_OF_USER_MAX", "OPENINGS_OF_USER_MAX", "STRANGERS_ALIKE_MAX"):
+        monkeypatch.setattr(hubs, bound, 20)
+
+    async def story() -> None:
+        async with served(OURS) as server:
+            server.hub = Hub(server.exit, sessions_of_user_max=SESSIONS_MAX)
+            held = [await dial(server, OURS) for _ in range(30)]
+            for streams in held:
+                assert await greet(streams, OURS) is Status.NEW
+                streams[1].write(opening(1, ECHO))
+                assert (await hear(streams[0]))[1] == Type.ACCEPTED
+            for _, writer in held:
+                writer.transport.abort()
 
     asyncio.run(story())
 

@@ -70,12 +70,14 @@ class Hub:
     ) -> None:
         """``clock`` is the wall clock, against greetings that somebody recorded long ago.
 
-        ``sessions_of_user_max`` bounds what one user takes; where all of them share a secret, that is one user.
+        ``sessions_of_user_max`` bounds what one user takes; where all of them share a secret, that is one user, and
+        with more than usual nothing else is bounded for each user.
         """
         self._loop = asyncio.get_running_loop()
         self.way = way
         self._clock = clock
         self._sessions_of_user_max = sessions_of_user_max
+        self._is_shared = sessions_of_user_max > SESSIONS_OF_USER_MAX
         self._sessions: OrderedDict[tuple[bytes, bytes], _Kept] = OrderedDict()
         self._of_user: dict[bytes, list[_Kept]] = {}
         self._strangers: dict[Outer, asyncio.TimerHandle] = {}
@@ -91,7 +93,7 @@ class Hub:
         """
         secrets = tuple(users)
         alike = [other for other, theirs in self._alike.items() if theirs == secrets]
-        if len(alike) >= STRANGERS_ALIKE_MAX:
+        if len(alike) >= (STRANGERS_MAX if self._is_shared else STRANGERS_ALIKE_MAX):
             self._send_away(alike[0])
         if self._closed or len(self._strangers) >= STRANGERS_MAX:
             outer.close()
@@ -134,18 +136,20 @@ class Hub:
             if user not in self._let_in:
                 one.close()
 
-    def streams_of(self, user: bytes) -> int:
-        """How many streams a user has in all sessions."""
-        return sum(kept.end.session.streams for kept in self._of_user.get(user, ()))
-
-    def openings_of(self, user: bytes) -> int:
-        """How many of them wait for their targets."""
-        return sum(kept.openings for kept in self._of_user.get(user, ()))
+    def has_room(self, user: bytes) -> bool:
+        """Whether the stream that a user has just opened is not one too many over all their sessions."""
+        if self._is_shared:
+            return True
+        own = self._of_user.get(user, ())
+        return (
+            sum(kept.openings for kept in own) < OPENINGS_OF_USER_MAX
+            and sum(kept.end.session.streams for kept in own) <= STREAMS_OF_USER_MAX
+        )
 
     def make_way(self, user: bytes) -> None:
         """When a user has as many associations as may be, end one of the session that has most of them."""
         own = self._of_user.get(user, ())
-        if sum(kept.associations for kept in own) >= ASSOCIATIONS_OF_USER_MAX:
+        if not self._is_shared and sum(kept.associations for kept in own) >= ASSOCIATIONS_OF_USER_MAX:
             max(own, key=lambda kept: kept.associations).dissociate()
 
     def _send_away(self, outer: Outer) -> None:
@@ -316,8 +320,7 @@ class _Kept:
             if self._openings.pop(stream, None) is not None:
                 self.end.refuse(stream, refusal.value)
 
-        user = self._key[0]
-        if self._hub.openings_of(user) >= OPENINGS_OF_USER_MAX or self._hub.streams_of(user) > STREAMS_OF_USER_MAX:
+        if not self._hub.has_room(self._key[0]):
             self.end.refuse(stream, Refusal.FAILED.value)
             return
         self._openings[stream] = self._way.open(target, opened, failed)

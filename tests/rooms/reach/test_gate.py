@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from queue import Queue
 
 import pytest
 
@@ -364,6 +365,24 @@ def test_whatever_programs_do_no_socket_stays_behind(here: Place, site: Target, 
     while open_files() > before and time.monotonic() < until:
         pass
     assert open_files() <= before
+
+
+def test_a_reset_right_behind_the_last_bytes_is_a_reset(here: Place) -> None:
+    told: Queue[bytes] = Queue()
+
+    def hear(one: socket.socket) -> None:
+        with suppress(ConnectionError):
+            while one.recv(100):
+                pass
+        told.put(b"over")
+
+    gate = here.gate()
+    with serving(hear) as at:
+        for _ in range(50):
+            with through(gate, at) as one:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                one.sendall(b"last words")
+        assert [told.get(timeout=20) for _ in range(50)] == [b"over"] * 50
 
 
 def open_files() -> int:

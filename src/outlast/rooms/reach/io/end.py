@@ -445,6 +445,9 @@ class End:
                 self._flush_soon()
             else:
                 self._flush()
+            # uvloop calls once for data with a reset behind it, and never again: the data was read, look for it.
+            if size < room and joint.sock is sock and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                self.reset(stream)
         else:
             self._lent[id(block.data)] = block
             number = session.send(stream, block.view, size, now)

@@ -12,6 +12,7 @@ says how long a stream may be silent: two hours and four minutes, or four minute
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
 import weakref
@@ -190,8 +191,8 @@ class _Flow:
     """One direction of a pump."""
 
     __slots__ = (
-        "_codec", "_from", "_gone", "_loop", "_meter", "_most", "_pause", "_pump", "_reading", "_recv_into", "_send",
-        "_sink", "_to", "_writing", "_yard", "ended", "rest",
+        "_codec", "_from", "_gone", "_loop", "_meter", "_most", "_option", "_pause", "_pump", "_reading", "_recv_into",
+        "_send", "_sink", "_to", "_writing", "_yard", "ended", "rest",
     )  # fmt: skip
 
     def __init__(
@@ -206,7 +207,7 @@ class _Flow:
     ) -> None:
         self._pump, self._loop, self._yard, self._codec, self._meter = pump, loop, yard, codec, meter
         self._from, self._to, self._sink = source.fileno(), sink.fileno(), sink
-        self._recv_into, self._send = source.recv_into, sink.send
+        self._recv_into, self._send, self._option = source.recv_into, sink.send, source.getsockopt
         self._reading = self._writing = self._gone = False
         self._pause: asyncio.TimerHandle | None = None
         self._most = SLOW_READ_BYTES
@@ -282,6 +283,9 @@ class _Flow:
             if (out and not self._write(out)) or not size:
                 break
             if size < len(room) or self._pause:
+                # uvloop calls once for data with a reset behind it, and never again: the data was read, look for it.
+                if fault := self._option(socket.SOL_SOCKET, socket.SO_ERROR):
+                    pump.stop(OSError(fault, os.strerror(fault)))
                 return
         if self.ended and not self.rest:
             self._finish()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import uvloop
 
 from outlast.errors import StorageError, UsageError
 from outlast.rooms.reach.io import web_server
@@ -427,6 +428,24 @@ def test_a_visitor_of_a_folder_who_stops_amid_a_request_is_not_waited_for(tmp_pa
             assert running.server.connections == 0
 
     asyncio.run(story())
+
+
+def test_visitors_whose_first_bytes_have_a_reset_behind_them_leave_nothing(tmp_path: Path) -> None:
+    def knock(port: int) -> None:
+        for _ in range(30):
+            with socket.create_connection(("127.0.0.1", port)) as one:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                one.sendall(b"\x16\x03\x01\x02\x00\x01")
+
+    async def story() -> None:
+        write_site(tmp_path / "pages")
+        async with open_site(str(tmp_path / "pages")) as site, running_bridge(tmp_path, site) as running:
+            await asyncio.to_thread(knock, running.port)
+            async with asyncio.timeout(20):
+                while running.server.connections:
+                    await asyncio.sleep(0.01)
+
+    uvloop.run(story())
 
 
 def test_visitors_who_say_and_do_anything_leave_a_bridge_as_it_was(tmp_path: Path) -> None:

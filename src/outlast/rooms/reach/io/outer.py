@@ -6,6 +6,7 @@ Whoever owns an outer is called back by it, on the event loop and never from wit
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
@@ -169,6 +170,11 @@ class TcpOuter:
         self.received_bytes += size
         if self._owner is not None:
             self._owner.received(_scratch[:size])
+        # uvloop calls once for data with a reset behind it, and never again: the data was read, look for it.
+        if size == len(_scratch) or self._closed:
+            return
+        if fault := self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._end(broken(OSError(fault, os.strerror(fault))))
 
     def _writable(self) -> None:
         try:

@@ -243,6 +243,9 @@ class Tls:
             self._shake()
         else:
             self._deliver()
+        # uvloop calls once for data with a reset behind it, and never again: the data was read, look for it.
+        if size < len(raw) and not self.closed and (fault := self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
+            self._break(OSError(fault, os.strerror(fault)))
 
     def _deliver(self) -> None:
         """Open what is there and hand it over in one call; while nobody listens it stays where it is."""

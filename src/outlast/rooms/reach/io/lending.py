@@ -180,6 +180,7 @@ class _Member:
         left = self.allowance.take(count, today)
         if not (lending.all.take(count, today) and left):
             lending.loop.call_soon(self._cut)
+            return LOOK_S  # until then nothing more is read, of what is there already
         if lending.bucket is None:
             return 0.0
         now_s = lending.loop.time()

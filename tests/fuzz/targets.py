@@ -986,14 +986,14 @@ def cut_flight(data: bytes) -> str | None:
     if not size or len(data) < size:
         return NO_INPUT
     flight = data[:size]
-    fragment.name_of(flight)
+    name = fragment.name_of(flight)
     for trick in fragment.TRICKS:
         sent, body = b"".join(fragment.cut(flight, trick)), b""
         while sent:
             end = 5 + int.from_bytes(sent[3:5], "big")
             body, sent = body + sent[5:end], sent[end:]
         assert body == flight[5:]
-    return None
+    return None if name else "no name"
 
 
 def contact_link() -> str:
@@ -2093,7 +2093,7 @@ def unwrap_relayed(data: bytes) -> str | None:
     found = reach_socks.unwrap_datagram(data)
     if found is not None:
         assert reach_socks.unwrap_datagram(reach_socks.wrap_datagram(*found)) == found
-    return None
+    return None if found else "no datagram"
 
 
 def read_public_answer(data: bytes) -> str | None:

@@ -41,18 +41,22 @@ OUTLAST = Path(sys.executable).with_name("outlast")
 PAGES = (ROOT / "docs/howto/tor.md").read_text(encoding="utf-8")
 
 
-def shown(name: str, **instead: str) -> str:
-    """The lines of a torrc as the how-to page shows them, with what differs here."""
+def shown(network: TorNetwork, name: str, **instead: str) -> str:
+    """The lines of a torrc as the how-to page shows them, with what differs here.
+
+    Tor takes no path with a space in it, and this checkout may lie under one.
+    """
     (text,) = re.findall(rf"^```torrc {name}\n(.*?)^```$", PAGES, re.DOTALL | re.MULTILINE)
     for old, new in instead.items():
         assert old in text
         text = text.replace(old, new)
-    return text.replace("/usr/local/bin/outlast", str(OUTLAST))
+    return text.replace("/usr/local/bin/outlast", str(network.root / "outlast"))
 
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorNetwork]:
     with tor_network(tmp_path_factory.mktemp("tor")) as found:
+        (found.root / "outlast").symlink_to(OUTLAST)
         yield found
 
 
@@ -68,8 +72,8 @@ def bridge(network: TorNetwork, page: str) -> Running:
     at = f"{network.host}.9"
     found = network.start(
         "bridge",
-        shown("bridge", **{"127.0.0.1:9001": f"{at}:{OR_PORT}", "0.0.0.0:8443": f"{at}:8443"}),
-        shown("site", **{"http://127.0.0.1:8080": page.rstrip("/")}),
+        shown(network, "bridge", **{"127.0.0.1:9001": f"{at}:{OR_PORT}", "0.0.0.0:8443": f"{at}:8443"}),
+        shown(network, "site", **{"http://127.0.0.1:8080": page.rstrip("/")}),
         f"Nickname bridge\nPublishServerDescriptor 0\nAddress {at}",
         f"Log [net]debug file {network.root / 'bridge.log'}",
     )
@@ -102,7 +106,7 @@ def test_a_stock_tor_bootstraps_through_a_stock_bridge_with_outlast_as_their_tra
     client = network.start(
         "client",
         "SocksPort 127.0.0.1:auto",
-        re.sub("Bridge outlast .*", f"Bridge {line}", shown("client")),
+        re.sub("Bridge outlast .*", f"Bridge {line}", shown(network, "client")),
     )
     port = client.until(r"Opened Socks listener connection \(ready\) on 127\.0\.0\.1:(\d+)")[1]
     client.until(r"Bootstrapped 100%")

@@ -6,18 +6,20 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import pytest
 
 from outlast.edges.main import run
 from outlast.rooms.reach.proto import address
-from tests.rooms.reach.gates import curl, datagram_through, serving
+from tests.rooms.reach.gates import curl, datagram_through, serving, through
 
 OUTLAST = [sys.executable, "-c", "from outlast.edges.main import main; main()"]
 PAGE = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes"
@@ -93,6 +95,29 @@ def test_what_serve_prints_is_what_connect_takes(tmp_path: Path, transport: str)
         if transport == "web":
             assert curl("-k", f"https://{serving_['at']}/").stdout == b"a site"
     assert not (tmp_path / "client").exists()
+
+
+def test_a_reset_right_behind_the_last_bytes_goes_through_a_bridge(tmp_path: Path) -> None:
+    told: Queue[str] = Queue()
+
+    def hear(one: socket.socket) -> None:
+        with suppress(ConnectionError):
+            while one.recv(100):
+                pass
+        told.put("over")
+
+    (tmp_path / "index.html").write_text("a site")
+    server = ["serve", "--listen", "127.0.0.1:0", "--site", str(tmp_path), "--allow-private"]
+    with ExitStack() as stack:
+        (link,) = stack.enter_context(running(tmp_path / "server", *server)).event("serving")["links"]
+        client = ["connect", "--listen", "127.0.0.1:0", "--bridge", link]
+        gate = stack.enter_context(running(tmp_path / "client", *client)).event("listening")["at"]
+        at = stack.enter_context(serving(hear))
+        for _ in range(20):
+            with through(address.read(gate), at) as one:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                one.sendall(b"last words")
+        assert [told.get(timeout=20) for _ in range(20)] == ["over"] * 20
 
 
 def test_a_bridge_is_no_open_proxy_and_leads_its_users_nowhere_near_itself(tmp_path: Path) -> None:

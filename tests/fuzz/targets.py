@@ -828,8 +828,8 @@ def hear_hello(data: bytes) -> str | None:
 
 
 def client_hellos() -> list[bytes]:
-    """What OpenSSL says first, with and without protocols."""
-    hellos = []
+    """What OpenSSL says first, with and without protocols; and what is no TLS at all."""
+    hellos = [b"GET / HTTP/1.1\r\nHost: site.example\r\n\r\n"]
     for offered in (["http/1.1"], ["h2", "http/1.1"], []):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if offered:

@@ -120,7 +120,7 @@ from outlast.rooms.reach.proto import http_proxy as reach_http_proxy
 from outlast.rooms.reach.proto import links as reach_links
 from outlast.rooms.reach.proto import request as reach_request
 from outlast.rooms.reach.proto import socks as reach_socks
-from outlast.rooms.reach.proto.client_hello import protocols_of
+from outlast.rooms.reach.proto.client_hello import name_at, protocols_of
 from outlast.rooms.reach.proto.ext_or_port import COOKIE_HEADER, Introducer, Introduction, Receiver, read_cookie
 from outlast.rooms.reach.proto.failures import BridgeError
 from outlast.rooms.reach.proto.mux import MuxError
@@ -823,8 +823,10 @@ def hear_frames(data: bytes) -> str | None:
 
 def hear_hello(data: bytes) -> str | None:
     """A ClientHello, as a server has it before it answers."""
-    found = protocols_of(data)
-    return None if found else str(found)
+    found, name = protocols_of(data), name_at(data)
+    if found:
+        return None
+    return "no hello" if found is None and name is None else "no protocols"
 
 
 def client_hellos() -> list[bytes]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import shutil
 import sys
 from asyncio.subprocess import Process
@@ -229,9 +230,7 @@ def write_torrc(bridges: Sequence[TorBridge], folder: Path, owner: int, find: Ca
     if bridges:
         text.append("UseBridges 1")
     for transport in sorted({bridge.transport for bridge in bridges if bridge.transport}):
-        command = find(transport)
-        if any(char.isspace() for part in command for char in part):
-            raise UsageError(f"tor cannot start {command[0]!r}: there is a space in its path")
+        command = _without_spaces(find(transport), folder / f"{transport}.sh")
         text.append(f"ClientTransportPlugin {transport} exec {' '.join(command)}")
     for bridge in bridges:
         line = write_bridge(bridge)
@@ -239,6 +238,16 @@ def write_torrc(bridges: Sequence[TorBridge], folder: Path, owner: int, find: Ca
             raise UsageError("a bridge line has characters that tor does not read")
         text.append(f"Bridge {line}")
     return "\n".join(text) + "\n"
+
+
+def _without_spaces(command: Sequence[str], script: Path) -> Sequence[str]:
+    """The command, or one that runs it from a script: tor splits at spaces here, and knows no quotes."""
+    if not any(char.isspace() for part in command for char in part):
+        return command
+    if any(char.isspace() for char in str(script)):
+        raise UsageError("tor can start no transport from a folder with a space in its name: set TMPDIR to another")
+    script.write_text(f"exec {shlex.join(command)}\n")
+    return "/bin/sh", str(script)
 
 
 def _transport_command(transport: str) -> Sequence[str]:

@@ -246,6 +246,7 @@ def _without_spaces(command: Sequence[str], script: Path) -> Sequence[str]:
         return command
     if any(char.isspace() for char in str(script)):
         raise UsageError("tor can start no transport from a folder with a space in its name: set TMPDIR to another")
+    script.parent.mkdir(mode=0o700, exist_ok=True)
     script.write_text(f"exec {shlex.join(command)}\n")
     return "/bin/sh", str(script)
 

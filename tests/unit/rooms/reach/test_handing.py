@@ -26,8 +26,14 @@ def web(host: str = "192.0.2.1") -> Served:
 
 async def carried(one: House, other: House) -> None:
     """What one had to say has come to the other."""
-    await one.until(lambda: not nothing_due(one))
+    await one.until(lambda: not nothing_due(one) and not on_the_way(one))
     await one.carry_to(other)
+
+
+def on_the_way(house: House) -> list[bytes]:
+    """Letters that are kept in the vault, and that the store, of which sticks are made, has not yet."""
+    waiting = [id for (id,) in house.person.query("SELECT entry_id FROM outbox")]
+    return [id for id in waiting if not house.node.query("SELECT 1 FROM entry WHERE id = ?", (id,))]
 
 
 def nothing_due(house: House) -> list[agenda.Duty]:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import msgspec
 
@@ -15,14 +15,7 @@ from outlast.kernel import Kind
 
 State = Literal["normal", "degraded", "routes-up-traffic-down", "whitelist", "blackout", "restoring"]
 """How a place is connected. ``whitelist``: what is inside of it answers, what is outside does not."""
-STATES: Final[tuple[State, ...]] = (
-    "normal",
-    "degraded",
-    "routes-up-traffic-down",
-    "whitelist",
-    "blackout",
-    "restoring",
-)
+STATES: Final[tuple[State, ...]] = get_args(State)
 
 EVIDENCE_MAX: Final = 40
 EVIDENCE_MAX_CHARS: Final = 300
@@ -65,21 +58,7 @@ Outcome = Literal[
     "unknown",
 ]
 """How a way out ended, as far as whoever went it could tell. ``freeze``: it stood still after some bytes."""
-OUTCOMES: Final[tuple[Outcome, ...]] = (
-    "ok",
-    "dns",
-    "syn-drop",
-    "rst-after-hello",
-    "freeze",
-    "tls-mitm",
-    "fully-encrypted-filter",
-    "refused",
-    "wrong-key",
-    "wrong-clock",
-    "captive-portal",
-    "throttled",
-    "unknown",
-)
+OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
 TRANSPORTS: Final = ("web", "ss", "obfs4", "tor", "proxy", "direct", "other")
 ROUTE_LIFE_DAYS: Final = 14
 _HOUR_S: Final = 3600

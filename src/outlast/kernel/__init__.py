@@ -26,6 +26,7 @@ from outlast.kernel.identity import (
 from outlast.kernel.invite import make_channel_link, read_channel_link
 from outlast.kernel.kinds import Kind
 from outlast.kernel.links.link import Cost, Duplex, Link, LinkError, Way
+from outlast.kernel.links.tcp import TcpLink
 from outlast.kernel.mail import LETTER_MAX_BYTES
 from outlast.kernel.membership import Membership
 from outlast.kernel.neighbours import PeerState
@@ -88,6 +89,7 @@ __all__ = [
     "Said",
     "SpaceBody",
     "Status",
+    "TcpLink",
     "Transaction",
     "Value",
     "Way",

@@ -35,15 +35,30 @@ _Closed = (ConnectionError, asyncio.IncompleteReadError, TimeoutError, OSError)
 class TcpLink:
     """A TCP connection, as a ``Link``."""
 
-    kind: Final = "tcp"
     mtu: Final = 1 << 20
-    bits_per_s: Final = BITS_PER_S
     duplex: Final = Duplex.FULL
-    cost: Final = Cost.FREE
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take over an open stream."""
-        self.address = _address(writer)
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        kind: str = "tcp",
+        address: str = "",
+        bits_per_s: int = BITS_PER_S,
+        cost: Cost = Cost.FREE,
+        first: bytes = b"",
+    ) -> None:
+        """Take over an open stream; ``first`` was read from it already.
+
+        A room whose links are streams says of what kind they are and where the other end is (empty: where the
+        connection leads).
+        """
+        self.kind = kind
+        self.address = address or _address(writer)
+        self.bits_per_s = bits_per_s
+        self.cost = cost
+        self._first = first
         self._reader = reader
         self._writer = writer
         if sys.platform == "linux":
@@ -73,6 +88,9 @@ class TcpLink:
 
     async def receive(self) -> bytes:
         """What has arrived, at most 256 KiB."""
+        if self._first:
+            first, self._first = self._first, b""
+            return first
         try:
             return await self._reader.read(_READ_BYTES)
         except _Closed:

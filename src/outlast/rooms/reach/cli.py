@@ -84,14 +84,14 @@ def connect(
     from outlast.rooms.reach.io.attempt import read_url
     from outlast.rooms.reach.io.relay import Config, Profile
     from outlast.rooms.reach.proto import address
+    from outlast.rooms.reach.proto.request import read_credentials
     from outlast.rooms.reach.proto.rules import read_rules
 
     if (user is None) != (password_file is None):
         raise UsageError("--user and --password-file go together")
     bridges = _bridges(bridge)
     password = "" if password_file is None else read_passphrase(password_file)
-    if max(len((user or "").encode()), len(password.encode())) > 255 or ":" in (user or ""):
-        raise UsageError("a gate's name and password have at most 255 bytes each, and the name has no colon")
+    read_credentials(user or "", password)
     profile = Profile(address.read(listen), user or "", password, read_rules(direct or []))
     _relay(Config(profiles=(profile,), bridges=bridges, test_url="" if url is None else read_url(url)))
 

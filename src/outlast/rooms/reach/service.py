@@ -23,6 +23,7 @@ import msgspec
 
 from outlast.errors import NotFoundError, OutlastError, UsageError
 from outlast.kernel import (
+    DAY_MS,
     Cost,
     Level,
     Link,
@@ -67,7 +68,7 @@ from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import Bridge, PluggedBridge, TorBridge, WebBridge
 from outlast.rooms.reach.proto.chooser import Memory
 from outlast.rooms.reach.proto.links import bridge_id, read_bridge, write_bridge
-from outlast.rooms.reach.proto.request import Credentials
+from outlast.rooms.reach.proto.request import Credentials, read_credentials
 from outlast.rooms.reach.proto.rules import read_rules
 from outlast.rooms.reach.serving import Served, server_of
 from outlast.rooms.reach.supervisor import Now, Supervisor
@@ -87,7 +88,6 @@ LISTENS_MAX: Final = 4
 OWN_GATES: Final = 1
 """The first gate of a configuration is the node's own, for its sync."""
 OWN_USER: Final = "node"
-CREDENTIAL_MAX_BYTES: Final = 255
 
 
 # ---- what the page shows ----
@@ -280,10 +280,8 @@ async def set_gate(
     places = tuple(dict.fromkeys(address.read(one) for one in listen))
     if not 0 < len(places) <= LISTENS_MAX:
         raise UsageError(f"name 1 to {LISTENS_MAX} addresses to listen on, each HOST:PORT")
-    if any(not is_loopback(one.host) for one in places) and not (user and password):
+    if read_credentials(user, password) is None and any(not is_loopback(one.host) for one in places):
         raise UsageError("a gate that others in the network can reach needs a user and a password")
-    if any(len(one.encode()) > CREDENTIAL_MAX_BYTES for one in (user, password)):
-        raise UsageError(f"user and password have at most {CREDENTIAL_MAX_BYTES} bytes each")
     named = [one.strip() for one in direct if one.strip()]
     read_rules(named)
     chosen = {"listen": " ".join(map(address.show, places)), "user": user, "password": password}
@@ -739,7 +737,7 @@ async def _publish(node: Node, person: Person, duty: Publish) -> None:
         ROUTE.name,
         body,
         seed=seed,
-        life_ms=ROUTE_LIFE_DAYS * 86_400_000,
+        life_ms=ROUTE_LIFE_DAYS * DAY_MS,
         local=[view.said_row(name, node.now_ms())],
     )
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from outlast.rooms.reach.io.ciphers import _has_aes
+from outlast.rooms.reach.io.ciphers import has_aes
 
 SCRIPT = """
 import os, ssl, sys
@@ -25,7 +25,7 @@ def run(*words: str, **environ: str) -> str:
     return subprocess.run(command, env={**base, **environ}, capture_output=True, text=True, check=True).stdout.strip()
 
 
-@pytest.mark.skipif(not _has_aes(), reason="this processor has no AES")
+@pytest.mark.skipif(not has_aes(), reason="this processor has no AES")
 def test_a_relaying_process_prefers_the_shorter_key_of_aes_and_its_children_do_not_hear_of_it() -> None:
     assert run("reach", "connect") == "TLS_AES_128_GCM_SHA256 False"
 

@@ -104,8 +104,15 @@ async def test_addresses_to_listen_on_have_a_host_and_a_port(tmp_path: Path, tex
 
 async def test_a_gate_for_others_needs_a_password(tmp_path: Path) -> None:
     async with houses(tmp_path, Clock(), "Ann") as (ann,):
-        with pytest.raises(UsageError, match="user and a password"):
-            await service.set_gate(ann.node, ann.person, ["0.0.0.0:1080"], "ann", "", [])
+        for user, password, wrong in (
+            ("", "", "needs a user and a password"),
+            ("ann", "", "go together"),
+            ("", "secret", "go together"),
+            ("a:b", "secret", "no colon"),
+            ("ann", "ü" * 128, "at most 255 bytes"),
+        ):
+            with pytest.raises(UsageError, match=wrong):
+                await service.set_gate(ann.node, ann.person, ["0.0.0.0:1080"], user, password, [])
         await service.set_gate(ann.node, ann.person, ["0.0.0.0:1080", "[::1]:1080"], "ann", "secret", [" example.by "])
         chosen = service.settings(ann.person)
         assert (chosen.listen, chosen.direct) == (("0.0.0.0:1080", "[::1]:1080"), ("example.by",))

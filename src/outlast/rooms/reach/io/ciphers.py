@@ -1,4 +1,7 @@
-"""Which ciphers of TLS 1.3 a relaying process prefers: OpenSSL is told when the process starts, or never."""
+"""Which ciphers this processor is quick at, and which of TLS 1.3's a relaying process prefers for that.
+
+OpenSSL is told of a preference when the process starts, or never.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,14 @@ def settle(*marks: str) -> None:
 
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # now it has been read
         del os.environ[_NAME]
-    elif told is None and set(marks) <= set(sys.orig_argv) and _has_aes():
+    elif told is None and set(marks) <= set(sys.orig_argv) and has_aes():
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, _NAME: _FILE})
 
 
-def _has_aes() -> bool:
-    """Whether the processor has AES; without, OpenSSL's own preference is as good."""
+def has_aes() -> bool:
+    """Whether the processor has AES of its own; elsewhere ChaCha20 is faster."""
+    if sys.platform == "darwin":
+        return True
     try:
         known = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:

@@ -220,16 +220,20 @@ async def open_tcp(target: Target, timeout_s: float = 10.0) -> TcpOuter:
 async def _connect(loop: asyncio.AbstractEventLoop, target: Target) -> socket.socket:
     failure: OSError = OSError("no address")
     for address in await look_up(target.host):
-        sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
         try:
-            sock.setblocking(False)
-            await loop.sock_connect(sock, (address, target.port))
+            return await dial(loop, address, target.port)
         except OSError as error:
-            sock.close()
             failure = error
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
     raise failure
+
+
+async def dial(loop: asyncio.AbstractEventLoop, address: str, port: int) -> socket.socket:
+    """A TCP connection to an address, as a non-blocking socket; raises OSError."""
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    try:
+        sock.setblocking(False)
+        await loop.sock_connect(sock, (address, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock

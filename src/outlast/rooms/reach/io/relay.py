@@ -47,7 +47,7 @@ from outlast.rooms.reach.proto.chooser import Worked
 from outlast.rooms.reach.proto.exit_policy import Policy
 from outlast.rooms.reach.proto.links import bridge_id
 from outlast.rooms.reach.proto.pac import PATH
-from outlast.rooms.reach.proto.request import Credentials
+from outlast.rooms.reach.proto.request import read_credentials
 from outlast.rooms.reach.proto.rules import Rules
 
 PATIENCE_S: Final = 20.0
@@ -306,7 +306,7 @@ class Relay:
             self._exit.close()
 
     def _open_gate(self, profile: Profile) -> Gate:
-        credentials = Credentials(profile.user.encode(), profile.password.encode()) if profile.user else None
+        credentials = read_credentials(profile.user, profile.password)
         carry = partial(self._carry, profile.rules)
         return Gate(self._loop, profile.listen, carry, self._associate, credentials)
 

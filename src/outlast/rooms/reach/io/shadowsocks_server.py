@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import errno
 import socket
-import sys
 from base64 import b64encode
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 from msgspec.structs import replace
 
 from outlast.errors import UsageError
 from outlast.rooms.reach.io.carrier import Association, Refusal
+from outlast.rooms.reach.io.ciphers import has_aes
 from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.gate import ACCEPTS_AT_ONCE, listen
 from outlast.rooms.reach.io.pump import Meter, Pump, yard_of
@@ -306,14 +305,4 @@ class _Datagrams:
 
 def best_method() -> str:
     """The method for a new server: AES where this processor has it, since elsewhere ChaCha20 is faster."""
-    return "2022-blake3-aes-256-gcm" if _has_aes() else "2022-blake3-chacha20-poly1305"
-
-
-def _has_aes() -> bool:
-    if sys.platform == "darwin":
-        return True
-    try:
-        said = Path("/proc/cpuinfo").read_text(errors="replace")
-    except OSError:
-        return False
-    return any("aes" in line.split() for line in said.splitlines() if line.lower().startswith(("flags", "features")))
+    return "2022-blake3-aes-256-gcm" if has_aes() else "2022-blake3-chacha20-poly1305"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 import sys
 import tempfile
 from asyncio.subprocess import DEVNULL, PIPE
@@ -15,6 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from outlast.errors import StorageError, UsageError
+from outlast.rooms.reach.io.names import look_up
 from outlast.rooms.reach.io.web_server import Site
 
 PATIENCE_S: Final = 60.0
@@ -49,10 +49,10 @@ async def _address_of(url: str, port: int) -> tuple[str, int]:
     if not host or parts.path not in ("", "/") or parts.query:
         raise UsageError(f"{url.removeprefix('//')} is not HOST:PORT of a site; write it without a path")
     try:
-        addresses = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = await look_up(host)
     except OSError:
         raise UsageError(f"the name {host} of the site leads nowhere; give the address of its server") from None
-    return str(addresses[0][4][0]), port
+    return addresses[0], port
 
 
 @asynccontextmanager

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from outlast.rooms.reach.io.names import look_up
+from outlast.rooms.reach.io.outer import dial
 from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.failures import Observed, Step, Stop
 
@@ -248,15 +249,7 @@ class Tap:
     async def _dial(self, address: str, after_s: float) -> socket.socket:
         if after_s:
             await asyncio.sleep(after_s)
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        one = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            one.setblocking(False)
-            await self._loop.sock_connect(one, (address, self._bridge.port))
-        except BaseException:
-            one.close()
-            raise
-        return one
+        return await dial(self._loop, address, self._bridge.port)
 
     def _move(self) -> None:
         self.moved_s = time.monotonic()

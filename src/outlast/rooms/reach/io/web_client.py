@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hmac
 import secrets
 import socket
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from outlast.errors import ProtocolError
 from outlast.rooms.reach.io.names import look_up
+from outlast.rooms.reach.io.outer import dial
 from outlast.rooms.reach.io.tls import Tls
 from outlast.rooms.reach.proto import web
 from outlast.rooms.reach.proto.address import Target
@@ -248,19 +248,13 @@ async def connect(target: Target) -> socket.socket:
         raise WebFailed(Observed(Step.NAME, Stop.NO_NAME)) from None
     stop = Stop.UNREACHABLE
     for address in found:
-        with contextlib.ExitStack() as stack:
-            try:
-                sock = stack.enter_context(socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET))
-                sock.setblocking(False)
-                async with asyncio.timeout(STEP_S):
-                    await loop.sock_connect(sock, (address, target.port))
-            except TimeoutError:
-                stop = Stop.SILENCE
-            except (ConnectionRefusedError, ConnectionResetError):
-                stop = Stop.REFUSED
-            except OSError:
-                pass
-            else:
-                stack.pop_all()
-                return sock
+        try:
+            async with asyncio.timeout(STEP_S):
+                return await dial(loop, address, target.port)
+        except TimeoutError:
+            stop = Stop.SILENCE
+        except (ConnectionRefusedError, ConnectionResetError):
+            stop = Stop.REFUSED
+        except OSError:
+            pass
     raise WebFailed(Observed(Step.CONNECT, stop, elapsed_ms=round((time.monotonic() - began_s) * 1000)))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hmac
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
+from outlast.errors import UsageError
 from outlast.rooms.reach.proto.address import Target
+
+CREDENTIAL_MAX_BYTES: Final = 255
 
 
 class Command(Enum):
@@ -45,6 +48,19 @@ class Credentials(NamedTuple):
     def match(self, user: bytes, password: bytes) -> bool:
         """Whether these are the ones; takes as long for wrong ones as for right ones."""
         return hmac.compare_digest(user, self.user) & hmac.compare_digest(password, self.password)
+
+
+def read_credentials(user: str, password: str) -> Credentials | None:
+    """Who may use a gate, None for anybody: no name and no password. Raises UsageError for what no protocol can say.
+
+    SOCKS 5 counts both in one byte (RFC 1929 §2), and HTTP has a colon behind the name (RFC 7617 §2).
+    """
+    if bool(user) != bool(password):
+        raise UsageError("a gate's name and password go together")
+    found = Credentials(user.encode(), password.encode())
+    if max(map(len, found)) > CREDENTIAL_MAX_BYTES or ":" in user:
+        raise UsageError("a gate's name and password have at most 255 bytes each, and the name has no colon")
+    return found if user else None
 
 
 class Reader(Protocol):

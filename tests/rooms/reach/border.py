@@ -29,7 +29,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from outlast.rooms.watch.proto import dns
+from outlast import dns
 from tests.e2e.machines import enter, ip
 from tests.rooms.reach.censors import DNS_PORT, HTTP_PORT, TLS_PORT, Censor, Judge
 from tests.rooms.reach.nfqueue import NUMBER, Queue, Segment, Verdict

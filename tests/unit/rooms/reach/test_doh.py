@@ -57,6 +57,8 @@ def test_a_name_that_is_not_there_has_no_address() -> None:
         answer(question=write_question("other.example", A)),
         answer(question=write_question("www.example.com", AAAA)),
         answer(record(1, b"\xc0\0\2\1"))[:-1],
+        answer(*[record(1, b"\xc0\0\2\1")] * 65),
+        answer(question=QUESTION[:-1] + b"\3"),
         answer(record(1, b"\xc0\0\2\1", owner=b"\xc0\xff")),
         answer(record(1, b"\xc0\0\2\1", owner=b"\xc0\x21")),
     ],

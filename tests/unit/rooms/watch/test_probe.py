@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from outlast.rooms.watch.proto import dns
+from outlast import dns
 from outlast.rooms.watch.proto.http import parse_url
 from outlast.rooms.watch.proto.probe import (
     Answered,

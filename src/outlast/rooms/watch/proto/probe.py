@@ -18,8 +18,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from itertools import islice
 from typing import Any, Final, assert_never
 
+from outlast.dns import Reply
 from outlast.errors import UsageError
-from outlast.rooms.watch.proto.dns import Reply
 from outlast.rooms.watch.proto.http import HEADERS, Url, redirect_of
 
 REDIRECTS_MAX: Final = 10

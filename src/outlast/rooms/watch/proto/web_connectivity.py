@@ -21,8 +21,8 @@ from html import escape, unescape
 from typing import Any, Final
 
 from outlast import __version__
+from outlast.dns import AAAA, CNAME, TYPE_NAMES, A, Record, Reply, failure_of
 from outlast.rooms.watch.proto import traces
-from outlast.rooms.watch.proto.dns import AAAA, CNAME, TYPE_NAMES, A, Record, Reply, failure_of
 from outlast.rooms.watch.proto.http import HEADERS
 from outlast.rooms.watch.proto.probe import (
     Answered,

@@ -113,6 +113,8 @@ def _decode(data: bytes, *, response: bool) -> Reply:
     if at + 4 > len(data):
         raise DnsError("a DNS message ends within its question")
     type = int.from_bytes(data[at : at + 2])
+    if int.from_bytes(data[at + 2 : at + 4]) != _IN:
+        raise DnsError("this DNS message asks for nothing of the internet")
     records, at = [], at + 4
     for _ in range(min(count, _RECORDS_MAX) if response else 0):
         owner, at = _name(data, at)

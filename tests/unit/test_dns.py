@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outlast.rooms.watch.proto import dns
-from outlast.rooms.watch.proto.dns import AAAA, CNAME, A, DnsError, Record
+from outlast import dns
+from outlast.dns import AAAA, CNAME, A, DnsError, Record
 
 QUERY = dns.encode_query(0x1234, "www.example.com", A)
 # An alias and two addresses, the names compressed.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -50,30 +50,41 @@ def ip(*arguments: str) -> None:
 
 
 @contextmanager
-def machines(count: int) -> Iterator[list[Machine]]:
-    """So many machines with a switch between them."""
-    switch, *names = (f"outlast{os.getpid()}n{number}" for number in range(count + 1))
+def networks(names: Collection[str], wire: Callable[[], object]) -> Iterator[None]:
+    """Network namespaces of these names, joined by ``wire``; where none can be made the test is skipped, but in CI."""
     made: list[str] = []
     try:
         try:
-            for name in (switch, *names):
+            for name in names:
                 ip("netns", "add", name)
                 made.append(name)
-            ip("-n", switch, "link", "add", "switch", "type", "bridge")
-            ip("-n", switch, "link", "set", "switch", "up")
-            for name in names:
-                ip("link", "add", "cable", "netns", name, "type", "veth", "peer", "name", name, "netns", switch)
-                ip("-n", switch, "link", "set", name, "master", "switch", "up")
+            wire()
         except (OSError, subprocess.CalledProcessError) as error:
             if os.environ.get("CI") == "true":
                 raise
             pytest.skip(f"network namespaces cannot be made here: {error}")
-        found = [Machine(name, f"10.77.0.{number}") for number, name in enumerate(names, 1)]
+        yield
+    finally:
+        for name in made:
+            ip("netns", "delete", name)
+
+
+@contextmanager
+def machines(count: int) -> Iterator[list[Machine]]:
+    """So many machines with a switch between them."""
+    switch, *names = (f"outlast{os.getpid()}n{number}" for number in range(count + 1))
+    found = [Machine(name, f"10.77.0.{number}") for number, name in enumerate(names, 1)]
+    with networks((switch, *names), partial(_wire, switch, names)):
         for one in found:
             ip("-n", one.network, "addr", "add", f"{one.address}/24", "dev", "cable")
             ip("-n", one.network, "link", "set", "cable", "up")
             ip("-n", one.network, "link", "set", "lo", "up")
         yield found
-    finally:
-        for name in made:
-            ip("netns", "delete", name)
+
+
+def _wire(switch: str, names: Sequence[str]) -> None:
+    ip("-n", switch, "link", "add", "switch", "type", "bridge")
+    ip("-n", switch, "link", "set", "switch", "up")
+    for name in names:
+        ip("link", "add", "cable", "netns", name, "type", "veth", "peer", "name", name, "netns", switch)
+        ip("-n", switch, "link", "set", name, "master", "switch", "up")

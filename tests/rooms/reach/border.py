@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
@@ -26,10 +26,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import pytest
 from cryptography.hazmat.primitives import serialization
 
 from outlast import dns
+from tests.e2e import machines
 from tests.e2e.machines import enter, ip
 from tests.rooms.reach.censors import DNS_PORT, HTTP_PORT, TLS_PORT, Censor, Judge
 from tests.rooms.reach.nfqueue import NUMBER, Queue, Segment, Verdict
@@ -239,7 +239,7 @@ def border(folder: Path) -> Iterator[Border]:
     """The border, without a censor."""
     here = f"outlast{os.getpid()}x{next(_built)}"
     networks = {place: here + place for place in ("client", "neighbour", "border", "server", "sites")}
-    made: list[str] = []
+    stack = ExitStack()
     places: list[Place] = []
     true, false = Authority.make("Test authority"), Authority.make("Ministry")
     trusted = folder / "trusted.pem"
@@ -247,15 +247,7 @@ def border(folder: Path) -> Iterator[Border]:
     (folder / "resolv.conf").write_text(f"nameserver {RESOLVER}\noptions timeout:1 attempts:1\n")
     stands = Border(folder, networks, trusted, true)
     try:
-        try:
-            for name in networks.values():
-                ip("netns", "add", name)
-                made.append(name)
-            _wire(networks)
-        except (OSError, subprocess.CalledProcessError) as error:
-            if os.environ.get("CI") == "true":
-                raise
-            pytest.skip(f"network namespaces cannot be made here: {error}")
+        stack.enter_context(machines.networks(networks.values(), partial(_wire, networks)))
         for router in ("border", "server"):
             stands.run(router, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
         stands.run("border", "sh", "-c", "echo 1 > /proc/sys/net/netfilter/nf_conntrack_acct")
@@ -271,8 +263,7 @@ def border(folder: Path) -> Iterator[Border]:
             program.communicate(timeout=20)
         for place in places:
             place.end()
-        for name in made:
-            ip("netns", "delete", name)
+        stack.close()
 
 
 def _wire(networks: dict[str, str]) -> None:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -25,7 +25,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -34,6 +33,7 @@ from cryptography.x509.oid import NameOID
 from outlast import dns
 from outlast.rooms.watch.proto import quic, tls
 from outlast.rooms.watch.proto.services import TELEGRAM_POINTS
+from tests.e2e import machines
 from tests.e2e.machines import enter, ip
 
 HOME, GATE = "5.22.200.2", "5.22.200.1"
@@ -355,19 +355,11 @@ class Country:
 def country(folder: Path) -> Iterator[Country]:
     """The country, censored as SITES say."""
     networks = {place: f"outlast{os.getpid()}{place}" for place in ("home", "border", "abroad")}
-    made: list[str] = []
+    stack = ExitStack()
     places: list[Place] = []
     nation: Country | None = None
     try:
-        try:
-            for name in networks.values():
-                ip("netns", "add", name)
-                made.append(name)
-            _wire(networks)
-        except (OSError, subprocess.CalledProcessError) as error:
-            if os.environ.get("CI") == "true":
-                raise
-            pytest.skip(f"network namespaces cannot be made here: {error}")
+        stack.enter_context(machines.networks(networks.values(), partial(_wire, networks)))
         true, false = Authority.make("Test authority"), Authority.make("Ministry")
         trusted = folder / "trusted.pem"
         trusted.write_bytes(true.certificate.public_bytes(serialization.Encoding.PEM))
@@ -413,8 +405,7 @@ def country(folder: Path) -> Iterator[Country]:
             program.communicate(timeout=20)
         for place in places:
             place.end()
-        for name in made:
-            ip("netns", "delete", name)
+        stack.close()
 
 
 def _wire(networks: dict[str, str]) -> None:

@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt
 from zeroconf.asyncio import AsyncServiceInfo
 
+from outlast import dns
 from outlast.edges import gate
 from outlast.edges.api import LocalApi
 from outlast.edges.config import parse_address
@@ -144,7 +145,6 @@ from outlast.rooms.watch.entries import (
 from outlast.rooms.watch.io.link import default_gateway, is_neighbour, read_target
 from outlast.rooms.watch.proto import (
     control,
-    dns,
     endpoints,
     fusion,
     http,

@@ -47,7 +47,8 @@ def pebble(folder: Path, http_port: int) -> Iterator[str]:
     resolver = ["pebble-challtestsrv", "-defaultIPv4", "127.0.0.1", "-defaultIPv6", "", "-dns01", f"127.0.0.1:{names}"]
     resolver += ["-http01", "", "-https01", "", "-tlsalpn01", "", "-management", f"127.0.0.1:{settings}"]
     authority = ["pebble", "-config", str(folder / "pebble.json"), "-dnsserver", f"127.0.0.1:{names}"]
-    environment = {**os.environ, "PEBBLE_VA_NOSLEEP": "1"}
+    # Three of ten nonces are refused, as an authority may at any time: clients have to ask again (RFC 8555 §6.5).
+    environment = {**os.environ, "PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "30"}
     with ExitStack() as stack:
         for command, at in ((resolver, settings), (authority, port)):
             process = stack.enter_context(

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -28,9 +28,16 @@ from outlast.rooms.reach.io.folder import serve_pages
 from outlast.rooms.reach.io.gate import listen
 from outlast.rooms.reach.proto.address import Target
 
+if TYPE_CHECKING:
+    from acme.client import ClientNetwork
+    from josepy.jwk import JWK
+    from requests import Response as HttpAnswer
+
 LOOK_S: Final = 3600.0
 """So often it is looked whether the certificate has to be renewed."""
 OBTAIN_S: Final = 120
+NONCES_MAX: Final = 8
+"""So often a request whose nonce was refused is made again, at least."""
 _METHODS: Final = ["GET", "HEAD", "POST"]
 
 
@@ -70,13 +77,12 @@ class Acme:
         """Get a new one; blocks. Raises OutlastError with what the authority said."""
         from acme import challenges, client, crypto_util, errors, messages
         from josepy.errors import Error as JoseError
-        from josepy.jwa import ES256
         from josepy.jwk import JWKEC
         from requests.exceptions import RequestException
 
         try:
             account = JWKEC(key=self._account_key())
-            net = client.ClientNetwork(account, alg=ES256, timeout=30)
+            net = _network(account)
             authority = client.ClientV2(client.ClientV2.get_directory(self._directory, net), net)
             try:
                 authority.new_account(messages.NewRegistration.from_data(terms_of_service_agreed=True))
@@ -118,6 +124,24 @@ class Acme:
         if not isinstance(found, ec.EllipticCurvePrivateKey):
             raise StorageError(f"{self._account} is damaged: delete it, and a new account is opened")
         return found
+
+
+def _network(account: JWK) -> ClientNetwork:
+    """Asks an authority, again whenever it refuses a nonce (RFC 8555 §6.5); the library does so once."""
+    from acme import client, messages
+    from josepy.jwa import ES256
+
+    class Network(client.ClientNetwork):
+        def post(self, *args: Any, **more: Any) -> HttpAnswer:
+            for _ in range(NONCES_MAX):
+                try:
+                    return super().post(*args, **more)
+                except messages.Error as error:
+                    if error.code != "badNonce":
+                        raise
+            return super().post(*args, **more)
+
+    return Network(account, alg=ES256, timeout=30)
 
 
 @asynccontextmanager

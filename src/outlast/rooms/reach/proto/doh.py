@@ -42,10 +42,10 @@ def read_answer(data: bytes, name: str, kind: int) -> Answer:
     """The addresses that an answer gives for the name that was asked, aliases followed; raises DohError."""
     try:
         reply = dns.decode_reply(data)
-    except dns.DnsError:
-        raise DohError("the resolver's answer is cut off or is none") from None
+    except dns.DnsError as error:
+        raise DohError(f"the resolver's answer is none: {error}") from error
     if reply.truncated:
-        raise DohError("the resolver's answer is cut off or is none")
+        raise DohError("the resolver's answer is cut off")
     if int.from_bytes(data[6:8]) > _RECORDS_MAX:
         raise DohError("the resolver's answer has more records than a site needs")
     if reply.rcode == dns.NXDOMAIN:

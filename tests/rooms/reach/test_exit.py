@@ -7,12 +7,15 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from queue import Queue
 
 import pytest
 
 from outlast.rooms.reach.io import exit as exits
+from outlast.rooms.reach.io import names
 from outlast.rooms.reach.io.carrier import Refusal
 from outlast.rooms.reach.io.exit import ECHO, ECHO_MAX_BYTES, SYNC, Exit
 from outlast.rooms.reach.proto.address import Target
@@ -26,7 +29,7 @@ class Book:
     def __init__(self, **addresses: Sequence[str]) -> None:
         self._addresses = addresses
 
-    def look_up(self, host: str, found: Callable[[Sequence[str]], None]) -> None:
+    def look_up(self, host: str, found: Callable[[Sequence[str]], None], whose: bytes | None = None) -> None:
         """Say at once what stands here."""
         found(self._addresses.get(host, ()))
 
@@ -137,6 +140,105 @@ def test_an_address_that_names_an_interface_is_none_and_nothing_is_told_of_it(
     target = Target("2606:4700:4700::1111%nowhere", 443)
     assert opened(here, exit_, target) is Refusal.HOST_UNREACHABLE
     assert not caplog.records
+
+
+class Slow:
+    """A resolver whose names hang while they are meant to, and which says which ones it was asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[str] = []
+        self.free = threading.Event()
+        monkeypatch.setattr(names, "_addresses", self.answer)
+
+    def answer(self, host: str) -> tuple[str, ...]:
+        """Say where every host is."""
+        self.asked.append(host)
+        if host.startswith("hang"):
+            self.free.wait(20)
+        return ("127.0.0.1",)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
+    resolver = Slow(monkeypatch)
+    yield resolver
+    resolver.free.set()
+
+
+Found = Queue[tuple[str, Sequence[str]]]
+
+
+def ask(here: Place, known: names.Names, found: Found, hosts: Iterable[str], whose: bytes | None) -> None:
+    here.do(lambda: [known.look_up(host, partial(_put, found, host), whose) for host in hosts])
+
+
+def _put(found: Found, host: str, addresses: Sequence[str]) -> None:
+    found.put((host, addresses))
+
+
+def test_one_user_s_names_that_hang_keep_no_other_s_waiting(here: Place, slow: Slow) -> None:
+    known = here.do(lambda: names.Names(here.loop))
+    hanging, found = Found(), Found()
+    ask(here, known, hanging, [f"hang{one}" for one in range(100)] + ["site"], b"one")
+    ask(here, known, hanging, [f"hang too{one}" for one in range(100)], b"two")
+    for host in ("site", "other"):  # also a name that waits in somebody else's queue
+        ask(here, known, found, [host], b"three")
+        assert found.get(timeout=5) == (host, ("127.0.0.1",))
+    assert hanging.get(timeout=5) == ("site", ("127.0.0.1",))
+    assert len(slow.asked) <= names.LOOKUPS_AT_ONCE
+    slow.free.set()
+    assert {hanging.get(timeout=5)[0] for _ in range(200)} >= {"hang99", "hang too99"}
+    here.do(known.close)
+
+
+def test_a_name_that_hangs_is_none_in_time_and_what_waits_behind_it_is_forgotten(
+    here: Place, slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(names, "LOOKUP_S", 0.2)
+    monkeypatch.setattr(names, "SWEEP_S", 0.05)
+    monkeypatch.setattr(names, "LOOKUPS_AT_ONCE", 4)
+    known = here.do(lambda: names.Names(here.loop))
+    found = Found()
+    ask(here, known, found, [f"hang{one}" for one in range(10)], b"one")
+    assert [found.get(timeout=5) for _ in range(10)] == [(f"hang{one}", ()) for one in range(10)]
+    assert len(slow.asked) == 2
+    slow.free.set()
+    ask(here, known, found, ["site"], b"one")
+    assert found.get(timeout=5) == ("site", ("127.0.0.1",))
+    assert "hang9" not in slow.asked
+    assert not known._asked
+    assert not known._queues
+    here.do(known.close)
+
+
+def test_one_user_s_questions_are_bounded_and_leave_room_for_others(
+    here: Place, slow: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(names, "ASKERS_MAX", 20)
+    known = here.do(lambda: names.Names(here.loop))
+    hanging, found = Found(), Found()
+    ask(here, known, hanging, ["hang"] * 30, b"one")
+    assert [hanging.get(timeout=5) for _ in range(20)] == [("hang", ())] * 20
+    ask(here, known, found, ["site"], b"two")
+    assert found.get(timeout=5) == ("site", ("127.0.0.1",))
+    here.do(known.close)
+
+
+def test_datagrams_that_wait_for_a_name_are_bounded(here: Place) -> None:
+    class Waiting(Book):
+        def look_up(self, host: str, found: Callable[[Sequence[str]], None], whose: bytes | None = None) -> None:
+            asked.append(found)
+
+    asked: list[Callable[[Sequence[str]], None]] = []
+    exit_ = here.do(lambda: Exit(here.loop, allowing_private(), names=Waiting()))
+    way = here.do(lambda: exit_.datagrams(lambda source, data: None))
+    assert way is not None
+    for size, count in ((30_000, 2), (0, exits.WAITING_MAX_BYTES // 512)):
+        asked.clear()
+        here.do(lambda size=size: [way.send(Target("site", 9), bytes(size)) for _ in range(1000)])  # type: ignore[misc]
+        assert len(asked) == count
+        here.do(lambda: [found(()) for found in asked])
+    here.do(way.close)
 
 
 def test_the_end_of_the_process_waits_for_no_resolver() -> None:

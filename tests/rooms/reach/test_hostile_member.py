@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from hashlib import sha256
 
 import pytest
 
@@ -22,7 +23,7 @@ from outlast.rooms.reach.io.outer import TcpOuter
 from outlast.rooms.reach.proto import address
 from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.exit_policy import allowing_private
-from outlast.rooms.reach.proto.mux import HEADER_BYTES, Hello, Status, Type, frame, write_hello
+from outlast.rooms.reach.proto.mux import HEADER_BYTES, Hello, Status, Type, data_frame, frame, write_hello
 from tests.rooms.reach.test_exit import silent
 from tests.rooms.reach.through import echoes
 
@@ -114,7 +115,7 @@ def test_who_asks_and_reads_no_answer_is_not_remembered_without_bound() -> None:
                 sent += len(asked)
                 most = max(most, server.outers[0].unsent)
                 await asyncio.sleep(0)
-            assert most < 20 << 20
+            assert most < 3 << 20
             writer.transport.abort()
 
     asyncio.run(story())
@@ -201,7 +202,6 @@ def test_outers_of_one_member_that_lead_to_no_session_keep_no_other_member_out(
 
 def test_one_member_s_waiting_streams_leave_room_for_another_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exits, "STREAMS_MAX", 40)
-    monkeypatch.setattr(hubs, "OPENINGS_OF_USER_MAX", 20)
 
     async def story() -> None:
         with silent("127.0.0.1") as port:
@@ -216,6 +216,45 @@ def test_one_member_s_waiting_streams_leave_room_for_another_s(monkeypatch: pyte
                 assert (await hear(heard))[1] == Type.ACCEPTED
                 for one in (writer, second, other):
                     one.transport.abort()
+
+    asyncio.run(story())
+
+
+def test_what_one_member_s_targets_do_not_take_is_bounded_over_all_their_sessions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hubs, "UNDELIVERED_OF_USER_BYTES", 4 << 20)
+    size, piece = 240_000, bytes(16_000)
+
+    def upload(stream: int, port: int) -> bytes:
+        pieces = (data_frame(stream, at, memoryview(piece)) for at in range(0, size, len(piece)))
+        return opening(stream, Target("127.0.0.1", port)) + b"".join(pieces)
+
+    async def story() -> None:
+        with silent("127.0.0.1") as port:
+            async with served(OURS, THEIRS) as server, echoes() as target:
+                small, few = await member(server, OURS)
+                few.write(upload(1, port))
+                hogs = [await member(server, OURS) for _ in range(3)]
+                for _, writer in hogs:
+                    for stream in range(1, 31):
+                        writer.write(upload(stream, port))
+                for reader, _ in hogs:
+                    assert (await hear(reader))[1] in (Type.RESET, Type.REFUSED)
+                one, *others = [kept.end.session for kept in server.hub._of_user[sha256(OURS).digest()]]
+                assert one._undelivered == size
+                assert sum(other._undelivered for other in others) < 8 << 20
+                few.write(opening(2, target.streams, b"hello"))
+                assert (await hear(small))[:2] == (2, Type.ACCEPTED)
+                heard, other = await member(server, THEIRS)
+                other.write(upload(1, port) + opening(2, target.streams))
+                assert (await hear(heard))[:2] == (2, Type.ACCEPTED)
+                stock = one._stock
+                for writer in (few, other, *(writer for _, writer in hogs)):
+                    writer.write(frame(0, Type.GOODBYE))
+                while server.hub.sessions:
+                    await asyncio.sleep(0)
+                assert stock.held_bytes == 0
 
     asyncio.run(story())
 
@@ -236,7 +275,7 @@ def test_one_member_s_streams_are_bounded_over_all_their_sessions(monkeypatch: p
 
 
 def test_clients_who_share_one_secret_are_not_bounded_as_one_member(monkeypatch: pytest.MonkeyPatch) -> None:
-    for bound in ("STREAMS_OF_USER_MAX", "OPENINGS_OF_USER_MAX", "STRANGERS_ALIKE_MAX"):
+    for bound in ("STREAMS_OF_USER_MAX", "STRANGERS_ALIKE_MAX"):
         monkeypatch.setattr(hubs, bound, 20)
 
     async def story() -> None:
@@ -255,7 +294,6 @@ def test_clients_who_share_one_secret_are_not_bounded_as_one_member(monkeypatch:
 
 def test_one_member_s_datagrams_leave_room_for_another_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exits, "DATAGRAMS_MAX", 40)
-    monkeypatch.setattr(hubs, "ASSOCIATIONS_OF_USER_MAX", 20)
 
     async def story() -> None:
         async with served(OURS, THEIRS) as server, echoes() as target:
@@ -283,7 +321,7 @@ def test_datagrams_go_on_after_a_silence(monkeypatch: pytest.MonkeyPatch) -> Non
             asked = frame(1 << 31, Type.DATAGRAM, address.encode(target.datagrams) + b"hello")
             writer.write(asked)
             assert (await hear(reader))[1] == Type.DATAGRAM
-            while server.exit.associations:
+            while server.exit.associations.taken:
                 await asyncio.sleep(0.02)
             writer.write(asked)
             assert (await hear(reader))[1] == Type.DATAGRAM

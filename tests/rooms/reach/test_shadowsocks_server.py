@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from outlast.rooms.reach.io import exit as exits
 from outlast.rooms.reach.io import shadowsocks_server
 from outlast.rooms.reach.io.exit import ECHO, Exit
 from outlast.rooms.reach.io.gate import Gate
@@ -27,7 +28,7 @@ from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import ShadowsocksBridge
 from outlast.rooms.reach.proto.exit_policy import Policy
 from outlast.rooms.reach.proto.links import read_bridge
-from outlast.rooms.reach.proto.shadowsocks import ShadowsocksError, seal_early
+from outlast.rooms.reach.proto.shadowsocks import Packets, ShadowsocksError, seal_early
 from outlast.rooms.reach.proto.shadowsocks_2022 import Sip022
 from tests.rooms.reach.through import connect, echo_datagrams, echo_hashes, echoes
 
@@ -159,6 +160,44 @@ def test_one_user_s_streams_leave_room_for_another_s(monkeypatch: pytest.MonkeyP
         finally:
             await server.close()
             exit_.close()
+
+    run(story())
+
+
+def test_one_user_s_datagrams_leave_room_for_another_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exits, "DATAGRAMS_MAX", 8)
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        exit_ = Exit(loop, NEAR)
+        method, password = "2022-blake3-aes-256-gcm", b64encode(bytes(32)).decode()
+        users = (bytes([1]) * 32, bytes([2]) * 32)
+        server = ShadowsocksListener(exit_, Target("127.0.0.1", 0), method, password, "127.0.0.1", users)
+
+        async def answered(one: socket.socket, packets: Packets) -> bool:
+            one.send(packets.seal(there.datagrams, b"hello"))
+            try:
+                packet = await asyncio.wait_for(loop.sock_recv(one, 2000), 5)
+            except TimeoutError:
+                return False
+            return packets.open(packet) == (there.datagrams, b"hello")
+
+        def session(user: bytes) -> Packets:
+            return cipher_of(method, f"{password}:{b64encode(user).decode()}").packets()
+
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+            one.setblocking(False)
+            one.connect(tuple(server.at))
+            async with echoes() as there:
+                mine = session(users[1])
+                assert await answered(one, mine)
+                for _ in range(20):
+                    assert await answered(one, session(users[0]))
+                before = exit_.associations.taken
+                assert await answered(one, mine)
+                assert exit_.associations.taken == before == 5  # nobody's was ended for another's
+        await server.close()
+        exit_.close()
 
     run(story())
 

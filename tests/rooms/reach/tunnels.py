@@ -23,7 +23,11 @@ class Local:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def open(
-        self, target: Target, opened: Callable[[socket.socket], None], failed: Callable[[Refusal], None]
+        self,
+        target: Target,
+        opened: Callable[[socket.socket], None],
+        failed: Callable[[Refusal], None],
+        whose: bytes | None = None,
     ) -> Callable[[], None]:
         """Connect."""
 
@@ -47,7 +51,7 @@ class Local:
 
         return cancel
 
-    def datagrams(self, deliver: Callable[[Target, bytes], None]) -> Association | None:
+    def datagrams(self, deliver: Callable[[Target, bytes], None], whose: bytes | None = None) -> Association | None:
         """Whatever is sent comes back from where it went."""
         return _Mirror(self._loop, deliver)
 

@@ -40,8 +40,8 @@ class Doh:
         self._asked: dict[str, list[Callable[[Sequence[str]], None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def look_up(self, host: str, found: Callable[[Sequence[str]], None]) -> None:
-        """Find the addresses of a host."""
+    def look_up(self, host: str, found: Callable[[Sequence[str]], None], whose: bytes | None = None) -> None:
+        """Find the addresses of a host; there are no others that ask."""
         host = host.lower().rstrip(".")
         known = self._known.get(host)
         if known is not None and known[0] > self._loop.time():

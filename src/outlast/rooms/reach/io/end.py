@@ -44,7 +44,7 @@ from outlast.rooms.reach.proto.session import (
 )
 
 UNSENT_MAX_BYTES: Final = 256 * 1024  # on one outer; nothing more is read for it from local sockets
-UNREAD_MAX_BYTES: Final = 16 * 1024 * 1024  # twice what is retained: nobody who reads has so much waiting for them
+UNREAD_MAX_BYTES: Final = 1024 * 1024  # beyond twice what is retained: who reads has not so much waiting for them
 _SMALL_BYTES: Final = 8 * 1024  # pieces up to this wait for others until the loop's turn is over
 _SPARE_BLOCKS: Final = 64
 
@@ -219,13 +219,18 @@ class End:
                     _spare.append(block)
             freed.clear()
         line = self._lines.get(number)
-        if line is not None and line.outer.unsent > UNREAD_MAX_BYTES:
+        if line is not None and line.outer.unsent > UNSENT_MAX_BYTES and self._is_unread():
             self._fail(MuxError("the other side of the mux asks, and reads no answer"))
             return
         if not self._flushing and self.session.dirty():
             self._flush_soon()
         if self._timer_slow:
             self._arm()
+
+    def _is_unread(self) -> bool:
+        """Whether more waits for the other side than what it is sent, which is retained: all that it asked for."""
+        unsent = sum(line.outer.unsent for line in self._lines.values())
+        return unsent > 2 * self.session.retained + UNREAD_MAX_BYTES
 
     def line_ended(self, number: int, error: OutlastError | None) -> None:
         """An outer broke."""
@@ -335,6 +340,7 @@ class End:
         self._lines.clear()
         for stream in list(self._joints):
             self._drop(stream)
+        self.session.leave()
 
     # --- streams
 

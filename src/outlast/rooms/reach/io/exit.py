@@ -21,6 +21,7 @@ from outlast.rooms.reach.io.names import Names
 from outlast.rooms.reach.proto import address
 from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.exit_policy import Policy
+from outlast.rooms.reach.proto.fair import Fair
 
 ECHO: Final = Target("echo.outlast.invalid", 7)
 """Answered inside of every server of ours by what it is sent: so a way is tried without anybody else."""
@@ -39,9 +40,12 @@ DATAGRAMS_MAX: Final = 512
 """Ways for datagrams that are open."""
 DATAGRAM_MAX_BYTES: Final = 65_536
 PEERS_MAX: Final = 256
+WAITING_MAX_BYTES: Final = 65_536
+"""Datagrams of one way that wait for the address of a name; each counts as _LEAST_BYTES at least."""
 SILENCE_S: Final = 120.0
 ANSWER_FACTOR: Final = 8
 ANSWER_FREE_BYTES: Final = 4096
+_LEAST_BYTES: Final = 512
 _NO_WAY: Final = {
     errno.ECONNREFUSED: Refusal.REFUSED,
     errno.ETIMEDOUT: Refusal.TIMED_OUT,
@@ -59,8 +63,11 @@ Failed = Callable[[Refusal], None]
 class LooksUp(Protocol):
     """Who knows the addresses of names."""
 
-    def look_up(self, host: str, found: Callable[[Sequence[str]], None]) -> None:
-        """Find the addresses of a host; ``found`` is called later, or at once for what is remembered; none: no such."""
+    def look_up(self, host: str, found: Callable[[Sequence[str]], None], whose: bytes | None = None) -> None:
+        """Find the addresses of a host; ``found`` is called later, or at once for what is remembered; none: no such.
+
+        ``whose`` question it is says with whom the asker shares.
+        """
         ...
 
     def close(self) -> None:
@@ -69,7 +76,10 @@ class LooksUp(Protocol):
 
 
 class Exit:
-    """One process's way to its targets; ``sync_at`` is where SYNC leads."""
+    """One process's way to its targets; ``sync_at`` is where SYNC leads.
+
+    All users share it. ``whose`` something is decides how much of it there may be (``proto.fair``): None has no others.
+    """
 
     def __init__(
         self,
@@ -87,22 +97,23 @@ class Exit:
         self._own_until_s = 0.0
         self._openings: dict[_Opening, float] = {}
         self._sweep: asyncio.TimerHandle | None = None
-        self.associations = 0
+        self._connecting = Fair(STREAMS_MAX)
+        self.associations = Fair(DATAGRAMS_MAX)
 
-    def open(self, target: Target, opened: Opened, failed: Failed) -> Callable[[], None]:
+    def open(self, target: Target, opened: Opened, failed: Failed, whose: bytes | None = None) -> Callable[[], None]:
         """Connect; one of the two is called, never before this returns, with a non-blocking socket that nobody watches.
 
         Returns what calls it off: then neither is called.
         """
-        return _Opening(self, target, opened, failed).cancel
+        return _Opening(self, target, opened, failed, whose).cancel
 
-    def datagrams(self, deliver: Callable[[Target, bytes], None]) -> Association | None:
+    def datagrams(self, deliver: Callable[[Target, bytes], None], whose: bytes | None = None) -> Association | None:
         """Open a way for datagrams; None when there are too many. It ends by itself after SILENCE_S."""
-        return None if self.associations >= DATAGRAMS_MAX else _Datagrams(self, deliver)
+        return _Datagrams(self, deliver, whose) if self.associations.take(whose) else None
 
-    def look_up(self, host: str, found: Callable[[Sequence[str]], None]) -> None:
+    def look_up(self, host: str, found: Callable[[Sequence[str]], None], whose: bytes | None = None) -> None:
         """Find the addresses of a host; ``found`` is called later, or at once for what is remembered; none: no such."""
-        self._names.look_up(host, found)
+        self._names.look_up(host, found, whose)
 
     def refuses(self, address: str) -> bool:
         """Whether the policy refuses an address."""
@@ -112,16 +123,19 @@ class Exit:
         """Look no more names up."""
         self._names.close()
 
-    def begin(self, opening: _Opening) -> bool:
+    def begin(self, opening: _Opening, whose: bytes | None) -> bool:
         """Count a connection that is being made; False when there are too many."""
+        if not self._connecting.take(whose):
+            return False
         self._openings[opening] = self.loop.time()
         if self._sweep is None:  # one timer for all: a timer costs as much as a good part of a connection
             self._sweep = self.loop.call_later(SWEEP_S, self._end_slow)
-        return len(self._openings) <= STREAMS_MAX
+        return True
 
-    def end(self, opening: _Opening) -> None:
+    def end(self, opening: _Opening, whose: bytes | None) -> None:
         """It is made, or will not be."""
-        del self._openings[opening]
+        if self._openings.pop(opening, None) is not None:
+            self._connecting.give(whose)
 
     def _end_slow(self) -> None:
         oldest = self.loop.time() - CONNECT_S
@@ -148,10 +162,11 @@ class Exit:
 class _Opening:
     """One connection that is being made: the addresses one after another, staggered; the first to answer wins."""
 
-    __slots__ = ("_addresses", "_exit", "_failed", "_next", "_opened", "_port", "_trying", "_why")
+    __slots__ = ("_addresses", "_exit", "_failed", "_next", "_opened", "_port", "_trying", "_whose", "_why")
 
-    def __init__(self, exit_: Exit, target: Target, opened: Opened, failed: Failed) -> None:
+    def __init__(self, exit_: Exit, target: Target, opened: Opened, failed: Failed, whose: bytes | None) -> None:
         self._exit = exit_
+        self._whose = whose
         self._opened: Opened | None = opened
         self._failed = failed
         self._trying: set[socket.socket] = set()
@@ -160,7 +175,7 @@ class _Opening:
         self._why = Refusal.HOST_UNREACHABLE
         loop = exit_.loop
         self._port = target.port
-        if not exit_.begin(self):
+        if not exit_.begin(self, whose):
             loop.call_soon(self.fail, Refusal.FAILED)
         elif target == ECHO:
             loop.call_soon(self._echo)
@@ -172,7 +187,7 @@ class _Opening:
         elif address.parse(target.host) is not None:
             loop.call_soon(self._judge, (target.host,))
         else:
-            loop.call_soon(exit_.look_up, target.host, self._judge)
+            loop.call_soon(exit_.look_up, target.host, self._judge, whose)
 
     def cancel(self) -> None:
         if self._opened is not None:
@@ -257,7 +272,7 @@ class _Opening:
         opened = self._opened
         assert opened is not None
         self._opened = None
-        self._exit.end(self)
+        self._exit.end(self, self._whose)
         if self._next is not None:
             self._next.cancel()
         for one in self._trying:
@@ -333,15 +348,15 @@ class _Peer:
 class _Datagrams:
     """One association: answers come only from whom it spoke to, and only some times as much as they were sent."""
 
-    def __init__(self, exit_: Exit, deliver: Callable[[Target, bytes], None]) -> None:
+    def __init__(self, exit_: Exit, deliver: Callable[[Target, bytes], None], whose: bytes | None) -> None:
         self._exit = exit_
+        self._whose = whose
         self._deliver = deliver
         self._sockets: dict[int, socket.socket] = {}
         self._peers: OrderedDict[tuple[str, int], _Peer] = OrderedDict()
         self._used_s = time.monotonic()
         self._closed = False
-        self._waiting = 0
-        exit_.associations += 1
+        self._waiting_bytes = 0
         self._timer = exit_.loop.call_later(SILENCE_S, self._look)
 
     def send(self, target: Target, data: bytes) -> None:
@@ -351,9 +366,9 @@ class _Datagrams:
         self._used_s = time.monotonic()
         if address.parse(target.host) is not None:
             self._send((target.host,), target.port, data)
-        elif self._waiting < PEERS_MAX:
-            self._waiting += 1
-            self._exit.look_up(target.host, lambda found: self._found(found, target.port, data))
+        elif (waiting_bytes := self._waiting_bytes + max(_LEAST_BYTES, len(data))) <= WAITING_MAX_BYTES:
+            self._waiting_bytes = waiting_bytes
+            self._exit.look_up(target.host, lambda found: self._found(found, target.port, data), self._whose)
 
     def close(self) -> None:
         """End it."""
@@ -361,14 +376,14 @@ class _Datagrams:
             return
         self._closed = True
         self._timer.cancel()
-        self._exit.associations -= 1
+        self._exit.associations.give(self._whose)
         for one in self._sockets.values():
             self._exit.loop.remove_reader(one.fileno())
             one.close()
         self._sockets.clear()
 
     def _found(self, addresses: Sequence[str], port: int, data: bytes) -> None:
-        self._waiting -= 1
+        self._waiting_bytes -= max(_LEAST_BYTES, len(data))
         self._send(addresses, port, data)
 
     def _send(self, addresses: Sequence[str], port: int, data: bytes) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from random import SystemRandom
 from typing import Final, Protocol
@@ -26,7 +26,7 @@ from outlast.rooms.reach.proto.mux import (
     read_hello,
     write_welcome,
 )
-from outlast.rooms.reach.proto.session import RETAINED_MAX_BYTES, Ending, Session
+from outlast.rooms.reach.proto.session import RETAINED_MAX_BYTES, Ending, Session, Stock
 
 SESSIONS_MAX: Final = 4096
 SESSIONS_OF_USER_MAX: Final = 64
@@ -37,12 +37,13 @@ STRANGER_MIN_S: Final = 30.0
 STRANGER_MAX_S: Final = 90.0
 ALONE_MAX_S: Final = 120.0  # a session without any outer is kept so long
 ASSOCIATIONS_MAX: Final = 64  # of a session
-# Of a user, over all sessions: others find room at the exit.
-ASSOCIATIONS_OF_USER_MAX: Final = 256
-OPENINGS_OF_USER_MAX: Final = 1024  # streams that wait for their targets
-STREAMS_OF_USER_MAX: Final = 8192
+STREAMS_OF_USER_MAX: Final = 8192  # over all sessions
 SILENCE_S: Final = 100.0  # less than an exit's: what it ended is not asked again
 RETAINED_OF_ALL_BYTES: Final = 512 * 1024 * 1024
+RETAINED_OF_USER_BYTES: Final = 32 * 1024 * 1024
+RETAINED_LEAST_BYTES: Final = 256 * 1024  # of a session
+UNDELIVERED_OF_USER_BYTES: Final = 64 * 1024 * 1024
+UNDELIVERED_OF_ALL_BYTES: Final = 512 * 1024 * 1024  # where all share a secret
 SEEN_MAX: Final = 100_000  # greetings that were used, so that none is used twice
 
 _chance = SystemRandom()
@@ -52,12 +53,19 @@ class Way(Protocol):
     """Where streams and datagrams leave: ``io.exit.Exit``."""
 
     def open(
-        self, target: Target, opened: Callable[[socket.socket], None], failed: Callable[[Refusal], None]
+        self,
+        target: Target,
+        opened: Callable[[socket.socket], None],
+        failed: Callable[[Refusal], None],
+        whose: bytes | None = None,
     ) -> Callable[[], None]:
-        """Connect to the target; one of the two is called later; the returned function gives up."""
+        """Connect to the target; one of the two is called later; the returned function gives up.
+
+        ``whose`` it is says with whom what there is of a way is shared.
+        """
         ...
 
-    def datagrams(self, deliver: Callable[[Target, bytes], None]) -> Association | None:
+    def datagrams(self, deliver: Callable[[Target, bytes], None], whose: bytes | None = None) -> Association | None:
         """Open a way for datagrams; None when there are too many."""
         ...
 
@@ -140,17 +148,16 @@ class Hub:
         """Whether the stream that a user has just opened is not one too many over all their sessions."""
         if self._is_shared:
             return True
-        own = self._of_user.get(user, ())
-        return (
-            sum(kept.openings for kept in own) < OPENINGS_OF_USER_MAX
-            and sum(kept.end.session.streams for kept in own) <= STREAMS_OF_USER_MAX
-        )
+        return sum(kept.end.session.streams for kept in self._of_user.get(user, ())) <= STREAMS_OF_USER_MAX
 
-    def make_way(self, user: bytes) -> None:
-        """When a user has as many associations as may be, end one of the session that has most of them."""
-        own = self._of_user.get(user, ())
-        if not self._is_shared and sum(kept.associations for kept in own) >= ASSOCIATIONS_OF_USER_MAX:
-            max(own, key=lambda kept: kept.associations).dissociate()
+    def make_way(self, user: bytes) -> bool:
+        """End an association of a user's, of the session that has most of them; whether there was one."""
+        most = max(self._of_user[user], key=lambda kept: kept.associations)
+        return most.dissociate()
+
+    def whose(self, user: bytes, session: bytes) -> bytes:
+        """With whom a session shares what all use: with its user's others, if its user is one person."""
+        return user + session if self._is_shared else user
 
     def _send_away(self, outer: Outer) -> None:
         timer = self._strangers.pop(outer, None)
@@ -189,7 +196,7 @@ class Hub:
                 return
             kept = self._sessions[user, hello.session] = _Kept(self._loop, self, way, (user, hello.session))
             self._of_user.setdefault(user, []).append(kept)
-            self._share()
+            self._share(self._of_user.values())
             answer(Status.NEW)
         elif hello.new or not kept.takes(hello):
             self._refuse(outer, answer, Status.GONE)
@@ -222,11 +229,20 @@ class Hub:
                 return True
         return False
 
-    def _share(self) -> None:
-        """What may be retained is shared by all sessions."""
-        share = max(256 * 1024, min(RETAINED_MAX_BYTES, RETAINED_OF_ALL_BYTES // max(1, len(self._sessions))))
-        for kept in self._sessions.values():
-            kept.end.session.retained_max_bytes = share
+    def stock_of(self, user: bytes) -> Stock:
+        """The room that a user's sessions share."""
+        own = self._of_user.get(user)
+        if own:
+            return own[0].stock
+        return Stock(UNDELIVERED_OF_ALL_BYTES if self._is_shared else UNDELIVERED_OF_USER_BYTES)
+
+    def _share(self, users: Iterable[Sequence[_Kept]]) -> None:
+        """What may be retained is shared by all sessions, and by those of each user."""
+        of_all = min(RETAINED_MAX_BYTES, RETAINED_OF_ALL_BYTES // max(1, len(self._sessions)))
+        for own in users:
+            share = of_all if self._is_shared else min(of_all, RETAINED_OF_USER_BYTES // max(1, len(own)))
+            for kept in own:
+                kept.end.session.retained_max_bytes = max(RETAINED_LEAST_BYTES, share)
 
     def forget(self, key: tuple[bytes, bytes]) -> None:
         """A session is over."""
@@ -236,6 +252,8 @@ class Hub:
             own.remove(kept)
             if not own:
                 del self._of_user[key[0]]
+            elif not self._is_shared:
+                self._share((own,))
 
 
 class _Kept:
@@ -246,18 +264,15 @@ class _Kept:
         self._hub = hub
         self._way = way
         self._key = key
-        self.end = End(loop, Session(client=False), self)
+        self._whose = hub.whose(*key)
+        self.stock = hub.stock_of(key[0])
+        self.end = End(loop, Session(client=False, stock=self.stock), self)
         self._newest = 0
         self._numbers: set[int] = set()
         self._openings: dict[int, Callable[[], None]] = {}
         self._associations: dict[int, Association] = {}
         self._used_s: dict[int, float] = {}  # when associations last had something to carry
         self._alone: asyncio.TimerHandle | None = None
-
-    @property
-    def openings(self) -> int:
-        """How many streams wait for their targets."""
-        return len(self._openings)
 
     @property
     def associations(self) -> int:
@@ -323,7 +338,7 @@ class _Kept:
         if not self._hub.has_room(self._key[0]):
             self.end.refuse(stream, Refusal.FAILED.value)
             return
-        self._openings[stream] = self._way.open(target, opened, failed)
+        self._openings[stream] = self._way.open(target, opened, failed, self._whose)
 
     def reset(self, stream: int) -> None:
         """The client wants it no more."""
@@ -347,23 +362,26 @@ class _Kept:
         if association is None:
             if len(self._associations) >= ASSOCIATIONS_MAX:
                 self.dissociate()
-            else:
-                self._hub.make_way(self._key[0])
 
             def deliver(source: Target, answer: bytes) -> None:
                 self._used_s[stream] = self._loop.time()
                 self.end.datagram(stream, source, answer)
 
-            association = self._way.datagrams(deliver)
+            association = self._way.datagrams(deliver, self._whose)
+            if association is None and self._hub.make_way(self._key[0]):
+                association = self._way.datagrams(deliver, self._whose)
             if association is None:
                 return
             self._associations[stream] = association
         self._used_s[stream] = now
         association.send(target, data)
 
-    def dissociate(self) -> None:
-        """End the oldest association."""
-        self._dissociate(next(iter(self._associations)))
+    def dissociate(self) -> bool:
+        """End the oldest association; whether there was one."""
+        oldest = next(iter(self._associations), None)
+        if oldest is not None:
+            self._dissociate(oldest)
+        return oldest is not None
 
     def _dissociate(self, stream: int) -> None:
         del self._used_s[stream]

@@ -205,14 +205,18 @@ class _Hop(Exit):
         self._may_use = may_use
 
     def open(
-        self, target: Target, opened: Callable[..., None], failed: Callable[[Refusal], None]
+        self,
+        target: Target,
+        opened: Callable[..., None],
+        failed: Callable[[Refusal], None],
+        whose: bytes | None = None,
     ) -> Callable[[], None]:
         """Connect to a target of the member's while they have any of the day left."""
         if target not in self._targets or not self._may_use():
             return self.loop.call_soon(failed, Refusal.NOT_ALLOWED).cancel
-        return super().open(target, opened, failed)
+        return super().open(target, opened, failed, whose)
 
-    def datagrams(self, deliver: Callable[[Target, bytes], None]) -> Association | None:
+    def datagrams(self, deliver: Callable[[Target, bytes], None], whose: bytes | None = None) -> Association | None:
         """No way: what a bridge takes comes by streams."""
         return None
 

@@ -364,21 +364,25 @@ class ToTor:
         self._address = address
 
     def open(
-        self, target: Target, opened: Callable[[socket.socket], None], failed: Callable[[Refusal], None]
+        self,
+        target: Target,
+        opened: Callable[[socket.socket], None],
+        failed: Callable[[Refusal], None],
+        whose: bytes | None = None,
     ) -> Callable[[], None]:
         """Connect to tor, and to nothing else; the contract is ``Exit.open``'s."""
         at = self._demand.extended or self._demand.or_port
         if target != OR_PORT or at is None:
             return self._exit.loop.call_soon(failed, Refusal.NOT_ALLOWED).cancel
         if self._demand.extended is None:
-            return self._exit.open(at, opened, failed)
+            return self._exit.open(at, opened, failed, whose)
         try:
             introducer = self._introducer()
         except (ExtOrPortError, OSError):
             return self._exit.loop.call_soon(failed, Refusal.FAILED).cancel
-        return _Introducing(self._exit, at, introducer, opened, failed).cancel
+        return _Introducing(self._exit, at, introducer, opened, failed, whose).cancel
 
-    def datagrams(self, deliver: Callable[[Target, bytes], None]) -> Association | None:
+    def datagrams(self, deliver: Callable[[Target, bytes], None], whose: bytes | None = None) -> Association | None:
         """Tor takes none."""
         return None
 
@@ -396,11 +400,15 @@ class _Nowhere:
         self._loop = loop
 
     def open(
-        self, target: Target, opened: Callable[[socket.socket], None], failed: Callable[[Refusal], None]
+        self,
+        target: Target,
+        opened: Callable[[socket.socket], None],
+        failed: Callable[[Refusal], None],
+        whose: bytes | None = None,
     ) -> Callable[[], None]:
         return self._loop.call_soon(failed, Refusal.NOT_ALLOWED).cancel
 
-    def datagrams(self, deliver: Callable[[Target, bytes], None]) -> Association | None:
+    def datagrams(self, deliver: Callable[[Target, bytes], None], whose: bytes | None = None) -> Association | None:
         return None
 
 
@@ -414,6 +422,7 @@ class _Introducing:
         introducer: Introducer,
         opened: Callable[[socket.socket], None],
         failed: Callable[[Refusal], None],
+        whose: bytes | None,
     ) -> None:
         self._loop = exit_.loop
         self._introducer = introducer
@@ -421,7 +430,7 @@ class _Introducing:
         self._failed = failed
         self._sock: socket.socket | None = None
         self._limit: asyncio.TimerHandle | None = None
-        self._call_off = exit_.open(at, self._connected, failed)
+        self._call_off = exit_.open(at, self._connected, failed, whose)
 
     def cancel(self) -> None:
         if self._sock is None:

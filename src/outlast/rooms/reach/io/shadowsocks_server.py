@@ -19,11 +19,11 @@ from msgspec.structs import replace
 from outlast.errors import UsageError
 from outlast.rooms.reach.io.carrier import Association, Refusal
 from outlast.rooms.reach.io.ciphers import has_aes
-from outlast.rooms.reach.io.exit import Exit
+from outlast.rooms.reach.io.exit import DATAGRAMS_MAX, Exit
 from outlast.rooms.reach.io.gate import ACCEPTS_AT_ONCE, listen
 from outlast.rooms.reach.io.pump import Meter, Pump, yard_of
 from outlast.rooms.reach.io.shadowsocks import DATAGRAM_MAX_BYTES, DATAGRAMS_AT_ONCE, cipher_of
-from outlast.rooms.reach.proto.address import Target
+from outlast.rooms.reach.proto.address import Target, household
 from outlast.rooms.reach.proto.bridge import ShadowsocksBridge
 from outlast.rooms.reach.proto.links import write_bridge
 from outlast.rooms.reach.proto.shadowsocks import ClockError, ReplayError, Request, ShadowsocksError
@@ -32,7 +32,7 @@ from outlast.rooms.reach.proto.shadowsocks_2022 import Sip022
 UNKNOWN_MAX: Final = 2048
 """Connections that have asked for nothing that is understood; the oldest goes for the newest."""
 STREAMS_OF_USER_MAX: Final = 8192
-SOURCES_MAX: Final = 512
+SOURCES_MAX: Final = DATAGRAMS_MAX  # no more than that go on at an exit
 SILENCE_S: Final = 100.0  # less than an exit's: what it ended is not asked again
 PAUSE_S: Final = 1.0
 _READ_BYTES: Final = 1 << 16
@@ -192,7 +192,9 @@ class _Caller:
             self._user = request.user
             self._server.streams[request.user] += 1
             self._server.loop.remove_reader(self._one.fileno())
-            self._cancel = self._server.exit.open(request.target, lambda far: self._join(far, request), self._failed)
+            self._cancel = self._server.exit.open(
+                request.target, lambda far: self._join(far, request), self._failed, request.user
+            )
 
     def _join(self, far: socket.socket, request: Request) -> None:
         server = self._server
@@ -229,10 +231,10 @@ class _Silence:
 class _Source:
     """Somebody's datagrams: the way they take, and where answers go."""
 
-    __slots__ = ("address", "association", "used_s")
+    __slots__ = ("address", "association", "used_s", "whose")
 
-    def __init__(self, address: tuple[str, int], used_s: float) -> None:
-        self.address, self.used_s = address, used_s
+    def __init__(self, address: tuple[str, int], used_s: float, whose: bytes) -> None:
+        self.address, self.used_s, self.whose = address, used_s, whose
         self.association: Association | None = None
 
 
@@ -274,33 +276,44 @@ class _Datagrams:
             except ShadowsocksError as wrong:
                 self._server.turn_away(wrong)
                 continue
-            source = self._source(session or address, session, now)
+            source = self._source(address, session, now)
             if source:
                 source.address, source.used_s = address, now
                 if source.association:
                     source.association.send(target, data)
 
-    def _source(self, key: bytes | tuple[str, int], session: bytes, now: float) -> _Source | None:
+    def _source(self, address: tuple[str, int], session: bytes, now: float) -> _Source | None:
+        key = session or address
         source = self._sources.get(key)
         if source and now - source.used_s < SILENCE_S:
             self._sources.move_to_end(key)
             return source
-        if source or len(self._sources) >= SOURCES_MAX:
-            gone = self._sources.pop(key if source else next(iter(self._sources)))
-            if gone.association:
-                gone.association.close()
-        found = _Source(("", 0), now)
+        if source or len(self._sources) >= SOURCES_MAX:  # the one whose last datagram is oldest has ended by itself
+            self._end(key if source else next(iter(self._sources)))
+        # Who has no key of their own is known by where they are.
+        whose = self._packets.user_of(session) or household(address[0]).encode()
+        found = _Source(address, now, whose)
 
         def deliver(origin: Target, data: bytes) -> None:
             found.used_s = self._server.loop.time()
             with suppress(OSError, ShadowsocksError):  # a datagram may be lost
                 self._one.sendto(self._packets.seal(session, origin, data), found.address)
 
-        found.association = self._server.exit.datagrams(deliver)
+        found.association = self._server.exit.datagrams(deliver, whose)
+        if found.association is None:
+            own = next((key for key, source in self._sources.items() if source.whose == whose), None)
+            if own is not None:
+                self._end(own)
+                found.association = self._server.exit.datagrams(deliver, whose)
         if found.association is None:
             return None
         self._sources[key] = found
         return found
+
+    def _end(self, key: bytes | tuple[str, int]) -> None:
+        association = self._sources.pop(key).association
+        if association:
+            association.close()
 
 
 def best_method() -> str:

@@ -21,11 +21,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
-from ipaddress import IPv6Address
 from typing import Final, NamedTuple
 
 from outlast.rooms.reach.io.pump import Plain, Pump
 from outlast.rooms.reach.io.tls import Tls, reset
+from outlast.rooms.reach.proto.address import household
 from outlast.rooms.reach.proto.client_hello import protocols_of
 from outlast.rooms.reach.proto.web import PADDING_MAX, REQUEST_MAX_BYTES, Doors, key_asked, path_asked, write_accept
 
@@ -66,14 +66,6 @@ def server_context(certificate: str, key: str) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE  # the client's order decides, as with nginx
     return context
-
-
-def household(host: str) -> str:
-    """Whose address this is: of IPv6 everybody has 64 bits for themselves."""
-    if ":" not in host:
-        return host
-    six = IPv6Address(host)
-    return str(six.ipv4_mapped or int(six) >> 64)
 
 
 class WebServer:

@@ -47,6 +47,14 @@ def parse(host: str) -> IPv4Address | IPv6Address | None:
     return _parse(host) if host[-1:].isdigit() or ":" in host else None  # most names are known at once
 
 
+def household(host: str) -> str:
+    """Whose address this is, as text: of IPv6 everybody has 64 bits for themselves."""
+    if ":" not in host:
+        return host
+    six = IPv6Address(host)
+    return str(six.ipv4_mapped or int(six) >> 64)
+
+
 @lru_cache(256)
 def _parse(host: str) -> IPv4Address | IPv6Address | None:
     try:

@@ -48,8 +48,9 @@ WINDOW_BYTES: Final = 4 * 1024 * 1024  # 300 ms at 50 Mbit/s are 1.9 MB
 RETAINED_MAX_BYTES: Final = 8 * 1024 * 1024
 TIGHT_BYTES: Final = 16 * 1024 * 1024  # received and not consumed; from here on windows shrink
 UNDELIVERED_MAX_BYTES: Final = 64 * 1024 * 1024
+UNDELIVERED_LEAST_BYTES: Final = 1024 * 1024  # so much of it is every session's, whatever others of the same stock have
 HELD_MAX: Final = 4096  # pieces that came too early
-KEPT_MAX: Final = 1 << 18  # frames that the other side has not acknowledged; nobody who does comes near it
+KEPT_LEAST_BYTES: Final = 32  # so much counts a frame at least that the other side has not acknowledged
 ACK_BYTES: Final = 3 * 1024 * 1024  # one stream's CREDIT comes sooner and takes the acknowledgement along
 ACK_DELAY_S: Final = 0.05
 FROZEN_MIN_S: Final = 1.5
@@ -146,6 +147,18 @@ Event = (
 )  # what the caller is to do
 
 
+class Stock:
+    """What was received and not consumed by all sessions that share room for it, such as all that one user has."""
+
+    __slots__ = ("held_bytes", "max_bytes", "tight_bytes")
+
+    def __init__(self, max_bytes: int = UNDELIVERED_MAX_BYTES) -> None:
+        """Nothing yet. From a quarter of ``max_bytes`` on windows shrink; beyond all of it streams are reset."""
+        self.max_bytes = max_bytes
+        self.tight_bytes = max_bytes // 4
+        self.held_bytes = 0
+
+
 @dataclass(slots=True, eq=False)
 class Line:
     """One outer connection of the session, as both directions see it."""
@@ -205,9 +218,17 @@ class Session:
     """Streams over outer connections; every method takes what happened, and says by return what is to be done."""
 
     def __init__(
-        self, *, client: bool, streams_max: int = STREAMS_MAX, retained_max_bytes: int = RETAINED_MAX_BYTES
+        self,
+        *,
+        client: bool,
+        streams_max: int = STREAMS_MAX,
+        retained_max_bytes: int = RETAINED_MAX_BYTES,
+        stock: Stock | None = None,
     ) -> None:
-        """Begin without outers and streams; the client opens streams, the server accepts them."""
+        """Begin without outers and streams; the client opens streams, the server accepts them.
+
+        Who gives a ``stock`` that others share calls ``leave`` at the end.
+        """
         self._client = client
         self._streams_max = streams_max
         self.retained_max_bytes = retained_max_bytes
@@ -217,7 +238,10 @@ class Session:
         self._streams: dict[int, _Stream] = {}
         self._backlog: deque[bytes | memoryview] = deque()
         self._retained = 0
+        self._stock = stock or Stock()
+        self._stocked = 0  # of the stock
         self._undelivered = 0
+        self._undelivered_max = UNDELIVERED_MAX_BYTES
         self._held = 0
         self._next_stream = 1
         self._next_association = FIRST_ASSOCIATION
@@ -391,7 +415,7 @@ class Session:
             return
         stream.consumed += size
         window = WINDOW_BYTES if stream.consumed >= FIRST_WINDOW_BYTES // 2 else FIRST_WINDOW_BYTES
-        if self._undelivered > TIGHT_BYTES:
+        if self._undelivered > TIGHT_BYTES or self._stock.held_bytes > self._stock.tight_bytes:
             window = FIRST_WINDOW_BYTES // 4
         if not stream.ended and stream.final is None and stream.granted - stream.consumed < window // 2:
             stream.granted = stream.consumed + window
@@ -619,10 +643,12 @@ class Session:
         end = len(data)
         line.received += end
         line.heard_at = now
-        if self._kept > KEPT_MAX:
+        if self._kept > self.retained_max_bytes // KEPT_LEAST_BYTES:
             raise MuxError("the other side of the mux acknowledges nothing")
         if line.received - line.told >= ACK_BYTES:
             self._acknowledge(line)
+        self._take_stock()
+        most = self._undelivered_max
         at = 0
         part = line.part
         if line.left and line.owed_since is None:
@@ -645,7 +671,7 @@ class Session:
                     or stream.held
                     or stream.final is not None
                     or offset + size > stream.granted
-                    or self._undelivered > UNDELIVERED_MAX_BYTES
+                    or self._undelivered > most
                 ):
                     self._data(number, offset, data[at : at + size], now, events)
                     pieces = None
@@ -671,6 +697,19 @@ class Session:
                 at = self._gather(line, data, at, now, events)
                 pieces = None
         return events
+
+    def _take_stock(self) -> None:
+        """Count what is here in the stock, and see how much may be here: at every read, and now and then."""
+        stock, undelivered = self._stock, self._undelivered
+        stock.held_bytes += undelivered - self._stocked
+        self._stocked = undelivered
+        most = undelivered + stock.max_bytes - stock.held_bytes
+        self._undelivered_max = min(UNDELIVERED_MAX_BYTES, max(UNDELIVERED_LEAST_BYTES, most))
+
+    def leave(self) -> None:
+        """The session is over: what it held of the stock is others'."""
+        self._stock.held_bytes -= self._stocked
+        self._stocked = 0
 
     def _gather(self, line: Line, data: memoryview, at: int, now: float, events: list[Event]) -> int:
         """Collect a header, or a small frame, over several reads; where it went on to."""
@@ -714,7 +753,7 @@ class Session:
             raise MuxError("the other side of the mux sends more after a stream's end")
         if end <= have:
             return
-        if self._undelivered > UNDELIVERED_MAX_BYTES or self._held > HELD_MAX:
+        if self._undelivered > self._undelivered_max or self._held > HELD_MAX:
             self.reset(number, now)
             events.append(Reset(number))
             return
@@ -826,7 +865,7 @@ class Session:
             found = decode_address(body)
         except AddressError:
             found = None
-        if found is None or len(self._streams) >= self._streams_max or self._undelivered > UNDELIVERED_MAX_BYTES:
+        if found is None or len(self._streams) >= self._streams_max or self._undelivered > self._undelivered_max:
             self._emit(frame(number, Type.REFUSED, b"\x01"), now)
             return
         target, at = found
@@ -922,6 +961,7 @@ class Session:
     def tick(self, now: float) -> list[Event]:
         """What time alone brings: acknowledgements that are due, questions to quiet outers, frozen outers."""
         events: list[Event] = []
+        self._take_stock()
         for line in list(self.lines.values()):
             if line.owed_since is not None and now - line.owed_since >= ACK_DELAY_S:
                 if line.received > line.told:

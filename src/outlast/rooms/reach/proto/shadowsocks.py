@@ -280,6 +280,10 @@ class PacketServer(Protocol):
         """Return session (empty: the address it came from is all there is), target and bytes; or ShadowsocksError."""
         ...
 
+    def user_of(self, session: bytes) -> bytes:
+        """Whose key a session is under, where a server has users; else nothing."""
+        ...
+
     def seal(self, session: bytes, source: Target, data: bytes) -> bytes:
         """Return the packet that brings the session these bytes from there; raises ShadowsocksError."""
         ...
@@ -444,6 +448,9 @@ class _PacketServer:
         if not self._seen.first(salt, now):
             raise ReplayError("a packet came before")
         return b"", target, data
+
+    def user_of(self, session: bytes) -> bytes:
+        return b""
 
     def seal(self, session: bytes, source: Target, data: bytes) -> bytes:
         return self._cipher.seal_packet(source, data)

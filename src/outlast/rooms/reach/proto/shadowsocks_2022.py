@@ -319,6 +319,9 @@ class _PacketServer:
         target, data = _read_packet(plain, 9)
         return session, target, data
 
+    def user_of(self, session: bytes) -> bytes:
+        return self._sessions[session].key if self._cipher.users else b""
+
     def seal(self, session: bytes, source: Target, data: bytes) -> bytes:
         if (found := self._sessions.get(session)) is None:
             raise ShadowsocksError("the session has ended")

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import msgspec
 
-from outlast.rooms.reach.proto.address import Target
+from outlast.address import Target
 from outlast.rooms.reach.proto.bridge import PluggedBridge, WebBridge
 from outlast.rooms.reach.proto.links import bridge_id, read_bridge, write_bridge
 

@@ -10,7 +10,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from outlast.rooms.reach.proto.address import Target
+from outlast.address import Target
 from outlast.rooms.reach.proto.mux import DATA_HEADER_BYTES, Hello, Status, Welcome, write_hello, write_welcome
 from outlast.rooms.reach.proto.session import Session
 

@@ -11,6 +11,7 @@ from typing import Final, Literal, get_args
 
 import msgspec
 
+from outlast.errors import UsageError
 from outlast.kernel import Kind
 
 State = Literal["normal", "degraded", "routes-up-traffic-down", "whitelist", "blackout", "restoring"]
@@ -25,7 +26,7 @@ LAST_S: Final = 253_402_300_799
 """The last second of the year 9999: no later time is one."""
 
 _ENTITY: Final = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?|AS[1-9][0-9]{0,9}")
-_COUNTRY: Final = re.compile(r"[A-Z]{2}")
+_COUNTRY: Final = re.compile(r"[A-Z]{2}|")
 
 
 class Outage(msgspec.Struct, array_like=True, frozen=True):
@@ -85,9 +86,24 @@ def is_sane_route(route: Route) -> bool:
         and route.outcome in OUTCOMES
         and 0 <= route.at_s <= LAST_S
         and route.at_s % _HOUR_S == 0
-        and _COUNTRY.fullmatch(route.country) is not None
-        and 0 <= route.asn <= _ASN_MAX
+        and bool(route.country)
+        and is_place(route.country, route.asn)
     )
+
+
+def is_place(country: str, asn: int) -> bool:
+    """Whether these can be a country's two letters, "" = not told, and the number of a network, 0 = not told."""
+    return _COUNTRY.fullmatch(country) is not None and 0 <= asn <= _ASN_MAX
+
+
+def read_place(country: str, asn: int | str) -> tuple[str, int]:
+    """The place that a person names, a network also as ``AS6697``; raises UsageError when ``is_place`` says no."""
+    country, number = country.strip().upper(), str(asn).strip().upper().removeprefix("AS").strip() or "0"
+    if not is_place(country, 0):
+        raise UsageError("a country is named by two letters, as in BY")
+    if not re.fullmatch("[0-9]{1,10}", number) or not is_place(country, int(number)):
+        raise UsageError("a network has a number from 1 to 4294967295; 0 when you do not know it")
+    return country, int(number)
 
 
 def is_entity(text: str) -> bool:

@@ -20,8 +20,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from outlast.rooms.reach.proto import address
-from outlast.rooms.reach.proto.address import Target
+from outlast import address
+from outlast.address import Target
 from tests.bench import reach_ways
 from tests.bench.reach_target import digest_of, send
 from tests.bench.reach_ways import SS, SS_2022, Open, Way

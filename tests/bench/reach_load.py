@@ -10,8 +10,8 @@ import socket
 import sys
 import time
 
-from outlast.rooms.reach.proto import address
-from outlast.rooms.reach.proto.address import Target
+from outlast import address
+from outlast.address import Target
 
 
 class Worker:

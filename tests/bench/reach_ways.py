@@ -19,9 +19,9 @@ from typing import Any
 
 import msgspec
 
+from outlast.address import Target
 from outlast.rooms.reach.io.relay import Config, Profile, ShadowsocksServer
 from outlast.rooms.reach.io.web_bridge import WebServer
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.exit_policy import allowing_private
 from outlast.rooms.reach.proto.links import read_bridge
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from outlast.address import Target
 from outlast.edges import pages
 from outlast.edges.first_run import HOWS
 from outlast.rooms.carry import service
 from outlast.rooms.reach import service as reach
 from outlast.rooms.reach import uplinks
 from outlast.rooms.reach.entries import Uplink
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import WebBridge
 from outlast.rooms.reach.proto.links import write_bridge
 from outlast.rooms.reach.serving import Served as OwnBridge

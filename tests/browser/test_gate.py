@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from outlast.address import Target
 from outlast.rooms.reach.io.carrier import Association, Client
 from outlast.rooms.reach.io.direct import Dialled
 from outlast.rooms.reach.io.exit import Exit, Failed, Opened
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.exit_policy import allowing_private
 from tests.browser.phone import ARGUMENTS, CHROMIUM
 from tests.rooms.reach.gates import Place, place, serving

@@ -13,7 +13,6 @@ import copy
 import hmac
 import json
 import math
-import ssl
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -31,10 +30,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt
 from zeroconf.asyncio import AsyncServiceInfo
 
-from outlast import dns
+from outlast import address, dns, socks, tls
 from outlast.edges import gate
 from outlast.edges.api import LocalApi
-from outlast.edges.config import parse_address
 from outlast.edges.web import read_cookies
 from outlast.errors import LockedError, OutlastError, ProtocolError, StorageError, UsageError
 from outlast.kernel import (
@@ -115,13 +113,11 @@ from outlast.rooms.carry import ROOM
 from outlast.rooms.carry.entries import DEVICE, HIDE, POST, TEXT, ChannelDevice, Hide, Post, Text
 from outlast.rooms.reach import ROOM as REACH
 from outlast.rooms.reach import view as reach_view
-from outlast.rooms.reach.proto import address as reach_address
 from outlast.rooms.reach.proto import bootstrap, doh, fragment, mux, pluggable, session, web
 from outlast.rooms.reach.proto import http_proxy as reach_http_proxy
 from outlast.rooms.reach.proto import links as reach_links
 from outlast.rooms.reach.proto import request as reach_request
 from outlast.rooms.reach.proto import socks as reach_socks
-from outlast.rooms.reach.proto.client_hello import name_at, protocols_of
 from outlast.rooms.reach.proto.ext_or_port import COOKIE_HEADER, Introducer, Introduction, Receiver, read_cookie
 from outlast.rooms.reach.proto.failures import BridgeError
 from outlast.rooms.reach.proto.mux import MuxError
@@ -153,8 +149,6 @@ from outlast.rooms.watch.proto import (
     recognise,
     series,
     services,
-    socks,
-    tls,
 )
 from outlast.rooms.watch.proto.classify import classify
 from outlast.rooms.watch.proto.fingerprints import Fingerprints, read_list
@@ -165,6 +159,7 @@ from outlast.rooms.watch.proto.targets import RISKY, read_targets
 from outlast.rooms.watch.scrub import scrub
 from outlast.terms import OUTAGE, ROUTE, Route
 from outlast.testing import Meeting, MemoryLink, MemoryShelf, Place, Town
+from tests.hello import client_hello
 from tests.unit.rooms.watch import mrt_files
 
 Run = Callable[[bytes], str | None]
@@ -765,7 +760,7 @@ def hear_greeting(data: bytes) -> str | None:
 
 def mux_frames() -> Iterable[bytes]:
     """Frames of clients and servers."""
-    where = reach_address.encode(reach_address.Target("site.example", 443))
+    where = address.encode(address.Target("site.example", 443))
     yield b"".join(
         (
             mux.frame(1, mux.Type.OPEN, where + b"early"),
@@ -800,7 +795,7 @@ def hear_frames(data: bytes) -> str | None:
             one.line_up(number, 0.0)
         if client:
             for _ in range(2):
-                one.open(reach_address.Target("site.example", 443), b"early", 0.0)
+                one.open(address.Target("site.example", 443), b"early", 0.0)
         middle = len(data) // 3
         try:
             for part in (data[:middle], data[middle:]):
@@ -823,7 +818,7 @@ def hear_frames(data: bytes) -> str | None:
 
 def hear_hello(data: bytes) -> str | None:
     """A ClientHello, as a server has it before it answers."""
-    found, name = protocols_of(data), name_at(data)
+    found, name = tls.protocols_of(data), tls.name_at(data)
     if found:
         return None
     return "no hello" if found is None and name is None else "no protocols"
@@ -831,16 +826,8 @@ def hear_hello(data: bytes) -> str | None:
 
 def client_hellos() -> list[bytes]:
     """What OpenSSL says first, with and without protocols; and what is no TLS at all."""
-    hellos = [b"GET / HTTP/1.1\r\nHost: site.example\r\n\r\n"]
-    for offered in (["http/1.1"], ["h2", "http/1.1"], []):
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        if offered:
-            context.set_alpn_protocols(offered)
-        out = ssl.MemoryBIO()
-        with suppress(ssl.SSLWantReadError):
-            context.wrap_bio(ssl.MemoryBIO(), out, server_hostname="site.example").do_handshake()
-        hellos.append(out.read())
-    return hellos
+    hellos = [client_hello(protocols=offered) for offered in (["http/1.1"], ["h2", "http/1.1"], [])]
+    return [b"GET / HTTP/1.1\r\nHost: site.example\r\n\r\n", *hellos]
 
 
 TRANSPORT_LINES = (
@@ -1048,7 +1035,7 @@ def read_header_texts(data: bytes) -> None:
     """A browser's cookies, and an address as people type it."""
     text = data.decode("latin-1")
     read_cookies(text)
-    host, port = parse_address(text)
+    host, port = address.read(text)
     assert host in text
     assert 0 <= port < 65_536
 
@@ -1832,7 +1819,7 @@ def older_shadowsocks(name: str) -> Sip004:
 def shadowsocks_streams() -> Iterable[bytes]:
     """What clients of both editions say first."""
     for cipher in (shadowsocks("client"), older_shadowsocks("client")):
-        sealer, _ = cipher.request(reach_address.Target("site.example", 443))
+        sealer, _ = cipher.request(address.Target("site.example", 443))
         yield sealer.end()
 
 
@@ -1850,7 +1837,7 @@ def accept_shadowsocks(data: bytes) -> None:
 
 def shadowsocks_headers() -> Iterable[bytes]:
     """The two headers of a client, unsealed, and what it says then."""
-    where = reach_address.encode(reach_address.Target("site.example", 443))
+    where = address.encode(address.Target("site.example", 443))
     now = int(NOW_MS / 1000).to_bytes(8, "big")
     for said in (b"", b"hello"):
         variable = where + (3).to_bytes(2, "big") + b"pad" + said
@@ -2003,24 +1990,9 @@ def read_http(data: bytes) -> str | None:
     return exchange.failure
 
 
-def proxy_replies() -> Iterable[bytes]:
-    """A greeting and a reply of SOCKS 5 with each kind of address, and a refusal."""
-    yield bytes.fromhex("0500 0500000100")
-    yield bytes.fromhex("0500 0500000400")
-    yield bytes.fromhex("0500 05000003ff")
-    yield bytes.fromhex("05ff 0504000100")
-
-
-def read_proxy(data: bytes) -> str | None:
-    """A reply that refuses nothing has a length, and not a great one."""
-    socks.read_greeting(data[: socks.GREETED_BYTES])
-    assert 2 <= socks.rest_of_reply(data[socks.GREETED_BYTES :][: socks.HEAD_BYTES]) <= 257
-    return None
-
-
 def gate_requests() -> Iterable[bytes]:
     """A request of each protocol that the gate takes."""
-    where = reach_address.encode(reach_address.Target("site.example", 443))
+    where = address.encode(address.Target("site.example", 443))
     yield b"\x05\x01\x00\x05\x01\x00" + where + b"early"
     yield b"\x05\x02\x00\x02\x01\x02me\x03key\x05\x03\x00" + where
     yield b"\x04\x01\x01\xbb\xc0\x00\x02\x07me\0"
@@ -2036,7 +2008,7 @@ def read_gate_request(data: bytes) -> str | None:
     assert found[0] == found[1]
     outcome = found[0][1]
     if isinstance(outcome, reach_request.Request):
-        reach_address.encode(outcome.target)
+        address.encode(outcome.target)
         return None
     return None if outcome is None else outcome.why
 
@@ -2044,7 +2016,7 @@ def read_gate_request(data: bytes) -> str | None:
 def read_from_gate(pieces: Iterable[bytes]) -> tuple[bytes, reach_request.Request | reach_request.Ended | None]:
     """What the gate says to these pieces, and what comes of them."""
     first = next((piece[0] for piece in pieces if piece), 0)
-    forwarding = reach_http_proxy.HttpProxy(reach_address.Target("127.0.0.1", 1080))
+    forwarding = reach_http_proxy.HttpProxy(address.Target("127.0.0.1", 1080))
     kinds: dict[int, reach_request.Reader] = {4: reach_socks.Socks4(), 5: reach_socks.Socks5()}
     reader = kinds.get(first, forwarding)
     said, outcome = b"", None
@@ -2062,18 +2034,20 @@ def proxy_answers() -> Iterable[bytes]:
     """What proxies say to a client of theirs, of SOCKS 5 and of HTTP."""
     yield b"\x05\x00\x05\x00\x00\x01\x7f\0\0\1\x04\x38banner"
     yield b"\x05\x02\x01\x00\x05\x05\x00\x03\x0csite.example\x01\xbb"
+    yield b"\x05\x00\x05\x00\x00\x04" + bytes(18)
+    yield b"\x05\xff"
     yield b"HTTP/1.1 200 OK\r\nA: b\r\n\r\nbanner"
     yield b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 407 No\r\nConnection: keep-alive\r\n\r\nbody"
 
 
 def read_proxy_answer(data: bytes) -> str | None:
     """What a proxy lets through comes through as it came; an answer is the same in one piece and in two."""
-    target = reach_address.Target("site.example", 443)
+    target = address.Target("site.example", 443)
     whole, halved = reach_http_proxy.Answer(), reach_http_proxy.Answer()
     half = len(data) // 2
     once = whole.passed(data) + whole.rest()
     assert once == halved.passed(data[:half]) + halved.passed(data[half:]) + halved.rest()
-    asking = reach_http_proxy.HttpAsking(target) if data[:1] == b"H" else reach_socks.Asking(target, reach_us())
+    asking = reach_http_proxy.HttpAsking(target) if data[:1] == b"H" else socks.Asking(target, reach_us())
     _, reached = asking.receive(data)
     assert reached is None or data.endswith(reached.early)
     return None
@@ -2086,15 +2060,15 @@ def reach_us() -> reach_request.Credentials:
 
 def relayed_datagrams() -> Iterable[bytes]:
     """Datagrams as a program sends them to the gate."""
-    yield reach_socks.wrap_datagram(reach_address.Target("site.example", 53), b"question")
-    yield reach_socks.wrap_datagram(reach_address.Target("2001:db8::7", 53), b"question")
+    yield socks.wrap_datagram(address.Target("site.example", 53), b"question")
+    yield socks.wrap_datagram(address.Target("2001:db8::7", 53), b"question")
 
 
 def unwrap_relayed(data: bytes) -> str | None:
     """What is read can be written, and is then read again as the same."""
-    found = reach_socks.unwrap_datagram(data)
+    found = socks.unwrap_datagram(data)
     if found is not None:
-        assert reach_socks.unwrap_datagram(reach_socks.wrap_datagram(*found)) == found
+        assert socks.unwrap_datagram(socks.wrap_datagram(*found)) == found
     return None if found else "no datagram"
 
 
@@ -2528,7 +2502,6 @@ TARGETS = (
     Target("first bytes of TLS", tls_flights, run_with(read_tls), (), 3),
     Target("answer of QUIC", quic_answers, run_with(read_quic), (), 2),
     Target("answer of HTTP", http_answers, run_with(read_http), (), 2),
-    Target("reply of a proxy", proxy_replies, run_with(read_proxy), (ProtocolError,), 1),
     Target("request to the gate", gate_requests, run_with(read_gate_request), (), 6),
     Target("answer of somebody's proxy", proxy_answers, run_with(read_proxy_answer), (ProtocolError,), 3),
     Target("datagram to the gate", relayed_datagrams, run_with(unwrap_relayed), (), 1),

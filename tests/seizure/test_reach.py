@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from outlast.address import Target
 from outlast.kernel import Home
 from outlast.rooms.reach import service, view
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.chooser import Worked
 from outlast.rooms.reach.proto.links import read_bridge
 from outlast.rooms.reach.serving import Served

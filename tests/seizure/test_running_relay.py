@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
+from outlast import address
 from outlast.edges.client import ask_running
-from outlast.edges.config import parse_address
 from outlast.kernel import mail
 from outlast.kernel.entry import DAY_MS, HOUR_MS, Entry
 from outlast.kernel.home import Home
@@ -81,7 +81,7 @@ def seizure(tmp_path_factory: pytest.TempPathFactory) -> Seizure:
     folder = tmp_path_factory.mktemp("seizure")
     relay = made(folder / "relay", "Rita Relay", PASSPHRASE)
     with relay.up("--listen", "127.0.0.1:0", "--passphrase-file", secret_file(folder), listeners=3) as running:
-        days = days_of_writing(folder / "village", relay, parse_address(running.at["nodes"]), running.port)
+        days = days_of_writing(folder / "village", relay, address.read(running.at["nodes"]), running.port)
         story = asyncio.run(asyncio.wait_for(days, PATIENCE_S))
         running.process.send_signal(signal.SIGKILL)
         out, err = running.process.communicate(timeout=60)

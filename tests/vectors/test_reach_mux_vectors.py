@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from outlast.rooms.reach.proto.address import Target
+from outlast.address import Target
 from outlast.rooms.reach.proto.mux import MuxError, Welcome, proves, read_hello, read_welcome
 from outlast.rooms.reach.proto.session import Accepted, Arrived, Event, Finished, Opened, Reset, Session
 

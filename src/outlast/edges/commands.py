@@ -11,8 +11,9 @@ from typing import Annotated, Any, Final
 import typer
 
 from outlast import __version__
+from outlast.address import read as read_address
 from outlast.edges.client import NotRunning, ask_running
-from outlast.edges.config import Config, parse_address, read_config
+from outlast.edges.config import Config, read_config
 from outlast.errors import ProtocolError, UsageError
 from outlast.ui.command import (
     ask_passphrase,
@@ -253,7 +254,7 @@ def peer_add(
     node: Annotated[str, typer.Argument(metavar="NODE-ID", help="Its node ID, from `outlast id` there.")],
 ) -> None:
     """Connect to another node from now on."""
-    parse_address(address)
+    read_address(address)
     show(call("peer.add", address=address, node=node), lambda peer: [f"Will connect to {peer['address']}."])
 
 

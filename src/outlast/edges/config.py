@@ -19,6 +19,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from outlast import address
+from outlast.address import Target
 from outlast.errors import UsageError
 
 FILE: Final = "config.toml"
@@ -36,9 +38,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     files_auto_bytes: int = 16 * 1024 * 1024
 
     @property
-    def listen_address(self) -> tuple[str, int] | None:
+    def listen_address(self) -> Target | None:
         """Host and port of the sync listener."""
-        return None if self.listen is None else parse_address(self.listen)
+        return None if self.listen is None else address.read(self.listen)
 
 
 def default_home(environ: Mapping[str, str]) -> Path:
@@ -60,23 +62,6 @@ def read_config(home: Path, environ: Mapping[str, str], flags: Mapping[str, Any]
     for name, text in named.items():
         config = _replace(config, {name: text}, f"{PREFIX}{name.upper()}")
     return _replace(config, {name: value for name, value in flags.items() if value is not None}, "the command line")
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """Host and port of ``HOST:PORT`` or ``[IPv6]:PORT``; raises UsageError."""
-    host, colon, port = text.strip().rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    bracketed = host.startswith("[") and host.endswith("]")
-    if not colon or not bare or (":" in bare and not bracketed) or not port.isascii() or not port.isdigit():
-        raise UsageError(f"{text[:80]!r} is no address: write HOST:PORT, such as 192.168.1.20:8485 or [fe80::1]:8485")
-    if len(port) > 5 or int(port) > 65535:
-        raise UsageError(f"there is no port {port[:80]}: ports go up to 65535")
-    return bare, int(port)
-
-
-def format_address(host: str, port: int) -> str:
-    """The text that ``parse_address`` reads."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _given(environ: Mapping[str, str], name: str) -> bool:
@@ -115,7 +100,7 @@ def _convert(values: Mapping[str, Any], where: str) -> Config:
         raise UsageError(f"{where}: files_auto_bytes is a number of bytes; 0 fetches no file by itself")
     if config.listen is not None:
         try:
-            parse_address(config.listen)
+            address.read(config.listen)
         except UsageError as error:
             raise UsageError(f"{where}: {error}") from None
     return config

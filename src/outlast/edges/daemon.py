@@ -21,9 +21,10 @@ from typing import Any, Final
 
 import uvicorn
 
+from outlast.address import show
 from outlast.edges.api import LocalApi
 from outlast.edges.client import socket_path
-from outlast.edges.config import Config, format_address, no_core_dumps
+from outlast.edges.config import Config, no_core_dumps
 from outlast.edges.web import Server, serving
 from outlast.errors import StorageError
 from outlast.kernel import Discovery, Home, Node
@@ -167,7 +168,7 @@ class _Listener:
         while True:
             await self.match(node)
             if self._listens and self._address is not None and not self._told:
-                announce("nodes", format_address(*self._address))
+                announce("nodes", show(self._address))
                 self._told = True
             revision = await node.wait(revision)
 

@@ -18,8 +18,7 @@ from typing import Any, BinaryIO, Final, Literal
 
 import msgspec
 
-from outlast import __version__
-from outlast.edges.config import format_address, parse_address
+from outlast import __version__, address
 from outlast.edges.metrics import METRICS
 from outlast.errors import NotFoundError, StorageError, UsageError
 from outlast.kernel import (
@@ -308,7 +307,7 @@ async def wipe(call: Call[Nothing]) -> Nothing:
 
 async def peer_add(call: Call[PeerAddress]) -> Peer:
     """Connect to a node from now on."""
-    host, port = parse_address(call.params.address)
+    host, port = address.read(call.params.address)
     node_id = parse_node(call.params.node)
     await call.node.peer_add(node_id, host, port)
     name = node_text(node_id)
@@ -570,8 +569,8 @@ def _known(person: Person, contact: Contact) -> Known:
 
 
 def _peer(state: PeerState) -> Peer:
-    address = format_address(state.host, state.port) if state.added else ""
-    return Peer(node_text(state.node), address, state.connected, state.last_seen_ms, state.error)
+    at = address.show((state.host, state.port)) if state.added else ""
+    return Peer(node_text(state.node), at, state.connected, state.last_seen_ms, state.error)
 
 
 def _peers(node: Node) -> list[Peer]:

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from outlast.edges.config import parse_address
+from outlast import address
 from outlast.edges.gate import Access, Web, keep, route
 from outlast.errors import NotFoundError, UsageError
 from outlast.kernel import Contact, Discovery, Node, Person, node_text, parse_id, parse_node
@@ -221,7 +221,7 @@ async def find_nodes(request: Request) -> Response:
 async def add_node(request: Request) -> Response:
     """Keep a session with another node from now on."""
     form = await fields(request)
-    host, port = parse_address(form.get("address", ""))
+    host, port = address.read(form.get("address", ""))
     await request.state.node.peer_add(parse_node(form.get("node", "")), host, port)
     return go("/nodes", "peer-added")
 

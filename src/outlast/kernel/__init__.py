@@ -23,7 +23,7 @@ from outlast.kernel.identity import (
     read_certificate,
     space_text,
 )
-from outlast.kernel.invite import make_channel_link, read_channel_link
+from outlast.kernel.invite import make_channel_link, parse_channel
 from outlast.kernel.kinds import Kind
 from outlast.kernel.links.link import Cost, Duplex, Link, LinkError, Way
 from outlast.kernel.links.tcp import TcpLink
@@ -104,11 +104,11 @@ __all__ = [
     "make_channel_link",
     "node_text",
     "open_backup",
+    "parse_channel",
     "parse_id",
     "parse_node",
     "parse_space",
     "read_certificate",
-    "read_channel_link",
     "read_genesis",
     "revocation_in",
     "space_text",

@@ -21,7 +21,9 @@ from outlast.kernel.identity import (
     IdentityError,
     check_name,
     is_usable,
+    parse_space,
     read_certificate,
+    space_text,
     verify_prekey,
 )
 
@@ -31,6 +33,7 @@ LINK_LIFE_DAYS: Final = 90
 LINK_VERSION: Final = 1
 INTRO_SECRET_BYTES: Final = 16
 
+_SCHEME: Final = "outlast://"
 _CONTACT: Final = "outlast://contact/"
 _CHANNEL: Final = "outlast://channel/"
 # What mail programs and people put around and into a link, and no link contains.
@@ -112,6 +115,15 @@ def read_channel_link(text: str) -> ChannelInvitation:
     if len(body.space) != 32:
         raise InviteError("the channel link is damaged: its id has the wrong length")
     return ChannelInvitation(body.space, check_name(body.name))
+
+
+def parse_channel(text: str) -> ChannelInvitation:
+    """What a channel's link says, or its ID with the name that an ID gives; raises UsageError when it is neither."""
+    text = text.strip()
+    if text.lower().startswith(_SCHEME):
+        return read_channel_link(text)
+    space = parse_space(text)
+    return ChannelInvitation(space, space_text(space)[:8])
 
 
 def _to_text(prefix: str, body: msgspec.Struct) -> str:

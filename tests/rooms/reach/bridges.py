@@ -12,12 +12,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from outlast.address import Target
 from outlast.errors import OutlastError
 from outlast.rooms.reach.io.certificates import Certificate, self_signed
 from outlast.rooms.reach.io.folder import folder_app, serve_pages
 from outlast.rooms.reach.io.outer import Outer
 from outlast.rooms.reach.io.web_server import Site, WebServer
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import WebBridge
 
 NAME = "site.example"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from outlast.rooms.watch.proto import tls
+from outlast import tls
 from tests.rooms.reach.nfqueue import Segment, Verdict
 
 Judge = Callable[[Segment], Verdict]

@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from outlast.address import Target, decode, encode
 from outlast.rooms.reach.io.carrier import Carrier
 from outlast.rooms.reach.io.direct import direct
 from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.gate import Gate
-from outlast.rooms.reach.proto.address import Target, decode, encode
 from outlast.rooms.reach.proto.exit_policy import Policy, allowing_private
 from outlast.rooms.reach.proto.request import Credentials
-from outlast.rooms.reach.proto.socks import unwrap_datagram, wrap_datagram
+from outlast.socks import unwrap_datagram, wrap_datagram
 
 T = TypeVar("T")
 ANY = Target("127.0.0.1", 0)

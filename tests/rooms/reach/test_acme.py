@@ -17,10 +17,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from outlast.address import Target
 from outlast.errors import OutlastError, UsageError
 from outlast.rooms.reach.io.acme import Acme, certified
 from outlast.rooms.reach.io.certificates import Certificate, signed
-from outlast.rooms.reach.proto.address import Target
 from tests.rooms.reach.websites import free_port, wait_for
 
 NAME = "bread.example"

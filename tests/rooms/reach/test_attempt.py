@@ -16,13 +16,13 @@ from contextlib import suppress
 import msgspec
 import pytest
 
+from outlast.address import Target
 from outlast.errors import OutlastError, UsageError
 from outlast.rooms.reach.io import attempt as attempts
 from outlast.rooms.reach.io.attempt import PROOF_BYTES, Tried, attempt, read_url, reconsider
 from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.gate import Gate
 from outlast.rooms.reach.io.relay import Running, Server, ShadowsocksServer, WebServer, carrier_of, server_of
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import Bridge, ProxyBridge
 from outlast.rooms.reach.proto.exit_policy import allowing_private
 from outlast.rooms.reach.proto.failures import Failure, Kind

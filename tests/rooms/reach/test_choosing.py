@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
+from outlast.address import Target
 from outlast.rooms.reach.io import attempt, choosing
 from outlast.rooms.reach.io import relay as relay_
 from outlast.rooms.reach.io.carrier import Carrier, Refusal
@@ -19,7 +20,6 @@ from outlast.rooms.reach.io.direct import Dialled
 from outlast.rooms.reach.io.outer import Outer
 from outlast.rooms.reach.io.relay import Config, Event, Listening, Profile, Relay, Using
 from outlast.rooms.reach.io.tunnel import WAYS_MAX, Tunnel
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import Bridge, ProxyBridge
 from outlast.rooms.reach.proto.chooser import STRIKES
 from outlast.rooms.reach.proto.links import bridge_id

@@ -14,11 +14,11 @@ from queue import Queue
 
 import pytest
 
+from outlast.address import Target
 from outlast.rooms.reach.io import exit as exits
 from outlast.rooms.reach.io import names
 from outlast.rooms.reach.io.carrier import Refusal
 from outlast.rooms.reach.io.exit import ECHO, ECHO_MAX_BYTES, SYNC, Exit
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.exit_policy import Policy, allowing_private
 from tests.rooms.reach.gates import Place, place, serving, until_end
 
@@ -245,7 +245,7 @@ def test_the_end_of_the_process_waits_for_no_resolver() -> None:
     code = """
 import asyncio, time
 from outlast.rooms.reach.io import exit as exits, names
-from outlast.rooms.reach.proto.address import Target
+from outlast.address import Target
 from outlast.rooms.reach.proto.exit_policy import Policy
 asked = []
 def slow(host):

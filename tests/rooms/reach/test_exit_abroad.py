@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from outlast.rooms.reach.proto.address import Target, encode
+from outlast.address import Target, encode
 from tests.rooms.reach.border import (
     AMPLIFIED_BYTES,
     AMPLIFIER_PORT,

@@ -14,16 +14,16 @@ from queue import Queue
 
 import pytest
 
+from outlast.address import Target, encode
 from outlast.errors import UsageError
 from outlast.rooms.reach.io import gate as gates
 from outlast.rooms.reach.io.carrier import Client
 from outlast.rooms.reach.io.gate import Gate
 from outlast.rooms.reach.io.upstream import upstream
-from outlast.rooms.reach.proto.address import Target, encode
 from outlast.rooms.reach.proto.bridge import ProxyBridge
 from outlast.rooms.reach.proto.exit_policy import Policy
 from outlast.rooms.reach.proto.request import Credentials
-from outlast.rooms.reach.proto.socks import unwrap_datagram, wrap_datagram
+from outlast.socks import unwrap_datagram, wrap_datagram
 from tests.rooms.reach.gates import Place, associated, curl, dialled, exactly, place, serving, through, until_end
 
 US = Credentials(b"alice", b"correct horse")

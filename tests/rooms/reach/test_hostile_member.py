@@ -13,6 +13,8 @@ from hashlib import sha256
 
 import pytest
 
+from outlast import address
+from outlast.address import Target
 from outlast.rooms.reach.io import exit as exits
 from outlast.rooms.reach.io import hub as hubs
 from outlast.rooms.reach.io.direct import direct
@@ -20,8 +22,6 @@ from outlast.rooms.reach.io.exit import ECHO, Exit
 from outlast.rooms.reach.io.forward import Forward
 from outlast.rooms.reach.io.hub import SESSIONS_MAX, Hub
 from outlast.rooms.reach.io.outer import TcpOuter
-from outlast.rooms.reach.proto import address
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.exit_policy import allowing_private
 from outlast.rooms.reach.proto.mux import HEADER_BYTES, Hello, Status, Type, data_frame, frame, write_hello
 from tests.rooms.reach.test_exit import silent

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
+from outlast.address import Target
 from outlast.errors import UsageError
 from outlast.rooms.reach.io.gate import listen
 from outlast.rooms.reach.io.lending import Lending, Lent, Share, Shares, counted
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.token_bucket import LEFT_MIN_PER_S, OWN_QUIET_PER_S, leftover_per_s
 
 HERE = "127.0.0.1"

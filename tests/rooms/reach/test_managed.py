@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from outlast.address import Target
 from outlast.rooms.reach.io.children import ChildError
 from outlast.rooms.reach.io.managed import bridge_of
 from outlast.rooms.reach.io.pluggable import Child
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.pluggable import ClientDemand, Proxy, ServerDemand, SMethod
 from tests.rooms.reach.gates import curl
 from tests.rooms.reach.through import Echoes, echoes

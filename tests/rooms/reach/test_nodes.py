@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from outlast.address import Target
 from outlast.rooms.carry import ROOM as CARRY
 from outlast.rooms.carry import service as carry
 from outlast.rooms.reach import ROOM, service
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.serving import Served
 from outlast.rooms.watch import ROOM as WATCH
 from outlast.rooms.watch import service as watch

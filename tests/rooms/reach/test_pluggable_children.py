@@ -18,11 +18,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from outlast.address import Target
 from outlast.errors import UsageError
 from outlast.rooms.reach.io import children, pluggable
 from outlast.rooms.reach.io.children import ChildError
 from outlast.rooms.reach.io.pluggable import Child, find_program
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.pluggable import ClientDemand, Proxy, ServerDemand, SMethod
 from tests.rooms.reach.programs import program
 

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from outlast.address import Target
 from outlast.errors import OutlastError, UsageError
 from outlast.rooms.reach.io import children, plugged
 from outlast.rooms.reach.io.attempt import attempt
@@ -25,7 +26,6 @@ from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.gate import Gate
 from outlast.rooms.reach.io.plugged import Plugged, PluggedListener, PluggedServer
 from outlast.rooms.reach.io.relay import carrier_of
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import PluggedBridge
 from outlast.rooms.reach.proto.exit_policy import allowing_private
 from outlast.rooms.reach.proto.links import bridge_id, read_bridge

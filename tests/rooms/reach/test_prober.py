@@ -23,13 +23,14 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from outlast.address import Target
 from outlast.rooms.reach.io.site import open_site
 from outlast.rooms.reach.io.web_client import WebOpener
 from outlast.rooms.reach.io.web_server import Site
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import WebBridge
 from outlast.rooms.reach.proto.links import read_bridge
 from outlast.rooms.reach.proto.web import Doors, path_of, write_request
+from tests.hello import client_hello
 from tests.rooms.reach.bridges import SECRET, running_bridge, write_site
 from tests.rooms.reach.prober import Seen, Step, probe, records
 from tests.rooms.reach.websites import nginx
@@ -107,6 +108,7 @@ MALFORMED = [
 
 def probes() -> dict[str, Probe]:
     """What is tried, by name."""
+    hello = client_hello(protocols=["http/1.1"])
     found = {f"path {path!r}": Probe([("send", ask(path, LAST))]) for path in PATHS}
     found |= {f"method {method!r}": Probe([("send", ask(b"/", LAST, method=method))]) for method in METHODS}
     found |= {f"malformed {data[:30]!r} {len(data)}": Probe([("send", data)]) for data in MALFORMED}
@@ -131,18 +133,16 @@ def probes() -> dict[str, Probe]:
         "part of a request, then ended by TCP": Probe([("send", PAGE[:9]), ("fin",)]),
         "ended at once": Probe([("fin",)], tls=False),
         "a broken hello": Probe([("raw", b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03")], tls=False),
-        "a part of a hello": Probe([("raw", client_hello()[:100])], tls=False),
-        "a part of a hello, then ended": Probe([("raw", client_hello()[:100]), ("fin",)], tls=False),
-        "a hello, then silence": Probe([("raw", client_hello())], tls=False, whole=True),
-        "a hello, then ended": Probe([("raw", client_hello()), TAKE, ("fin",)], tls=False, whole=True),
-        "a hello in pieces": Probe(
-            [("raw", client_hello()[:60]), ("wait", 0.1), ("raw", client_hello()[60:])], tls=False, whole=True
-        ),
+        "a part of a hello": Probe([("raw", hello[:100])], tls=False),
+        "a part of a hello, then ended": Probe([("raw", hello[:100]), ("fin",)], tls=False),
+        "a hello, then silence": Probe([("raw", hello)], tls=False, whole=True),
+        "a hello, then ended": Probe([("raw", hello), TAKE, ("fin",)], tls=False, whole=True),
+        "a hello in pieces": Probe([("raw", hello[:60]), ("wait", 0.1), ("raw", hello[60:])], tls=False, whole=True),
         "a hello, then an alert": Probe(
-            [("raw", client_hello()), ("raw", b"\x15\x03\x03\x00\x02\x02\x30")], tls=False, whole=True
+            [("raw", hello), ("raw", b"\x15\x03\x03\x00\x02\x02\x30")], tls=False, whole=True
         ),
         "a hello, then garbage": Probe(
-            [("raw", client_hello()), TAKE, ("raw", b"\x17\x03\x03\x00\x40" + bytes(64))], tls=False, whole=True
+            [("raw", hello), TAKE, ("raw", b"\x17\x03\x03\x00\x40" + bytes(64))], tls=False, whole=True
         ),
         "a record that is too long": Probe([("raw", b"\x16\x03\x01\xff\xff" + bytes(2_000))], tls=False),
         "SSL 2": Probe([("raw", b"\x80\x2e\x01\0\2\0\x15\0\0\0\x10" + b"\1\0\x80" * 7 + bytes(16))], tls=False),
@@ -160,16 +160,6 @@ def probes() -> dict[str, Probe]:
         "TLS 1.1": Probe(version=ssl.TLSVersion.TLSv1_1),
     }
     return found
-
-
-def client_hello() -> bytes:
-    """What OpenSSL says first."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.set_alpn_protocols(["http/1.1"])
-    out = ssl.MemoryBIO()
-    with contextlib.suppress(ssl.SSLWantReadError):
-        context.wrap_bio(ssl.MemoryBIO(), out, server_hostname="site.example").do_handshake()
-    return out.read()
 
 
 @contextlib.contextmanager

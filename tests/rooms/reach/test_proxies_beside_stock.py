@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from outlast.address import Target
 from outlast.rooms.reach.io.upstream import upstream
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import ProxyBridge
 from outlast.rooms.reach.proto.request import Credentials
 from tests.rooms.reach.gates import Place, curl, datagram_through, exactly, place, serving, through, until_end

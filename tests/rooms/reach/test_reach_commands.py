@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
+from outlast import address
 from outlast.edges.main import run
-from outlast.rooms.reach.proto import address
 from tests.rooms.reach.gates import curl, datagram_through, serving, through
 
 OUTLAST = [sys.executable, "-c", "from outlast.edges.main import main; main()"]

@@ -10,10 +10,10 @@ import sys
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
+from outlast import address
+from outlast.address import Target
 from outlast.rooms.reach.io.control import Child
 from outlast.rooms.reach.io.relay import Config, Event, Failed, Listening, Profile, Using
-from outlast.rooms.reach.proto import address
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import ProxyBridge
 from outlast.rooms.reach.proto.links import bridge_id
 from outlast.rooms.reach.proto.rules import Rules

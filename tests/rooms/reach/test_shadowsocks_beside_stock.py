@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 import uvloop
 
+from outlast.address import Target
 from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.gate import Gate
 from outlast.rooms.reach.io.shadowsocks import Shadowsocks
 from outlast.rooms.reach.io.shadowsocks_server import ShadowsocksListener
 from outlast.rooms.reach.io.upstream import NEAR
 from outlast.rooms.reach.proto import shadowsocks, shadowsocks_2022
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import ShadowsocksBridge
 from tests.rooms.reach.programs import program
 from tests.rooms.reach.through import echo_datagrams, echo_hashes, echoes

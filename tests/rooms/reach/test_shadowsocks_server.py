@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from outlast.address import Target
 from outlast.rooms.reach.io import exit as exits
 from outlast.rooms.reach.io import shadowsocks_server
 from outlast.rooms.reach.io.exit import ECHO, Exit
@@ -24,7 +25,6 @@ from outlast.rooms.reach.io.pump import yard_of
 from outlast.rooms.reach.io.shadowsocks import Shadowsocks, cipher_of
 from outlast.rooms.reach.io.shadowsocks_server import ShadowsocksListener
 from outlast.rooms.reach.io.upstream import NEAR
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import ShadowsocksBridge
 from outlast.rooms.reach.proto.exit_policy import Policy
 from outlast.rooms.reach.proto.links import read_bridge

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from outlast.address import Target
 from outlast.rooms.reach.io import tor as tor_module
 from outlast.rooms.reach.io.carrier import Refusal
 from outlast.rooms.reach.io.exit import Exit
@@ -24,7 +25,6 @@ from outlast.rooms.reach.io.managed import ToTor
 from outlast.rooms.reach.io.tor import Through, Tor, Tors
 from outlast.rooms.reach.io.upstream import NEAR
 from outlast.rooms.reach.proto import bootstrap
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import TorBridge
 from outlast.rooms.reach.proto.ext_or_port import COOKIE_HEADER
 from outlast.rooms.reach.proto.failures import BridgeError

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from outlast.address import Target
 from outlast.rooms.reach.io import tricks
 from outlast.rooms.reach.io.carrier import Refusal
 from outlast.rooms.reach.io.certificates import self_signed
 from outlast.rooms.reach.io.tricks import Tricking
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import Tricks
 from outlast.rooms.reach.proto.exit_policy import allowing_private
 from outlast.rooms.reach.proto.fragment import NAME, TRICKS, Trick, flight_size

@@ -10,11 +10,11 @@ from contextlib import suppress
 
 import pytest
 
+from outlast.address import Target
 from outlast.errors import OutlastError
 from outlast.rooms.reach.io.hub import Hub
 from outlast.rooms.reach.io.outer import Outer
 from outlast.rooms.reach.io.tunnel import Tunnel
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.mux import Hello, write_hello
 from tests.rooms.reach.tunnels import Border, Bridge, Local, Visitor
 

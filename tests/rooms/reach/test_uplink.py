@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from outlast.address import Target
 from outlast.rooms.reach.io.hops import Hop
 from outlast.rooms.reach.io.lending import Share, Shares
 from outlast.rooms.reach.io.relay import Config, Profile
 from outlast.rooms.reach.io.web_bridge import WebServer
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import Bridge
 from outlast.rooms.reach.proto.links import read_bridge
 from tests.rooms.reach.border import BRIDGES, Border

@@ -17,13 +17,13 @@ import psutil
 import pytest
 import uvloop
 
+from outlast.address import Target
 from outlast.errors import StorageError, UsageError
 from outlast.rooms.reach.io import web_server
 from outlast.rooms.reach.io.certificates import Certificate, self_signed
 from outlast.rooms.reach.io.site import open_site
 from outlast.rooms.reach.io.web_client import Dial, WebFailed, WebOpener
 from outlast.rooms.reach.io.web_server import READ_BYTES, UNSENT_MAX_BYTES, Site
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import WebBridge
 from outlast.rooms.reach.proto.failures import Kind, Step, Stop
 from tests.rooms.reach.bridges import NAME, Collector, running_bridge, write_site

@@ -11,8 +11,8 @@ from itertools import count
 from random import Random
 from typing import cast
 
-from outlast.rooms.reach.proto import address
-from outlast.rooms.reach.proto.address import Target
+from outlast import address
+from outlast.address import Target
 
 PIECE_BYTES = 1 << 16
 

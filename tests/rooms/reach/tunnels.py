@@ -8,11 +8,11 @@ import socket
 import struct
 from collections.abc import Callable
 
+from outlast.address import Target
 from outlast.rooms.reach.io.carrier import Association, Refusal
 from outlast.rooms.reach.io.hub import Hub
 from outlast.rooms.reach.io.outer import Outer, TcpOuter, open_tcp
 from outlast.rooms.reach.io.tunnel import Tunnel
-from outlast.rooms.reach.proto.address import Target
 
 
 class Local:

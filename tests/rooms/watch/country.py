@@ -30,8 +30,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from outlast import dns
-from outlast.rooms.watch.proto import quic, tls
+from outlast import dns, tls
+from outlast.rooms.watch.proto import quic
 from outlast.rooms.watch.proto.services import TELEGRAM_POINTS
 from tests.e2e import machines
 from tests.e2e.machines import enter, ip

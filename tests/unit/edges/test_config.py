@@ -8,10 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from outlast.edges.config import Config, default_home, format_address, parse_address, read_config
+from outlast.edges.config import Config, default_home, read_config
 from outlast.errors import UsageError
 from outlast.kernel.node import FILES_AUTO_BYTES
 
@@ -70,19 +68,6 @@ def test_a_file_of_another_encoding_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_bytes(b'listen = "\xff"')
     with pytest.raises(UsageError, match=r"config\.toml"):
         read_config(tmp_path, {}, {})
-
-
-@given(st.ip_addresses(), st.integers(0, 65535))
-def test_an_address_survives_being_written(host: object, port: int) -> None:
-    assert parse_address(format_address(str(host), port)) == (str(host), port)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "host", ":1", "host:", "host:p", "host:70000", "fe80::1:80", "host:-1", "[]:1", "a:١"]
-)
-def test_what_is_no_address_is_refused(text: str) -> None:
-    with pytest.raises(UsageError):
-        parse_address(text)
 
 
 def test_the_home_is_where_the_environment_says(tmp_path: Path) -> None:

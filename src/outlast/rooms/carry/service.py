@@ -22,8 +22,7 @@ from outlast.kernel import (
     Put,
     RowChanges,
     make_channel_link,
-    parse_space,
-    read_channel_link,
+    parse_channel,
     space_text,
 )
 from outlast.rooms.carry import view
@@ -176,13 +175,7 @@ async def create_channel(node: Node, person: Person, name: str) -> Channel:
 
 async def follow(node: Node, person: Person, text: str) -> Channel:
     """Follow a channel by its link or ID: hold it, exchange it; raises UsageError when it is neither."""
-    text = text.strip()
-    if text.lower().startswith(LINK_PREFIX):
-        invitation = read_channel_link(text)
-        space, name = invitation.space, invitation.name
-    else:
-        space = parse_space(text)
-        name = space_text(space)[:8]
+    space, name = parse_channel(text)
     await node.follow(space)
     if not _followed(person, space):
         await _remember(node, person, [_follow_row(node, space, name)])
@@ -212,7 +205,7 @@ def find_channel(node: Node, person: Person, text: str) -> Channel:
     """
     text = text.strip()
     if text.lower().startswith(LINK_PREFIX):
-        text = space_text(read_channel_link(text).space)
+        text = space_text(parse_channel(text).space)
     everything = [_channel(node, person, one) for one in view.follows(person)]
     found = [channel for channel in everything if channel.id == text.lower()]
     found = found or [channel for channel in everything if channel.name.casefold() == text.casefold()]

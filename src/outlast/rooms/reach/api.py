@@ -6,10 +6,11 @@ from typing import Any
 
 import msgspec
 
+from outlast import address
 from outlast.errors import NotFoundError, UsageError
 from outlast.kernel import Person, id_text, space_text
 from outlast.rooms.reach import handing, service, view
-from outlast.rooms.reach.proto import address, invitations
+from outlast.rooms.reach.proto import invitations
 from outlast.rooms.reach.proto.links import read_bridge
 from outlast.rooms.reach.serving import Served as ServedBridge
 from outlast.ui.operation import Call, Nothing, Operation

@@ -17,9 +17,9 @@ from outlast.rooms.reach.io.ciphers import settle
 from outlast.ui.command import call, clean, read_passphrase, say, terminal
 
 if TYPE_CHECKING:
+    from outlast.address import Target
     from outlast.rooms.reach.io.choosing import Attempted
     from outlast.rooms.reach.io.relay import Config, Event, Report, Server
-    from outlast.rooms.reach.proto.address import Target
     from outlast.rooms.reach.proto.bridge import Bridge
 
 GATE: Final = "127.0.0.1:1080"
@@ -81,9 +81,9 @@ def connect(
 ) -> None:
     """Open a gate on this machine (SOCKS 5, SOCKS 4a, HTTP) whose traffic leaves through a bridge, until Ctrl-C."""
     settle("reach", "connect")
+    from outlast import address
     from outlast.rooms.reach.io.attempt import read_url
     from outlast.rooms.reach.io.relay import Config, Profile
-    from outlast.rooms.reach.proto import address
     from outlast.rooms.reach.proto.request import read_credentials
     from outlast.rooms.reach.proto.rules import read_rules
 
@@ -132,8 +132,8 @@ def serve(
 ) -> None:
     """Be a bridge for others, until Ctrl-C; prints the link by which they use it."""
     settle("reach", "serve")
+    from outlast import address
     from outlast.rooms.reach.io.relay import Config
-    from outlast.rooms.reach.proto import address
     from outlast.rooms.reach.proto.exit_policy import Policy, allowing_private
 
     at = address.read(listen)

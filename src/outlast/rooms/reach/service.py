@@ -21,6 +21,8 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
+from outlast import address
+from outlast.address import Target
 from outlast.errors import NotFoundError, OutlastError, UsageError
 from outlast.kernel import (
     DAY_MS,
@@ -35,8 +37,7 @@ from outlast.kernel import (
     Transaction,
     Value,
     Way,
-    parse_space,
-    read_channel_link,
+    parse_channel,
 )
 from outlast.rooms.reach import agenda, handing, uplinks, view
 from outlast.rooms.reach.agenda import (
@@ -63,8 +64,6 @@ from outlast.rooms.reach.io.lending import Lent as LentNow
 from outlast.rooms.reach.io.link import Landing, through
 from outlast.rooms.reach.io.network import Networks, local_hosts
 from outlast.rooms.reach.io.relay import Config, Event, Profile
-from outlast.rooms.reach.proto import address
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import Bridge, PluggedBridge, TorBridge, WebBridge
 from outlast.rooms.reach.proto.chooser import Memory
 from outlast.rooms.reach.proto.links import bridge_id, read_bridge, write_bridge
@@ -74,7 +73,7 @@ from outlast.rooms.reach.serving import Served, server_of
 from outlast.rooms.reach.supervisor import Now, Supervisor
 from outlast.rooms.reach.uplinks import lend, stop_lending
 from outlast.rooms.reach.view import Borrowed, Held, Invited, Lent, Want
-from outlast.terms import ROUTE, ROUTE_LIFE_DAYS, Outcome, Route
+from outlast.terms import ROUTE, ROUTE_LIFE_DAYS, Outcome, Route, read_place
 
 __all__ = ["answer", "ask", "invite", "lend", "lose", "revoke", "stop_lending"]
 
@@ -82,8 +81,6 @@ ROOM_NAME: Final = "reach"
 LOOK_S: Final = 60.0
 PAUSE_S: Final = 0.3
 """However much comes in, what is due is looked at no more often than this."""
-LINK_PREFIX: Final = "outlast://"
-ASN_MAX: Final = 2**32 - 1
 LISTENS_MAX: Final = 4
 OWN_GATES: Final = 1
 """The first gate of a configuration is the node's own, for its sync."""
@@ -288,13 +285,9 @@ async def set_gate(
     await _set(node, person, chosen | {"direct": " ".join(named)})
 
 
-async def set_place(node: Node, person: Person, country: str, asn: int) -> None:
+async def set_place(node: Node, person: Person, country: str, asn: int | str) -> None:
     """Say in which country and network this node is; raises UsageError for what can be neither."""
-    country = country.strip().upper()
-    if country and not (len(country) == 2 and country.isascii() and country.isalpha()):
-        raise UsageError("a country is named by two letters, as in BY")
-    if not 0 <= asn <= ASN_MAX:
-        raise UsageError("a network has a number from 1 to 4294967295; 0 when you do not know it")
+    country, asn = read_place(country, asn)
     await _set(node, person, {"country": country, "asn": str(asn)})
 
 
@@ -321,15 +314,10 @@ async def publish(node: Node, person: Person, *, on: bool, channel: str = "") ->
     before = settings(person).channel
     if not text and before is None:
         raise UsageError("choose a channel to publish in, by its link or ID: best the one where you watch")
-    space = before if not text else read_space(text)
+    space = before if not text else parse_channel(text).space
     assert space is not None
     await node.follow(space)
     await _set(node, person, {"publish": "1", "channel": space.hex()})
-
-
-def read_space(text: str) -> bytes:
-    """The space (32 B) of a channel's link or ID; raises UsageError."""
-    return read_channel_link(text).space if text.lower().startswith(LINK_PREFIX) else parse_space(text)
 
 
 # ---- bridges ----

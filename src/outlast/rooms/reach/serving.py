@@ -10,11 +10,11 @@ from typing import Final, Literal
 
 import msgspec
 
+from outlast import address
+from outlast.address import Target
 from outlast.errors import UsageError
 from outlast.rooms.reach.io.relay import Server, ShadowsocksServer
 from outlast.rooms.reach.io.web_bridge import WebServer
-from outlast.rooms.reach.proto import address
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import ShadowsocksBridge, WebBridge
 from outlast.rooms.reach.proto.links import write_bridge
 

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Final
 
+from outlast.address import Target
 from outlast.errors import NotFoundError, UsageError
 from outlast.kernel import Node, Person
 from outlast.rooms.reach import view
@@ -26,7 +27,6 @@ from outlast.rooms.reach.entries import (
 from outlast.rooms.reach.handing import remember
 from outlast.rooms.reach.io.hops import Hop, is_far
 from outlast.rooms.reach.io.lending import Lent, Share, Shares
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.links import read_bridge
 
 MEMBERS_MAX: Final = 32

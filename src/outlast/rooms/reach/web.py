@@ -11,10 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from outlast import address
 from outlast.errors import OutlastError, UsageError
 from outlast.kernel import Node, Person, parse_id
 from outlast.rooms.reach import handing, service, uplinks, words
-from outlast.rooms.reach.proto import address
 from outlast.rooms.reach.proto.links import read_bridge
 from outlast.rooms.reach.serving import Served
 from outlast.rooms.reach.view import Held
@@ -132,7 +132,6 @@ async def show_programs(request: Request) -> Response:
     places = [address.read(one) for one in (now.listens or chosen.listen)]
     at = places[0]
     account = f"{quote(chosen.user)}:{quote(chosen.password)}@" if chosen.user and request.state.door != "lan" else ""
-    host = f"[{at.host}]" if ":" in at.host else at.host
     telegram = f"tg://socks?server={quote(at.host)}&port={at.port}"
     if account:
         telegram += f"&user={quote(chosen.user)}&pass={quote(chosen.password)}"
@@ -141,8 +140,8 @@ async def show_programs(request: Request) -> Response:
         "reach/programs.html",
         None,
         at=at,
-        pac=now.pac_url or f"http://{host}:{at.port}/proxy.pac",
-        curl=f"curl --proxy socks5h://{account}{host}:{at.port} https://example.org/",
+        pac=now.pac_url or f"http://{address.show(at)}/proxy.pac",
+        curl=f"curl --proxy socks5h://{account}{address.show(at)} https://example.org/",
         telegram=telegram,
         nearby=[one for one in places if not service.is_loopback(one.host)],
         has_password=bool(chosen.user),
@@ -420,10 +419,7 @@ async def set_publish(request: Request) -> Response:
     node, person = _who(request)
     try:
         if form.get("publish") == "on":
-            asn = form.get("asn", "").upper().removeprefix("AS") or "0"
-            if not (asn.isascii() and asn.isdigit()):
-                raise UsageError("a network has a number from 1 to 4294967295; 0 when you do not know it")
-            await service.set_place(node, person, form.get("country", ""), int(asn))
+            await service.set_place(node, person, form.get("country", ""), form.get("asn", ""))
             await service.publish(node, person, on=True, channel=form.get("channel", ""))
         else:
             await service.publish(node, person, on=False)

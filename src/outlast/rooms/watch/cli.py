@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 
 import typer
 
+from outlast import address
 from outlast.errors import NotFoundError, OutlastError, ProtocolError, StorageError, UsageError
 from outlast.ui.command import call, local_time, say, show, table, terminal
 
@@ -504,8 +505,8 @@ def serve_control(
     token = control_token(home)
     socket = listener(host, port)
     scheme = "https" if certificate else "http"
-    place = f"[{host}]" if ":" in host else host
-    answer = {"control": f"{scheme}://{place}:{socket.getsockname()[1]}/", "token_file": str(token_file(home))}
+    at = address.show((host, socket.getsockname()[1]))
+    answer = {"control": f"{scheme}://{at}/", "token_file": str(token_file(home))}
     show(answer, lambda one: [f"control     {one['control']}", f"token file  {one['token_file']}"])
     serve(socket, token, networks, (certificate, key) if certificate and key else None)
 

@@ -16,7 +16,7 @@ import msgspec
 
 from outlast.errors import ProtocolError
 from outlast.kernel import DAY_MS, Kind
-from outlast.terms import LAST_S, STATES, State, is_entity
+from outlast.terms import LAST_S, STATES, State, is_entity, is_place
 
 HOUR_S: Final = 3600
 WEEK_DAYS: Final = 7
@@ -30,13 +30,11 @@ KEYS_MAX: Final = 128
 INPUT_MAX_CHARS: Final = 512
 RAW_MAX_BYTES: Final = 48 * 1024
 RAW_UNPACKED_MAX_BYTES: Final = 1 << 20
-ASN_MAX: Final = 2**32 - 1
 
 Layer = Literal["ok", "blocked", "down", "unknown"]
 LAYERS: Final = ("dns", "tcp", "tls", "http", "throttled")
 _LAYER_VALUES: Final = ("ok", "blocked", "down", "unknown")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+:/-]{0,79}|")
-_COUNTRY: Final = re.compile(r"[A-Z]{2}|")
 
 
 class Observation(msgspec.Struct, array_like=True, frozen=True):
@@ -106,7 +104,7 @@ def is_sane_observation(one: Observation) -> bool:
         and all(_TOKEN.fullmatch(text) for text in (one.test, one.blocking, one.fingerprint, one.software))
         and 0 <= one.at_s <= LAST_S
         and one.at_s % HOUR_S == 0
-        and _is_place(one.country, one.asn)
+        and is_place(one.country, one.asn)
         and all(layer in _LAYER_VALUES for layer in one.layers)
         and len(one.raw) <= RAW_MAX_BYTES
     )
@@ -114,13 +112,13 @@ def is_sane_observation(one: Observation) -> bool:
 
 def is_sane_heartbeat(one: Heartbeat) -> bool:
     """Whether a heartbeat names a country and a network."""
-    return bool(one.country) and _is_place(one.country, one.asn)
+    return bool(one.country) and is_place(one.country, one.asn)
 
 
 def is_sane_witness(one: Witness) -> bool:
     """Whether a witness names a place, a state and a time that can be."""
     return (
-        is_entity(one.entity) and one.state in STATES and 0 <= one.start_s <= LAST_S and _is_place(one.country, one.asn)
+        is_entity(one.entity) and one.state in STATES and 0 <= one.start_s <= LAST_S and is_place(one.country, one.asn)
     )
 
 
@@ -148,10 +146,6 @@ def unpack_raw(raw: bytes) -> bytes:
     if not inflate.eof or inflate.unused_data:
         raise ProtocolError("the measurement is damaged, or larger than one can be")
     return data
-
-
-def _is_place(country: str, asn: int) -> bool:
-    return _COUNTRY.fullmatch(country) is not None and 0 <= asn <= ASN_MAX
 
 
 # ---- probes elsewhere ----

@@ -33,9 +33,7 @@ from outlast.kernel import (
     Value,
     key_of_seed,
     make_channel_link,
-    parse_space,
-    read_channel_link,
-    space_text,
+    parse_channel,
 )
 from outlast.rooms.watch import agenda, asks, lamps, signals, view
 from outlast.rooms.watch.agenda import (
@@ -54,7 +52,6 @@ from outlast.rooms.watch.agenda import (
     Vouch,
 )
 from outlast.rooms.watch.entries import (
-    ASN_MAX,
     HEARTBEAT,
     HEARTBEAT_LIFE_MS,
     HOUR_S,
@@ -87,7 +84,7 @@ from outlast.rooms.watch.report import Report
 from outlast.rooms.watch.scrub import scrub
 from outlast.rooms.watch.timeline import Line
 from outlast.rooms.watch.view import Channel, Cut, Measured
-from outlast.terms import EVIDENCE_MAX, OUTAGE, OUTAGE_LIFE_DAYS, ROUTE_LIFE_DAYS, WITNESSES_MAX, Outage
+from outlast.terms import EVIDENCE_MAX, OUTAGE, OUTAGE_LIFE_DAYS, ROUTE_LIFE_DAYS, WITNESSES_MAX, Outage, read_place
 
 if TYPE_CHECKING:
     from outlast.rooms.watch.proto.classify import Verdict
@@ -97,7 +94,6 @@ ROOM_NAME: Final = "watch"
 LOOK_S: Final = 60.0
 PAUSE_S: Final = 0.3
 """However much comes in, what is due is looked at no more often than this."""
-LINK_PREFIX: Final = "outlast://"
 STRANGERS_MAX: Final = 50
 """Outages are shown of so many whom nobody here knows."""
 HEARTBEATS: Final = "nodes that say that they are there"
@@ -173,13 +169,11 @@ def fetch_problems(person: Person) -> list[str]:
     return view.settings(person).get("fetch_problems", "").splitlines()
 
 
-async def set_place(node: Node, person: Person, country: str, asn: int) -> None:
+async def set_place(node: Node, person: Person, country: str, asn: int | str) -> None:
     """Say in which country and network this node is; raises UsageError for what can be neither."""
-    country = country.strip().upper()
+    country, asn = read_place(country, asn)
     if country and country not in country_codes():
-        raise UsageError("a country is named by two letters, as in BY")
-    if not 0 <= asn <= ASN_MAX:
-        raise UsageError("a network has a number from 1 to 4294967295; 0 when you do not know it")
+        raise UsageError("there is no country with these two letters")
     await _set(node, person, {"country": country, "asn": str(asn)})
 
 
@@ -288,13 +282,7 @@ async def found_channel(node: Node, person: Person, name: str) -> Channel:
 
 async def follow(node: Node, person: Person, text: str) -> Channel:
     """Follow a channel by its link or ID; raises UsageError when it is neither."""
-    text = text.strip()
-    if text.lower().startswith(LINK_PREFIX):
-        invitation = read_channel_link(text)
-        space, name = invitation.space, invitation.name
-    else:
-        space = parse_space(text)
-        name = space_text(space)[:8]
+    space, name = parse_channel(text)
     await node.follow(space)
     if space not in spaces(node, person):
         await _remember(node, person, [_follow_row(node, space, name)])

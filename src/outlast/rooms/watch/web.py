@@ -356,10 +356,9 @@ async def show_settings(request: Request) -> Response:
 async def set_place(request: Request) -> Response:
     """The country and the network of this node."""
     form = await fields(request)
-    asn = form.get("asn", "").upper().removeprefix("AS").strip()
     node, person = _who(request)
     try:
-        await service.set_place(node, person, form.get("country", ""), _whole(asn or "0", "a network"))
+        await service.set_place(node, person, form.get("country", ""), form.get("asn", ""))
     except OutlastError as error:
         return _settings(request, error=error)
     return go("/watch/settings")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from outlast.rooms.reach.proto.address import Target
+from outlast.address import Target
 from outlast.rooms.reach.proto.bootstrap import SILENT_S, STALLED_S, Bootstrap
 from outlast.rooms.reach.proto.failures import BridgeError, Kind
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outlast.rooms.reach.proto.address import AddressError
+from outlast.address import AddressError
 from outlast.rooms.reach.proto.doh import AAAA, A, Answer, DohError, read_answer, write_question
 
 QUESTION = write_question("www.example.com", A)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outlast.rooms.reach.proto.address import Target
+from outlast.address import Target
 from outlast.rooms.reach.proto.ext_or_port import (
     COOKIE_HEADER,
     ExtOrPortError,

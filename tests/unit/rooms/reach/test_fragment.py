@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import ssl
 from functools import cache
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outlast.rooms.reach.proto.client_hello import name_at
 from outlast.rooms.reach.proto.fragment import NAME, TRICKS, Trick, cut, domain_of, flight_size, name_of
+from tests.hello import client_hello
 
 names = st.from_regex(r"[a-z0-9]{1,20}(\.[a-z]{2,20}){1,4}", fullmatch=True)
 cuts = st.just(NAME) | st.integers(0, 20_000)
 tricks = st.sampled_from(TRICKS) | st.builds(Trick, cuts, cuts)
 
 
-CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-CONTEXT.check_hostname = False
-
-
-@cache
-def hello(name: str | None) -> bytes:
-    """What OpenSSL says first."""
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    engine = CONTEXT.wrap_bio(incoming, outgoing, server_hostname=name)
-    with pytest.raises(ssl.SSLWantReadError):
-        engine.do_handshake()
-    return outgoing.read()
+hello = cache(client_hello)
 
 
 def records_of(data: bytes) -> list[bytes]:
@@ -91,13 +79,6 @@ def test_whatever_looks_like_a_record_is_cut_without_a_loss(body: bytes, trick: 
 )
 def test_only_a_handshake_of_tls_is_a_flight(data: bytes, size: int | None) -> None:
     assert flight_size(data) == size
-
-
-@given(st.binary(max_size=400))
-def test_of_broken_hellos_no_name_is_told(data: bytes) -> None:
-    flight = b"\x16\x03\x01" + len(data).to_bytes(2, "big") + data
-    found = name_at(flight)
-    assert found is None or 5 <= found[0] < found[1] <= len(flight)
 
 
 def test_a_hello_without_a_name_has_none() -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from outlast.address import Target
 from outlast.errors import NotFoundError, UsageError
 from outlast.kernel import DAY_MS
 from outlast.rooms.reach import agenda, service, view
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import ShadowsocksBridge, WebBridge
 from outlast.rooms.reach.proto.links import read_bridge
 from outlast.rooms.reach.serving import Served

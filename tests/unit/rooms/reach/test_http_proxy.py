@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outlast.rooms.reach.proto.address import Target
+from outlast.address import Target
 from outlast.rooms.reach.proto.http_proxy import HEAD_MAX_BYTES, Answer, HttpAsking, HttpProxy
-from outlast.rooms.reach.proto.request import Command, Credentials, Ended, Request, isolation_of
-from outlast.rooms.reach.proto.socks import Reached, SocksError
+from outlast.rooms.reach.proto.request import Credentials, Ended, Request, isolation_of
+from outlast.socks import Command, Reached, SocksError
 
 HERE = Target("127.0.0.1", 1080)
 US = Credentials(b"alice", b"correct horse")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from outlast.address import Target
 from outlast.errors import UsageError
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.pluggable import (
     ARGS_MAX_BYTES,
     LINE_MAX_BYTES,

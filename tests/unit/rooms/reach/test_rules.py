@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from outlast.address import Target
 from outlast.errors import UsageError
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.rules import Rules, read_rules
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from outlast.address import Target
 from outlast.errors import NotFoundError, OutlastError, UsageError
 from outlast.kernel import DAY_MS, LinkError
 from outlast.rooms.reach import ROOM, agenda, service, view
 from outlast.rooms.reach.agenda import Publish
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.chooser import Worked
 from outlast.rooms.reach.serving import Served, link_for
 from outlast.rooms.watch import ROOM as WATCH

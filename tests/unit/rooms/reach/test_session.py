@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from outlast.rooms.reach.proto.address import Target, encode
+from outlast.address import Target, encode
 from outlast.rooms.reach.proto.mux import (
     DATA_HEADER_BYTES,
     NUMBER,

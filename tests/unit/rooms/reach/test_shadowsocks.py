@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from outlast.address import Target
 from outlast.errors import UsageError
 from outlast.rooms.reach.io.pump import GROWTH_BYTES, KEPT_BYTES, READ_BYTES
 from outlast.rooms.reach.proto import shadowsocks, shadowsocks_2022
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.replay import Replays
 from outlast.rooms.reach.proto.shadowsocks import (
     Cipher,

@@ -9,19 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outlast.rooms.reach.proto.address import AddressError, Target, decode, encode
-from outlast.rooms.reach.proto.request import Command, Credentials, Ended, Reader, Request, isolation_of
-from outlast.rooms.reach.proto.socks import (
-    HELD_MAX_BYTES,
-    Asking,
-    Reached,
-    Socks4,
-    Socks5,
-    SocksError,
-    reply,
-    unwrap_datagram,
-    wrap_datagram,
-)
+from outlast.address import AddressError, Target, decode, encode
+from outlast.rooms.reach.proto.request import Credentials, Ended, Reader, Request, isolation_of
+from outlast.rooms.reach.proto.socks import HELD_MAX_BYTES, Socks4, Socks5, reply
+from outlast.socks import Asking, Command, Reached, SocksError, unwrap_datagram, wrap_datagram
 
 SITE = Target("example.org", 443)
 US = Credentials(b"alice", b"correct horse")

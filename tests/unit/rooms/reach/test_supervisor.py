@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+from outlast.address import Target
 from outlast.errors import StorageError
 from outlast.rooms.reach.io.relay import Config, Event, Profile, Using
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.supervisor import Child, Supervisor
 
 

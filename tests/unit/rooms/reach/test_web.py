@@ -12,10 +12,10 @@ import httpx
 import pytest
 import segno
 
+from outlast.address import Target
 from outlast.rooms.carry import ROOM as CARRY
 from outlast.rooms.reach import ROOM, service, uplinks, words
 from outlast.rooms.reach.entries import Uplink
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import WebBridge
 from outlast.rooms.reach.proto.failures import Kind
 from outlast.rooms.reach.proto.links import write_bridge

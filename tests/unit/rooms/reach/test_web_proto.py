@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import base64
 import re
-import ssl
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outlast.rooms.reach.proto.client_hello import protocols_of
 from outlast.rooms.reach.proto.web import (
     ANSWER_MAX_BYTES,
     DAY_S,
@@ -105,29 +103,3 @@ def test_the_sites_answer_tells_its_day() -> None:
 def test_what_is_no_answer_is_refused(answer: bytes) -> None:
     with pytest.raises(WebError):
         read_answer(answer, bytes(16))
-
-
-@pytest.mark.parametrize("offered", [["http/1.1"], ["h2", "http/1.1"], ["h2"], None])
-def test_the_protocols_that_openssl_offers_are_read_from_its_first_bytes(offered: list[str] | None) -> None:
-    hello = client_hello(offered)
-    assert protocols_of(hello) == (None if offered is None else [name.encode() for name in offered])
-    for end in range(len(hello)):
-        assert protocols_of(hello[:end]) is None
-
-
-def test_a_hello_in_many_records_is_read() -> None:
-    hello = client_hello(["h2"])[5:]
-    cut = [hello[at : at + 50] for at in range(0, len(hello), 50)]
-    assert protocols_of(b"".join(b"\x16\x03\x01" + len(part).to_bytes(2, "big") + part for part in cut)) == [b"h2"]
-
-
-def client_hello(protocols: list[str] | None) -> bytes:
-    """What OpenSSL says first."""
-    context = ssl.create_default_context()
-    if protocols:
-        context.set_alpn_protocols(protocols)
-    out = ssl.MemoryBIO()
-    client = context.wrap_bio(ssl.MemoryBIO(), out, server_hostname="site.example")
-    with pytest.raises(ssl.SSLWantReadError):
-        client.do_handshake()
-    return out.read()

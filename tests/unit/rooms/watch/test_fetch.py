@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from outlast.address import Target
 from outlast.errors import NotFoundError, ProtocolError, UsageError
-from outlast.rooms.watch.io.fetch import Proxy, fetch, proxy_of
-from outlast.rooms.watch.proto import socks
+from outlast.rooms.watch.io.fetch import fetch, proxy_of
 from outlast.rooms.watch.proto.endpoints import DAYS_MAX, SOURCES, endpoints
 from tests.e2e.program import Program
 from tests.unit.rooms.watch import mrt_files
@@ -69,7 +66,7 @@ async def asked(folder: Path, monkeypatch: pytest.MonkeyPatch, answer: Answer, w
     async with serving(folder, answer) as servers:
         monkeypatch.setenv("SSL_CERT_FILE", str(servers.authority))
         one = endpoints("BY", NOW_S, sources=[*SOURCES, "rrc00"])[which]
-        return await fetch(one, "BY", Proxy("127.0.0.1", servers.port), fetch_s=10)
+        return await fetch(one, "BY", Target("127.0.0.1", servers.port), fetch_s=10)
 
 
 @pytest.mark.parametrize("which", range(3))
@@ -147,7 +144,7 @@ async def test_a_server_that_says_nothing_is_left_in_time(tmp_path: Path, monkey
     async with serving(tmp_path, lambda *_: page(ioda())[:-1], stay=True) as servers:
         monkeypatch.setenv("SSL_CERT_FILE", str(servers.authority))
         with pytest.raises(NotFoundError, match="timeout"):
-            await fetch(IODA, "BY", Proxy("127.0.0.1", servers.port), fetch_s=0.3)
+            await fetch(IODA, "BY", Target("127.0.0.1", servers.port), fetch_s=0.3)
 
 
 # ---- whom it is asked through ----
@@ -157,21 +154,21 @@ async def test_a_certificate_of_somebody_else_ends_it(tmp_path: Path, monkeypatc
     async with serving(tmp_path, names=("www.example.org",)) as servers:
         monkeypatch.setenv("SSL_CERT_FILE", str(servers.authority))
         with pytest.raises(NotFoundError, match="ssl invalid hostname"):
-            await fetch(IODA, "BY", Proxy("127.0.0.1", servers.port), fetch_s=10)
+            await fetch(IODA, "BY", Target("127.0.0.1", servers.port), fetch_s=10)
         assert servers.asked == []
 
 
 async def test_an_authority_that_is_not_trusted_ends_it(tmp_path: Path) -> None:
     async with serving(tmp_path) as servers:
         with pytest.raises(NotFoundError, match="ssl"):
-            await fetch(IODA, "BY", Proxy("127.0.0.1", servers.port), fetch_s=10)
+            await fetch(IODA, "BY", Target("127.0.0.1", servers.port), fetch_s=10)
         assert servers.asked == []
 
 
 async def test_the_proxy_gets_the_name_and_its_refusal_is_told(tmp_path: Path) -> None:
     async with serving(tmp_path, refusal=4) as servers:
         with pytest.raises(NotFoundError, match="the proxy does not reach the host"):
-            await fetch(TOR, "BY", Proxy("127.0.0.1", servers.port), fetch_s=10)
+            await fetch(TOR, "BY", Target("127.0.0.1", servers.port), fetch_s=10)
         assert servers.names == ["metrics.torproject.org:443"]
 
 
@@ -180,12 +177,12 @@ async def test_the_proxy_gets_the_name_and_its_refusal_is_told(tmp_path: Path) -
     [
         ({}, None),
         ({"ALL_PROXY": ""}, None),
-        ({"ALL_PROXY": "socks5h://127.0.0.1:9050"}, Proxy("127.0.0.1", 9050)),
-        ({"all_proxy": "socks5://[::1]"}, Proxy("::1", 1080)),
-        ({"HTTPS_PROXY": "socks5h://a:1", "ALL_PROXY": "socks5h://b:2"}, Proxy("a", 1)),
+        ({"ALL_PROXY": "socks5h://127.0.0.1:9050"}, Target("127.0.0.1", 9050)),
+        ({"all_proxy": "socks5://[::1]"}, Target("::1", 1080)),
+        ({"HTTPS_PROXY": "socks5h://a:1", "ALL_PROXY": "socks5h://b:2"}, Target("a", 1)),
     ],
 )
-def test_the_environment_names_the_proxy(environ: dict[str, str], proxy: Proxy | None) -> None:
+def test_the_environment_names_the_proxy(environ: dict[str, str], proxy: Target | None) -> None:
     assert proxy_of(environ) == proxy
 
 
@@ -195,13 +192,6 @@ def test_the_environment_names_the_proxy(environ: dict[str, str], proxy: Proxy |
 def test_no_proxy_that_was_set_is_passed_by(text: str) -> None:
     with pytest.raises(UsageError, match="nothing was asked"):
         proxy_of({"HTTPS_PROXY": text})
-
-
-@given(st.binary(max_size=8))
-def test_whatever_a_proxy_says_is_a_length_or_an_error(head: bytes) -> None:
-    with suppress(socks.SocksError):
-        assert 0 < socks.rest_of_reply(head) <= 257
-        socks.read_greeting(head)
 
 
 # ---- the command ----

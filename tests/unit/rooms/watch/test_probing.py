@@ -16,10 +16,9 @@ from typing import Any
 
 import pytest
 
-from outlast import dns
+from outlast import dns, tls
 from outlast.rooms.watch.io.probe import Hands, Patience, probe_url
 from outlast.rooms.watch.io.wire import failure_of, receive
-from outlast.rooms.watch.proto import tls
 from outlast.rooms.watch.proto.classify import classify
 from outlast.rooms.watch.proto.http import HEADERS, Exchange, parse_url
 from outlast.rooms.watch.proto.measurement import from_object

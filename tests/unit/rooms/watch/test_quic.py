@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outlast.rooms.watch.proto import quic, tls
+from outlast import tls
+from outlast.rooms.watch.proto import quic
 
 CID = bytes.fromhex("8394c8f03e515708")
 HELLO = bytes.fromhex(

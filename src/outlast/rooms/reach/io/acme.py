@@ -22,11 +22,11 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from outlast.address import Target
 from outlast.errors import OutlastError, StorageError, UsageError
 from outlast.rooms.reach.io.certificates import write_private
 from outlast.rooms.reach.io.folder import serve_pages
 from outlast.rooms.reach.io.gate import listen
-from outlast.rooms.reach.proto.address import Target
 
 if TYPE_CHECKING:
     from acme.client import ClientNetwork

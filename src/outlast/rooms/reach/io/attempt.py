@@ -19,13 +19,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from outlast.address import Target
 from outlast.errors import OutlastError, UsageError
 from outlast.rooms.reach.io.carrier import Carrier, Refusal
 from outlast.rooms.reach.io.plugged import Plugged
 from outlast.rooms.reach.io.tap import Tap
 from outlast.rooms.reach.io.tunnel import Tunnel
 from outlast.rooms.reach.io.web_client import WebFailed, WebOpener
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import (
     Bridge,
     PluggedBridge,

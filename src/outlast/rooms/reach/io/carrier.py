@@ -10,7 +10,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
-from outlast.rooms.reach.proto.address import Target
+from outlast.address import Target
 
 
 class Refusal(Enum):

@@ -11,11 +11,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from outlast.address import Target
 from outlast.errors import OutlastError
 from outlast.rooms.reach.io.attempt import Make, Tried, attempt, reconsider
 from outlast.rooms.reach.io.carrier import Carrier, Client, Refusal
 from outlast.rooms.reach.io.tunnel import Tunnel
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import (
     Bridge,
     PluggedBridge,

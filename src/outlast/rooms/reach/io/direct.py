@@ -7,10 +7,10 @@ import socket
 from collections.abc import Callable
 from typing import Protocol
 
+from outlast.address import Target
 from outlast.rooms.reach.io.carrier import Association, Client, Refusal
 from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.pump import Plain, Pump
-from outlast.rooms.reach.proto.address import Target
 
 PLAIN = Plain()
 

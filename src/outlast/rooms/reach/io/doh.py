@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from outlast.address import Target
 from outlast.errors import ProtocolError
 from outlast.rooms.reach.io.carrier import Carrier, Refusal
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.doh import AAAA, MESSAGE_MAX_BYTES, A, read_answer, write_question
 
 if TYPE_CHECKING:

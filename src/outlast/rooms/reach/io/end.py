@@ -13,9 +13,9 @@ from contextlib import suppress
 from struct import pack
 from typing import Final, Protocol
 
+from outlast.address import Target
 from outlast.errors import OutlastError
 from outlast.rooms.reach.io.outer import Outer
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.mux import (
     DATA_HEADER_BYTES,
     FRAME_MAX_BYTES,

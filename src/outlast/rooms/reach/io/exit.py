@@ -16,10 +16,10 @@ from typing import Final, Protocol
 
 import ifaddr
 
+from outlast import address
+from outlast.address import Target
 from outlast.rooms.reach.io.carrier import Association, Refusal
 from outlast.rooms.reach.io.names import Names
-from outlast.rooms.reach.proto import address
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.exit_policy import Policy
 from outlast.rooms.reach.proto.fair import Fair
 

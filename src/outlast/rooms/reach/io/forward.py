@@ -11,9 +11,9 @@ import socket
 from contextlib import suppress
 from typing import Final
 
+from outlast.address import Target
 from outlast.rooms.reach.io.carrier import Carrier, Refusal
 from outlast.rooms.reach.io.gate import listen
-from outlast.rooms.reach.proto.address import Target
 
 ACCEPTED_AT_ONCE: Final = 16
 PAUSE_S: Final = 0.5

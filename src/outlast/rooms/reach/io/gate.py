@@ -14,14 +14,15 @@ from contextlib import suppress
 from ipaddress import ip_address
 from typing import Final
 
+from outlast import address
+from outlast.address import Target
 from outlast.errors import UsageError
 from outlast.rooms.reach.io.carrier import Association, Client, Refusal
 from outlast.rooms.reach.io.pump import Plain, Pump
-from outlast.rooms.reach.proto import address
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.http_proxy import Answer, Body, HttpProxy
-from outlast.rooms.reach.proto.request import Command, Credentials, Ended, Reader, Request
-from outlast.rooms.reach.proto.socks import Socks4, Socks5, reply, unwrap_datagram, wrap_datagram
+from outlast.rooms.reach.proto.request import Credentials, Ended, Reader, Request
+from outlast.rooms.reach.proto.socks import Socks4, Socks5, reply
+from outlast.socks import Command, unwrap_datagram, wrap_datagram
 
 BACKLOG: Final = 1024
 ACCEPTS_AT_ONCE: Final = 64

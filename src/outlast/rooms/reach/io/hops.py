@@ -10,11 +10,11 @@ from ipaddress import ip_address, ip_network
 import ifaddr
 import msgspec
 
+from outlast.address import Target
 from outlast.rooms.reach.io.choosing import Other
 from outlast.rooms.reach.io.forward import Forward
 from outlast.rooms.reach.io.lending import METHOD
 from outlast.rooms.reach.io.shadowsocks import Shadowsocks
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import Bridge, ShadowsocksBridge, Tricks
 from outlast.rooms.reach.proto.links import bridge_id
 

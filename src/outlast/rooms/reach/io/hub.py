@@ -11,11 +11,11 @@ from hashlib import sha256
 from random import SystemRandom
 from typing import Final, Protocol
 
+from outlast.address import Target
 from outlast.errors import OutlastError
 from outlast.rooms.reach.io.carrier import Association, Refusal
 from outlast.rooms.reach.io.end import End, Greeting
 from outlast.rooms.reach.io.outer import Outer
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.mux import (
     CLOCK_TOLERANCE_S,
     Hello,

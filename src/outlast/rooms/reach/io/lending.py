@@ -15,11 +15,11 @@ from typing import Final
 
 import msgspec
 
+from outlast.address import Target
 from outlast.errors import OutlastError
 from outlast.rooms.reach.io.carrier import Association, Refusal
 from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.shadowsocks_server import ShadowsocksListener
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.exit_policy import Policy
 from outlast.rooms.reach.proto.token_bucket import Allowance, TokenBucket, leftover_per_s
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from outlast import address
+from outlast.address import Target
 from outlast.errors import OutlastError
 from outlast.kernel import Cost, LinkError, TcpLink
-from outlast.rooms.reach.proto import address
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.request import Credentials
-from outlast.rooms.reach.proto.socks import Asking
+from outlast.socks import Asking
 
 KIND: Final = "reach"
 BITS_PER_S: Final = 5_000_000

@@ -25,6 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final, assert_never
 
+from outlast.address import Target, show
 from outlast.errors import OutlastError, StorageError, UsageError
 from outlast.rooms.reach.io.carrier import Association, Client, Refusal
 from outlast.rooms.reach.io.certificates import Certificate, self_signed
@@ -39,7 +40,6 @@ from outlast.rooms.reach.io.tunnel import Tunnel
 from outlast.rooms.reach.io.upstream import NEAR, Proxy, dialled
 from outlast.rooms.reach.io.web_client import Dial, WebOpener
 from outlast.rooms.reach.io.web_server import WebServer
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import ProxyBridge, WebBridge
 from outlast.rooms.reach.proto.ext_or_port import (
     COOKIE_FILE_BYTES,
@@ -66,7 +66,6 @@ from outlast.rooms.reach.proto.pluggable import (
     Version,
     decode_args,
     read_demand,
-    write_address,
     write_line,
 )
 from outlast.rooms.reach.proto.pluggable import Proxy as NamedProxy
@@ -343,9 +342,7 @@ def _empty_site(folder: Path) -> str:
 
 
 def _write_bridge_line(folder: Path, method: SMethod) -> None:
-    line = " ".join(
-        (method.transport, write_address(method.at), "FINGERPRINT", *(f"{k}={v}" for k, v in method.args.items()))
-    )
+    line = " ".join((method.transport, show(method.at), "FINGERPRINT", *(f"{k}={v}" for k, v in method.args.items())))
     text = "# What people put into their torrc; the address is where they reach you, the fingerprint your tor's.\n"
     try:
         with open(os.open(folder / "bridge-line.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:

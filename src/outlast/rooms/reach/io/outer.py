@@ -11,9 +11,9 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
+from outlast.address import Target
 from outlast.errors import OutlastError
 from outlast.rooms.reach.io.names import look_up
-from outlast.rooms.reach.proto.address import Target
 
 READ_BYTES: Final = 256 * 1024
 # What was read last from any plain outer of this process; its owner is done with it when ``received`` returns.

@@ -14,9 +14,9 @@ from asyncio.subprocess import Process
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from outlast.address import Target
 from outlast.rooms.reach.io.children import ChildError, Kept, end, lines, start
 from outlast.rooms.reach.io.upstream import Proxy, dialled
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import ProxyBridge
 from outlast.rooms.reach.proto.pluggable import (
     CMethod,

@@ -19,6 +19,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
+from outlast.address import Target
 from outlast.errors import OutlastError, StorageError
 from outlast.rooms.reach.io.carrier import Association, Client
 from outlast.rooms.reach.io.children import PrivateFolder
@@ -28,7 +29,6 @@ from outlast.rooms.reach.io.hub import Hub
 from outlast.rooms.reach.io.outer import Outer, TcpOuter
 from outlast.rooms.reach.io.pluggable import Child, find_program
 from outlast.rooms.reach.io.tunnel import Tunnel
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import PluggedBridge
 from outlast.rooms.reach.proto.ext_or_port import ExtOrPortError, Receiver, make_cookie
 from outlast.rooms.reach.proto.links import write_bridge

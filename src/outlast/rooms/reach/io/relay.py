@@ -16,6 +16,8 @@ from typing import Any, Final, Protocol, assert_never
 
 import msgspec
 
+from outlast import address
+from outlast.address import Target
 from outlast.errors import OutlastError
 from outlast.rooms.reach.io.attempt import Tell, Tried, attempt, reconsider
 from outlast.rooms.reach.io.carrier import Association, Carrier, Client, Refusal
@@ -32,8 +34,6 @@ from outlast.rooms.reach.io.tor import Tors
 from outlast.rooms.reach.io.tricks import Tricking
 from outlast.rooms.reach.io.upstream import upstream
 from outlast.rooms.reach.io.web_bridge import ServedSite, WebServer, web_tunnel
-from outlast.rooms.reach.proto import address
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import (
     Bridge,
     PluggedBridge,

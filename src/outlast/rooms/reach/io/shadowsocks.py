@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
+from outlast.address import AddressError, Target
 from outlast.errors import UsageError
 from outlast.rooms.reach.io.carrier import Association, Client, Refusal
 from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.pump import Loop, Pump, yard_of
 from outlast.rooms.reach.io.upstream import NEAR
 from outlast.rooms.reach.proto import shadowsocks, shadowsocks_2022
-from outlast.rooms.reach.proto.address import AddressError, Target
 from outlast.rooms.reach.proto.bridge import ShadowsocksBridge
 from outlast.rooms.reach.proto.shadowsocks import (
     Cipher,

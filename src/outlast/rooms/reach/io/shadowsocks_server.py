@@ -16,6 +16,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from outlast.address import Target, household
 from outlast.errors import UsageError
 from outlast.rooms.reach.io.carrier import Association, Refusal
 from outlast.rooms.reach.io.ciphers import has_aes
@@ -23,7 +24,6 @@ from outlast.rooms.reach.io.exit import DATAGRAMS_MAX, Exit
 from outlast.rooms.reach.io.gate import ACCEPTS_AT_ONCE, listen
 from outlast.rooms.reach.io.pump import Meter, Pump, yard_of
 from outlast.rooms.reach.io.shadowsocks import DATAGRAM_MAX_BYTES, DATAGRAMS_AT_ONCE, cipher_of
-from outlast.rooms.reach.proto.address import Target, household
 from outlast.rooms.reach.proto.bridge import ShadowsocksBridge
 from outlast.rooms.reach.proto.links import write_bridge
 from outlast.rooms.reach.proto.shadowsocks import ClockError, ReplayError, Request, ShadowsocksError

@@ -19,9 +19,9 @@ from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Final
 
+from outlast.address import Target
 from outlast.rooms.reach.io.names import look_up
 from outlast.rooms.reach.io.outer import dial
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.failures import Observed, Step, Stop
 
 ADDRESSES_MAX: Final = 6

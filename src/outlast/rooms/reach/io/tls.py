@@ -21,8 +21,8 @@ import weakref
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from outlast.address import Target
 from outlast.rooms.reach.io.outer import Owner, broken
-from outlast.rooms.reach.proto.address import Target
 
 READ_BYTES: Final = 256 * 1024
 SEND_BYTES: Final = 1024 * 1024

@@ -20,13 +20,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+from outlast.address import Target
 from outlast.errors import OutlastError, UsageError
 from outlast.rooms.reach.io.carrier import Association, Client, Refusal
 from outlast.rooms.reach.io.children import ChildError, Kept, PrivateFolder, end, lines, start
 from outlast.rooms.reach.io.direct import Dialled
 from outlast.rooms.reach.io.pluggable import find_program
 from outlast.rooms.reach.io.upstream import Proxy
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bootstrap import Bootstrap
 from outlast.rooms.reach.proto.bridge import ProxyBridge, TorBridge
 from outlast.rooms.reach.proto.failures import BridgeError

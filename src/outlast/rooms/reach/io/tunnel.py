@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from random import SystemRandom
 from typing import Final
 
+from outlast.address import Target
 from outlast.errors import OutlastError
 from outlast.rooms.reach.io.carrier import Association, Client, Refusal
 from outlast.rooms.reach.io.end import End, Greeting
 from outlast.rooms.reach.io.outer import OpenOuter, Outer
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.mux import (
     NONCE_BYTES,
     SESSION_BYTES,

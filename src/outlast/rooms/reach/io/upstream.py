@@ -8,15 +8,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from outlast.address import AddressError, Target
 from outlast.rooms.reach.io.carrier import Association, Refusal
 from outlast.rooms.reach.io.direct import Dialled
 from outlast.rooms.reach.io.exit import DATAGRAM_MAX_BYTES, Exit, Failed, Opened
-from outlast.rooms.reach.proto.address import AddressError, Target
 from outlast.rooms.reach.proto.bridge import ProxyBridge
 from outlast.rooms.reach.proto.exit_policy import EVERYTHING, Policy
 from outlast.rooms.reach.proto.http_proxy import HttpAsking
-from outlast.rooms.reach.proto.request import Command, Credentials
-from outlast.rooms.reach.proto.socks import NOWHERE, Asking, SocksError, unwrap_datagram, wrap_datagram
+from outlast.rooms.reach.proto.request import Credentials
+from outlast.socks import NOWHERE, Asking, Command, SocksError, unwrap_datagram, wrap_datagram
 
 ANSWER_S: Final = 30.0
 """A proxy answers when its own connection stands, which may go through several others."""

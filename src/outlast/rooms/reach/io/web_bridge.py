@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
+from outlast.address import Target
 from outlast.errors import OutlastError, StorageError
 from outlast.rooms.reach.io import web_server
 from outlast.rooms.reach.io.acme import Acme, certified
@@ -21,7 +22,6 @@ from outlast.rooms.reach.io.outer import Outer
 from outlast.rooms.reach.io.site import open_site
 from outlast.rooms.reach.io.tunnel import Tunnel
 from outlast.rooms.reach.io.web_client import WebOpener
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import WebBridge
 from outlast.rooms.reach.proto.links import write_bridge
 

@@ -15,12 +15,12 @@ from typing import Final, NamedTuple, TypeVar
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from outlast.address import Target
 from outlast.errors import ProtocolError
 from outlast.rooms.reach.io.names import look_up
 from outlast.rooms.reach.io.outer import dial
 from outlast.rooms.reach.io.tls import Tls
 from outlast.rooms.reach.proto import web
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import WebBridge
 from outlast.rooms.reach.proto.failures import BridgeError, Observed, Step, Stop, judge
 from outlast.rooms.reach.proto.web import DAY_S

@@ -23,11 +23,11 @@ from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from typing import Final, NamedTuple
 
+from outlast.address import household
 from outlast.rooms.reach.io.pump import Plain, Pump
 from outlast.rooms.reach.io.tls import Tls, reset
-from outlast.rooms.reach.proto.address import household
-from outlast.rooms.reach.proto.client_hello import protocols_of
 from outlast.rooms.reach.proto.web import PADDING_MAX, REQUEST_MAX_BYTES, Doors, key_asked, path_asked, write_accept
+from outlast.tls import protocols_of
 
 READ_BYTES: Final = 65_536
 UNSENT_MAX_BYTES: Final = 262_144

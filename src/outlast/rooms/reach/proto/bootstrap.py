@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from outlast.rooms.reach.proto.address import Target
+from outlast.address import Target
 from outlast.rooms.reach.proto.failures import Failure, Kind
 from outlast.rooms.reach.proto.pluggable import PluggableError, read_address
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from outlast.rooms.reach.proto.address import Target
+from outlast.address import Target
 
 
 class WebBridge(msgspec.Struct, frozen=True, tag="web"):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from outlast import dns
+from outlast.address import AddressError
 from outlast.dns import AAAA, CNAME, MESSAGE_MAX_BYTES, A
 from outlast.errors import ProtocolError
-from outlast.rooms.reach.proto.address import AddressError
 
 __all__ = ["AAAA", "MESSAGE_MAX_BYTES", "A", "Answer", "DohError", "read_answer", "write_question"]
 

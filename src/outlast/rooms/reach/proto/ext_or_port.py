@@ -9,9 +9,9 @@ import hmac
 from hashlib import sha256
 from typing import Final, NamedTuple
 
+from outlast.address import Target, show
 from outlast.errors import ProtocolError
-from outlast.rooms.reach.proto.address import Target
-from outlast.rooms.reach.proto.pluggable import is_name, write_address
+from outlast.rooms.reach.proto.pluggable import is_name
 
 COOKIE_HEADER: Final = b"! Extended ORPort Auth Cookie !\n"
 COOKIE_FILE_BYTES: Final = len(COOKIE_HEADER) + 32
@@ -115,7 +115,7 @@ class Introducer:
         self._step = self._reply
         told = _command(_TRANSPORT, self._introduction.transport.encode())
         if self._introduction.address is not None:
-            told = _command(_USERADDR, write_address(self._introduction.address).encode()) + told
+            told = _command(_USERADDR, show(self._introduction.address).encode()) + told
         return told + _command(_DONE)
 
     def _reply(self) -> bytes | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from outlast.rooms.reach.proto.client_hello import name_at
+from outlast.tls import name_at
 
 FLIGHT_MAX_BYTES: Final = 5 + (1 << 14)
 """A record has at most so many bytes."""

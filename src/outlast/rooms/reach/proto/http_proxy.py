@@ -12,10 +12,11 @@ from base64 import b64decode, b64encode
 from ipaddress import IPv6Address
 from typing import Final
 
-from outlast.rooms.reach.proto import address, pac
-from outlast.rooms.reach.proto.address import AddressError, Target
-from outlast.rooms.reach.proto.request import Command, Credentials, Ended, Request, isolation_of
-from outlast.rooms.reach.proto.socks import Reached, SocksError
+from outlast import address
+from outlast.address import AddressError, Target, show
+from outlast.rooms.reach.proto import pac
+from outlast.rooms.reach.proto.request import Credentials, Ended, Request, isolation_of
+from outlast.socks import Command, Reached, SocksError
 
 HEAD_MAX_BYTES: Final = 64 << 10
 _ANSWER_HEAD_MAX_BYTES: Final = 16 << 10
@@ -236,7 +237,7 @@ class HttpAsking:
 
     def __init__(self, target: Target, credentials: Credentials | None = None) -> None:
         address.encode(target)  # raises AddressError for what is none
-        at = _authority(target, None)
+        at = show(target).encode("ascii")
         admission = b""
         if credentials is not None:
             word = b64encode(credentials.user + b":" + credentials.password)
@@ -357,13 +358,8 @@ def _origin_form(method: bytes, path: bytes, target: Target, fields: list[tuple[
         word.strip().lower() for name, value in fields if name.lower() == b"connection" for word in value.split(b",")
     ) - {b"transfer-encoding", b"content-length"}
     kept = [name + b": " + value + b"\r\n" for name, value in fields if name.lower() not in dropped]
-    first = b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (method, path, _authority(target, 80))
+    first = b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (method, path, show(target, 80).encode("ascii"))
     return b"".join((first, *kept, b"Connection: close\r\n\r\n"))
-
-
-def _authority(target: Target, usual_port: int | None) -> bytes:
-    host = f"[{target.host}]" if ":" in target.host else target.host
-    return host.encode("ascii") if target.port == usual_port else f"{host}:{target.port}".encode("ascii")
 
 
 def _page(status: bytes, more: bytes = b"", text: bytes = b"") -> bytes:

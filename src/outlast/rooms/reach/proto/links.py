@@ -17,8 +17,8 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
+from outlast.address import Target, show
 from outlast.errors import UsageError
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.bridge import (
     Bridge,
     PluggedBridge,
@@ -176,14 +176,6 @@ def _port(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,5}", text, re.ASCII) or not 0 < int(text) < 65536:
         raise UsageError("the bridge's port is no number from 1 to 65535; copy the link whole")
     return int(text)
-
-
-def _authority(target: Target) -> str:
-    return f"{_bracketed(target.host)}:{target.port}"
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _unbase64(text: str) -> bytes | None:
@@ -415,15 +407,15 @@ def _to_text(bridge: Bridge) -> str:
                 account = f"{method}:{quote(password, safe='')}"
             else:
                 account = _base64(f"{method}:{password}".encode())
-            return f"ss://{account}@{_authority(at)}" + (f"#{quote(label, safe='')}" if label else "")
+            return f"ss://{account}@{show(at)}" + (f"#{quote(label, safe='')}" if label else "")
         case TorBridge(at, transport, fingerprint, args):
-            words = [transport, _authority(at), fingerprint, *(f"{key}={value}" for key, value in sorted(args.items()))]
+            words = [transport, show(at), fingerprint, *(f"{key}={value}" for key, value in sorted(args.items()))]
             return " ".join(filter(None, words))
         case Tricks(at, name, path):
-            return f"tricks://{name and _bracketed(name) + '@'}{_authority(at)}{path}"
+            return f"tricks://{name and show((name, 0), 0) + '@'}{show(at)}{path}"
         case ProxyBridge(at, scheme, user, password):
             account = f"{quote(user, safe='')}:{quote(password, safe='')}@" if user else ""
-            return f"{scheme}://{account}{_authority(at)}"
+            return f"{scheme}://{account}{show(at)}"
         case never:
             assert_never(never)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from outlast.address import show
+
 PATH: Final = "/proxy.pac"
 MEDIA_TYPE: Final = "application/x-ns-proxy-autoconfig"
 
@@ -14,5 +16,4 @@ def pac(host: str, port: int) -> bytes:
     It names no second choice: without the gate nothing loads, instead of going out unprotected. ``PROXY`` is what every
     browser and phone understands, and with it names are looked up at the far end.
     """
-    at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return f'function FindProxyForURL(url, host) {{ return "PROXY {at}"; }}\n'.encode("ascii")
+    return f'function FindProxyForURL(url, host) {{ return "PROXY {show((host, port))}"; }}\n'.encode("ascii")

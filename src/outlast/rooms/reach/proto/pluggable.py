@@ -14,8 +14,8 @@ from ipaddress import ip_address
 from typing import Final, NamedTuple, assert_never
 from urllib.parse import quote, unquote, urlsplit
 
+from outlast.address import Target, show
 from outlast.errors import ProtocolError, UsageError
-from outlast.rooms.reach.proto.address import Target
 
 VERSION: Final = "1"
 LINE_MAX_BYTES: Final = 8192
@@ -272,11 +272,6 @@ def read_address(text: str) -> Target:
     return Target(str(address), int(port))
 
 
-def write_address(at: Target) -> str:
-    """The address with brackets around one of IPv6."""
-    return f"[{at.host}]:{at.port}" if ":" in at.host else f"{at.host}:{at.port}"
-
-
 # The environment: what a parent wants
 
 
@@ -385,12 +380,12 @@ def write_demand(demand: Demand) -> dict[str, str]:
             variables["SERVER_TRANSPORTS"] = ",".join(demand.transports)
             variables["EXTENDED_SERVER_PORT"] = ""
             if demand.or_port is not None:
-                variables["ORPORT"] = write_address(demand.or_port)
+                variables["ORPORT"] = show(demand.or_port)
             if demand.extended is not None:
-                variables |= {"EXTENDED_SERVER_PORT": write_address(demand.extended), "AUTH_COOKIE_FILE": demand.cookie}
+                variables |= {"EXTENDED_SERVER_PORT": show(demand.extended), "AUTH_COOKIE_FILE": demand.cookie}
             if demand.listen:
                 listen = ((name, demand.listen[name]) for name in demand.transports if name in demand.listen)
-                variables["SERVER_BINDADDR"] = ",".join(f"{name}-{write_address(at)}" for name, at in listen)
+                variables["SERVER_BINDADDR"] = ",".join(f"{name}-{show(at)}" for name, at in listen)
             if options := [f"{name}:{pair}" for name, args in demand.options.items() for pair in _pairs(args, ":;=\\")]:
                 variables["SERVER_TRANSPORT_OPTIONS"] = ";".join(options)
         case other:
@@ -401,7 +396,7 @@ def write_demand(demand: Demand) -> dict[str, str]:
 def write_proxy(proxy: Proxy) -> str:
     """The proxy as TOR_PT_PROXY has it."""
     credentials = f"{_quoted_url(proxy.user)}:{_quoted_url(proxy.password)}@" if proxy.user or proxy.password else ""
-    return f"{proxy.scheme}://{credentials}{write_address(proxy.at)}"
+    return f"{proxy.scheme}://{credentials}{show(proxy.at)}"
 
 
 def _quoted_url(text: str) -> str:
@@ -429,14 +424,14 @@ def _spoken(message: Message) -> str:
         case ProxyError(text):
             return f"PROXY-ERROR {text}"
         case CMethod(transport, protocol, at):
-            return f"CMETHOD {transport} {protocol} {write_address(at)}"
+            return f"CMETHOD {transport} {protocol} {show(at)}"
         case CMethodError(transport, text):
             return f"CMETHOD-ERROR {transport} {text}"
         case CMethodsDone():
             return "CMETHODS DONE"
         case SMethod(transport, at, args):
             tail = f" ARGS:{','.join(_pairs(args, _SMETHOD_SPECIAL))}" if args else ""
-            return f"SMETHOD {transport} {write_address(at)}{tail}"
+            return f"SMETHOD {transport} {show(at)}{tail}"
         case SMethodError(transport, text):
             return f"SMETHOD-ERROR {transport} {text}"
         case SMethodsDone():

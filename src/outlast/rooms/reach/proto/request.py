@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import hmac
-from enum import Enum
 from typing import Final, NamedTuple, Protocol
 
+from outlast.address import Target
 from outlast.errors import UsageError
-from outlast.rooms.reach.proto.address import Target
+from outlast.socks import Command
 
 CREDENTIAL_MAX_BYTES: Final = 255
-
-
-class Command(Enum):
-    """What is asked for."""
-
-    CONNECT = 1
-    ASSOCIATE = 3
 
 
 class Request(NamedTuple):

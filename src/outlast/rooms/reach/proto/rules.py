@@ -10,8 +10,8 @@ from ipaddress import ip_network
 
 import msgspec
 
+from outlast.address import Target
 from outlast.errors import UsageError
-from outlast.rooms.reach.proto.address import Target
 from outlast.rooms.reach.proto.exit_policy import within
 
 

@@ -21,9 +21,9 @@ from enum import Enum
 from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
-from outlast.rooms.reach.proto.address import AddressError, Target
-from outlast.rooms.reach.proto.address import decode as decode_address
-from outlast.rooms.reach.proto.address import encode as encode_address
+from outlast.address import AddressError, Target
+from outlast.address import decode as decode_address
+from outlast.address import encode as encode_address
 from outlast.rooms.reach.proto.mux import (
     COUNTS_MAX,
     DATA_HEADER,

@@ -16,9 +16,9 @@ from typing import Final, Protocol
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
+from outlast import address
+from outlast.address import ADDRESS_MAX_BYTES, AddressError, Target
 from outlast.errors import ProtocolError, UsageError
-from outlast.rooms.reach.proto import address
-from outlast.rooms.reach.proto.address import ADDRESS_MAX_BYTES, AddressError, Target
 from outlast.rooms.reach.proto.replay import Replays
 
 TAG_BYTES: Final = 16

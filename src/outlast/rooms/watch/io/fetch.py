@@ -15,8 +15,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from msgspec import Struct
-
+from outlast.address import Target
 from outlast.errors import NotFoundError, ProtocolError, UsageError
 from outlast.rooms.watch.io.files import pieces, unpack_capped
 from outlast.rooms.watch.io.series import SERIES_MAX_BYTES
@@ -32,12 +31,12 @@ from outlast.rooms.watch.io.wire import (
     secured,
     strict_context,
 )
-from outlast.rooms.watch.proto import socks
 from outlast.rooms.watch.proto.endpoints import Endpoint, read_answer
 from outlast.rooms.watch.proto.http import HEADERS, REDIRECTS, Exchange, Url, parse_url, redirect_of
 from outlast.rooms.watch.proto.mrt import summarise
 from outlast.rooms.watch.proto.probe import is_address
 from outlast.rooms.watch.proto.series import Origin
+from outlast.socks import Asking, SocksError
 
 CONNECT_S: Final = 15.0
 FETCH_S: Final = 90.0
@@ -49,28 +48,21 @@ COLLECTOR_MAX_BYTES: Final = 1 << 29
 """A collector's file unpacked: five minutes of the busiest are a tenth of it."""
 
 
-class Proxy(Struct, frozen=True):
-    """A SOCKS 5 proxy."""
-
-    host: str
-    port: int
-
-
-def proxy_of(environ: Mapping[str, str]) -> Proxy | None:
-    """The proxy that the environment names; raises UsageError for one that cannot be used here."""
+def proxy_of(environ: Mapping[str, str]) -> Target | None:
+    """The SOCKS 5 proxy that the environment names; raises UsageError for one that cannot be used here."""
     text = next((environ[name] for name in PROXY_NAMES if environ.get(name)), "")
     if not text:
         return None
     try:
         parts = urlsplit(text)
         if parts.scheme in ("socks5", "socks5h") and parts.hostname and parts.username is None:
-            return Proxy(parts.hostname, parts.port or 1080)
+            return Target(parts.hostname, parts.port or 1080)
     except ValueError:
         pass
     raise UsageError("nothing was asked: of proxies only ALL_PROXY=socks5h://HOST:PORT is known here, without password")
 
 
-async def fetch(asked: Endpoint, country: str, proxy: Proxy | None, fetch_s: float = FETCH_S) -> bytes:
+async def fetch(asked: Endpoint, country: str, proxy: Target | None, fetch_s: float = FETCH_S) -> bytes:
     """The answer of a public server as it came, read once to see that it is one.
 
     Raises NotFoundError when the server does not answer or has none, ProtocolError for what is no such answer.
@@ -82,7 +74,7 @@ async def fetch(asked: Endpoint, country: str, proxy: Proxy | None, fetch_s: flo
             data = await _follow(url, asked.max_bytes, proxy)
     except (OSError, End, Refused) as error:
         raise NotFoundError(f"{url.host} gave no answer: {failure_of(error).replace('_', ' ')}") from None
-    except socks.SocksError as error:
+    except SocksError as error:
         raise NotFoundError(f"{url.host} was not reached: {error}") from None
     try:
         await asyncio.to_thread(_check, asked, country, data)
@@ -91,7 +83,7 @@ async def fetch(asked: Endpoint, country: str, proxy: Proxy | None, fetch_s: flo
     return data
 
 
-async def _follow(url: Url, max_bytes: int, proxy: Proxy | None) -> bytes:
+async def _follow(url: Url, max_bytes: int, proxy: Target | None) -> bytes:
     first = url
     for _ in range(REDIRECTS_MAX + 1):
         got = await _get(url, max_bytes, proxy)
@@ -110,7 +102,7 @@ async def _follow(url: Url, max_bytes: int, proxy: Proxy | None) -> bytes:
     raise ProtocolError(f"{url.host} sends around in circles")
 
 
-async def _get(url: Url, max_bytes: int, proxy: Proxy | None) -> Exchange:
+async def _get(url: Url, max_bytes: int, proxy: Target | None) -> Exchange:
     exchange = Exchange(max_bytes)
     wire = await _reach(url, proxy)
     with contextlib.closing(wire):
@@ -121,7 +113,7 @@ async def _get(url: Url, max_bytes: int, proxy: Proxy | None) -> Exchange:
     return exchange
 
 
-async def _reach(url: Url, proxy: Proxy | None) -> Wire:
+async def _reach(url: Url, proxy: Target | None) -> Wire:
     async def direct(ip: str, port: int) -> Wire:
         return await dial(ip, port, time.monotonic)
 
@@ -130,10 +122,15 @@ async def _reach(url: Url, proxy: Proxy | None) -> Wire:
     ip = proxy.host if is_address(proxy.host) else (await getaddrinfo(proxy.host))[0][0]
     wire = await direct(ip, proxy.port)
     try:
-        await wire.send(socks.GREETING)
-        socks.read_greeting(await wire.exactly(socks.GREETED_BYTES))
-        await wire.send(socks.connect(url.host, url.port))
-        await wire.exactly(socks.rest_of_reply(await wire.exactly(socks.HEAD_BYTES)))
+        asking, reached = Asking(Target(url.host, url.port)), None
+        await wire.send(asking.first())
+        while reached is None:
+            if not (came := await wire.read()):
+                raise End
+            say, reached = asking.receive(came)
+            await wire.send(say)
+        if reached.early:
+            raise SocksError("the proxy speaks no SOCKS 5")  # a server of TLS does not speak first
     except BaseException:
         wire.close()
         raise

@@ -21,7 +21,7 @@ import ifaddr
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from outlast import dns
+from outlast import dns, tls
 from outlast.errors import ProtocolError
 from outlast.rooms.watch.io.wire import (
     READ_BYTES,
@@ -38,7 +38,7 @@ from outlast.rooms.watch.io.wire import (
     secured,
     strict_context,
 )
-from outlast.rooms.watch.proto import quic, tls
+from outlast.rooms.watch.proto import quic
 from outlast.rooms.watch.proto.http import HEADERS, Exchange, Url, parse_url
 from outlast.rooms.watch.proto.probe import (
     Answered,

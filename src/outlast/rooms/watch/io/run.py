@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from outlast.address import show
 from outlast.errors import StorageError, UsageError
 from outlast.rooms.watch.io.consent import read_token
 from outlast.rooms.watch.io.files import open_capped, read_capped
@@ -256,4 +257,4 @@ def _resolver(text: str) -> str:
         host, port = "", 0
     if not is_address(host) or not 0 < port < 65536:
         raise UsageError(f"{text[:80]!r} is no resolver: write IP or IP:PORT")
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return show((host, port))

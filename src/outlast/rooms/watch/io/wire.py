@@ -169,16 +169,6 @@ class Wire:
             except ssl.SSLZeroReturnError:
                 return b""
 
-    async def exactly(self, size: int) -> bytes:
-        """So many bytes and no more, of a connection without TLS; raises OSError and End."""
-        came = b""
-        while len(came) < size:
-            piece = await receive(self.sock, size - len(came))
-            if not piece:
-                raise End
-            came += piece
-        return came
-
     async def _flush(self) -> None:
         if self._out.pending:
             data = self._out.read()

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
+from outlast.address import show
 from outlast.errors import ProtocolError, UsageError
 from outlast.rooms.watch.proto.http import Url, parse_url
 from outlast.rooms.watch.proto.probe import (
@@ -28,7 +29,6 @@ from outlast.rooms.watch.proto.probe import (
     Probe,
     Settings,
     Shaken,
-    endpoint,
     is_address,
     is_of_the_web,
     is_public,
@@ -104,13 +104,13 @@ def answer(probe: Probe) -> dict[str, Any]:
             case Connect() as command, Connected() as event:
                 failure = event.failure or failure
                 if first:
-                    tcp[endpoint(command.ip, command.port)] = _status(event.failure)
+                    tcp[show((command.ip, command.port))] = _status(event.failure)
             case Handshake() as command, Shaken() as event:
                 failure = event.failure or failure
                 if first:
                     one = at[command.id]
                     name = {"server_name": command.server_name or ""}
-                    shaken[endpoint(one.ip, one.port)] = name | _status(event.failure)
+                    shaken[show((one.ip, one.port))] = name | _status(event.failure)
             case _, Fetched() as event:
                 page = event
             case _:

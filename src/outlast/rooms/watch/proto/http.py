@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 import h11
 
+from outlast.address import show
 from outlast.errors import UsageError
 
 BODY_MAX_BYTES: Final = 1 << 19
@@ -47,8 +48,7 @@ class Url:
     @property
     def origin(self) -> str:
         """The Host header's value."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}" if self.port != (443 if self.scheme == "https" else 80) else host
+        return show((self.host, self.port), 443 if self.scheme == "https" else 80)
 
 
 def parse_url(text: str) -> Url:

@@ -19,6 +19,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from outlast.address import show
 from outlast.errors import ProtocolError
 from outlast.rooms.watch.proto.records import decode
 
@@ -195,11 +196,6 @@ def port_of(url: str) -> int:
     """The port that a URL names, else its scheme's: 443 for https, 80 for all others."""
     behind = url.partition("://")[2].partition("/")[0].rpartition("@")[2].rpartition("]")[2].partition(":")[2]
     return int(behind[:5]) if behind.isascii() and behind.isdecimal() else 443 if url.startswith("https:") else 80
-
-
-def endpoint(ip: str, port: int) -> str:
-    """An address with its port, as ``1.2.3.4:80`` and ``[2001:db8::1]:443``."""
-    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
 # ---- values that strangers wrote ----
@@ -470,7 +466,7 @@ def _joined(
     connected = [replace(connect, transaction=next(fresh), depth=0, fetch_body=True) for connect in connects]
     free: dict[str, list[Connect]] = {}
     for connect in connected:
-        free.setdefault(endpoint(connect.ip, connect.port), []).append(connect)
+        free.setdefault(show((connect.ip, connect.port)), []).append(connect)
     shaken: list[Handshake] = []
     for handshake in handshakes:
         if waiting := free.get(handshake.address):

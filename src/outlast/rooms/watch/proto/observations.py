@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import msgspec
 
-from outlast.rooms.watch.proto.measurement import Connect, Control, Exchange, Lookup, Measurement, endpoint
+from outlast.address import show
+from outlast.rooms.watch.proto.measurement import Connect, Control, Exchange, Lookup, Measurement
 
 SUCCESS: Final = ""
 """A failure that says: it went well. None says: it was not tried, or nothing is known."""
@@ -305,7 +306,7 @@ def _connected(connect: Connect, source: Observation | None, network: Callable[[
         endpoint_transaction_id=connect.transaction,
         endpoint_proto="tcp",
         endpoint_port=str(connect.port),
-        endpoint_address=endpoint(connect.ip, connect.port),
+        endpoint_address=show((connect.ip, connect.port)),
         tcp_connect_failure=failure,
         **from_dns,
     )

@@ -18,6 +18,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from itertools import islice
 from typing import Any, Final, assert_never
 
+from outlast.address import show
 from outlast.dns import Reply
 from outlast.errors import UsageError
 from outlast.rooms.watch.proto.http import HEADERS, Url, redirect_of
@@ -413,7 +414,7 @@ class Probe:
             request = {
                 "http_request": depth.url.text,
                 "http_request_headers": {name: [value] for name, value in HEADERS},
-                "tcp_connect": [endpoint(ip, port) for ip in (*system, *others) for port in _ports(depth.url)],
+                "tcp_connect": [show((ip, port)) for ip in (*system, *others) for port in _ports(depth.url)],
                 "x_quic_enabled": False,
             }
             out.append(self._begin(AskControl(CONTROL_ID, request)))
@@ -583,11 +584,6 @@ def is_of_the_web(url: Url) -> bool:
     last = url.host.rstrip(".").rpartition(".")
     # A last label that is a number makes the C library take the name for an address, in whatever base (127.1, 0x7f.1).
     return bool(last[0]) and last[2].lower() not in _LOCAL_NAMES and not last[2][0].isdigit()
-
-
-def endpoint(ip: str, port: int) -> str:
-    """``IP:PORT``, with brackets around IPv6."""
-    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
 def _ports(url: Url) -> tuple[int, ...]:

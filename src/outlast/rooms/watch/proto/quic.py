@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from outlast.rooms.watch.proto import tls
+from outlast import tls
 
 VERSION_1: Final = 1
 DATAGRAM_MIN_BYTES: Final = 1200

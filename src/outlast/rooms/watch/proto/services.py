@@ -17,6 +17,7 @@ from hashlib import sha256
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from outlast.address import show
 from outlast.errors import ProtocolError, UsageError
 from outlast.rooms.watch.proto.http import Url, parse_url
 from outlast.rooms.watch.proto.probe import (
@@ -35,7 +36,6 @@ from outlast.rooms.watch.proto.probe import (
     Lookup,
     Query,
     Shaken,
-    endpoint,
     is_address,
     is_public,
 )
@@ -186,7 +186,7 @@ def telegram() -> Chains:
         chains = []
         for ip in TELEGRAM_POINTS:
             for port in (80, 443):
-                url = parse_url(f"http://{endpoint(ip, port)}/")
+                url = parse_url(f"http://{show((ip, port))}/")
                 chains.append(Chain("point", ip, port, then=Fetch(0, url, "POST")))
         for ip in found[web.host][:2]:
             if is_public(ip):
@@ -232,7 +232,7 @@ def authorities() -> tuple[TorTarget, ...]:
     found = []
     for name, (ip, or_port, dir_port) in AUTHORITIES.items():
         for protocol, port in (("or_port_dirauth", or_port), ("dir_port", dir_port)):
-            found.append(TorTarget(endpoint(ip, port), ip, port, protocol, name))
+            found.append(TorTarget(show((ip, port)), ip, port, protocol, name))
     return tuple(found)
 
 
@@ -267,7 +267,7 @@ def tor(targets: Sequence[TorTarget]) -> Chains:
 
     def chain(one: TorTarget) -> Chain:
         if one.protocol == "dir_port":
-            url = parse_url(f"http://{endpoint(one.ip, one.port)}/{_CONSENSUS}")
+            url = parse_url(f"http://{show((one.ip, one.port))}/{_CONSENSUS}")
             return Chain(one.id, one.ip, one.port, then=Fetch(0, url))
         shake = Handshake(0, None, verify=False) if one.protocol in _TLS_PROTOCOLS else None
         return Chain(one.id, one.ip, one.port, shake)
@@ -299,7 +299,7 @@ def tor_keys(done: Chains, targets: Sequence[TorTarget]) -> Json:
             "agent": "redirect",
             "failure": failure,
             "summary": summary,
-            "target_address": endpoint(one.ip, one.port),
+            "target_address": show((one.ip, one.port)),
             "target_name": one.name,
             "target_protocol": one.protocol,
         }
@@ -357,7 +357,7 @@ def dnscheck(resolver: Resolver, name: str = DNSCHECK_NAME) -> Chains:
         for ip in addresses[:8]:
             if ip != resolver.host and not is_public(ip):
                 continue
-            at = endpoint(ip, resolver.port)
+            at = show((ip, resolver.port))
             if resolver.scheme == "udp":
                 chains.append(Chain(_lookup_key(resolver, ip), ip, resolver.port, then=Query(0, at, name, 1.0)))
                 continue
@@ -392,4 +392,4 @@ def dnscheck_keys(done: Chains, resolver: Resolver, name: str = DNSCHECK_NAME) -
 
 def _lookup_key(resolver: Resolver, ip: str) -> str:
     path = resolver.url.target if resolver.url else ""
-    return f"{resolver.scheme}://{endpoint(ip, resolver.port)}{path}"
+    return f"{resolver.scheme}://{show((ip, resolver.port))}{path}"

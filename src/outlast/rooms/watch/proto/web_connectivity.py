@@ -21,6 +21,7 @@ from html import escape, unescape
 from typing import Any, Final
 
 from outlast import __version__
+from outlast.address import show
 from outlast.dns import AAAA, CNAME, TYPE_NAMES, A, Record, Reply, failure_of
 from outlast.rooms.watch.proto import traces
 from outlast.rooms.watch.proto.http import HEADERS
@@ -44,7 +45,6 @@ from outlast.rooms.watch.proto.probe import (
     Shaken,
     SpeedMeasured,
     Step,
-    endpoint,
 )
 from outlast.rooms.watch.proto.traces import SCRUBBED
 
@@ -137,7 +137,7 @@ def collect(steps: Sequence[Done]) -> Json:
             case Connect() as command, event if "sni_experiment" not in step.tags:
                 status = {"failure": event.failure, "success": event.failure is None}
                 lists["tcp_connect"].append(base | {"ip": command.ip, "port": command.port, "status": status})
-                address = endpoint(command.ip, command.port)
+                address = show((command.ip, command.port))
                 lists["network_events"].append(_net(base, "connect", event.t, address, failure=event.failure))
             case Handshake() as command, Shaken() as event:
                 name = "tls_handshakes" if command.verify else "x_sni_handshakes"
@@ -154,7 +154,7 @@ def collect(steps: Sequence[Done]) -> Json:
                 throttling["target"] = [list(slot) for slot in event.slots]
             case SendInitial() as command, InitialAnswered() as event:
                 answer = {"answer": event.answer, "versions": [f"{version:08x}" for version in event.versions]}
-                address = endpoint(command.ip, command.port)
+                address = show((command.ip, command.port))
                 asked = {"address": address, "failure": event.failure, "server_name": command.server_name or ""}
                 lists["x_quic_initial"].append(base | asked | answer)
             case _, SpeedMeasured() as event:
@@ -351,7 +351,7 @@ def _net(
 def _address(steps: Sequence[Done], id: int) -> str:
     """Where the connection of that id leads."""
     found = (step.command for step in steps if isinstance(step.command, Connect) and step.command.id == id)
-    return next((endpoint(one.ip, one.port) for one in found), "")
+    return next((show((one.ip, one.port)) for one in found), "")
 
 
 def _first_failure(entries: Iterable[Json], engine: str) -> str | None:

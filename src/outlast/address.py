@@ -28,16 +28,18 @@ def read(text: str) -> Target:
     """The target that a person wrote as ``HOST:PORT`` or ``[IPv6]:PORT``; raises UsageError."""
     host, colon, port = text.strip().rpartition(":")
     bare = host.removeprefix("[").removesuffix("]")
-    if not colon or not bare or (":" in bare and bare == host) or not port.isascii() or not port.isdigit():
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not colon or not bare or (":" in bare and not bracketed) or not port.isascii() or not port.isdigit():
         raise UsageError(f"{text[:80]!r} is no address: write HOST:PORT, such as 127.0.0.1:1080 or [::1]:1080")
     if len(port) > 5 or int(port) > 65535:
         raise UsageError(f"there is no port {port[:80]}: ports go up to 65535")
     return Target(bare, int(port))
 
 
-def show(target: Target) -> str:
-    """The text that ``read`` reads."""
-    return f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
+def show(at: tuple[str, int], usual_port: int | None = None) -> str:
+    """The text that ``read`` reads; without the port where it is the usual one, as URLs have it (RFC 9110 §4.2.3)."""
+    host, port = f"[{at[0]}]" if ":" in at[0] else at[0], at[1]
+    return host if port == usual_port else f"{host}:{port}"
 
 
 def parse(host: str) -> IPv4Address | IPv6Address | None:

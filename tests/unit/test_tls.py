@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import ssl
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outlast.rooms.watch.proto import tls
-from outlast.rooms.watch.proto.tls import Flight
-
-
-def hello_of_openssl(name: str | None) -> bytes:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    out = ssl.MemoryBIO()
-    client = context.wrap_bio(ssl.MemoryBIO(), out, server_hostname=name)
-    with pytest.raises(ssl.SSLWantReadError):
-        client.do_handshake()
-    return out.read()
+from outlast import tls
+from outlast.tls import Flight, name_at, protocols_of
+from tests.hello import client_hello
 
 
 @pytest.mark.parametrize("name", ["www.example.org", None])
 def test_the_name_in_a_real_client_hello_is_read(name: str | None) -> None:
-    assert tls.read_flight(hello_of_openssl(name)) == Flight("client_hello", server_name=name)
+    assert tls.read_flight(client_hello(name)) == Flight("client_hello", server_name=name)
 
 
 @pytest.mark.parametrize("name", ["www.example.org", None])
@@ -52,3 +40,24 @@ def test_a_server_hello_tells_its_version() -> None:
 def test_noise_is_read_without_harm(noise: bytes) -> None:
     for start in (b"", b"\x16\3\1\0\xff\1\0\0\xff\3\3" + bytes(32), b"\x16\3\3\0\xff\2\0\0\xff\3\3" + bytes(32)):
         tls.read_flight(start + noise)
+
+
+@pytest.mark.parametrize("offered", [["http/1.1"], ["h2", "http/1.1"], ["h2"], []])
+def test_the_protocols_that_openssl_offers_are_read_from_its_first_bytes(offered: list[str]) -> None:
+    hello = client_hello(protocols=offered)
+    assert protocols_of(hello) == ([name.encode() for name in offered] or None)
+    for end in range(len(hello)):
+        assert protocols_of(hello[:end]) is None
+
+
+def test_a_hello_in_many_records_is_read() -> None:
+    hello = client_hello(protocols=["h2"])[5:]
+    cut = [hello[at : at + 50] for at in range(0, len(hello), 50)]
+    assert protocols_of(b"".join(b"\x16\x03\x01" + len(part).to_bytes(2, "big") + part for part in cut)) == [b"h2"]
+
+
+@given(st.binary(max_size=400))
+def test_of_broken_hellos_no_name_is_told(data: bytes) -> None:
+    flight = b"\x16\x03\x01" + len(data).to_bytes(2, "big") + data
+    found = name_at(flight)
+    assert found is None or 5 <= found[0] < found[1] <= len(flight)

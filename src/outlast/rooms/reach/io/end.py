@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from outlast.address import Target
 from outlast.errors import OutlastError
 from outlast.rooms.reach.io.outer import Outer
+from outlast.rooms.reach.io.ready import watcher_of
 from outlast.rooms.reach.proto.mux import (
     DATA_HEADER_BYTES,
     FRAME_MAX_BYTES,
@@ -147,6 +148,7 @@ class End:
     def __init__(self, loop: asyncio.AbstractEventLoop, session: Session, keeper: Keeper) -> None:
         """Begin without outers."""
         self._loop = loop
+        self._watcher = watcher_of(loop)
         self.session = session
         self._keeper = keeper
         self._lines: dict[int, _Line] = {}
@@ -387,7 +389,7 @@ class End:
             self._readable(joint)
         elif joint.sock is not None:
             joint.reading = True
-            self._loop.add_reader(sock, self._readable, joint)
+            self._watcher.add_reader(sock.fileno(), self._readable, joint)
 
     def datagram(self, stream: int, target: Target, data: bytes) -> None:
         """Send a datagram, or drop it."""
@@ -420,7 +422,7 @@ class End:
         if line is None or line.outer.unsent > UNSENT_MAX_BYTES:
             if joint.reading:
                 joint.reading = False
-                self._loop.remove_reader(sock)
+                self._watcher.remove_reader(sock.fileno())
             self._blocked[stream] = joint
             self._flush_soon()  # of what ``room`` may have said about an outer
             return
@@ -439,7 +441,7 @@ class End:
                 return
         if not joint.reading:
             joint.reading = True
-            self._loop.add_reader(sock, self._readable, joint)
+            self._watcher.add_reader(sock.fileno(), self._readable, joint)
         if size <= 0:
             _spare.append(block)
             if size == 0:
@@ -467,7 +469,7 @@ class End:
         joint.finished = True
         if sock is not None and joint.reading:
             joint.reading = False
-            self._loop.remove_reader(sock)
+            self._watcher.remove_reader(sock.fileno())
         self.session.finish(joint.stream, self._loop.time())
         self._flush_soon()
         self._end_writing(joint)
@@ -496,7 +498,7 @@ class End:
                 if sent < len(piece):
                     joint.tail += memoryview(piece)[sent:]
                 sent = max(0, sent - len(piece))
-            self._loop.add_writer(sock, self._writable, joint)
+            self._watcher.add_writer(sock.fileno(), self._writable, joint)
 
     def _writable(self, joint: _Joint) -> None:
         sock = joint.sock
@@ -513,7 +515,7 @@ class End:
         self.session.consumed(joint.stream, sent, self._loop.time())
         self._flush_soon()
         if not joint.tail:
-            self._loop.remove_writer(sock)
+            self._watcher.remove_writer(sock.fileno())
             self._end_writing(joint)
 
     def _end_writing(self, joint: _Joint) -> None:
@@ -541,9 +543,9 @@ class End:
         if sock is None:
             return
         if joint.reading:
-            self._loop.remove_reader(sock)
+            self._watcher.remove_reader(sock.fileno())
         if joint.tail:
-            self._loop.remove_writer(sock)
+            self._watcher.remove_writer(sock.fileno())
         _cut(sock)
 
     # --- time

@@ -20,6 +20,7 @@ from outlast import address
 from outlast.address import Target
 from outlast.rooms.reach.io.carrier import Association, Refusal
 from outlast.rooms.reach.io.names import Names
+from outlast.rooms.reach.io.ready import watcher_of
 from outlast.rooms.reach.proto.exit_policy import Policy
 from outlast.rooms.reach.proto.fair import Fair
 
@@ -90,6 +91,7 @@ class Exit:
     ) -> None:
         """Names are asked of ``names``, else of the system's resolver."""
         self.loop = loop
+        self.watcher = watcher_of(loop)
         self.policy = policy
         self._sync_at = sync_at
         self._names = names or Names(loop)
@@ -181,13 +183,13 @@ class _Opening:
             loop.call_soon(self._echo)
         elif (other := exit_.redirected(target)) is not None:
             self._port = other.port
-            loop.call_soon(self._begin, [other.host])
+            self._begin([other.host])
         elif target == SYNC or exit_.policy.refuses_port(target.port):
             loop.call_soon(self.fail, Refusal.NOT_ALLOWED)
         elif address.parse(target.host) is not None:
-            loop.call_soon(self._judge, (target.host,))
+            self._judge((target.host,))
         else:
-            loop.call_soon(exit_.look_up, target.host, self._judge, whose)
+            exit_.look_up(target.host, self._judge, whose)
 
     def cancel(self) -> None:
         if self._opened is not None:
@@ -198,7 +200,7 @@ class _Opening:
             return
         fit = [one for one in addresses if not self._exit.refuses(one)]
         if addresses and not fit:
-            self.fail(Refusal.NOT_ALLOWED)
+            self._exit.loop.call_soon(self.fail, Refusal.NOT_ALLOWED)
         else:
             self._begin(fit[:ADDRESSES_MAX])
 
@@ -213,13 +215,13 @@ class _Opening:
             self._next = None
         if not self._addresses:
             if not self._trying:
-                self.fail(self._why)
+                self._exit.loop.call_soon(self.fail, self._why)
             return
         host = self._addresses.pop()
         try:
             one = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
         except OSError:
-            self.fail(Refusal.FAILED)  # no more files may be opened
+            self._exit.loop.call_soon(self.fail, Refusal.FAILED)  # no more files may be opened
             return
         one.setblocking(False)
         code = one.connect_ex((host, self._port))
@@ -229,7 +231,7 @@ class _Opening:
             self._exit.loop.call_soon(self._go_on)
             return
         self._trying.add(one)
-        self._exit.loop.add_writer(one.fileno(), self._answered, one)
+        self._exit.watcher.add_writer(one.fileno(), self._answered, one)
         if self._addresses:
             self._next = self._exit.loop.call_later(STAGGER_S, self._try_next)
 
@@ -239,7 +241,7 @@ class _Opening:
 
     def _answered(self, one: socket.socket) -> None:
         code = one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        self._exit.loop.remove_writer(one.fileno())
+        self._exit.watcher.remove_writer(one.fileno())
         self._trying.discard(one)
         if code == 0:
             opened = self._end()
@@ -276,7 +278,7 @@ class _Opening:
         if self._next is not None:
             self._next.cancel()
         for one in self._trying:
-            self._exit.loop.remove_writer(one.fileno())
+            self._exit.watcher.remove_writer(one.fileno())
             one.close()
         self._trying.clear()
         return opened

@@ -19,6 +19,7 @@ from outlast.address import Target
 from outlast.errors import UsageError
 from outlast.rooms.reach.io.carrier import Association, Client, Refusal
 from outlast.rooms.reach.io.pump import Plain, Pump
+from outlast.rooms.reach.io.ready import watcher_of
 from outlast.rooms.reach.proto.http_proxy import Answer, Body, HttpProxy
 from outlast.rooms.reach.proto.request import Credentials, Ended, Reader, Request
 from outlast.rooms.reach.proto.socks import Socks4, Socks5, reply
@@ -55,6 +56,7 @@ class Gate:
                 f"{at.host} can be reached by others: give --user NAME and --password-file FILE, or listen at 127.0.0.1"
             )
         self.loop = loop
+        self.watcher = watcher_of(loop)
         self.carry = carry
         self.associate = associate
         self.credentials = credentials
@@ -159,7 +161,7 @@ class _Caller:
         self._one: socket.socket | None = one
         self._reader: Reader | None = None
         self._request: Request | None = None
-        gate.loop.add_reader(one.fileno(), self._readable)
+        gate.watcher.add_reader(one.fileno(), self._readable)
 
     @property
     def target(self) -> Target:
@@ -208,7 +210,7 @@ class _Caller:
 
     def _leave(self) -> None:
         assert self._one is not None
-        self._gate.loop.remove_reader(self._one.fileno())
+        self._gate.watcher.remove_reader(self._one.fileno())
         self._gate.settled(self)
 
     def _readable(self) -> None:

@@ -112,7 +112,7 @@ class Keeper(Protocol):
 class _Joint:
     """A stream and its local socket."""
 
-    __slots__ = ("early", "ended", "finished", "reading", "sock", "stream", "tail")
+    __slots__ = ("early", "ended", "finished", "much", "reading", "sock", "stream", "tail")
 
     def __init__(self, stream: int) -> None:
         self.stream = stream
@@ -120,6 +120,7 @@ class _Joint:
         self.tail = bytearray()  # for the socket, which did not take it yet
         self.early = b""  # from the client, before its socket is read
         self.reading = False
+        self.much = False  # its socket had more than one piece
         self.ended = False  # nothing more comes for the socket
         self.finished = False  # nothing more comes from it
 
@@ -242,7 +243,7 @@ class End:
     def _flush_soon(self) -> None:
         if not self._flushing:
             self._flushing = True
-            self._loop.call_soon(self._flush)
+            self._watcher.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flushing = False
@@ -432,7 +433,10 @@ class End:
             size = block.fill(early)
         else:
             try:
-                size = sock.recvmsg_into(block.parts if room == BLOCK_MAX_BYTES else block.parts_for(room))[0]
+                if joint.much:
+                    size = sock.recvmsg_into(block.parts if room == BLOCK_MAX_BYTES else block.parts_for(room))[0]
+                else:
+                    size = sock.recv_into(block.parts[0], min(room, PIECE_MAX_BYTES))
             except (BlockingIOError, InterruptedError):
                 size = -1
             except OSError:
@@ -447,15 +451,13 @@ class End:
             if size == 0:
                 self._end_reading(joint)
         elif size <= PIECE_MAX_BYTES:
+            joint.much = size == PIECE_MAX_BYTES
             session.send(stream, memoryview(block.data[: DATA_HEADER_BYTES + size]), size, now)
             _spare.append(block)
             if size <= _SMALL_BYTES:
                 self._flush_soon()
             else:
                 self._flush()
-            # uvloop calls once for data with a reset behind it, and never again: the data was read, look for it.
-            if size < room and joint.sock is sock and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                self.reset(stream)
         else:
             self._lent[id(block.data)] = block
             number = session.send(stream, block.view, size, now)

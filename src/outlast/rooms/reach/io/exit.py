@@ -219,11 +219,11 @@ class _Opening:
             return
         host = self._addresses.pop()
         try:
-            one = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            one = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError:
             self._exit.loop.call_soon(self.fail, Refusal.FAILED)  # no more files may be opened
             return
-        one.setblocking(False)
         code = one.connect_ex((host, self._port))
         if code not in (0, errno.EINPROGRESS):
             one.close()

@@ -14,6 +14,9 @@ from typing import Any, Final, Protocol
 
 EVENTS_MAX: Final = 256
 """So many are told in one turn, until others get theirs."""
+_IN: Final = getattr(select, "EPOLLIN", 1)
+_OUT: Final = getattr(select, "EPOLLOUT", 4)
+_BOTH: Final = _IN | _OUT
 
 
 class Watcher(Protocol):
@@ -35,68 +38,103 @@ class Watcher(Protocol):
         """Call it no more; False when nothing was to be called. To be done before the file is closed."""
         ...
 
+    def call_soon(self, callback: Callable[[], None], /) -> object:
+        """Call this once, behind whatever is ready now."""
+        ...
+
 
 class Ready:
     """A watcher of many files that come and go."""
 
-    __slots__ = ("__weakref__", "_epoll", "_new", "_readers", "_writers")
+    __slots__ = (
+        "__weakref__", "_after", "_loop", "_modify", "_new", "_poll", "_readers", "_register", "_turning",
+        "_unregister", "_writers",
+    )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Let the loop watch it, for as long as there is that loop; no reference to the loop is kept."""
-        self._epoll = select.epoll()
+        """Let the loop watch it, for as long as there is that loop, which it does not keep."""
+        epoll = select.epoll()
+        self._poll, self._register = epoll.poll, epoll.register
+        self._modify, self._unregister = epoll.modify, epoll.unregister
         self._readers: dict[int, tuple[Callable[..., None], tuple[Any, ...]]] = {}
         self._writers: dict[int, tuple[Callable[..., None], tuple[Any, ...]]] = {}
         self._new: set[int] = set()  # watched since the events of this turn were asked for
-        loop.add_reader(self._epoll.fileno(), self._turn)
+        self._turning = False
+        self._after: list[Callable[[], None]] = []
+        self._loop = weakref.ref(loop)
+        loop.add_reader(epoll.fileno(), self._turn)
 
     def add_reader(self, fd: int, callback: Callable[..., None], /, *args: Any) -> None:
         """From now on call this, and nothing else, whenever the file can be read."""
         if fd not in self._readers:
-            self._add(fd, select.EPOLLIN, also=fd in self._writers)
+            if fd in self._writers:
+                self._modify(fd, _BOTH)
+            else:
+                self._register(fd, _IN)
+                self._new.add(fd)
         self._readers[fd] = callback, args
 
     def remove_reader(self, fd: int, /) -> bool:
         """Call it no more; False when nothing was to be called. To be done before the file is closed."""
         if self._readers.pop(fd, None) is None:
             return False
-        self._remove(fd, select.EPOLLOUT, still=fd in self._writers)
+        if fd in self._writers:
+            self._modify(fd, _OUT)
+        else:
+            self._unregister(fd)
         return True
 
     def add_writer(self, fd: int, callback: Callable[..., None], /, *args: Any) -> None:
         """From now on call this, and nothing else, whenever the file can be written to."""
         if fd not in self._writers:
-            self._add(fd, select.EPOLLOUT, also=fd in self._readers)
+            if fd in self._readers:
+                self._modify(fd, _BOTH)
+            else:
+                self._register(fd, _OUT)
+                self._new.add(fd)
         self._writers[fd] = callback, args
 
     def remove_writer(self, fd: int, /) -> bool:
         """Call it no more; False when nothing was to be called. To be done before the file is closed."""
         if self._writers.pop(fd, None) is None:
             return False
-        self._remove(fd, select.EPOLLIN, still=fd in self._readers)
+        if fd in self._readers:
+            self._modify(fd, _IN)
+        else:
+            self._unregister(fd)
         return True
 
-    def _add(self, fd: int, mask: int, *, also: bool) -> None:
-        if also:
-            self._epoll.modify(fd, select.EPOLLIN | select.EPOLLOUT)
-        else:
-            self._epoll.register(fd, mask)
-            self._new.add(fd)
-
-    def _remove(self, fd: int, other: int, *, still: bool) -> None:
-        if still:
-            self._epoll.modify(fd, other)
-        else:
-            self._epoll.unregister(fd)
+    def call_soon(self, callback: Callable[[], None], /) -> None:
+        """Call this once, behind whatever is ready now: in this turn, while there is one."""
+        if self._turning:
+            self._after.append(callback)
+        elif loop := self._loop():
+            loop.call_soon(callback)
 
     def _turn(self) -> None:
-        # What one callback closes, and another one opens under the same number, is not what the event was about.
         new, readers, writers = self._new, self._readers, self._writers
         new.clear()
-        for fd, mask in self._epoll.poll(0, EVENTS_MAX):
-            if mask != select.EPOLLOUT and (call := readers.get(fd)) and fd not in new:
-                call[0](*call[1])
-            if mask != select.EPOLLIN and (call := writers.get(fd)) and fd not in new:
-                call[0](*call[1])
+        self._turning = True
+        try:
+            for fd, mask in self._poll(0, EVENTS_MAX):
+                # What one callback closes, and another opens under the same number, is not what the event was about.
+                if mask != _OUT and (call := readers.get(fd)) and fd not in new:
+                    call[0](*call[1])
+                if mask != _IN and (call := writers.get(fd)) and fd not in new:
+                    call[0](*call[1])
+        finally:
+            self._turning = False
+            if self._after:
+                self._finish()
+
+    def _finish(self) -> None:
+        after = self._after
+        try:
+            while after:
+                after.pop(0)()
+        finally:  # one that fails leaves the others
+            if after and (loop := self._loop()):
+                loop.call_soon(self._finish)
 
 
 _ready: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Ready] = weakref.WeakKeyDictionary()

@@ -25,6 +25,8 @@ class Rules(msgspec.Struct, frozen=True):
         """Whether a target goes directly."""
         if self.networks and within(target.host, self.networks):
             return True
+        if not self.suffixes:
+            return False
         name = "." + target.host.lower().rstrip(".")
         return any(name.endswith("." + suffix) for suffix in self.suffixes)
 

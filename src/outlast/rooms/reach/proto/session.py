@@ -694,8 +694,17 @@ class Session:
                     line.owed_since = now
                     line.quiet_s = QUIET_MIN_S
             else:
-                at = self._gather(line, data, at, now, events)
                 pieces = None
+                if not part and end - at >= HEADER_BYTES:
+                    number, kind, size = HEADER.unpack_from(data, at)
+                    after = at + HEADER_BYTES + size
+                    if kind != _DATA and after <= end:  # whole, as nearly all are
+                        if line.owed_since is None and kind not in _NOT_KEPT:
+                            line.owed_since = now
+                        self._control(line, number, kind, bytes(data[at + HEADER_BYTES : after]), now, events)
+                        at = after
+                        continue
+                at = self._gather(line, data, at, now, events)
         return events
 
     def _take_stock(self) -> None:
@@ -714,12 +723,6 @@ class Session:
     def _gather(self, line: Line, data: memoryview, at: int, now: float, events: list[Event]) -> int:
         """Collect a header, or a small frame, over several reads; where it went on to."""
         part = line.part
-        if not part and len(data) - at >= HEADER_BYTES:
-            number, kind, size = HEADER.unpack_from(data, at)
-            start, after = at + HEADER_BYTES, at + HEADER_BYTES + size
-            if kind != Type.DATA and after <= len(data):  # whole, as nearly all are
-                self._heard(line, number, kind, bytes(data[start:after]), now, events)
-                return after
         wanted = HEADER_BYTES
         if len(part) >= HEADER_BYTES:
             wanted = DATA_HEADER_BYTES if part[4] == Type.DATA else HEADER_BYTES + int.from_bytes(part[5:7], "big")
@@ -742,13 +745,10 @@ class Session:
         elif len(part) == HEADER_BYTES + size:
             body = bytes(part[HEADER_BYTES:])
             part.clear()
-            self._heard(line, number, kind, body, now, events)
+            if kind not in _NOT_KEPT and line.owed_since is None:
+                line.owed_since = now
+            self._control(line, number, kind, body, now, events)
         return at
-
-    def _heard(self, line: Line, number: int, kind: int, body: bytes, now: float, events: list[Event]) -> None:
-        if kind not in _NOT_KEPT and line.owed_since is None:
-            line.owed_since = now
-        self._control(line, number, kind, body, now, events)
 
     def _data(self, number: int, offset: int, data: memoryview, now: float, events: list[Event]) -> None:
         stream = self._streams.get(number)

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,10 @@ from outlast.rooms.reach.io.lending import Share, Shares
 from outlast.rooms.reach.io.relay import Config, Profile
 from outlast.rooms.reach.io.web_bridge import WebServer
 from outlast.rooms.reach.proto.bridge import Bridge
-from outlast.rooms.reach.proto.links import read_bridge
+from outlast.rooms.reach.proto.links import read_bridge, write_bridge
+from tests.e2e.machines import Elsewhere
+from tests.e2e.program import made
+from tests.e2e.test_cli_messages import until
 from tests.rooms.reach.border import BRIDGES, Border
 from tests.rooms.reach.capture import TCP, captured
 from tests.rooms.reach.censors import cut
@@ -130,3 +133,43 @@ def test_who_has_used_their_share_of_the_day_is_let_through_no_more(land: Border
         assert fetch(land, 100_000).stdout.split() == ["200", "100000"]
         assert int(fetch(land, 4 * quota, limit_s=3).stdout.split()[1]) < quota + (1 << 18)
         assert fetch(land, 500, limit_s=1).returncode
+
+
+def test_two_nodes_agree_by_letters_and_a_page_comes_by_the_neighbour_until_the_days_quota_is_used_up(
+    land: Border, tmp_path: Path
+) -> None:
+    quota = 1 << 20
+    with ExitStack() as stack:
+        bridge = stack.enter_context(bridge_abroad(land, tmp_path))
+        stack.enter_context(land.censored(cut()))
+        ala, boris = (
+            Elsewhere(made(tmp_path / name, name).home, land.networks[place])
+            for name, place in (("Ala", "client"), ("Boris", "neighbour"))
+        )
+        ids = {one: one.json("id") for one in (ala, boris)}
+        for me, you in ((ala, boris), (boris, ala)):
+            me.json("contact", "add", ids[you]["link"])
+        ala.json("reach", "bridge", "add", write_bridge(bridge))
+        at = stack.enter_context(boris.up("--no-lan", "--listen", f"{NEIGHBOUR}:0", listeners=3)).at["nodes"]
+        ala.json("peer", "add", at, ids[boris]["node"])
+        stack.enter_context(ala.up("--no-lan"))
+        boris.json("reach", "lend", "Ala", "--quota", str(quota))
+        boris.json("reach", "share", "on", "--host", NEIGHBOUR)
+        [offer] = until(lambda: ala.json("reach", "shared")["offered"])
+        assert (offer["by"]["name"], offer["day_bytes"]) == ("Boris", quota)
+        ala.json("reach", "use", offer["id"])
+        ala.json("reach", "set", "--listen", GATE)
+        ala.json("reach", "on")
+        now = until(lambda: (found := ala.json("reach", "status"))["code"] == "working" and found)
+        assert "+" in now["using"]
+        [step] = [one for one in now["steps"] if one["bridge"] == now["using"]]
+        assert step["through"]["name"] == "Boris"
+        assert fetch(land, 100_000).stdout.split() == ["200", "100000"]
+        assert int(fetch(land, 4 * quota).stdout.split()[1]) < quota + (1 << 18)
+        [lent] = until(
+            lambda: [one for one in boris.json("reach", "shared")["to"] if one["spent_today"] >= one["day_bytes"]]
+        )
+        assert lent["to"]["name"] == "Ala"
+        ended = until(lambda: (found := ala.json("reach", "status"))["code"] == "nothing-works" and found)
+        [step] = [one for one in ended["steps"] if one["bridge"] == now["using"]]
+        assert "today's share may be used up" in step["evidence"]

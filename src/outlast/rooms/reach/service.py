@@ -66,6 +66,7 @@ from outlast.rooms.reach.io.network import Networks, local_hosts
 from outlast.rooms.reach.io.relay import Config, Event, Profile
 from outlast.rooms.reach.proto.bridge import Bridge, PluggedBridge, TorBridge, WebBridge
 from outlast.rooms.reach.proto.chooser import Memory
+from outlast.rooms.reach.proto.failures import Kind
 from outlast.rooms.reach.proto.links import bridge_id, read_bridge, write_bridge
 from outlast.rooms.reach.proto.request import Credentials, read_credentials
 from outlast.rooms.reach.proto.rules import read_rules
@@ -82,6 +83,8 @@ LOOK_S: Final = 60.0
 PAUSE_S: Final = 0.3
 """However much comes in, what is due is looked at no more often than this."""
 LISTENS_MAX: Final = 4
+BY_NEIGHBOUR: Final = "the neighbour's line gave no answer: today's share may be used up, or the bridge is off"
+"""What is said where a neighbour's uplink ends connections; its protocol does not tell why."""
 OWN_GATES: Final = 1
 """The first gate of a configuration is the node's own, for its sync."""
 OWN_USER: Final = "node"
@@ -162,6 +165,8 @@ def _step(one: Held, hop: str, through: bytes | None, now: Now) -> Step:
     stand = next((stand for stand in now.standings if stand.bridge == id), None)
     last, starting = now.attempts.get(id), now.starting.get(id)
     evidence = "" if last is None else last.event.evidence
+    if through is not None and last is not None and last.event.failure == Kind.UNKNOWN:
+        evidence = BY_NEIGHBOUR
     return Step(
         id=id,
         through=through,

@@ -146,7 +146,7 @@ def environment(folder: Path, lock: str, *, program: bool = True) -> Path:
     is made again. Everything is fetched before the record goes: a run that fails for want of a
     network leaves a working environment as it was.
     """
-    python, record, draft = (folder / name for name in ("bin/python", "installed.json", "draft"))
+    python, record, draft = python_of(folder), folder / "installed.json", folder / "draft"
     wanted = {"folder": str(folder), lock: digest(lock)}
     if lock == DEV_LOCK:
         wanted[RUN_LOCK] = digest(RUN_LOCK)
@@ -176,7 +176,7 @@ def environment(folder: Path, lock: str, *, program: bool = True) -> Path:
 
 def install(folder: Path, lock: str, *, anew: bool, program: bool) -> None:
     """Install what `lock` pins, and the program itself, into `folder`; `anew` empties it first."""
-    python, wheels = folder / "bin" / "python", folder / "wheels"
+    python, wheels = python_of(folder), folder / "wheels"
     if anew:
         need_venv()
         say(f"Making {folder.name}: once, about a minute.")
@@ -191,7 +191,27 @@ def install(folder: Path, lock: str, *, anew: bool, program: bool) -> None:
     call([*pip, "install", "--no-index", "--find-links", wheels, *pinned])
     if program:
         call([*pip, "install", "--no-deps", "--no-build-isolation", "--editable", ROOT])
+        keep(wheels, folder / "share" / "outlast" / "wheels")
     shutil.rmtree(wheels)
+
+
+def keep(wheels: Path, kept: Path) -> None:
+    """Keep the wheels that the program itself was installed from: `outlast share` hands them on.
+
+    What was kept before, for other systems too, stays while the list still pins it.
+    """
+    pinned = (ROOT / RUN_LOCK).read_text(encoding="utf-8")
+    kept.mkdir(parents=True, exist_ok=True)
+    for wheel in [*wheels.glob("*.whl"), *kept.glob("*.whl")]:
+        if hashlib.sha256(wheel.read_bytes()).hexdigest() in pinned:
+            wheel.replace(kept / wheel.name)
+        elif wheel.parent == kept:
+            wheel.unlink()
+
+
+def python_of(folder: Path) -> Path:
+    """Return the python of a virtual environment; programs stand beside it."""
+    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def need_venv() -> None:

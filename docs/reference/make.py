@@ -35,9 +35,16 @@ def commands(command: Any, path: str) -> Iterator[str]:
     context = command.make_context(path, [], resilient_parsing=True)
     real = context.command
     if hasattr(real, "commands"):
+        if real.invoke_without_command:
+            yield from description(real, context, path)
         for name in real.list_commands(context):
             yield from commands(real.get_command(context, name), f"{path} {name}")
         return
+    yield from description(real, context, path)
+
+
+def description(real: Any, context: Any, path: str) -> Iterator[str]:
+    """The help of one command."""
     arguments = [one for one in real.params if one.param_type_name == "argument"]
     options = [one for one in real.params if one.param_type_name == "option" and "--help" not in one.opts]
     shown = [piece.strip("{}") for one in arguments for piece in one.get_usage_pieces(context)]

@@ -14,6 +14,7 @@ from outlast import __version__
 from outlast.address import read as read_address
 from outlast.edges.client import NotRunning, ask_running
 from outlast.edges.config import Config, read_config
+from outlast.edges.spread import commands as spread
 from outlast.errors import ProtocolError, UsageError
 from outlast.ui.command import (
     ask_passphrase,
@@ -396,6 +397,7 @@ app.add_typer(_peers, name="peer")
 app.add_typer(_bundles, name="bundle")
 app.add_typer(_contacts, name="contact")
 app.add_typer(_devices, name="device")
+spread.mount(app)
 
 
 _LOOKING: Final = {

@@ -56,7 +56,7 @@ async def up(home: Home, config: Config, announce: Announce) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().set_exception_handler(_log_fault)
     async with AsyncExitStack() as stack:
-        stack.enter_context(_told_by_signals(stop))
+        stack.enter_context(told_by_signals(stop))
         node = (
             await stack.enter_async_context(await Node.open(home, files_auto_bytes=config.files_auto_bytes))
             if home.exists()
@@ -201,7 +201,8 @@ def _log_fault(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> Non
 
 
 @contextmanager
-def _told_by_signals(stop: asyncio.Event) -> Iterator[None]:
+def told_by_signals(stop: asyncio.Event) -> Iterator[None]:
+    """Within the block the first SIGINT or SIGTERM sets ``stop``, and a second one ends the process at once."""
     loop = asyncio.get_running_loop()
     signals = (signal.SIGINT, signal.SIGTERM)
 

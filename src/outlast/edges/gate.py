@@ -18,6 +18,7 @@ from starlette.routing import Route, request_response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from outlast.edges.doors import DAY_MS, MINUTE_MS, Invitations, Session, Sessions, Tries, host_of
+from outlast.edges.spread.shelf import Counter
 from outlast.errors import LockedError, NotFoundError, OutlastError, UsageError
 from outlast.kernel import Home, Node, Person
 from outlast.ui.page import Site
@@ -123,6 +124,7 @@ class Web:
         self._made: asyncio.Event = asyncio.Event()
         self.launch = secrets.token_urlsafe(32)
         self.sessions = Sessions()
+        self.counter = Counter()
         self.invitations = Invitations(lambda: secrets.token_urlsafe(32))
         self.tries = Tries(5, MINUTE_MS // 4)
         self.lan = False

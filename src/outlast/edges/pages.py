@@ -15,6 +15,7 @@ from outlast.edges import first_run, people, phones, sneakernet
 from outlast.edges.doors import same
 from outlast.edges.events import events
 from outlast.edges.gate import LAN_SETTING, Access, ForbiddenError, StrangerError, Web, route
+from outlast.edges.spread import get
 from outlast.errors import LockedError, NotFoundError, OutlastError, UsageError
 from outlast.kernel import BACKUP_MAX_BYTES, Node, Person, count_backup, open_backup
 from outlast.ui.languages import marked
@@ -26,6 +27,7 @@ NOTICES: Final = {
     **people.NOTICES,
     **phones.NOTICES,
     **sneakernet.NOTICES,
+    **get.NOTICES,
     "locked": marked("Locked."),
     "clock": marked("Thank you. What is over will be deleted again."),
 }
@@ -57,6 +59,7 @@ def routes() -> list[Route]:
         *people.routes(),
         *phones.routes(),
         *sneakernet.routes(),
+        *get.routes(),
     ]
 
 

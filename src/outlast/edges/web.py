@@ -148,10 +148,12 @@ def room_routes(site: Site) -> list[Route]:
 
 def build_app(web: Web, door: Door) -> ASGIApp:
     """All pages of the node as an ASGI app for one door."""
-    app = Starlette(
-        routes=[*pages.routes(), *room_routes(web.site)],
-        exception_handlers={OutlastError: tell, HTTPException: tell, 500: tell},
-    )
+    return guarded([*pages.routes(), *room_routes(web.site)], web, door)
+
+
+def guarded(routes: Sequence[Route], web: Web, door: Door) -> ASGIApp:
+    """An ASGI app of these routes, whose mistakes are told on a page."""
+    app = Starlette(routes=routes, exception_handlers={OutlastError: tell, HTTPException: tell, 500: tell})
     return Guard(app, web, door)
 
 
@@ -191,6 +193,24 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Capture none."""
         yield
+
+
+def server_of(app: ASGIApp) -> Server:
+    """A server for what anybody in the local network can reach."""
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=256,
+        h11_max_incomplete_event_size=32 * 1024,
+        timeout_graceful_shutdown=3,
+    )
+    return Server(config)
 
 
 class Serving:
@@ -288,20 +308,7 @@ class Serving:
     async def _start(self, name: str, listeners: list[socket.socket]) -> None:
         kind: DoorKind = "localhost" if name == "localhost" else "lan"
         door = Door(kind, self.web.port, lambda: LOOPBACK if kind == "localhost" else [name])
-        config = uvicorn.Config(
-            build_app(self.web, door),
-            http="h11",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            limit_concurrency=256,
-            h11_max_incomplete_event_size=32 * 1024,
-            timeout_graceful_shutdown=3,
-        )
-        server = Server(config)
+        server = server_of(build_app(self.web, door))
         self._servers[name] = server, asyncio.create_task(server.serve(sockets=listeners))
         while not server.started and not self._servers[name][1].done():
             await asyncio.sleep(0.005)

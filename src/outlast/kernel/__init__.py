@@ -11,9 +11,11 @@ from outlast.kernel.groups import Group, Said
 from outlast.kernel.home import Home, wipe_secret, write_secret
 from outlast.kernel.identity import (
     Device,
+    SigningKey,
     check_name,
     device_key,
     entropy_of,
+    fingerprint_words,
     id_text,
     key_of_seed,
     node_text,
@@ -22,6 +24,7 @@ from outlast.kernel.identity import (
     parse_space,
     read_certificate,
     space_text,
+    verify,
 )
 from outlast.kernel.invite import make_channel_link, parse_channel
 from outlast.kernel.kinds import Kind
@@ -87,6 +90,7 @@ __all__ = [
     "RowChanges",
     "Rows",
     "Said",
+    "SigningKey",
     "SpaceBody",
     "Status",
     "TcpLink",
@@ -98,6 +102,7 @@ __all__ = [
     "device_key",
     "entropy_of",
     "find_rooms",
+    "fingerprint_words",
     "id_text",
     "is_ended",
     "key_of_seed",
@@ -112,6 +117,7 @@ __all__ = [
     "read_genesis",
     "revocation_in",
     "space_text",
+    "verify",
     "wipe_secret",
     "write_secret",
 ]

@@ -1,0 +1,77 @@
+"""The process of ``outlast share``: serves ``/get`` to the local network and nothing else, with or without a node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from outlast.edges import pages
+from outlast.edges.config import format_address
+from outlast.edges.daemon import told_by_signals
+from outlast.edges.doors import Door
+from outlast.edges.gate import Access, Web, route
+from outlast.edges.spread import get
+from outlast.edges.spread.shelf import Counter, Shelf
+from outlast.edges.web import LOOPBACK, bind, guarded, local_addresses, server_of
+from outlast.kernel import Home
+from outlast.ui.page import Site, go
+
+ANY_ADDRESS = ("0.0.0.0", "::")
+
+
+class Shared(msgspec.Struct, frozen=True):
+    """What ``outlast share`` hands on, and where."""
+
+    urls: list[str]
+    version: str
+    words: str
+    signed: int  # by so many release keys
+    official: bool
+    systems: dict[str, list[str]]  # linux-x86_64 and so on -> versions of Python
+
+
+async def serve(shelf: Shelf, host: str, port: int, announce: Callable[[dict[str, Any]], None]) -> None:
+    """Hand ``shelf`` on at an address of this machine until a signal comes.
+
+    ``announce`` is told what (as ``Shared``) once neighbours can reach it. Raises StorageError when the port is taken.
+    """
+    stop = asyncio.Event()
+    listener = bind(host, port)
+    port = listener.getsockname()[1]
+
+    def addresses() -> Sequence[str]:
+        return [*local_addresses(), *LOOPBACK] if host in ANY_ADDRESS else [host]
+
+    web = Web(Home(Path()), None, Site({}))
+    web.port, web.counter = port, Counter(shelf, always=True)
+    server = server_of(guarded(_routes(), web, Door("lan", port, addresses)))
+    urls = [f"http://{format_address(one, port)}/get" for one in addresses()]
+    release = msgspec.to_builtins(shelf.release)
+    with told_by_signals(stop):
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        announce(msgspec.to_builtins(Shared(urls=urls, systems=shelf.systems, **release)))
+        await stop.wait()
+        server.should_exit = True
+        await serving
+
+
+def _routes() -> list[Route]:
+    return [
+        route("/", "GET", _to_get, Access.OPEN),
+        route("/language", "POST", pages.choose_language, Access.OPEN),
+        route("/static/{digest}/{name}", "GET", pages.static, Access.OPEN),
+        route("/help", "GET", pages.help_index, Access.OPEN),
+        route("/help/{topic}", "GET", pages.help_topic, Access.OPEN),
+        *get.open_routes(),
+    ]
+
+
+async def _to_get(request: Request) -> Response:
+    return go("/get")

@@ -1,0 +1,171 @@
+"""The installer refuses what is not as the manifest says, and changes over in one step."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from outlast.edges.spread import install
+from outlast.edges.spread.install import File, InstallError, read_files, read_lock, read_manifest
+
+DIGEST = "0" * 64
+
+
+def manifest(**changed: Any) -> bytes:
+    """A manifest with one file, and what is changed of it."""
+    rows = [{"path": "install.py", "size": 3, "sha256": sha256(b"abc").hexdigest()}]
+    return json.dumps({"format": 1, "name": "outlast", "version": "1.2.3", "files": rows} | changed).encode()
+
+
+def test_a_manifest_is_read() -> None:
+    read = read_manifest(manifest())
+    assert read.version == "1.2.3"
+    assert read.files == (File("install.py", 3, sha256(b"abc").hexdigest()),)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[" * 100_000,
+        b"[]",
+        manifest(format=2),
+        manifest(name="other"),
+        manifest(version="1.2"),
+        manifest(version="../1"),
+        manifest(version="1.2.3\n"),
+        manifest(version=["1.2.3"]),
+        manifest(files=None),
+        manifest(files=[{"path": "install.py", "size": 3, "sha256": DIGEST}] * 2),
+    ],
+)
+def test_what_is_no_manifest_is_refused(data: bytes) -> None:
+    with pytest.raises(InstallError):
+        read_manifest(data)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"path": "../install.py", "size": 1, "sha256": DIGEST},
+        {"path": "/etc/passwd", "size": 1, "sha256": DIGEST},
+        {"path": "wheels/../../x.whl", "size": 1, "sha256": DIGEST},
+        {"path": "wheels\\x.whl", "size": 1, "sha256": DIGEST},
+        {"path": ".hidden", "size": 1, "sha256": DIGEST},
+        {"path": "a\n", "size": 1, "sha256": DIGEST},
+        {"path": "a", "size": -1, "sha256": DIGEST},
+        {"path": "a", "size": 1 << 40, "sha256": DIGEST},
+        {"path": "a", "size": True, "sha256": DIGEST},
+        {"path": "a", "size": 1, "sha256": "A" * 64},
+        {"path": "a", "size": 1},
+        "a",
+    ],
+)
+def test_a_list_names_nothing_outside_its_folder_and_nothing_endless(row: Any) -> None:
+    with pytest.raises(InstallError):
+        read_files([row])
+
+
+@given(st.binary(max_size=200))
+def test_bytes_from_anywhere_raise_nothing_else(data: bytes) -> None:
+    with pytest.raises(InstallError):
+        read_manifest(data)
+
+
+def test_the_list_of_libraries_is_read_as_pip_reads_it() -> None:
+    text = (
+        "one==1.0 \\\n    --hash=sha256:" + "a" * 64 + " \\\n    --hash=sha256:" + "b" * 64 + "\n    # via outlast\n"
+        "Two-x==2.0.post1 ; sys_platform == 'win32' \\\n    --hash=sha256:" + "c" * 64 + "\n"
+    )
+    assert read_lock(text) == [
+        install.Locked("one", "1.0", "", frozenset({"a" * 64, "b" * 64})),
+        install.Locked("two-x", "2.0.post1", "sys_platform == 'win32'", frozenset({"c" * 64})),
+    ]
+
+
+def test_a_file_that_is_not_what_the_list_says_is_not_kept(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "kept"
+    source.mkdir()
+    (source / "install.py").write_bytes(b"abc")
+    install.fetch(str(source), File("install.py", 3, sha256(b"abc").hexdigest()), target)
+    assert target.read_bytes() == b"abc"
+    for size, digest in (
+        (3, sha256(b"abd").hexdigest()),
+        (2, sha256(b"ab").hexdigest()),
+        (4, sha256(b"abc").hexdigest()),
+    ):
+        with pytest.raises(InstallError, match="not what the list says"):
+            install.fetch(str(source), File("install.py", size, digest), tmp_path / "other")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "source"]
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
+    source, into = tmp_path / "source", tmp_path / "into"
+    source.mkdir()
+    into.mkdir()
+    (source / "manifest.json").write_bytes(manifest())
+    (into / "letters.txt").write_text("mine")
+    with pytest.raises(InstallError, match="other files"):
+        install.install(str(source), into)
+    assert [path.name for path in into.iterdir()] == ["letters.txt"]
+
+
+def test_what_is_refused_is_not_fetched_and_leaves_nothing(tmp_path: Path) -> None:
+    source, into = tmp_path / "source", tmp_path / "into"
+    source.mkdir()
+    (source / "manifest.json").write_bytes(manifest())
+
+    def refuse(_manifest: bytes, signatures: bytes) -> None:
+        assert signatures == b""
+        raise InstallError("refused")
+
+    with pytest.raises(InstallError, match="refused"):
+        install.install(str(source), into, refuse)
+    assert not into.exists()
+
+
+def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InstallError, match=r"does not give manifest\.json"):
+        install.install(str(tmp_path / "nowhere"), tmp_path / "into")
+
+
+def test_the_launcher_starts_the_version_that_it_points_to(tmp_path: Path) -> None:
+    into = tmp_path / "it's here"
+    launcher = install.launcher_in(into)
+    for version in ("1.0.0", "1.0.1"):
+        (into / version / "bin").mkdir(parents=True)
+        program = into / version / "bin" / "outlast"
+        program.write_text(f'#!/bin/sh\necho {version} "$@"\n')
+        program.chmod(0o755)
+        install.point(launcher, version)
+        assert install.current(launcher) == version
+        assert subprocess.check_output([launcher, "a", "b c"], text=True) == f"{version} a b c\n"
+
+
+def test_on_windows_the_launcher_is_a_command_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install, "WINDOWS", True)
+    launcher = install.launcher_in(Path(tmp_path))
+    assert launcher.name == "outlast.cmd"
+    install.point(launcher, "1.2.3")
+    assert install.current(launcher) == "1.2.3"
+    assert b'@"%~dp01.2.3\\Scripts\\outlast.exe" %*\r\n' in launcher.read_bytes()
+
+
+def test_the_installer_needs_nothing_but_the_standard_library() -> None:
+    tree = ast.parse(Path(install.__file__).read_bytes())
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {
+        name
+        for node in imports
+        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [one.name for one in node.names])
+    }
+    assert {str(name).partition(".")[0] for name in names} <= sys.stdlib_module_names

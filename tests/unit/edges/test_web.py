@@ -185,6 +185,7 @@ def test_a_join_link_opened_by_a_preview_or_a_prank_does_not_use_it_up(node: Ser
 OPEN = {
     ("/", "GET"), ("/enter", "POST"), ("/language", "POST"), ("/static/{digest}/{name}", "GET"), ("/help", "GET"),
     ("/help/{topic}", "GET"), ("/join/{token}", "GET"), ("/join/{token}", "POST"),
+    ("/get", "GET"), ("/get/{name}", "GET"), ("/get/wheels/{name}", "GET"),
 }  # fmt: skip
 
 

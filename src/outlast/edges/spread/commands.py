@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -37,6 +36,8 @@ def _share(
     """
     if context.invoked_subcommand is not None:
         return
+    import asyncio
+
     from outlast.edges.spread.share import serve
     from outlast.edges.spread.shelf import open_shelf
 

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from outlast.edges.gate import Access, TooOftenError, Web, route
+from outlast.edges.spread.install import WHEELS
 from outlast.edges.spread.shelf import Counter, Shelf
 from outlast.edges.spread.wheels import SYSTEMS
 from outlast.errors import NotFoundError, OutlastError
@@ -40,7 +41,11 @@ def routes() -> list[Route]:
 
 def open_routes() -> list[Route]:
     """The page and the files, for everybody."""
-    return [route("/get", "GET", get, Access.OPEN), route("/get/{path:path}", "GET", get_file, Access.OPEN)]
+    return [
+        route("/get", "GET", get, Access.OPEN),
+        route("/get/{name}", "GET", get_file, Access.OPEN),
+        route(f"/get/{WHEELS}/{{name}}", "GET", get_wheel, Access.OPEN),
+    ]
 
 
 class Handout(FileResponse):
@@ -73,9 +78,17 @@ async def get(request: Request) -> Response:
 
 async def get_file(request: Request) -> Response:
     """A file of the set."""
+    return await _hand_out(request, request.path_params["name"])
+
+
+async def get_wheel(request: Request) -> Response:
+    """The program or a library, as a wheel."""
+    return await _hand_out(request, f"{WHEELS}/{request.path_params['name']}")
+
+
+async def _hand_out(request: Request, path: str) -> Response:
     shelf = await _shelf(request)
     counter: Counter = request.state.web.counter
-    path = request.path_params["path"]
     if path not in shelf.files:
         raise NotFoundError("There is no such page here.")
     content = shelf.files[path]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from outlast.edges.config import parse_address
+from outlast.address import read as read_address
 from outlast.errors import UsageError
 from outlast.ui.command import say, show
 
@@ -41,7 +41,7 @@ def _share(
     from outlast.edges.spread.share import serve
     from outlast.edges.spread.shelf import open_shelf
 
-    host, port = parse_address(listen)
+    host, port = read_address(listen)
     asyncio.run(serve(open_shelf(), host, port, lambda shared: show(shared, _shared_lines)))
 
 

@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from outlast.address import show
 from outlast.edges import pages
-from outlast.edges.config import format_address
 from outlast.edges.daemon import told_by_signals
 from outlast.edges.doors import Door
 from outlast.edges.gate import Access, Web, route
@@ -52,7 +52,7 @@ async def serve(shelf: Shelf, host: str, port: int, announce: Callable[[dict[str
     web = Web(Home(Path()), None, Site({}))
     web.port, web.counter = port, Counter(shelf, always=True)
     server = server_of(guarded(_routes(), web, Door("lan", port, addresses)))
-    urls = [f"http://{format_address(one, port)}/get" for one in addresses()]
+    urls = [f"http://{show((one, port))}/get" for one in addresses()]
     release = msgspec.to_builtins(shelf.release)
     with told_by_signals(stop):
         serving = asyncio.create_task(server.serve(sockets=[listener]))

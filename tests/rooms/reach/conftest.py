@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
+import msgspec
 import psutil
 import pytest
 
+from outlast.address import Target
+from outlast.rooms.reach.proto.bridge import WebBridge
+from outlast.rooms.reach.proto.links import read_bridge, write_bridge
 from tests.rooms.reach.border import STANDING, Border, border
 from tests.rooms.reach.ways import NAMED, serving, stock_shadowsocks, upstream, website
 
@@ -25,6 +29,14 @@ def born() -> Callable[[], set[psutil.Process]]:
     return lambda: set(psutil.Process().children()) - before
 
 
+def by_name(link: str) -> str:
+    """A link as an operator writes it who knows no address: the bridge itself says the one that it has."""
+    bridge = read_bridge(link)
+    assert isinstance(bridge, WebBridge)
+    assert (bridge.at.host, bridge.name) == (STANDING[1], NAMED)
+    return write_bridge(msgspec.structs.replace(bridge, at=Target(NAMED, bridge.at.port)))
+
+
 @pytest.fixture(scope="session")
 def ways(land: Border) -> Iterator[dict[str, str]]:
     """The links of bridges of several kinds, all of them running."""
@@ -32,8 +44,8 @@ def ways(land: Border) -> Iterator[dict[str, str]]:
     with ExitStack() as held:
         yield {
             "web": held.enter_context(website(land, f"{STANDING[0]}:443")),
-            "web-by-name": held.enter_context(
-                website(land, f"{STANDING[1]}:443", "--name", NAMED, "--cert", chain, "--key", key)
+            "web-by-name": by_name(
+                held.enter_context(website(land, f"{STANDING[1]}:443", "--name", NAMED, "--cert", chain, "--key", key))
             ),
             "ss-2022": held.enter_context(serving(land, "--transport", "ss", "--listen", f"{STANDING[1]}:8388")),
             "obfs4": held.enter_context(serving(land, "--transport", "obfs4", "--listen", f"{STANDING[2]}:4443")),

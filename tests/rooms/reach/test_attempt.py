@@ -6,10 +6,12 @@ import asyncio
 import base64
 import json
 import os
+import resource
 import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 
@@ -19,10 +21,12 @@ import pytest
 from outlast.address import Target
 from outlast.errors import OutlastError, UsageError
 from outlast.rooms.reach.io import attempt as attempts
+from outlast.rooms.reach.io import names
 from outlast.rooms.reach.io.attempt import PROOF_BYTES, Tried, attempt, read_url, reconsider
 from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.gate import Gate
 from outlast.rooms.reach.io.relay import Running, Server, ShadowsocksServer, WebServer, carrier_of, server_of
+from outlast.rooms.reach.io.tap import Tap
 from outlast.rooms.reach.proto.bridge import Bridge, ProxyBridge
 from outlast.rooms.reach.proto.exit_policy import allowing_private
 from outlast.rooms.reach.proto.failures import Failure, Kind
@@ -316,6 +320,46 @@ def test_a_proxy_that_reaches_nothing_is_no_captive_portal() -> None:
         writer.close()
 
     assert name_of(behind(bad_gateway, http)) == "unknown"
+
+
+@pytest.mark.parametrize("status", [b"302 Found", b"511 Network Authentication Required"])
+def test_a_proxy_in_whose_place_somebody_asks_to_sign_in_is_a_captive_portal(status: bytes) -> None:
+    async def portal(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 %b\r\nLocation: http://login.example/\r\nContent-Length: 0\r\n\r\n" % status)
+        writer.close()
+
+    assert name_of(behind(portal, http)) == "captive-portal"
+
+
+def test_the_resolver_of_a_loop_that_is_over_is_let_go() -> None:
+    for _ in range(3):
+        assert asyncio.run(names.look_up("localhost"))
+    assert len(names._of_loops) == 1
+
+
+def test_a_tap_without_files_for_connections_waits_and_takes_no_time(proxy: Gate) -> None:
+    async def run() -> float:
+        loop = asyncio.get_running_loop()
+        async with Tap(proxy.at) as tap:
+            with socket.socket() as caller:
+                caller.setblocking(False)
+                limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (caller.fileno() + 1, limits[1]))
+                try:
+                    await loop.sock_connect(caller, (tap.at.host, tap.at.port))
+                    began_s = time.process_time()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(1.2):
+                            await loop.sock_recv(caller, 1)
+                    took_s = time.process_time() - began_s
+                finally:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+                await loop.sock_sendall(caller, b"\x05\x01\x00")
+                assert await loop.sock_recv(caller, 2) == b"\x05\x00"
+        return took_s
+
+    assert asyncio.run(run()) < 0.4
 
 
 async def echoless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+import msgspec
 import pytest
 
 from outlast.address import Target
@@ -23,6 +24,7 @@ from outlast.rooms.reach.io.tunnel import WAYS_MAX, Tunnel
 from outlast.rooms.reach.proto.bridge import Bridge, ProxyBridge
 from outlast.rooms.reach.proto.chooser import STRIKES
 from outlast.rooms.reach.proto.links import bridge_id
+from outlast.rooms.reach.proto.rules import Rules
 from tests.rooms.reach.gates import ANY, Place, datagram_through, dialled, place, serving, through, until_end
 
 LOOPBACK = "127.0.0.1"
@@ -36,7 +38,13 @@ class Running:
         self.told: list[Event] = []
         self._news = threading.Condition()
         self._relay = here.do(lambda: Relay(self._hear))
-        asyncio.run_coroutine_threadsafe(self._relay.start(config), here.loop).result(20)
+        self._config = config
+        self.change()
+
+    def change(self, **others: object) -> None:
+        """Tell it something new."""
+        self._config = msgspec.structs.replace(self._config, **others)
+        asyncio.run_coroutine_threadsafe(self._relay.start(self._config), self._here.loop).result(20)
 
     def _hear(self, event: Event) -> None:
         with self._news:
@@ -49,6 +57,11 @@ class Running:
             assert self._news.wait_for(
                 lambda: [one for one in self.told if type(one) is type(event)][-1:] == [event], 20
             ), self.told
+
+    def until_count(self, is_one: Callable[[Event], bool], count: int) -> None:
+        """Wait until so many of these were told."""
+        with self._news:
+            assert self._news.wait_for(lambda: sum(map(is_one, self.told)) >= count, 20), self.told
 
     @property
     def gate(self) -> Target:
@@ -63,7 +76,8 @@ class Running:
 
 @contextmanager
 def relaying(here: Place, *bridges: Bridge, **others: object) -> Iterator[Running]:
-    made = Running(here, Config(profiles=(Profile(ANY),), bridges=bridges, **others))  # type: ignore[arg-type]
+    chosen: dict[str, object] = {"profiles": (Profile(ANY),), "bridges": bridges, **others}
+    made = Running(here, Config(**chosen))  # type: ignore[arg-type]
     try:
         yield made
     finally:
@@ -129,11 +143,129 @@ def test_when_the_bridge_in_use_ends_another_one_takes_over(here: Place, site: T
             assert until_end(stream) == b"welcome"
 
 
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence is looked at soon."""
+    for where, name, seconds in (
+        (choosing, "LOOK_S", 0.1),
+        (choosing, "SILENT_S", 0.2),
+        (attempt, "LEADS_S", 0.5),
+        (attempt, "SILENCE_S", 0.3),
+    ):
+        monkeypatch.setattr(where, name, seconds)
+
+
+def page(one: socket.socket) -> None:
+    """What a site answers that is asked whether a bridge leads anywhere."""
+    one.recv(1000)
+    one.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+    asked.set()
+
+
+asked = threading.Event()
+
+
+def test_a_site_that_is_gone_changes_no_bridge(here: Place, site: Target) -> None:
+    with serving(lambda one: None) as gone:
+        pass
+    asked.clear()
+    first, second = ProxyBridge(here.gate().at, "socks5"), ProxyBridge(here.gate().at, "socks5")
+    with (
+        serving(page) as answers,
+        relaying(here, first, second, test_url=f"http://{LOOPBACK}:{answers.port}/") as relay,
+    ):
+        relay.until(Using(bridge_id(first)))
+        for _ in range(3 * STRIKES):
+            with pytest.raises(ConnectionError, match="5"):
+                through(relay.gate, gone)
+        assert asked.wait(20)
+        with through(relay.gate, site) as stream:
+            assert until_end(stream) == b"welcome"
+        assert {event.bridge for event in relay.told if isinstance(event, Using)} == {bridge_id(first)}
+
+
+def test_a_slow_site_changes_no_bridge(here: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient(monkeypatch)
+
+    def slow(one: socket.socket) -> None:
+        one.recv(100)
+        assert asked.wait(20)
+        one.sendall(b"at last")
+
+    asked.clear()
+    first, second = ProxyBridge(here.gate().at, "socks5"), ProxyBridge(here.gate().at, "socks5")
+    with (
+        serving(page) as answers,
+        serving(slow) as at,
+        relaying(here, first, second, test_url=f"http://{LOOPBACK}:{answers.port}/") as relay,
+    ):
+        relay.until(Using(bridge_id(first)))
+        with through(relay.gate, at) as stream:
+            stream.sendall(b"?")
+            assert until_end(stream) == b"at last"
+        assert {event.bridge for event in relay.told if isinstance(event, Using)} == {bridge_id(first)}
+
+
+def test_a_bridge_that_opens_streams_and_brings_nothing_is_left_and_has_its_class(
+    here: Place, site: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient(monkeypatch)
+    proxy = here.gate().at
+    filtering = threading.Event()
+
+    def opening(near: socket.socket) -> None:
+        if not filtering.is_set():
+            with dialled(proxy) as far:
+                back = threading.Thread(target=copy, args=(far, near), daemon=True)
+                back.start()
+                copy(near, far)
+                back.join()
+            return
+        near.recv(100)
+        near.sendall(b"\x05\x00")
+        near.recv(300)
+        near.sendall(b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00")
+        while near.recv(1000):
+            pass
+
+    with serving(opening) as at:
+        first, second = ProxyBridge(at, "socks5"), ProxyBridge(here.gate().at, "socks5")
+        with relaying(here, first, second) as relay:
+            relay.until(Using(bridge_id(first)))
+            filtering.set()
+            with through(relay.gate, site) as stream:
+                stream.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                relay.until(Using(bridge_id(second)))
+            failed = [one for one in relay.told if isinstance(one, Attempted) and one.bridge == bridge_id(first)]
+            assert [one.failure for one in failed] == [None, "freeze@0"]
+
+
+def copy(source: socket.socket, sink: socket.socket) -> None:
+    """Pass all on, and the end."""
+    with suppress(OSError):
+        while data := source.recv(65_536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+
+
+def test_all_bridges_are_tried_when_somebody_wants_to_know(here: Place) -> None:
+    works, off = ProxyBridge(here.gate().at, "socks5"), dead()
+    with relaying(here, off, works) as relay:
+        relay.until(Using(bridge_id(works)))
+        relay.change(tests=1)
+        relay.until_count(lambda one: isinstance(one, Attempted) and one.bridge == bridge_id(off), 2)
+        relay.until(Using(bridge_id(works)))
+
+
+def test_what_may_go_directly_does_so_in_datagrams_too(here: Place) -> None:
+    rules = Rules(suffixes=("localhost",), networks=("127.0.0.0/8",))
+    with relaying(here, profiles=(Profile(ANY, rules=rules),)) as relay:
+        assert datagram_through(relay.gate) == b"pong"
+
+
 def test_a_bridge_that_stays_silent_is_found_out_while_streams_are_opened(
     here: Place, site: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choosing, "PULSE_S", 0.2)
-    monkeypatch.setattr(attempt, "SILENCE_S", 0.3)
+    impatient(monkeypatch)
     proxy = here.gate().at
     filtering = threading.Event()
 
@@ -255,7 +387,7 @@ def test_more_programs_at_once_than_a_bridge_keeps_apart_say_nothing_about_the_b
         for number in range(WAYS_MAX + 3):
             tunnel.carry(Asks(bytes((number,))))
         assert len(refused) == 3
-        assert not {*refused} & choosing._OURS
+        assert Refusal.LOST not in refused
         tunnel.close()
         assert len(refused) == WAYS_MAX + 3
 

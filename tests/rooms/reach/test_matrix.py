@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 
+from outlast.rooms.reach.proto.links import bridge_id, read_bridge
 from tests.rooms.reach import censors
 from tests.rooms.reach.border import DOH, MINISTRY, STANDING, Border
 from tests.rooms.reach.censors import Censor
@@ -20,6 +21,7 @@ LIMIT_S = 5.0
 PAGE = 200_000
 BANNED_NAME = "banned.example.net"
 SITE = "https://site.example.net"
+RESOLVED = f"tricks://dns.example.net@{DOH}:443/dns-query"
 
 
 # What is done, and the class of each way that fails under it; all others have to work.
@@ -28,7 +30,7 @@ MATRIX: dict[str, tuple[Callable[[], Censor] | None, dict[str, str]]] = {
     "address": (partial(censors.drop_address, STANDING[0]), {"web": "syn-drop"}),
     "sni": (partial(censors.reset_names, NAMED, depth="records"), {"web-by-name": "rst-after-hello"}),
     "no name": (partial(censors.forge_names, bridge2=""), {"web-by-name": "dns"}),
-    # Who has never reached the bridge cannot know that this is not its address.
+    # Who has never reached the bridge, and knows no other resolver, cannot know that this is not its address.
     "forged name": (partial(censors.forge_names, bridge2=MINISTRY), {"web-by-name": "refused"}),
     "fully encrypted": (
         censors.drop_encrypted,
@@ -78,6 +80,20 @@ def test_a_bridge_that_was_reached_is_used_on_when_its_name_is_forged(land: Bord
             assert way.page(SITE, PAGE)
 
 
+def test_a_name_that_is_forged_from_the_start_is_asked_of_a_resolver_over_https(
+    land: Border, ways: dict[str, str]
+) -> None:
+    links = [ways["web-by-name"], RESOLVED]
+    with land.censored(censors.forge_names(bridge2=MINISTRY)):
+        with connected(land, links) as way:
+            assert way.page(SITE, PAGE)
+            assert bridge_id(read_bridge(links[0])) in {
+                one.get("bridge") for one in way.events if one["type"] == "using"
+            }
+        row, _ = tried(land, links, "--url", "http://site.example.net/70000")
+    assert row["ok"], row
+
+
 def test_a_cap_on_connections_to_one_address_leaves_room_for_many_streams(land: Border, ways: dict[str, str]) -> None:
     urls = [word for number in range(40_000, 40_012) for word in ("-o", "/dev/null", f"{SITE}/{number}")]
     with land.censored(censors.cap(3)), connected(land, [ways["web"]]) as way:
@@ -90,6 +106,6 @@ def test_without_a_bridge_tricks_pass_a_filter_that_does_not_put_all_together(
     land: Border, depth: censors.Depth, passes: bool
 ) -> None:
     hidden = (censors.reset_names(BANNED_NAME, depth=depth), censors.forge_names(banned=MINISTRY))
-    with land.censored(*hidden), connected(land, [f"tricks://dns.example.net@{DOH}:443/dns-query"]) as way:
+    with land.censored(*hidden), connected(land, [RESOLVED]) as way:
         seconds = way.page(f"https://{BANNED_NAME}", PAGE, limit_s=LIMIT_S if passes else 2)
     assert (seconds is not None) == passes

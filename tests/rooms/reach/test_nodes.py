@@ -123,6 +123,8 @@ def test_a_gate_whose_port_is_taken_says_so_and_opens_elsewhere_without_a_restar
                 await service.switch(bob.node, bob.person, on=True)
                 async with asyncio.timeout(30):
                     await bob.until(lambda: "in use by another program" in service.state(bob.node, bob.person).problem)
+                assert service.state(bob.node, bob.person).code == "gate-closed"
+                assert service.state(bob.node, bob.person).closed == (at,)
                 before = processes(bob)
                 await service.set_gate(bob.node, bob.person, ["127.0.0.1:0"], "", "", [])
                 async with asyncio.timeout(30):

@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 
 from outlast import address
+from outlast.address import Target
 from outlast.edges.main import run
+from outlast.rooms.reach.cli import _link_host
 from tests.rooms.reach.gates import curl, datagram_through, serving, through
 
 OUTLAST = [sys.executable, "-c", "from outlast.edges.main import main; main()"]
@@ -251,3 +253,19 @@ def test_what_cannot_be_is_told_in_one_line_that_says_what_to_do(
     said = capsys.readouterr()
     assert said.out == ""
     assert [told in line for line in said.err.splitlines() if line.startswith("outlast: ")] == [True]
+
+
+@pytest.mark.parametrize(
+    ("listen", "name", "host"),
+    [
+        ("62.115.0.2", "bread.example", "62.115.0.2"),
+        ("62.115.0.2", None, "62.115.0.2"),
+        ("62.115.0.2", "62.115.0.9", "62.115.0.9"),
+        ("192.168.1.20", "bread.example", "bread.example"),  # others reach it by what stands before it
+        ("127.0.0.1", None, "127.0.0.1"),
+    ],
+)
+def test_a_link_has_a_public_address_where_one_is_known_for_names_are_forged(
+    listen: str, name: str | None, host: str
+) -> None:
+    assert _link_host(Target(listen, 443), name) == host

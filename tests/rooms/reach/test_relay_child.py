@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from outlast import address
 from outlast.address import Target
 from outlast.rooms.reach.io.control import Child
-from outlast.rooms.reach.io.relay import Config, Event, Failed, Listening, Profile, Using
+from outlast.rooms.reach.io.relay import Closed, Config, Event, Failed, Listening, Profile, Using
 from outlast.rooms.reach.proto.bridge import ProxyBridge
 from outlast.rooms.reach.proto.links import bridge_id
 from outlast.rooms.reach.proto.rules import Rules
@@ -73,8 +73,8 @@ def test_what_cannot_be_had_keeps_nothing_else_from_being_done() -> None:
             events = child.events()
             wanted = Config(profiles=(Profile(busy), Profile(ANY)), bridges=(bridge,))
             await child.configure(wanted)
+            assert "in use" in (await told(events, Closed)).error
             assert await told(events, Listening)
-            assert "in use" in (await told(events, Failed)).error
             assert (await told(events, Using)).bridge == bridge_id(bridge)
             await child.configure(Config(profiles=(Profile(ANY),)))
             while (await told(events, Using)).bridge is not None:
@@ -84,6 +84,23 @@ def test_what_cannot_be_had_keeps_nothing_else_from_being_done() -> None:
 
     with place() as here, socket.create_server(("127.0.0.1", 0)) as busy:
         asyncio.run(tell(ProxyBridge(here.gate().at, "socks5"), Target(*busy.getsockname())))
+
+
+def test_a_gate_opens_as_soon_as_its_port_is_free() -> None:
+    async def tell(busy: socket.socket) -> None:
+        child = await Child.start()
+        try:
+            events, at = child.events(), Target(*busy.getsockname())
+            await child.configure(Config(profiles=(Profile(at),)))
+            assert (await told(events, Closed)).at == address.show(at)
+            busy.close()
+            assert (await told(events, Listening)).at == address.show(at)
+        finally:
+            await child.close()
+        assert [event async for event in events if isinstance(event, Closed)] == []
+
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        asyncio.run(tell(busy))
 
 
 def test_without_a_way_out_streams_wait_and_what_may_go_directly_goes() -> None:

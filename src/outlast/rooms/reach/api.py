@@ -58,7 +58,7 @@ class Serving(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """How it stands: ``code`` is off, starting, trying, working, no-bridge, nothing-works or failed.
+    """How it stands: ``code`` is off, starting, trying, working, no-bridge, nothing-works, gate-closed or failed.
 
     ``using`` is the way out that works now, since ``since_ms``; ``listens`` is where programs connect to.
     """

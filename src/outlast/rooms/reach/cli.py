@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -104,7 +105,12 @@ def serve(
         str | None, typer.Option("--site", metavar="DIR|URL", help="The website in front (web): a folder or a server.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--name", metavar="HOST", help="What the link calls it; else the address it has.")
+        str | None,
+        typer.Option(
+            "--name",
+            metavar="HOST",
+            help="What TLS and the link call it; a link of web has the address where that is public.",
+        ),
     ] = None,
     cert: Annotated[Path | None, typer.Option("--cert", metavar="FILE", help="Certificate chain (web), PEM.")] = None,
     key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="The certificate's key, PEM.")] = None,
@@ -149,7 +155,7 @@ def serve(
                 )
             pair = None if cert is None else (str(cert), str(key))
             where = None if http is None else address.read(http)
-            server = _web_server(at, name or _own_host(at), site, pair, site_tls or "", acme or "", where)
+            server = _web_server(at, name, site, pair, site_tls or "", acme or "", where)
         case "ss":
             if site or cert or acme or site_tls:
                 raise UsageError("--site, --cert, --acme and --site-tls belong to --transport web")
@@ -325,6 +331,19 @@ def _own_host(at: Target) -> str:
         raise NotFoundError("this machine has no address that others could use: give --name HOST") from None
 
 
+def _link_host(at: Target, name: str | None) -> str:
+    """The host by which a link finds a website: an address where others can use it, since names are forged."""
+    from outlast import address
+
+    if name is None or address.parse(name) is not None:
+        return name or _own_host(at)
+    with suppress(NotFoundError):
+        own = address.parse(_own_host(at))
+        if own is not None and own.is_global:
+            return str(own)
+    return name
+
+
 def _shadowsocks_server(at: Target, name: str) -> Server:
     from base64 import b64encode
 
@@ -346,7 +365,7 @@ def _obfs4_server(at: Target, name: str) -> Server:
 
 def _web_server(
     at: Target,
-    name: str,
+    name: str | None,
     site: str,
     certificate: tuple[str, str] | None,
     site_tls: str,
@@ -358,4 +377,5 @@ def _web_server(
 
     home = terminal().home
     secrets = (kept_secret(home, "web", 32),)
-    return WebServer(at, name, site, secrets, str(folder_of(home)), certificate, site_tls, acme, http)
+    host = _link_host(at, name)
+    return WebServer(at, name or host, site, secrets, str(folder_of(home)), certificate, site_tls, acme, http, host)

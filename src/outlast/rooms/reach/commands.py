@@ -54,8 +54,12 @@ def _status_lines(now: dict[str, Any]) -> Iterator[str]:
             yield "No way out works at the moment; each is tried again."
         case "failed":
             yield f"Does not run: {now['problem']}"
+        case "gate-closed":
+            yield f"Programs cannot connect: {now['problem']}. It is tried again."
         case _:
             yield "Looking for a way out."
+    if now["problem"] and now["code"] not in ("failed", "gate-closed"):
+        yield f"Not all of it runs: {now['problem']}"
     if now["listens"]:
         yield f"Programs connect to {', '.join(now['listens'])} (SOCKS 5, SOCKS 4a, HTTP); or by {now['pac_url']}"
     rows = [

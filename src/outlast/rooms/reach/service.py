@@ -113,10 +113,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How it stands: ``code`` is off, starting, trying, working, no-bridge, nothing-works or failed.
+    """How it stands: ``code`` is off, starting, trying, working, no-bridge, nothing-works, gate-closed or failed.
 
     ``listens`` are the gate's addresses as the child says them, once it listens; ``using`` is the way out that works
-    now, since ``since_ms``. ``problem`` is one line, when the child could not start or ended.
+    now, since ``since_ms``. ``problem`` is one line, when the child could not start or ended, or when the gate cannot
+    be opened at one of its addresses (``closed``): then that is tried again.
     """
 
     code: str
@@ -126,6 +127,7 @@ class State:
     pac_url: str
     steps: Sequence[Step]
     problem: str = ""
+    closed: Sequence[str] = ()
 
 
 def state(node: Node, person: Person) -> State:
@@ -139,7 +141,10 @@ def state(node: Node, person: Person) -> State:
     ways = [(one, "") for one in bridges(person)] + [(one, hop) for hop in lenders for one in bridges(person)]
     steps = [_step(one, hop, lenders.get(hop), now) for one, hop in ways]
     gates = now.listens[OWN_GATES:]
-    if now.using is not None:
+    problem = now.problem or "; ".join(now.closed.values())
+    if now.closed and not gates:
+        code, since_ms = "gate-closed", None
+    elif now.using is not None:
         code, since_ms = "working", now.using_since_ms
     elif now.problem:
         code, since_ms = "failed", None
@@ -150,7 +155,9 @@ def state(node: Node, person: Person) -> State:
     else:
         code, since_ms = "trying" if any(one.state != "failed" for one in steps) else "nothing-works", now.since_ms
     listens = [one.at for one in gates]
-    return State(code, since_ms, now.using or "", listens, gates[0].pac if gates else "", steps, now.problem)
+    return State(
+        code, since_ms, now.using or "", listens, gates[0].pac if gates else "", steps, problem, tuple(now.closed)
+    )
 
 
 STEPS: Final = {"untried": "waiting", "trying": "trying", "works": "passed", "failed": "failed", "in-use": "working"}
@@ -206,6 +213,8 @@ class _Running:
     """What members had used of the day when the child began."""
     ended: dict[tuple[str, Outcome], int] = field(default_factory=dict)
     """How ways out of each transport ended, and when last."""
+    tests: int = 0
+    """How often the person wanted to know how all bridges are now."""
 
 
 @dataclass(slots=True, weakref_slot=True)
@@ -355,6 +364,15 @@ async def remove_bridge(node: Node, person: Person, id: str) -> None:
     await remember(node, person, [view.bridge_gone(find_bridge(person, id).id)])
 
 
+def try_all(node: Node, person: Person) -> None:
+    """Try all bridges now, one after another; how each does is told by ``state``. Raises UsageError while it is off."""
+    one = _running_of(node, person)
+    if one is None or not settings(person).on:
+        raise UsageError("bridges are tried while a way out is looked for: switch that on first")
+    one.tests += 1
+    node.touch()
+
+
 def find_bridge(person: Person, id: str) -> Held:
     """The bridge of that id, or of the only one that begins so; raises NotFoundError, UsageError."""
     found = [one for one in bridges(person) if id and one.id.startswith(id.strip().lower())]
@@ -492,7 +510,7 @@ def status(node: Node) -> Status:
         return Status(Level.OFF, None, "locked")
     now = state(node, person)
     level = {"off": Level.OFF, "working": Level.OK, "starting": Level.OK}.get(now.code, Level.WARN)
-    if now.code in ("nothing-works", "failed"):
+    if now.code in ("nothing-works", "gate-closed", "failed"):
         level = Level.CUT
     evidence: dict[str, Value] = {"using": now.using, "bridges": len(bridges(person))}
     return Status(level, now.since_ms, now.code, evidence)
@@ -572,6 +590,7 @@ def config_of(node: Node, person: Person) -> Config:
         worked=dict(house.running[person.key].worked),
         shares=uplinks.shares_of(person, chosen, _hosts(chosen), house.running[person.key].spent),
         hops=uplinks.hops_of(person) if chosen.on else (),
+        tests=house.running[person.key].tests,
     )
 
 

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Protocol
 from outlast.errors import OutlastError
 from outlast.rooms.reach.io.choosing import Attempted, Remembered, Stand, Standings
 from outlast.rooms.reach.io.lending import Lent
-from outlast.rooms.reach.io.relay import Config, Event, Failed, Listening, Serving, Starting, Using
+from outlast.rooms.reach.io.relay import Closed, Config, Event, Failed, Listening, Serving, Starting, Using
 
 log = logging.getLogger("outlast")
 
@@ -61,6 +61,8 @@ class Now:
     """How each bridge stands, in the order in which they would be tried."""
     listens: list[Listening] = field(default_factory=list)
     """The gates, in the order of the configuration."""
+    closed: dict[str, str] = field(default_factory=dict)
+    """Gates that could not be opened yet, by where they are to listen, and why."""
     serving: dict[str, Serving] = field(default_factory=dict)
     """Servers by where they listen."""
     attempts: dict[str, Attempt] = field(default_factory=dict)
@@ -153,7 +155,7 @@ class Supervisor:
             config = self._wanted
             if config != self.now.config:
                 # All that stays is told again.
-                self.now = replace(self.now, config=config, listens=[], serving={}, lent={}, problem="")
+                self.now = replace(self.now, config=config, listens=[], closed={}, serving={}, lent={}, problem="")
                 await child.configure(config)
             await self._news.wait()
 
@@ -169,8 +171,11 @@ class Supervisor:
         """Let ``now`` say what an event tells."""
         now = self.now
         match event:
-            case Listening():
+            case Listening(at):
+                now.closed.pop(at, None)
                 now.listens.append(event)
+            case Closed(at, error):
+                now.closed[at] = error
             case Using(bridge):
                 if bridge != now.using:
                     now.using, now.using_since_ms = bridge, None if bridge is None else self._now_ms()

@@ -36,6 +36,9 @@ class Shown:
     transport: str
     whose: str  # the contact who handed it, or empty
     outcome: str
+    step: service.Step | None = None  # what it is doing, while a way out is looked for
+    said: str = ""  # that in a word
+    light: str = ""
 
 
 def routes() -> list[Route]:
@@ -45,6 +48,7 @@ def routes() -> list[Route]:
         Route("/reach/switch", switch, methods=["POST"]),
         Route("/reach/programs", show_programs, methods=["GET"]),
         Route("/reach/bridges", show_bridges, methods=["GET"]),
+        Route("/reach/bridges/try", try_bridges, methods=["POST"]),
         Route("/reach/bridges/add", add_bridge, methods=["POST"]),
         Route("/reach/bridges/photo", add_by_photo, methods=["POST"]),
         Route("/reach/bridges/ask", ask_for_bridge, methods=["POST"]),
@@ -159,6 +163,16 @@ async def show_bridges(request: Request) -> Response:
 
 
 @at_the_computer
+async def try_bridges(request: Request) -> Response:
+    """Try all bridges now."""
+    try:
+        service.try_all(*_who(request))
+    except OutlastError as error:
+        return _bridges(request, error=error)
+    return go("/reach/bridges#list")
+
+
+@at_the_computer
 async def add_bridge(request: Request) -> Response:
     """Keep a bridge by its link."""
     return await _add(request, (await fields(request)).get("link", ""))
@@ -256,13 +270,18 @@ async def remove_bridge(request: Request) -> Response:
 
 def _bridges(request: Request, *, error: OutlastError | None = None) -> Response:
     _ = translator(request)
-    _node, person = _who(request)
+    node, person = _who(request)
     names = _names(person)
+    now = service.state(node, person)
+    steps = {one.id: one for one in now.steps}
     return _render(
         request,
         "reach/bridges.html",
         error,
-        bridges=[_shown(one, names, _) for one in service.bridges(person)],
+        bridges=[_shown(one, names, _, steps.get(one.id)) for one in service.bridges(person)],
+        on=now.code != "off",
+        tries=any(one.state == "trying" for one in now.steps),
+        now_ms=node.now_ms(),
         wants=[(one, names.get(one.peer, "")) for one in service.wants(person)],
         asked=[(one, names.get(one.peer, "")) for one in service.asked(person) if one.whom is None],
         contacts=person.contacts(),
@@ -270,14 +289,18 @@ def _bridges(request: Request, *, error: OutlastError | None = None) -> Response
     )
 
 
-def _shown(held: Held, names: dict[bytes, str], _: Translation) -> Shown:
+def _shown(held: Held, names: dict[bytes, str], _: Translation, step: service.Step | None = None) -> Shown:
     bridge = read_bridge(held.link)
+    outcome = step.outcome if step is not None and step.state == "failed" else held.outcome if held.failing_ms else None
     return Shown(
         held,
         service.label_of(bridge) or held.id[:8],
         _(words.TRANSPORTS[service.transport_of(bridge)]),
         names.get(held.peer, "") if held.peer else "",
-        words.outcome(held.outcome, _) if held.failing_ms else "",
+        words.outcome(outcome, _),
+        step,
+        "" if step is None else _(words.STEPS[step.state]),
+        "" if step is None else words.STEP_LIGHTS[step.state],
     )
 
 

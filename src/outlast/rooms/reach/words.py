@@ -14,6 +14,7 @@ NOW: Final[Mapping[str, str]] = {
     "working": marked("Connected."),
     "no-bridge": marked("There is no bridge here yet: add one, or ask a contact for one."),
     "nothing-works": marked("None of your bridges works now. They are tried again by themselves."),
+    "gate-closed": marked("The gate is closed."),
     "failed": marked("The relaying stopped."),
 }
 LIGHTS: Final[Mapping[str, str]] = {
@@ -23,6 +24,7 @@ LIGHTS: Final[Mapping[str, str]] = {
     "working": "ok",
     "no-bridge": "warn",
     "nothing-works": "bad",
+    "gate-closed": "bad",
     "failed": "bad",
 }
 STEPS: Final[Mapping[str, str]] = {

@@ -19,6 +19,7 @@ from outlast.rooms.reach.proto.chooser import (
     PROOF_WAIT_S,
     STRIKES,
     WORKED_MAX,
+    AllWanted,
     Candidate,
     Chooser,
     Command,
@@ -26,6 +27,7 @@ from outlast.rooms.reach.proto.chooser import (
     Drop,
     Event,
     Failed,
+    LedNowhere,
     Lost,
     NetworkChanged,
     Offered,
@@ -148,6 +150,33 @@ def test_a_bridge_that_passes_every_test_and_carries_no_stream_is_left_for_one_t
     assert not ids(machine.step(Woke(), 5.9), Try)
     out = machine.step(Passed("ss", proof=True), 6.0)
     assert (ids(out, Drop), ids(out, Use)) == (["web0"], ["ss"])
+
+
+def test_a_bridge_that_leads_nowhere_is_left_for_one_that_passes_and_kept_where_there_is_none() -> None:
+    machine, _ = chooser(WEB, SS)
+    machine.step(Passed("web0", proof=True), 0.1)
+    assert ids(machine.step(LedNowhere("web0"), 5.0), Try) == ["ss"]
+    assert machine.using == "web0"
+    assert ids(machine.step(Passed("ss", proof=True), 5.5), Use) == ["ss"]
+    assert ids(machine.step(LedNowhere("web0"), 6.0), Try) == []  # of one that is not used it means nothing
+    assert ids(machine.step(LedNowhere("ss"), 7.0), Try) == ["web0"]
+    assert ids(machine.step(Failed("web0", "syn-drop"), 8.0), Try) == ["ss"]
+    assert ids(machine.step(Passed("ss", proof=True), 9.0), Use) == ["ss"]
+
+
+def test_who_wants_to_know_has_all_others_tried_one_after_another_and_the_one_in_use_stays() -> None:
+    machine, _ = chooser(WEB, SS, TOR)
+    machine.step(Passed("web0", proof=True), 0.1)
+    assert ids(machine.step(AllWanted(), 5.0), Try) == ["ss"]
+    assert ids(machine.step(Failed("ss", "refused"), 6.0), Try) == ["tor"]
+    out = machine.step(Passed("tor", proof=True), 7.0)
+    assert (ids(out, Use), ids(out, Try), machine.using) == ([], [], "web0")
+
+
+def test_who_wants_to_know_while_nothing_works_need_not_wait_for_the_next_round() -> None:
+    machine, _ = chooser(WEB)
+    machine.step(Failed("web0", "refused"), 1.0)
+    assert ids(machine.step(AllWanted(), 1.1), Try) == ["web0"]
 
 
 @pytest.mark.parametrize("others", [(DIRECT,), (DIRECT, SS)])

@@ -16,9 +16,13 @@ from outlast.address import Target
 from outlast.rooms.carry import ROOM as CARRY
 from outlast.rooms.reach import ROOM, service, uplinks, words
 from outlast.rooms.reach.entries import Uplink
+from outlast.rooms.reach.io.choosing import Attempted, Stand, Standings
+from outlast.rooms.reach.io.control import Child
+from outlast.rooms.reach.io.relay import Listening
 from outlast.rooms.reach.proto.bridge import WebBridge
 from outlast.rooms.reach.proto.failures import Kind
 from outlast.rooms.reach.proto.links import write_bridge
+from outlast.rooms.reach.supervisor import Now, Supervisor
 from outlast.rooms.reach.view import Borrowed, Want, borrowed_row, bridge_row, want_row
 from outlast.terms import TRANSPORTS
 from tests.unit.edges.outline import Outline
@@ -128,6 +132,40 @@ def test_the_one_button_switches_on_and_off(node: Served, page: Browser) -> None
     assert "Get me out" in page.get("/reach/").text
 
 
+def test_all_bridges_are_tried_at_a_button_and_each_says_in_words_how_it_went(
+    node: Served, page: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = node.run(service.add_bridge(node.node, node.person, LINK))
+    assert "Try all" not in page.get("/reach/bridges").text
+    assert "switch that on first" in page.submit("/reach/bridges/try").text
+    supervisor = Supervisor(Child.start, none, lambda: 0)
+    failed = Attempted(held.id, False, "freeze@16211", "silence", False, None, None)
+    for event in (Listening("127.0.0.1:1080", ""), Standings((Stand(held.id, "failed", 0, "", None),)), failed):
+        supervisor.take(event)
+    monkeypatch.setattr(service, "relaying", lambda *_: replace(supervisor.now, since_ms=1))
+    page.submit("/reach/switch", on="yes")
+    text = text_of(page.get("/reach/bridges"))
+    assert "Try all of them now" in text
+    assert "frozen after a while" in text
+    supervisor.take(Standings((Stand(held.id, "trying", 0, "", None),)))
+    assert "They are tried one after another" in page.get("/reach/bridges").text
+
+
+async def none(_: object) -> None:
+    """Nobody hears."""
+
+
+def test_a_gate_whose_port_is_taken_is_one_clear_line(
+    node: Served, page: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page.submit("/reach/switch", on="yes")
+    taken = Now(since_ms=1, closed={"192.168.1.20:1080": "192.168.1.20:1080 is in use by another program"})
+    monkeypatch.setattr(service, "relaying", lambda *_: taken)
+    text = text_of(page.get("/reach/"))
+    assert "Programs cannot connect to 192.168.1.20:1080: another program has this port" in text
+    assert text.count("192.168.1.20:1080") == 1
+
+
 def test_phones_see_how_it_is_and_what_to_set_and_never_a_bridge(node: Served, page: Browser, contact: str) -> None:
     places = filled(node, page)
     with node.phone() as phone:
@@ -194,3 +232,4 @@ def test_everything_that_can_happen_has_words() -> None:
     assert {str(kind) for kind in Kind} | {"ok"} == set(words.OUTCOMES)
     assert set(TRANSPORTS) <= set(words.TRANSPORTS)
     assert set(words.STEPS) == set(service.STEPS.values())
+    assert set(words.NOW) == set(words.LIGHTS)

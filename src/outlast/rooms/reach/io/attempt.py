@@ -12,18 +12,21 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, suppress
 from typing import Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
 
+from outlast import address
 from outlast.address import Target
 from outlast.errors import OutlastError, UsageError
 from outlast.rooms.reach.io.carrier import Carrier, Refusal
+from outlast.rooms.reach.io.names import look_up
 from outlast.rooms.reach.io.plugged import Plugged
 from outlast.rooms.reach.io.tap import Tap
+from outlast.rooms.reach.io.tricks import Tricking
 from outlast.rooms.reach.io.tunnel import Tunnel
 from outlast.rooms.reach.io.web_client import WebFailed, WebOpener
 from outlast.rooms.reach.proto.bridge import (
@@ -43,6 +46,8 @@ PROOF_BYTES: Final = 64 * 1024
 HEAD_BYTES: Final = 512
 SILENCE_S: Final = 4.0
 """So long nothing may come closer: TCP sends its first packet again after 1 and 3 s."""
+LEADS_S: Final = 8.0
+"""So long the first byte of a page may take through a carrier in use."""
 ATTEMPT_S: Final = 14.0
 FAR_S: Final = 60.0
 """So long an attempt through a child may take whose connections the tap does not see: it finds its way by itself."""
@@ -56,6 +61,9 @@ _LOOK_S: Final = 0.25
 _RANDOM: Final = frozenset({"obfs2", "obfs3", "obfs4", "scramblesuit"})
 _FROM_INSIDE: Final = frozenset({Kind.TLS_MITM, Kind.WRONG_CLOCK, Kind.WRONG_KEY, Kind.CAPTIVE_PORTAL})
 """What only the transport can see."""
+_FORGEABLE: Final = frozenset({Kind.DNS, Kind.REFUSED, Kind.SYN_DROP, Kind.TLS_MITM})
+"""How a bridge fails whose name leads elsewhere here."""
+LED_NOWHERE: Final = Failure(Kind.FREEZE, "streams are opened, and nothing comes back through them")
 
 
 class Tried(NamedTuple):
@@ -97,15 +105,53 @@ def read_url(text: str) -> str:
     return text
 
 
-async def attempt(bridge: Bridge, make: Make, *, url: str = "", known: str = "") -> Tried:
-    """Try a bridge; ``url`` is the operator's, ``known`` an address by which the bridge's name worked before."""
+async def attempt(
+    bridge: Bridge, make: Make, *, url: str = "", known: str = "", others: Iterable[Bridge] = ()
+) -> Tried:
+    """Try a bridge; ``url`` is the operator's, ``known`` an address by which the bridge's name worked before.
+
+    When the name fails that never worked, the resolver that one of the ``others`` names is asked too.
+    """
     tried, seen = await _once(bridge, make, url, known)
-    if tried.failure is not None and seen is not None and seen.new_address:
-        there = msgspec.structs.replace(bridge, at=Target(known, bridge.at.port))
-        again, _ = await _once(there, make, url, "")
-        if again.failure is None:
-            return again
-    return tried
+    if tried.failure is None or isinstance(bridge, TorBridge | Tricks):
+        return tried
+    if seen is not None and seen.new_address:
+        again, _ = await _once(_at(bridge, known), make, url, "")
+        return again if again.failure is None else tried
+    if known or tried.failure.kind not in _FORGEABLE or address.parse(bridge.at.host) is not None:
+        return tried
+    if not (elsewhere := await _second_opinion(bridge.at.host, others)):
+        return tried
+    again, _ = await _once(_at(bridge, elsewhere), make, url, "")
+    if again.failure is None:
+        return again
+    text = f"a resolver over HTTPS gives another address than this network, which fails too ({again.failure.name})"
+    return tried._replace(failure=Failure(Kind.DNS, text))
+
+
+def _at(bridge: Bridge, host: str) -> Bridge:
+    return msgspec.structs.replace(bridge, at=Target(host, bridge.at.port))
+
+
+async def _second_opinion(host: str, others: Iterable[Bridge]) -> str:
+    """An address that a resolver over HTTPS gives for a name and this network does not; "" for none."""
+    way = next((one for one in others if isinstance(one, Tricks)), None)
+    if way is None:
+        return ""
+    here: tuple[str, ...] = ()
+    with suppress(OSError):
+        here = await look_up(host)
+    tricking = Tricking(way)
+    try:
+        return next((one for one in await tricking.look_up(host) if one not in here), "")
+    finally:
+        tricking.close()
+
+
+async def leads_somewhere(bridge: Bridge, carrier: Carrier, url: str = "") -> bool:
+    """Whether anything comes through a carrier that is in use: one page is asked for (``url``, else a usual one)."""
+    test = _Test(bridge, None, url)
+    return await test.hears(carrier, LEADS_S)
 
 
 async def reconsider(bridge: Bridge, tried: Tried, carrier: Carrier) -> Tried:
@@ -216,6 +262,24 @@ class _Test:
                 run.cancel()
             await asyncio.gather(*runs, return_exceptions=True)
 
+    async def hears(self, carrier: Carrier, limit_s: float) -> bool:
+        """Whether a page brings its first byte in time."""
+        run = asyncio.create_task(self._fetch(carrier))
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(limit_s):
+                    while not run.done() and not self._heard:
+                        self._news.clear()
+                        await self._news.wait()
+        finally:
+            run.cancel()
+            await asyncio.gather(run, return_exceptions=True)
+        return self._heard
+
+    @property
+    def _heard(self) -> bool:
+        return any(one.first_s is not None for one in self._streams)
+
     # ---- how it ends ----
 
     def _passed(self, over: bool) -> Tried | None:
@@ -239,8 +303,7 @@ class _Test:
 
     def _stopped(self, over: bool) -> Stop | None:
         now_s, tap = time.monotonic(), self._tap
-        heard = any(one.first_s is not None for one in self._streams)
-        if over or (self._error is not None and not heard):
+        if over or (self._error is not None and not self._heard):
             return Stop.CLOSED
         if tap is None or not tap.wires:
             return Stop.SILENCE if now_s > self._began_s + FAR_S else None
@@ -251,14 +314,13 @@ class _Test:
 
     def _failed(self, stop: Stop) -> tuple[Tried, Observed | None]:
         """The class: what the transport could tell from the inside comes first, then what was seen on the wire."""
-        heard = any(one.first_s is not None for one in self._streams)
         seen = None
         if self._tap is not None:
             random = isinstance(self._bridge, ShadowsocksBridge) or (
                 isinstance(self._bridge, PluggedBridge) and self._bridge.transport in _RANDOM
             )
             plain = isinstance(self._bridge, ProxyBridge) and self._bridge.scheme == "http"
-            seen = self._tap.observed(stop, looks_random=random, speaks_http=plain, taken=heard)
+            seen = self._tap.observed(stop, looks_random=random, speaks_http=plain, taken=self._heard)
         if isinstance(self._error, BridgeError) and self._error.failure.kind in _FROM_INSIDE:
             failure = self._error.failure
             if seen is not None and seen.new_address:

@@ -14,14 +14,21 @@ from outlast.address import Target
 
 
 class Refusal(Enum):
-    """Why a stream is not opened; each has its number in SOCKS 5 (RFC 1928 §6)."""
+    """Why a stream is not opened; those that are about the target have their numbers in SOCKS 5 (RFC 1928 §6)."""
 
+    LOST = -1
+    """The way itself is broken, or silent: nothing is known of the target. It never comes from the far end."""
     FAILED = 1
     NOT_ALLOWED = 2
     NETWORK_UNREACHABLE = 3
     HOST_UNREACHABLE = 4
     REFUSED = 5
     TIMED_OUT = 6
+
+    @property
+    def code(self) -> int:
+        """What a program is told, as a number of SOCKS 5."""
+        return max(1, self.value)
 
 
 class Client(Protocol):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import random
 import socket
+import struct
+import sys
+import termios
 import time
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
@@ -13,7 +17,7 @@ import msgspec
 
 from outlast.address import Target
 from outlast.errors import OutlastError
-from outlast.rooms.reach.io.attempt import Make, Tried, attempt, reconsider
+from outlast.rooms.reach.io.attempt import LED_NOWHERE, Make, Tried, attempt, leads_somewhere, reconsider
 from outlast.rooms.reach.io.carrier import Carrier, Client, Refusal
 from outlast.rooms.reach.io.tunnel import Tunnel
 from outlast.rooms.reach.proto.bridge import (
@@ -26,6 +30,8 @@ from outlast.rooms.reach.proto.bridge import (
     WebBridge,
 )
 from outlast.rooms.reach.proto.chooser import (
+    STRIKES,
+    AllWanted,
     Candidate,
     Chooser,
     Command,
@@ -33,6 +39,7 @@ from outlast.rooms.reach.proto.chooser import (
     Drop,
     Event,
     Failed,
+    LedNowhere,
     Lost,
     Memory,
     NetworkChanged,
@@ -56,17 +63,20 @@ RETIRED_S: Final = 120.0
 """So long streams may go on that run over a carrier which another one replaced."""
 RETIRED_MAX: Final = 8
 """So many of them; a bridge that is chosen again and again would have as many programs running."""
-PULSE_S: Final = 60.0
-"""So often a carrier is tested that cannot tell by itself that its streams are silent, while streams are opened."""
+SILENT_S: Final = 8.0
+"""A stream that brings nothing for so long may be one of a slow site, or of a bridge that brings nothing at all."""
+LOOK_S: Final = 2.0
+LOOKED_AT_MAX: Final = 8
+"""So many streams are looked at, at a time; all others cost nothing."""
+QUESTION_S: Final = 60.0
+"""A carrier is asked for a page no more often than this."""
 OTHERS_RANK: Final = 9
 TELL_S: Final = 0.05
 """So long changes are gathered before it is told how all stand."""
 TOR_LIMIT_S: Final = 120.0
 _RANKS: Final = {"web": 0, "ss": 2, "socks5": 3, "http": 3, "tor": 5}
-
-_OURS: Final = frozenset({Refusal.FAILED, Refusal.TIMED_OUT})
-_THEIRS: Final = frozenset(Refusal) - {Refusal.NOT_ALLOWED}
-"""A carrier with a connection for each stream may mean its bridge by these, as well as the target."""
+_TCP_INFO_BYTES: Final = 208
+_RECEIVED_AT, _SENT_AT = 128, 200  # tcpi_bytes_received, tcpi_bytes_sent of linux/tcp.h
 
 
 class Attempted(msgspec.Struct, frozen=True, tag="attempted"):
@@ -168,9 +178,12 @@ class Choosing:
         self._using: tuple[str, Carrier] | None = None
         self._retired: dict[Carrier, asyncio.TimerHandle] = {}
         self._making: asyncio.Task[None] | None = None
-        self._pulse: asyncio.Task[None] | None = None
-        self._opened = 0
+        self._question: asyncio.Task[None] | None = None
+        self._questioned = "", 0.0
+        self._looked_at: list[_Watched] = []
+        self._look: asyncio.TimerHandle | None = None
         self._struck = False  # whether a stream failed since one worked
+        self._refused = 0  # streams in a row that the far end refused
         self._wake: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -199,12 +212,21 @@ class Choosing:
         """Somebody waits for a way out."""
         self._step(Wanted())
 
+    def try_all(self) -> None:
+        """Somebody wants to know how each of them is now."""
+        self._step(AllWanted())
+
     def carry(self, client: Client) -> None:
         """Hand a client to the carrier in use, of which there must be one, and learn from what becomes of it."""
         assert self._using is not None
         id_, carrier = self._using
-        self._opened += 1
-        carrier.carry(_Watched(client, self, id_))
+        watched = _Watched(client, self, id_)
+        if len(self._looked_at) < LOOKED_AT_MAX:
+            watched.look_at(self._loop.time())
+            self._looked_at.append(watched)
+            if self._look is None:
+                self._look = self._loop.call_later(LOOK_S, self._look_at_all)
+        carrier.carry(watched)
 
     def standings(self) -> Standings:
         """How each bridge stands."""
@@ -234,10 +256,10 @@ class Choosing:
     async def close(self) -> None:
         """End every attempt and carrier."""
         self._closed = True
-        for timer in (self._wake, self._telling):
+        for timer in (self._wake, self._telling, self._look):
             if timer is not None:
                 timer.cancel()
-        tasks = [task for task in (*self._attempts.values(), self._making, self._pulse) if task is not None]
+        tasks = [task for task in (*self._attempts.values(), self._making, self._question) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -254,12 +276,50 @@ class Choosing:
     def heard(self, id_: str, refusal: Refusal | None) -> None:
         """A stream was opened, or refused for a reason that may lie with the carrier."""
         if refusal is None:
+            self._refused = 0
             if self._struck:
                 self._struck = False
                 self._step(StreamWorked(id_))
-        elif refusal in (_THEIRS if isinstance(self._bridges.get(id_), ShadowsocksBridge | ProxyBridge) else _OURS):
+        elif refusal is Refusal.LOST:
             self._struck = True
             self._step(StreamFailed(id_))
+        elif refusal is not Refusal.NOT_ALLOWED:
+            # A page may have dead addresses, and a bridge may lead nowhere: one that answers elsewhere tells which.
+            self._refused += 1
+            if self._refused >= STRIKES:
+                self._ask(id_)
+
+    def _look_at_all(self) -> None:
+        """Whether anything came through the carrier since these streams were opened."""
+        self._look = None
+        now_s = self._loop.time()
+        seen = {one: one.answered() for one in self._looked_at}
+        silent = [one for one in seen if seen[one] is False and now_s >= one.since_s + SILENT_S]
+        if silent:
+            self._ask(silent[0].bridge)
+        if silent or True in seen.values():
+            self._looked_at.clear()
+            return
+        self._looked_at = [one for one in seen if now_s < one.since_s + 2 * SILENT_S and not one.over]
+        if self._looked_at:
+            self._look = self._loop.call_later(LOOK_S, self._look_at_all)
+
+    def _ask(self, id_: str) -> None:
+        """Ask for a page through the carrier in use, when it is in doubt whether it leads anywhere."""
+        now_s, (last, last_s) = self._loop.time(), self._questioned
+        if self._using is None or self._using[0] != id_ or (last == id_ and now_s < last_s + QUESTION_S):
+            return
+        if self._question is None or self._question.done():
+            self._questioned, self._refused = (id_, now_s), 0
+            self._question = self._loop.create_task(self._ask_for_page(id_, self._bridges[id_], self._using[1]))
+
+    async def _ask_for_page(self, id_: str, bridge: Bridge, carrier: Carrier) -> None:
+        if await leads_somewhere(bridge, carrier, self._url):
+            return
+        if self._using == (id_, carrier):
+            name, evidence = LED_NOWHERE.name, LED_NOWHERE.evidence
+            self._report(Attempted(id_, False, name, evidence, False, None, None))
+            self._step(LedNowhere(id_))
 
     # ---- carrying out ----
 
@@ -302,7 +362,8 @@ class Choosing:
 
     async def _try(self, id_: str) -> None:
         bridge = self._bridges[id_]
-        tried = await attempt(bridge, self._make, url=self._url, known=self._addresses.get(id_, ""))
+        known, others = self._addresses.get(id_, ""), self._bridges.values()
+        tried = await attempt(bridge, self._make, url=self._url, known=known, others=others)
         if tried.failure is None:
             self._reached[id_] = tried
             if tried.address:
@@ -334,13 +395,10 @@ class Choosing:
         self._used(carrier, id_)
         if isinstance(carrier, Tunnel):
             carrier.warm()
-        if isinstance(bridge, ShadowsocksBridge | ProxyBridge):
-            self._pulse = self._loop.create_task(self._feel(id_, bridge))
 
     def _retire(self) -> None:
-        if self._pulse is not None:
-            self._pulse.cancel()
-            self._pulse = None
+        self._looked_at.clear()
+        self._refused = 0
         if self._using is not None:
             _, carrier = self._using
             self._using = None
@@ -352,27 +410,37 @@ class Choosing:
         self._retired.pop(carrier).cancel()
         carrier.close()
 
-    async def _feel(self, id_: str, bridge: Bridge) -> None:
-        """Test a carrier in use whose silence nobody else would notice."""
-        while True:
-            before = self._opened
-            await asyncio.sleep(PULSE_S)
-            if self._opened == before:
-                continue
-            tried = await attempt(bridge, self._make, url=self._url)
-            if tried.failure is not None and self._using is not None and self._using[0] == id_:
-                self._step(Doubted(id_))
-
 
 class _Watched:
     """A client of the gate, and who hears what becomes of it."""
 
-    __slots__ = ("_choosing", "_client", "_id")
+    __slots__ = ("_before", "_choosing", "_client", "_socket", "bridge", "over", "since_s")
 
-    def __init__(self, client: Client, choosing: Choosing, id_: str) -> None:
+    def __init__(self, client: Client, choosing: Choosing, bridge: str) -> None:
         self._client = client
         self._choosing = choosing
-        self._id = id_
+        self.bridge = bridge
+        self.since_s = 0.0  # when it was handed over, of one that is looked at
+        self.over = False
+        self._socket: socket.socket | None = None
+        self._before = (0, 0)
+
+    def look_at(self, now_s: float) -> None:
+        """From now on ``answered`` may be asked."""
+        self.since_s = now_s
+
+    def answered(self) -> bool | None:
+        """Whether bytes came back; None: nothing was said that is to be answered, or it cannot be known."""
+        if self._socket is None:
+            return None if self.over else False
+        moved = _moved_bytes(self._socket)
+        if moved is None:
+            self.over = True
+            return None
+        received, sent = moved
+        if sent > self._before[1]:
+            return True
+        return False if received > self._before[0] else None
 
     @property
     def target(self) -> Target:
@@ -391,13 +459,32 @@ class _Watched:
 
     def take(self) -> tuple[socket.socket, bytes]:
         """The way is open."""
-        self._choosing.heard(self._id, None)
-        return self._client.take()
+        self._choosing.heard(self.bridge, None)
+        taken, early = self._client.take()
+        if self.since_s:
+            self._socket = taken
+            received, sent = _moved_bytes(taken) or (0, 0)
+            # What was read is the greeting of SOCKS or HTTP, but for what came early.
+            unread = int.from_bytes(fcntl.ioctl(taken.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
+            self._before = received - unread - len(early), sent
+        return taken, early
 
     def refuse(self, refusal: Refusal) -> None:
         """There is none."""
-        self._choosing.heard(self._id, refusal)
+        self.over = True
+        self._choosing.heard(self.bridge, refusal)
         self._client.refuse(refusal)
+
+
+def _moved_bytes(one: socket.socket) -> tuple[int, int] | None:
+    """How much a connection of TCP received and sent so far, by the kernel; None where it cannot tell."""
+    try:
+        info = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    except OSError:  # it is closed, or a pair of sockets
+        return None
+    if len(info) < _TCP_INFO_BYTES:
+        return None
+    return struct.unpack_from("Q", info, _RECEIVED_AT)[0], struct.unpack_from("Q", info, _SENT_AT)[0]
 
 
 def _candidate(id_: str, bridge: Bridge) -> Candidate:

@@ -67,7 +67,7 @@ class Dialled:
         """End all."""
         for client, cancel in self._waiting.items():
             cancel()
-            client.refuse(Refusal.FAILED)
+            client.refuse(Refusal.LOST)
         self._waiting.clear()
         for pump in tuple(self._pumps):
             pump.close()

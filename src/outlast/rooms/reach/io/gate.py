@@ -197,7 +197,7 @@ class _Caller:
 
     def refuse(self, refusal: Refusal) -> None:
         if self._one is not None and self._reader is not None:
-            _say(self._one, self._reader.refused(refusal.value))
+            _say(self._one, self._reader.refused(refusal.code))
             _hang_up(self._one)
             self._one = None
 

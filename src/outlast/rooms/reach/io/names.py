@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -27,7 +26,7 @@ REMEMBERED_S: Final = 30.0
 REMEMBERED_FAILURE_S: Final = 3.0
 REMEMBERED_MAX: Final = 2048
 
-_of_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Names] = weakref.WeakKeyDictionary()
+_of_loops: dict[asyncio.AbstractEventLoop, Names] = {}
 
 
 async def look_up(host: str) -> tuple[str, ...]:
@@ -35,6 +34,8 @@ async def look_up(host: str) -> tuple[str, ...]:
     loop = asyncio.get_running_loop()
     names = _of_loops.get(loop)
     if names is None:
+        for ended in [one for one in _of_loops if one.is_closed()]:
+            _of_loops.pop(ended).close()
         names = _of_loops[loop] = Names(loop)
     answer: asyncio.Future[Sequence[str]] = loop.create_future()
 

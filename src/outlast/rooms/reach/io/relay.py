@@ -54,6 +54,8 @@ PATIENCE_S: Final = 20.0
 """So long a stream waits for a way out, before it is refused."""
 WAITING_MAX: Final = 512
 FILES_MAX: Final = 1 << 16
+REOPEN_S: Final = (1.0, 60.0)
+"""A gate whose address is taken is tried again after so long, doubled each time."""
 AT_ONCE: Final = 4
 """So many bridges are tested at a time; more would share one uplink and look slow."""
 
@@ -93,6 +95,7 @@ class Config(msgspec.Struct, frozen=True):
     sync_at: Target | None = None  # where the own node takes sync that comes by the servers
     shares: Shares | None = None  # of the own uplink
     hops: tuple[Hop, ...] = ()  # uplinks of neighbours, which may be used
+    tests: int = 0  # how often somebody wanted to know how all bridges are now
 
 
 class Listening(msgspec.Struct, frozen=True, tag="listening"):
@@ -100,6 +103,13 @@ class Listening(msgspec.Struct, frozen=True, tag="listening"):
 
     at: str  # HOST:PORT
     pac: str  # the URL of its PAC file
+
+
+class Closed(msgspec.Struct, frozen=True, tag="closed"):
+    """A gate cannot be opened; it is tried again, and ``Listening`` follows when it is there."""
+
+    at: str  # HOST:PORT
+    error: str
 
 
 class Using(msgspec.Struct, frozen=True, tag="using"):
@@ -131,7 +141,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     code: int
 
 
-Event = Listening | Using | Starting | Attempted | Remembered | Standings | Serving | Lent | Failed
+Event = Listening | Closed | Using | Starting | Attempted | Remembered | Standings | Serving | Lent | Failed
 Report = Callable[[Event], None]
 
 
@@ -201,6 +211,9 @@ class Relay:
         _tors.told = lambda bridge, percent, step: report(Starting(bridge_id(bridge), percent, step))
         self._config = Config()
         self._gates: dict[Profile, Gate] = {}
+        self._closed: dict[Profile, OutlastError] = {}
+        self._reopening: asyncio.TimerHandle | None = None
+        self._reopen_s = REOPEN_S[0]
         self._servers: dict[Server, Running] = {}
         self._exit: Exit | None = None
         self._lending: Lending | None = None
@@ -213,22 +226,21 @@ class Relay:
     async def start(self, config: Config) -> None:
         """Do what the configuration says, and no more what the one before said; what is in both goes on undisturbed.
 
-        Everything that is there afterwards is reported anew. Raises OutlastError when an address or a server cannot be
-        had, after all the rest was done.
+        Everything that is there afterwards is reported anew. A gate that cannot be opened is tried again and again.
+        Raises OutlastError when a server cannot be had, after all the rest was done.
         """
         problem: OutlastError | None = None
         before, self._config, is_first = self._config, config, self._choosing is None
         for profile in self._gates.keys() - set(config.profiles):
             self._gates.pop(profile).close()
+        self._closed.clear()
         for profile in config.profiles:
-            if profile not in self._gates:
-                try:
-                    self._gates[profile] = self._open_gate(profile)
-                except OutlastError as error:
-                    problem = problem or error
-                    continue
-            at = address.show(self._gates[profile].at)
-            self._report(Listening(at, f"http://{at}{PATH}"))
+            if profile in self._gates:
+                self._tell_gate(profile)
+            else:
+                self._open_gate(profile)
+        self._reopen_s = REOPEN_S[0]
+        self._reopen_later()
         try:
             await self._serve(config, anew=(before.policy, before.sync_at) != (config.policy, config.sync_at))
         except OutlastError as error:
@@ -256,6 +268,8 @@ class Relay:
             self._choosing.moved(config.network)
         if (config.bridges, config.hops) != (before.bridges, before.hops):
             self._choosing.offer(config.bridges, self._hops.match(config.hops, config.bridges))
+        if not is_first and config.tests != before.tests:
+            self._choosing.try_all()
         if not is_first:
             self._report(Using(self._choosing.using))
         if problem is not None:
@@ -288,6 +302,8 @@ class Relay:
 
     async def close(self) -> None:
         """End all of it."""
+        if self._reopening is not None:
+            self._reopening.cancel()
         for gate in self._gates.values():
             gate.close()
         for client in tuple(self._waiting):
@@ -305,10 +321,38 @@ class Relay:
         if self._exit is not None:
             self._exit.close()
 
-    def _open_gate(self, profile: Profile) -> Gate:
-        credentials = read_credentials(profile.user, profile.password)
-        carry = partial(self._carry, profile.rules)
-        return Gate(self._loop, profile.listen, carry, self._associate, credentials)
+    @property
+    def problem(self) -> OutlastError | None:
+        """Why a gate is not open."""
+        return next(iter(self._closed.values()), None)
+
+    def _open_gate(self, profile: Profile) -> None:
+        carry, associate = partial(self._carry, profile.rules), partial(self._associate, profile.rules)
+        try:
+            credentials = read_credentials(profile.user, profile.password)
+            self._gates[profile] = Gate(self._loop, profile.listen, carry, associate, credentials)
+        except OutlastError as error:
+            if profile not in self._closed:
+                self._report(Closed(address.show(profile.listen), str(error)))
+            self._closed[profile] = error
+        else:
+            self._closed.pop(profile, None)
+            self._tell_gate(profile)
+
+    def _tell_gate(self, profile: Profile) -> None:
+        at = address.show(self._gates[profile].at)
+        self._report(Listening(at, f"http://{at}{PATH}"))
+
+    def _reopen_later(self) -> None:
+        if self._reopening is not None:
+            self._reopening.cancel()
+        self._reopening = self._loop.call_later(self._reopen_s, self._reopen) if self._closed else None
+
+    def _reopen(self) -> None:
+        for profile in tuple(self._closed):
+            self._open_gate(profile)
+        self._reopen_s = min(2 * self._reopen_s, REOPEN_S[1])
+        self._reopen_later()
 
     def _use(self, carrier: Carrier | None, bridge: str | None) -> None:
         self._carrier = carrier
@@ -351,8 +395,39 @@ class Relay:
             self._direct[rules] = direct(exit_), exit_
         return self._direct[rules][0]
 
-    def _associate(self, isolation: bytes, deliver: Callable[[Target, bytes], None]) -> Association | None:
-        return None if self._carrier is None else self._carrier.associate(isolation, deliver)
+    def _associate(
+        self, rules: Rules, isolation: bytes, deliver: Callable[[Target, bytes], None]
+    ) -> Association | None:
+        far = None if self._carrier is None else self._carrier.associate(isolation, deliver)
+        if rules == Rules():
+            return far
+        return _Sorted(rules, far, lambda: self._directly(rules).associate(isolation, deliver))
+
+
+class _Sorted:
+    """Datagrams of one program: each goes directly or by the carrier, as the rules say; without one it is lost."""
+
+    def __init__(self, rules: Rules, far: Association | None, open_direct: Callable[[], Association | None]) -> None:
+        self._rules = rules
+        self._far = far
+        self._open_direct = open_direct
+        self._near: Association | None = None
+
+    def send(self, target: Target, data: bytes) -> None:
+        """Pass one on, or drop it."""
+        if not self._rules.direct(target):
+            if self._far is not None:
+                self._far.send(target, data)
+            return
+        self._near = self._near or self._open_direct()
+        if self._near is not None:
+            self._near.send(target, data)
+
+    def close(self) -> None:
+        """End both."""
+        for one in (self._far, self._near):
+            if one is not None:
+                one.close()
 
 
 def _without_users(server: Server) -> Server:
@@ -393,7 +468,7 @@ async def try_each(bridges: Sequence[Bridge], show: Callable[[Attempted], None],
 
     async def one(bridge: Bridge) -> Tried:
         async with few:
-            return await attempt(bridge, carrier_of, url=url)
+            return await attempt(bridge, carrier_of, url=url, others=bridges)
 
     async def opinion(bridge: Bridge, tried: Tried) -> Tried:
         """With what others see that work, who are asked when all are through."""
@@ -430,6 +505,8 @@ async def relay_until_signal(config: Config, report: Report) -> None:
         await asyncio.wait((starting,))
         if not starting.cancelled():
             starting.result()
+            if relay.problem is not None:
+                raise relay.problem
         await told.wait()
     finally:
         await relay.close()

@@ -74,7 +74,7 @@ class Shadowsocks:
 
         def failed(why: Refusal) -> None:
             del self._waiting[client]
-            client.refuse(why)
+            client.refuse(Refusal.LOST)  # it is the server that is not reached; of targets nothing is ever said
 
         self._waiting[client] = self._exit.open(self._at, opened, failed)
 
@@ -88,7 +88,7 @@ class Shadowsocks:
         """End all."""
         for client, cancel in self._waiting.items():
             cancel()
-            client.refuse(Refusal.FAILED)
+            client.refuse(Refusal.LOST)
         self._waiting.clear()
         for pump in tuple(self._pumps):
             pump.close()

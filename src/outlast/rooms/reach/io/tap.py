@@ -28,6 +28,7 @@ ADDRESSES_MAX: Final = 6
 CONNECTIONS_MAX: Final = 64
 STAGGER_S: Final = 0.25
 READ_BYTES: Final = 16 * 1024
+PAUSE_S: Final = 0.5
 _SIOCOUTQ: Final = 0x5411
 _RESET: Final = struct.pack("ii", 1, 0)
 
@@ -81,7 +82,7 @@ class Tap:
 
     async def __aenter__(self) -> Tap:
         """Begin to listen."""
-        self._loop.add_reader(self._listener.fileno(), self._accept)
+        self._listen()
         return self
 
     async def __aexit__(
@@ -111,7 +112,7 @@ class Tap:
         if step is Step.HELLO and wire.received_bytes:
             step = Step.STREAM if taken else Step.KEYS
         found = wire.stop or stop
-        if step is Step.KEYS and not (looks_random or speaks_http) and wire.first[:5] in (b"HTTP/", b"<html", b"<!DOC"):
+        if step is Step.KEYS and not looks_random and _is_portal(wire.first, speaks_http=speaks_http):
             step, found = Step.HELLO, Stop.PLAIN
         elapsed_ms = round((time.monotonic() - self._began_s) * 1000)
         sent, received = wire.sent_bytes, wire.received_bytes
@@ -131,10 +132,18 @@ class Tap:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def _listen(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._loop.add_reader(self._listener.fileno(), self._accept)
+
     def _accept(self) -> None:
         try:
             near, _ = self._listener.accept()
-        except OSError:
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError:  # no more files: the listener stays readable, and without a pause all else would wait
+            self._loop.remove_reader(self._listener.fileno())
+            self._loop.call_later(PAUSE_S, self._listen)
             return
         if len(self.wires) >= CONNECTIONS_MAX:
             near.close()
@@ -253,3 +262,13 @@ class Tap:
 
     def _move(self) -> None:
         self.moved_s = time.monotonic()
+
+
+def _is_portal(first: bytes, *, speaks_http: bool) -> bool:
+    """Whether the first bytes (16 at most) that came are those of something on the way that wants one to sign in.
+
+    A proxy speaks HTTP itself, but answers CONNECT neither with another place nor with 511 (RFC 6585 §6).
+    """
+    if speaks_http:
+        return first[:7] == b"HTTP/1." and (first[9:10] == b"3" or first[9:12] == b"511")
+    return first[:5] in (b"HTTP/", b"<html", b"<!DOC")

@@ -139,7 +139,7 @@ class Through:
         """Take the client to its target through tor."""
         proxy = self._tor.proxy
         if proxy is None:
-            client.refuse(Refusal.FAILED)
+            client.refuse(Refusal.LOST)
             return
         # What keeps streams apart may be people's passwords; tor has no need to know them.
         name = sha256(b"isolation" + client.isolation).hexdigest().encode()

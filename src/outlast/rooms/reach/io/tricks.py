@@ -14,7 +14,7 @@ import socket
 import ssl
 import struct
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -65,6 +65,12 @@ class Tricking:
     def associate(self, isolation: bytes, deliver: object) -> Association | None:
         """There is no trick for datagrams."""
         return None
+
+    async def look_up(self, host: str) -> Sequence[str]:
+        """What the resolver says: addresses of a host, none when it knows none or is not reached."""
+        answer: asyncio.Future[Sequence[str]] = self._loop.create_future()
+        self._doh.look_up(host, lambda found: None if answer.done() else answer.set_result(found))
+        return await answer
 
     def close(self) -> None:
         """End all."""

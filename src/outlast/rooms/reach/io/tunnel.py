@@ -72,7 +72,7 @@ class Tunnel:
         """Take the client to its target; it hears that the way is open when the target has answered, not before."""
         way = self._way(client.isolation)
         if way is None:
-            client.refuse(Refusal.FAILED if self._closed else NO_ROOM)
+            client.refuse(Refusal.LOST if self._closed else NO_ROOM)
         else:
             way.carry(client)
 
@@ -232,7 +232,7 @@ class _Way:
         for task in self._tasks:
             task.cancel()
         self._end.close()
-        self._refuse_all(Refusal.FAILED)
+        self._lose_all()
 
     def plan(self) -> None:
         """Open and retire outers as the policy says, and look whether somebody waits too long."""
@@ -257,7 +257,7 @@ class _Way:
                 case Retire(number):
                     self._end.retire(number)
         for stream in [stream for stream, waiting in self._waiting.items() if waiting.until < now]:
-            self._waiting.pop(stream).client.refuse(Refusal.TIMED_OUT)
+            self._waiting.pop(stream).client.refuse(Refusal.LOST)
             self._end.reset(stream)
         if lines:
             self._alone_since = now
@@ -334,14 +334,14 @@ class _Way:
         for one in waiting.values():
             stream = self._end.open(one.client.target)
             if stream is None or self._closed:
-                one.client.refuse(Refusal.FAILED)
+                one.client.refuse(Refusal.LOST)
             else:
                 self._waiting[stream] = one
 
-    def _refuse_all(self, refusal: Refusal) -> None:
+    def _lose_all(self) -> None:
         waiting, self._waiting = self._waiting, {}
         for one in waiting.values():
-            one.client.refuse(refusal)
+            one.client.refuse(Refusal.LOST)
 
     # --- what the session says
 

@@ -91,7 +91,7 @@ class _Dialling:
         self._failed = failed
         self._one: socket.socket | None = None
         self._limit: asyncio.TimerHandle | None = None
-        self._cancel = exit_.open(proxy, self._connected, failed)
+        self._cancel = exit_.open(proxy, self._connected, lambda _: failed(Refusal.LOST))
 
     def cancel(self) -> None:
         if self._one is None:

@@ -30,7 +30,7 @@ class WebServer(msgspec.Struct, frozen=True, tag="web"):
     """A website that is a bridge to those who know a secret of it."""
 
     listen: Target
-    name: str  # the host in its link; what TLS and HTTP call it
+    name: str  # what TLS and HTTP call it
     site: str  # a folder, or the URL of the server behind it
     secrets: tuple[bytes, ...]  # 32 B each, one for each user
     folder: str  # where its keys are kept when the certificate is not somebody else's work
@@ -38,6 +38,7 @@ class WebServer(msgspec.Struct, frozen=True, tag="web"):
     site_tls: str = ""  # HOST:PORT where the server behind it speaks TLS itself
     acme: str = ""  # URL of an authority's directory
     http: Target | None = None  # where plain HTTP is answered while ``acme`` is set; None: port 80
+    host: str = ""  # in its links: an address where one is known; empty: the name
 
 
 def web_tunnel(bridge: WebBridge, tell: Callable[[OutlastError], None], hop_bytes: int = 0) -> Tunnel:
@@ -79,7 +80,7 @@ class ServedSite:
 
             pages = await stack.enter_async_context(open_site(server.site, server.site_tls))
             front = web_server.WebServer(asyncio.get_running_loop(), certificate.context, pages, {}, accept)
-            served._pattern = WebBridge(Target(server.name, port), server.name, b"", pin)
+            served._pattern = WebBridge(Target(server.host or server.name, port), server.name, b"", pin)
             served._front = front
             served.admit(server.secrets)
             front.listen(listener)

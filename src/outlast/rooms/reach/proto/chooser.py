@@ -11,8 +11,9 @@ carries them out. Its law:
   beginning while others may still prove themselves, then it is used while there is no better one, and the race goes on.
 - While none is used the gate has no way out (it fails closed); rounds of the race follow one another with growing
   pauses, shortened while somebody waits.
-- Streams that fail one after another make the one in use **suspect**: a new race runs, with it as one of the runners,
-  and it is used until another passes its test or it fails its own. A carrier that broke is dropped at once.
+- Streams that the carrier loses one after another make the one in use **suspect**: a new race runs, with it as one of
+  the runners, and it is used until another passes its test or it fails its own. So does one that brings nothing of a
+  page that is known to answer; what a target does is no fault of a carrier's. A carrier that broke is dropped at once.
 - Candidates that failed are tried again in the background, one at a time, after 30 s to 30 min, doubled each time, with
   jitter. One that works again is noted, and changes nothing while the one in use works.
 """
@@ -100,7 +101,14 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class StreamFailed:
-    """A person's stream failed for a reason that lies with the carrier: it was silent, or broke."""
+    """A person's stream failed for a reason that lies with the carrier: it was lost on the way to the bridge."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class LedNowhere:
+    """Nothing came through the carrier from a page that is known to answer."""
 
     id: str
 
@@ -133,11 +141,29 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
+class AllWanted:
+    """Somebody wants to know of each candidate how it stands now."""
+
+
+@dataclass(frozen=True, slots=True)
 class Woke:
     """The time of the last ``Wake`` has come."""
 
 
-Event = Offered | NetworkChanged | Passed | Failed | StreamFailed | StreamWorked | Doubted | Lost | Wanted | Woke
+Event = (
+    Offered
+    | NetworkChanged
+    | Passed
+    | Failed
+    | StreamFailed
+    | LedNowhere
+    | StreamWorked
+    | Doubted
+    | Lost
+    | Wanted
+    | AllWanted
+    | Woke
+)
 
 
 # ---- commands ----
@@ -272,12 +298,11 @@ class Chooser:
             case StreamFailed(id_):
                 if id_ == self._using:
                     self._strikes += 1
-                    if self._strikes >= STRIKES and not self._suspect:
-                        self._doubt(now_s)
-                        # Its test may go well all the same: a bridge answers that itself, also when it leads nowhere.
-                        # So equals come first; last resorts do not, else whoever makes streams fail could force them.
-                        equal = [one for one in self._queue if not self._runners[one].candidate.last_resort]
-                        self._queue = [one for one in equal if one != id_] or self._queue
+                    if self._strikes >= STRIKES:
+                        self._prefer_others(id_, now_s)
+            case LedNowhere(id_):
+                if id_ == self._using:
+                    self._prefer_others(id_, now_s)
             case Doubted(id_):
                 if id_ == self._using:
                     self._doubt(now_s)
@@ -290,6 +315,8 @@ class Chooser:
                 self._rounds = 0
                 if self._next_round_s is not None:
                     self._next_round_s = min(self._next_round_s, self._round_over_s + ROUND_PAUSE_S[0])
+            case AllWanted():
+                self._try_all(now_s)
             case Woke():
                 pass
             case never:
@@ -407,6 +434,23 @@ class Chooser:
     def _doubt(self, now_s: float) -> None:
         if not self._suspect:
             self._suspect = True
+            self._race(now_s)
+
+    def _prefer_others(self, id_: str, now_s: float) -> None:
+        if self._suspect:
+            return
+        self._doubt(now_s)
+        # Its test may go well all the same: a bridge answers that itself, also when it leads nowhere.
+        # So equals come first; last resorts do not, else whoever makes streams fail could force them.
+        equal = [one for one in self._queue if not self._runners[one].candidate.last_resort]
+        self._queue = [one for one in equal if one != id_] or self._queue
+
+    def _try_all(self, now_s: float) -> None:
+        for runner in self._runners.values():
+            if not runner.trying:
+                runner.failures, runner.retry_at_s = 0, now_s
+        if self._using is None and not self._racing:
+            self._rounds = 0
             self._race(now_s)
 
     def _lose(self, id_: str, failure: str, now_s: float, out: list[Command]) -> None:

@@ -106,11 +106,24 @@ from outlast.kernel.noise import (
     parse_preamble,
 )
 from outlast.kernel.outbox import Receipt
+from outlast.kernel.parcel import make_parcel
 from outlast.kernel.setrec import Initiator, Responder, SetrecError, SetView
 from outlast.kernel.space import GENESIS, SpaceBody, make_closed_genesis, make_genesis, open_genesis
 from outlast.kernel.steps import Close, CutOff, Event, LinkClosed, LocalAppended, MessageArrived, Stopping, Tick
 from outlast.rooms.carry import ROOM
-from outlast.rooms.carry.entries import DEVICE, HIDE, POST, TEXT, ChannelDevice, Hide, Post, Text
+from outlast.rooms.carry.entries import (
+    DEVICE,
+    FILE,
+    HIDE,
+    POST,
+    TEXT,
+    ChannelDevice,
+    File,
+    Hide,
+    Post,
+    Text,
+    read_file,
+)
 from outlast.rooms.reach import ROOM as REACH
 from outlast.rooms.reach import view as reach_view
 from outlast.rooms.reach.proto import bootstrap, doh, fragment, mux, pluggable, session, web
@@ -283,6 +296,7 @@ def entries() -> list[Entry]:
         entry(None, payload_size=200_000, seq=1, stamp_nonce=2**63),
         make_genesis(owner.signing, body, NOW_MS),
         envelope(sealed_letter()),
+        make_parcel(owner.signing, [secret("chunk")] * 3, b"hash" * 24, NOW_MS),
         *(entry(kind.encode(body), kind=kind.name) for kind, body in watch_bodies() if kind not in (ASK, KEY, TOLD)),
     ]
 
@@ -411,6 +425,8 @@ def decode_kind(data: bytes) -> str | None:
     number, body = found
     kind = KINDS[number % len(KINDS)]
     msgspec.msgpack.encode(kind.decode(body))
+    if kind is FILE:
+        read_file(body)
     return None
 
 
@@ -428,6 +444,7 @@ def bodies() -> Iterable[bytes]:
         Hide(secret("post")),
         ChannelDevice(owner.certificate),
         Text("hello", bytes(16)),
+        File("photo.jpg", "image/jpeg", 3, secret("key"), (secret("parcel"),), b"preview"),
         *(body for _, body in watch_bodies()),
         Receipt(1, [bytes(16), secret("letter")[:16]]),
     ]

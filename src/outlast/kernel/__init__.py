@@ -34,6 +34,8 @@ from outlast.kernel.mail import LETTER_MAX_BYTES
 from outlast.kernel.membership import Membership
 from outlast.kernel.neighbours import PeerState
 from outlast.kernel.node import Node, find_rooms
+from outlast.kernel.packing import Packing, progress_of, read_parcels
+from outlast.kernel.parcel import FILE_MAX_BYTES, PARCEL_LIFE_DAYS, PARCELS_MAX, ParcelError, counts_of
 from outlast.kernel.person import Contact, ContactDevice, Custody, Person
 from outlast.kernel.revocation import REVOKE, is_ended, revocation_in
 from outlast.kernel.room import (
@@ -56,8 +58,11 @@ from outlast.kernel.trips import BundleReport
 __all__ = [
     "BACKUP_MAX_BYTES",
     "DAY_MS",
+    "FILE_MAX_BYTES",
     "GENESIS",
     "LETTER_MAX_BYTES",
+    "PARCELS_MAX",
+    "PARCEL_LIFE_DAYS",
     "REVOKE",
     "BackupBody",
     "BundleReport",
@@ -82,6 +87,8 @@ __all__ = [
     "Membership",
     "Node",
     "OwnDevice",
+    "Packing",
+    "ParcelError",
     "PeerState",
     "Person",
     "Put",
@@ -99,6 +106,7 @@ __all__ = [
     "Way",
     "check_name",
     "count_backup",
+    "counts_of",
     "device_key",
     "entropy_of",
     "find_rooms",
@@ -113,8 +121,10 @@ __all__ = [
     "parse_id",
     "parse_node",
     "parse_space",
+    "progress_of",
     "read_certificate",
     "read_genesis",
+    "read_parcels",
     "revocation_in",
     "space_text",
     "verify",

@@ -32,6 +32,7 @@ from outlast.kernel.epoch import is_wellformed_sealed
 from outlast.kernel.identity import IdentityError
 from outlast.kernel.kinds import DEFAULT_LIFE_DAYS, KindError, Kinds
 from outlast.kernel.mail import MAIL_SPACE, is_wellformed_envelope
+from outlast.kernel.parcel import PARCEL_SPACE, is_wellformed_parcel
 from outlast.kernel.space import GENESIS, NO_SPACE, OPEN, SEALED, is_valid_genesis, read_genesis
 
 PACKED_MAX_BYTES: Final = 2 + HEADER_MAX_BYTES + 64 + PAYLOAD_MAX_BYTES
@@ -72,6 +73,7 @@ class Rule(StrEnum):
     SPACE_TYPE = "space-type", "its channel is of another type than the one that is followed here"
     GENESIS = "genesis", "it founds no channel: its form or its owner's certificate is wrong", True
     ENVELOPE = "envelope", "it lies in the mail space and does not look like every other envelope", False, True
+    PARCEL = "parcel", "it lies in the parcel space and does not look like every other parcel", False, True
     SEALED = "sealed", "it lies in a sealed group and does not look like everything there", False, True
     REMEMBERED = "remembered", "the same bytes were refused before"
     SHARE = "share", "the neighbour has used up its bytes for today"
@@ -223,6 +225,8 @@ def _rule_against(entry: Entry, state: AdmissionState) -> Rule | None:
         if not is_wellformed_envelope(h):
             return Rule.ENVELOPE
         rule = None
+    elif space == PARCEL_SPACE:
+        rule = None if is_wellformed_parcel(h) else Rule.PARCEL
     elif space == NO_SPACE:
         rule = _rule_of_genesis(entry, state)
     elif space not in state.spaces:

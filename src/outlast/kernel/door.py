@@ -34,6 +34,7 @@ from outlast.kernel.chunks import is_chunked
 from outlast.kernel.entry import INLINE_MAX_BYTES, Entry, EntryError, pack, unpack
 from outlast.kernel.eviction import Eviction
 from outlast.kernel.identity import verify
+from outlast.kernel.parcel import PARCEL_SPACE
 from outlast.kernel.room import Change, Event
 from outlast.kernel.space import space_of
 from outlast.kernel.store import REFUSED_MAX, Incoming, Store
@@ -282,7 +283,7 @@ class Door:
 
     def _make_room(self, store: Store, standing: _Standing) -> None:
         """Keep the store within its quotas, on the writer's thread."""
-        letters = cache(self._node.own_mail)
+        letters = cache(self._node.spared)
         if self._eviction.make_room(
             self.capacity(store), len(standing.paired), standing.own, letters, standing.contacts
         ):
@@ -368,9 +369,9 @@ class Door:
 
     def _is_pooled(self, store: Store, entry: Entry, arrival: _Arrival, standing: _Standing) -> bool:
         """Whether an entry looks in the store as if a stranger had brought it."""
-        if arrival.own and entry.header.space == mail.MAIL_SPACE:
-            # Written here or brought by whomever: in the store all mail looks alike.
-            return store.looks_pooled(mail.MAIL_SPACE, random.randint(1, self._node.cursor + 1))
+        if arrival.own and entry.header.space in (mail.MAIL_SPACE, PARCEL_SPACE):
+            # Written here or brought by whomever: in the store all mail looks alike, and all parcels do.
+            return store.looks_pooled(entry.header.space, random.randint(1, self._node.cursor + 1))
         return self._tier(entry, arrival, standing) is forward.Tier.STRANGER
 
     def _remembers(self, digest: bytes) -> bool:

@@ -9,7 +9,7 @@ from typing import Literal
 from outlast.kernel.entry import Entry
 from outlast.kernel.mail import MAIL_SPACE
 from outlast.kernel.metrics import Metrics
-from outlast.kernel.quota import EARLIER, POOL_PART, SPACE_MAX_BYTES, WINDOW, Holding, Payers, excess, worst_first
+from outlast.kernel.quota import EARLIER, POOL_PART, WINDOW, Holding, Payers, excess, space_limit, worst_first
 from outlast.kernel.space import NO_SPACE
 from outlast.kernel.store import Store
 
@@ -37,8 +37,8 @@ class Eviction:
     ) -> int:
         """Let go of what exceeds the quotas; returns the bytes freed.
 
-        ``own`` are the devices of people here, and ``letters`` tells the ids of their mail on its way: what they wrote
-        stays whatever happens. ``contacts`` are the devices of verified contacts, whose entries go last.
+        ``own`` are the devices of people here, and ``letters`` tells the ids of their mail on its way and of parcels
+        for them: that stays whatever happens. ``contacts`` are the devices of verified contacts, whose entries go last.
         ``neighbours`` is how many were added.
         """
         store = self._store
@@ -57,7 +57,8 @@ class Eviction:
         freed = self._keep_within(capacity_bytes // POOL_PART, store.pool_usage().bytes, 1, turns, "pool")
         for space in store.spaces():
             if space != MAIL_SPACE:
-                freed += self._keep_within(SPACE_MAX_BYTES, store.used_bytes(own, space), neighbours + 1, turns, space)
+                limit_bytes = space_limit(space, capacity_bytes)
+                freed += self._keep_within(limit_bytes, store.used_bytes(own, space), neighbours + 1, turns, space)
         return freed + self._keep_within(capacity_bytes, store.used_bytes(own), neighbours + 1, turns, "all")
 
     def _keep_within(

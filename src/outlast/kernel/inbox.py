@@ -553,7 +553,7 @@ class Inbox:
         elif room is not None and kind is not None and _is_of(kind, sealed.body):
             letter = Letter(sealed.id, sealed.kind, sealed.body, sealed.sent_ms, device.identity, device.device, now)
             tx.apply(room.receive(letter, tx), room.name)
-            if sealed.kind not in SILENT:
+            if sealed.kind not in SILENT and kind.acknowledged:
                 news.receipts.setdefault(device.identity, []).append(sealed.id)
         return True
 
@@ -612,6 +612,7 @@ class Inbox:
             # Only whom a letter was sent to can acknowledge it.
             if not tx.query("SELECT 1 FROM sent WHERE letter = ? AND to_identity = ?", (letter, sender)):
                 continue
+            tx.execute("UPDATE parcel SET copied = 2 WHERE letter = ? AND outgoing", (letter,))
             if not tx.execute("DELETE FROM untold WHERE (identity, letter) = (?, ?)", (sender, letter)):
                 tx.execute("INSERT OR IGNORE INTO custody(letter, event, at_ms) VALUES (?, ?, ?)", (letter, event, now))
 

@@ -29,7 +29,8 @@ class Kind:
 
     ``body`` is a frozen msgspec Struct, encoded as msgpack, or None: then the payload is bytes as they are, as those of
     a file, and above 64 KiB it is in chunks. ``max_bytes`` bounds the encoded body or the bytes; ``max_life_days``
-    bounds ``expires_day`` against the entry's own time, and 0 allows entries that never expire.
+    bounds ``expires_day`` against the entry's own time, and 0 allows entries that never expire. A letter is
+    ``acknowledged`` as received when it is opened; else its room says when (``Person.mark_received``).
     """
 
     name: str
@@ -37,6 +38,7 @@ class Kind:
     max_bytes: int
     max_life_days: int = DEFAULT_LIFE_DAYS
     priority: int = 2
+    acknowledged: bool = True
 
     def __post_init__(self) -> None:
         """Refuse names and limits that no entry can have."""

@@ -133,18 +133,19 @@ def loose_entry(
     space: bytes,
     kind: str,
     payload: bytes,
+    size_bytes: int | None = None,
     ts_ms: int,
     life_ms: int,
     priority: int,
     stamp_bits: int = 0,
 ) -> Entry:
-    """A signed entry outside of every chain: nothing in it says what else its author signed."""
+    """A signed entry outside of every chain: nothing in it says what else its author signed; see ``next_entry``."""
     header = next_header(
         author.public,
         None,
         space=space,
         kind=kind,
-        payload_size=len(payload),
+        payload_size=len(payload) if size_bytes is None else size_bytes,
         clock=0,
         ts_ms=ts_ms,
         life_ms=life_ms,

@@ -41,7 +41,7 @@ from outlast.kernel.admit import (
 )
 from outlast.kernel.backup import BackupBody
 from outlast.kernel.bundle import Content
-from outlast.kernel.chunks import Chunk, Cut, Manifest, Splitter, Wanted
+from outlast.kernel.chunks import Chunk, Cut, Manifest, Splitter, Wanted, is_chunked
 from outlast.kernel.circular import GROUPS
 from outlast.kernel.devices import is_named
 from outlast.kernel.discovery import Discovery, Lookout
@@ -63,6 +63,7 @@ from outlast.kernel.membership import MEMBER_ACT, Membership
 from outlast.kernel.metrics import Metrics
 from outlast.kernel.neighbours import Neighbours, PeerState
 from outlast.kernel.overlap import Overlap
+from outlast.kernel.parcel import PARCEL_SPACE
 from outlast.kernel.people import new_person, restore_person
 from outlast.kernel.person import Person
 from outlast.kernel.revocation import REVOKE
@@ -79,6 +80,8 @@ BLOCK_BYTES: Final = 2 << 20
 """Of content that is read or written at a time."""
 FILES_AUTO_BYTES: Final = 16 << 20
 """Content up to this size is fetched without anybody asking for it."""
+COMMON_SPACES: Final = (mail.MAIL_SPACE, PARCEL_SPACE)
+"""Spaces that all nodes follow."""
 STAGE_DAYS: Final = 30
 """So long chunks wait for the entry that names them, if a crash came between the two."""
 TIDY_S: Final = 3600.0
@@ -163,7 +166,8 @@ class Node:
                 key = home.new_key(None, passphrase)
                 store = Store.open(home.store_path, key, rooms=found)
                 store.set_meta("transport", os.urandom(32))
-                store.put_space(mail.MAIL_SPACE)
+                for space in COMMON_SPACES:
+                    store.put_space(space)
                 store.close()
                 _make_person(home, name, passphrase, secret, backup, found)
                 home.finish()
@@ -286,6 +290,8 @@ class Node:
             self._transport = SealingKey.from_secret(transport)
             self.pruned_day = _number(store.meta("pruned_day"))
             self._floor_ms = max(BUILT_MS, self.pruned_day * DAY_MS, _number(store.meta("floor_ms")))
+            if PARCEL_SPACE not in store.spaces():  # a store of an earlier version
+                await self.write(partial(store.put_space, PARCEL_SPACE))
             await self._fold(store)
         except BaseException:
             await self.write(store.close)
@@ -552,6 +558,15 @@ class Node:
         """The ids of mail written here that may still be on its way."""
         return frozenset(id for person in list(self.people.values()) for id in person.own_mail())
 
+    def outgoing(self) -> set[bytes]:
+        """The ids of what people here wrote and the store has not taken in yet, because the disk is full."""
+        return set().union(*(person.outbox.pending() for person in self.people.values()))
+
+    def spared(self) -> frozenset[bytes]:
+        """The ids of mail that stays whatever happens: what people here wrote, and parcels for them."""
+        expected = (id for person in list(self.people.values()) for id in person.expected_parcels())
+        return self.own_mail().union(expected)
+
     def devices(self) -> frozenset[bytes]:
         """The public keys (32 B) with which people write here."""
         return frozenset(person.device for person in list(self.people.values()))
@@ -701,7 +716,7 @@ class Node:
                 # A disk that is full by now changes nothing about what was kept; what is left of the stage goes later.
                 with contextlib.suppress(StorageError):
                     await self.write(partial(store.close_stage, stage))
-                    await self._free_chunks(store)
+                    await self.free_chunks(store)
 
     def read_content(self, entry: bytes) -> Iterator[bytes]:
         """The content of an entry, in pieces of at most 64 KiB; raises NotFoundError when not all of it is here."""
@@ -738,10 +753,19 @@ class Node:
             self.neighbours.more_wanted(entry)
         return progress
 
-    async def drop_content(self, entry: bytes) -> None:
-        """Forget the chunks of an entry; they are not fetched again unless somebody here asks."""
+    async def keep_content(self, entries: Sequence[bytes]) -> None:
+        """Contents that nobody would hold unasked count as asked for here: they take nothing of what neighbours may."""
         store = self.open_store
-        if await self.write(partial(store.drop_content, entry)) is not None:
+        large = [one.id for one in store.load(entries) if one.header.payload_size > self.files_auto_bytes]
+        for entry in large:
+            await self.write(partial(store.want, entry))
+
+    async def drop_content(self, entry: bytes) -> None:
+        """Forget an entry's content; it is not fetched again unless somebody here asks."""
+        store = self.open_store
+        found = store.get(entry)
+        drop = store.drop_content if found is not None and is_chunked(found.header) else store.drop_payload
+        if await self.write(partial(drop, entry)) is not None:
             await self._fold(store)
             self.log_grew()
 
@@ -750,11 +774,12 @@ class Node:
         store = self.open_store
         used_bytes = cache(partial(store.used_bytes, self.devices()))
         # Files push nothing out: they take what is left.
-        room = min(self.door.capacity(store) - used_bytes(None), self.space_left() - SPACE_LOW_BYTES)
+        capacity = self.door.capacity(store)
+        room = min(capacity - used_bytes(None), self.space_left() - SPACE_LOW_BYTES)
         for id, space, missing, asked in store.wanted(self.files_auto_bytes):
             if id in passed or space not in spaces or missing > room:
                 continue
-            if not asked and used_bytes(space) + missing > quota.SPACE_MAX_BYTES:
+            if not asked and used_bytes(space) + missing > quota.space_limit(space, capacity):
                 continue
             wanted, grown = await self.write(partial(store.open_content, id))
             await self._content_grown(store, grown)
@@ -803,7 +828,8 @@ class Node:
         self.log_grew()
         self.neighbours.content_grew(grown)
 
-    async def _free_chunks(self, store: Store) -> None:
+    async def free_chunks(self, store: Store) -> None:
+        """Remove chunks that no entry names any more, a few at a time."""
         while store.has_loose_chunks():
             await self.write(store.free_chunks)
 
@@ -812,7 +838,7 @@ class Node:
         while True:
             cursor = self.cursor
             with contextlib.suppress(StorageError):
-                await self._free_chunks(self.open_store)
+                await self.free_chunks(self.open_store)
             await self.wait_store(cursor)
 
     async def new_space(
@@ -867,8 +893,8 @@ class Node:
 
     async def unfollow(self, space: bytes) -> None:
         """Stop holding a space; what is here of it is removed."""
-        if space == mail.MAIL_SPACE:
-            raise UsageError("the mail space is always followed")
+        if space in COMMON_SPACES:
+            raise UsageError("what everybody's mail and files travel in is always followed")
         store = self.open_store
         while await self.write(lambda: store.remove_space(space)):
             await self._fold(store)

@@ -135,6 +135,10 @@ class Outbox:
         """Letters that are to be sealed, and entries that are to go to the door."""
         return len(self._queue) + len(self._pending)
 
+    def pending(self) -> set[bytes]:
+        """The ids of entries that are to go to the door."""
+        return {entry.id for entry in self._pending}
+
     def enqueue(
         self, to: bytes, kind: str, body: bytes, local: Callable[[bytes], RowChanges] | None
     ) -> asyncio.Future[bytes]:
@@ -189,6 +193,7 @@ class Outbox:
     async def take_back(self, letter: bytes, local: RowChanges) -> bool:
         """Remove a letter that certainly never left this node, with ``local``; False when it may have left."""
         ids = [bytes(row[0]) for row in self._vault.query("SELECT entry FROM sent WHERE letter = ?", (letter,))]
+        parcels = [bytes(row[0]) for row in self._vault.query("SELECT entry FROM parcel WHERE letter = ?", (letter,))]
 
         def keep_whole(tx: Transaction) -> None:
             self.strike(tx)
@@ -202,6 +207,7 @@ class Outbox:
             )
             tx.execute("DELETE FROM sent WHERE letter = ?", (letter,))
             tx.execute("DELETE FROM custody WHERE letter = ?", (letter,))
+            tx.execute("DELETE FROM parcel WHERE letter = ?", (letter,))
             for day in {day_of(entry.header.ts_ms) for entry in entries}:
                 for device, certificate in devices:
                     self._close_gap(tx, device, read_certificate(certificate), day)
@@ -230,6 +236,8 @@ class Outbox:
                 self._pending.extend(entries)  # a link had taken it already
         if gone:
             self.fresh.difference_update(ids)
+            if parcels:
+                await self._node.remove(parcels)  # nobody has their key: they are of no use wherever they may be
         await self.flush()
         self._node.touch()
         return gone
@@ -287,6 +295,26 @@ class Outbox:
 
         await self._node.write(lambda: self.commit(act))
         await self.flush()
+
+    async def send_parcels(self, letter: Outgoing, parcels: Sequence[Entry]) -> None:
+        """Keep a letter and the parcels that it names, all or nothing; they go to the door when this returns.
+
+        Raises UsageError when nothing can be sealed to that contact, StorageError when the disk is full.
+        """
+        self._person.check_device()
+        self._node.door.check_own(parcels)
+
+        def act(tx: Transaction) -> tuple[list[Entry], None]:
+            envelopes, failures = self.put_letters(tx, [letter])
+            if failures:
+                raise failures[letter.letter]
+            self._person.note_parcels(tx, letter.letter, letter.to, parcels, outgoing=True)
+            self.fresh.update(entry.id for entry in envelopes)
+            return [*parcels, *envelopes], None
+
+        await self._node.write(lambda: self.commit(act))
+        await self.flush()
+        self._node.touch()
 
     async def flush(self) -> None:
         """Hand what waits in the outbox to the node's door; while the disk is full it is tried again and again."""

@@ -20,7 +20,7 @@ from outlast.kernel import invite, mail, people, trips
 from outlast.kernel.circular import INVITED
 from outlast.kernel.database import Transaction
 from outlast.kernel.devices import OwnDevice
-from outlast.kernel.entry import DAY_MS, day_of
+from outlast.kernel.entry import DAY_MS, Entry, day_of
 from outlast.kernel.groups import Group, Groups, Said
 from outlast.kernel.hpke import OpeningKey
 from outlast.kernel.identity import (
@@ -37,7 +37,8 @@ from outlast.kernel.identity import (
 )
 from outlast.kernel.inbox import REVOKED, Inbox, Query
 from outlast.kernel.keyslot import check_passphrase
-from outlast.kernel.outbox import READ, Outbox, Party
+from outlast.kernel.outbox import READ, RECEIVED, Outbox, Outgoing, Party
+from outlast.kernel.packing import Packing
 from outlast.kernel.room import RowChanges, Value
 from outlast.kernel.trips import BundleReport, Progress
 from outlast.kernel.vault import Vault
@@ -318,6 +319,10 @@ class Person:
         ``local`` gives the rows that the room remembers with it, in the same transaction. Raises NotFoundError,
         UsageError (blocked, nothing to seal to, too large) and StorageError (nothing was kept).
         """
+        return await self.outbox.enqueue(to, kind, self._encoded(to, kind, body), local)
+
+    def _encoded(self, to: bytes, kind: str, body: msgspec.Struct) -> bytes:
+        """The body of a letter as it is sealed; raises when it is none that can be sent to this contact."""
         contact = self.contact(to)
         if contact.blocked:
             raise UsageError(f"{contact.name} is blocked here: unblock them first")
@@ -329,15 +334,84 @@ class Person:
             raise UsageError(
                 f"a letter holds at most {mail.LETTER_MAX_BYTES} bytes, this has {len(data)}: make it shorter"
             )
-        return await self.outbox.enqueue(to, kind, data, local)
+        return data
+
+    async def send_parcels(
+        self,
+        to: bytes,
+        kind: str,
+        body: msgspec.Struct,
+        packing: Packing,
+        *,
+        local: Callable[[bytes], RowChanges] | None = None,
+    ) -> bytes:
+        """Send what was packed by a letter whose body names its parcels and key; returns the letter's id (16 B).
+
+        Raises as ``send`` does.
+        """
+        data = self._encoded(to, kind, body)
+        letter = Outgoing(to, kind, data, os.urandom(mail.LETTER_ID_BYTES), self.node.now_ms(), local)
+        await self.outbox.send_parcels(letter, packing.parcels)
+        await self.node.keep_content([parcel.id for parcel in packing.parcels])
+        return letter.letter
+
+    async def expect_parcels(self, letter: bytes, sender: bytes, parcels: Sequence[bytes]) -> None:
+        """Remember that a letter that came names these parcels: what is here of them is not let go when room is short.
+
+        Those that are not here yet are passed over: call again when there is news.
+        """
+        entries = self.node.open_store.load(parcels)
+
+        def note(tx: Transaction) -> None:
+            self.note_parcels(tx, letter, sender, entries, outgoing=False)
+
+        await self.node.write(lambda: self.vault.write(note))
+
+    def note_parcels(
+        self, tx: Transaction, letter: bytes, peer: bytes, parcels: Sequence[Entry], *, outgoing: bool
+    ) -> None:
+        """Write down which parcels a letter from or to somebody names."""
+        tx.executemany(
+            "INSERT OR IGNORE INTO parcel(letter, entry, peer, outgoing, expires_day) VALUES (?, ?, ?, ?, ?)",
+            [(letter, one.id, peer, int(outgoing), one.header.expires_day) for one in parcels],
+        )
+
+    async def forget_parcels(self, letter: bytes) -> None:
+        """Let go of the parcels that a letter names: their chunks are dropped, unless another letter names them too."""
+        ids = [bytes(row[0]) for row in self.query("SELECT entry FROM parcel WHERE letter = ?", (letter,))]
+        await self.node.write(
+            lambda: self.vault.write(lambda tx: tx.execute("DELETE FROM parcel WHERE letter = ?", (letter,)))
+        )
+        for entry in ids:
+            if not any(one.names_parcel(entry) for one in list(self.node.people.values())):
+                await self.node.drop_content(entry)
+
+    def parcels_for(self, to: bytes) -> frozenset[bytes]:
+        """The parcels of letters to a contact who has not acknowledged them."""
+        rows = self.query(
+            "SELECT entry FROM parcel WHERE peer = ? AND outgoing AND copied < 2",
+            (to,),
+        )
+        return frozenset(bytes(row[0]) for row in rows)
+
+    def names_parcel(self, entry: bytes) -> bool:
+        """Whether a letter of this person names this parcel."""
+        return bool(self.query("SELECT 1 FROM parcel WHERE entry = ?", (entry,)))
+
+    async def mark_received(self, letters: Sequence[bytes]) -> None:
+        """Tell the senders of these letters that all that they announced is here."""
+        await self._acknowledge(RECEIVED, letters)
 
     async def mark_read(self, letters: Sequence[bytes]) -> None:
         """Tell the senders of these letters that they were read."""
+        await self._acknowledge(READ, letters)
+
+    async def _acknowledge(self, event: int, letters: Sequence[bytes]) -> None:
         by_sender: dict[bytes, list[bytes]] = {}
         for letter in letters:
             for (sender,) in self.query("SELECT sender FROM seen_letter WHERE letter = ?", (letter,)):
                 by_sender.setdefault(bytes(sender), []).append(letter)
-        await self.outbox.send_receipts(READ, by_sender)
+        await self.outbox.send_receipts(event, by_sender)
 
     async def take_back(self, letter: bytes, *, local: RowChanges = ()) -> bool:
         """Remove a letter that certainly never left this node, with ``local``; False when it may have left."""
@@ -362,7 +436,15 @@ class Person:
         now = self.node.now_ms()
         count = 0
         for entry in entries:
-            for (letter,) in tx.query("SELECT letter FROM sent WHERE entry = ?", (entry,)):
+            tx.execute("UPDATE parcel SET copied = max(copied, 1) WHERE entry = ? AND outgoing", (entry,))
+            # A letter that names parcels is somewhere else when all of these are: it goes before them.
+            named = "SELECT letter FROM parcel WHERE outgoing"
+            for (letter,) in tx.query(
+                f"SELECT letter FROM sent WHERE entry = ?1 AND letter NOT IN ({named})"
+                f" UNION {named} AND entry = ?1"
+                " AND NOT EXISTS (SELECT 1 FROM parcel p WHERE p.letter = parcel.letter AND NOT p.copied)",
+                (entry,),
+            ):
                 tx.execute(
                     "INSERT OR IGNORE INTO custody(letter, event, at_ms)"
                     " SELECT ?, 'copied', ? WHERE EXISTS (SELECT 1 FROM custody WHERE letter = ? AND event = 'kept')",
@@ -372,12 +454,18 @@ class Person:
         return count
 
     def own_mail(self) -> list[bytes]:
-        """The ids of this person's letters that may still be on their way."""
-        return [bytes(row[0]) for row in self.query("SELECT entry FROM sent")]
+        """The ids of this person's letters that may still be on their way, and of the parcels that these name."""
+        mine = "SELECT entry FROM sent UNION SELECT entry FROM parcel WHERE outgoing"
+        return [bytes(row[0]) for row in self.query(mine)]
+
+    def expected_parcels(self) -> list[bytes]:
+        """The ids of parcels here that letters to this person name."""
+        return [bytes(row[0]) for row in self.query("SELECT entry FROM parcel WHERE NOT outgoing")]
 
     def authored(self, entries: Iterable[bytes]) -> list[bytes]:
-        """Those of the entries that are this person's letters."""
-        return [e for e in entries if self.query("SELECT 1 FROM sent WHERE entry = ?", (e,))]
+        """Those of the entries that are this person's letters, or the parcels that these name."""
+        mine = "SELECT 1 FROM sent WHERE entry = ?1 UNION SELECT 1 FROM parcel WHERE entry = ?1 AND outgoing"
+        return [e for e in entries if self.query(mine, (e,))]
 
     def verified_devices(self) -> list[bytes]:
         """The devices of verified contacts, by their public keys (32 B)."""
@@ -562,7 +650,7 @@ class Person:
     def tidy(self, tx: Transaction, over_before: int, pruned_day: int) -> None:
         """Drop what has outlived its purpose: custody after seven days, marks of expired entries, old prekeys."""
         tx.execute("DELETE FROM custody WHERE at_ms < ?", ((over_before - CUSTODY_DAYS) * DAY_MS,))
-        for table in ("opened", "sent", "seen_letter", "held_by"):
+        for table in ("opened", "sent", "seen_letter", "held_by", "parcel"):
             tx.execute(f"DELETE FROM {table} WHERE expires_day > 0 AND expires_day < ?", (pruned_day,))
         tx.execute("DELETE FROM counter WHERE day < ?", (pruned_day - mail.MAIL_LIFE_DAYS - 2,))
         keep = mail.MAIL_LIFE_DAYS + 1 + PREKEY_SPARE_DAYS

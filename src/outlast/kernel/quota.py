@@ -14,12 +14,15 @@ from collections.abc import Container, Sequence
 from typing import Final, NamedTuple
 
 from outlast.kernel.entry import Header
+from outlast.kernel.parcel import PARCEL_SPACE
 from outlast.kernel.stamp import STAMP_MAX_BITS, strength
 
 POOL_PART: Final = 8
 """Strangers' entries may take one such part of the store's capacity together."""
 SPACE_MAX_BYTES: Final = 256 << 20
 """What one channel or group may take."""
+PARCELS_PART: Final = 4
+"""The files that people send to each other may take one such part of the store's capacity together."""
 CAPACITY_MAX_BYTES: Final = 32 << 30
 """What the store takes at most of any disk."""
 CAPACITY_MIN_BYTES: Final = 512 << 20
@@ -53,6 +56,11 @@ def excess(held_bytes: int, limit_bytes: int) -> int:
 def capacity(used_bytes: int, free_bytes: int) -> int:
     """Bytes that the entries may take on a disk with ``free_bytes`` left beside the ``used_bytes`` they take now."""
     return min(CAPACITY_MAX_BYTES, max(CAPACITY_MIN_BYTES, used_bytes + free_bytes - RESERVE_BYTES))
+
+
+def space_limit(space: bytes, capacity_bytes: int) -> int:
+    """Bytes that a space other than mail may take in a store of this capacity."""
+    return max(SPACE_MAX_BYTES, capacity_bytes // PARCELS_PART) if space == PARCEL_SPACE else SPACE_MAX_BYTES
 
 
 class Holding(NamedTuple):

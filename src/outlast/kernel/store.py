@@ -905,6 +905,11 @@ class Store:
         size = _decode(header).payload_size
         return Progress(held if held is not None else size if whole == 1 and size <= PAYLOAD_MAX_BYTES else 0, size)
 
+    def content_size(self, id: bytes) -> int:
+        """The bytes of a held entry's content, here or not; 0 when there is no such entry."""
+        found = self.progress(id)
+        return found.size_bytes if found is not None else 0
+
     def chunk(self, id: bytes, place: int) -> Loaded:
         """A chunk of an entry's content, with its entry's space; see ``Loaded`` for what is not here."""
         missed = None

@@ -19,7 +19,7 @@ from outlast.kernel import mail
 from outlast.kernel.admit import Admitted, Held, Known, Refused
 from outlast.kernel.chunks import Loaded, is_chunked, places
 from outlast.kernel.database import Transaction
-from outlast.kernel.entry import Entry
+from outlast.kernel.entry import CHUNK_BYTES, Entry
 from outlast.kernel.identity import Device, read_certificate
 from outlast.kernel.overlap import Overlap
 from outlast.kernel.room import Event
@@ -68,7 +68,8 @@ async def write_bundle(
 ) -> BundleReport:
     """Write a bundle: mail that a contact's node may lack, sealed to their devices, or a public space, open to all.
 
-    Of a space the contents in chunks go behind the entries, as far as they are here.
+    Of a space the contents in chunks go behind the entries, as far as they are here; likewise the parcels that letters
+    to the contact name, unless the contact has them.
 
     What they confirmed to have read, and what came from them, is left out. The caller makes the file durable and
     then calls ``bundle_left``. Raises NotFoundError and UsageError.
@@ -80,6 +81,7 @@ async def write_bundle(
     held: set[bytes] = set()
     base = number = 0
     devices: list[bytes] = []
+    parcels: frozenset[bytes] = frozenset()
     if to is not None:
         contact = person.contact(to)
         await person.met_somebody()
@@ -92,6 +94,7 @@ async def write_bundle(
             raise UsageError(f"nothing can be sealed to {contact.name}: add their link again, or unblock them")
         devices = [bytes(device) for device, _ in rows]
         base, number, acks, held = _bundle_state(person, devices)
+        parcels = person.parcels_for(to)
         writer = bundles.BundleWriter.sealed(
             [(bytes(device), bytes(prekey)) for device, prekey in rows],
             certificate=person.certificate,
@@ -124,12 +127,12 @@ async def write_bundle(
     while cursor < upto and (changes := store.changes(cursor, 500)):
         cursor = changes[-1].cursor
         for event, entry in ((change.event, change.entry) for change in changes):
-            wanted = space_of(entry) == (mail.MAIL_SPACE if space is None else space)
+            wanted = space_of(entry) == (mail.MAIL_SPACE if space is None else space) or entry.id in parcels
             whole = entry.payload is not None and event in (Event.ADMITTED, Event.PAYLOAD_ARRIVED)
             if wanted and whole and entry.id not in held and not 0 < entry.header.expires_day < over:
                 size += out.write(writer.add(entry))
                 written.append(entry.id)
-                if space is not None and is_chunked(entry.header):
+                if is_chunked(entry.header):
                     chunked.append(entry.id)
                 held.add(entry.id)  # its payload may have come later, and its content later still
                 count += 1
@@ -137,22 +140,31 @@ async def write_bundle(
         progress(min(cursor, upto) - base, upto - base)
         await asyncio.sleep(0)
 
+    lacking: set[bytes] = set()
+    total, done = sum(store.content_size(id) for id in chunked), 0
+
     def write_contents(loaded: Sequence[Loaded]) -> None:
         nonlocal size
         for id, place, _, data in loaded:
-            if data is not None:
+            if data is None:
+                lacking.add(id)  # damaged, or dropped meanwhile
+            else:
                 size += out.write(writer.add_content(bundles.Content(id, place, data)))
 
     async with Overlap() as writing:
         for id in chunked:
             here = [(id, place) for place in places(store.holding(id))]
+            if len(here) * CHUNK_BYTES < store.content_size(id):
+                lacking.add(id)
             for at in range(0, len(here), CONTENTS_LOADED):
+                done += CONTENTS_LOADED * CHUNK_BYTES
+                progress(min(done, total), total)
                 loaded = await person.node.read(partial(store.chunks, here[at : at + CONTENTS_LOADED]))
                 await writing.begin(partial(asyncio.to_thread, write_contents, loaded))
     for piece in writer.finish():
         size += out.write(piece)
     person.node.metrics.link_bytes_out[LINK] += size
-    return BundleReport(count, size, count, written=tuple(written))
+    return BundleReport(count, size, count, written=tuple(id for id in written if id not in lacking))
 
 
 def _bundle_state(person: Person, devices: Sequence[bytes]) -> tuple[int, int, dict[bytes, list[int]], set[bytes]]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from itertools import chain, count
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from outlast.errors import NotFoundError, UsageError
 from outlast.kernel import Person, id_text, space_text
-from outlast.rooms.carry import service
+from outlast.rooms.carry import files, service
 from outlast.rooms.carry.service import Channel as FollowedChannel
 from outlast.rooms.carry.view import ChannelPost
 from outlast.rooms.carry.view import Message as Letter
+from outlast.ui.file import existing_file, new_file
 from outlast.ui.operation import Call, Nothing, Operation
 
 LETTER_HEX = 32
@@ -127,6 +131,110 @@ class IdsParams(msgspec.Struct, frozen=True):
     ids: list[str] | None = None
 
 
+class File(msgspec.Struct, frozen=True):
+    """A file that was sent or came with a letter, known by that letter's ``id``.
+
+    ``state``: ``offered`` (large, and waits to be asked for), ``coming``, ``here`` or ``gone``; ``held`` of its
+    ``bytes`` are on this node. A file of one's own is ``received`` when all of it is at whom it is for.
+    """
+
+    id: str
+    from_: str = msgspec.field(name="from")
+    to: str
+    name: str
+    type: str
+    bytes: int
+    held: int
+    state: str
+    at_ms: int
+    until_ms: int
+    custody: list[CustodyEvent]
+    who: str
+
+
+class FileSendParams(msgspec.Struct, frozen=True):
+    """``to`` is a contact, ``file`` an absolute path; ``name`` is what it is called there, else as here."""
+
+    to: str
+    file: str
+    name: str | None = None
+
+
+class FileGetParams(msgspec.Struct, frozen=True):
+    """A file's id, and the absolute path to write it to; a folder takes it under its own name.
+
+    With ``wait`` the answer comes when all of it is here.
+    """
+
+    id: str
+    file: str
+    wait: bool = False
+
+
+class FileListParams(msgspec.Struct, frozen=True):
+    """Only with the contact ``peer``, only the newest ``limit``."""
+
+    peer: str | None = None
+    limit: int | None = None
+
+
+class Written(msgspec.Struct, frozen=True):
+    """A file that was written, and its size."""
+
+    file: str
+    bytes: int
+
+
+async def _file_send(call: Call[FileSendParams]) -> Sent:
+    params = call.params
+    to = call.person.find(params.to)
+    path = Path(params.file)
+    with existing_file(path) as source:
+        letter = await files.send(
+            call.node,
+            call.person,
+            to.identity,
+            source,
+            name=params.name or path.name,
+            size_bytes=os.fstat(source.fileno()).st_size,
+            progress=call.progress,
+        )
+    return Sent(letter.hex())
+
+
+async def _file_list(call: Call[FileListParams]) -> list[File]:
+    peer = None if call.params.peer is None else call.person.find(call.params.peer).identity
+    return _files(call.person, files.listing(call.node, call.person, peer=peer, limit=_limit(call.params.limit)))
+
+
+async def _file_get(call: Call[FileGetParams]) -> Written:
+    letter = _hex(call.params.id, LETTER_HEX)
+    one = await files.ask(call.node, call.person, letter)
+    if call.params.wait:
+        one = await files.wait(call.node, call.person, letter, call.progress)
+    if one.state != "here":
+        raise NotFoundError(
+            f"{one.held_bytes} of {one.file.size_bytes} bytes are here; the rest is fetched as soon as somebody has it"
+        )
+    path = Path(call.params.file)
+    if path.is_dir():
+        path = _free_name(path, one.file.name)  # its sender chose the name: it must not take another file's place
+    with new_file(path, 0o600) as out:
+        await files.write(call.node, call.person, letter, out, call.progress)
+    return Written(str(path), one.file.size_bytes)
+
+
+def _free_name(folder: Path, name: str) -> Path:
+    stem, dot, suffix = name.rpartition(".")
+    names = (f"{stem or suffix} {number}{dot and stem and dot + suffix}" for number in count(2))
+    return next(path for path in (folder / one for one in chain([name], names)) if not path.exists())
+
+
+async def _file_let_go(call: Call[IdParams]) -> Nothing:
+    await files.let_go(call.node, call.person, _hex(call.params.id, LETTER_HEX))
+    return Nothing()
+
+
 async def _send(call: Call[SendParams]) -> Sent:
     to = call.person.find(call.params.to)
     answered = _hex(call.params.reply_to, LETTER_HEX) if call.params.reply_to else None
@@ -215,7 +323,37 @@ OPERATIONS: list[Operation[Any, Any]] = [
         "Take back a message that never left, or remove a post from one's own channel.",
         unsafe=True,
     ),
+    Operation("carry.file.send", FileSendParams, Sent, _file_send, "Send a file to a contact.", unsafe=True),
+    Operation("carry.file.list", FileListParams, list[File], _file_list, "The files that were sent and that came."),
+    Operation("carry.file.get", FileGetParams, Written, _file_get, "Fetch a file, and write it down.", unsafe=True),
+    Operation("carry.file.remove", IdParams, Nothing, _file_let_go, "Let go of a file here.", unsafe=True),
 ]
+
+
+def _files(person: Person, found: Sequence[files.Held]) -> list[File]:
+    names = {contact.identity: contact.name for contact in person.contacts()}
+    custody = person.custody([one.id for one in found if one.file.outgoing])
+    me = id_text(person.identity)
+    answer = []
+    for one in found:
+        file, peer = one.file, id_text(one.file.peer)
+        answer.append(
+            File(
+                id=one.id.hex(),
+                from_=me if file.outgoing else peer,
+                to=peer if file.outgoing else me,
+                name=file.name,
+                type=file.type,
+                bytes=file.size_bytes,
+                held=one.held_bytes,
+                state=one.state,
+                at_ms=file.at_ms,
+                until_ms=one.until_ms,
+                custody=[CustodyEvent(event.event, event.at_ms) for event in custody.get(one.id, ())],
+                who=names.get(file.peer, peer),
+            )
+        )
+    return answer
 
 
 def _letters(person: Person, letters: Sequence[Letter]) -> list[Message]:

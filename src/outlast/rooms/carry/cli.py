@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from outlast.errors import UsageError
-from outlast.ui.command import call, local_time, show, table, terminal
+from outlast.ui.command import call, local_time, show, size, table, terminal
 
 STDIN: Final = "-"
 STDIN_MAX_BYTES: Final = 1 << 20
@@ -24,6 +25,8 @@ app = typer.Typer(
 )
 _channel = typer.Typer(help="Channels of your own.", rich_markup_mode=None, pretty_exceptions_enable=False)
 app.add_typer(_channel, name="channel")
+_file = typer.Typer(help="Files.", rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
+app.add_typer(_file, name="file")
 
 Who = Annotated[str, typer.Argument(metavar="ID", help="A contact: ID, name, or the beginning of an ID.")]
 Words = Annotated[str, typer.Argument(metavar="TEXT", help="What to say; - reads it from standard input.")]
@@ -112,6 +115,55 @@ def retract(
 ) -> None:
     """Take back a message that never left, or remove a post from your channel."""
     show(call("carry.retract", id=id_), lambda _: ["Done."])
+
+
+@_file.command("send")
+def file_send(
+    who: Who,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The file.")],
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="What it is called there.")] = None,
+) -> None:
+    """Send a file to a contact."""
+    answer = call("carry.file.send", to=who, file=str(path.absolute()), name=name)
+    show(answer, lambda a: [f"Kept here; `outlast carry file list` tells where it has been.  {a['id']}"])
+
+
+@_file.command("get")
+def file_get(
+    id_: Annotated[str, typer.Argument(metavar="FILE-ID", help="As `outlast carry file list` shows it.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="PATH", help="Where it is to go.")] = Path(),
+    wait: Annotated[bool, typer.Option("--wait", help="Come back when all of it is here.")] = False,
+) -> None:
+    """Fetch a file that was sent to you, and write it down."""
+    answer = call("carry.file.get", id=id_, file=str(output.absolute()), wait=wait)
+    show(answer, lambda a: [f"{a['file']}  {size(a['bytes'])}"])
+
+
+@_file.command("list")
+def file_list(limit: Limit = None) -> None:
+    """The files that were sent and that came."""
+    show(
+        call("carry.file.list", limit=limit),
+        lambda found: table(
+            ("ID", "WHEN", "WITH", "SIZE", "WHERE IT IS", "NAME"),
+            ((f["id"], local_time(f["at_ms"]), f["who"], size(f["bytes"]), _whereabouts(f), f["name"]) for f in found),
+        ),
+    )
+
+
+@_file.command("remove")
+def file_remove(
+    id_: Annotated[str, typer.Argument(metavar="FILE-ID", help="Of a file that was sent or came.")],
+) -> None:
+    """Let go of a file here: what it takes becomes free."""
+    show(call("carry.file.remove", id=id_), lambda _: ["Done."])
+
+
+def _whereabouts(file: dict[str, Any]) -> str:
+    if file["custody"]:
+        return _journey(file["custody"])
+    part = 100 * file["held"] // max(1, file["bytes"])
+    return f"{file['state']} {part} %" if file["state"] == "coming" else str(file["state"])
 
 
 def _text(text: str) -> str:

@@ -1,20 +1,30 @@
 """What carry says: letters between people, and what stands in channels; with the rules of their text.
 
-Letters: ``carry.text``. In channels: ``post`` (short, since each post bears it), ``carry.hide`` (its author or the
-channel's owner takes a post away) and ``carry.device`` (an owner's further device, for instance after a restore).
+Letters: ``carry.text``, ``carry.file``. In channels: ``post`` (short, since each post bears it), ``carry.hide`` (its
+author or the channel's owner takes a post away) and ``carry.device`` (an owner's further device, for instance after a
+restore).
 Bodies are msgpack arrays.
 """
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Final
 
 import msgspec
 
-from outlast.errors import UsageError
-from outlast.kernel import DAY_MS, LETTER_MAX_BYTES, Kind
+from outlast.errors import ProtocolError, UsageError
+from outlast.kernel import DAY_MS, FILE_MAX_BYTES, LETTER_MAX_BYTES, Kind, counts_of
 
+NAME_MAX_BYTES: Final = 200
+SUFFIX_MAX_CHARS: Final = 16
+UNNAMED: Final = "file"
+KEY_BYTES: Final = 32
+ID_BYTES: Final = 32
+PREVIEW_MAX_BYTES: Final = 8 * 1024
+"""Largest small picture of a file."""
+TYPE_FORM: Final = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,63}/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}").fullmatch
 LETTER_TEXT_MAX_BYTES: Final = LETTER_MAX_BYTES - 64
 """Largest text of a letter in UTF-8; the rest is for its frame."""
 POST_TEXT_MAX_BYTES: Final = 4000
@@ -51,12 +61,28 @@ class ChannelDevice(msgspec.Struct, array_like=True, frozen=True):
     certificate: bytes
 
 
+class File(msgspec.Struct, array_like=True, frozen=True):
+    """A file that travels apart, in parcels: what it is called, and by what it is found and opened.
+
+    ``preview`` is a small picture of it (WebP or JPEG), which travels with the letter.
+    """
+
+    name: str
+    type: str  # as of RFC 6838, such as "image/webp"; empty where it is not known
+    size_bytes: int
+    key: bytes  # 32 B
+    parcels: tuple[bytes, ...]  # ids, 32 B each
+    preview: bytes = b""
+
+
 TEXT: Final = Kind("carry.text", Text, max_bytes=LETTER_MAX_BYTES)
 POST: Final = Kind("post", Post, max_bytes=POST_TEXT_MAX_BYTES + 64, max_life_days=POST_LIFE_DAYS)
 HIDE: Final = Kind("carry.hide", Hide, max_bytes=64, max_life_days=OUTLIVING_DAYS)
 DEVICE: Final = Kind("carry.device", ChannelDevice, max_bytes=1024, max_life_days=OUTLIVING_DAYS)
 
-LETTERS: Final = (TEXT,)
+FILE: Final = Kind("carry.file", File, max_bytes=LETTER_MAX_BYTES, acknowledged=False)
+
+LETTERS: Final = (TEXT, FILE)
 KINDS: Final = (POST, HIDE, DEVICE)
 
 
@@ -75,6 +101,33 @@ def clean(text: str) -> str:
 def is_blank(text: str) -> bool:
     """Whether a text shows nothing: only spaces and invisible characters."""
     return all(c.isspace() or unicodedata.category(c) == "Cf" for c in text)
+
+
+def file_name(name: str) -> str:
+    """A file's name as it is kept and shown: one line, without folders, without what steers a terminal or hides."""
+    name = name.replace("\\", "/").rpartition("/")[2]
+    kept = "".join(c for c in clean(name) if unicodedata.category(c) not in ("Cf", "Cc", "Zl", "Zp")).strip(" .")
+    while len(kept.encode()) > NAME_MAX_BYTES:
+        stem, dot, suffix = kept.rpartition(".")
+        kept = stem[:-1] + dot + suffix if stem and len(suffix) <= SUFFIX_MAX_CHARS else kept[:-1]
+    return kept or UNNAMED
+
+
+def read_file(body: bytes) -> File | None:
+    """The file that a letter names; None when it is malformed, or its parts do not fit its size."""
+    try:
+        found: File = FILE.decode(body)
+    except ProtocolError:
+        return None
+    sound = (
+        0 <= found.size_bytes <= FILE_MAX_BYTES
+        and len(found.key) == KEY_BYTES
+        and len(found.parcels) == len(set(found.parcels)) == len(counts_of(found.size_bytes))
+        and all(len(id) == ID_BYTES for id in found.parcels)
+        and len(found.preview) <= PREVIEW_MAX_BYTES
+    )
+    type_ = found.type if TYPE_FORM(found.type) else ""
+    return msgspec.structs.replace(found, name=file_name(found.name), type=type_) if sound else None
 
 
 def letter_text(text: str) -> str:

@@ -25,7 +25,7 @@ from outlast.kernel import (
     parse_channel,
     space_text,
 )
-from outlast.rooms.carry import view
+from outlast.rooms.carry import files, view
 from outlast.rooms.carry.entries import (
     DEVICE,
     HIDE,
@@ -143,7 +143,7 @@ async def take_back(node: Node, person: Person, letter: bytes) -> None:
     message = view.find_message(person, letter)
     if message is None or not message.outgoing:
         raise NotFoundError("there is no such message of yours")
-    if not await person.take_back(letter, local=[Delete(view.MESSAGE, {"letter": letter})]):
+    if not await person.take_back(letter, local=[Delete(table, {"letter": letter}) for table in view.OF_LETTERS]):
         raise UsageError("this message may have left already: it cannot be taken back")
 
 
@@ -274,6 +274,7 @@ async def run(node: Node) -> None:
         tasks.create_task(_hold_channels(node))
         tasks.create_task(_drop_removed(node))
         tasks.create_task(_index_letters(node))
+        tasks.create_task(files.run(node))
 
 
 async def _hold_channels(node: Node) -> None:

@@ -32,10 +32,25 @@ from outlast.kernel import (
     read_genesis,
     revocation_in,
 )
-from outlast.rooms.carry.entries import DEVICE, HIDE, POST, POST_LIFE_MS, TEXT, clean, is_blank
+from outlast.rooms.carry.entries import (
+    DEVICE,
+    FILE,
+    HIDE,
+    ID_BYTES,
+    POST,
+    POST_LIFE_MS,
+    TEXT,
+    File,
+    clean,
+    is_blank,
+    read_file,
+)
 
 MESSAGE: Final = "local_carry_message"
 FOLLOW: Final = "local_carry_follow"
+FILE_TABLE: Final = "local_carry_file"
+OF_LETTERS: Final = (MESSAGE, FILE_TABLE)
+"""Tables with rows of letters, by the column ``letter``."""
 HIDDEN_KEPT_MS: Final = 3 * DAY_MS
 """How long after its removal a post's payload stays on this node."""
 SEARCH_MAX: Final = 200
@@ -45,6 +60,14 @@ INDEXED_CHARS: Final = 3
 SHORT_SEARCH: Final = 5000
 """The index knows sequences of three characters; shorter words are looked for in this many of the newest letters."""
 
+NEW: Final = 0
+"""States of files: one that came and is fetched if that costs little;"""
+ASKED: Final = 1
+"""that somebody here asked for;"""
+WHOLE: Final = 2
+"""that is here, or was sent from here;"""
+GONE: Final = 3
+"""that was let go of, or whose time is over."""
 _CHANNEL: Final = "view_carry_channel"
 _SIGNER: Final = "view_carry_signer"
 _DEVICE: Final = "view_carry_device"
@@ -100,6 +123,9 @@ MIGRATIONS: Final = (
     " INSERT INTO local_carry_search(local_carry_search, rowid, text) VALUES ('delete', old.n, old.text); END",
     f"CREATE TABLE {FOLLOW} (space BLOB PRIMARY KEY, name TEXT, added_ms INTEGER, read_n INTEGER DEFAULT 0)",
     f"ALTER TABLE {MESSAGE} ADD COLUMN device BLOB",
+    f"CREATE TABLE {FILE_TABLE} (letter BLOB PRIMARY KEY, peer BLOB, outgoing INTEGER, name TEXT, type TEXT,"
+    " size_bytes INTEGER, key BLOB, parcels BLOB, preview BLOB, at_ms INTEGER, state INTEGER) WITHOUT ROWID",
+    f"CREATE INDEX local_carry_file_state ON {FILE_TABLE} (state)",
 )
 
 
@@ -121,7 +147,9 @@ def fold(change: Change, _rows: Rows) -> RowChanges:
 
 
 def receive(letter: Letter, rows: Rows) -> RowChanges:
-    """The row of a letter that came in; none when it is malformed, shows nothing, or takes the id of another."""
+    """The rows of a letter that came in; none when it is malformed, shows nothing, or takes the id of another."""
+    if letter.kind == FILE.name:
+        return _receive_file(letter, rows)
     try:
         body = TEXT.decode(letter.body)
     except ProtocolError:
@@ -134,6 +162,33 @@ def receive(letter: Letter, rows: Rows) -> RowChanges:
         return ()
     at_ms = min(letter.sent_ms, letter.received_ms)
     return [message_row(letter.id, letter.sender, text, body.reply_to, at_ms, letter.received_ms, letter.device)]
+
+
+def _receive_file(letter: Letter, rows: Rows) -> RowChanges:
+    file = read_file(letter.body)
+    if file is None or rows.query(f"SELECT 1 FROM {MESSAGE} WHERE letter = ?", (letter.id,)):
+        return ()
+    at_ms = min(letter.sent_ms, letter.received_ms)
+    message = message_row(letter.id, letter.sender, file.name, None, at_ms, letter.received_ms, letter.device)
+    return [message, file_row(letter.id, letter.sender, file, at_ms, outgoing=False)]
+
+
+def file_row(letter: bytes, peer: bytes, file: File, at_ms: int, *, outgoing: bool) -> Put:
+    """The row of a file that a letter names."""
+    row: dict[str, Value] = {
+        "letter": letter,
+        "peer": peer,
+        "outgoing": int(outgoing),
+        "name": file.name,
+        "type": file.type,
+        "size_bytes": file.size_bytes,
+        "key": file.key,
+        "parcels": b"".join(file.parcels),
+        "preview": file.preview,
+        "at_ms": at_ms,
+        "state": WHOLE if outgoing else NEW,
+    }
+    return Put(FILE_TABLE, row)
 
 
 def message_row(
@@ -506,6 +561,63 @@ def search(vault: Rows, words: Sequence[str]) -> list[Message]:
         rows = vault.query(f"SELECT {_MESSAGE_COLUMNS} FROM {MESSAGE} ORDER BY n DESC LIMIT ?", (SHORT_SEARCH,))
     found = (_message(row) for row in rows)
     return list(islice((one for one in found if all(word in one.text.casefold() for word in folded)), SEARCH_MAX))
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """A file that a letter of this vault names; see ``File`` and the states."""
+
+    letter: bytes  # 16 B
+    peer: bytes  # 32 B, identity
+    outgoing: bool
+    name: str
+    type: str
+    size_bytes: int
+    key: bytes  # 32 B
+    parcels: tuple[bytes, ...]  # ids, 32 B each
+    preview: bytes
+    at_ms: int
+    state: int
+
+
+_FILE_COLUMNS: Final = "letter, peer, outgoing, name, type, size_bytes, key, parcels, preview, at_ms, state"
+
+
+def files(vault: Rows, *, peer: bytes | None = None, limit: int = -1) -> list[FileRow]:
+    """The newest files, of all or of one person; oldest first."""
+    rows = vault.query(
+        f"SELECT {_FILE_COLUMNS} FROM {FILE_TABLE} WHERE peer = ifnull(?, peer) ORDER BY at_ms DESC, letter LIMIT ?",
+        (peer, limit),
+    )
+    return [_file(row) for row in reversed(rows)]
+
+
+def files_of(vault: Rows, letters: Sequence[bytes]) -> dict[bytes, FileRow]:
+    """The files that these letters name, by letter."""
+    found = (find_file(vault, letter) for letter in letters)
+    return {one.letter: one for one in found if one is not None}
+
+
+def find_file(vault: Rows, letter: bytes) -> FileRow | None:
+    """The file that the letter of that id names."""
+    rows = vault.query(f"SELECT {_FILE_COLUMNS} FROM {FILE_TABLE} WHERE letter = ?", (letter,))
+    return _file(rows[0]) if rows else None
+
+
+def awaited_files(vault: Rows) -> list[FileRow]:
+    """The files that came by letter and are not whole yet, as far as known."""
+    rows = vault.query(f"SELECT {_FILE_COLUMNS} FROM {FILE_TABLE} WHERE state IN ({NEW}, {ASKED}) ORDER BY at_ms")
+    return [_file(row) for row in rows]
+
+
+def _file(row: Sequence[Any]) -> FileRow:
+    letter, peer, outgoing, name, type_, size_bytes, key, parcels, preview, at_ms, state = row
+    ids = tuple(parcels[at : at + ID_BYTES] for at in range(0, len(parcels), ID_BYTES))
+    return FileRow(letter, peer, bool(outgoing), name, type_, size_bytes, key, ids, preview, at_ms, state)
+
+
+SETTLE_FILE: Final = f"UPDATE {FILE_TABLE} SET state = ? WHERE letter = ? AND state = ?"
+"""Brings a file from one state into another one, if it still is in the first."""
 
 
 def follows(vault: Rows) -> list[Follow]:

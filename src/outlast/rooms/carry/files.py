@@ -1,0 +1,271 @@
+"""Files: what people send each other beside text, sealed into parcels that any node may carry.
+
+A file belongs to the letter that names it, and is known by the letter's id. What a person sends is packed as it comes;
+what comes for them is fetched by itself while it is small, and else when they ask for it. Its sender is told that it
+was received when all of it is here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import BinaryIO, Final, Literal
+
+from outlast.errors import NotFoundError, OutlastError, UsageError
+from outlast.kernel import (
+    DAY_MS,
+    PARCEL_LIFE_DAYS,
+    Node,
+    Packing,
+    Person,
+    Put,
+    RowChanges,
+    progress_of,
+    read_parcels,
+)
+from outlast.rooms.carry import view
+from outlast.rooms.carry.entries import FILE, PREVIEW_MAX_BYTES, TYPE_FORM, File, file_name
+from outlast.rooms.carry.view import FileRow
+
+ROOM_NAME: Final = "carry"
+READ_BYTES: Final = 1 << 20
+WRITE_PIECES: Final = 64
+"""Pieces of up to 64 KiB that are opened and written at a time."""
+State = Literal["offered", "coming", "here", "gone"]
+Progress = Callable[[int, int | None], None]
+
+
+def silent(_done: int, _total: int | None) -> None:
+    """The progress that nobody watches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A file, and how much of it is here.
+
+    ``offered``: it is large and waits to be asked for; ``coming``: it is fetched when a neighbour or a stick has it;
+    ``here``: it can be opened; ``gone``: it was let go of, or its time is over.
+    """
+
+    file: FileRow
+    state: State
+    held_bytes: int
+    until_ms: int
+    """When it goes from here by itself."""
+
+    @property
+    def id(self) -> bytes:
+        """The letter (16 B) that names it."""
+        return self.file.letter
+
+
+# ---- sending ----
+
+
+async def send(
+    node: Node,
+    person: Person,
+    to: bytes,
+    source: BinaryIO | AsyncIterable[bytes],
+    *,
+    name: str,
+    type: str = "",
+    preview: bytes = b"",
+    size_bytes: int | None = None,
+    progress: Progress = silent,
+) -> bytes:
+    """Send a file, or bytes as they come, to a contact (identity, 32 B); returns the letter's id (16 B).
+
+    Some MiB are in memory at a time. All of it is durable here when this returns; when it raises or is cancelled,
+    nothing is kept. ``type`` is a media type, ``preview`` a small picture, ``size_bytes`` what is told as progress.
+    Raises UsageError (too large, blocked), NotFoundError (no such contact) and StorageError.
+    """
+    person.contact(to)
+    async with Packing(node) as packing:
+        async for data in _parts(source):
+            await packing.feed(data)
+            progress(packing.size_bytes, size_bytes)
+        return await send_packed(node, person, to, packing, name=name, type=type, preview=preview)
+
+
+async def send_packed(
+    node: Node, person: Person, to: bytes, packing: Packing, *, name: str, type: str = "", preview: bytes = b""
+) -> bytes:
+    """Send what was fed to ``packing``; for files that come in several requests. Returns and raises as ``send``."""
+    if len(preview) > PREVIEW_MAX_BYTES:
+        raise UsageError(f"a preview has at most {PREVIEW_MAX_BYTES} bytes")
+    await packing.finish()
+    ids = tuple(parcel.id for parcel in packing.parcels)
+    file = File(file_name(name), type if TYPE_FORM(type) else "", packing.size_bytes, packing.key, ids, preview)
+    at_ms = node.now_ms()
+
+    def remember(letter: bytes) -> RowChanges:
+        message = view.message_row(letter, to, file.name, None, at_ms, None)
+        return [message, view.file_row(letter, to, file, at_ms, outgoing=True)]
+
+    return await person.send_parcels(to, FILE.name, file, packing, local=remember)
+
+
+async def _parts(source: BinaryIO | AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    if isinstance(source, AsyncIterable):
+        async for data in source:
+            yield data
+    else:
+        while data := await asyncio.to_thread(source.read, READ_BYTES):
+            yield data
+
+
+# ---- what there is ----
+
+
+def held(node: Node, file: FileRow) -> Held:
+    """How much of a file is here."""
+    until_ms = _until_ms(file)
+    if file.state == view.GONE:
+        return Held(file, "gone", 0, until_ms)
+    found = progress_of(node, file.parcels, file.size_bytes)
+    state: State = "coming"
+    if found.is_whole:
+        state = "here"
+    elif node.now_ms() >= until_ms or file.outgoing:
+        state = "gone"
+    elif file.state == view.NEW and file.size_bytes > node.files_auto_bytes:
+        state = "offered"
+    return Held(file, state, found.held_bytes, until_ms)
+
+
+def listing(node: Node, person: Person, *, peer: bytes | None = None, limit: int = -1) -> list[Held]:
+    """The newest files that were sent and that came, of all or of one person; oldest first."""
+    return [held(node, one) for one in view.files(person, peer=peer, limit=limit)]
+
+
+def files_of(node: Node, person: Person, letters: Sequence[bytes]) -> dict[bytes, Held]:
+    """Those of the letters that name a file, with it."""
+    return {letter: held(node, one) for letter, one in view.files_of(person, letters).items()}
+
+
+def find(node: Node, person: Person, letter: bytes) -> Held:
+    """The file that a letter (16 B) names; raises NotFoundError."""
+    file = view.find_file(person, letter)
+    if file is None:
+        raise NotFoundError("there is no such file: `outlast carry file list` shows those that there are")
+    return held(node, file)
+
+
+def space_bytes(node: Node, person: Person) -> int:
+    """What the person's files take on this disk, without what padding adds."""
+    return sum(one.held_bytes for one in listing(node, person))
+
+
+# ---- getting ----
+
+
+async def ask(node: Node, person: Person, letter: bytes) -> Held:
+    """Fetch a file from whoever has it, whatever its size; goes on after a restart, until it is here."""
+    one = find(node, person, letter)
+    if one.state == "here":
+        return one
+    if one.file.outgoing or node.now_ms() >= one.until_ms:
+        raise NotFoundError("the time of this file is over: ask for it to be sent again")
+    await _set_state(node, person, letter, view.ASKED)
+    await _fetch(node, one.file)
+    return find(node, person, letter)
+
+
+async def wait(node: Node, person: Person, letter: bytes, progress: Progress = silent) -> Held:
+    """Return when a file is here, or gone; tells its progress meanwhile."""
+    while True:
+        revision = node.revision
+        one = find(node, person, letter)
+        progress(one.held_bytes, one.file.size_bytes)
+        if one.state in ("here", "gone"):
+            return one
+        await node.wait(revision)
+
+
+def read(node: Node, person: Person, letter: bytes, start: int = 0) -> Iterator[bytes]:
+    """A file's bytes from ``start`` on, verified, in pieces of at most 64 KiB.
+
+    Raises NotFoundError while not all of it is here, and ProtocolError when it is not what its sender says.
+    """
+    one = find(node, person, letter)
+    if one.state != "here":
+        raise NotFoundError("not all of this file is here: ask for it and wait until it is")
+    return read_parcels(node, one.file.key, one.file.parcels, one.file.size_bytes, start)
+
+
+async def write(node: Node, person: Person, letter: bytes, out: BinaryIO, progress: Progress = silent) -> None:
+    """Write a file's bytes, verified; raises as ``read`` does, and OSError."""
+    pieces, done = read(node, person, letter), 0
+    total = find(node, person, letter).file.size_bytes
+
+    def some() -> int:
+        return sum(out.write(piece) for piece in islice(pieces, WRITE_PIECES))
+
+    while size := await node.read(some):
+        done += size
+        progress(done, total)
+
+
+async def let_go(node: Node, person: Person, letter: bytes) -> None:
+    """Stop fetching a file, and free what it takes here; its letter stays, and it can be asked for again."""
+    find(node, person, letter)
+    await _set_state(node, person, letter, view.GONE)
+    await person.forget_parcels(letter)
+
+
+# ---- by itself ----
+
+
+async def run(node: Node) -> None:
+    """While the node is open: fetch what is to come, and tell senders what has come."""
+    while True:
+        revision = node.revision
+        for person in list(node.people.values()):
+            with contextlib.suppress(OutlastError):  # the disk is full, or the person was locked: with the next news
+                await _look(node, person)
+        await node.wait(revision)
+
+
+async def _look(node: Node, person: Person) -> None:
+    for file in view.awaited_files(person):
+        if node.now_ms() >= _until_ms(file):
+            await _settle(node, person, file, view.GONE)
+            continue
+        here = node.open_store.known(file.parcels)
+        noted = {bytes(row[0]) for row in person.query("SELECT entry FROM parcel WHERE letter = ?", (file.letter,))}
+        if here - noted:
+            await person.expect_parcels(file.letter, file.peer, file.parcels)
+            is_small = file.size_bytes <= node.files_auto_bytes
+            if file.state == view.ASKED or (is_small and node.open_store.pooled(here)):
+                await _fetch(node, file)  # what strangers brought is not fetched unasked
+        if len(here) == len(file.parcels) and progress_of(node, file.parcels, file.size_bytes).is_whole:
+            await node.keep_content(file.parcels)
+            await person.mark_received([file.letter])
+            await _settle(node, person, file, view.WHOLE)
+
+
+def _until_ms(file: FileRow) -> int:
+    return file.at_ms + PARCEL_LIFE_DAYS * DAY_MS
+
+
+async def _fetch(node: Node, file: FileRow) -> None:
+    for parcel in node.open_store.known(file.parcels):
+        await node.fetch(parcel)
+
+
+async def _settle(node: Node, person: Person, file: FileRow, state: int) -> None:
+    """A file is awaited no more, unless somebody has said otherwise meanwhile."""
+    change = view.SETTLE_FILE, (state, file.letter, file.state)
+    await node.write(lambda: person.vault.write(lambda tx: tx.execute(*change)))
+    node.touch()
+
+
+async def _set_state(node: Node, person: Person, letter: bytes, state: int) -> None:
+    await node.write(
+        lambda: person.vault.transaction([Put(view.FILE_TABLE, {"letter": letter, "state": state})], ROOM_NAME)
+    )
+    node.touch()

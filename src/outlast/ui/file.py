@@ -1,0 +1,58 @@
+"""Files that operations read and write: named by absolute paths, opened by the process that carries the operation out.
+
+What is written appears whole under its name or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from outlast.errors import NotFoundError, StorageError, UsageError
+
+
+@contextmanager
+def new_file(path: Path, mode: int) -> Iterator[BinaryIO]:
+    """A file to write that takes its name, in place of an older one, once it is whole and durable.
+
+    Raises StorageError when the disk is full or does not allow it; nothing is left behind then.
+    """
+    draft = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}")
+    try:
+        with open(draft, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        draft.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}; nothing of it was kept") from error
+    finally:
+        with suppress(OSError):
+            draft.unlink()
+
+
+@contextmanager
+def existing_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to read; raises NotFoundError, UsageError for what is no file, and StorageError."""
+    try:
+        # Not waiting: a pipe without a writer would hold the node up.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as source:
+            if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
+                raise UsageError(f"{path} is no file")
+            yield source
+    except FileNotFoundError:
+        raise NotFoundError(f"there is no file {path}") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path} is a folder: name the file in it") from None
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}; is the stick still there?") from error

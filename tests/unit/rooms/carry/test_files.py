@@ -1,0 +1,168 @@
+"""Files between people: what one sends arrives whole at the other, and what is said of it is so."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from outlast.errors import NotFoundError, UsageError
+from outlast.kernel.parcel import PARCEL_SPACE, PLAIN_BYTES
+from outlast.rooms.carry import files, service
+from tests.unit.rooms.carry.houses import House, houses
+
+
+def content(size: int) -> bytes:
+    return random.Random(size).randbytes(size)
+
+
+async def stream(data: bytes, step: int = 100_000) -> AsyncIterator[bytes]:
+    for at in range(0, len(data), step):
+        yield data[at : at + step]
+
+
+async def send(sender: House, to: House, data: bytes, name: str = "photo.jpg") -> bytes:
+    return await files.send(sender.node, sender.person, to.person.identity, stream(data), name=name)
+
+
+async def meet(one: House, other: House) -> None:
+    """The two nodes are neighbours from now on."""
+    for end, far in ((one, other), (other, one)):
+        port = await far.node.listen("127.0.0.1", 0)
+        await end.node.peer_add(far.node.transport_id, "127.0.0.1", port)
+
+
+def events(house: House, letter: bytes) -> list[str]:
+    return [one.event for one in house.person.custody([letter])[letter]]
+
+
+def is_here(house: House, letter: bytes) -> bool:
+    found = files.files_of(house.node, house.person, [letter])
+    return letter in found and found[letter].state == "here"
+
+
+def read(house: House, letter: bytes, start: int = 0) -> bytes:
+    return b"".join(files.read(house.node, house.person, letter, start))
+
+
+@pytest.mark.parametrize("size", [0, 1, PLAIN_BYTES, PLAIN_BYTES + 1, 3_000_000])
+async def test_a_file_of_any_size_comes_over_a_link_and_its_sender_is_told_when_it_is_whole(
+    tmp_path: Path, size: int
+) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        data = content(size)
+        letter = await send(ann, ben, data)
+        assert events(ann, letter) == ["kept"]
+        await meet(ann, ben)
+        await ben.until(lambda: is_here(ben, letter))
+        assert read(ben, letter) == data
+        await ann.until(lambda: "received" in events(ann, letter))
+        assert events(ann, letter) == ["kept", "copied", "received"]
+        [message] = service.inbox(ben.person)
+        assert (message.letter, message.text, message.unread) == (letter, "photo.jpg", True)
+
+
+async def test_a_file_goes_by_stick(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        data = content(2_000_000)
+        letter = await send(ann, ben, data)
+        await ann.carry_to(ben)
+        assert events(ann, letter) == ["kept", "copied"]
+        await ben.until(lambda: is_here(ben, letter))
+        assert read(ben, letter) == data
+        await ben.until(lambda: not ben.person.outbox.waiting())
+        await ben.carry_to(ann)
+        await ann.until(lambda: "received" in events(ann, letter))
+        again = io.BytesIO()
+        await ann.person.write_bundle(again, to=ben.person.identity)
+        assert len(again.getvalue()) < 1_000_000
+
+
+async def test_any_part_of_a_file_can_be_read(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        data = content(5 * PLAIN_BYTES + 17)
+        letter = await send(ann, ben, data)
+        for start in (1, PLAIN_BYTES - 1, PLAIN_BYTES, 3 * PLAIN_BYTES + 5, len(data) - 1, len(data)):
+            assert read(ann, letter, start) == data[start:]
+
+
+async def test_a_large_file_waits_to_be_asked_for(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        ben.node.files_auto_bytes = 1_000_000
+        data = content(2_000_000)
+        letter = await send(ann, ben, data)
+        await meet(ann, ben)
+        await ben.until(lambda: service.inbox(ben.person))
+        await ben.until(lambda: len(ben.node.query("SELECT 1 FROM file")) == 1)
+        assert files.find(ben.node, ben.person, letter).state == "offered"
+        assert events(ann, letter) == ["kept"]
+        with pytest.raises(NotFoundError):
+            read(ben, letter)
+        assert (await files.ask(ben.node, ben.person, letter)).state == "coming"
+        assert (await files.wait(ben.node, ben.person, letter)).state == "here"
+        assert read(ben, letter) == data
+        await ann.until(lambda: "received" in events(ann, letter))
+
+
+async def test_who_is_not_concerned_carries_a_file_and_learns_nothing(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben", "cy") as (ann, ben, cy):
+        data = content(300_000)
+        letter = await send(ann, ben, data, "secret-name.pdf")
+        await meet(ann, cy)
+        await ann.until(lambda: "copied" in events(ann, letter))
+        assert files.listing(cy.node, cy.person) == []
+        await ann.node.neighbours.stop()
+        await meet(cy, ben)
+        await ben.until(lambda: is_here(ben, letter))
+        assert read(ben, letter) == data
+        headers = cy.node.query(
+            "SELECT header FROM entry JOIN space ON space.n = entry.space WHERE space.id = ?", (PARCEL_SPACE,)
+        )
+        assert len(headers) == 1
+        assert b"secret-name" not in headers[0][0]
+
+
+async def test_a_file_that_was_let_go_takes_no_space_and_can_be_asked_for_again(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        data = content(1_000_000)
+        letter = await send(ann, ben, data)
+        await meet(ann, ben)
+        await ben.until(lambda: is_here(ben, letter))
+        await files.let_go(ben.node, ben.person, letter)
+        assert files.find(ben.node, ben.person, letter).state == "gone"
+        assert files.space_bytes(ben.node, ben.person) == 0
+        while ben.node.query("SELECT 1 FROM chunk"):
+            await ben.node.write(lambda: None)
+        await files.ask(ben.node, ben.person, letter)
+        await ben.until(lambda: is_here(ben, letter))
+        assert read(ben, letter) == data
+
+
+async def test_a_file_that_never_left_is_taken_back_with_all_that_it_takes(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        letter = await send(ann, ben, content(1_000_000))
+        await service.take_back(ann.node, ann.person, letter)
+        assert files.listing(ann.node, ann.person) == []
+        assert not ann.node.query("SELECT 1 FROM entry e JOIN space s ON s.n = e.space WHERE s.id = ?", (PARCEL_SPACE,))
+        while ann.node.query("SELECT 1 FROM chunk"):
+            await ann.node.write(lambda: None)
+
+
+async def test_what_breaks_off_while_it_is_packed_leaves_nothing(tmp_path: Path) -> None:
+    async def breaks() -> AsyncIterator[bytes]:
+        yield content(3_000_000)
+        raise ConnectionError
+
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        with pytest.raises(ConnectionError):
+            await files.send(ann.node, ann.person, ben.person.identity, breaks(), name="film")
+        await ben.person.block(ann.person.identity)
+        with pytest.raises(UsageError, match="blocked"):
+            await send(ben, ann, b"x")
+        assert service.sent(ann.person) == []
+        assert ann.node.query("SELECT 1 FROM stage") == []
+        while ann.node.query("SELECT 1 FROM chunk"):
+            await ann.node.write(lambda: None)

@@ -152,7 +152,7 @@ async def test_content_can_be_asked_for_before_its_manifest_is_here_and_after_it
         await link(boris, anna)
         await until(lambda: is_whole(boris, entry), boris)
         await boris.node.write(lambda: boris.node.open_store.drop_payload(entry.id))
-        await boris.node._free_chunks(boris.node.open_store)
+        await boris.node.free_chunks(boris.node.open_store)
         assert (await boris.node.fetch(entry.id), chunks_stored(boris)) == ((0, 3_000_000), 0)
         await until(lambda: is_whole(boris, entry), boris)
         assert read(boris.node, entry) == some_bytes(3_000_000)
@@ -260,7 +260,7 @@ async def test_what_was_staged_when_the_entry_is_kept_is_there_when_the_disk_has
         await anna.node.write(lambda: store.stage_chunks(stage, 0, cuts))
         whole = store.load([entry.id])
         await anna.node.remove([entry.id])
-        await anna.node._free_chunks(store)
+        await anna.node.free_chunks(store)
         assert chunks_stored(anna) == len(cuts)
         await anna.node.ingest(whole)
         assert read(anna.node, entry) == content
@@ -319,7 +319,7 @@ async def test_the_room_of_a_file_that_went_is_used_again_and_that_of_the_last_g
         assert [read(anna.node, entry) for entry in (second, third)] == contents[1:3]
         await anna.node.remove([second.id])
         await swept(anna, 5)
-        await anna.node._free_chunks(anna.node.open_store)
+        await anna.node.free_chunks(anna.node.open_store)
         assert heap.stat().st_size == size // 2
         assert anna.node.query("SELECT count(*) FROM gap") == [(0,)]
         fourth = await put(anna, space, contents[3])

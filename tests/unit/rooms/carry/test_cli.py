@@ -151,3 +151,30 @@ def test_a_mistake_is_one_line_and_an_exit_code(homes: tuple[Home, Home]) -> Non
         found, said = homes[0]("carry", *arguments)
         assert (arguments, found, said.count("\n")) == (arguments, code, 1)
         assert said.startswith("outlast: ")
+
+
+def test_a_file_goes_to_a_contact_by_stick_and_is_written_down(homes: tuple[Home, Home], tmp_path: Path) -> None:
+    ada, bela = homes
+    data = bytes(range(256)) * 4096
+    (tmp_path / "film.mp4").write_bytes(data)
+    sent = ada.json("carry", "file", "send", "Bela", str(tmp_path / "film.mp4"))
+    carry(ada, bela, tmp_path, "--to", "Bela")
+    [own] = ada.json("carry", "file", "list")
+    assert (own["id"], own["state"], [one["event"] for one in own["custody"]]) == (
+        sent["id"],
+        "here",
+        ["kept", "copied"],
+    )
+    [came] = bela.json("carry", "file", "list")
+    assert (came["name"], came["bytes"], came["held"], came["state"]) == ("film.mp4", len(data), len(data), "here")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("film.mp4", "film 2.mp4"):
+        assert bela.json("carry", "file", "get", sent["id"], "-o", str(folder))["file"] == str(folder / name)
+        assert (folder / name).read_bytes() == data
+    carry(bela, ada, tmp_path, "--to", "Ada")
+    assert "received" in ada("carry", "file", "list")[1]
+    assert bela("carry", "file", "remove", sent["id"])[0] == 0
+    assert bela.json("carry", "file", "list")[0]["state"] == "gone"
+    code, said = bela("carry", "file", "get", sent["id"], "-o", str(folder))
+    assert (code, "0 of 1048576 bytes are here" in said) == (4, True)

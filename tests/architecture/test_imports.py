@@ -60,6 +60,7 @@ SHELL = {
     "neighbours",
     "node",
     "outbox",
+    "packing",
     "overlap",
     "people",
     "person",

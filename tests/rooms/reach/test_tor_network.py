@@ -18,21 +18,25 @@ import pytest
 from outlast.address import Target
 from outlast.rooms.reach.io import tor as tor_module
 from outlast.rooms.reach.io.carrier import Refusal
+from outlast.rooms.reach.io.choosing import Attempted
 from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.gate import Gate
 from outlast.rooms.reach.io.managed import OR_PORT as TO_TOR
 from outlast.rooms.reach.io.managed import ToTor
+from outlast.rooms.reach.io.relay import Using
 from outlast.rooms.reach.io.tor import Through, Tor, Tors
 from outlast.rooms.reach.io.upstream import NEAR
 from outlast.rooms.reach.proto import bootstrap
 from outlast.rooms.reach.proto.bridge import TorBridge
 from outlast.rooms.reach.proto.ext_or_port import COOKIE_HEADER
 from outlast.rooms.reach.proto.failures import BridgeError
-from outlast.rooms.reach.proto.links import read_bridge
+from outlast.rooms.reach.proto.links import bridge_id, read_bridge
 from outlast.rooms.reach.proto.pluggable import ServerDemand
 from tests.architecture.tree import ROOT
+from tests.rooms.reach.gates import place
 from tests.rooms.reach.pages import PAGE, serving_page
 from tests.rooms.reach.programs import program
+from tests.rooms.reach.test_choosing import dead, relaying
 from tests.rooms.reach.tor_network import OR_PORT, Running, TorNetwork, tor_network
 
 pytestmark = pytest.mark.serial
@@ -175,6 +179,19 @@ def test_a_tor_that_nobody_uses_lingers_for_who_comes_next(
             await asyncio.sleep(0.02)
 
     asyncio.run(story())
+
+
+def test_the_chooser_passes_by_a_dead_bridge_and_proves_a_tor_bridge(
+    network: TorNetwork, line: str, page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tor_module, "Tor", partial(Tor, more=network.common))
+    found, off = read_bridge(line), dead()
+    with place() as here, relaying(here, off, found, test_url=page) as relay:
+        relay.until(Using(bridge_id(found)))
+        assert fetch(relay.gate.port, page) == PAGE
+        told = {event.bridge: event for event in relay.told if isinstance(event, Attempted)}
+        assert (told[bridge_id(off)].failure, told[bridge_id(off)].ok) == ("refused", False)
+        assert (told[bridge_id(found)].ok, told[bridge_id(found)].proof) == (True, True)
 
 
 def test_what_stops_tor_is_told_in_a_persons_words(

@@ -15,7 +15,6 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Final
 
-from outlast.edges.config import no_core_dumps
 from outlast.errors import (
     LockedError,
     NotFoundError,
@@ -24,6 +23,7 @@ from outlast.errors import (
     StorageError,
     UsageError,
 )
+from outlast.secrecy import no_core_dumps
 from outlast.ui.command import Bar, ask_passphrase
 
 SOCKET: Final = "api.sock"

@@ -10,7 +10,6 @@ files_auto_bytes = 16777216       # files of channels up to this size are fetche
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -104,14 +103,3 @@ def _convert(values: Mapping[str, Any], where: str) -> Config:
         except UsageError as error:
             raise UsageError(f"{where}: {error}") from None
     return config
-
-
-def no_core_dumps() -> None:
-    """Keep this process's memory, with its keys, out of core files and away from other processes' debuggers."""
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if os.uname().sysname == "Linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE, SUID_DUMP_DISABLE

@@ -24,10 +24,11 @@ import uvicorn
 from outlast.address import show
 from outlast.edges.api import LocalApi
 from outlast.edges.client import socket_path
-from outlast.edges.config import Config, no_core_dumps
+from outlast.edges.config import Config
 from outlast.edges.web import Server, serving
 from outlast.errors import StorageError
 from outlast.kernel import Discovery, Home, Node
+from outlast.secrecy import no_core_dumps
 from outlast.ui.command import fault, read_passphrase
 
 log = logging.getLogger("outlast")

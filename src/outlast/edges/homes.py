@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from outlast.edges.config import no_core_dumps
 from outlast.edges.operations import Device, Identity, identity, own_devices
 from outlast.errors import NotFoundError, StorageError, UsageError
 from outlast.kernel import BACKUP_MAX_BYTES, BackupBody, Home, Node, count_backup, entropy_of, open_backup
+from outlast.secrecy import no_core_dumps
 from outlast.ui.file import existing_file
 from outlast.ui.operation import Call, Nothing
 

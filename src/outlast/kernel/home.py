@@ -29,6 +29,7 @@ from outlast.errors import LockedError, NotFoundError, StorageError, UsageError
 from outlast.kernel import keyslot
 from outlast.kernel.database import sync_folder
 from outlast.kernel.keyslot import KEY_BYTES
+from outlast.secrecy import make_private
 
 _PERSON = re.compile(r"[0-9a-f]{16}").fullmatch
 _OURS = re.compile(
@@ -154,9 +155,9 @@ class Home:
             foreign = sorted(entry.name for entry in self.path.iterdir() if not _OURS(entry.name))
             if foreign:
                 raise UsageError(f"{self.path} holds {foreign[0]!r}: name an empty or a new folder by --home")
-        self._make_folder(self.path)
+        make_private(self.path)
         write_secret(self._unfinished, b"")
-        self._make_folder(self.path / "people")
+        make_private(self.path / "people")
 
     def finish(self) -> None:
         """All keys and files are made: from now on there is a node here."""
@@ -205,7 +206,7 @@ class Home:
         if self.has_key(owner):
             raise UsageError("a key is here already: change its passphrase instead")
         if owner is not None:
-            self._make_folder(self._person_folder(owner))
+            make_private(self._person_folder(owner))
         key = os.urandom(KEY_BYTES)
         self.set_passphrase(owner, key, passphrase, cost)
         return key
@@ -287,11 +288,3 @@ class Home:
 
     def _keyfile(self, owner: str | None) -> Path:
         return self.path / "store.keyfile" if owner is None else self._person_folder(owner) / "vault.keyfile"
-
-    @staticmethod
-    def _make_folder(folder: Path) -> None:
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            folder.chmod(0o700)
-        except OSError as error:
-            raise StorageError(f"cannot make {folder}: {error.strerror}; name another folder by --home") from error

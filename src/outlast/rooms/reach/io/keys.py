@@ -7,16 +7,13 @@ import secrets
 from pathlib import Path
 
 from outlast.errors import StorageError
+from outlast.secrecy import make_private
 
 
 def folder_of(home: Path) -> Path:
     """The folder for reach's keys, made when it is not there, for its owner alone; raises StorageError."""
     folder = home / "rooms" / "reach"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
-    except OSError as error:
-        raise StorageError(f"{folder} cannot be made: {error.strerror}; name another folder by --home") from None
+    make_private(folder)
     return folder
 
 

@@ -49,6 +49,7 @@ from outlast.rooms.reach.proto.links import bridge_id
 from outlast.rooms.reach.proto.pac import PATH
 from outlast.rooms.reach.proto.request import read_credentials
 from outlast.rooms.reach.proto.rules import Rules
+from outlast.secrecy import no_core_dumps
 
 PATIENCE_S: Final = 20.0
 """So long a stream waits for a way out, before it is refused."""
@@ -450,7 +451,7 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
         import uvloop
 
         factory = uvloop.new_event_loop
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # keys and targets are in its memory
+    no_core_dumps()  # keys and targets are in its memory
     # A stream has two or three files open, and what a shell usually allows is enough for few hundred streams.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):

@@ -10,8 +10,9 @@ import secrets
 from pathlib import Path
 from typing import Final
 
-from outlast.errors import StorageError, UsageError
+from outlast.errors import UsageError
 from outlast.kernel import wipe_secret, write_secret
+from outlast.secrecy import make_private
 from outlast.ui.languages import marked
 
 RISKS: Final = (
@@ -85,9 +86,5 @@ def _folder(home: Path) -> Path:
 
 def _write(home: Path, name: str, text: str) -> None:
     folder = _folder(home)
-    try:
-        for part in (home, folder.parent, folder):
-            part.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot make {folder}: {error.strerror}") from None
+    make_private(folder)
     write_secret(folder / name, text.encode())

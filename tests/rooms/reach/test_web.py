@@ -10,6 +10,7 @@ import socket
 import ssl
 import struct
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -22,11 +23,13 @@ from outlast.errors import StorageError, UsageError
 from outlast.rooms.reach.io import web_server
 from outlast.rooms.reach.io.certificates import Certificate, self_signed
 from outlast.rooms.reach.io.site import open_site
+from outlast.rooms.reach.io.tls import LONG_BYTES
 from outlast.rooms.reach.io.web_client import Dial, WebFailed, WebOpener
 from outlast.rooms.reach.io.web_server import READ_BYTES, UNSENT_MAX_BYTES, Site
 from outlast.rooms.reach.proto.bridge import WebBridge
 from outlast.rooms.reach.proto.failures import Kind, Step, Stop
 from tests.rooms.reach.bridges import NAME, Collector, running_bridge, write_site
+from tests.rooms.reach.gates import serving
 from tests.rooms.reach.prober import probe
 from tests.rooms.reach.websites import free_port
 
@@ -265,7 +268,7 @@ def test_visitors_who_read_slowly_hold_no_memory_and_leave_nothing_behind(tmp_pa
                 await reader.readexactly(1000)
                 visits.append(writer)
             assert running.server.connections == 20
-            waiting = [visit._tls.unsent for visit in running.server._visits]
+            waiting = [visit.tls.unsent for visit in running.server._visits]
             assert max(waiting) <= UNSENT_MAX_BYTES + READ_BYTES + 10_000
             for writer in visits:
                 writer.transport.abort()
@@ -340,27 +343,171 @@ def test_who_says_nothing_is_not_held_for_ever_when_the_site_is_not_there(
     asyncio.run(story())
 
 
-def test_one_address_gets_so_many_connections_and_the_others_theirs(
+def test_of_one_address_so_many_are_served_the_next_wait_and_others_get_theirs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(web_server, "CONNECTIONS_EACH", 3)
+    monkeypatch.setattr(web_server, "WAITING_MAX", 2)
 
     async def story() -> None:
         async with running_bridge(tmp_path) as running:
-            opened = [socket.create_connection(("127.0.0.1", running.port), 5) for _ in range(4)]
-            assert await asyncio.to_thread(ended, opened[3])
+            opened = [socket.create_connection(("127.0.0.1", running.port), 5) for _ in range(5)]
+            turned_away = socket.create_connection(("127.0.0.1", running.port), 5)
+            assert await asyncio.to_thread(ended, turned_away)
             other = socket.create_connection(("127.0.0.1", running.port), 5, ("127.0.0.2", 0))
             outer = await WebOpener(running.bridge(), dial=dialled(other))()
             outer.close()
+            entering = asyncio.create_task(WebOpener(running.bridge(), dial=dialled(opened[3]))())
+            await asyncio.wait((entering,), timeout=0.2)
+            assert not entering.done()
+            assert running.server.connections == 3
             opened[0].close()
-            async with asyncio.timeout(10):
-                while running.server.connections > 2:
-                    await asyncio.sleep(0.01)
-            (await WebOpener(running.bridge())()).close()
-            for sock in opened:
+            (await entering).close()
+            for sock in (*opened, turned_away):
                 sock.close()
+            async with asyncio.timeout(10):
+                while running.server.connections:
+                    await asyncio.sleep(0.01)
 
     asyncio.run(story())
+
+
+def test_who_never_ends_a_handshake_and_who_waits_for_a_turn_are_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web_server, "CONNECTIONS_EACH", 1)
+    monkeypatch.setattr(web_server, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(web_server, "_SWEEP_S", 0.1)
+
+    async def story() -> None:
+        async with running_bridge(tmp_path) as running:
+            opened = [socket.create_connection(("127.0.0.1", running.port), 5) for _ in range(2)]
+            opened[0].sendall(CLIENT_HELLO[:50])
+            assert [await asyncio.to_thread(ended, one) for one in opened] == [True, True]
+            assert running.server.shaking == {}
+
+    asyncio.run(story())
+
+
+CLIENT_HELLO = b"\x16\x03\x01\x40\x00" + b"\x01\x01\xff\xf0\x03\x03" + bytes(32)
+"""The begin of one that says that it is 131,056 bytes long."""
+
+
+def test_long_beginnings_of_handshakes_are_few_at_a_time_and_short_ones_go_before_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web_server, "LONG_MAX", 2)
+    monkeypatch.setattr(web_server, "CONNECTIONS_EACH", 300)
+
+    async def story() -> None:
+        async with running_bridge(tmp_path) as running:
+            opened = [socket.create_connection(("127.0.0.1", running.port), 5) for _ in range(200)]
+            for number, one in enumerate(opened):
+                one.sendall((CLIENT_HELLO, CLIENT_HELLO[:3] + b"\0\1\1" + CLIENT_HELLO[:3])[number % 2])
+            server = running.server
+            async with asyncio.timeout(10):
+                while len(server._long) + len(server._waiting_long) < 200:
+                    await asyncio.sleep(0.01)
+            assert len(server._long) == 2
+            (await WebOpener(running.bridge())()).close()
+            for one in opened:
+                one.close()
+            async with asyncio.timeout(10):
+                while server.connections:
+                    await asyncio.sleep(0.01)
+            assert (server.shaking, server._long, len(server._waiting_long)) == ({}, set(), 0)
+
+    asyncio.run(story())
+
+
+def test_a_long_client_hello_that_waited_for_others_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web_server, "LONG_MAX", 1)
+
+    async def story() -> None:
+        async with running_bridge(tmp_path) as running:
+            first = socket.create_connection(("127.0.0.1", running.port), 5)
+            first.sendall(CLIENT_HELLO)
+            while not running.server._long:
+                await asyncio.sleep(0.01)
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            engine = long_hello().wrap_bio(incoming, outgoing, server_hostname=NAME)
+            with contextlib.suppress(ssl.SSLWantReadError):
+                engine.do_handshake()
+            said = outgoing.read()
+            assert len(said) > LONG_BYTES
+            reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+            writer.write(said)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await reader.read(1)
+            first.close()
+            assert (await reader.readexactly(6))[5] == 2  # a ServerHello
+            writer.close()
+
+    asyncio.run(story())
+
+
+def long_hello() -> ssl.SSLContext:
+    """A client whose first message is long: it offers many protocols."""
+    context = trusting()
+    context.set_alpn_protocols(["http/1.1", *(f"protocol {number:04} {'x' * 200}" for number in range(60))])
+    return context
+
+
+def test_a_site_on_this_computer_sees_each_visitor_come_from_an_address_of_their_own_and_never_from_its_own(
+    tmp_path: Path,
+) -> None:
+    seen: list[str] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(writer.get_extra_info("peername")[0])
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    async def story() -> None:
+        site = await asyncio.start_server(answer, "127.0.0.1", 0)
+        async with site, running_bridge(tmp_path, Site(site.sockets[0].getsockname()[:2])) as running:
+            for own in ("127.0.0.1", "127.0.0.1", "127.0.0.2"):
+                local = (own, 0)
+                _, writer = await asyncio.open_connection("127.0.0.1", running.port, local_addr=local)
+                count = len(seen)
+                async with asyncio.timeout(5):
+                    while len(seen) == count:
+                        await asyncio.sleep(0.01)
+                writer.close()
+
+    asyncio.run(story())
+    assert seen[0] == seen[1] != seen[2]
+    assert all(one.startswith("127.") and not one.startswith("127.0.") for one in seen)
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_reset_of_the_site_s_behind_its_answer_is_the_visitor_s_too(
+    tmp_path: Path, loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    def answer(one: socket.socket) -> None:
+        one.recv(1000)
+        one.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nsome")
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    async def story() -> None:
+        with serving(answer) as site:
+            async with running_bridge(tmp_path, Site(tuple(site))) as running:
+                for _ in range(10):
+                    reader, writer = await asyncio.open_connection(
+                        "127.0.0.1", running.port, ssl=trusting(), server_hostname=NAME
+                    )
+                    writer.write(b"GET / HTTP/1.1\r\nHost: site.example\r\n\r\n")
+                    with contextlib.suppress(OSError):
+                        async with asyncio.timeout(5):
+                            await reader.read(-1)
+                    writer.transport.abort()
+                async with asyncio.timeout(5):
+                    while running.server.connections:
+                        await asyncio.sleep(0.01)
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(story())
 
 
 def trusting() -> ssl.SSLContext:

@@ -31,6 +31,10 @@ SLICE_BYTES: Final = 3 * RECORD_BYTES
 """So much is sealed and sent at a time; a quarter of a MiB at a time costs a tenth more of the processor."""
 FIRST_MAX_BYTES: Final = 1 << 17
 """A ClientHello is no longer than this, by OpenSSL's own bound; what follows it before we answer is not kept."""
+LONG_BYTES: Final = 8_192
+"""A ClientHello that is longer is no web client's: theirs have 2 KB, with keys against quantum computers too."""
+
+_HANDSHAKE: Final = 22  # RFC 8446 §5.1
 
 
 class _Scratch:
@@ -80,7 +84,8 @@ class Tls:
         self._side: Side | None = None
         self._shaken: Callable[[], None] | None = None
         self._unshaken: Callable[[OSError], None] | None = None
-        self._rest = b""
+        self._rest = self._held = b""
+        self._may_be_long: Callable[[], bool] | None = None
         self._tail = memoryview(b"")
         self._writing = self._reading = self._paused = False
         self._ending = self._ended = self._deaf = False
@@ -100,13 +105,17 @@ class Tls:
         *,
         name: str | None = None,
         session: ssl.SSLSession | None = None,
+        may_be_long: Callable[[], bool] | None = None,
     ) -> None:
         """Shake hands: as a client with the server ``name``, else as a server.
+
+        ``may_be_long`` is asked before much memory is spent for a ClientHello; if not, ``go_on`` lets it.
 
         Then one of the two is called, once. At a failure nothing was sent of what OpenSSL has to say to it, and the
         connection is open: ``abort`` and ``part`` end it.
         """
         self._shaken, self._unshaken = shaken, failed
+        self._may_be_long = may_be_long
         self._engine = context.wrap_bio(
             self._incoming, self._outgoing, server_side=name is None, server_hostname=name, session=session
         )
@@ -114,6 +123,14 @@ class Tls:
         if name is not None:
             self._shake()
             self.first = bytearray()
+
+    def go_on(self) -> None:
+        """Read on in a ClientHello that might not be long."""
+        held, self._held = self._held, b""
+        if not self.closed:
+            self._incoming.write(held)
+            self._read_on()
+            self._shake()
 
     @property
     def peer(self) -> Target | None:
@@ -223,6 +240,8 @@ class Tls:
 
     def _readable(self) -> None:
         raw = self._scratch.raw
+        if self.first is not None:
+            raw = raw[:LONG_BYTES]
         try:
             size = self._sock.recv_into(raw)
         except (BlockingIOError, InterruptedError):
@@ -234,11 +253,17 @@ class Tls:
             self._hear_end()
             return
         self.received_bytes += size
-        self._incoming.write(raw[:size])
         if self.first is not None:
             self.first += raw[:size]
+            if self._may_be_long is not None and _is_long(self.first):
+                may_be_long, self._may_be_long = self._may_be_long, None
+                if not may_be_long():
+                    self._held = bytes(raw[:size])
+                    self._read_off()
+                    return
             if len(self.first) > FIRST_MAX_BYTES:
                 self.first = None
+        self._incoming.write(raw[:size])
         if self._shaken is not None:
             self._shake()
         else:
@@ -415,6 +440,18 @@ class _Owned:
 
     def broke(self, error: OSError) -> None:
         self._owner.ended(broken(error))
+
+
+def _is_long(first: bytearray) -> bool:
+    """Whether a ClientHello of which this came is longer than LONG_BYTES, or might be.
+
+    OpenSSL makes room for a message once it knows its length (RFC 8446 §4), which the first record says, unless it is
+    made to hide it.
+    """
+    if first[0] != _HANDSHAKE:
+        return False
+    hides = len(first) >= 5 and int.from_bytes(first[3:5], "big") < 4
+    return hides or len(first) > LONG_BYTES or int.from_bytes(first[6:9], "big") > LONG_BYTES
 
 
 def reset(sock: socket.socket) -> None:

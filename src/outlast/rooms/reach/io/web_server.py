@@ -18,9 +18,10 @@ import secrets
 import socket
 import ssl
 import time
-from collections import Counter
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping
 from email.utils import formatdate
+from hashlib import blake2s
 from typing import Final, NamedTuple
 
 from outlast.address import household
@@ -33,6 +34,12 @@ READ_BYTES: Final = 65_536
 UNSENT_MAX_BYTES: Final = 262_144
 CONNECTIONS_MAX: Final = 4_096
 CONNECTIONS_EACH: Final = 256
+"""Connections of one address that are served at a time; the next ones wait, as in the queue of a busy server."""
+WAITING_MAX: Final = 1_024
+LONG_MAX: Final = 64
+"""Handshakes whose ClientHello is long, at a time: OpenSSL and we keep 300 KB for one. The next ones wait."""
+PATIENCE_S: Final = 120.0
+"""For a handshake, and for a turn. No server that is much used waits so long by itself, so its end comes before."""
 LINGER_S: Final = 60.0
 """So long the rest of a connection is read after the site has ended it; what a kernel waits in FIN-WAIT-2.
 
@@ -42,6 +49,8 @@ BACKLOG: Final = 511  # nginx's
 _ACCEPTED_AT_ONCE: Final = 16
 _RETRY_S: Final = 1.0
 _LOOKS: Final = 4
+_SWEEP_S: Final = 5.0
+_IP_BIND_ADDRESS_NO_PORT: Final = 24  # Linux: the port is chosen when the other side is known
 _NO_APPLICATION_PROTOCOL: Final = 120  # RFC 7301 §3.2
 PROTOCOLS: Final = ("http/1.1", "http/1.0", "http/0.9")  # what nginx takes that speaks no HTTP/2
 _OURS: Final = frozenset(one.encode() for one in PROTOCOLS)
@@ -86,7 +95,11 @@ class WebServer:
         self.clock = clock
         self.accept = accept
         self.context = context
-        self.shaking: dict[ssl.SSLObject, Tls] = {}
+        self.shaking: dict[ssl.SSLObject, Visit] = {}
+        self._long: set[Visit] = set()
+        self._waiting_long: OrderedDict[Visit, None] = OrderedDict()
+        self._waiting: dict[str, deque[tuple[float, socket.socket]]] = {}
+        self._sweep: asyncio.TimerHandle | None = None
         self._prepared: ssl.SSLContext | None = None
         self._lookup_key = secrets.token_bytes(32)
         self._listening: list[socket.socket] = []
@@ -111,6 +124,9 @@ class WebServer:
             self.loop.remove_reader(sock)
             sock.close()
         self._listening.clear()
+        self._let_go(self.loop.time())
+        if self._sweep is not None:
+            self._sweep.cancel()
         for visit in tuple(self._visits):
             visit.end()
         for pump in tuple(self._pumps):
@@ -132,17 +148,90 @@ class WebServer:
                 return
             visitor.setblocking(False)
             whose = household(str(address[0])) if address else ""
-            if self._each[whose] >= CONNECTIONS_EACH:
-                reset(visitor)
-                visitor.close()
-                continue
-            self._each[whose] += 1
-            visit = Visit(self, visitor, whose)
-            self._visits.add(visit)
-            visit.begin()
+            if self._each[whose] < CONNECTIONS_EACH:
+                self._serve(visitor, whose)
+            else:
+                self._let_wait(visitor, whose)
             if self.connections >= CONNECTIONS_MAX:
                 self._rest()
                 return
+
+    def _serve(self, visitor: socket.socket, whose: str) -> None:
+        self._each[whose] += 1
+        visit = Visit(self, visitor, whose)
+        self._visits.add(visit)
+        visit.begin()
+        self._sweep_later()
+
+    def _let_wait(self, visitor: socket.socket, whose: str) -> None:
+        """As if it were in the kernel's queue still: a reset would tell what the site alone never does."""
+        if sum(map(len, self._waiting.values())) >= WAITING_MAX:
+            reset(visitor)
+            visitor.close()
+            return
+        self._waiting.setdefault(whose, deque()).append((self.loop.time(), visitor))
+        self._sweep_later()
+
+    def _turn_of(self, whose: str) -> None:
+        waiting = self._waiting.get(whose)
+        if waiting and self._each[whose] < CONNECTIONS_EACH:
+            _, visitor = waiting.popleft()
+            if not waiting:
+                del self._waiting[whose]
+            self._serve(visitor, whose)
+
+    def _sweep_later(self) -> None:
+        if self._sweep is None:
+            self._sweep = self.loop.call_later(_SWEEP_S, self._end_slow)
+
+    def _end_slow(self) -> None:
+        """End what has waited for too long, without a word, as a site does."""
+        oldest_s = self.loop.time() - PATIENCE_S
+        for visit in tuple(self.shaking.values()):
+            if visit.began_s > oldest_s:
+                break
+            visit.end()
+        self._let_go(oldest_s)
+        self._sweep = None
+        if self.shaking or self._waiting:
+            self._sweep_later()
+
+    def _let_go(self, oldest_s: float) -> None:
+        """Close those that wait since then or before."""
+        for whose, waiting in tuple(self._waiting.items()):
+            while waiting and waiting[0][0] <= oldest_s:
+                waiting.popleft()[1].close()
+            if not waiting:
+                del self._waiting[whose]
+
+    def may_be_long(self, visit: Visit) -> bool:
+        """Whether there is memory for a long ClientHello now; if not, the visit goes on when there is."""
+        if len(self._long) < LONG_MAX:
+            self._long.add(visit)
+            return True
+        self._waiting_long[visit] = None
+        return False
+
+    def shaken(self, visit: Visit) -> None:
+        """A visit's handshake is over."""
+        if self.shaking.pop(visit.tls.engine, None) is None:
+            return
+        self._waiting_long.pop(visit, None)
+        if visit in self._long:
+            self._long.remove(visit)
+            if self._waiting_long:
+                other, _ = self._waiting_long.popitem(last=False)
+                self._long.add(other)
+                self.loop.call_soon(other.tls.go_on)
+
+    def stand_in(self, whose: str) -> str:
+        """An address of this computer's for whoever it is, the same each time while this server runs.
+
+        What a site shows to 127.0.0.1 alone is not for visitors, and its limits for each address are to hold. It learns
+        no visitor's address, also not of those who come for the bridge.
+        """
+        one, two, three = blake2s(whose.encode(), digest_size=3, key=self._lookup_key).digest()
+        return f"127.{1 + one % 254}.{two}.{1 + three % 254}"
 
     def _rest(self) -> None:
         for sock in self._listening:
@@ -166,8 +255,8 @@ class WebServer:
 
     def _examine(self, engine: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> int | None:
         """Refuse who offers protocols and none of ours: so does nginx, and Python's ``ssl`` by itself does not."""
-        tls = self.shaking.get(engine)
-        offered = protocols_of(tls.first) if tls is not None and tls.first else None
+        visit = self.shaking.get(engine)
+        offered = protocols_of(visit.tls.first) if visit is not None and visit.tls.first else None
         if offered is None or any(one in _OURS for one in offered):
             return None
         return _NO_APPLICATION_PROTOCOL
@@ -182,6 +271,8 @@ class WebServer:
         self._each[whose] -= 1
         if not self._each[whose]:
             del self._each[whose]
+        if whose in self._waiting:
+            self.loop.call_soon(self._turn_of, whose)
 
     def hand_over(self, visit: Visit, visitor: socket.socket, first: bytes, far: socket.socket) -> None:
         """Join a visitor whose TLS is not for us with the site's own TLS."""
@@ -201,9 +292,10 @@ class Visit:
     def __init__(self, server: WebServer, visitor: socket.socket, whose: str) -> None:
         """Begin both."""
         self.whose = whose
+        self.began_s = server.loop.time()
         self._server = server
         self._loop = server.loop
-        self._tls = Tls(self._loop, visitor)
+        self.tls = Tls(self._loop, visitor)
         self._site: socket.socket | None = None
         self._for_site = bytearray()
         self._timer: asyncio.TimerHandle | None = None
@@ -214,15 +306,16 @@ class Visit:
 
     def begin(self) -> None:
         """Shake hands with the visitor, and call the site."""
-        self._tls.begin(self._server.context_in_force(), self._shook, self._failed)
-        self._server.shaking[self._tls.engine] = self._tls
+        server = self._server
+        self.tls.begin(server.context_in_force(), self._shook, self._failed, may_be_long=self._may_be_long)
+        server.shaking[self.tls.engine] = self
         if (patience_s := self._server.site.patience_s) is not None:
             self._wait(patience_s / _LOOKS, 0, -1)
         self._call(self._server.site.plain)
 
     def _wait(self, look_s: float, looks: int, moved: int) -> None:
         """End it when it was looked at often enough and nothing had moved; cheaper than a mark at each byte."""
-        now_moved = self._tls.sent_bytes + self._tls.received_bytes
+        now_moved = self.tls.sent_bytes + self.tls.received_bytes
         looks = looks + 1 if now_moved == moved else 0
         if looks == _LOOKS:
             self.end()
@@ -231,15 +324,18 @@ class Visit:
 
     # The visitor
 
+    def _may_be_long(self) -> bool:
+        return self._server.may_be_long(self)
+
     def _shook(self) -> None:
         self._shaken = True
-        del self._server.shaking[self._tls.engine]
-        self._tls.listen(self)
+        self._server.shaken(self)
+        self.tls.listen(self)
 
     def _failed(self, error: OSError) -> None:
-        del self._server.shaking[self._tls.engine]
-        if self._server.site.with_tls is None or self._tls.first is None:
-            self._tls.part()
+        self._server.shaken(self)
+        if self._server.site.with_tls is None or self.tls.first is None:
+            self.tls.part()
             self.end()
             return
         self._hang_up()
@@ -256,7 +352,7 @@ class Visit:
     def drained(self) -> None:
         """The visitor took all that the site said."""
         if self._site_lost:
-            self._tls.abort()
+            self.tls.abort()
             self.end()
         elif self._site_done and self._visitor_done:
             self.end()
@@ -266,7 +362,7 @@ class Visit:
     def finished(self) -> None:
         """The visitor says no more."""
         self._visitor_done = True
-        if self._site_lost or (self._site_done and not self._tls.unsent):
+        if self._site_lost or (self._site_done and not self.tls.unsent):
             self.end()
         elif self._connected and not self._for_site:
             self._end_saying()
@@ -290,8 +386,8 @@ class Visit:
         self._over = True
         self._server.left(self)
         padding = secrets.token_bytes(secrets.randbelow(PADDING_MAX))
-        self._tls.write(write_accept(key, formatdate(self._server.clock(), usegmt=True).encode(), padding))
-        self._server.accept(self._tls, user)
+        self.tls.write(write_accept(key, formatdate(self._server.clock(), usegmt=True).encode(), padding))
+        self._server.accept(self.tls, user)
         return True
 
     # The site
@@ -305,6 +401,10 @@ class Visit:
             return
         if family != socket.AF_UNIX:
             site.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if where[0].startswith("127."):
+                with contextlib.suppress(OSError):  # some systems have one such address alone
+                    site.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+                    site.bind((self._server.stand_in(self.whose), 0))
         problem = site.connect_ex(where)
         if problem == errno.EINPROGRESS:
             self._write_on()
@@ -315,7 +415,7 @@ class Visit:
 
     def _reached(self) -> None:
         self._connected = True
-        if not self._shaken and self._tls.first is not None and self._tls.failed:
+        if not self._shaken and self.tls.first is not None and self.tls.failed:
             self._give_away()
             return
         self._read_on()
@@ -328,14 +428,14 @@ class Visit:
         assert self._site is not None
         far, self._site = self._site, None
         self._over = True
-        visitor, first = self._tls.take()
+        visitor, first = self.tls.take()
         self._server.hand_over(self, visitor, first, far)
 
     def _pass(self, data: memoryview) -> None:
         if self._site_deaf or self._over:
             return
         if self._site_lost:
-            self._tls.abort()
+            self.tls.abort()
             self.end()
             return
         self._unanswered = True
@@ -347,7 +447,7 @@ class Visit:
                 self._for_site += data[sent:]
                 self._write_on()
         if self._for_site:
-            self._tls.pause()
+            self.tls.pause()
 
     def _send(self, data: memoryview | bytearray) -> int:
         assert self._site is not None
@@ -373,7 +473,7 @@ class Visit:
         del self._for_site[: self._send(self._for_site)]
         if not self._for_site:
             self._write_off()
-            self._tls.resume()
+            self.tls.resume()
             if self._visitor_done:
                 self._end_saying()
 
@@ -391,15 +491,20 @@ class Visit:
             self.end()  # it has waited long enough
         elif size:
             self._unanswered = False
-            self._tls.write(_scratch[:size])
-            if self._tls.unsent > UNSENT_MAX_BYTES:
+            self.tls.write(_scratch[:size])
+            if self.tls.unsent > UNSENT_MAX_BYTES:
                 self._read_off()
+            # uvloop calls once for data with a reset behind it, and never again: the data was read, look for it.
+            site = self._site
+            if size < READ_BYTES and site is not None and site.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                self._read_off()
+                self._lose()
         else:
             self._read_off()
             self._site_done = True
             # As nginx does it: who was too slow, or has ended their own side, is told of the end by TCP alone.
-            self._tls.finish(notify=not self._unanswered and not self._visitor_done)
-            if self._visitor_done and not self._tls.unsent:
+            self.tls.finish(notify=not self._unanswered and not self._visitor_done)
+            if self._visitor_done and not self.tls.unsent:
                 self.end()
             else:
                 self._linger()
@@ -407,8 +512,8 @@ class Visit:
     def _lose(self) -> None:
         """The site refused the connection or reset it."""
         self._site_lost = True
-        if self._tls.failed or (self._heard and not self._tls.unsent):
-            self._tls.abort()
+        if self.tls.failed or (self._heard and not self.tls.unsent):
+            self.tls.abort()
             self.end()
         elif self._timer is None:
             self._linger()  # there is no site that would see to it
@@ -416,10 +521,10 @@ class Visit:
     def _linger(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(LINGER_S, self._lingered, self._tls.sent_bytes)
+        self._timer = self._loop.call_later(LINGER_S, self._lingered, self.tls.sent_bytes)
 
     def _lingered(self, sent_bytes: int) -> None:
-        if self._tls.unsent and self._tls.sent_bytes != sent_bytes:
+        if self.tls.unsent and self.tls.sent_bytes != sent_bytes:
             self._linger()
         else:
             self.end()
@@ -464,6 +569,6 @@ class Visit:
             return
         self._over = True
         self._hang_up()
-        self._server.shaking.pop(self._tls.engine, None)
-        self._tls.close()
+        self._server.shaken(self)
+        self.tls.close()
         self._server.left(self)

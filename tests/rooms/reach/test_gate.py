@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import suppress
 from queue import Queue
@@ -388,3 +389,52 @@ def test_a_reset_right_behind_the_last_bytes_is_a_reset(here: Place) -> None:
 def open_files() -> int:
     """How many files this process has open."""
     return len(os.listdir("/proc/self/fd"))
+
+
+def tried(gate: Gate, password: bytes, by: str) -> bytes:
+    """What a gate says to a password, by SOCKS or HTTP; nothing: no answer in half a second."""
+    with dialled(gate) as one:
+        one.settimeout(0.5)
+        if by == "http":
+            words = b64encode(US.user + b":" + password)
+            one.sendall(b"CONNECT 127.0.0.1:1 HTTP/1.1\r\nProxy-Authorization: Basic " + words + b"\r\n\r\n")
+        else:
+            one.sendall(b"\5\1\2\1" + bytes((len(US.user),)) + US.user + bytes((len(password),)) + password)
+        try:
+            return one.recv(12 if by == "http" else 4)
+        except TimeoutError:
+            return b""
+
+
+@pytest.mark.parametrize("by", ["http", "socks"])
+def test_of_one_address_few_passwords_are_tried_and_then_one_now_and_then(
+    here: Place, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    monkeypatch.setattr(gates, "GUESSES_AT_ONCE", 3)
+    monkeypatch.setattr(gates, "GUESS_S", 1.5)
+    gate = here.gate(credentials=US)
+    right, wrong = (b"HTTP/1.1 502", b"HTTP/1.1 407") if by == "http" else (b"\5\2\1\0", b"\5\2\1\1")
+    for _ in range(10):
+        assert tried(gate, US.password, by) == right
+    answers = [tried(gate, b"wrong", by) for _ in range(5)]
+    assert answers[:3] == [wrong] * 3
+    assert answers[3:].count(wrong) <= 1
+    here.do(lambda: gate._guessers["127.0.0.1"].take(1, here.loop.time()))
+    assert tried(gate, US.password, by) == b""  # what is right is not told sooner than what is wrong
+    until = time.monotonic() + 10
+    while tried(gate, US.password, by) != right:
+        assert time.monotonic() < until
+    here.do(lambda: gate.guessed("192.0.2.1"))
+    assert here.do(lambda: gate.wait_s("192.0.2.2")) == 0
+
+
+def test_programs_that_first_ask_without_a_password_are_not_taken_for_who_guesses(
+    here: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gates, "GUESSES_AT_ONCE", 1)
+    gate = here.gate(credentials=US)
+    for _ in range(3):
+        with dialled(gate) as one:
+            one.sendall(b"CONNECT 127.0.0.1:1 HTTP/1.1\r\n\r\n")
+            assert exactly(one, 12) == b"HTTP/1.1 407"
+    assert not gate._guessers

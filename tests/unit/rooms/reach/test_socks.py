@@ -70,7 +70,7 @@ def test_right_credentials_are_let_in_and_wrong_or_none_are_not() -> None:
     assert isinstance(fed(Socks5(US), [fives(user=US.user, password=US.password)])[1], Request)
     assert fed(Socks5(US), [fives(user=US.user, password=b"wrong")]) == (
         b"\x05\x02\x01\x01",
-        Ended("wrong credentials"),
+        Ended("wrong credentials", guessed=True),
     )
     assert fed(Socks5(US), [fives()]) == (b"\x05\xff", Ended("no credentials"))
     assert isinstance(fed(Socks4(US), [b"\x04\x01\x00\x50\x7f\x00\x00\x01\x00"])[1], Ended)

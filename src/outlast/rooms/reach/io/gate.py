@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import Final
 
 from outlast import address
-from outlast.address import Target
+from outlast.address import Target, household
 from outlast.errors import UsageError
 from outlast.rooms.reach.io.carrier import Association, Client, Refusal
 from outlast.rooms.reach.io.pump import Plain, Pump
@@ -23,6 +24,7 @@ from outlast.rooms.reach.io.ready import watcher_of
 from outlast.rooms.reach.proto.http_proxy import Answer, Body, HttpProxy
 from outlast.rooms.reach.proto.request import Credentials, Ended, Reader, Request
 from outlast.rooms.reach.proto.socks import Socks4, Socks5, reply
+from outlast.rooms.reach.proto.token_bucket import TokenBucket
 from outlast.socks import Command, unwrap_datagram, wrap_datagram
 
 BACKLOG: Final = 1024
@@ -31,6 +33,10 @@ HANDSHAKE_S: Final = 10.0
 HALF_OPEN_MAX: Final = 512
 """Connections that have not yet said what they want; the oldest goes for the newest."""
 ASSOCIATIONS_MAX: Final = 256
+GUESSES_AT_ONCE: Final = 16
+GUESS_S: Final = 2.0
+"""One address may give so many wrong passwords at once, and then one in so many seconds; its next ones are not read."""
+GUESSERS_MAX: Final = 1024
 SWEEP_S: Final = 1.0
 _READ_BYTES: Final = 16 << 10
 _DATAGRAM_MAX_BYTES: Final = 65_536
@@ -63,6 +69,7 @@ class Gate:
         self.associations = 0
         self._listener = listen(at)
         self._half_open: dict[_Caller, float] = {}
+        self._guessers: OrderedDict[str, TokenBucket] = OrderedDict()  # by address
         self._sweep: asyncio.TimerHandle | None = None
         self._associated: set[_Datagrams] = set()
         self._forwards: set[Pump] = set()
@@ -90,6 +97,20 @@ class Gate:
         """End all associations: their way is another one now, and programs that still need one ask again."""
         for association in tuple(self._associated):
             association.close()
+
+    def guessed(self, whose: str) -> None:
+        """Somebody gave a wrong password."""
+        now_s = self.loop.time()
+        if whose not in self._guessers:
+            self._guessers[whose] = TokenBucket(1 / GUESS_S, GUESSES_AT_ONCE, now_s)
+            if len(self._guessers) > GUESSERS_MAX:
+                self._guessers.popitem(last=False)
+        self._guessers[whose].take(1, now_s)
+
+    def wait_s(self, whose: str) -> float:
+        """How long it is until somebody may try a password again."""
+        bucket = self._guessers.get(whose)
+        return 0.0 if bucket is None else bucket.wait_s(self.loop.time())
 
     def settled(self, caller: _Caller) -> None:
         """A connection has said what it wants, or is gone."""
@@ -120,7 +141,7 @@ class Gate:
     def _accept(self) -> None:
         for _ in range(ACCEPTS_AT_ONCE):
             try:
-                one, _peer = self._listener.accept()
+                one, peer = self._listener.accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -134,7 +155,8 @@ class Gate:
             half_open = self._half_open
             if len(half_open) >= HALF_OPEN_MAX:
                 next(iter(half_open)).drop()
-            half_open[_Caller(self, one)] = self.loop.time()
+            whose = "" if self.credentials is None else household(peer[0])
+            half_open[_Caller(self, one, whose)] = self.loop.time()
             if self._sweep is None:
                 self._sweep = self.loop.call_later(SWEEP_S, self._drop_slow)
 
@@ -154,10 +176,12 @@ class Gate:
 class _Caller:
     """One connection: until its request is read a reader of sockets, then a client that waits for a carrier."""
 
-    __slots__ = ("_gate", "_one", "_reader", "_request")
+    __slots__ = ("_gate", "_one", "_reader", "_request", "_whose")
 
-    def __init__(self, gate: Gate, one: socket.socket) -> None:
+    def __init__(self, gate: Gate, one: socket.socket, whose: str) -> None:
+        """``whose`` address it comes from counts only where a password is asked for."""
         self._gate = gate
+        self._whose = whose
         self._one: socket.socket | None = one
         self._reader: Reader | None = None
         self._request: Request | None = None
@@ -213,9 +237,18 @@ class _Caller:
         self._gate.watcher.remove_reader(self._one.fileno())
         self._gate.settled(self)
 
+    def _read_on(self) -> None:
+        if self._one is not None and self._request is None:
+            self._gate.loop.add_reader(self._one.fileno(), self._readable)
+
     def _readable(self) -> None:
         one = self._one
         assert one is not None
+        if self._whose and (wait_s := self._gate.wait_s(self._whose)):
+            # Read later, or never: what is right is not told sooner than what is wrong.
+            self._gate.loop.remove_reader(one.fileno())
+            self._gate.loop.call_later(wait_s, self._read_on)
+            return
         try:
             data = one.recv(_READ_BYTES)
         except BlockingIOError:
@@ -235,6 +268,8 @@ class _Caller:
             return
         self._leave()
         if isinstance(outcome, Ended):
+            if outcome.guessed:
+                self._gate.guessed(self._whose)
             _hang_up(one)
             self._one = None
             return

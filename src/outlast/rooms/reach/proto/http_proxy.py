@@ -103,7 +103,8 @@ class HttpProxy:
         user, password = _basic(_only(fields, b"proxy-authorization"))
         if self._credentials is not None and not self._credentials.match(user, password):
             challenge = b'Proxy-Authenticate: Basic realm="proxy", charset="UTF-8"\r\n'
-            return _page(b"407 Proxy Authentication Required", challenge), Ended("no credentials, or wrong ones")
+            ended = Ended("no credentials, or wrong ones", guessed=bool(user or password))
+            return _page(b"407 Proxy Authentication Required", challenge), ended
         isolation = isolation_of(user, password) if user or password else b""
         if method == b"CONNECT":
             target, path = _split_authority(where, None)

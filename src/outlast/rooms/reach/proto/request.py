@@ -27,9 +27,13 @@ class Request(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """The conversation is over: send what is to be said, and close. ``why`` names no target."""
+    """The conversation is over: send what is to be said, and close. ``why`` names no target.
+
+    ``guessed`` is true when it ended because credentials were given, and were wrong.
+    """
 
     why: str
+    guessed: bool = False
 
 
 class Credentials(NamedTuple):

@@ -72,7 +72,7 @@ class Socks5:
             return b"", None
         user, password = held[2:middle], held[middle + 1 : end]
         if self._credentials is not None and not self._credentials.match(user, password):
-            return b"\x01\x01", Ended("wrong credentials")
+            return b"\x01\x01", Ended("wrong credentials", guessed=True)
         self._held = held[end:]
         self._isolation = isolation_of(user, password)
         self._step = self._request

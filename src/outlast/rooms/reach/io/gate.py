@@ -239,14 +239,14 @@ class _Caller:
 
     def _read_on(self) -> None:
         if self._one is not None and self._request is None:
-            self._gate.loop.add_reader(self._one.fileno(), self._readable)
+            self._gate.watcher.add_reader(self._one.fileno(), self._readable)
 
     def _readable(self) -> None:
         one = self._one
         assert one is not None
         if self._whose and (wait_s := self._gate.wait_s(self._whose)):
             # Read later, or never: what is right is not told sooner than what is wrong.
-            self._gate.loop.remove_reader(one.fileno())
+            self._gate.watcher.remove_reader(one.fileno())
             self._gate.loop.call_later(wait_s, self._read_on)
             return
         try:

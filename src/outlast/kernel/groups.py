@@ -49,7 +49,7 @@ from outlast.kernel.membership import (
 from outlast.kernel.outbox import RETRY_S, Outgoing
 from outlast.kernel.revocation import REVOKE, Revoke, revocation_of, revoke
 from outlast.kernel.room import Delete, Put, RowChange, RowChanges
-from outlast.kernel.space import GENESIS, SEALED, make_closed_genesis, open_genesis
+from outlast.kernel.space import GENESIS, SEALED, SpaceBody, make_closed_genesis, open_genesis
 
 if TYPE_CHECKING:
     from outlast.kernel.person import Person
@@ -74,6 +74,7 @@ class Group:
     name: str
     owner: bytes  # 32 B, identity
     sender: bytes | None  # 32 B, the identity that invited this person
+    at_ms: int  # when it was founded here, or the invitation came
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class Said:
     body: bytes
     device: bytes  # 32 B
     author: bytes | None  # 32 B, identity; None while the device was not shown by a member
+    seq: int
     clock: int
     at_ms: int  # its author's claim
     counts: bool
@@ -117,7 +119,7 @@ class Groups:
     def held(self, state: str | None = None) -> list[Group]:
         """The closed spaces that this person founded, joined, left or is invited to, by name."""
         rows = self._person.query(
-            f"SELECT space, state, type, name, owner, sender FROM {circular.HELD} WHERE state = ifnull(?, state)"
+            f"SELECT space, state, type, name, owner, sender, at_ms FROM {circular.HELD} WHERE state = ifnull(?, state)"
             " ORDER BY lower(name), space",
             (state,),
         )
@@ -143,7 +145,7 @@ class Groups:
             return reading.membership
         genesis = self._genesis(space)
         reading.secrets = {e: s for e, s in rows if e == space and commitment(s) == _commitment(genesis)}
-        body = open_genesis(genesis, reading.secrets[space])
+        body = self._founding(space)
         owner = read_certificate(body.owner)
         commitments = {space: body.commitment}
         founding = Founding(space, owner.identity, owner.device, body.commitment)
@@ -167,32 +169,41 @@ class Groups:
         reading.key = key
         return reading.membership
 
+    def names(self, space: bytes) -> dict[bytes, str]:
+        """What members of a joined space call themselves, by identity (32 B); those who have said nothing are missing.
+
+        Anybody can take any name: what a person calls their contacts goes before it.
+        """
+        self.membership(space)
+        reading, owner = self._readings[space], read_certificate(self._founding(space).owner)
+        return {owner.identity: owner.name} | {
+            act.author: act.name for act in reading.acts.values() if act and act.name
+        }
+
+    def secrets(self, space: bytes) -> int:
+        """How many epochs' secrets are known here: with one more, more entries can be opened."""
+        self.membership(space)
+        return len(self._readings[space].secrets)
+
+    def open(self, space: bytes, ids: Iterable[bytes]) -> list[Said]:
+        """Those entries (32 B ids) of a joined space that can be opened here, in order; acts are not among them."""
+        group, membership = self.find(space, JOINED), self.membership(space)
+        secrets = self._readings[space].secrets
+        found: list[Said] = []
+        for entry in self._node.open_store.load(ids):
+            inner = _inner(group, entry, secrets) if entry.header.space == space else None
+            if inner is None or inner.kind in (GENESIS.name, MEMBER_ACT.name, REVOKE.name):
+                continue
+            h = entry.header
+            author, counts = membership.devices.get(h.author), membership.speaks(h.author, h.seq, entry.id)
+            found.append(Said(entry.id, inner.kind, inner.body, h.author, author, h.seq, h.clock, inner.ts_ms, counts))
+        return sorted(found, key=lambda said: (said.clock, said.at_ms, said.id))
+
     def read(self, space: bytes, limit: int = 1000) -> list[Said]:
         """The newest entries of a joined space that can be opened here, oldest first; acts are not among them."""
-        group, membership = self.find(space, JOINED), self.membership(space)
-        store, secrets = self._node.open_store, self._readings[space].secrets
-        found: list[Said] = []
-        for day, _ in store.buckets(space):
-            for id in store.bucket(space, day)[1][-limit:]:
-                entry = store.get(id.tobytes())
-                inner = None if entry is None else _inner(group, entry, secrets)
-                if entry is None or inner is None or inner.kind in (GENESIS.name, MEMBER_ACT.name, REVOKE.name):
-                    continue
-                device = entry.header.author
-                found.append(
-                    Said(
-                        entry.id,
-                        inner.kind,
-                        inner.body,
-                        device,
-                        membership.devices.get(device),
-                        entry.header.clock,
-                        inner.ts_ms,
-                        membership.speaks(device, entry.header.seq, entry.id),
-                    )
-                )
-        found.sort(key=lambda said: (said.clock, said.at_ms, said.id))
-        return found[-limit:]
+        store = self._node.open_store
+        newest = (id.tobytes() for day, _ in store.buckets(space) for id in store.bucket(space, day)[1][-limit:])
+        return self.open(space, newest)[-limit:]
 
     # ---- what a person does ----
 
@@ -472,8 +483,9 @@ class Groups:
         def rows(entry: Entry) -> RowChanges:
             return [*local, *([_secret_row(space, entry.id, secret)] if secret is not None else ())]
 
-        # Who is added is told all of it together, and the removed nothing; what begins an epoch goes with its secret.
-        without = membership.roles.keys() if secret is not None else {subject}
+        # Who is added is told all of it together, and who is removed that alone; to the others what begins an epoch
+        # goes with its secret.
+        without = membership.roles.keys() - {subject} if secret is not None else {subject}
         await self._say_lasting(group, membership, MEMBER_ACT, MEMBER_ACT.encode(body), rows, without)
 
     async def _say_lasting(
@@ -604,6 +616,9 @@ class Groups:
         """The acts and revocations in the vault that were not read yet."""
         rows = self._person.query(f"SELECT id, packed FROM {circular.ACT} WHERE space = ?", (space,))
         return [unpack(bytes(packed))[0] for id, packed in rows if bytes(id) not in read]
+
+    def _founding(self, space: bytes) -> SpaceBody:
+        return open_genesis(self._genesis(space), self._readings[space].secrets[space])
 
     def _genesis(self, space: bytes) -> Entry:
         packed = self._person.query(f"SELECT genesis FROM {circular.HELD} WHERE space = ?", (space,))[0][0]

@@ -28,7 +28,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from outlast.kernel.identity import IdentityError, read_certificate
+from outlast.kernel.identity import Device, IdentityError, read_certificate
 from outlast.kernel.kinds import Kind
 from outlast.kernel.revocation import Revocation
 
@@ -99,15 +99,15 @@ class Act:
     last: tuple[tuple[bytes, int], ...] = ()
     commitment: bytes = b""
     ended: Revocation | None = None
+    name: str = ""  # what its author's certificate calls them
 
 
 @lru_cache(maxsize=4096)
-def _identity_of(certificate: bytes) -> tuple[bytes, bytes] | None:
+def _device_of(certificate: bytes) -> Device | None:
     try:
-        device = read_certificate(certificate)
+        return read_certificate(certificate)
     except IdentityError:
         return None
-    return device.device, device.identity
 
 
 def read_act(id: bytes, device: bytes, seq: int, body: ActBody) -> Act | None:
@@ -127,10 +127,22 @@ def read_act(id: bytes, device: bytes, seq: int, body: ActBody) -> Act | None:
         and all(len(one) == 32 and 0 <= number < 2**64 for one, number in body.last)
         and len(body.commitment) in ((0, 32) if body.act == REMOVE else (32,) if body.act == RENEW else (0,))
     )
-    named = _identity_of(body.certificate) if wellformed else None
-    if named is None or named[0] != device:
+    by = _device_of(body.certificate) if wellformed else None
+    if by is None or by.device != device:
         return None
-    return Act(id, device, named[1], seq, body.act, body.subject, body.role, body.parents, body.last, body.commitment)
+    return Act(
+        id,
+        device,
+        by.identity,
+        seq,
+        body.act,
+        body.subject,
+        body.role,
+        body.parents,
+        body.last,
+        body.commitment,
+        name=by.name,
+    )
 
 
 def revoking_act(id: bytes, device: bytes, revocation: Revocation) -> Act:

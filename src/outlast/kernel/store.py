@@ -1016,6 +1016,12 @@ class Store:
         """Those of the followed spaces that are for members, with their types."""
         return dict(self._database.query("SELECT id, type FROM space WHERE followed AND type <> ?", (OPEN,)))
 
+    def arrived(self, space: bytes, after: int) -> list[tuple[int, bytes]]:
+        """A space's entries that expire, as (n, id), in the order in which they came: those behind number ``after``."""
+        return self._database.query(
+            f"SELECT n, id FROM entry WHERE space = {_SPACE} AND expires_day > 0 AND n > ? ORDER BY n", (space, after)
+        )
+
     def lasting(self, space: bytes) -> list[tuple[bytes, bytes]]:
         """A space's entries in chains that never expire, as (id, author), in the order in which they came."""
         return self._database.query(

@@ -10,43 +10,24 @@ from typing import Any
 
 import msgspec
 
-from outlast.errors import NotFoundError, UsageError
+from outlast.errors import NotFoundError
 from outlast.kernel import Person, id_text, space_text
-from outlast.rooms.carry import files, service
+from outlast.rooms.carry import files, group_api, group_view, groups, service
 from outlast.rooms.carry.service import Channel as FollowedChannel
+from outlast.rooms.carry.shapes import (
+    LETTER_HEX,
+    POST_HEX,
+    CustodyEvent,
+    Marked,
+    Message,
+    Sent,
+    at_most,
+    read_hex,
+)
 from outlast.rooms.carry.view import ChannelPost
 from outlast.rooms.carry.view import Message as Letter
 from outlast.ui.file import existing_file, new_file
 from outlast.ui.operation import Call, Nothing, Operation
-
-LETTER_HEX = 32
-POST_HEX = 64
-
-
-class CustodyEvent(msgspec.Struct, frozen=True):
-    """Where a message has been: ``kept``, ``copied``, ``received`` or ``read``, and when."""
-
-    event: str
-    at_ms: int
-
-
-class Message(msgspec.Struct, frozen=True):
-    """A letter or a post.
-
-    ``from`` and ``to`` are IDs; a post is ``to`` its channel. A letter is ``verified`` when the six words of the other
-    person were compared and its device is one that was accepted and that they have not ended, a post when a device
-    signed it that the channel's owner vouches for. ``name`` is what the person calls the other one.
-    """
-
-    id: str
-    from_: str = msgspec.field(name="from")
-    to: str
-    text: str
-    at_ms: int
-    verified: bool
-    custody: list[CustodyEvent]
-    name: str
-    unread: bool = False
 
 
 class Channel(msgspec.Struct, frozen=True):
@@ -58,18 +39,6 @@ class Channel(msgspec.Struct, frozen=True):
     owner: str | None
     may_post: bool
     unread: int
-
-
-class Sent(msgspec.Struct, frozen=True):
-    """The id of what was written."""
-
-    id: str
-
-
-class Marked(msgspec.Struct, frozen=True):
-    """How many letters are read now that were not before."""
-
-    read: int
 
 
 class SendParams(msgspec.Struct, frozen=True):
@@ -120,7 +89,7 @@ class SearchParams(msgspec.Struct, frozen=True):
 
 
 class IdParams(msgspec.Struct, frozen=True):
-    """A letter's id (32 hex digits) or a post's (64)."""
+    """A letter's id (32 hex digits), or that of a post or a text in a group (64)."""
 
     id: str
 
@@ -204,11 +173,11 @@ async def _file_send(call: Call[FileSendParams]) -> Sent:
 
 async def _file_list(call: Call[FileListParams]) -> list[File]:
     peer = None if call.params.peer is None else call.person.find(call.params.peer).identity
-    return _files(call.person, files.listing(call.node, call.person, peer=peer, limit=_limit(call.params.limit)))
+    return _files(call.person, files.listing(call.node, call.person, peer=peer, limit=at_most(call.params.limit)))
 
 
 async def _file_get(call: Call[FileGetParams]) -> Written:
-    letter = _hex(call.params.id, LETTER_HEX)
+    letter = read_hex(call.params.id, LETTER_HEX)
     one = await files.ask(call.node, call.person, letter)
     if call.params.wait:
         one = await files.wait(call.node, call.person, letter, call.progress)
@@ -231,27 +200,29 @@ def _free_name(folder: Path, name: str) -> Path:
 
 
 async def _file_let_go(call: Call[IdParams]) -> Nothing:
-    await files.let_go(call.node, call.person, _hex(call.params.id, LETTER_HEX))
+    await files.let_go(call.node, call.person, read_hex(call.params.id, LETTER_HEX))
     return Nothing()
 
 
 async def _send(call: Call[SendParams]) -> Sent:
     to = call.person.find(call.params.to)
-    answered = _hex(call.params.reply_to, LETTER_HEX) if call.params.reply_to else None
+    answered = read_hex(call.params.reply_to, LETTER_HEX) if call.params.reply_to else None
     letter = await service.send(call.node, call.person, to.identity, call.params.text, answered)
     return Sent(letter.hex())
 
 
 async def _inbox(call: Call[ListParams]) -> list[Message]:
-    return _letters(call.person, service.inbox(call.person, _limit(call.params.limit)))
+    return _letters(call.person, service.inbox(call.person, at_most(call.params.limit)))
 
 
 async def _sent(call: Call[ListParams]) -> list[Message]:
-    return _letters(call.person, service.sent(call.person, _limit(call.params.limit)))
+    return _letters(call.person, service.sent(call.person, at_most(call.params.limit)))
 
 
 async def _search(call: Call[SearchParams]) -> list[Message]:
-    return _letters(call.person, service.search(call.person, call.params.text))
+    letters = _letters(call.person, service.search(call.person, call.params.text))
+    texts = group_api.messages(call.person, groups.search(call.person, call.params.text))
+    return sorted([*letters, *texts], key=lambda one: one.at_ms, reverse=True)
 
 
 async def _mark_read(call: Call[IdsParams]) -> Marked:
@@ -259,7 +230,7 @@ async def _mark_read(call: Call[IdsParams]) -> Marked:
     if ids is None:
         letters = [letter.letter for letter in service.inbox(call.person) if letter.unread]
     else:
-        letters = [_hex(one, LETTER_HEX) for one in ids]
+        letters = [read_hex(one, LETTER_HEX) for one in ids]
     return Marked(await service.mark_read(call.node, call.person, letters))
 
 
@@ -283,21 +254,25 @@ async def _channels(call: Call[Nothing]) -> list[Channel]:
 
 async def _post(call: Call[PostParams]) -> Sent:
     channel = service.find_channel(call.node, call.person, call.params.channel)
-    answered = _hex(call.params.reply_to, POST_HEX) if call.params.reply_to else None
+    answered = read_hex(call.params.reply_to, POST_HEX) if call.params.reply_to else None
     return Sent((await service.post(call.node, call.person, channel.space, call.params.text, answered)).hex())
 
 
 async def _read(call: Call[ReadParams]) -> list[Message]:
     channel = service.find_channel(call.node, call.person, call.params.channel)
-    posts = service.read_channel(call.node, call.person, channel.space, limit=_limit(call.params.limit))
+    posts = service.read_channel(call.node, call.person, channel.space, limit=at_most(call.params.limit))
     return _posts(call.person, channel, posts)
 
 
 async def _retract(call: Call[IdParams]) -> Nothing:
     if len(call.params.id) == LETTER_HEX:
-        await service.take_back(call.node, call.person, _hex(call.params.id, LETTER_HEX))
+        await service.take_back(call.node, call.person, read_hex(call.params.id, LETTER_HEX))
+        return Nothing()
+    id = read_hex(call.params.id, POST_HEX)
+    if group_view.find(call.person, id) is not None:
+        await groups.hide(call.node, call.person, id)
     else:
-        await service.retract(call.node, call.person, _hex(call.params.id, POST_HEX))
+        await service.retract(call.node, call.person, id)
     return Nothing()
 
 
@@ -320,13 +295,14 @@ OPERATIONS: list[Operation[Any, Any]] = [
         IdParams,
         Nothing,
         _retract,
-        "Take back a message that never left, or remove a post from one's own channel.",
+        "Take back a message that never left, or remove a post from one's own channel or a message from a group.",
         unsafe=True,
     ),
     Operation("carry.file.send", FileSendParams, Sent, _file_send, "Send a file to a contact.", unsafe=True),
     Operation("carry.file.list", FileListParams, list[File], _file_list, "The files that were sent and that came."),
     Operation("carry.file.get", FileGetParams, Written, _file_get, "Fetch a file, and write it down.", unsafe=True),
     Operation("carry.file.remove", IdParams, Nothing, _file_let_go, "Let go of a file here.", unsafe=True),
+    *group_api.OPERATIONS,
 ]
 
 
@@ -406,21 +382,3 @@ def _posts(person: Person, channel: FollowedChannel, posts: Sequence[ChannelPost
 def _channel(one: FollowedChannel) -> Channel:
     owner = id_text(one.owner) if one.owner else None
     return Channel(one.id, one.name, one.link, owner, one.may_post, one.unread)
-
-
-def _limit(limit: int | None) -> int:
-    if limit is None:
-        return -1
-    if limit < 1:
-        raise UsageError("a limit is at least 1")
-    return limit
-
-
-def _hex(text: str, digits: int) -> bytes:
-    try:
-        found = bytes.fromhex(text)
-    except ValueError:
-        found = b""
-    if len(text) != digits or len(found) * 2 != digits:
-        raise NotFoundError("there is nothing with this id: copy it whole")
-    return found

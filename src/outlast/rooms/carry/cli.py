@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
-from outlast.errors import UsageError
-from outlast.ui.command import call, local_time, show, size, table, terminal
-
-STDIN: Final = "-"
-STDIN_MAX_BYTES: Final = 1 << 20
-MESSAGE_KEYS: Final = ("id", "from", "to", "text", "at_ms", "verified", "custody")
+from outlast.rooms.carry import group_cli
+from outlast.rooms.carry.console import Limit, Words, message_text, show_messages
+from outlast.ui.command import call, local_time, show, size, table
 
 app = typer.Typer(
     help="Messages and channels that wait while there is no connection.",
@@ -27,17 +23,16 @@ _channel = typer.Typer(help="Channels of your own.", rich_markup_mode=None, pret
 app.add_typer(_channel, name="channel")
 _file = typer.Typer(help="Files.", rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
 app.add_typer(_file, name="file")
+app.add_typer(group_cli.app, name="group")
 
 Who = Annotated[str, typer.Argument(metavar="ID", help="A contact: ID, name, or the beginning of an ID.")]
-Words = Annotated[str, typer.Argument(metavar="TEXT", help="What to say; - reads it from standard input.")]
 Channel = Annotated[str, typer.Argument(metavar="CHANNEL", help="Link, ID, name, or the beginning of an ID.")]
-Limit = Annotated[int | None, typer.Option("--limit", metavar="N", help="Only the newest N.")]
 
 
 @app.command()
 def send(who: Who, text: Words) -> None:
     """Send a message to a contact."""
-    answer = call("carry.send", to=who, text=_text(text))
+    answer = call("carry.send", to=who, text=message_text(text))
     show(answer, lambda a: [f"Kept here; `outlast carry sent` tells where it has been.  {a['id']}"])
 
 
@@ -51,19 +46,19 @@ def inbox(
     unread = [message["id"] for message in messages if message["unread"]]
     if read and unread:
         call("carry.mark_read", ids=unread)
-    _show_messages(messages, _inbox_lines)
+    show_messages(messages, _inbox_lines)
 
 
 @app.command()
 def sent(limit: Limit = None) -> None:
     """The messages that you sent, and where each has been."""
-    _show_messages(call("carry.sent", limit=limit), _sent_lines)
+    show_messages(call("carry.sent", limit=limit), _sent_lines)
 
 
 @app.command()
 def search(text: Annotated[str, typer.Argument(metavar="TEXT", help="Words that must all occur.")]) -> None:
     """Look for words in your messages."""
-    _show_messages(call("carry.search", text=text), _inbox_lines)
+    show_messages(call("carry.search", text=text), _inbox_lines)
 
 
 @_channel.command("create")
@@ -75,7 +70,7 @@ def channel_create(name: Annotated[str, typer.Argument(metavar="NAME", help="Wha
 @app.command()
 def post(channel: Channel, text: Words) -> None:
     """Post in a channel of your own."""
-    answer = call("carry.post", channel=channel, text=_text(text))
+    answer = call("carry.post", channel=channel, text=message_text(text))
     show(answer, lambda a: [f"Posted here; it travels with every meeting and stick.  {a['id']}"])
 
 
@@ -106,14 +101,14 @@ def channels() -> None:
 @app.command()
 def read(channel: Channel, limit: Limit = None) -> None:
     """Read a channel."""
-    _show_messages(call("carry.read", channel=channel, limit=limit), _post_lines)
+    show_messages(call("carry.read", channel=channel, limit=limit), _post_lines)
 
 
 @app.command()
 def retract(
     id_: Annotated[str, typer.Argument(metavar="MESSAGE-ID", help="Of a message that you sent, or of your post.")],
 ) -> None:
-    """Take back a message that never left, or remove a post from your channel."""
+    """Take back a message that never left, or remove a post from your channel or a message from a group."""
     show(call("carry.retract", id=id_), lambda _: ["Done."])
 
 
@@ -164,25 +159,6 @@ def _whereabouts(file: dict[str, Any]) -> str:
         return _journey(file["custody"])
     part = 100 * file["held"] // max(1, file["bytes"])
     return f"{file['state']} {part} %" if file["state"] == "coming" else str(file["state"])
-
-
-def _text(text: str) -> str:
-    if text != STDIN:
-        return text
-    read = sys.stdin.buffer.read(STDIN_MAX_BYTES + 1)
-    if len(read) > STDIN_MAX_BYTES:
-        raise UsageError("that is too long for a message")
-    try:
-        return read.decode()
-    except UnicodeDecodeError:
-        raise UsageError("standard input is no text in UTF-8") from None
-
-
-def _show_messages(messages: list[dict[str, Any]], lines: Any) -> None:
-    """Print messages: for programs exactly the documented keys, for people a table."""
-    if terminal().json:
-        messages = [{key: message[key] for key in MESSAGE_KEYS} for message in messages]
-    show(messages, lines)
 
 
 def _inbox_lines(messages: list[dict[str, Any]]) -> Iterable[str]:

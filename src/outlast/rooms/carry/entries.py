@@ -1,9 +1,9 @@
 """What carry says: letters between people, and what stands in channels; with the rules of their text.
 
-Letters: ``carry.text``, ``carry.file``. In channels: ``post`` (short, since each post bears it), ``carry.hide`` (its
-author or the channel's owner takes a post away) and ``carry.device`` (an owner's further device, for instance after a
-restore).
-Bodies are msgpack arrays.
+Letters: ``carry.text``, ``carry.file``, ``carry.heard`` (which texts of theirs in groups have arrived). In channels:
+``post`` (short, since each post bears it), ``carry.hide`` (its author or the channel's owner takes a post away) and
+``carry.device`` (an owner's further device, for instance after a restore). In groups, which are closed spaces, ``post``
+and ``carry.hide`` say the same, sealed; who leads a group may take any text away. Bodies are msgpack arrays.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ TYPE_FORM: Final = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,63}/[a-z0-9][a-z0-9!
 LETTER_TEXT_MAX_BYTES: Final = LETTER_MAX_BYTES - 64
 """Largest text of a letter in UTF-8; the rest is for its frame."""
 POST_TEXT_MAX_BYTES: Final = 4000
+GROUP_TEXT_MAX_BYTES: Final = 3900
+"""Largest text in a group: a sealed entry of the class 4 KiB is the largest that travels by mail too."""
+HEARD_MAX: Final = 200
+"""Texts that one letter acknowledges."""
 POST_LIFE_DAYS: Final = 30
 POST_LIFE_MS: Final = POST_LIFE_DAYS * DAY_MS
 OUTLIVING_DAYS: Final = 2 * POST_LIFE_DAYS
@@ -55,6 +59,12 @@ class Hide(msgspec.Struct, array_like=True, frozen=True):
     post: bytes
 
 
+class Heard(msgspec.Struct, array_like=True, frozen=True):
+    """Texts (32 B each) of groups, written by the receiver of this letter, that have arrived at its sender."""
+
+    texts: tuple[bytes, ...]
+
+
 class ChannelDevice(msgspec.Struct, array_like=True, frozen=True):
     """The certificate of a device that speaks in the channel for its identity."""
 
@@ -76,13 +86,14 @@ class File(msgspec.Struct, array_like=True, frozen=True):
 
 
 TEXT: Final = Kind("carry.text", Text, max_bytes=LETTER_MAX_BYTES)
+HEARD: Final = Kind("carry.heard", Heard, max_bytes=34 * HEARD_MAX + 8, acknowledged=False)
 POST: Final = Kind("post", Post, max_bytes=POST_TEXT_MAX_BYTES + 64, max_life_days=POST_LIFE_DAYS)
 HIDE: Final = Kind("carry.hide", Hide, max_bytes=64, max_life_days=OUTLIVING_DAYS)
 DEVICE: Final = Kind("carry.device", ChannelDevice, max_bytes=1024, max_life_days=OUTLIVING_DAYS)
 
 FILE: Final = Kind("carry.file", File, max_bytes=LETTER_MAX_BYTES, acknowledged=False)
 
-LETTERS: Final = (TEXT, FILE)
+LETTERS: Final = (TEXT, FILE, HEARD)
 KINDS: Final = (POST, HIDE, DEVICE)
 
 
@@ -138,6 +149,11 @@ def letter_text(text: str) -> str:
 def post_text(text: str) -> str:
     """The text of a post, cleaned; raises UsageError when it is empty or too long."""
     return _checked(text, POST_TEXT_MAX_BYTES, "post")
+
+
+def group_text(text: str) -> str:
+    """A text for a group, cleaned; raises UsageError when it is empty or too long."""
+    return _checked(text, GROUP_TEXT_MAX_BYTES, "message")
 
 
 def _checked(text: str, max_bytes: int, what: str) -> str:

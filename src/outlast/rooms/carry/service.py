@@ -21,11 +21,12 @@ from outlast.kernel import (
     Person,
     Put,
     RowChanges,
+    Transaction,
     make_channel_link,
     parse_channel,
     space_text,
 )
-from outlast.rooms.carry import files, view
+from outlast.rooms.carry import files, group_view, groups, view
 from outlast.rooms.carry.entries import (
     DEVICE,
     HIDE,
@@ -40,9 +41,9 @@ from outlast.rooms.carry.entries import (
     letter_text,
     post_text,
 )
+from outlast.rooms.carry.private import ROOM_NAME, is_here, remember
 from outlast.rooms.carry.view import ChannelPost, Conversation, Follow, Message
 
-ROOM_NAME: Final = "carry"
 LOOK_S: Final = 3600.0
 QUIET_S: Final = 1.0
 """So long nothing must have happened before letters are indexed,"""
@@ -134,7 +135,7 @@ async def mark_read(node: Node, person: Person, letters: Sequence[bytes]) -> int
         now = node.now_ms()
         # Told first: a kill between the two repeats a receipt, in the other order it would lose one.
         await person.mark_read([m.letter for m in found])
-        await _remember(node, person, [Put(view.MESSAGE, {"n": m.n, "read_ms": now}) for m in found])
+        await remember(node, person, [Put(view.MESSAGE, {"n": m.n, "read_ms": now}) for m in found])
     return len(found)
 
 
@@ -169,7 +170,7 @@ def custody(person: Person, messages: Sequence[Message]) -> dict[bytes, list[Cus
 async def create_channel(node: Node, person: Person, name: str) -> Channel:
     """Found a channel that everybody may read and the person alone writes; raises UsageError for a bad name."""
     space = await node.new_space(person, name)
-    await _remember(node, person, [_follow_row(node, space, " ".join(name.split()))])
+    await remember(node, person, [_follow_row(node, space, " ".join(name.split()))])
     return find_channel(node, person, space_text(space))
 
 
@@ -178,7 +179,7 @@ async def follow(node: Node, person: Person, text: str) -> Channel:
     space, name = parse_channel(text)
     await node.follow(space)
     if not _followed(person, space):
-        await _remember(node, person, [_follow_row(node, space, name)])
+        await remember(node, person, [_follow_row(node, space, name)])
     return find_channel(node, person, space_text(space))
 
 
@@ -186,7 +187,7 @@ async def unfollow(node: Node, person: Person, space: bytes) -> None:
     """Stop following a channel; what is here of it goes, unless somebody else on this node may want it."""
     if not _followed(person, space):
         raise NotFoundError("you do not follow this channel")
-    await _remember(node, person, [Delete(view.FOLLOW, {"space": space})])
+    await remember(node, person, [Delete(view.FOLLOW, {"space": space})])
     everybody_is_here = len(node.people) == len(node.home.people())
     if everybody_is_here and not any(_followed(one, space) for one in node.people.values()):
         await node.unfollow(space)
@@ -262,19 +263,20 @@ async def mark_channel_read(node: Node, person: Person, space: bytes, upto_n: in
     """Remember that the posts of a followed channel were read up to number ``upto_n``."""
     for one in view.follows(person):
         if one.space == space and one.read_n < upto_n:
-            await _remember(node, person, [Put(view.FOLLOW, {"space": space, "read_n": upto_n})])
+            await remember(node, person, [Put(view.FOLLOW, {"space": space, "read_n": upto_n})])
 
 
 # ---- by itself ----
 
 
 async def run(node: Node) -> None:
-    """While the node is open: hold the channels of whoever unlocks it, drop what was removed, index letters."""
+    """While the node is open: hold the channels of whoever unlocks it, follow groups, drop what was removed, index."""
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_hold_channels(node))
         tasks.create_task(_drop_removed(node))
-        tasks.create_task(_index_letters(node))
         tasks.create_task(files.run(node))
+        tasks.create_task(_index_texts(node))
+        tasks.create_task(groups.run(node))
 
 
 async def _hold_channels(node: Node) -> None:
@@ -293,8 +295,8 @@ async def _hold_channels_of(node: Node, person: Person) -> None:
     for one in view.follows(person):
         if one.space not in node.spaces():
             await node.follow(one.space)
-            if _is_here(node, person):
-                await _remember(node, person, [Put(view.FOLLOW, {"space": one.space, "read_n": 0})])
+            if is_here(node, person):
+                await remember(node, person, [Put(view.FOLLOW, {"space": one.space, "read_n": 0})])
 
 
 async def _drop_removed(node: Node) -> None:
@@ -312,8 +314,8 @@ def _drop(node: Node, due: Sequence[bytes]) -> None:
         node.open_store.drop_payload(id)
 
 
-async def _index_letters(node: Node) -> None:
-    """Make new letters quick to find, whenever nothing else is going on."""
+async def _index_texts(node: Node) -> None:
+    """Make new texts quick to find, whenever nothing else is going on."""
     while True:
         revision = node.revision
         with contextlib.suppress(TimeoutError):
@@ -322,18 +324,16 @@ async def _index_letters(node: Node) -> None:
                 continue
         with contextlib.suppress(StorageError):
             for person in list(node.people.values()):
-                while _is_here(node, person) and node.revision == revision and await _index_some(node, person):
+                while is_here(node, person) and node.revision == revision and await _index_some(node, person):
                     pass
         await node.wait(revision)
 
 
 async def _index_some(node: Node, person: Person) -> bool:
-    return await node.write(lambda: person.vault.write(lambda t: t.execute(view.INDEX_LETTERS, (INDEX_BATCH,)))) > 0
+    def fill(t: Transaction) -> int:
+        return sum(t.execute(index.fill, (INDEX_BATCH,)) for index in (view.LETTERS, group_view.TEXTS))
 
-
-def _is_here(node: Node, person: Person) -> bool:
-    # Vaults are closed by the thread that writes, after what it was given before.
-    return node.people.get(person.key) is person
+    return await node.write(lambda: person.vault.write(fill)) > 0
 
 
 async def _fold(node: Node) -> None:
@@ -354,11 +354,6 @@ async def _speak_for(node: Node, person: Person, space: bytes) -> None:
     if not view.is_signer(node, space, person.identity):
         raise UsageError("only this channel's owner writes in it")
     await node.append(person, space, DEVICE.name, ChannelDevice(person.certificate), life_ms=OUTLIVING_MS)
-
-
-async def _remember(node: Node, person: Person, changes: RowChanges) -> None:
-    await node.write(lambda: person.vault.transaction(changes, ROOM_NAME))
-    node.touch()
 
 
 def _followed(person: Person, space: bytes) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Final
 
 from outlast.errors import ProtocolError
@@ -32,9 +31,11 @@ from outlast.kernel import (
     read_genesis,
     revocation_in,
 )
+from outlast.rooms.carry import group_view
 from outlast.rooms.carry.entries import (
     DEVICE,
     FILE,
+    HEARD,
     HIDE,
     ID_BYTES,
     POST,
@@ -45,6 +46,7 @@ from outlast.rooms.carry.entries import (
     is_blank,
     read_file,
 )
+from outlast.rooms.carry.words import Index
 
 MESSAGE: Final = "local_carry_message"
 FOLLOW: Final = "local_carry_follow"
@@ -53,12 +55,10 @@ OF_LETTERS: Final = (MESSAGE, FILE_TABLE)
 """Tables with rows of letters, by the column ``letter``."""
 HIDDEN_KEPT_MS: Final = 3 * DAY_MS
 """How long after its removal a post's payload stays on this node."""
-SEARCH_MAX: Final = 200
 UNREAD_MAX: Final = 200
 """Unread posts are counted among so many that came last: a channel may hold any number."""
-INDEXED_CHARS: Final = 3
-SHORT_SEARCH: Final = 5000
-"""The index knows sequences of three characters; shorter words are looked for in this many of the newest letters."""
+LETTERS: Final = Index(MESSAGE, "local_carry_search")
+"""Where words are looked for in letters."""
 
 NEW: Final = 0
 """States of files: one that came and is fetched if that costs little;"""
@@ -115,27 +115,15 @@ MIGRATIONS: Final = (
     f"CREATE INDEX local_carry_message_peer ON {MESSAGE} (peer, at_ms, n)",
     f"CREATE INDEX local_carry_message_time ON {MESSAGE} (outgoing, at_ms, n)",
     f"CREATE INDEX local_carry_message_unread ON {MESSAGE} (peer) WHERE outgoing = 0 AND read_ms IS NULL",
-    f"CREATE VIRTUAL TABLE local_carry_search USING fts5(text, content='{MESSAGE}', content_rowid='n',"
-    " tokenize='trigram')",
-    "INSERT INTO local_carry_search(local_carry_search, rank) VALUES ('secure-delete', 1)",
-    f"CREATE TRIGGER local_carry_search_out AFTER DELETE ON {MESSAGE}"
-    " WHEN EXISTS (SELECT 1 FROM local_carry_search_docsize WHERE id = old.n) BEGIN"
-    " INSERT INTO local_carry_search(local_carry_search, rowid, text) VALUES ('delete', old.n, old.text); END",
+    *LETTERS.migrations,
     f"CREATE TABLE {FOLLOW} (space BLOB PRIMARY KEY, name TEXT, added_ms INTEGER, read_n INTEGER DEFAULT 0)",
     f"ALTER TABLE {MESSAGE} ADD COLUMN device BLOB",
     f"CREATE TABLE {FILE_TABLE} (letter BLOB PRIMARY KEY, peer BLOB, outgoing INTEGER, name TEXT, type TEXT,"
     " size_bytes INTEGER, key BLOB, parcels BLOB, preview BLOB, at_ms INTEGER, state INTEGER) WITHOUT ROWID",
     f"CREATE INDEX local_carry_file_state ON {FILE_TABLE} (state)",
+    *group_view.MIGRATIONS,
 )
 
-
-_INDEXED_N: Final = "(SELECT ifnull(max(id), 0) FROM local_carry_search_docsize)"
-INDEX_LETTERS: Final = (
-    f"INSERT INTO local_carry_search(rowid, text) SELECT n, text FROM {MESSAGE} WHERE n > {_INDEXED_N}"
-    " ORDER BY n LIMIT ?"
-)
-"""Brings the next letters into the index of a vault. It takes ten times as long as keeping them, so it is done when
-there is time; until then ``search`` looks through them one by one."""
 
 # ---- what changes say ----
 
@@ -150,6 +138,8 @@ def receive(letter: Letter, rows: Rows) -> RowChanges:
     """The rows of a letter that came in; none when it is malformed, shows nothing, or takes the id of another."""
     if letter.kind == FILE.name:
         return _receive_file(letter, rows)
+    if letter.kind == HEARD.name:
+        return group_view.receive_heard(letter, rows)
     try:
         body = TEXT.decode(letter.body)
     except ProtocolError:
@@ -549,18 +539,7 @@ def unread(vault: Rows, peer: bytes | None = None, upto_n: int | None = None) ->
 
 def search(vault: Rows, words: Sequence[str]) -> list[Message]:
     """The letters that hold all of these words, in whatever case, also inside of longer ones; the newest first."""
-    folded = [word.casefold() for word in words]
-    indexed = " ".join('"' + word.replace('"', '""') + '"' for word in words if len(word) >= INDEXED_CHARS)
-    if indexed:
-        rows = vault.query(
-            f"SELECT {_MESSAGE_COLUMNS} FROM {MESSAGE} WHERE n > {_INDEXED_N} OR n IN (SELECT rowid"
-            " FROM local_carry_search WHERE local_carry_search MATCH ?) ORDER BY at_ms DESC, n DESC",
-            (indexed,),
-        )
-    else:
-        rows = vault.query(f"SELECT {_MESSAGE_COLUMNS} FROM {MESSAGE} ORDER BY n DESC LIMIT ?", (SHORT_SEARCH,))
-    found = (_message(row) for row in rows)
-    return list(islice((one for one in found if all(word in one.text.casefold() for word in folded)), SEARCH_MAX))
+    return LETTERS.find(vault, f"text, {_MESSAGE_COLUMNS}", lambda row: _message(row[1:]), words)
 
 
 @dataclass(frozen=True, slots=True)

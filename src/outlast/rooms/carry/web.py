@@ -4,52 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from outlast.errors import NotFoundError, OutlastError, UsageError
+from outlast.errors import OutlastError, UsageError
 from outlast.kernel import Contact, Custody, Node, Person, id_text, parse_id, parse_space, space_text
-from outlast.rooms.carry import service, view
+from outlast.rooms.carry import group_pages, groups, service, view
+from outlast.rooms.carry.bubbles import (
+    LATE_MS,
+    LATEST,
+    PAGE,
+    Bubble,
+    beginning,
+    error_line,
+    read_bytes,
+    read_number,
+    stages,
+)
 from outlast.rooms.carry.entries import LETTER_TEXT_MAX_BYTES, POST_TEXT_MAX_BYTES
 from outlast.rooms.carry.service import Channel
 from outlast.rooms.carry.view import ChannelPost, Message
 from outlast.ui.page import Card, fields, go, render, translator
-
-PAGE: Final = 50
-"""How many messages a page shows."""
-QUOTE_CHARS: Final = 80
-LATE_MS: Final = 10 * 60 * 1000
-"""From this delay on a message says when it came."""
-LATEST: Final = "#latest"
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One station of a message: ``event`` as in custody, when it first happened, and how often."""
-
-    event: str
-    at_ms: int
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Bubble:
-    """A message as the page shows it."""
-
-    id: str  # hex
-    text: str
-    mine: bool
-    at_ms: int
-    came_ms: int | None = None  # when it came, if that was noticeably later
-    unread: bool = False
-    quote: str = ""  # the beginning of what it answers
-    journey: tuple[Stage, ...] = ()
-    can_be_taken_back: bool = False
-    by: str = ""  # who wrote a post, when it is not the channel's owner
-    doubt: str = ""  # why a letter may not be by whom it says, as a code
 
 
 def routes() -> list[Route]:
@@ -70,6 +47,7 @@ def routes() -> list[Route]:
         Route("/carry/channels/{id}/read", mark_channel_read, methods=["POST"]),
         Route("/carry/channels/{id}/remove", remove_post, methods=["POST"]),
         Route("/carry/channels/{id}/leave", unfollow_channel, methods=["POST"]),
+        *group_pages.routes(),
     ]
 
 
@@ -77,16 +55,19 @@ def card(request: Request) -> Card:
     """Carry on the home page: what waits to be read."""
     _ = translator(request)
     person: Person = request.state.person
-    letters = len(view.unread(person))
+    letters = len(view.unread(person)) + sum(group.unread for group in groups.groups(person))
+    asked = len(groups.invitations(person))
     posts = sum(channel.unread for channel in service.channels(request.state.node, person))
     parts = []
     if letters:
         parts.append(_.ngettext("%(n)d new message", "%(n)d new messages", letters))
+    if asked:
+        parts.append(_.ngettext("%(n)d invitation to a group", "%(n)d invitations to groups", asked))
     if posts:
         parts.append(_.ngettext("%(n)d new post in channels", "%(n)d new posts in channels", posts))
     text = " · ".join(parts) or _("Nothing new. What you write waits here until it can travel.")
-    href = "/carry/channels" if posts and not letters else "/carry/"
-    return Card(href, _("Messages"), text, letters + posts, "messages")
+    href = "/carry/channels" if posts and not letters + asked else "/carry/"
+    return Card(href, _("Messages"), text, letters + asked + posts, "messages")
 
 
 # ---- conversations ----
@@ -99,12 +80,42 @@ async def show_conversations(request: Request) -> Response:
     begun = [one for one in service.conversations(person) if one.peer in contacts]
     latest = _bubbles(person, [one.last for one in begun])
     known = {one.peer for one in begun}
+    rows = [
+        _Row(f"/carry/with/{contact.id}", contact.name, bubble, one.unread, bubble.at_ms, _mark(request, contact))
+        for one, bubble in zip(begun, latest, strict=True)
+        if (contact := contacts.get(one.peer)) is not None
+    ]
+    for group in groups.groups(person):
+        last = group_pages.bubble(request, group.last) if group.last else None
+        at_ms = max(last.at_ms if last else 0, group.since_ms)
+        rows.append(_Row(f"/carry/groups/{group.id}", group.name, last, group.unread, at_ms, members=group.members))
     return render(
         request,
         "carry/conversations.html",
-        conversations=[(contacts[one.peer], bubble, one.unread) for one, bubble in zip(begun, latest, strict=True)],
+        rows=sorted(rows, key=lambda row: row.at_ms, reverse=True),
+        invitations=groups.invitations(person),
         others=[one for one in contacts.values() if one.identity not in known and not one.blocked],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """Somebody, or a group, in the list of conversations: where it leads, and what was said last."""
+
+    href: str
+    name: str
+    last: Bubble | None
+    unread: int
+    at_ms: int
+    mark: tuple[str, str] | None = None  # a warning: its level, and its word
+    members: int = 0  # of a group
+
+
+def _mark(request: Request, contact: Contact) -> tuple[str, str] | None:
+    _ = translator(request)
+    if contact.blocked:
+        return "bad", _("blocked")
+    return ("warn", _("new device")) if contact.warnings else None
 
 
 async def show_conversation(request: Request) -> Response:
@@ -119,7 +130,7 @@ async def send(request: Request) -> Response:
     form = await fields(request)
     text = form.get("text", "")
     try:
-        answered = _bytes(form["reply_to"]) if form.get("reply_to") else None
+        answered = read_bytes(form["reply_to"]) if form.get("reply_to") else None
         await service.send(request.state.node, person, contact.identity, text, answered)
     except OutlastError as error:
         return _conversation(request, contact, draft=text, error=error)
@@ -139,7 +150,7 @@ async def mark_read(request: Request) -> Response:
 async def take_back(request: Request) -> Response:
     """Take back a letter that never left."""
     contact = _contact(request)
-    letter = _bytes((await fields(request)).get("letter", ""))
+    letter = read_bytes((await fields(request)).get("letter", ""))
     try:
         await service.take_back(request.state.node, request.state.person, letter)
     except OutlastError as error:
@@ -152,13 +163,13 @@ def _conversation(
 ) -> Response:
     person: Person = request.state.person
     query = request.query_params
-    at = view.find_message(person, _bytes(query["at"])) if "at" in query else None
+    at = view.find_message(person, read_bytes(query["at"])) if "at" in query else None
     if at is not None and at.peer == contact.identity:
         found = [*service.conversation(person, contact.identity, at.letter, PAGE), at]
     else:
         found = service.conversation(person, contact.identity, limit=PAGE + 1)
     shown = found[-PAGE:]
-    answered = view.find_message(person, _bytes(query["reply"])) if "reply" in query else None
+    answered = view.find_message(person, read_bytes(query["reply"])) if "reply" in query else None
     return render(
         request,
         "carry/conversation.html",
@@ -169,9 +180,9 @@ def _conversation(
         earlier="at" in query,
         shown=" ".join(message.letter.hex() for message in shown if message.unread),
         answered=answered.letter.hex() if answered and answered.peer == contact.identity else "",
-        quote=_beginning(answered.text) if answered and answered.peer == contact.identity else "",
+        quote=beginning(answered.text) if answered and answered.peer == contact.identity else "",
         draft=draft,
-        wrong=_line(request, error),
+        wrong=error_line(request, error),
         max_length=LETTER_TEXT_MAX_BYTES,
     )
 
@@ -191,16 +202,38 @@ async def search(request: Request) -> Response:
     try:
         found = service.search(person, words)
     except UsageError as error:
-        wrong = _line(request, error)
+        wrong = error_line(request, error)
         return render(request, "carry/search.html", status=400, words=words, found=None, wrong=wrong, live=False)
+    _ = translator(request)
     contacts = {contact.identity: contact for contact in person.contacts()}
     rows = [
-        (contacts[message.peer], bubble)
+        _Found(
+            f"/carry/with/{contact.id}?at={bubble.id}#m{bubble.id}",
+            _("to") if bubble.mine else _("from"),
+            contact.name,
+            bubble,
+        )
         for message, bubble in zip(found, _bubbles(person, found), strict=True)
-        if message.peer in contacts
+        if (contact := contacts.get(message.peer)) is not None
     ]
+    for line in groups.search(person, words):
+        group, bubble = groups.get(person, line.space), group_pages.bubble(request, line)
+        rows.append(
+            _Found(f"/carry/groups/{group.id}?at={bubble.id}#m{bubble.id}", _("in the group"), group.name, bubble)
+        )
+    rows.sort(key=lambda row: row.message.at_ms, reverse=True)
     # A page that answers a form cannot be fetched again, so it is not kept up to date.
     return render(request, "carry/search.html", words=words, found=rows, wrong="", live=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A message that was looked for: where it stands, and with whom or in which group."""
+
+    href: str
+    label: str
+    name: str
+    message: Bubble
 
 
 # ---- channels ----
@@ -240,7 +273,7 @@ def _channels(request: Request, *, name: str = "", link: str = "", error: Outlas
         most_unread=view.UNREAD_MAX,
         name=name,
         link=link,
-        wrong=_line(request, error),
+        wrong=error_line(request, error),
     )
 
 
@@ -255,7 +288,7 @@ async def post(request: Request) -> Response:
     form = await fields(request)
     text = form.get("text", "")
     try:
-        answered = _bytes(form["reply_to"]) if form.get("reply_to") else None
+        answered = read_bytes(form["reply_to"]) if form.get("reply_to") else None
         await service.post(request.state.node, request.state.person, channel.space, text, answered)
     except OutlastError as error:
         return _show_channel(request, channel, draft=text, error=error)
@@ -265,7 +298,7 @@ async def post(request: Request) -> Response:
 async def mark_channel_read(request: Request) -> Response:
     """Remember up to where the channel was read."""
     channel = _channel(request)
-    upto = _number((await fields(request)).get("upto", ""))
+    upto = read_number((await fields(request)).get("upto", ""))
     await service.mark_channel_read(request.state.node, request.state.person, channel.space, upto)
     return go(f"/carry/channels/{channel.id}{LATEST}")
 
@@ -273,7 +306,7 @@ async def mark_channel_read(request: Request) -> Response:
 async def remove_post(request: Request) -> Response:
     """Remove a post from one's own channel."""
     channel = _channel(request)
-    one = _bytes((await fields(request)).get("post", ""))
+    one = read_bytes((await fields(request)).get("post", ""))
     try:
         await service.retract(request.state.node, request.state.person, one)
     except OutlastError as error:
@@ -293,13 +326,13 @@ def _show_channel(
     person: Person = request.state.person
     node: Node = request.state.node
     query = request.query_params
-    at = view.find_post(node, _bytes(query["at"]), node.now_ms()) if "at" in query else None
+    at = view.find_post(node, read_bytes(query["at"]), node.now_ms()) if "at" in query else None
     if at is not None and at.space == channel.space:
         found = [*service.read_channel(node, person, channel.space, at.id, PAGE), at]
     else:
         found = service.read_channel(node, person, channel.space, limit=PAGE + 1)
     shown = found[-PAGE:]
-    answered = view.find_post(node, _bytes(query["reply"]), node.now_ms()) if "reply" in query else None
+    answered = view.find_post(node, read_bytes(query["reply"]), node.now_ms()) if "reply" in query else None
     if answered is not None and answered.space != channel.space:
         answered = None
     names = {contact.identity: contact.name for contact in person.contacts()}
@@ -316,9 +349,9 @@ def _show_channel(
         earlier="at" in query,
         upto=max((one.n for one in shown), default=0),
         answered=answered.id.hex() if answered else "",
-        quote=_beginning(answered.text) if answered else "",
+        quote=beginning(answered.text) if answered else "",
         draft=draft,
-        wrong=_line(request, error),
+        wrong=error_line(request, error),
         max_length=POST_TEXT_MAX_BYTES,
     )
 
@@ -341,19 +374,11 @@ def _bubble(person: Person, message: Message, custody: Sequence[Custody]) -> Bub
         at_ms=message.at_ms,
         came_ms=message.received_ms if late else None,
         unread=message.unread,
-        quote=_beginning(answered.text) if answered and answered.peer == message.peer else "",
+        quote=beginning(answered.text) if answered and answered.peer == message.peer else "",
         journey=stages(custody),
         can_be_taken_back=message.outgoing and [one.event for one in custody] == ["kept"],
         doubt=service.doubts(person, message),
     )
-
-
-def stages(custody: Sequence[Custody]) -> tuple[Stage, ...]:
-    """The stations of a letter by when they were first reached; each once. ``custody`` is in order."""
-    first: dict[str, int] = {}
-    for one in custody:
-        first.setdefault(one.event, one.at_ms)
-    return tuple(Stage(event, at_ms, sum(one.event == event for one in custody)) for event, at_ms in first.items())
 
 
 def _posts(
@@ -372,21 +397,11 @@ def _posts(
                 text=one.text,
                 mine=one.author == person.identity or one.device == person.device,
                 at_ms=one.at_ms,
-                quote=_beginning(answered.text) if answered and answered.space == one.space else "",
+                quote=beginning(answered.text) if answered and answered.space == one.space else "",
                 by=by,
             )
         )
     return bubbles
-
-
-def _beginning(text: str) -> str:
-    line = text.split("\n", 1)[0]
-    return line if len(line) <= QUOTE_CHARS else line[: QUOTE_CHARS - 1] + "…"
-
-
-def _line(request: Request, error: OutlastError | None) -> str:
-    line = translator(request)(str(error)) if error else ""
-    return line[:1].upper() + line[1:]
 
 
 # ---- what addresses and forms name ----
@@ -402,16 +417,5 @@ def _channel(request: Request) -> Channel:
     return service.find_channel(request.state.node, request.state.person, space)
 
 
-def _bytes(text: str) -> bytes:
-    try:
-        return bytes.fromhex(text)
-    except ValueError:
-        raise NotFoundError("there is no such message here") from None
-
-
 def _many(text: str) -> list[bytes]:
-    return [_bytes(one) for one in text.split()[:PAGE]]
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+    return [read_bytes(one) for one in text.split()[:PAGE]]

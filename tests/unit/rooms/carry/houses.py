@@ -28,6 +28,17 @@ class House:
         stick.seek(0)
         await other.person.read_bundle(stick)
 
+    async def settled(self) -> None:
+        """Return when the node has opened its mail, and its groups are as they follow from it."""
+        while True:
+            revision = self.node.revision
+            await self.person.inbox.read()
+            await self.person.groups.tend()
+            for _ in range(6):
+                await self.node.write(lambda: None)
+            if self.node.revision == revision:
+                return
+
     async def until(self, holds: Callable[[], object]) -> None:
         """Return when something holds that news of the node can bring about."""
         async with asyncio.timeout(30):
@@ -48,6 +59,7 @@ async def houses(folder: Path, *names: str) -> AsyncIterator[list[House]]:
             made.append(House(node, next(iter(node.people.values()))))
         for one in made:
             for other in made:
-                if other is not one and not one.person.contacts():
+                known = {contact.identity for contact in one.person.contacts()}
+                if other is not one and other.person.identity not in known:
                     await one.person.add_contact(await other.person.link())
         yield made

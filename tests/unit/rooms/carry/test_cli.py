@@ -178,3 +178,41 @@ def test_a_file_goes_to_a_contact_by_stick_and_is_written_down(homes: tuple[Home
     assert bela.json("carry", "file", "list")[0]["state"] == "gone"
     code, said = bela("carry", "file", "get", sent["id"], "-o", str(folder))
     assert (code, "0 of 1048576 bytes are here" in said) == (4, True)
+
+
+def test_a_group_from_its_start_to_its_end(homes: tuple[Home, Home], tmp_path: Path) -> None:
+    ada, bela = homes
+    group = ada.json("carry", "group", "create", "Mill street", "Bela")
+    assert set(group) == {"id", "name", "role", "members", "unread"}
+    assert (group["name"], group["role"], group["members"]) == ("Mill street", "owner", 2)
+    carry(ada, bela, tmp_path, "--to", "Bela")
+    [asked] = bela.json("carry", "group", "list")["invitations"]
+    assert asked == {"id": group["id"], "name": "Mill street", "from": "Ada"}
+    assert "asks you into 'Mill street'" in bela("carry", "group", "list")[1]
+    assert bela.json("carry", "group", "join", "mill STREET")["role"] == "member"
+    question = ada.json("carry", "group", "post", group["id"][:8], "Who has flour?")["id"]
+    carry(ada, bela, tmp_path, "--to", "Bela")
+    [text] = bela.json("carry", "group", "read", "Mill street", "--mark-read")
+    assert set(text) == KEYS
+    assert (text["id"], text["from"], text["to"]) == (question, ada.json("id")["id"], group["id"])
+    assert bela.json("carry", "group", "list")["groups"][0]["unread"] == 0
+    wrong = bela.json("carry", "group", "post", "Mill street", "wrong")["id"]
+    bela.json("carry", "retract", wrong)
+    bela.json("carry", "group", "post", "Mill street", "we do")
+    carry(bela, ada, tmp_path, "--to", "Ada")
+    said = ada.json("carry", "group", "read", "Mill street")
+    assert [one["text"] for one in said] == ["Who has flour?", "we do"]
+    assert [one["event"] for one in said[0]["custody"]] == ["kept", "received"]
+    assert "(received by 1)" in ada("carry", "group", "read", "Mill street")[1]
+    assert [one["text"] for one in ada.json("carry", "search", "flour")] == ["Who has flour?"]
+    found = ada.json("carry", "group", "members", "Mill street")
+    assert [(one["name"], one["role"], one["joined"], one["contact"]) for one in found] == [
+        ("Ada", "owner", True, False),
+        ("Bela", "member", True, True),
+    ]
+    ada.json("carry", "group", "rename", "Mill street", "Bakers")
+    ada.json("carry", "group", "remove", "bakers", "Bela")
+    assert ada.json("carry", "group", "list")["groups"][0]["members"] == 1
+    bela.json("carry", "group", "leave", "Mill street")
+    assert bela.json("carry", "group", "list") == {"groups": [], "invitations": []}
+    assert bela("carry", "group", "read", "Mill street")[0] == 4

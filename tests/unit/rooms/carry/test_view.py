@@ -377,7 +377,7 @@ def test_a_conversation_is_read_page_by_page(vault: Vault) -> None:
 def index(vault: Vault) -> int:
     """Index letters until none is left; how many there were."""
     steps = 0
-    while vault.write(lambda tx: tx.execute(view.INDEX_LETTERS, (2,))):
+    while vault.write(lambda tx: tx.execute(view.LETTERS.fill, (2,))):
         steps += 1
     return steps
 

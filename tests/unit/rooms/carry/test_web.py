@@ -12,7 +12,7 @@ import pytest
 
 from outlast.kernel import Custody, id_text
 from outlast.rooms.carry import ROOM, service
-from outlast.rooms.carry.web import Stage, stages
+from outlast.rooms.carry.bubbles import Stage, stages
 from tests.unit.edges.served import Browser, Served, served
 from tests.unit.kernel.people import secret
 

@@ -1,0 +1,81 @@
+"""What carry's pages of conversations, groups and channels share: messages as they are shown, and what forms name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.requests import Request
+
+from outlast.errors import NotFoundError, OutlastError
+from outlast.kernel import Custody
+from outlast.ui.page import translator
+
+PAGE: Final = 50
+"""How many messages a page shows."""
+QUOTE_CHARS: Final = 80
+LATE_MS: Final = 10 * 60 * 1000
+"""From this delay on a message says when it came."""
+LATEST: Final = "#latest"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One station of a message: ``event`` as in custody, when it first happened, and how often."""
+
+    event: str
+    at_ms: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bubble:
+    """A message as the page shows it."""
+
+    id: str  # hex
+    text: str
+    mine: bool
+    at_ms: int
+    came_ms: int | None = None  # when it came, if that was noticeably later
+    unread: bool = False
+    quote: str = ""  # the beginning of what it answers
+    journey: tuple[Stage, ...] = ()
+    can_be_taken_back: bool = False
+    by: str = ""  # who wrote it, where that is not said by the page: in groups, and posts not by the channel's owner
+    note: str = ""  # what else is known of it, in words
+    doubt: str = ""  # why a letter may not be by whom it says, as a code
+    event: str = ""  # what became of a member, in words; there is no text then
+
+
+def stages(custody: Sequence[Custody]) -> tuple[Stage, ...]:
+    """The stations of a letter by when they were first reached; each once. ``custody`` is in order."""
+    first: dict[str, int] = {}
+    for one in custody:
+        first.setdefault(one.event, one.at_ms)
+    return tuple(Stage(event, at_ms, sum(one.event == event for one in custody)) for event, at_ms in first.items())
+
+
+def beginning(text: str) -> str:
+    """The first line of a text, cut to fit a quotation."""
+    line = text.split("\n", 1)[0]
+    return line if len(line) <= QUOTE_CHARS else line[: QUOTE_CHARS - 1] + "…"
+
+
+def error_line(request: Request, error: OutlastError | None) -> str:
+    """What went wrong, in the page's language; empty when nothing did."""
+    line = translator(request)(str(error)) if error else ""
+    return line[:1].upper() + line[1:]
+
+
+def read_bytes(text: str) -> bytes:
+    """The bytes of an id in an address or a form; raises NotFoundError."""
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise NotFoundError("there is no such message here") from None
+
+
+def read_number(text: str) -> int:
+    """A number in a form; 0 for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0

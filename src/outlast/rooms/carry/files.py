@@ -28,9 +28,9 @@ from outlast.kernel import (
 )
 from outlast.rooms.carry import view
 from outlast.rooms.carry.entries import FILE, PREVIEW_MAX_BYTES, TYPE_FORM, File, file_name
+from outlast.rooms.carry.private import remember
 from outlast.rooms.carry.view import FileRow
 
-ROOM_NAME: Final = "carry"
 READ_BYTES: Final = 1 << 20
 WRITE_PIECES: Final = 64
 """Pieces of up to 64 KiB that are opened and written at a time."""
@@ -265,7 +265,4 @@ async def _settle(node: Node, person: Person, file: FileRow, state: int) -> None
 
 
 async def _set_state(node: Node, person: Person, letter: bytes, state: int) -> None:
-    await node.write(
-        lambda: person.vault.transaction([Put(view.FILE_TABLE, {"letter": letter, "state": state})], ROOM_NAME)
-    )
-    node.touch()
+    await remember(node, person, [Put(view.FILE_TABLE, {"letter": letter, "state": state})])

@@ -647,7 +647,8 @@ class Session:
             raise MuxError("the other side of the mux acknowledges nothing")
         if line.received - line.told >= ACK_BYTES:
             self._acknowledge(line)
-        self._take_stock()
+        if self._undelivered or self._stock.held_bytes:  # else one read is no more than any session may have
+            self._take_stock()
         most = self._undelivered_max
         at = 0
         part = line.part

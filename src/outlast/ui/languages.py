@@ -1,8 +1,10 @@
 """Languages: English in the code, and one catalogue file ``locales/<language>.po`` for each other one.
 
 Catalogues are read at run time, when first used; adding a file adds the language. What there is to translate stands in
-``locales/outlast.pot``, written by ``python -m outlast.ui.languages``.
+``locales/outlast.pot``, written by ``python -m outlast.ui.languages``, which also brings the catalogues up to date.
 """
+
+from __future__ import annotations
 
 import gettext
 import re
@@ -10,7 +12,10 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from babel.messages.catalog import Catalog
 
 LOCALES: Final = Path(__file__).parent / "locales"
 SOURCE_LANGUAGE: Final = "en"
@@ -133,7 +138,6 @@ def template(sources: Iterable[Path]) -> bytes:
     """
     from babel.messages.catalog import Catalog
     from babel.messages.extract import extract
-    from babel.messages.pofile import write_po
 
     paths = sorted(sources)
     errors = {name for path in paths for name in ERROR_CLASS.findall(path.read_text(encoding="utf-8"))}
@@ -144,6 +148,32 @@ def template(sources: Iterable[Path]) -> bytes:
             with path.open("rb") as file:
                 for _line, message, comments, _context in extract(method, file, keywords, ("Translators:",)):
                     catalogue.add(message, locations=[(path.name, 0)], auto_comments=comments)
+    return _written(catalogue)
+
+
+def renewed(catalogue: bytes, code: str, template: bytes) -> bytes:
+    """A ``.po`` file of the language ``code`` with exactly the sentences of ``template``; new ones are empty.
+
+    Nothing is guessed from similar sentences.
+    """
+    from babel.messages.plurals import get_plural
+    from babel.messages.pofile import read_po
+
+    old = read_po(BytesIO(catalogue), locale=code)
+    old.update(read_po(BytesIO(template)), no_fuzzy_matching=True)
+    old.obsolete.clear()
+    plural = get_plural(code)
+    header = [
+        "Content-Type: text/plain; charset=UTF-8",
+        f"Language: {code}",
+        f"Plural-Forms: nplurals={plural.num_plurals}; plural={plural.plural_expr};",
+    ]
+    return "\n".join(['msgid ""', 'msgstr ""', *(f'"{line}\\n"' for line in header), "\n"]).encode() + _written(old)
+
+
+def _written(catalogue: Catalog) -> bytes:
+    from babel.messages.pofile import write_po
+
     written = BytesIO()
     write_po(written, catalogue, width=100, omit_header=True, sort_output=True, include_lineno=False)
     return written.getvalue()
@@ -155,8 +185,11 @@ def sources(package: Path = LOCALES.parent.parent) -> list[Path]:
 
 
 def main() -> None:
-    """Write the template that translators start from: ``python -m outlast.ui.languages``."""
-    (LOCALES / "outlast.pot").write_bytes(template(sources()))
+    """Write the template, and each catalogue with its sentences: ``python -m outlast.ui.languages``."""
+    written = template(sources())
+    (LOCALES / "outlast.pot").write_bytes(written)
+    for path in LOCALES.glob("*.po"):
+        path.write_bytes(renewed(path.read_bytes(), path.stem, written))
 
 
 if __name__ == "__main__":

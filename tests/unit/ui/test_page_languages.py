@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from outlast.ui.languages import LOCALES, Catalogues, sources, template
+from outlast.ui.languages import LOCALES, Catalogues, renewed, sources, template
 
 ESPERANTO = r"""
 msgid ""
@@ -119,3 +119,19 @@ def test_the_template_finds_what_is_marked_and_what_exceptions_say(tmp_path: Pat
     found = template(tmp_path.iterdir()).decode()
     assert all(f'"{word}"' in found for word in ("one", "two", "three", "four", "five", "fives", "six"))
     assert "no " not in found
+
+
+def test_a_catalogue_is_renewed_with_what_it_knew_and_empty_places_for_what_is_new() -> None:
+    wanted = (
+        b'msgid "Help"\nmsgstr ""\n\nmsgid "New"\nmsgstr ""\n\n'
+        b'#, python-format\nmsgid "%(n)d entry"\nmsgid_plural "%(n)d entries"\nmsgstr[0] ""\nmsgstr[1] ""\n'
+    )
+    found = renewed(ESPERANTO.encode(), "eo", wanted).decode()
+    assert 'msgid "Help"\nmsgstr "Helpo"\n' in found
+    assert 'msgid "New"\nmsgstr ""\n' in found
+    assert 'msgstr[1] "%(n)d eroj"\n' in found
+    assert "Hundoj" not in found
+    assert renewed(found.encode(), "eo", wanted).decode() == found
+    russian = renewed(b"", "ru", wanted).decode()
+    assert "nplurals=3" in russian
+    assert 'msgstr[2] ""' in russian

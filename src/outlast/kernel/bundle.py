@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from outlast.errors import ProtocolError
 from outlast.kernel import hpke
+from outlast.kernel.chunks import PLACES_MAX, to_bytes
 from outlast.kernel.entry import (
     HEADER_MAX_BYTES,
     PAYLOAD_MAX_BYTES,
@@ -90,6 +91,7 @@ class Record(IntEnum):
     ENTRY = 2
     TRAILER = 3
     CONTENT = 4
+    HOLDING = 5
 
 
 class Receiver(msgspec.Struct, array_like=True, frozen=True):
@@ -125,7 +127,14 @@ class Content(NamedTuple):
     data: bytes
 
 
-Item = Manifest | Entry | Content
+class Holding(NamedTuple):
+    """What the writer holds of the receiver's content: the places of its chunks, as a set (see ``chunks``)."""
+
+    id: bytes
+    held: int
+
+
+Item = Manifest | Entry | Content | Holding
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +225,10 @@ class BundleWriter:
     def add_content(self, content: Content) -> bytes:
         """The bytes that became ready by adding a chunk of an entry's content, behind all entries."""
         return self._record(Record.CONTENT, content.id + content.place.to_bytes(2, "big") + content.data)
+
+    def add_holding(self, holding: Holding) -> bytes:
+        """The bytes that became ready by saying what is held of a content that the receiver has sent."""
+        return self._record(Record.HOLDING, holding.id + to_bytes(holding.held))
 
     def finish(self) -> Iterator[bytes]:
         """The last bytes of the file, one chunk at a time; must be run to its end."""
@@ -410,6 +423,10 @@ class BundleReader:
             if _CONTENT_HEAD_BYTES < len(body) <= _CONTENT_HEAD_BYTES + PAYLOAD_MAX_BYTES:
                 place = int.from_bytes(body[32:_CONTENT_HEAD_BYTES], "big")
                 return [Content(body[:32], place, body[_CONTENT_HEAD_BYTES:])]
+            self._malformed += 1
+        if kind == Record.HOLDING:
+            if 32 <= len(body) <= 32 + PLACES_MAX // 8:
+                return [Holding(body[:32], int.from_bytes(body[32:], "little"))]
             self._malformed += 1
         return []
 

@@ -17,6 +17,8 @@ import msgspec
 from outlast.errors import NotFoundError, StorageError, UsageError
 from outlast.kernel import devices as own_devices
 from outlast.kernel import invite, mail, people, trips
+from outlast.kernel.bundle import Holding
+from outlast.kernel.chunks import to_bytes
 from outlast.kernel.circular import INVITED
 from outlast.kernel.database import Transaction
 from outlast.kernel.devices import OwnDevice
@@ -366,6 +368,7 @@ class Person:
             self.note_parcels(tx, letter, sender, entries, outgoing=False)
 
         await self.node.write(lambda: self.vault.write(note))
+        self.node.touch()
 
     def note_parcels(
         self, tx: Transaction, letter: bytes, peer: bytes, parcels: Sequence[Entry], *, outgoing: bool
@@ -386,13 +389,22 @@ class Person:
             if not any(one.names_parcel(entry) for one in list(self.node.people.values())):
                 await self.node.drop_content(entry)
 
-    def parcels_for(self, to: bytes) -> frozenset[bytes]:
-        """The parcels of letters to a contact who has not acknowledged them."""
-        rows = self.query(
-            "SELECT entry FROM parcel WHERE peer = ? AND outgoing AND copied < 2",
-            (to,),
+    def parcels_for(self, to: bytes) -> dict[bytes, int]:
+        """The parcels of letters to a contact who has not acknowledged them, and the places that are there already."""
+        rows = self.query("SELECT entry, held FROM parcel WHERE peer = ? AND outgoing AND copied < 2", (to,))
+        return {bytes(entry): int.from_bytes(held or b"", "little") for entry, held in rows}
+
+    def parcels_from(self, sender: bytes) -> list[bytes]:
+        """The parcels that letters of a contact name, as long as they were not told that all of them are here."""
+        rows = self.query("SELECT entry FROM parcel WHERE peer = ? AND NOT outgoing AND copied < 2", (sender,))
+        return [bytes(row[0]) for row in rows]
+
+    def note_holdings(self, tx: Transaction, peer: bytes, holdings: Sequence[Holding]) -> None:
+        """A contact says which chunks of parcels for them they hold."""
+        tx.executemany(
+            "UPDATE parcel SET held = ? WHERE entry = ? AND peer = ? AND outgoing",
+            [(to_bytes(held), entry, peer) for entry, held in holdings],
         )
-        return frozenset(bytes(row[0]) for row in rows)
 
     def names_parcel(self, entry: bytes) -> bool:
         """Whether a letter of this person names this parcel."""
@@ -401,6 +413,12 @@ class Person:
     async def mark_received(self, letters: Sequence[bytes]) -> None:
         """Tell the senders of these letters that all that they announced is here."""
         await self._acknowledge(RECEIVED, letters)
+        done = [(letter,) for letter in letters]
+        await self.node.write(
+            lambda: self.vault.write(
+                lambda tx: tx.executemany("UPDATE parcel SET copied = 2 WHERE letter = ? AND NOT outgoing", done)
+            )
+        )
 
     async def mark_read(self, letters: Sequence[bytes]) -> None:
         """Tell the senders of these letters that they were read."""

@@ -37,6 +37,8 @@ CONTENTS_TOGETHER: Final = 128
 """Chunks of contents that are made durable in one transaction when a bundle is read."""
 CONTENTS_LOADED: Final = 64
 """Chunks that are loaded at a time while those before are written."""
+HOLDINGS_MAX: Final = 4096
+"""Contents of which a bundle may say what its writer holds."""
 LINK: Final = "bundle"
 """The kind of link that a bundle counts as."""
 HELD_BY_MAX: Final = 200_000
@@ -81,7 +83,8 @@ async def write_bundle(
     held: set[bytes] = set()
     base = number = 0
     devices: list[bytes] = []
-    parcels: frozenset[bytes] = frozenset()
+    parcels: dict[bytes, int] = {}
+    expected: list[bytes] = []
     if to is not None:
         contact = person.contact(to)
         await person.met_somebody()
@@ -95,6 +98,7 @@ async def write_bundle(
         devices = [bytes(device) for device, _ in rows]
         base, number, acks, held = _bundle_state(person, devices)
         parcels = person.parcels_for(to)
+        expected = person.parcels_from(to)
         writer = bundles.BundleWriter.sealed(
             [(bytes(device), bytes(prekey)) for device, prekey in rows],
             certificate=person.certificate,
@@ -140,6 +144,9 @@ async def write_bundle(
         progress(min(cursor, upto) - base, upto - base)
         await asyncio.sleep(0)
 
+    for id in expected:  # the next bundle need not bring again what is here
+        size += out.write(writer.add_holding(bundles.Holding(id, store.holding(id))))
+
     lacking: set[bytes] = set()
     total, done = sum(store.content_size(id) for id in chunked), 0
 
@@ -153,9 +160,11 @@ async def write_bundle(
 
     async with Overlap() as writing:
         for id in chunked:
-            here = [(id, place) for place in places(store.holding(id))]
-            if len(here) * CHUNK_BYTES < store.content_size(id):
+            held_here, held_there = store.holding(id), parcels.get(id, 0)
+            if held_here.bit_count() * CHUNK_BYTES < store.content_size(id):
                 lacking.add(id)
+            here = [(id, place) for place in places(held_here & ~held_there)]
+            done += held_there.bit_count() * CHUNK_BYTES
             for at in range(0, len(here), CONTENTS_LOADED):
                 done += CONTENTS_LOADED * CHUNK_BYTES
                 progress(min(done, total), total)
@@ -197,6 +206,7 @@ async def read_bundle(person: Person, source: BinaryIO, *, progress: Progress = 
     reasons: set[str] = set()
     theirs: list[tuple[bytes, int]] = []
     contents: list[bundles.Content] = []
+    holdings: list[bundles.Holding] = []
 
     def read() -> list[bundles.Item]:
         """What comes next, some MiB of it; nothing at the end."""
@@ -230,6 +240,9 @@ async def read_bundle(person: Person, source: BinaryIO, *, progress: Progress = 
                     entries.append(item)
                 elif isinstance(item, bundles.Content):
                     contents.append(item)
+                elif isinstance(item, bundles.Holding):
+                    if len(holdings) < HOLDINGS_MAX:
+                        holdings.append(item)
                 elif item.certificate:
                     writer = read_certificate(item.certificate)
             if len(entries) >= ENTRIES_TOGETHER or len(contents) >= CONTENTS_TOGETHER:
@@ -251,6 +264,7 @@ async def read_bundle(person: Person, source: BinaryIO, *, progress: Progress = 
                 "INSERT OR IGNORE INTO held_by(device, entry, expires_day) VALUES (?, ?, ?)",
                 [(device, entry, day) for entry, day in theirs],
             )
+            person.note_holdings(tx, known.identity, holdings)
             if not summary.whole:
                 return
             tx.execute("INSERT OR IGNORE INTO bundle_in(device, number) VALUES (?, ?)", (device, number))

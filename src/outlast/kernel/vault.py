@@ -86,13 +86,17 @@ _SCHEMA: Final = (
     CREATE TABLE room (name TEXT PRIMARY KEY, migrated INTEGER NOT NULL) WITHOUT ROWID;
     """,
     """
-    -- The parcels that letters of this person name, and with whom; copied, of those sent: 1 whole at some other
-    -- node, 2 acknowledged by whom they are for.
+    -- The parcels that letters of this person name, and with whom; copied: 1 whole at some other node, of those
+    -- sent; 2 acknowledged by whom they are for.
     CREATE TABLE parcel (
         letter BLOB NOT NULL, entry BLOB NOT NULL, peer BLOB NOT NULL, outgoing INTEGER NOT NULL,
         copied INTEGER NOT NULL DEFAULT 0, expires_day INTEGER NOT NULL, PRIMARY KEY (letter, entry)
     ) WITHOUT ROWID;
     CREATE INDEX parcel_entry ON parcel (entry);
+    """,
+    """
+    -- The places of chunks that the other one was heard to hold, of parcels sent (see ``chunks.to_bytes``).
+    ALTER TABLE parcel ADD COLUMN held BLOB;
     """,
 )
 

@@ -73,12 +73,33 @@ async def test_a_file_goes_by_stick(tmp_path: Path) -> None:
         assert events(ann, letter) == ["kept", "copied"]
         await ben.until(lambda: is_here(ben, letter))
         assert read(ben, letter) == data
-        await ben.until(lambda: not ben.person.outbox.waiting())
+        await ben.until(lambda: not ben.person.parcels_from(ann.person.identity))
         await ben.carry_to(ann)
         await ann.until(lambda: "received" in events(ann, letter))
         again = io.BytesIO()
         await ann.person.write_bundle(again, to=ben.person.identity)
         assert len(again.getvalue()) < 1_000_000
+
+
+async def test_a_stick_that_was_cut_is_gone_on_with_by_the_next_one(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        data = content(6_000_000)
+        letter = await send(ann, ben, data)
+        sizes = []
+        for _ in range(4):
+            stick = io.BytesIO()
+            await ann.person.write_bundle(stick, to=ben.person.identity)
+            sizes.append(len(stick.getvalue()))
+            stick.truncate(sizes[0] // 3)
+            stick.seek(0)
+            await ben.person.read_bundle(stick)
+            await ben.until(lambda: bool(ben.person.parcels_from(ann.person.identity)) != is_here(ben, letter))
+            await ben.carry_to(ann)
+        assert read(ben, letter) == data
+        assert sizes == sorted(sizes, reverse=True)
+        assert sizes[1] < sizes[0] * 0.8
+        assert sizes[3] < sizes[0] * 0.3
+        await ann.until(lambda: "received" in events(ann, letter))
 
 
 async def test_any_part_of_a_file_can_be_read(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ python3 dev.py check            format, lint, types, import contracts, the map i
 python3 dev.py soak [NAME...]   the long runs: tests/soak/test_NAME.py, all of them without a name
 python3 dev.py bench [NAME]     measurements as JSON lines, beside their peers
 python3 dev.py map              write the map of the code into ARCHITECTURE.md
+python3 dev.py release ...      make and sign a release: key FILE | make FOLDER | sign FOLDER FILE
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ def main(arguments: list[str]) -> int:
         "soak": soak,
         "bench": bench,
         "map": write_map,
+        "release": release,
     }
     if not arguments or arguments[0] not in commands:
         print(__doc__, end="", file=sys.stderr)
@@ -136,6 +138,16 @@ def write_map(arguments: list[str]) -> int:
     """Write the map of the code into ARCHITECTURE.md."""
     refuse_arguments("map", arguments)
     return run([environment(VENV, DEV_LOCK), "-m", "tests.architecture.codemap"])
+
+
+def release(arguments: list[str]) -> int:
+    """Make a key, make a release, or sign one; what is released is what is committed."""
+    python = environment(VENV, RUN_LOCK)
+    if arguments[:1] == ["make"]:
+        changed = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=True)
+        if changed.stdout:
+            raise SystemExit("There are changes that are not committed: a release is made from a commit.")
+    return run([python, "-m", "outlast.edges.spread.release", *arguments])
 
 
 def environment(folder: Path, lock: str, *, program: bool = True) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from outlast import __version__
 from outlast.edges.spread.install import MANIFEST, SHARED, WHEELS
+from outlast.edges.spread.release import sign
+from outlast.edges.spread.shelf import build, made_shelf
+from outlast.kernel import SigningKey
+from tests.architecture.tree import ROOT
 from tests.e2e.machines import Elsewhere, Machine, enter, machines
 
 pytestmark = pytest.mark.serial
@@ -90,3 +96,68 @@ def test_a_neighbour_without_internet_gets_the_program_runs_it_and_hands_it_on(t
         with shared([program], there) as again:
             assert (again["words"], again["systems"]) == (told["words"], told["systems"])
             assert fetched(here, folder, f"{again['urls'][0]}/{MANIFEST}") == manifest
+
+
+KEYS = [SigningKey.from_seed(bytes([number]) * 32) for number in range(1, 4)]
+
+
+def signed_set(folder: Path, version: str, *keys: SigningKey) -> Path:
+    """A release of this program as that version, in which three keys are pinned, signed by some."""
+    source = folder / f"source {version}"
+    shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("pyproject.toml", "LICENSE", "requirements.lock"):
+        shutil.copy(ROOT / name, source / name)
+    for name in ("pyproject.toml", "src/outlast/__init__.py"):
+        text = (source / name).read_text()
+        assert text.count(f'version = "{__version__}"') + text.count(f'version__ = "{__version__}"') == 1
+        (source / name).write_text(text.replace(f'"{__version__}"', f'"{version}"'))
+    pinned = "".join(f"{key.public.hex()} a key\n" for key in KEYS)
+    (source / "src/outlast/edges/spread/release_keys.txt").write_text(pinned)
+    made = folder / f"set {version}"
+    made_shelf(source, Path(sys.prefix) / SHARED / WHEELS).write(made)
+    for key in keys:
+        sign(made, key)
+    return made
+
+
+def test_an_installed_program_takes_what_two_keys_signed_and_nothing_older(tmp_path: Path) -> None:
+    old = signed_set(tmp_path, "0.9.0", *KEYS)
+    new = signed_set(tmp_path, "0.10.0", KEYS[2])
+
+    def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+        environ = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+        return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=150)
+
+    done = run(BARE_PYTHON, old / "install.py")
+    assert "Signed by 3 release keys." in done.stdout, done.stderr
+    program = tmp_path / "outlast" / "outlast"
+
+    refused = run(program, "update", new)
+    assert (refused.returncode, refused.stdout) == (6, "")
+    assert "1 of the release keys signed this, 2 are needed" in refused.stderr
+    assert run(program, "--version").stdout == "outlast 0.9.0\n"
+
+    sign(new, KEYS[0])
+    taken = run(program, "--json", "update", new)
+    assert json.loads(taken.stdout)["version"] == "0.10.0", taken.stderr
+    assert run(program, "--version").stdout == "outlast 0.10.0\n"
+
+    downgrade = run(program, "update", old)
+    assert downgrade.returncode == 2
+    assert "only newer ones are taken" in downgrade.stderr
+    assert run(program, "--version").stdout == "outlast 0.10.0\n"
+
+
+def test_equal_sources_make_equal_bytes_wherever_they_lie(tmp_path: Path) -> None:
+    wheels = []
+    for name, mask in (("one", 0o022), ("another place", 0o077)):
+        source = tmp_path / name
+        before = os.umask(mask)
+        try:
+            shutil.copytree(ROOT / "src", source / "src", copy_function=shutil.copyfile)
+            for file in ("pyproject.toml", "LICENSE"):
+                shutil.copyfile(ROOT / file, source / file)
+        finally:
+            os.umask(before)
+        wheels.append(build(source))
+    assert wheels[0] == wheels[1]

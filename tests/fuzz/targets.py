@@ -21,6 +21,7 @@ from hashlib import sha256
 from hmac import digest as hmac_digest
 from ipaddress import IPv4Address
 from itertools import count
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,6 +34,10 @@ from zeroconf.asyncio import AsyncServiceInfo
 from outlast import address, dns, socks, tls
 from outlast.edges import gate
 from outlast.edges.api import LocalApi
+from outlast.edges.spread.install import File, InstallError, read_manifest
+from outlast.edges.spread.shelf import write_index, write_manifest
+from outlast.edges.spread.signing import sign as sign_release
+from outlast.edges.spread.signing import signers
 from outlast.edges.web import read_cookies
 from outlast.errors import LockedError, OutlastError, ProtocolError, StorageError, UsageError
 from outlast.kernel import (
@@ -1055,6 +1060,33 @@ def read_header_texts(data: bytes) -> None:
     host, port = address.read(text)
     assert host in text
     assert 0 <= port < 65_536
+
+
+# ---- the program itself ----
+
+
+def manifests() -> Iterable[bytes]:
+    """A manifest and an index, as a neighbour may send them."""
+    files = [File("install.py", 3, "0" * 64), File("wheels/plain-1.0-py3-none-any.whl", 70_000, "a" * 64)]
+    return [write_manifest("1.2.3", files), write_manifest("0.0.1", []), write_index(files), b"[" * 2000]
+
+
+def read_release_lists(data: bytes) -> None:
+    """What is taken names files below the folder, of a bounded size."""
+    read = read_manifest(data)
+    assert all(".." not in Path(file.path).parts and not Path(file.path).is_absolute() for file in read.files)
+    assert read_manifest(write_manifest(read.version, read.files)).version == read.version
+
+
+def release_signatures() -> Iterable[bytes]:
+    """Two signatures and what is nearly some."""
+    first = sign_release(SigningKey.from_seed(bytes(32)), b"manifest")
+    return [first, sign_release(SigningKey.from_seed(bytes(31) + b"x"), b"manifest", first), b'{"signatures": []}']
+
+
+def read_release_signatures(data: bytes) -> None:
+    """Nothing that was not signed counts."""
+    assert signers(b"another manifest", data, [SigningKey.from_seed(bytes(32)).public]) == set()
 
 
 # ---- mail ----
@@ -2435,6 +2467,8 @@ TARGETS = (
         (UsageError,),
         1,
     ),
+    Target("manifest of a release", manifests, run_with(read_release_lists), (InstallError,), 3),
+    Target("signatures of a release", release_signatures, run_with(read_release_signatures), (ProtocolError,), 1),
     Target("letter", letters, run_with(decode_letter), (MailError,), 4),
     Target(
         "letter's fields",

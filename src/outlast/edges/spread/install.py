@@ -116,7 +116,8 @@ def install(source: str, into: Path, accept: Callable[[bytes, bytes], None] | No
     if accept:
         accept(manifest_data, signatures)
     folder, launcher = into / manifest.version, launcher_in(into)
-    if current(launcher) == manifest.version:
+    before = current(launcher)
+    if before == manifest.version:
         raise InstallError(f"Outlast {manifest.version} is there already: {launcher}")
     try:
         if into.exists() and not launcher.exists() and not (into / ".outlast").exists() and any(into.iterdir()):
@@ -133,6 +134,9 @@ def install(source: str, into: Path, accept: Callable[[bytes, bytes], None] | No
         fetch_libraries(source, manifest, shared)
         make_environment(folder, manifest, shared)
         point(launcher, manifest.version)
+        for other in into.iterdir():  # one that may still be running stays until the next time
+            if _VERSION.fullmatch(other.name) and other.name not in (before, manifest.version):
+                shutil.rmtree(other, ignore_errors=True)
     except OSError as error:
         raise InstallError(f"{error.filename or into}: {error.strerror or error}") from error
     except subprocess.CalledProcessError as error:
@@ -243,7 +247,7 @@ def fetch_libraries(source: str, manifest: Manifest, shared: Path) -> None:
             "`outlast share fetch` there brings them"
         )
     total = sum(file.size for file in chosen)
-    print(f"Fetching {len(chosen)} libraries, {total / 1e6:.0f} MB.", flush=True)
+    say(f"Fetching {len(chosen)} libraries, {total / 1e6:.0f} MB.")
     for file in chosen:
         if not (shared / file.path).exists():
             fetch(source, file, shared / file.path)
@@ -251,7 +255,7 @@ def fetch_libraries(source: str, manifest: Manifest, shared: Path) -> None:
 
 def make_environment(folder: Path, manifest: Manifest, shared: Path) -> None:
     """Install the program and its libraries into a virtual environment in ``folder``; each file must have its hash."""
-    print("Installing, about a minute.", flush=True)
+    say("Installing, about a minute.")
     venv.create(folder, with_pip=False)
     python = folder / ("Scripts/python.exe" if WINDOWS else "bin/python")
     own = manifest.only(r"wheels/outlast-.+\.whl")
@@ -259,7 +263,16 @@ def make_environment(folder: Path, manifest: Manifest, shared: Path) -> None:
     wanted.write_text(f"outlast=={manifest.version} --hash=sha256:{own.sha256}\n", encoding="utf-8")
     pip = shared / manifest.only(r"wheels/pip-.+\.whl").path
     order: list[str | Path] = [python, "-I", pip / "pip", "--isolated", "--disable-pip-version-check", "install"]
-    order += ["--quiet", "--no-index", "--find-links", shared / WHEELS, "--require-hashes", "--only-binary=:all:"]
+    # Python compiles what is used when it is first used: on a small computer all at once takes longer than the rest.
+    order += [
+        "--quiet",
+        "--no-compile",
+        "--no-index",
+        "--find-links",
+        shared / WHEELS,
+        "--require-hashes",
+        "--only-binary=:all:",
+    ]
     subprocess.run([*order, "-r", shared / LOCK, "-r", wanted], check=True, stdin=subprocess.DEVNULL)
     wanted.unlink()
 
@@ -351,6 +364,11 @@ def describe() -> str:
     import platform
 
     return f"Python {sys.version_info[0]}.{sys.version_info[1]} on {platform.system()} {platform.machine()}"
+
+
+def say(line: str) -> None:
+    """Tell the person what happens, apart from what a command answers."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def quoted(path: Path) -> str:

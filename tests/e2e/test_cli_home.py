@@ -246,3 +246,18 @@ def test_a_bundle_is_refused_by_whom_it_is_not_for(ada: Program, tmp_path: Path)
     bela.fails(6, "bundle", "read", str(picture))
     ada.fails(2, "bundle", "write", file)
     ada.fails(4, "bundle", "write", file, "--to", "nobody")
+
+
+def test_shares_from_one_home_make_the_same_person_in_another(tmp_path: Path) -> None:
+    ada = made(tmp_path / "ada", "Ada")
+    answer = ada.json("backup", "shares", "--threshold", "2", "--of", "3")
+    assert (answer["threshold"], len(answer["shares"])) == (2, 3)
+    file = tmp_path / "words"
+    file.write_text("\n".join(answer["shares"][1:]))
+    again = Program(tmp_path / "again")
+    assert again.json("init", "--name", "Ada", "--unattended", "--words-file", str(file))["id"] == ada.json("id")["id"]
+    file.write_text(answer["shares"][0])
+    assert "2 shares are needed" in Program(tmp_path / "third").fails(
+        2, "init", "--name", "Ada", "--unattended", "--words-file", str(file)
+    )
+    ada.fails(2, "backup", "shares", "--threshold", "3", "--of", "2")

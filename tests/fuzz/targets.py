@@ -29,6 +29,7 @@ import msgspec
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt
+from shamir_mnemonic import generate_mnemonics
 from zeroconf.asyncio import AsyncServiceInfo
 
 from outlast import address, dns, socks, tls
@@ -72,6 +73,7 @@ from outlast.kernel.entry import (
 )
 from outlast.kernel.hpke import OpeningKey
 from outlast.kernel.identity import (
+    SHARE_WORDS,
     Certificate,
     Device,
     DeviceBody,
@@ -1045,12 +1047,14 @@ def ids() -> Iterable[bytes]:
 
 
 def read_words(data: bytes) -> None:
-    """Words that are taken are those of what they give."""
+    """Words that are taken are those of what they give; shares of it look different each time."""
     text = text_of(data)
-    assert words_of(entropy_of(text)) == text.lower().split()
+    entropy = entropy_of(text)
+    assert words_of(entropy) == text.lower().split() or len(text.split()) % SHARE_WORDS == 0
 
 
 WORDS = " ".join(words_of(secret("words")))
+SHARES = generate_mnemonics(1, [(2, 3)], secret("words"), iteration_exponent=0)[0]
 
 
 def read_header_texts(data: bytes) -> None:
@@ -2459,7 +2463,13 @@ TARGETS = (
         3,
     ),
     Target("IDs", ids, run_with(parse_any_id), (UsageError,), 1),
-    Target("24 words", encoded([WORDS, WORDS[::-1], "abandon " * 24]), run_with(read_words), (UsageError,), 3),
+    Target(
+        "24 words",
+        encoded([WORDS, WORDS[::-1], "abandon " * 24, *SHARES, " ".join(SHARES[1:])]),
+        run_with(read_words),
+        (UsageError,),
+        3,
+    ),
     Target(
         "cookies and addresses",
         encoded(["192.0.2.1:8485", "[2001:db8::1]:1", "a=b; session=x", ":1", "a:99999", "a:" + "9" * 5000]),

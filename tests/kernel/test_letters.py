@@ -619,6 +619,27 @@ class TestRestore:
                 assert again.contacts() == []
                 assert boris.contact(again.identity).words == again.words()
 
+    @story
+    async def test_any_shares_of_enough_bring_the_secret_back_and_fewer_do_not(self, tmp_path: Path) -> None:
+        from itertools import permutations
+
+        from outlast.kernel.identity import entropy_of
+
+        async with society(tmp_path) as nodes:
+            anna = await nodes.join("anna")
+            shares = [" ".join(one) for one in anna.secret_shares(3, 5)]
+            others = [" ".join(one) for one in anna.secret_shares(2, 2)]
+            for chosen in permutations(shares, 3):
+                assert entropy_of("\n".join(chosen)) == anna.entropy
+            assert entropy_of(" ".join(shares)) == anna.entropy
+            with pytest.raises(UsageError, match="3 shares are needed, 2 were given"):
+                entropy_of(" ".join(shares[:2]))
+            with pytest.raises(UsageError, match="do not belong together"):
+                entropy_of(" ".join([*shares[:2], others[0]]))
+            for threshold, count in ((1, 3), (4, 3), (2, 17), (0, 0)):
+                with pytest.raises(UsageError, match="at least 2"):
+                    anna.secret_shares(threshold, count)
+
 
 @story
 async def test_a_locked_person_gets_mail_later_and_sends_no_receipt_before(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
 from outlast import __version__
 from outlast.address import read as read_address
@@ -92,7 +93,7 @@ def init(
         bool, typer.Option("--unattended", help="No passphrase: opens by itself, not protected against seizure.")
     ] = False,
     words_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Be again the person whose 24 words stand in FILE.")
+        Path | None, typer.Option(metavar="FILE", help="Be again the person whose 24 words, or shares, stand in FILE.")
     ] = None,
 ) -> None:
     """Make a node and a person on it."""
@@ -209,7 +210,19 @@ def wipe(
     show(answer, lambda _: ["Wiped."])
 
 
-@app.command()
+class FileFirst(TyperGroup):
+    """Commands of which the one called ``file`` may be left unsaid: ``backup FILE``."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is meant, and what it is given."""
+        known = args[0] in self.commands or args[0].startswith("-")
+        return super().resolve_command(ctx, args if known else ["file", *args])
+
+
+_backups = _group("A backup file (FILE without a command), or shares on paper.", cls=FileFirst, no_args_is_help=True)
+
+
+@_backups.command("file")
 def backup(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")],
 ) -> None:
@@ -220,6 +233,21 @@ def backup(
     passphrase = ask_passphrase(terminal().passphrase_file, new=True, what="Passphrase for the backup")
     answer = call("backup", file=_absolute(file), passphrase=passphrase)
     show(answer, lambda a: [f"Wrote {a['file']} ({size(a['bytes'])}). Test it: outlast restore {a['file']} --test"])
+
+
+@_backups.command("shares")
+def backup_shares(
+    of: Annotated[int, typer.Option("--of", metavar="N", help="How many shares to make.")] = 3,
+    threshold: Annotated[int, typer.Option(metavar="N", help="How many of them restore you.")] = 2,
+) -> None:
+    """Cut what the 24 words stand for into shares for people whom you trust.
+
+    Fewer than the threshold tell nothing; whoever brings together so many is you. `outlast init --words-file FILE` with
+    enough of them in FILE makes you again.
+    """
+    answer = call("backup.shares", threshold=threshold, count=of)
+    say("Write each on a sheet of its own, and give each to somebody else. They are not kept, and not shown again.")
+    show(answer, _share_lines)
 
 
 @app.command()
@@ -397,6 +425,7 @@ app.add_typer(_peers, name="peer")
 app.add_typer(_bundles, name="bundle")
 app.add_typer(_contacts, name="contact")
 app.add_typer(_devices, name="device")
+app.add_typer(_backups, name="backup")
 spread.mount(app)
 
 
@@ -488,6 +517,12 @@ def _bundle_lines(answer: dict[str, Any]) -> Iterator[str]:
 def _backup_lines(answer: dict[str, Any]) -> Iterator[str]:
     yield f"This backup opens. It is {answer['name']}'s, made {local_time(answer['made_ms'])}."
     yield f"{answer['contacts']} contacts, {answer['devices']} devices, {answer['rows']} rows of the rooms."
+
+
+def _share_lines(answer: dict[str, Any]) -> Iterator[str]:
+    for number, words in enumerate(answer["shares"], 1):
+        yield f"Share {number} of {len(answer['shares'])}; {answer['threshold']} restore you:"
+        yield f"  {words}"
 
 
 def _checks(checks: list[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:

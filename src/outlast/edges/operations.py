@@ -247,6 +247,20 @@ class Saved(msgspec.Struct, frozen=True):
     bytes: int
 
 
+class Cut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Into how many shares, and how many of them are enough."""
+
+    threshold: int
+    count: int
+
+
+class Shares(msgspec.Struct, frozen=True):
+    """Shares of the secret that the 24 words stand for (SLIP-39)."""
+
+    threshold: int
+    shares: list[str]  # 33 words each
+
+
 async def identity(call: Call[Nothing]) -> Identity:
     """Who the caller is."""
     person = call.person
@@ -442,6 +456,12 @@ async def backup(call: Call[Saving]) -> Saved:
     return Saved(str(file), len(data))
 
 
+async def backup_shares(call: Call[Cut]) -> Shares:
+    """Cut the secret into shares."""
+    threshold = call.params.threshold
+    return Shares(threshold, [" ".join(one) for one in call.person.secret_shares(threshold, call.params.count)])
+
+
 async def doctor(call: Call[Nothing]) -> Diagnosis:
     """Look at what goes wrong most often."""
     node = call.node
@@ -483,6 +503,7 @@ OPERATIONS: Final[list[Operation[Any, Any]]] = [
     Operation("bundle.write", Target, Carried, bundle_write, "Write a file that is carried by hand", unsafe=True),
     Operation("bundle.read", Source, Carried, bundle_read, "Take in what such a file brings", unsafe=True),
     Operation("backup", Saving, Saved, backup, "Write a backup file under a passphrase", unsafe=True),
+    Operation("backup.shares", Cut, Shares, backup_shares, "Shares of the 24 words, on paper for friends", unsafe=True),
     METRICS,
 ]
 

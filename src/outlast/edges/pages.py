@@ -50,6 +50,7 @@ def routes() -> list[Route]:
         route("/backup/file", "POST", backup_file, Access.OWNER),
         route("/backup/test", "POST", backup_test, Access.OWNER, BACKUP_MAX_BYTES),
         route("/backup/words", "POST", backup_words, Access.OWNER),
+        route("/backup/shares", "POST", backup_shares, Access.OWNER),
         route("/settings", "GET", settings, Access.PERSON),
         route("/settings/lan", "POST", set_lan, Access.OWNER),
         route("/settings/clock", "POST", confirm_clock, Access.OWNER),
@@ -274,17 +275,43 @@ async def backup_test(request: Request) -> Response:
 
 async def backup_words(request: Request) -> Response:
     """Show the 24 words, after the passphrase where there is one."""
+    wrong = await not_proven(request, await fields(request), "words")
+    if wrong:
+        return render_backup(request, wrong=wrong, at="words")
+    person: Person = request.state.person
+    return render_backup(request, words=person.secret_words(), at="words")
+
+
+async def backup_shares(request: Request) -> Response:
+    """Show shares of the 24 words to be printed or written down, after the passphrase where there is one."""
+    form = await fields(request)
+    wrong = await not_proven(request, form, "shares")
+    if wrong:
+        return render_backup(request, wrong=wrong, at="shares")
+    person: Person = request.state.person
+    numbers = [form.get(name, "") for name in ("threshold", "count")]
+    try:
+        if not all(number.isascii() and number.isdigit() and len(number) < 3 for number in numbers):
+            raise UsageError("say how many shares there are to be, and how many of them are enough")
+        shares = person.secret_shares(*map(int, numbers))
+    except UsageError as error:
+        return render_backup(request, wrong=translator(request)(str(error)), at="shares")
+    return render(request, "shares.html", shares=shares, threshold=int(numbers[0]), name=person.name, live=False)
+
+
+async def not_proven(request: Request, form: dict[str, str], what: str) -> str:
+    """Why the form's passphrase does not show that the person sits there; empty when it does or none is needed."""
     web: Web = request.state.web
     person: Person = request.state.person
-    form = await fields(request)
+    _ = translator(request)
     if web.home.needs_passphrase(person.key):
         try:
-            opened = await try_passphrase(web, form.get("passphrase", ""), "words")
+            opened = await try_passphrase(web, form.get("passphrase", ""), what)
         except LockedError as error:
-            return render_backup(request, wrong=translator(request)(str(error)), at="words")
+            return _(str(error))
         if opened is not person:
-            return render_backup(request, wrong=translator(request)("That opens another vault than yours."), at="words")
-    return render_backup(request, words=person.secret_words(), at="words")
+            return _("That opens another vault than yours.")
+    return ""
 
 
 # ---- settings ----

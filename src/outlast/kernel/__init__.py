@@ -10,6 +10,7 @@ from outlast.kernel.entry import DAY_MS, Entry
 from outlast.kernel.groups import Group, Said
 from outlast.kernel.home import Home, wipe_secret, write_secret
 from outlast.kernel.identity import (
+    SHARES_MAX,
     Device,
     SigningKey,
     check_name,
@@ -64,6 +65,7 @@ __all__ = [
     "PARCELS_MAX",
     "PARCEL_LIFE_DAYS",
     "REVOKE",
+    "SHARES_MAX",
     "BackupBody",
     "BundleReport",
     "Change",

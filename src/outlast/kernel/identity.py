@@ -29,10 +29,13 @@ from nacl.exceptions import CryptoError
 from outlast.errors import ProtocolError, UsageError
 
 NAME_MAX_CHARS: Final = 64
+SHARE_WORDS: Final = 33
+SHARES_MAX: Final = 16
 
 _DEVICE_DOMAIN: Final = b"outlast/device/1"
 _PREKEY_DOMAIN: Final = b"outlast/prekey/1"
 _CHECK_BYTES: Final = 3
+_EXPONENT_MAX: Final = 5
 _P: Final = 2**255 - 19
 _LOW_ORDER: Final = frozenset(
     {
@@ -276,19 +279,54 @@ def words_of(entropy: bytes) -> list[str]:
 
 
 def entropy_of(words: str) -> bytes:
-    """The 32-byte secret of 24 words; raises UsageError that names the first wrong word."""
+    """The 32-byte secret of 24 words, or of enough shares of it (SLIP-39, 33 words each) one after another.
+
+    Raises UsageError that names the first wrong word or share, and how many are needed.
+    """
     from mnemonic import Mnemonic
 
     known = Mnemonic("english")
     parts = words.lower().split()
+    if parts and len(parts) % SHARE_WORDS == 0:
+        return _entropy_of_shares([parts[at : at + SHARE_WORDS] for at in range(0, len(parts), SHARE_WORDS)])
     if len(parts) != 24:
-        raise UsageError(f"24 words are needed, {len(parts)} were given")
+        raise UsageError(f"24 words are needed, {len(parts)} were given; a share has {SHARE_WORDS}")
     for number, word in enumerate(parts, 1):
         if word not in known.wordlist:
             raise UsageError(f"word {number} is not in the list; check its spelling")
     if not known.check(" ".join(parts)):
         raise UsageError("the words do not fit together: one is wrong or two are swapped")
     return bytes(known.to_entropy(parts))
+
+
+def _entropy_of_shares(given: list[list[str]]) -> bytes:
+    from shamir_mnemonic import MnemonicError, Share, combine_mnemonics
+
+    if len(given) > SHARES_MAX:
+        raise UsageError(f"there are at most {SHARES_MAX} shares, {len(given)} were given")
+    shares: dict[Share, None] = {}
+    for number, words in enumerate(given, 1):
+        try:
+            shares[Share.from_mnemonic(" ".join(words))] = None
+        except (MnemonicError, ValueError):
+            raise UsageError(f"share {number} has a wrong word, or two that are swapped") from None
+    first = next(iter(shares))
+    if any(one.common_parameters() != first.common_parameters() for one in shares):
+        raise UsageError("these shares do not belong together")
+    if first.iteration_exponent > _EXPONENT_MAX:
+        raise UsageError("these shares were made by another program, to take hours to open")
+    enough = list(shares)
+    if first.group_count == 1:
+        if len(shares) < first.member_threshold:
+            raise UsageError(f"{first.member_threshold} shares are needed, {len(shares)} were given")
+        enough = enough[: first.member_threshold]
+    try:
+        secret = bytes(combine_mnemonics([one.mnemonic() for one in enough]))
+    except (MnemonicError, ValueError):
+        raise UsageError("these shares do not fit together, or some are missing") from None
+    if len(secret) != 32:
+        raise UsageError("these shares are of something else")
+    return secret
 
 
 def identity_key(entropy: bytes) -> SigningKey:

@@ -26,9 +26,11 @@ from outlast.kernel.entry import DAY_MS, Entry, day_of
 from outlast.kernel.groups import Group, Groups, Said
 from outlast.kernel.hpke import OpeningKey
 from outlast.kernel.identity import (
+    SHARES_MAX,
     Device,
     SigningKey,
     check_name,
+    entropy_of,
     fingerprint_words,
     id_text,
     identity_key,
@@ -166,6 +168,20 @@ class Person:
     def secret_words(self) -> list[str]:
         """The 24 words that restore this identity; whoever has them is this person."""
         return words_of(self.entropy)
+
+    def secret_shares(self, threshold: int, count: int) -> list[list[str]]:
+        """The same secret cut into ``count`` shares of 33 words (SLIP-39), of which any ``threshold`` restore it.
+
+        Fewer tell nothing. Shares of different calls do not mix. Raises UsageError for numbers that make no sense.
+        """
+        from shamir_mnemonic import generate_mnemonics
+
+        if not 2 <= threshold <= count <= SHARES_MAX:
+            raise UsageError(f"shares are from 2 to {SHARES_MAX}, and at least 2 of them restore you")
+        [made] = generate_mnemonics(1, [(threshold, count)], self.entropy)
+        if entropy_of(" ".join(made[-threshold:])) != self.entropy:
+            raise StorageError("this computer reckons wrongly: the shares did not restore the secret")
+        return [one.split() for one in made]
 
     async def link(self) -> str:
         """A contact link: with it somebody's first letter can be sealed; it is good for 90 days from today."""

@@ -15,7 +15,7 @@ import segno
 from PIL import Image
 
 from outlast.edges import pages
-from outlast.kernel import Discovery, Home, Node, node_text, open_backup
+from outlast.kernel import Discovery, Home, Node, entropy_of, node_text, open_backup
 from outlast.ui.languages import Catalogues
 from tests.unit.edges.outline import Outline
 from tests.unit.edges.served import Browser, Served, served
@@ -254,6 +254,13 @@ def test_a_locked_node_shows_nothing_opens_by_the_passphrase_and_locks_again(tmp
         assert not any(f">{word}<" in words.text for word in node.person.secret_words())
         words = owner.submit("/backup/words", passphrase=PASSPHRASE)
         assert all(f">{word}<" in words.text for word in node.person.secret_words())
+        sheets = {"threshold": "2", "count": "3"}
+        assert owner.submit("/backup/shares", **sheets, passphrase="not this one").status_code == 400
+        assert owner.submit("/backup/shares", threshold="4", count="3", passphrase=PASSPHRASE).status_code == 400
+        shown = owner.submit("/backup/shares", **sheets, passphrase=PASSPHRASE).text
+        words = re.findall(r'<li lang="en">(\w+)</li>', shown)
+        assert len(words) == 3 * 33
+        assert entropy_of(" ".join(words[33:])) == node.person.entropy
         assert "Unlock" in owner.submit("/settings/lock").text
         assert node.node.locked
         assert owner.get("/people").status_code == 423

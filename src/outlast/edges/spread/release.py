@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from outlast.edges.spread import shelf, signing
-from outlast.edges.spread.install import MANIFEST, SIGNATURES
+from outlast.edges.spread.install import MANIFEST, SIGNATURES, WHEELS
 from outlast.errors import NotFoundError, OutlastError, UsageError
 from outlast.kernel import SigningKey
 
@@ -72,7 +72,7 @@ def make(folder: Path) -> shelf.Shelf:
         raise NotFoundError("releases are made from a checkout")
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty: name a new folder")
-    made = shelf.made_shelf(source, shelf.shared_folder() / shelf.WHEELS)
+    made = shelf.made_shelf(source, shelf.shared_folder() / WHEELS)
     made.write(folder)
     return made
 

@@ -35,7 +35,8 @@ from zeroconf.asyncio import AsyncServiceInfo
 from outlast import address, dns, socks, tls
 from outlast.edges import gate
 from outlast.edges.api import LocalApi
-from outlast.edges.spread.install import File, InstallError, read_manifest
+from outlast.edges.spread.install import File as ReleaseFile
+from outlast.edges.spread.install import InstallError, read_manifest
 from outlast.edges.spread.shelf import write_index, write_manifest
 from outlast.edges.spread.signing import sign as sign_release
 from outlast.edges.spread.signing import signers
@@ -1071,7 +1072,7 @@ def read_header_texts(data: bytes) -> None:
 
 def manifests() -> Iterable[bytes]:
     """A manifest and an index, as a neighbour may send them."""
-    files = [File("install.py", 3, "0" * 64), File("wheels/plain-1.0-py3-none-any.whl", 70_000, "a" * 64)]
+    files = [ReleaseFile("install.py", 3, "0" * 64), ReleaseFile("wheels/plain-1.0-py3-none-any.whl", 70_000, "a" * 64)]
     return [write_manifest("1.2.3", files), write_manifest("0.0.1", []), write_index(files), b"[" * 2000]
 
 

@@ -19,6 +19,7 @@ from outlast.rooms.reach.io import exit as exits
 from outlast.rooms.reach.io import names
 from outlast.rooms.reach.io.carrier import Refusal
 from outlast.rooms.reach.io.exit import ECHO, ECHO_MAX_BYTES, SYNC, Exit
+from outlast.rooms.reach.io.gate import listen
 from outlast.rooms.reach.proto.exit_policy import Policy, allowing_private
 from tests.rooms.reach.gates import Place, place, serving, until_end
 
@@ -87,6 +88,32 @@ def test_a_silent_address_of_a_name_does_not_keep_its_others_waiting(here: Place
         assert isinstance(one, socket.socket)
         assert one.getpeername() == live.getsockname()
         one.close()
+
+
+def test_neither_end_of_a_stream_keeps_small_writes_back(here: Place) -> None:
+    with listen(Target("127.0.0.1", 0)) as gate:
+        exit_ = here.do(lambda: Exit(here.loop, allowing_private()))
+        far = opened(here, exit_, Target(*gate.getsockname()))
+        assert isinstance(far, socket.socket)
+        near, _ = gate.accept()
+        with far, near:
+            assert all(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for one in (far, near))
+
+
+def test_what_is_refused_at_once_is_told_after_the_opening_has_returned(here: Place) -> None:
+    book = Book(inside=("127.0.0.1",), two=("127.0.0.1", "127.0.0.2"))
+    targets = [Target("127.0.0.1", 80), Target("inside", 80), Target("two", 80), Target("none", 80), SYNC]
+    exit_ = here.do(lambda: Exit(here.loop, Policy(), names=book))
+    told: list[Refusal] = []
+
+    def open_all() -> int:
+        for target in targets:
+            exit_.open(target, lambda one: one.close(), told.append)
+        return len(told)
+
+    assert here.do(open_all) == 0
+    assert opened(here, exit_, SYNC) is Refusal.NOT_ALLOWED  # the others were told before
+    assert told == [Refusal.NOT_ALLOWED] * 3 + [Refusal.HOST_UNREACHABLE, Refusal.NOT_ALLOWED]
 
 
 def test_of_a_name_only_the_addresses_that_the_policy_takes_are_tried(here: Place) -> None:

@@ -436,7 +436,7 @@ class End:
                 if joint.much:
                     size = sock.recvmsg_into(block.parts if room == BLOCK_MAX_BYTES else block.parts_for(room))[0]
                 else:
-                    size = sock.recv_into(block.parts[0], min(room, PIECE_MAX_BYTES))
+                    size = sock.recv_into(block.parts[0], room if room < PIECE_MAX_BYTES else 0)
             except (BlockingIOError, InterruptedError):
                 size = -1
             except OSError:

@@ -224,6 +224,7 @@ class _Opening:
         except OSError:
             self._exit.loop.call_soon(self.fail, Refusal.FAILED)  # no more files may be opened
             return
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a key that is pressed waits for no acknowledgement
         code = one.connect_ex((host, self._port))
         if code not in (0, errno.EINPROGRESS):
             one.close()

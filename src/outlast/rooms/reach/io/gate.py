@@ -155,10 +155,11 @@ class Gate:
             half_open = self._half_open
             if len(half_open) >= HALF_OPEN_MAX:
                 next(iter(half_open)).drop()
-            whose = "" if self.credentials is None else household(peer[0])
-            half_open[_Caller(self, one, whose)] = self.loop.time()
+            caller = _Caller(self, one, "" if self.credentials is None else household(peer[0]))
+            half_open[caller] = self.loop.time()
             if self._sweep is None:
                 self._sweep = self.loop.call_later(SWEEP_S, self._drop_slow)
+            caller.readable()  # who connects speaks at once: it is there, or soon
 
     def _listen_again(self) -> None:
         if self._listener.fileno() >= 0:
@@ -185,7 +186,7 @@ class _Caller:
         self._one: socket.socket | None = one
         self._reader: Reader | None = None
         self._request: Request | None = None
-        gate.watcher.add_reader(one.fileno(), self._readable)
+        gate.watcher.add_reader(one.fileno(), self.readable)
 
     @property
     def target(self) -> Target:
@@ -239,9 +240,10 @@ class _Caller:
 
     def _read_on(self) -> None:
         if self._one is not None and self._request is None:
-            self._gate.watcher.add_reader(self._one.fileno(), self._readable)
+            self._gate.watcher.add_reader(self._one.fileno(), self.readable)
 
-    def _readable(self) -> None:
+    def readable(self) -> None:
+        """Take what came, if anything did."""
         one = self._one
         assert one is not None
         if self._whose and (wait_s := self._gate.wait_s(self._whose)):
@@ -400,6 +402,7 @@ def listen(at: Target) -> socket.socket:
     except OverflowError:
         raise UsageError(f"there is no port {at.port}: ports go up to 65535") from None
     one.setblocking(False)
+    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # for what is accepted
     return one
 
 

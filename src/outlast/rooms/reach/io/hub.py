@@ -26,7 +26,7 @@ from outlast.rooms.reach.proto.mux import (
     read_hello,
     write_welcome,
 )
-from outlast.rooms.reach.proto.session import RETAINED_MAX_BYTES, Ending, Session, Stock
+from outlast.rooms.reach.proto.session import RETAINED_MAX_BYTES, STREAMS_MAX, Ending, Session, Stock
 
 SESSIONS_MAX: Final = 4096
 SESSIONS_OF_USER_MAX: Final = 64
@@ -148,7 +148,10 @@ class Hub:
         """Whether the stream that a user has just opened is not one too many over all their sessions."""
         if self._is_shared:
             return True
-        return sum(kept.end.session.streams for kept in self._of_user.get(user, ())) <= STREAMS_OF_USER_MAX
+        own = self._of_user.get(user, ())
+        if len(own) * STREAMS_MAX <= STREAMS_OF_USER_MAX:
+            return True  # so many as one session may have would not be too many in each
+        return sum(kept.end.session.streams for kept in own) <= STREAMS_OF_USER_MAX
 
     def make_way(self, user: bytes) -> bool:
         """End an association of a user's, of the session that has most of them; whether there was one."""

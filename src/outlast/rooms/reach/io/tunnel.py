@@ -201,7 +201,7 @@ class _Way:
             client.refuse(NO_ROOM)
             return
         self._waiting[stream] = _Waiting(client, self._loop.time() + OPEN_TIMEOUT_S)
-        if not self._end.lines or self._timer is None:
+        if not self._end.session.lines or self._timer is None:
             self.plan()
 
     def associate(self, deliver: Callable[[Target, bytes], None]) -> Association | None:

@@ -448,7 +448,8 @@ class Session:
         if line is None or not line.usable:
             return 0
         stream.line = line
-        return min(BLOCK_MAX_BYTES, stream.limit - stream.sent, line.budget - RESERVE_BYTES - _BLOCK_HEADERS_BYTES)
+        most = min(stream.limit - stream.sent, line.budget - RESERVE_BYTES - _BLOCK_HEADERS_BYTES)
+        return most if most < BLOCK_MAX_BYTES else BLOCK_MAX_BYTES
 
     def send(self, number: int, block: memoryview, size: int, now: float) -> int:
         """Send a block with at most ``room`` bytes, and say on which outer ``take`` gives it to the caller.
@@ -555,7 +556,7 @@ class Session:
             line = stream.line if stream is not None else None
             if line is None or (not line.usable and stream is not None and stream.settled):
                 line = self._line()
-            if line is not None and line.usable and self._fits(line, len(entry) - HEADER_BYTES):
+            if line is not None and line.usable and line.budget - RESERVE_BYTES >= len(entry):
                 self._append(line, entry, now)
                 if stream is not None and stream.line is None:
                     stream.line = line
@@ -599,13 +600,15 @@ class Session:
         return line.budget - RESERVE_BYTES >= HEADER_BYTES + size
 
     def _append(self, line: Line, entry: bytes | memoryview, now: float) -> None:
-        line.written += len(entry)
-        line.budget -= len(entry)
+        size = len(entry)
+        line.written = written = line.written + size
+        line.budget -= size
         if entry[4] not in _NOT_KEPT:
-            if not line.log:
+            log = line.log
+            if not log:
                 line.waiting_since = now
-            line.log.append((line.written, entry))
-            self._retained += len(entry)
+            log.append((written, entry))
+            self._retained += size
         line.out.append(entry)
         self._dirty.add(line.number)
 

@@ -36,9 +36,9 @@ class Socks5:
         say = b""
         while True:
             more, outcome = self._step()
-            if outcome is not None or not more:
-                return say + more, outcome
             say += more
+            if outcome is not None or not more or not self._held:
+                return say, outcome
 
     def granted(self) -> bytes:
         """The way is open; where from is not told."""

@@ -5,7 +5,7 @@ python3 dev.py up [ARGS]        make .venv from the hash-locked list, then run `
 python3 dev.py test [ARGS]      run the suite; ARGS go to pytest
 python3 dev.py check            format, lint, types, import contracts, the map in ARCHITECTURE.md
 python3 dev.py soak [NAME...]   the long runs: tests/soak/test_NAME.py, all of them without a name
-python3 dev.py bench [NAME]     measurements as JSON lines, beside their peers
+python3 dev.py bench [NAME]     measurements as JSON lines, beside their peers; town takes --contacts FILE
 python3 dev.py map              write the map of the code into ARCHITECTURE.md
 python3 dev.py release ...      make and sign a release: key FILE | make FOLDER | sign FOLDER FILE
 """

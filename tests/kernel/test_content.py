@@ -222,6 +222,26 @@ async def test_an_open_bundle_carries_the_files_of_its_channel_and_what_is_false
 
 
 @story
+async def test_of_files_a_small_bundle_carries_those_that_fit_as_a_whole(tmp_path: Path) -> None:
+    async with society(tmp_path) as nodes:
+        anna, boris, space = await two(nodes)
+        boris.node.files_auto_bytes = 0
+        small, large = await put(anna, space, some_bytes(200_000)), await put(anna, space, some_bytes(900_000, 2))
+        file = io.BytesIO()
+        report = await anna.write_bundle(file, space=space, max_bytes=600_000)
+        assert report.left_out == 1
+        assert len(file.getvalue()) == report.size_bytes <= 600_000
+        assert small.id in report.written
+        assert large.id not in report.written
+        await boris.read_bundle(io.BytesIO(file.getvalue()))
+        assert is_whole(boris, small)
+        assert boris.node.content(large.id).held_bytes == 0
+        report = await anna.write_bundle(io.BytesIO(), space=space, max_bytes=2_000_000)
+        assert report.left_out == 0
+        assert {small.id, large.id} <= set(report.written)
+
+
+@story
 async def test_a_file_that_is_too_large_or_breaks_off_leaves_nothing_behind(tmp_path: Path) -> None:
     async with society(tmp_path) as nodes:
         anna = await nodes.join("anna")

@@ -317,6 +317,61 @@ class TestBundles:
             assert report.entries < 20
 
     @story
+    async def test_a_small_stick_takes_what_is_for_its_receiver_and_then_the_newest(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await after_a_letter(nodes)
+            carl = await nodes.join("carl")
+            await befriend(anna, carl)
+            await write(anna, boris, "to Boris, and old")
+            for number in range(12):
+                nodes.clock.advance(HOUR_MS)
+                await write(anna, carl, f"to Carl {number}" + "." * 12_000)
+            file = io.BytesIO()
+            report = await anna.write_bundle(file, to=boris.identity, max_bytes=140_000)
+            assert report.left_out
+            assert len(file.getvalue()) == report.size_bytes <= 140_000
+            large = sorted(one.header.ts_ms for one in envelopes(anna) if len(one.payload or b"") > 4096)
+            taken = sorted(
+                one.header.ts_ms for one in anna.node.open_store.load(report.written) if len(one.payload or b"") > 4096
+            )
+            assert 0 < len(taken) < len(large)
+            assert taken == large[-len(taken) :]
+            await boris.read_bundle(io.BytesIO(file.getvalue()))
+            await settle(boris)
+            assert "to Boris, and old" in notes(boris)
+
+    @story
+    async def test_what_had_no_room_goes_with_the_next_stick_and_nothing_goes_twice(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await after_a_letter(nodes)
+            for number in range(12):
+                await write(anna, boris, f"{number:02}" + "." * 12_000)
+            await anna.write_bundle(io.BytesIO(), to=boris.identity, max_bytes=140_000)  # this one is lost
+            trips = 0
+            seen: set[bytes] = set()
+            while True:
+                file = io.BytesIO()
+                report = await anna.write_bundle(file, to=boris.identity, max_bytes=140_000)
+                await anna.bundle_left(report)
+                assert seen.isdisjoint(report.written)
+                seen.update(report.written)
+                await boris.read_bundle(io.BytesIO(file.getvalue()))
+                await carry(boris, anna)
+                trips += 1
+                if not report.left_out:
+                    break
+            assert 1 < trips < 6
+            assert len(notes(boris)) == 13
+            assert anna.query("SELECT DISTINCT number FROM bundle_part") == [(1,)], "of the lost one alone"
+
+    @story
+    async def test_a_file_for_which_there_is_no_room_at_all_is_refused(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await after_a_letter(nodes)
+            with pytest.raises(UsageError, match="at least"):
+                await anna.write_bundle(io.BytesIO(), to=boris.identity, max_bytes=60_000)
+
+    @story
     async def test_a_bundle_for_somebody_else_is_refused_and_a_stranger_learns_nothing(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
             anna, boris = await after_a_letter(nodes)

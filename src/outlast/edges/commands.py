@@ -319,12 +319,15 @@ def bundle_write(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it; in a folder it gets a random name.")],
     to: Annotated[str | None, typer.Option(metavar="ID", help="Sealed, for this contact.")] = None,
     space: Annotated[str | None, typer.Option(metavar="ID", help="Open, of this channel.")] = None,
+    max_mb: Annotated[
+        int | None, typer.Option(metavar="MB", min=1, help="No larger than this; the most urgent and newest first.")
+    ] = None,
 ) -> None:
     """Write what somebody lacks into a file that can be carried to them."""
     if (to is None) == (space is None):
         raise UsageError("say for whom: --to ID for a contact (sealed), or --space ID for a channel (readable by all)")
-    answer = call("bundle.write", file=_absolute(file), to=to, space=space)
-    show(answer, lambda a: [f"Wrote {a['entries']} entries, {size(a['bytes'])}, to {a['file']}."])
+    max_bytes = None if max_mb is None else max_mb * 1_000_000
+    show(call("bundle.write", file=_absolute(file), to=to, space=space, max_bytes=max_bytes), _written_lines)
 
 
 @_bundles.command("read")
@@ -507,6 +510,12 @@ def _contact_lines(contacts: list[dict[str, Any]]) -> list[str]:
         return ", ".join([*marks, *(["blocked"] if contact["blocked"] else [])])
 
     return table(("NAME", "ID", "STATE"), ((c["name"], c["id"], state(c)) for c in contacts))
+
+
+def _written_lines(answer: dict[str, Any]) -> Iterator[str]:
+    yield f"Wrote {answer['entries']} entries, {size(answer['bytes'])}, to {answer['file']}."
+    if answer["left_out"]:
+        yield f"There was no room for {answer['left_out']} more: they go with the next trip."
 
 
 def _bundle_lines(answer: dict[str, Any]) -> Iterator[str]:

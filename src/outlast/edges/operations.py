@@ -17,6 +17,7 @@ from outlast import __version__, address
 from outlast.edges.metrics import METRICS
 from outlast.errors import NotFoundError, UsageError
 from outlast.kernel import (
+    BundleReport,
     Contact,
     ContactDevice,
     Discovery,
@@ -209,11 +210,15 @@ class Naming(msgspec.Struct, frozen=True):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A file or folder to write to, and either the contact ``to`` whom, or the channel ``space`` of which, it is."""
+    """A file or folder to write to, and either the contact ``to`` whom, or the channel ``space`` of which, it is.
+
+    With ``max_bytes`` the file is no larger, and what matters most goes first.
+    """
 
     file: str
     to: str | None = None
     space: str | None = None
+    max_bytes: int | None = None
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -223,7 +228,10 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Carried(msgspec.Struct, frozen=True):
-    """What a bundle holds: entries, bytes of the file, how many entries were new to the reader; what was wrong."""
+    """What a bundle holds: entries, bytes of the file, how many entries were new to the reader; what was wrong.
+
+    Of one that was written: how many entries there was no room for.
+    """
 
     file: str
     entries: int
@@ -231,6 +239,7 @@ class Carried(msgspec.Struct, frozen=True):
     new: int
     damaged: int
     problems: list[str]
+    left_out: int = 0
 
 
 class Saving(msgspec.Struct, frozen=True):
@@ -433,9 +442,9 @@ async def bundle_write(call: Call[Target]) -> Carried:
         # Nothing in the name tells what it is or for whom.
         file = file / f"{secrets.token_hex(4)}.bin"
     with new_file(file, 0o644) as out:
-        report = await person.write_bundle(out, to=to, space=space, progress=call.progress)
+        report = await person.write_bundle(out, to=to, space=space, max_bytes=params.max_bytes, progress=call.progress)
     await person.bundle_left(report)
-    return Carried(str(file), report.entries, report.size_bytes, report.new, report.damaged, list(report.problems))
+    return _carried(file, report)
 
 
 async def bundle_read(call: Call[Source]) -> Carried:
@@ -444,7 +453,12 @@ async def bundle_read(call: Call[Source]) -> Carried:
     with existing_file(file) as source:
         size = os.fstat(source.fileno()).st_size
         report = await call.person.read_bundle(source, progress=lambda done, _: call.progress(done, size))
-    return Carried(str(file), report.entries, report.size_bytes, report.new, report.damaged, list(report.problems))
+    return _carried(file, report)
+
+
+def _carried(file: Path, report: BundleReport) -> Carried:
+    problems = list(report.problems)
+    return Carried(str(file), report.entries, report.size_bytes, report.new, report.damaged, problems, report.left_out)
 
 
 async def backup(call: Call[Saving]) -> Saved:

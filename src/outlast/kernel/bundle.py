@@ -66,6 +66,8 @@ _TAG_BYTES: Final = 16
 _KEY_BYTES: Final = 32
 _SLOT_BYTES: Final = hpke.OVERHEAD_BYTES + _KEY_BYTES
 _PREFIX_BYTES: Final = len(MAGIC) + 2
+MIN_BYTES: Final = _PREFIX_BYTES + SLOTS * _SLOT_BYTES + CHUNK_BYTES + _TAG_BYTES
+"""A sealed bundle in which there is next to nothing."""
 _HEAD_BYTES: Final = 5
 _CONTENT_HEAD_BYTES: Final = 34
 _SEALED: Final = 0
@@ -217,6 +219,16 @@ class BundleWriter:
     def start(self) -> bytes:
         """The first bytes of the file; to be called once, before all else."""
         return self._header + self._record(Record.MANIFEST, self._manifest)
+
+    def room(self, max_bytes: int) -> int:
+        """Bytes of records (``record_bytes``) that still fit into a file of at most ``max_bytes``.
+
+        Below 0: not even what is there.
+        """
+        count = (max_bytes - len(self._header)) // (CHUNK_BYTES + _TAG_BYTES)
+        trailer = _HEAD_BYTES + 32 + (64 if self._signer is not None else 0)
+        # A chunk that was filled to its end is followed by another one.
+        return (_below(count) - self._index) * DATA_BYTES - len(self._data) - trailer - 1
 
     def add(self, entry: Entry) -> bytes:
         """The bytes that became ready by adding an entry; often none."""
@@ -505,8 +517,31 @@ def _signed(manifest: bytes, digest: bytes) -> bytes:
     return _SIGN_DOMAIN + sha256(manifest).digest() + digest
 
 
+def record_bytes(entry: Entry) -> int:
+    """What an entry takes in a bundle."""
+    return _HEAD_BYTES + len(pack(entry))
+
+
+def contents_bytes(size_bytes: int) -> int:
+    """The most that content of this size takes in a bundle, in chunks."""
+    count = -(-size_bytes // PAYLOAD_MAX_BYTES)
+    return size_bytes + count * (_HEAD_BYTES + _CONTENT_HEAD_BYTES)
+
+
+def _below(count: int) -> int:
+    """The most chunks, of at most ``count``, that are padded to themselves; 0 for none."""
+    if count <= 0:
+        return 0
+    step = _step(count)
+    return count // step * step
+
+
 def _ladder(count: int) -> int:
     """What ``count`` chunks are padded to: Padmé (Nikitin et al., PoPETs 2019), at most +12 %."""
-    exponent = count.bit_length() - 1
-    step = 1 << max(0, exponent - exponent.bit_length())
+    step = _step(count)
     return -(-count // step) * step
+
+
+def _step(count: int) -> int:
+    exponent = count.bit_length() - 1
+    return 1 << max(0, exponent - exponent.bit_length())

@@ -8,9 +8,11 @@ that strangers, however many, cost as much as one friend.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from enum import IntEnum
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 from outlast.kernel.entry import Entry
@@ -104,6 +106,47 @@ def tier_of(entry: Entry, own: Container[bytes], contacts: Container[bytes]) -> 
 def rank(entry: Entry, tier: Tier = Tier.FOLLOWED) -> Rank:
     """The place of an entry among all that wait for one neighbour; the lowest goes first."""
     return entry.header.priority, tier, -entry.header.ts_ms, entry.id
+
+
+class Choice:
+    """The best of what waits, as much as there is room for; what is left out begins where the room ends.
+
+    It holds little more than that in memory, however much waits.
+    """
+
+    def __init__(self, room_bytes: int) -> None:
+        """Nothing waits yet."""
+        self._room_bytes = room_bytes
+        self._best: list[tuple[Rank, int]] = []
+        self._size_bytes = 0
+        self._end: Rank | None = None  # the best that there was no room for
+        self.left_out = 0
+        """How many there is no room for, once ``ids`` was asked."""
+
+    def add(self, rank: Rank, size_bytes: int) -> None:
+        """Something waits that takes so much room."""
+        if self._end is not None and rank > self._end:
+            self.left_out += 1
+            return
+        self._best.append((rank, size_bytes))
+        self._size_bytes += size_bytes
+        if self._size_bytes > 2 * self._room_bytes:
+            self._cut()
+
+    def ids(self) -> set[bytes]:
+        """What there is room for."""
+        self._cut()
+        return {rank[-1] for rank, _ in self._best}
+
+    def _cut(self) -> None:
+        self._best.sort()
+        ends = list(accumulate(size for _, size in self._best))
+        fits = bisect_right(ends, self._room_bytes)
+        if fits < len(ends):
+            self._end = self._best[fits][0]
+        self.left_out += len(ends) - fits
+        self._size_bytes = ends[fits - 1] if fits else 0
+        del self._best[fits:]
 
 
 def offered(

@@ -549,10 +549,11 @@ class Person:
         *,
         to: bytes | None = None,
         space: bytes | None = None,
+        max_bytes: int | None = None,
         progress: Progress = trips.silent,
     ) -> BundleReport:
         """Write a bundle for a contact or of a channel (see ``trips.write_bundle``); then call ``bundle_left``."""
-        return await trips.write_bundle(self, out, to=to, space=space, progress=progress)
+        return await trips.write_bundle(self, out, to=to, space=space, max_bytes=max_bytes, progress=progress)
 
     async def bundle_left(self, report: BundleReport) -> None:
         """The bundle is whole on its medium: its letters have one more copy."""
@@ -684,7 +685,7 @@ class Person:
     def tidy(self, tx: Transaction, over_before: int, pruned_day: int) -> None:
         """Drop what has outlived its purpose: custody after seven days, marks of expired entries, old prekeys."""
         tx.execute("DELETE FROM custody WHERE at_ms < ?", ((over_before - CUSTODY_DAYS) * DAY_MS,))
-        for table in ("opened", "sent", "seen_letter", "held_by", "parcel"):
+        for table in ("opened", "sent", "seen_letter", "held_by", "bundle_part", "parcel"):
             tx.execute(f"DELETE FROM {table} WHERE expires_day > 0 AND expires_day < ?", (pruned_day,))
         tx.execute("DELETE FROM counter WHERE day < ?", (pruned_day - mail.MAIL_LIFE_DAYS - 2,))
         keep = mail.MAIL_LIFE_DAYS + 1 + PREKEY_SPARE_DAYS

@@ -7,15 +7,16 @@ from it. What is remembered rests on signatures: nobody can claim that somebody 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from outlast.errors import UsageError
 from outlast.kernel import bundle as bundles
-from outlast.kernel import mail
+from outlast.kernel import forward, mail
 from outlast.kernel.admit import Admitted, Held, Known, Refused
 from outlast.kernel.chunks import Loaded, is_chunked, places
 from outlast.kernel.database import Transaction
@@ -41,19 +42,25 @@ HOLDINGS_MAX: Final = 4096
 """Contents of which a bundle may say what its writer holds."""
 LINK: Final = "bundle"
 """The kind of link that a bundle counts as."""
+A_CHUNK: Final = bundles.contents_bytes(CHUNK_BYTES)
+"""Bytes that a whole chunk takes in a bundle."""
 HELD_BY_MAX: Final = 200_000
 """Entries of one bundle that its writer is remembered to have; those beyond travel once more."""
 
 
 @dataclass(frozen=True, slots=True)
 class BundleReport:
-    """What a bundle held: entries and bytes, how many entries were new here, and what was wrong with it."""
+    """What a bundle held: entries and bytes, how many entries were new here, and what was wrong with it.
+
+    Of one that was written: how many entries and files there was no room for.
+    """
 
     entries: int
     size_bytes: int
     new: int
     damaged: int = 0
     problems: tuple[str, ...] = ()
+    left_out: int = 0
     written: tuple[bytes, ...] = ()
 
 
@@ -66,12 +73,20 @@ def silent(_done: int, _total: int | None) -> None:
 
 
 async def write_bundle(
-    person: Person, out: BinaryIO, *, to: bytes | None = None, space: bytes | None = None, progress: Progress = silent
+    person: Person,
+    out: BinaryIO,
+    *,
+    to: bytes | None = None,
+    space: bytes | None = None,
+    max_bytes: int | None = None,
+    progress: Progress = silent,
 ) -> BundleReport:
     """Write a bundle: mail that a contact's node may lack, sealed to their devices, or a public space, open to all.
 
     Of a space the contents in chunks go behind the entries, as far as they are here; likewise the parcels that letters
-    to the contact name, unless the contact has them.
+    to the contact name, unless the contact has them. Where not all fits into a file of ``max_bytes``, what is written
+    to this contact goes first, then by ``forward.rank``, and behind it what there is room for of parcels, and of a
+    space the contents that fit as a whole.
 
     What they confirmed to have read, and what came from them, is left out. The caller makes the file durable and
     then calls ``bundle_left``. Raises NotFoundError and UsageError.
@@ -79,7 +94,7 @@ async def write_bundle(
     if (to is None) == (space is None):
         raise UsageError("name either a contact or a channel to write a bundle for")
     store = person.node.open_store
-    today, over, upto = person.node.today(), person.node.over_before(), store.cursor()
+    today, upto = person.node.today(), store.cursor()
     held: set[bytes] = set()
     base = number = 0
     devices: list[bytes] = []
@@ -114,57 +129,84 @@ async def write_bundle(
             raise UsageError("only a channel that is followed here can be written as an open bundle")
         writer = bundles.BundleWriter.open(made_day=today)
 
+    kept_in = mail.MAIL_SPACE if space is None else space
+
+    def lacking() -> AsyncIterator[tuple[int, list[Entry]]]:
+        return _lacking(person, lambda e: space_of(e) == kept_in or e.id in parcels, held, base, upto)
+
+    # The next bundle to here need not bring again what is here.
+    holdings = [bundles.Holding(id, store.holding(id)) for id in expected]
+    head = writer.start() + b"".join(map(writer.add_holding, holdings))
+    chosen: set[bytes] | None = None
+    left_out = 0
+    if max_bytes is not None:
+        if (room := writer.room(max_bytes)) < 0:
+            raise UsageError(f"a bundle takes at least {bundles.MIN_BYTES} bytes")
+        letters = {bytes(e) for (e,) in person.query("SELECT entry FROM sent WHERE to_identity = ?", (to,))}
+        choice, contents_bytes = forward.Choice(room), 0
+        async for _, found in lacking():
+            for entry in found:
+                # Of the writer's other letters none goes before anybody else's: who reads the file would know them.
+                tier = forward.Tier.OWN if entry.id in letters else forward.Tier.FOLLOWED
+                takes = bundles.record_bytes(entry)
+                choice.add(forward.rank(entry, tier), takes)
+                room -= takes
+                if is_chunked(entry.header):
+                    contents_bytes += bundles.contents_bytes(store.content_size(entry.id))
+        best = choice.ids()
+        left_out = choice.left_out
+        chosen = best if contents_bytes > room else None
+
     def reserve(tx: Transaction) -> None:
+        # Who acknowledges a file that had no room for all has what was in it, and no more.
+        reached = upto if chosen is None else base
         tx.executemany(
             "INSERT INTO bundle_out(device, number, upto_cursor, acked) VALUES (?, ?, ?, 0)",
-            [(device, number, upto) for device in devices],
+            [(device, number, reached) for device in devices],
         )
 
     if devices:
         # Before a byte of the file exists: of two files with one number, the acknowledgement of the first would
         # stand for what only the second holds.
         await person.node.write(lambda: person.vault.write(reserve))
-    size = out.write(writer.start())
-    count, cursor = 0, base
-    written: list[bytes] = []
+    size = out.write(head)
+    written: dict[bytes, int] = {}
     chunked: list[bytes] = []
-    while cursor < upto and (changes := store.changes(cursor, 500)):
-        cursor = changes[-1].cursor
-        for event, entry in ((change.event, change.entry) for change in changes):
-            wanted = space_of(entry) == (mail.MAIL_SPACE if space is None else space) or entry.id in parcels
-            whole = entry.payload is not None and event in (Event.ADMITTED, Event.PAYLOAD_ARRIVED)
-            if wanted and whole and entry.id not in held and not 0 < entry.header.expires_day < over:
-                size += out.write(writer.add(entry))
-                written.append(entry.id)
-                if is_chunked(entry.header):
-                    chunked.append(entry.id)
-                held.add(entry.id)  # its payload may have come later, and its content later still
-                count += 1
-        person.node.leaves(written[-len(changes) :])
-        progress(min(cursor, upto) - base, upto - base)
-        await asyncio.sleep(0)
+    async for reached, found in lacking():
+        going = [entry for entry in found if chosen is None or entry.id in chosen]
+        for entry in going:
+            size += out.write(writer.add(entry))
+            written[entry.id] = entry.header.expires_day
+            if is_chunked(entry.header):
+                chunked.append(entry.id)
+        person.node.leaves([entry.id for entry in going])
+        progress(reached - base, upto - base)
 
-    for id in expected:  # the next bundle need not bring again what is here
-        size += out.write(writer.add_holding(bundles.Holding(id, store.holding(id))))
-
-    lacking: set[bytes] = set()
+    incomplete: set[bytes] = set()
     total, done = sum(store.content_size(id) for id in chunked), 0
 
     def write_contents(loaded: Sequence[Loaded]) -> None:
         nonlocal size
         for id, place, _, data in loaded:
             if data is None:
-                lacking.add(id)  # damaged, or dropped meanwhile
+                incomplete.add(id)  # damaged, or dropped meanwhile
             else:
                 size += out.write(writer.add_content(bundles.Content(id, place, data)))
 
+    left = math.inf if max_bytes is None else writer.room(max_bytes)
     async with Overlap() as writing:
         for id in chunked:
             held_here, held_there = store.holding(id), parcels.get(id, 0)
             if held_here.bit_count() * CHUNK_BYTES < store.content_size(id):
-                lacking.add(id)
+                incomplete.add(id)
             here = [(id, place) for place in places(held_here & ~held_there)]
             done += held_there.bit_count() * CHUNK_BYTES
+            if len(here) * A_CHUNK > left:
+                incomplete.add(id)
+                left_out += 1
+                # A contact says what of it came; who reads a channel does not, and would be brought the same again.
+                here = here[: int(left // A_CHUNK)] if devices else []
+            left -= len(here) * A_CHUNK
             for at in range(0, len(here), CONTENTS_LOADED):
                 done += CONTENTS_LOADED * CHUNK_BYTES
                 progress(min(done, total), total)
@@ -173,7 +215,36 @@ async def write_bundle(
     for piece in writer.finish():
         size += out.write(piece)
     person.node.metrics.link_bytes_out[LINK] += size
-    return BundleReport(count, size, count, written=tuple(id for id in written if id not in lacking))
+    whole = {id: day for id, day in written.items() if id not in incomplete}
+    if devices and chosen is not None:
+        parts = [(device, number, id, day) for device in devices for id, day in whole.items()]
+
+        def remember(tx: Transaction) -> None:
+            tx.executemany("INSERT INTO bundle_part(device, number, entry, expires_day) VALUES (?, ?, ?, ?)", parts)
+
+        await person.node.write(lambda: person.vault.write(remember))
+    return BundleReport(len(written), size, len(written), left_out=left_out, written=tuple(whole))
+
+
+async def _lacking(
+    person: Person, wanted: Callable[[Entry], bool], held: Collection[bytes], base: int, upto: int
+) -> AsyncIterator[tuple[int, list[Entry]]]:
+    """What is wanted of what came and is alive, but for what is held by the receiver, and the cursor up to there.
+
+    It comes in the order of the change log, behind ``base`` and up to ``upto``, some hundred entries at a time.
+    """
+    store, over = person.node.open_store, person.node.over_before()
+    told, cursor = set(held), base
+    while cursor < upto and (changes := store.changes(cursor, 500)):
+        cursor = changes[-1].cursor
+        found: list[Entry] = []
+        for event, entry in ((change.event, change.entry) for change in changes):
+            whole = entry.payload is not None and event in (Event.ADMITTED, Event.PAYLOAD_ARRIVED)
+            if whole and wanted(entry) and entry.id not in told and not 0 < entry.header.expires_day < over:
+                found.append(entry)
+                told.add(entry.id)  # its payload may have come later, and its content later still
+        yield min(cursor, upto), found
+        await asyncio.sleep(0)
 
 
 def _bundle_state(person: Person, devices: Sequence[bytes]) -> tuple[int, int, dict[bytes, list[int]], set[bytes]]:
@@ -268,9 +339,15 @@ async def read_bundle(person: Person, source: BinaryIO, *, progress: Progress = 
             if not summary.whole:
                 return
             tx.execute("INSERT OR IGNORE INTO bundle_in(device, number) VALUES (?, ?)", (device, number))
-            tx.executemany(
-                "UPDATE bundle_out SET acked = 1 WHERE device = ? AND number = ?", [(device, ack) for ack in acks]
-            )
+            for ack in acks:
+                confirmed = (device, ack)
+                tx.execute("UPDATE bundle_out SET acked = 1 WHERE device = ? AND number = ?", confirmed)
+                tx.execute(
+                    "INSERT OR IGNORE INTO held_by(device, entry, expires_day)"
+                    " SELECT device, entry, expires_day FROM bundle_part WHERE device = ? AND number = ?",
+                    confirmed,
+                )
+                tx.execute("DELETE FROM bundle_part WHERE device = ? AND number = ?", confirmed)
 
         await person.node.write(lambda: person.vault.write(note))
     problems = []

@@ -98,6 +98,13 @@ _SCHEMA: Final = (
     -- The places of chunks that the other one was heard to hold, of parcels sent (see ``chunks.to_bytes``).
     ALTER TABLE parcel ADD COLUMN held BLOB;
     """,
+    """
+    -- What was in bundles that had no room for all: their receiver holds it once they acknowledge the number.
+    CREATE TABLE bundle_part (
+        device BLOB NOT NULL, number INTEGER NOT NULL, entry BLOB NOT NULL, expires_day INTEGER NOT NULL,
+        PRIMARY KEY (device, number, entry)
+    ) WITHOUT ROWID;
+    """,
 )
 
 T = TypeVar("T")

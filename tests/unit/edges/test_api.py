@@ -167,6 +167,10 @@ def test_every_answer_of_a_whole_life_is_as_the_document_says(tmp_path: Path) ->
         assert re.fullmatch(r"[0-9a-f]{8}\.bin", Path(written["file"]).name)
         read = await bela("bundle.read", file=written["file"])
         assert (read["entries"], read["problems"]) == (written["entries"], [])
+        small = await ada("bundle.write", file=str(stick), to="Bela", max_bytes=100_000)
+        assert small["bytes"] <= 100_000
+        assert small["left_out"] == 0
+        assert (await ada("bundle.write", 400, file=str(stick), to="Bela", max_bytes=1000))["code"] == 2
         assert (await ada("bundle.write", 400, file=str(stick)))["code"] == 2
         assert (await ada("bundle.read", 404, file=str(stick / "none")))["code"] == 4
 

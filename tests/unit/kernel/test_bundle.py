@@ -34,6 +34,7 @@ from outlast.kernel.bundle import (
     Record,
     Summary,
     _ladder,
+    record_bytes,
 )
 from outlast.kernel.entry import Entry, pack
 from outlast.kernel.hpke import OpeningKey
@@ -641,6 +642,24 @@ class TestSizes:
             assert count <= _ladder(count) <= count * 1.12
             assert _ladder(_ladder(count)) == _ladder(count)
         assert len({_ladder(count) for count in range(1, 70_000)}) < 200
+
+    @pytest.mark.parametrize("sealed", [False, True])
+    @pytest.mark.parametrize("max_bytes", [70_000, 140_000, 600_000, 719_000, 1_300_000])
+    def test_what_there_is_room_for_makes_no_larger_file_and_one_more_record_would(
+        self, max_bytes: int, sealed: bool
+    ) -> None:
+        made = []
+        for more in (0, 1):
+            writer = sealed_writer(BOB) if sealed else open_writer()
+            data = bytearray(writer.start())
+            content = entry(ALICE.signing, bytes(1000))
+            while writer.room(max_bytes) >= 2 * record_bytes(content):
+                data += writer.add(content)
+            last = entry(ALICE.signing, bytes(1000 + writer.room(max_bytes) - record_bytes(content) + more))
+            assert (writer.room(max_bytes) >= record_bytes(last)) is not bool(more)
+            data += writer.add(last)
+            made.append(len(data + b"".join(writer.finish())))
+        assert made[0] <= max_bytes < made[1]
 
     def test_a_hundred_megabytes_pass_through_little_memory(self) -> None:
         part = entry(ALICE.signing, bytes(65_536))

@@ -9,6 +9,7 @@ from outlast.kernel.entry import DAY_MS, Entry
 from outlast.kernel.forward import (
     METERED_DAY_BYTES,
     SLOW_BITS_PER_S,
+    Choice,
     Offer,
     Tier,
     carriage,
@@ -147,3 +148,27 @@ def test_at_the_door_each_neighbour_keeps_its_own_order_and_is_behind_as_many_of
         went[mine] = went.get(mine, 0) + 1
         if mine is not None:
             assert all(count <= went[mine] for other, count in went.items() if other is not None)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 40)), max_size=60), st.integers(0, 300))
+def test_of_what_waits_the_best_goes_as_far_as_there_is_room(items: list[tuple[int, int]], room: int) -> None:
+    choice = Choice(room)
+    ranked = [((priority, 0, 0, bytes([place])), size) for place, (priority, size) in enumerate(items)]
+    for one in ranked:
+        choice.add(*one)
+    fits, used = set(), 0
+    for rank_of, size in sorted(ranked):
+        used += size
+        if used > room:
+            break
+        fits.add(rank_of[-1])
+    assert choice.ids() == fits
+    assert choice.left_out == len(items) - len(fits)
+
+
+def test_a_choice_holds_little_more_than_there_is_room_for() -> None:
+    choice = Choice(1000)
+    for place in range(10_000):
+        choice.add((1, 0, -place, place.to_bytes(4, "big")), 10)
+        assert len(choice._best) <= 201
+    assert choice.ids() == {place.to_bytes(4, "big") for place in range(9_900, 10_000)}

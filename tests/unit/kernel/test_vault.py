@@ -52,7 +52,7 @@ def test_the_kernels_tables_are_there(vault: Vault) -> None:
     names = {row[0] for row in vault.query("SELECT name FROM pragma_table_list WHERE schema = 'main'")}
     assert names >= {
         *("meta", "contact", "device", "prekey", "counter", "opened", "sent", "custody", "seen_letter", "outbox"),
-        *("bundle_out", "bundle_in", "held_by", "invite", "local_toy_note", "local_shop_item"),
+        *("bundle_out", "bundle_in", "held_by", "bundle_part", "invite", "local_toy_note", "local_shop_item"),
     }
 
 

@@ -102,6 +102,27 @@ async def test_a_stick_that_was_cut_is_gone_on_with_by_the_next_one(tmp_path: Pa
         await ann.until(lambda: "received" in events(ann, letter))
 
 
+async def test_a_file_larger_than_the_stick_goes_by_several_trips(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        data = content(5_000_000)
+        letter = await send(ann, ben, data)
+        trips = 0
+        while not is_here(ben, letter):
+            stick = io.BytesIO()
+            report = await ann.person.write_bundle(stick, to=ben.person.identity, max_bytes=1_500_000)
+            await ann.person.bundle_left(report)
+            assert len(stick.getvalue()) <= 1_500_000
+            stick.seek(0)
+            await ben.person.read_bundle(stick)
+            await ben.until(lambda: bool(ben.person.parcels_from(ann.person.identity)) != is_here(ben, letter))
+            assert report.left_out == (not is_here(ben, letter))
+            await ben.carry_to(ann)
+            trips += 1
+            assert trips <= 4
+        assert read(ben, letter) == data
+        await ann.until(lambda: "received" in events(ann, letter))
+
+
 async def test_any_part_of_a_file_can_be_read(tmp_path: Path) -> None:
     async with houses(tmp_path, "ann", "ben") as (ann, ben):
         data = content(5 * PLAIN_BYTES + 17)

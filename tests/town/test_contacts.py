@@ -1,0 +1,70 @@
+"""Letters through people who meet: what the sessions make of contacts, and what the model says that they do."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from outlast.testing import Contact, Letter, letters_between, read_contacts, spread, spread_in_town, town_contacts
+
+DAY_S = 86_400
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_real_sessions_deliver_and_send_what_the_model_says_and_nothing_twice(seed: int) -> None:
+    contacts = town_contacts(12, seed, days=2)
+    letters = letters_between(12, seed, 2 * DAY_S, count=60)
+    modelled = spread(contacts, letters)
+    assert 0 < modelled.delivered < modelled.letters, "a town in which all or nothing arrives shows nothing"
+    assert spread_in_town(contacts, letters, 12, seed) == modelled
+
+
+def test_a_letter_goes_from_hand_to_hand_in_the_order_of_time_alone() -> None:
+    letter = Letter(0, 0, 2, DAY_S)
+    assert spread([Contact(10, 0, 1), Contact(20, 1, 2)], [letter]) == (1, 1, 2)
+    assert spread([Contact(10, 1, 2), Contact(20, 0, 1)], [letter]) == (1, 0, 1)
+
+
+def test_who_holds_a_letter_is_sent_it_no_second_time() -> None:
+    contacts = [Contact(10, 0, 1), Contact(20, 0, 1), Contact(30, 0, 2), Contact(40, 1, 2)]
+    assert spread(contacts, [Letter(0, 0, 2, DAY_S)]) == (1, 1, 2)
+
+
+def test_at_its_hour_a_letter_ends_everywhere() -> None:
+    contacts = [Contact(3599, 0, 1), Contact(3600, 1, 2)]
+    for town in (spread, lambda *given: spread_in_town(*given, 3)):
+        assert town(contacts, [Letter(0, 0, 2, 3600)]) == (1, 0, 1)
+        assert town(contacts, [Letter(0, 0, 2, 7200)]) == (1, 1, 2)
+
+
+def test_a_town_is_the_same_for_the_same_seed_and_another_one_for_another() -> None:
+    assert town_contacts(36, 1) == town_contacts(36, 1) != town_contacts(36, 2)
+    assert letters_between(36, 1, 5 * DAY_S) == letters_between(36, 1, 5 * DAY_S) != letters_between(36, 2, 5 * DAY_S)
+
+
+@pytest.mark.parametrize("people", [36, 500])
+def test_in_a_town_everybody_meets_somebody_and_nobody_at_night_or_themselves(people: int) -> None:
+    contacts = town_contacts(people, 1)
+    assert {one for contact in contacts for one in contact[1:]} == set(range(people))
+    assert all(contact.a < contact.b and 6 <= contact.at_s % DAY_S // 3600 < 23 for contact in contacts)
+    assert all(one.at_s <= other.at_s for one, other in pairwise(contacts))
+
+
+def test_lives_of_letters_end_at_full_hours_before_the_town_does() -> None:
+    for letter in letters_between(36, 1, 5 * DAY_S):
+        assert letter.writer != letter.receiver
+        assert letter.ends_s % 3600 == 0
+        assert 23 * 3600 < letter.ends_s - letter.at_s <= DAY_S
+        assert letter.ends_s <= 5 * DAY_S
+
+
+def test_any_list_of_contacts_is_read_whatever_people_are_called_and_wherever_it_starts() -> None:
+    lines = ["# t i j", "1130493332 7 12", "", "1130493330,12,9,extra", "1130493340 7 7", "1130493350.5\t9\t7"]
+    assert read_contacts(lines) == ([(0, 0, 1), (2, 0, 2), (20, 1, 2)], 3)
+
+
+@pytest.mark.parametrize("line", ["1 2", "morning 1 2"])
+def test_what_is_no_list_of_contacts_is_named_by_its_line(line: str) -> None:
+    with pytest.raises(ValueError, match="line 2"):
+        read_contacts(["1 2 3", line])

@@ -505,6 +505,20 @@ def mail_vectors() -> dict[str, Any]:
                 "packed": pack(entry).hex(),
             }
         )
+    contents = []
+    for name, size in (("a long text", 3000), ("an empty body", 0)):
+        chance = Chance(name)
+        body = bytes(n % 251 for n in range(size))
+        entry, place = mail.seal_content(body, now_ms=NOW_MS, rand=chance)
+        contents.append(
+            {
+                "name": name,
+                "body": body.hex(),
+                "random": dict(zip(("author_seed", "tag", "key"), chance.given, strict=True)),
+                "place": mail.apart(letter(size), place).body.hex(),
+                "packed": pack(entry).hex(),
+            }
+        )
     prekey_signature = sign_prekey(BOB.signing, BOB.prekey.public, DAY)
     link = make_link(BOB.certificate, BOB.prekey.public, DAY, prekey_signature, intro_secret)
     forged = make_link(BOB.certificate, ALICE.prekey.public, DAY, prekey_signature, intro_secret)
@@ -527,6 +541,7 @@ def mail_vectors() -> dict[str, Any]:
         ],
         "letters": envelopes,
         "introductions": introductions,
+        "contents": contents,
         "refused": {
             "letter": "a text with a prekey",
             "payload": [0, 31, 32, 200, 495, 496, 511],

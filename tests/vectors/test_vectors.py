@@ -16,9 +16,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from nacl.bindings import (
     crypto_aead_chacha20poly1305_ietf_decrypt,
     crypto_scalarmult,
+    crypto_scalarmult_base,
     crypto_sign,
     crypto_sign_open,
     crypto_sign_seed_keypair,
@@ -55,8 +57,10 @@ from outlast.kernel.mail import (
     direction_key,
     intro_key,
     is_wellformed_envelope,
+    open_content,
     open_introduction,
     open_letter,
+    read_place,
     tag,
 )
 from outlast.kernel.revocation import is_ended, read_revocation, read_told, revoke
@@ -309,6 +313,22 @@ class TestMail:
             aad,
             unhex(case["random"]["ephemeral"]),
             sender=ALICE.seal.secret,
+        )
+
+    @pytest.mark.parametrize("case", named(MAIL["contents"]))
+    def test_a_body_that_lies_apart_is_as_specified(self, case: dict[str, Any]) -> None:
+        entry = envelope(case["packed"])
+        payload, key = entry.payload or b"", unhex(case["random"]["key"])
+        place = read_place(unhex(case["place"]))
+        assert msgspec.msgpack.decode(unhex(case["place"])) == [entry.header.tags[0], sha256(payload).digest(), key]
+        assert (place.tag, open_content(entry, place)) == (unhex(case["random"]["tag"]), unhex(case["body"]))
+        author, _ = crypto_sign_seed_keypair(unhex(case["random"]["author_seed"]))
+        aad = MAIL_SPACE + author + entry.header.expires_day.to_bytes(4, "big")
+        cipher = ChaCha20Poly1305(derive(key, b"outlast/mail/content/1"))
+        plaintext = cipher.decrypt(bytes(12), payload[32:], aad)
+        assert payload[:32] == crypto_scalarmult_base(key)
+        assert plaintext == (len(unhex(case["body"])).to_bytes(2, "big") + unhex(case["body"])).ljust(
+            len(payload) - 48, b"\0"
         )
 
     @pytest.mark.parametrize("case", named(MAIL["introductions"]))

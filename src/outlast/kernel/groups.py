@@ -25,7 +25,7 @@ from outlast.kernel.epoch import EPOCHS_MAX, Inner, access_key, commitment, epoc
 from outlast.kernel.identity import check_name, identity_key, read_certificate
 from outlast.kernel.kinds import Kind
 from outlast.kernel.log import next_entry
-from outlast.kernel.mail import LETTER_MAX_BYTES
+from outlast.kernel.mail import LETTER_ID_BYTES, LETTER_MAX_BYTES
 from outlast.kernel.membership import (
     ACTS_MAX,
     ADD,
@@ -558,8 +558,9 @@ class Groups:
         return max((min(entry.header.clock, CLOCK_MAX) for entry in said), default=0)
 
     def _letters(self, people: Iterable[bytes], bodies: Sequence[bytes]) -> list[Outgoing]:
-        now = self._node.now_ms()
-        return [Outgoing(one, CIRCULAR.name, body, os.urandom(16), now) for one in sorted(people) for body in bodies]
+        now, to = self._node.now_ms(), sorted(people)
+        letters = [(body, os.urandom(LETTER_ID_BYTES)) for body in bodies]
+        return [Outgoing(one, CIRCULAR.name, body, letter, now) for body, letter in letters for one in to]
 
     def _last_of(self, space: bytes, membership: Membership, identity: bytes) -> tuple[tuple[bytes, int], ...]:
         """The last entries here by the devices of somebody who is removed: those up to them still count."""

@@ -75,6 +75,8 @@ INTROS_MAX: Final = 8
 """Secrets of one's own links by which introductions are found; each costs 1024 tags a day."""
 ENDED_MAX: Final = 64
 """Devices of a contact that are remembered, the ended ones included."""
+AWAITED_MAX: Final = 10_000
+"""Letters that wait for bodies which lie apart; more are opened again at another start."""
 REVOKED_MAX: Final = 64
 """Revocations of one identity that are kept for devices that are not known here."""
 
@@ -123,6 +125,8 @@ class Inbox:
         """By own device and contact's device."""
         self._expected: dict[int, dict[bytes, _Slot]] = {}
         """By day: the tags of mail that is for this person."""
+        self._awaited: set[bytes] = set()
+        """Tags of contents: the bodies of letters that were opened."""
         self._own: dict[int, set[bytes]] = {}
         """By day: the tags that this device has not used yet and would use next."""
         self._copied = False
@@ -210,6 +214,7 @@ class Inbox:
         ]
         rows = query("SELECT certificate FROM device JOIN contact USING (identity) WHERE NOT blocked")
         self.devices = {device.device: device for device in (read_certificate(bytes(row[0])) for row in rows)}
+        self._awaited = {bytes(row[0]) for row in query("SELECT tag FROM awaited")}
         counters = query("SELECT direction, device, day, next FROM counter")
         self._next_in = {
             (direction, bytes(device), day): number
@@ -297,6 +302,8 @@ class Inbox:
     def _expects(self, entry: Entry) -> bool:
         """Whether to open an envelope at once; what may be garbage that is dear to look at is put off."""
         day, tag = day_of(entry.header.ts_ms), entry.header.tags[0]
+        if tag in self._awaited:
+            return True
         if day not in self._expected:
             if not self._is_near(day):
                 self._put_off(entry.id)
@@ -429,6 +436,9 @@ class Inbox:
         introduced: set[bytes] = set()
         failures = 0
         for entry in entries:
+            if entry.header.tags[0] in self._awaited:
+                self._accept_body(tx, entry, news, introduced)
+                continue
             slot = self._slot_of(entry)
             if slot is None or tx.query("SELECT 1 FROM opened WHERE entry = ?", (entry.id,)):
                 continue
@@ -537,25 +547,81 @@ class Inbox:
         room, kind = self._node.letter_rooms.get(sealed.kind), self._node.letters.get(sealed.kind)
         if sealed.kind not in SILENT and (room is None or kind is None):
             return False
-        if tx.query("SELECT 1 FROM seen_letter WHERE letter = ?", (sealed.id,)):
-            return True
+        letter = Letter(sealed.id, sealed.kind, sealed.body, sealed.sent_ms, device.identity, device.device, now)
+        if (place := mail.place_of(sealed)) is not None:
+            return self._await_body(tx, entry, letter, place, news, introduced)
+        self._deliver(tx, letter, entry.header.expires_day, news, introduced)
+        return True
+
+    def _await_body(
+        self, tx: Transaction, entry: Entry, letter: Letter, place: mail.Place, news: _News, introduced: set[bytes]
+    ) -> bool:
+        """Deliver a letter whose body lies apart, now or when that comes; False when too many wait already."""
+        tx.execute(
+            "INSERT OR IGNORE INTO awaited(envelope, tag, place, letter, kind, sent_ms, sender, device, expires_day)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                entry.id,
+                place.tag,
+                letter.body,
+                letter.id,
+                letter.kind,
+                letter.sent_ms,
+                letter.sender,
+                letter.device,
+                entry.header.expires_day,
+            ),
+        )
+        self._awaited.add(place.tag)
+        for content in self._stored(tx, [place.tag]):
+            self._accept_body(tx, content, news, introduced)
+        if len(self._awaited) > AWAITED_MAX and place.tag in self._awaited:
+            tx.execute("DELETE FROM awaited WHERE envelope = ?", (entry.id,))
+            self._awaited.discard(place.tag)
+            return False
+        return True
+
+    def _accept_body(self, tx: Transaction, content: Entry, news: _News, introduced: set[bytes]) -> None:
+        """Deliver the letters that wait for this body; anybody can make others with its tag, but not with its hash."""
+        tag = content.header.tags[0]
+        rows = tx.query(
+            "SELECT envelope, place, letter, kind, sent_ms, sender, device, expires_day FROM awaited WHERE tag = ?",
+            (tag,),
+        )
+        left = len(rows)
+        for envelope, place, id, kind, sent_ms, sender, device, expires_day in rows:
+            try:
+                body = mail.open_content(content, mail.read_place(bytes(place)))
+            except ProtocolError:
+                continue
+            now = self._node.now_ms()
+            letter = Letter(bytes(id), kind, body, sent_ms, bytes(sender), bytes(device), now)
+            self._deliver(tx, letter, expires_day, news, introduced)
+            tx.execute("DELETE FROM awaited WHERE envelope = ?", (envelope,))
+            left -= 1
+        if not left:
+            self._awaited.discard(tag)
+
+    def _deliver(self, tx: Transaction, letter: Letter, expires_day: int, news: _News, introduced: set[bytes]) -> None:
+        """Give a letter, once, to whom its kind is for."""
+        if tx.query("SELECT 1 FROM seen_letter WHERE letter = ?", (letter.id,)):
+            return
         tx.execute(
             "INSERT INTO seen_letter(letter, sender, sent_ms, received_ms, expires_day) VALUES (?, ?, ?, ?, ?)",
-            (sealed.id, device.identity, sealed.sent_ms, now, entry.header.expires_day),
+            (letter.id, letter.sender, letter.sent_ms, letter.received_ms, expires_day),
         )
-        if sealed.kind == "receipt":
+        room, kind = self._node.letter_rooms.get(letter.kind), self._node.letters.get(letter.kind)
+        if letter.kind == "receipt":
             # One that was ended may be in other hands: that these have a letter is no news of its receiver.
-            if not tx.query("SELECT 1 FROM device WHERE device = ? AND warning = ?", (device.device, REVOKED)):
-                self._accept_receipt(tx, device.identity, sealed.body, now)
-        elif sealed.kind == DEVICES.name:
-            news.receipts.setdefault(device.identity, []).append(sealed.id)
-            self._hear_of_devices(tx, device.identity, sealed.body, now, introduced)
-        elif room is not None and kind is not None and _is_of(kind, sealed.body):
-            letter = Letter(sealed.id, sealed.kind, sealed.body, sealed.sent_ms, device.identity, device.device, now)
+            if not tx.query("SELECT 1 FROM device WHERE device = ? AND warning = ?", (letter.device, REVOKED)):
+                self._accept_receipt(tx, letter.sender, letter.body, letter.received_ms)
+        elif letter.kind == DEVICES.name:
+            news.receipts.setdefault(letter.sender, []).append(letter.id)
+            self._hear_of_devices(tx, letter.sender, letter.body, letter.received_ms, introduced)
+        elif room is not None and kind is not None and _is_of(kind, letter.body):
             tx.apply(room.receive(letter, tx), room.name)
-            if sealed.kind not in SILENT and kind.acknowledged:
-                news.receipts.setdefault(device.identity, []).append(sealed.id)
-        return True
+            if letter.kind not in SILENT and kind.acknowledged:
+                news.receipts.setdefault(letter.sender, []).append(letter.id)
 
     def _hear_of_devices(self, tx: Transaction, sender: bytes, body: bytes, now: int, introduced: set[bytes]) -> None:
         """Take in what a contact's identity signed of its devices; which of them brought it does not matter."""

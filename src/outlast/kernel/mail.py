@@ -6,6 +6,10 @@ used once, which just the two devices can compute. A *letter* is what is sealed 
 inside is signed, so nobody can prove to others who wrote it, while the receiver knows (HPKE's Auth
 mode). The first letter to somebody who does not know the sender yet is an *introduction*: it
 travels by the secret of a contact link and brings the sender's device certificate.
+
+What goes to many devices can lie *apart*, once: the body in an envelope of its own under a fresh
+key, a *content*, and in each device's envelope where it is, its key, and the hash of the sealed
+bytes. Who reads it can therefore not put another body in its place for others.
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ from hashlib import sha256
 from typing import Final, NamedTuple
 
 import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from outlast.errors import ProtocolError
 from outlast.kernel import hpke
@@ -49,6 +55,8 @@ PAYLOAD_CLASSES: Final = (512, 1024, 4096, 16384)
 """The sizes a sealed payload can have, in bytes."""
 TAG_BYTES: Final = 16
 LETTER_VERSION: Final = 1
+LETTER_APART: Final = 2
+"""The version of a letter whose body lies in an envelope of its own: ``body`` is a ``Place``."""
 LETTER_ID_BYTES: Final = 16
 LETTER_MAX_BYTES: Final = 15 * 1024
 """Largest body of a letter; it fits the largest class also as an introduction."""
@@ -85,6 +93,12 @@ _DIRECTION_LABEL: Final = b"outlast/mail/direction/1"
 _INTRO_LABEL: Final = b"outlast/mail/intro/1"
 _INTRO_ORDER_LABEL: Final = b"outlast/mail/intro-order/1"
 _INTRO_PSK_LABEL: Final = b"outlast/mail/psk/1"
+_CONTENT_LABEL: Final = b"outlast/mail/content/1"
+_CONTENT_OVERHEAD_BYTES: Final = 32 + 16
+"""A public key, as each envelope begins with one, and the tag of the cipher."""
+_ENVELOPE_BYTES: Final = 214
+"""A packed envelope without its payload."""
+_PLACE_BYTES: Final = 16 + 32 + 32 + 7
 
 Rand = Callable[[int], bytes]
 """Returns that many random bytes; ``os.urandom`` outside of tests."""
@@ -107,6 +121,14 @@ class SealedLetter(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_
     body: bytes  # msgpack, by its kind
 
 
+class Place(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """Where the body of a letter lies that travels apart."""
+
+    tag: bytes  # 16 B, random: of the content's envelope
+    hash: bytes  # 32 B, SHA-256 of its payload
+    key: bytes  # 32 B, opens it and nothing else
+
+
 class Introduction(NamedTuple):
     """The first letter of a device that the receiver did not know; authenticated by ``device``."""
 
@@ -118,6 +140,7 @@ class Introduction(NamedTuple):
 
 _encoder = msgspec.msgpack.Encoder()
 _letter_decoder = msgspec.msgpack.Decoder(SealedLetter)
+_place_decoder = msgspec.msgpack.Decoder(Place)
 
 
 def is_wellformed_envelope(header: Header) -> bool:
@@ -304,15 +327,92 @@ def open_introduction(
     return Introduction(sender, letter.prekey, letter.prekey_day, letter)
 
 
+def seal_content(body: bytes, *, now_ms: int, rand: Rand) -> tuple[Entry, Place]:
+    """The envelope that holds the body of a letter apart, and where letters say that it is.
+
+    Raises MailError when the body is longer than LETTER_MAX_BYTES.
+    """
+    if len(body) > LETTER_MAX_BYTES:
+        raise MailError(f"a letter holds at most {LETTER_MAX_BYTES} bytes, this has {len(body)}")
+    author, handle = SigningKey.from_seed(rand(32)), rand(TAG_BYTES)
+    key = OpeningKey.from_secret(rand(32))
+    room = _class_of(2 + len(body) + _CONTENT_OVERHEAD_BYTES) - _CONTENT_OVERHEAD_BYTES
+    # Like each other envelope it begins with a public key: bytes without any form would stand out among these.
+    payload = key.public + _content_cipher(key.secret).encrypt(
+        bytes(12), _pad(body, room), _associated(None, None, author.public, day_of(now_ms))
+    )
+    entry = _envelope(author, now_ms, handle, payload)
+    return entry, Place(handle, entry.header.payload_hash, key.secret)
+
+
+def open_content(entry: Entry, place: Place) -> bytes:
+    """The body that lies in an envelope; raises MailError when it is another one, or altered.
+
+    The entry's signature, and that its payload has the hash in its header, must have been verified (``admit``).
+    """
+    payload = _payload(entry)
+    if entry.header.payload_hash != place.hash or entry.header.tags != (place.tag,):
+        raise MailError("this is not the content that the letter names")
+    aad = _associated(None, None, entry.header.author, day_of(entry.header.ts_ms))
+    try:
+        plaintext = _content_cipher(place.key).decrypt(bytes(12), payload[32:], aad)
+    except InvalidTag:
+        raise MailError("the content does not open by its letter's key") from None
+    if payload[:32] != OpeningKey.from_secret(place.key).public:
+        raise MailError("the content was sealed by another key")
+    return _unpad(plaintext)
+
+
+def apart(letter: SealedLetter, place: Place) -> SealedLetter:
+    """The letter whose body lies there."""
+    return msgspec.structs.replace(letter, version=LETTER_APART, body=_encoder.encode(place))
+
+
+def place_of(letter: SealedLetter) -> Place | None:
+    """Where the body of a letter lies that was opened; None when it holds it itself."""
+    return read_place(letter.body) if letter.version == LETTER_APART else None
+
+
+def read_place(data: bytes) -> Place:
+    """What the body of a letter that travels apart says; raises MailError when it is malformed."""
+    try:
+        place = _place_decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        raise MailError("the letter does not say where its body is") from None
+    if (len(place.tag), len(place.hash), len(place.key)) != (TAG_BYTES, 32, 32):
+        raise MailError("the letter does not say where its body is")
+    return place
+
+
+def is_better_apart(letter: SealedLetter, introduces: Sequence[bool], certificate_bytes: int) -> bool:
+    """Whether a letter takes fewer bytes with its body apart.
+
+    For each device it goes to ``introduces`` says whether the letter must bring the sender's certificate.
+    """
+    fixed = len(_encoder.encode(msgspec.structs.replace(letter, body=b"")))
+
+    def together(body_bytes: int) -> int:
+        around = (fixed + 5 + body_bytes + hpke.OVERHEAD_BYTES, certificate_bytes + 2 + hpke.OVERHEAD_BYTES)
+        sizes = {new: _class_of(around[0] + new * around[1]) + _ENVELOPE_BYTES for new in set(introduces)}
+        return sum(sizes[new] for new in introduces)
+
+    content = _class_of(2 + len(letter.body) + _CONTENT_OVERHEAD_BYTES) + _ENVELOPE_BYTES
+    return content + together(_PLACE_BYTES) < together(len(letter.body))
+
+
+def _content_cipher(key: bytes) -> ChaCha20Poly1305:
+    return ChaCha20Poly1305(derive(key, _CONTENT_LABEL))
+
+
 def _party(device: Device) -> bytes:
     # The identity stands beside the device key: one device may serve two identities, and what was
     # sealed for the one must not open for the other.
     return device.identity + device.device
 
 
-def _associated(sender: Device | None, receiver: Device, author: bytes, day: int) -> bytes:
+def _associated(sender: Device | None, receiver: Device | None, author: bytes, day: int) -> bytes:
     expires_day = day + MAIL_LIFE_DAYS + 1
-    parties = (_party(sender) if sender else b"") + _party(receiver)
+    parties = (_party(sender) if sender else b"") + (_party(receiver) if receiver else b"")
     return parties + MAIL_SPACE + author + expires_day.to_bytes(4, "big")
 
 
@@ -359,7 +459,7 @@ def _payload(entry: Entry) -> bytes:
 
 
 def _check_letter(letter: SealedLetter) -> None:
-    if letter.version != LETTER_VERSION:
+    if letter.version not in (LETTER_VERSION, LETTER_APART):
         raise MailError(f"the letter has version {letter.version}; a newer program reads it")
     if len(letter.body) > LETTER_MAX_BYTES:
         raise MailError(f"a letter holds at most {LETTER_MAX_BYTES} bytes, this has {len(letter.body)}")
@@ -373,6 +473,8 @@ def _check_letter(letter: SealedLetter) -> None:
         raise MailError("the letter's prekey is malformed")
     if letter.prekey is not None and not is_usable(letter.prekey):
         raise MailError("nothing can be sealed to the letter's prekey")
+    if letter.version == LETTER_APART:
+        read_place(letter.body)
 
 
 def _encode_letter(letter: SealedLetter) -> bytes:
@@ -380,12 +482,16 @@ def _encode_letter(letter: SealedLetter) -> bytes:
     return _encoder.encode(letter)
 
 
-def _decode_letter(plaintext: bytes) -> SealedLetter:
+def _unpad(plaintext: bytes) -> bytes:
     end = 2 + int.from_bytes(plaintext[:2], "big")
     if len(plaintext) < 2 or end > len(plaintext) or plaintext[end:].strip(b"\0"):
         raise MailError("the letter's padding is malformed")
+    return plaintext[2:end]
+
+
+def _decode_letter(plaintext: bytes) -> SealedLetter:
     try:
-        letter = _letter_decoder.decode(plaintext[2:end])
+        letter = _letter_decoder.decode(_unpad(plaintext))
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise MailError(f"the letter is malformed: {error}") from None
     _check_letter(letter)

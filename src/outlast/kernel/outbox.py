@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -365,6 +365,7 @@ class Outbox:
     ) -> tuple[list[Entry], dict[bytes, Exception]]:
         """Seal letters and write down all that is to be known of them; those that nothing can be sealed for fail.
 
+        A letter that goes to several people bears one id, and has one body: apart, where that takes fewer bytes.
         ``by`` is the device that writes, the present one by default.
         """
         by = by or self._person.party
@@ -378,18 +379,32 @@ class Outbox:
         for item in batch:
             if item.to not in devices:
                 devices[item.to] = self._sealable(tx, item.to, by)
+        # By letter: whether it must introduce, for each device of everybody it goes to.
+        introduces: defaultdict[bytes, list[bool]] = defaultdict(list)
+        for item in batch:
+            introduces[item.letter] += (intro is not None for _, _, intro in devices[item.to])
+        places: dict[bytes, mail.Place] = {}
+        for item in batch:
             if not devices[item.to]:
                 failures[item.letter] = UsageError("nothing can be sealed to this contact yet: add their link again")
                 continue
+            sealed = mail.SealedLetter(
+                id=item.letter,
+                kind=item.kind,
+                sent_ms=item.sent_ms,
+                body=item.body,
+                prekey=prekey,
+                prekey_day=prekey_day,
+            )
+            to = introduces[item.letter]
+            pays = len(to) > 1 and mail.is_better_apart(sealed, to, len(by.device.certificate))
+            if pays and item.letter not in places:
+                content, places[item.letter] = mail.seal_content(item.body, now_ms=item.sent_ms, rand=os.urandom)
+                entries.append(content)
+                sent.append((content.id, item.letter, b"", b"", content.header.expires_day))
+            if item.letter in places:
+                sealed = mail.apart(sealed, places[item.letter])
             for device, their_prekey, intro in devices[item.to]:
-                sealed = mail.SealedLetter(
-                    id=item.letter,
-                    kind=item.kind,
-                    sent_ms=item.sent_ms,
-                    body=item.body,
-                    prekey=prekey,
-                    prekey_day=prekey_day,
-                )
                 entry = self._seal_one(tx, counters, sealed, by, device, their_prekey, intro)
                 entries.append(entry)
                 sent.append((entry.id, item.letter, item.to, device.device, entry.header.expires_day))

@@ -471,10 +471,14 @@ class Person:
         count = 0
         for entry in entries:
             tx.execute("UPDATE parcel SET copied = max(copied, 1) WHERE entry = ? AND outgoing", (entry,))
-            # A letter that names parcels is somewhere else when all of these are: it goes before them.
+            tx.execute("UPDATE sent SET copied = 1 WHERE entry = ?", (entry,))
+            # A letter that names parcels is somewhere else when all of these are: it goes before them. One whose body
+            # lies apart when that is, and an envelope that tells somebody where.
             named = "SELECT letter FROM parcel WHERE outgoing"
             for (letter,) in tx.query(
-                f"SELECT letter FROM sent WHERE entry = ?1 AND letter NOT IN ({named})"
+                f"SELECT letter FROM sent m WHERE entry = ?1 AND letter NOT IN ({named})"
+                " AND NOT EXISTS (SELECT 1 FROM sent s WHERE s.letter = m.letter AND s.device = x'' AND NOT s.copied)"
+                " AND EXISTS (SELECT 1 FROM sent s WHERE s.letter = m.letter AND s.device <> x'' AND s.copied)"
                 f" UNION {named} AND entry = ?1"
                 " AND NOT EXISTS (SELECT 1 FROM parcel p WHERE p.letter = parcel.letter AND NOT p.copied)",
                 (entry,),
@@ -685,7 +689,7 @@ class Person:
     def tidy(self, tx: Transaction, over_before: int, pruned_day: int) -> None:
         """Drop what has outlived its purpose: custody after seven days, marks of expired entries, old prekeys."""
         tx.execute("DELETE FROM custody WHERE at_ms < ?", ((over_before - CUSTODY_DAYS) * DAY_MS,))
-        for table in ("opened", "sent", "seen_letter", "held_by", "bundle_part", "parcel"):
+        for table in ("opened", "sent", "seen_letter", "held_by", "awaited", "bundle_part", "parcel"):
             tx.execute(f"DELETE FROM {table} WHERE expires_day > 0 AND expires_day < ?", (pruned_day,))
         tx.execute("DELETE FROM counter WHERE day < ?", (pruned_day - mail.MAIL_LIFE_DAYS - 2,))
         keep = mail.MAIL_LIFE_DAYS + 1 + PREKEY_SPARE_DAYS

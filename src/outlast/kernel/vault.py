@@ -105,6 +105,16 @@ _SCHEMA: Final = (
         PRIMARY KEY (device, number, entry)
     ) WITHOUT ROWID;
     """,
+    """
+    -- Of a letter whose body lies apart one row stands for that, with an empty device; copied: at some other node.
+    ALTER TABLE sent ADD COLUMN copied INTEGER NOT NULL DEFAULT 0;
+    -- Letters that were opened and wait for their bodies; envelope is theirs, tag that of the body's.
+    CREATE TABLE awaited (
+        envelope BLOB PRIMARY KEY, tag BLOB NOT NULL, place BLOB NOT NULL, letter BLOB NOT NULL, kind TEXT NOT NULL,
+        sent_ms INTEGER NOT NULL, sender BLOB NOT NULL, device BLOB NOT NULL, expires_day INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX awaited_tag ON awaited (tag);
+    """,
 )
 
 T = TypeVar("T")

@@ -60,6 +60,8 @@ CLOCK_MAX: Final = 2**53
 """No clock that a member claims raises that of others beyond this: order then follows the times."""
 READ_MAX: Final = 4 * ACTS_MAX
 """Entries that never expire of which it is looked whether they are acts: of one device, and of all who do not lead."""
+WELCOMING: Final = 50
+"""The newest entries that somebody who is new is brought."""
 DRAIN: Final = 500
 """Entries that came by mail and are let in at a time."""
 
@@ -417,12 +419,14 @@ class Groups:
         letters: list[Outgoing] = []
         rows: list[RowChange] = []
         kept = {entry.id: entry for entry in self._kept(space, ())}
-        everything = [*kept.values(), *self._node.open_store.load(membership.acts - kept.keys())]
+        store = self._node.open_store
+        everything = [*kept.values(), *store.load(membership.acts - kept.keys())]
+        newest = store.load(id for _, id in store.arrived(space, 0)[-WELCOMING:]) if welcomed else []
         for epochs, people in [*lacking.items(), *([(tuple(sorted(secrets)), welcomed)] if welcomed else [])]:
             bodies = circular.circulars(
                 space,
                 genesis=self._genesis(space) if people is welcomed else None,
-                entries=everything if people is welcomed else [e for e in everything if e.id in epochs],
+                entries=[*everything, *newest] if people is welcomed else [e for e in everything if e.id in epochs],
                 secrets=[(epoch, secrets[epoch]) for epoch in epochs],
                 told=sorted(set.intersection(*(told[epoch] for epoch in epochs))),
             )

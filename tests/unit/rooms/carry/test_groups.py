@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from outlast.kernel import Person
-from outlast.rooms.carry import group_view, groups
+import pytest
+
+from outlast.errors import NotFoundError, UsageError
+from outlast.kernel import DAY_MS, Home, Node, Person, id_text, open_backup, space_text
+from outlast.rooms.carry import ROOM, group_view, groups
+from outlast.rooms.carry.entries import HIDE, Hide
+from tests.unit.kernel.people import secret
 from tests.unit.rooms.carry.houses import House, houses
 
 
@@ -78,3 +83,231 @@ async def test_a_group_is_founded_joined_and_read_by_everybody_in_it(tmp_path: P
         scene = groups.scene(cleo.person, space)
         assert (scene.author(answer), answer.reply_to) == (ben.person.identity, first)
         assert scene.name(ben.person.identity) == "ben"
+
+
+async def test_what_is_new_is_counted_until_it_is_read_and_own_words_are_not_new(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        space = await circle(ann, ben)
+        for text in ("one", "two", "three"):
+            await groups.post(ann.node, ann.person, space, text)
+        await groups.post(ben.node, ben.person, space, "mine")
+        await trips(ann, ben, until=lambda: len(texts(ben, space)) == 4)
+        assert (groups.get(ben.person, space).unread, groups.get(ann.person, space).unread) == (3, 1)
+        [second] = [line for line in groups.read(ben.person, space) if line.text == "two"]
+        assert await groups.mark_read(ben.node, ben.person, space, second.n) == 2
+        assert groups.get(ben.person, space).unread == 1
+        assert await groups.mark_read(ben.node, ben.person, space) == 1
+        assert await groups.mark_read(ben.node, ben.person, space) == 0
+
+
+async def test_who_wrote_is_told_how_many_have_it_and_nobody_what_was_read(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben", "cleo") as (ann, ben, cleo):
+        space = await circle(ann, ben, cleo)
+        said = await groups.post(ann.node, ann.person, space, "Who has it?")
+
+        def received() -> tuple[int, int]:
+            line = group_view.find(ann.person, said)
+            assert line is not None
+            return groups.scene(ann.person, space).received(line)
+
+        assert received() == (0, 2)
+        await ann.carry_to(ben)
+        await ben.until(lambda: texts(ben, space))
+        await ben.settled()
+        await ben.carry_to(ann)
+        await ann.until(lambda: received() == (1, 2))
+        written = len(ben.person.query("SELECT DISTINCT letter FROM sent"))
+        await groups.mark_read(ben.node, ben.person, space)
+        await ben.settled()
+        assert len(ben.person.query("SELECT DISTINCT letter FROM sent")) == written
+        await trips(ann, ben, cleo, until=lambda: received() == (2, 2))
+
+
+async def test_only_its_writer_and_who_leads_take_a_text_away_and_it_is_gone_from_every_vault(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben", "cleo") as (ann, ben, cleo):
+        space = await circle(ann, ben, cleo)
+        own = await groups.post(ben.node, ben.person, space, "a slip")
+        bad = await groups.post(ben.node, ben.person, space, "a rumour")
+        await trips(ann, ben, cleo, until=lambda: len(texts(cleo, space)) == 2 == len(texts(ann, space)))
+        with pytest.raises(UsageError, match="who leads"):
+            await groups.hide(cleo.node, cleo.person, bad)
+        await groups.hide(ben.node, ben.person, own)
+        await groups.hide(ann.node, ann.person, bad)
+        with pytest.raises(NotFoundError):
+            await groups.hide(ann.node, ann.person, bad)
+        await trips(ann, ben, cleo, until=lambda: not any(texts(one, space) for one in (ann, ben, cleo)))
+        for one in (ann, ben, cleo):
+            kept = one.person.query(f"SELECT text FROM {group_view.SAID} WHERE id IN (?, ?)", (own, bad))
+            assert kept == [("",), ("",)]
+            assert groups.search(one.person, "rumour") == []
+
+
+async def test_a_removal_by_somebody_without_that_right_takes_nothing_away(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben", "cleo") as (ann, ben, cleo):
+        space = await circle(ann, ben, cleo)
+        said = await groups.post(ann.node, ann.person, space, "stays")
+        await trips(ann, ben, cleo, until=lambda: texts(ben, space) and texts(cleo, space))
+        await cleo.node.append(cleo.person, space, HIDE.name, Hide(said), life_ms=DAY_MS)
+        await groups.post(cleo.node, cleo.person, space, "after it")
+        await trips(ann, ben, cleo, until=lambda: len(texts(ann, space)) == 2 == len(texts(ben, space)))
+        for one in (ann, ben, cleo):
+            assert texts(one, space) == ["stays", "after it"]
+
+
+async def test_a_removal_that_comes_before_the_text_takes_it_away_too(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        space = await circle(ann, ben)
+        said = await groups.post(ann.node, ann.person, space, "too late")
+        await groups.hide(ann.node, ann.person, said)
+        entries = ann.node.open_store.load([id for _, id in ann.node.open_store.arrived(space, 0)])
+        for entry in reversed(entries):
+            await ben.node.ingest([entry])
+            await ben.settled()
+            await groups.catch_up(ben.node, ben.person)
+        assert texts(ben, space) == []
+        assert group_view.find(ben.person, said) is not None
+
+
+async def test_members_are_told_who_joined_who_leads_and_who_is_gone(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben", "cleo") as (ann, ben, cleo):
+        space = await circle(ann, ben, cleo)
+        told = events(ben, space)
+        assert ("joined", cleo.person.identity) in told
+        await groups.add(ann.node, ann.person, space, ben.person.identity, groups.ADMIN)
+        await trips(ann, ben, cleo, until=lambda: events(ben, space)[-1] == ("leads", ben.person.identity))
+        assert groups.get(ben.person, space).leads
+        await groups.demote(ann.node, ann.person, space, ben.person.identity)
+        await trips(ann, ben, cleo, until=lambda: groups.get(ben.person, space).role == "member")
+        await groups.leave(cleo.node, cleo.person, space)
+        await trips(ann, ben, cleo, until=lambda: events(ben, space)[-1] == ("left", cleo.person.identity))
+        assert groups.groups(cleo.person) == []
+        for table in (group_view.SAID, group_view.MEMBER):
+            assert cleo.person.query(f"SELECT * FROM {table}") == []
+        with pytest.raises(NotFoundError):
+            groups.read(cleo.person, space)
+
+
+async def test_who_was_removed_is_told_reads_on_and_says_nothing_more(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        space = await circle(ann, ben)
+        await groups.post(ann.node, ann.person, space, "before")
+        await trips(ann, ben, until=lambda: texts(ben, space))
+        await groups.remove(ann.node, ann.person, space, ben.person.identity)
+        await groups.post(ann.node, ann.person, space, "after")
+        await trips(ann, ben, until=lambda: groups.get(ben.person, space).role == "")
+        assert texts(ben, space) == ["before"]
+        with pytest.raises(UsageError, match="no member"):
+            await groups.post(ben.node, ben.person, space, "let me in")
+        await groups.add(ann.node, ann.person, space, ben.person.identity)
+        await trips(ann, ben, until=lambda: groups.get(ben.person, space).role == "member")
+        await trips(ann, ben, until=lambda: "after" in texts(ben, space))
+
+
+async def test_groups_are_there_after_the_node_starts_anew_and_after_a_restore(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        space = await circle(ann, ben)
+        await groups.post(ann.node, ann.person, space, "kept by both")
+        await trips(ann, ben, until=lambda: texts(ben, space))
+        await groups.rename(ben.node, ben.person, space, "Evenings")
+        saved = await ben.person.backup("backup words")
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        assert texts(ben, space) == ["kept by both"]
+        assert (
+            groups.find(ben.person, "EVENINGS").space == groups.find(ben.person, space_text(space)[:6]).space == space
+        )
+    await Node.create(
+        Home(tmp_path / "again"), "ben", passphrase=None, backup=open_backup(saved, "backup words"), rooms=[ROOM]
+    )
+    async with await Node.open(Home(tmp_path / "again"), rooms=[ROOM]) as node:
+        again = House(node, next(iter(node.people.values())))
+        assert texts(again, space) == ["kept by both"]
+        assert [line.text for line in groups.search(again.person, "BOTH kept")] == ["kept by both"]
+
+
+async def test_somebody_who_is_blocked_is_not_read_in_groups_either(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben", "cleo") as (ann, ben, cleo):
+        space = await circle(ann, ben, cleo)
+        await groups.post(cleo.node, cleo.person, space, "noise")
+        await trips(ann, ben, cleo, until=lambda: texts(ben, space))
+        await ben.person.block(cleo.person.identity)
+        assert (texts(ben, space), groups.get(ben.person, space).unread) == ([], 0)
+        assert groups.search(ben.person, "noise") == []
+        with pytest.raises(UsageError, match="unblock"):
+            await groups.create(ben.node, ben.person, "Another", [cleo.person.identity])
+
+
+async def test_unknown_members_go_by_the_names_they_gave_themselves(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben), houses(tmp_path / "far", "cleo") as (cleo,):
+        await ben.person.add_contact(await cleo.person.link())
+        await cleo.person.add_contact(await ben.person.link())
+        space = await circle(ann, ben)
+        await groups.add(ann.node, ann.person, space, ben.person.identity, groups.ADMIN)
+        await trips(ann, ben, until=lambda: groups.get(ben.person, space).leads)
+        await groups.add(ben.node, ben.person, space, cleo.person.identity)
+        await trips(ben, cleo, until=lambda: groups.invitations(cleo.person))
+        await groups.join(cleo.node, cleo.person, space)
+        await trips(ben, cleo, until=lambda: len(joined(ben.person, space)) == 3)
+        await trips(ann, ben, until=lambda: len(groups.members(ann.person, space)) == 3)
+        [unknown] = [one for one in groups.members(ann.person, space) if one.contact is None and one.name != "ann"]
+        assert unknown.identity == cleo.person.identity
+        assert unknown.name in ("cleo", id_text(cleo.person.identity)[:8])
+        assert groups.find_member(ann.person, space, unknown.id).identity == cleo.person.identity
+
+
+async def test_nothing_in_the_nodes_stores_says_a_word_or_a_name_of_a_group(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        space = await circle(ann, ben, name="Reading circle")
+        await groups.post(ann.node, ann.person, space, "a word in confidence")
+        await trips(ann, ben, until=lambda: texts(ben, space))
+        for house in (ann, ben):
+            everything = b"".join(
+                bytes(value) if isinstance(value, bytes) else str(value).encode()
+                for (table,) in house.node.query("SELECT name FROM sqlite_schema WHERE type = 'table'")
+                for row in house.node.query(f'SELECT * FROM "{table}"')
+                for value in row
+            )
+            for needle in (
+                b"Reading circle",
+                b"in confidence",
+                ann.person.identity,
+                ben.person.identity,
+                b"carry.heard",
+            ):
+                assert needle not in everything
+
+
+async def test_what_cannot_be_is_refused_in_one_line(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        space = await circle(ann, ben)
+        for text, line in ((" \n", "empty"), ("x" * 4000, "at most")):
+            with pytest.raises(UsageError, match=line):
+                await groups.post(ann.node, ann.person, space, text)
+        with pytest.raises(NotFoundError, match="not in this group"):
+            await groups.post(ann.node, ann.person, space, "hello", reply_to=bytes(32))
+        with pytest.raises(NotFoundError):
+            await groups.post(ann.node, ann.person, secret("nowhere"), "hello")
+        with pytest.raises(NotFoundError, match="no such contact"):
+            await groups.create(ann.node, ann.person, "Another", [secret("nobody")])
+        with pytest.raises(UsageError, match="1 to 64"):
+            await groups.create(ann.node, ann.person, "")
+        with pytest.raises(NotFoundError, match="there is no group"):
+            groups.find(ann.person, "nothing")
+        with pytest.raises(UsageError, match="only the founder"):
+            await groups.remove(ben.node, ben.person, space, ann.person.identity)
+        await groups.create(ann.node, ann.person, "Reading circle")
+        with pytest.raises(UsageError, match="2 groups match"):
+            groups.find(ann.person, "reading circle")
+        assert [one.name for one in groups.groups(ann.person)] == ["Reading circle", "Reading circle"]
+
+
+async def test_texts_that_were_not_indexed_yet_are_found_too(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann") as (ann,):
+        space = (await groups.create(ann.node, ann.person, "Notes")).space
+        await groups.post(ann.node, ann.person, space, "Хлеб на рынке")
+        found = [line.text for line in groups.search(ann.person, "ХЛЕБ рын")]
+        assert found == ["Хлеб на рынке"]
+        while await ann.node.write(lambda: ann.person.vault.write(lambda t: t.execute(group_view.TEXTS.fill, (5,)))):
+            pass
+        assert [line.text for line in groups.search(ann.person, "хлеб")] == ["Хлеб на рынке"]
+        with pytest.raises(UsageError, match="look for"):
+            groups.search(ann.person, " ")

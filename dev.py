@@ -7,6 +7,7 @@ python3 dev.py check            format, lint, types, import contracts, the map i
 python3 dev.py soak [NAME...]   the long runs: tests/soak/test_NAME.py, all of them without a name
 python3 dev.py bench [NAME]     measurements as JSON lines, beside their peers; town takes --contacts FILE
 python3 dev.py map              write the map of the code into ARCHITECTURE.md
+python3 dev.py deb [SET]        make a Debian package in dist/, of a release's folder or else of this checkout
 python3 dev.py release ...      make and sign a release: key FILE | make FOLDER | sign FOLDER FILE
 """
 
@@ -19,6 +20,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,7 +45,9 @@ DEBIAN_PACKAGES = {
     "obfs4proxy": "/usr/bin/obfs4proxy",
     "openssl": "/usr/bin/openssl",
     "pebble": "/usr/bin/pebble",
+    "python3": "/usr/bin/python3",  # another python may run this; the Debian package is made by this one
     "shadowsocks-libev": "/usr/bin/ss-server",
+    "systemd": "/usr/bin/systemd-analyze",
     "tor": "/usr/bin/tor",
 }
 # Programs that `bench` measures beside ours.
@@ -67,6 +71,7 @@ def main(arguments: list[str]) -> int:
         "bench": bench,
         "map": write_map,
         "release": release,
+        "deb": deb,
     }
     if not arguments or arguments[0] not in commands:
         print(__doc__, end="", file=sys.stderr)
@@ -148,6 +153,18 @@ def release(arguments: list[str]) -> int:
         if changed.stdout:
             raise SystemExit("There are changes that are not committed: a release is made from a commit.")
     return run([python, "-m", "outlast.edges.spread.release", *arguments])
+
+
+def deb(arguments: list[str]) -> int:
+    """Make a Debian package by Debian's own python: of a set that `release` made, or of this checkout as it is."""
+    python = environment(VENV, RUN_LOCK)
+    if missing({"dpkg": "/usr/bin/dpkg-deb", "python3": "/usr/bin/python3"}):
+        raise SystemExit("A Debian package is made on Debian.")
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(arguments[0]) if arguments else Path(scratch) / "set"
+        if not arguments:
+            call([python, "-m", "outlast.edges.spread.release", "make", source])
+        return run(["/usr/bin/python3", ROOT / "debian" / "build.py", source, ROOT / "dist"])
 
 
 def environment(folder: Path, lock: str, *, program: bool = True) -> Path:

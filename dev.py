@@ -13,7 +13,6 @@ python3 dev.py release ...      make and sign a release: key FILE | make FOLDER 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -21,9 +20,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+WINDOWS = os.name == "nt"
+if WINDOWS:
+    import msvcrt
+else:
+    import fcntl
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
@@ -81,12 +87,14 @@ def main(arguments: list[str]) -> int:
 
 def up(arguments: list[str]) -> int:
     """Make the environment if it is not there, then become `outlast up`."""
+    refuse_windows()
     program = environment(VENV, RUN_LOCK).with_name("outlast")
     os.execv(program, [str(program), "up", *arguments])
 
 
 def test(arguments: list[str]) -> int:
     """Run the suite with what it needs; `arguments` go to pytest."""
+    refuse_windows()
     python = environment(VENV, DEV_LOCK)
     install_debian_packages(missing(DEBIAN_PACKAGES))
     # loadgroup: tests marked `serial` share one worker (tests/conftest.py).
@@ -113,6 +121,7 @@ def check(arguments: list[str]) -> int:
 
 def soak(arguments: list[str]) -> int:
     """Run the long runs, one process, no time limit."""
+    refuse_windows()
     python = environment(VENV, DEV_LOCK)
     folder = ROOT / "tests" / "soak"
     names = sorted(path.stem.removeprefix("test_") for path in folder.glob("test_*.py"))
@@ -126,6 +135,7 @@ def soak(arguments: list[str]) -> int:
 
 def bench(arguments: list[str]) -> int:
     """Print measurements as JSON lines; a peer that cannot be installed counts as absent."""
+    refuse_windows()
     python = environment(VENV, DEV_LOCK)
     peers = dict(os.environ)
     try:
@@ -240,7 +250,7 @@ def keep(wheels: Path, kept: Path) -> None:
 
 def python_of(folder: Path) -> Path:
     """Return the python of a virtual environment; programs stand beside it."""
-    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    return folder / ("Scripts/python.exe" if WINDOWS else "bin/python")
 
 
 def need_venv() -> None:
@@ -262,8 +272,10 @@ def install_debian_packages(names: list[str]) -> None:
     """Install Debian packages; without root or Debian end with the line that says what to do."""
     if not names:
         return
+    if not shutil.which("apt-get"):
+        raise SystemExit(f"Missing on this machine, by Debian's names: {', '.join(names)}.")
     order = ["apt-get", "install", "--yes", "--no-install-recommends", *names]
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
+    if os.geteuid() != 0:
         raise SystemExit(f"Missing on this machine. As root: {' '.join(order)}")
     say(f"Installing {', '.join(names)}.")
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
@@ -277,12 +289,26 @@ def install_debian_packages(names: list[str]) -> None:
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
     """Hold the project folder while the environment changes: a second run waits for the first."""
-    folder = os.open(ROOT, os.O_RDONLY)
+    # Windows opens no folders, and locks bytes of a file: one that is there in every checkout.
+    held = os.open(ROOT / "LICENSE" if WINDOWS else ROOT, os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+        if WINDOWS:
+            while not locked(held):
+                time.sleep(1)
+        else:
+            fcntl.flock(held, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(folder)
+        os.close(held)
+
+
+def locked(descriptor: int) -> bool:
+    """Lock the first byte of a file on Windows, until it is closed; false when another process has it for long."""
+    try:
+        msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)  # tries for ten seconds
+    except OSError:
+        return False
+    return True
 
 
 def read_record(record: Path) -> dict[str, str]:
@@ -297,6 +323,12 @@ def read_record(record: Path) -> dict[str, str]:
 def digest(name: str) -> str:
     """Return the SHA-256 of a file of the project, in hex."""
     return hashlib.sha256((ROOT / name).read_bytes()).hexdigest()
+
+
+def refuse_windows() -> None:
+    """End with what to do where the program itself cannot run: it needs a Unix."""
+    if WINDOWS:
+        raise SystemExit("Outlast runs on Linux and macOS. On Windows, run this within WSL: `wsl --install -d Debian`.")
 
 
 def refuse_arguments(command: str, arguments: list[str]) -> None:

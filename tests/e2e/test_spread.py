@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,7 +58,7 @@ def fetched(machine: Machine, folder: Path, url: str) -> bytes:
 
 
 @contextmanager
-def shared(command: Sequence[str | Path], place: Machine) -> Iterator[dict[str, object]]:
+def shared(command: Sequence[str | Path], place: Machine) -> Iterator[dict[str, Any]]:
     """What ``outlast share`` tells on a machine, while it runs."""
     process = subprocess.Popen(
         [*command, "--json", "share", "--listen", f"{place.address}:{PORT}"],
@@ -94,7 +95,9 @@ def test_a_neighbour_without_internet_gets_the_program_runs_it_and_hands_it_on(t
         node = Elsewhere(tmp_path / "home", there.network)
         at(there, folder, program, "--home", node.home, "init", "--name", "Vera", "--unattended")
         with shared([program], there) as again:
-            assert (again["words"], again["systems"]) == (told["words"], told["systems"])
+            assert again["words"] == told["words"]
+            assert again["systems"]
+            assert all(set(found) <= set(told["systems"][key]) for key, found in again["systems"].items())
             assert fetched(here, folder, f"{again['urls'][0]}/{MANIFEST}") == manifest
 
 

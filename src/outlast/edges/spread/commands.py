@@ -46,7 +46,7 @@ def _share(
 
 
 def _fetch(
-    platform: Annotated[str, typer.Option(metavar="SYSTEM", help="Such as windows-x86_64.")],
+    platform: Annotated[str, typer.Option(metavar="SYSTEM", help="Such as linux-aarch64, a Raspberry Pi.")],
     python: Annotated[str, typer.Option(metavar="VERSION", help="Version of Python there.")] = "3.11",
 ) -> None:
     """Fetch the libraries for another kind of computer, while there is internet, to hand them on later."""

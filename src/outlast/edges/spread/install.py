@@ -32,7 +32,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-WINDOWS = os.name == "nt"
 FORMAT = 1
 MANIFEST, SIGNATURES, INDEX = "manifest.json", "manifest.sig", "index.json"
 INSTALLER, LOCK, WHEELS = "install.py", "requirements.lock", "wheels"
@@ -257,7 +256,7 @@ def make_environment(folder: Path, manifest: Manifest, shared: Path) -> None:
     """Install the program and its libraries into a virtual environment in ``folder``; each file must have its hash."""
     say("Installing, about a minute.")
     venv.create(folder, with_pip=False)
-    python = folder / ("Scripts/python.exe" if WINDOWS else "bin/python")
+    python = folder / "bin" / "python"
     own = manifest.only(r"wheels/outlast-.+\.whl")
     wanted = folder / "wanted.txt"
     wanted.write_text(f"outlast=={manifest.version} --hash=sha256:{own.sha256}\n", encoding="utf-8")
@@ -279,7 +278,7 @@ def make_environment(folder: Path, manifest: Manifest, shared: Path) -> None:
 
 def launcher_in(into: Path) -> Path:
     """The program that people start, in a folder that Outlast is installed into."""
-    return into / ("outlast.cmd" if WINDOWS else "outlast")
+    return into / "outlast"
 
 
 def current(launcher: Path) -> str:
@@ -293,13 +292,10 @@ def current(launcher: Path) -> str:
 
 def point(launcher: Path, version: str) -> None:
     """Let ``launcher`` start this version; it changes in one step."""
-    if WINDOWS:
-        text = f'@rem outlast-version: {version}\r\n@"%~dp0{version}\\Scripts\\outlast.exe" %*\r\n'
-    else:
-        folder = str(launcher.parent).replace("'", "'\\''")
-        text = f"#!/bin/sh\n# outlast-version: {version}\nexec '{folder}/{version}/bin/outlast' \"$@\"\n"
+    folder = str(launcher.parent).replace("'", "'\\''")
+    text = f"#!/bin/sh\n# outlast-version: {version}\nexec '{folder}/{version}/bin/outlast' \"$@\"\n"
     draft = launcher.with_name(launcher.name + ".new")
-    draft.write_text(text, encoding="utf-8", newline="")
+    draft.write_text(text, encoding="utf-8")
     draft.chmod(0o755)
     os.replace(draft, launcher)
 
@@ -374,10 +370,12 @@ def say(line: str) -> None:
 def quoted(path: Path) -> str:
     """A path as it can be typed into a terminal."""
     text = str(path)
-    return text if re.fullmatch(r"[\w./:\\~-]+", text) else f'"{text}"'
+    return text if re.fullmatch(r"[\w./~-]+", text) else f'"{text}"'
 
 
 if __name__ == "__main__":
     if sys.version_info < (3, 11):  # noqa: UP036  (this file also meets an older python3)
         sys.exit("Outlast needs Python 3.11 or newer.")
+    if os.name == "nt":
+        sys.exit("Outlast runs on Linux and macOS. On Windows, run this within WSL: wsl --install -d Debian")
     sys.exit(main(sys.argv[1:]))

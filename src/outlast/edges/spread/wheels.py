@@ -1,7 +1,7 @@
 """Which libraries which system needs, and whether they are here: the lock, read for this system and for others.
 
 ``pip download --platform`` asks the markers of the system that it runs on, so it misses what only the other one needs
-(``colorama`` on Windows). Here the lock is read with the other system's markers first, and pip is told what to fetch.
+(as ``colorama`` on Windows). Here the lock is read with the other system's markers first; pip is told what to fetch.
 """
 
 from __future__ import annotations
@@ -52,7 +52,6 @@ def _linux(machine: str) -> tuple[str, ...]:
 SYSTEMS: Final = {
     "linux-x86_64": System("Linux, Intel or AMD", "linux", "Linux", "x86_64", _linux("x86_64")),
     "linux-aarch64": System("Linux, ARM (Raspberry Pi, 64 bits)", "linux", "Linux", "aarch64", _linux("aarch64")),
-    "windows-x86_64": System("Windows", "win32", "Windows", "AMD64", ("win_amd64",)),
     "macos-arm64": System(
         "macOS, Apple's processor", "darwin", "Darwin", "arm64", tuple(packaging.tags.mac_platforms((14, 0), "arm64"))
     ),

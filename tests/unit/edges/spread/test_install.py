@@ -151,15 +151,6 @@ def test_the_launcher_starts_the_version_that_it_points_to(tmp_path: Path) -> No
         assert subprocess.check_output([launcher, "a", "b c"], text=True) == f"{version} a b c\n"
 
 
-def test_on_windows_the_launcher_is_a_command_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(install, "WINDOWS", True)
-    launcher = install.launcher_in(Path(tmp_path))
-    assert launcher.name == "outlast.cmd"
-    install.point(launcher, "1.2.3")
-    assert install.current(launcher) == "1.2.3"
-    assert b'@"%~dp01.2.3\\Scripts\\outlast.exe" %*\r\n' in launcher.read_bytes()
-
-
 def test_the_installer_needs_nothing_but_the_standard_library() -> None:
     tree = ast.parse(Path(install.__file__).read_bytes())
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]

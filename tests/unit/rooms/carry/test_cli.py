@@ -51,6 +51,14 @@ def carry(start: Home, end: Home, tmp_path: Path, *to: str) -> None:
     (tmp_path / "stick").unlink()
 
 
+def test_a_bundle_is_no_larger_than_it_may_be(homes: tuple[Home, Home], tmp_path: Path) -> None:
+    ada, _ = homes
+    ada("carry", "send", "Bela", "hello")
+    written = ada.json("bundle", "write", str(tmp_path / "stick"), "--to", "Bela", "--max-mb", "1")
+    assert written["bytes"] == (tmp_path / "stick").stat().st_size <= 1_000_000
+    assert written["left_out"] == 0
+
+
 def test_letters_are_listed_with_the_documented_keys_for_programs(homes: tuple[Home, Home], tmp_path: Path) -> None:
     ada, bela = homes
     sent = ada.json("carry", "send", "Bela", "hello")

@@ -31,8 +31,8 @@ INTERESTS_MAX: Final = 4096
 """Contents of which a peer is told what more of them comes."""
 
 _ASK_STEP: Final = 8
-_READY_MAX: Final = 16
-_LOAD_STEP: Final = 8
+_READY_MAX: Final = 48
+_LOAD_STEP: Final = 32
 _EVERYWHERE: Final = (1 << PLACES_MAX) - 1
 _HASH_BYTES: Final = 32
 

@@ -128,7 +128,12 @@ class TakenByLink:
 
 @dataclass(frozen=True, slots=True)
 class BulkSent:
-    """Answers SendBulk: the link has taken it, and nothing waits to be written."""
+    """Answers all SendBulk so far: the link has taken them, and nothing waits to be written.
+
+    ``quick``: it took no longer than a person's text may well wait, so that more can go at a time.
+    """
+
+    quick: bool = False
 
 
 @dataclass(frozen=True, slots=True)

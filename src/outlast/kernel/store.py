@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
 import msgspec
 
-from outlast.kernel.chunks import Chunk, Cut, Loaded, Manifest, Wanted, is_chunked
+from outlast.kernel.chunks import PLACES_MAX, Chunk, Cut, Loaded, Manifest, Wanted, is_chunked
 from outlast.kernel.database import Database, Transaction, check_room_name
 from outlast.kernel.entry import CHUNK_BYTES, PAYLOAD_MAX_BYTES, Entry, Header, pack_header, unpack
 from outlast.kernel.forward import ALL_PRIORITIES
@@ -371,7 +371,7 @@ class Store:
                     continue
                 header, signature, _, payload, n, space, *_ = rows[0]
                 manifest = Manifest(file.size_bytes, payload)
-                numbers = [(self._put_chunk(t, space, chunk.hash, chunk.data), chunk.hash) for chunk in its]
+                numbers = self._put_chunks(t, space, [(chunk.hash, chunk.data) for chunk in its])
                 fresh = _put_pieces(t, n, [(at, number) for number, hash in numbers for at in manifest.places_of(hash)])
                 if not fresh:
                     continue
@@ -442,8 +442,8 @@ class Store:
 
         def act(t: Transaction) -> None:
             space = t.query("SELECT space FROM stage WHERE n = ?", (stage,))[0][0]
-            numbers = [self._put_chunk(t, space, hash, data) for hash, data in chunks]
-            _put_pieces(t, -stage, list(enumerate(numbers, first)))
+            numbers = self._put_chunks(t, space, chunks)
+            _put_pieces(t, -stage, [(place, number) for place, (number, _) in enumerate(numbers, first)])
             self._heap.sync()
 
         self._write(act)
@@ -928,7 +928,22 @@ class Store:
 
     def chunks(self, places: Iterable[tuple[bytes, int]]) -> list[Loaded]:
         """Chunks, by entry and place."""
-        return [self.chunk(id, place) for id, place in places]
+        asked: dict[bytes, list[int]] = {}
+        for id, place in places:
+            asked.setdefault(id, []).append(place)
+        found: list[Loaded] = []
+        for id, wanted in asked.items():
+            rows = self._database.query(
+                "SELECT p.place, s.id, c.n, c.hash FROM entry e JOIN space s ON s.n = e.space JOIN piece p"
+                f" ON p.entry = e.n JOIN chunk c ON c.n = p.chunk WHERE {_BY_ID} AND p.place IN carray(?)",
+                (_prefix(id), id, _numbers(wanted)),
+            )
+            here = {place: Loaded(id, place, space, self._heap.get(n, hash)) for place, space, n, hash in rows}
+            for place in wanted:
+                one = here.get(place)
+                # What is not here, is damaged, or was moved meanwhile is looked for once more by itself.
+                found.append(one if one is not None and one.data is not None else self.chunk(id, place))
+        return found
 
     def has_loose_chunks(self) -> bool:
         """Whether ``free_chunks`` has something to remove."""
@@ -1054,13 +1069,30 @@ class Store:
             self._spaces.clear()  # a number given in the lost transaction would be wrong
             raise
 
-    def _put_chunk(self, t: Transaction, space: int, hash: bytes, data: bytes) -> int:
-        rows = t.query("SELECT n FROM chunk WHERE space = ? AND hash = ?", (space, hash))
-        if not rows:
-            gap = t.query("DELETE FROM gap WHERE n = (SELECT min(n) FROM gap) RETURNING n") or [(None,)]
-            rows = t.query("INSERT INTO chunk VALUES (?, ?, ?, 0) RETURNING n", (*gap[0], space, hash))
-            self._heap.put(rows[0][0], hash, data)
-        return int(rows[0][0])
+    def _put_chunks(self, t: Transaction, space: int, chunks: Sequence[tuple[bytes, bytes]]) -> list[tuple[int, bytes]]:
+        """Put chunks, as (hash, bytes), that are not here yet into the heap; the number and hash of each."""
+        numbers: dict[bytes, int] = {}
+        gaps = iter([n for (n,) in t.query("SELECT n FROM gap ORDER BY n LIMIT ?", (len(chunks),))])
+        last = 0
+        made: list[tuple[int, int, bytes]] = []
+        used: list[tuple[int]] = []
+        for hash, data in chunks:
+            if hash in numbers:
+                continue
+            if rows := t.query("SELECT n FROM chunk WHERE space = ? AND hash = ?", (space, hash)):
+                numbers[hash] = int(rows[0][0])
+                continue
+            if (gap := next(gaps, None)) is not None:
+                used.append((gap,))
+                numbers[hash] = gap
+            else:
+                last = (last or _last_chunk(t)) + 1
+                numbers[hash] = last
+            made.append((numbers[hash], space, hash))
+            self._heap.put(numbers[hash], hash, data)
+        t.executemany("DELETE FROM gap WHERE n = ?", used)
+        t.executemany("INSERT INTO chunk VALUES (?, ?, ?, 0)", made)
+        return [(numbers[hash], hash) for hash, _ in chunks]
 
     def _prepare_views(self, t: Transaction) -> None:
         present = dict(t.query("SELECT name, version FROM room"))
@@ -1380,13 +1412,15 @@ def _last_chunk(rows: Database | Transaction) -> int:
 
 def _put_pieces(t: Transaction, n: int, found: Sequence[tuple[int, int]]) -> list[int]:
     """Note that chunks, as (place, number), stand in an entry; the places that were not noted before."""
-    fresh = [
-        (place, chunk)
-        for place, chunk in found
-        if t.execute("INSERT OR IGNORE INTO piece VALUES (?, ?, ?)", (n, place, chunk))
-    ]
-    t.executemany("UPDATE chunk SET refs = refs + 1 WHERE n = ?", [(chunk,) for _, chunk in fresh])
-    return [place for place, _ in fresh]
+    noted = t.query(
+        "SELECT place FROM piece WHERE entry = ? AND place IN carray(?)", (n, _numbers(place for place, _ in found))
+    )
+    fresh = dict(found)
+    for (place,) in noted:
+        del fresh[place]
+    t.executemany("INSERT INTO piece VALUES (?, ?, ?)", [(n, place, chunk) for place, chunk in fresh.items()])
+    t.executemany("UPDATE chunk SET refs = refs + 1 WHERE n = ?", [(chunk,) for chunk in fresh.values()])
+    return list(fresh)
 
 
 def _let_go(t: Transaction, n: int) -> None:
@@ -1399,7 +1433,10 @@ def _let_go(t: Transaction, n: int) -> None:
 
 
 def _holding(rows: Database | Transaction, n: int) -> int:
-    return sum(1 << place for (place,) in rows.query("SELECT place FROM piece WHERE entry = ?", (n,)))
+    bits = bytearray(PLACES_MAX // 8)
+    for (place,) in rows.query("SELECT place FROM piece WHERE entry = ?", (n,)):
+        bits[place >> 3] |= 1 << (place & 7)
+    return int.from_bytes(bits, "little")
 
 
 def _last_cursor(rows: Database | Transaction) -> int:

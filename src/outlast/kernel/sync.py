@@ -24,10 +24,10 @@ paid back only when what it carried is durable or refused, and never more than t
 ids but those asked of it, one unfinished payload at a time, and rounds of reconciliation in number
 bounded by the sizes of both sets. Chunks of large content (``chunks``) come only when they were asked
 for, at most 8 MiB that are not durable. It can make this side hold 4 snapshots of its own buckets,
-4,096 ids it asked for, 1.5 MiB that wait for its credit and 16 chunks that wait for the link.
+4,096 ids it asked for, 1.5 MiB that wait for its credit and 48 chunks that wait for the link.
 
 Chunks go last: this side hands the link one piece at a time, by ``SendBulk``, and the next one when
-the link has taken it. So a text waits behind one piece at most.
+the link has taken it; where the link is quick up to eight. So a text waits behind one piece at most, or a moment.
 """
 
 from __future__ import annotations
@@ -122,6 +122,8 @@ from outlast.kernel.wire import (
     urgent_digest,
 )
 
+BULK_TURN_MAX: Final = 8
+"""Pieces of chunks that go at a time over a link that is quick."""
 RECON_OPEN_MAX: Final = 4
 """Buckets under reconciliation at a time."""
 _ROUNDS_MIN: Final = 64
@@ -190,6 +192,7 @@ class Session:
         self._fetching = Fetching(downloads)
         self._serving = Serving((), CHUNK_BYTES)
         self._bulk_on_way = False
+        self._bulk_turn = 1
         self._ours: dict[_Key, int] | None = None
         self._theirs: dict[_Key, int] | None = None
 
@@ -281,8 +284,9 @@ class Session:
                 self._out.append(Send(self._receiving.weighed(ids)))
             case TakenByLink():
                 self._sending.begin_turn()
-            case BulkSent():
+            case BulkSent(quick):
                 self._bulk_on_way = False
+                self._bulk_turn = min(2 * self._bulk_turn, BULK_TURN_MAX) if quick else 1
             case WantedLoaded(wanted):
                 self._fetching.loaded(wanted)
             case ChunksLoaded(chunks, holdings):
@@ -624,7 +628,9 @@ class Session:
         load = self._serving.next_load()
         if load:
             self._out.append(LoadChunks(load))
-        if not self._bulk_on_way and (piece := self._serving.piece(self._sending.room_bulk)) is not None:
+        for _ in range(0 if self._bulk_on_way else self._bulk_turn):
+            if (piece := self._serving.piece(self._sending.room_bulk)) is None:
+                break
             message = encode(Type.CHUNK, ChunkPiece(*piece))
             self._sending.bulk_sent(len(message))
             self._bulk_on_way = True

@@ -76,7 +76,7 @@ from outlast.kernel.vault import Vault
 
 T = TypeVar("T")
 
-BLOCK_BYTES: Final = 2 << 20
+BLOCK_BYTES: Final = 4 << 20
 """Of content that is read or written at a time."""
 FILES_AUTO_BYTES: Final = 16 << 20
 """Content up to this size is fetched without anybody asking for it."""
@@ -787,10 +787,10 @@ class Node:
                 return wanted
         return None
 
-    async def ingest_content(self, parts: Sequence[Content]) -> int:
-        """Take parts of contents that a person brought in, whatever their size, and return how many were right.
+    async def verify_content(self, parts: Sequence[Content]) -> list[Chunk]:
+        """Take parts of contents that a person brought in, whatever their size, and return those that are right.
 
-        They are durable then. Raises StorageError when the disk refuses.
+        They are still to be kept (``keep_chunks``).
         """
         store = self.open_store
         manifests: dict[bytes, Manifest] = {}
@@ -805,9 +805,7 @@ class Node:
                 if (manifest := manifests.get(part.id)) is not None and manifest.is_chunk(part.place, part.data)
             ]
 
-        right = await asyncio.to_thread(verify)
-        await self.keep_chunks(right, None)
-        return len(right)
+        return await asyncio.to_thread(verify)
 
     async def keep_chunks(self, chunks: Sequence[Chunk], source: bytes | None) -> None:
         """Make chunks durable that a neighbour (32 B) sent, or a person brought.
@@ -1001,7 +999,7 @@ class Node:
 
 
 async def _cuts(source: Path | AsyncIterable[bytes], splitter: Splitter) -> AsyncIterator[list[Cut]]:
-    """What is cut off a source, about 2 MiB at a time: one transaction each."""
+    """What is cut off a source, about 4 MiB at a time: one transaction each."""
 
     def cut(parts: Iterable[bytes]) -> list[Cut]:
         return [chunk for part in parts for chunk in splitter.feed(part)]

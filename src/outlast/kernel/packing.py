@@ -34,7 +34,7 @@ from outlast.kernel.store import Progress
 if TYPE_CHECKING:
     from outlast.kernel.node import Node
 
-BLOCK_CHUNKS: Final = 32
+BLOCK_CHUNKS: Final = 64
 """Chunks that are sealed and written at a time; parcels are made of whole blocks."""
 _BLOCK_BYTES: Final = BLOCK_CHUNKS * PLAIN_BYTES
 

@@ -299,11 +299,13 @@ async def read_bundle(person: Person, source: BinaryIO, *, progress: Progress = 
                 reasons.add(verdict.rule.line)
         theirs.extend((e.id, e.header.expires_day) for e in held[: HELD_BY_MAX - len(theirs)])
         # Their manifests are among the entries before them.
-        if contents and await person.node.ingest_content(contents) < len(contents):
+        right = await person.node.verify_content(contents) if contents else []
+        if len(right) < len(contents):
             reasons.add("parts of a file belong to no entry here, or are not what the entry names")
             refused += 1
+        await keeping.begin(partial(person.node.keep_chunks, right, None))
 
-    async with Overlap() as taking:
+    async with Overlap() as keeping, Overlap() as taking:
         while items := await asyncio.to_thread(read):
             for item in items:
                 if isinstance(item, Entry):

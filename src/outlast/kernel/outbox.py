@@ -316,6 +316,18 @@ class Outbox:
         await self.flush()
         self._node.touch()
 
+    async def keep_parcels(self, parcels: Sequence[Entry], peer: bytes) -> None:
+        """Keep parcels that an entry of a group (its space, 32 B) is to name; raises as ``send_parcels``."""
+        self._person.check_device()
+        self._node.door.check_own(parcels)
+
+        def act(tx: Transaction) -> tuple[list[Entry], None]:
+            self._person.note_parcels(tx, parcels[0].id, peer, parcels, outgoing=True)
+            return list(parcels), None
+
+        await self._node.write(lambda: self.commit(act))
+        await self.flush()
+
     async def flush(self) -> None:
         """Hand what waits in the outbox to the node's door; while the disk is full it is tried again and again."""
         async with self._flushing:

@@ -19,7 +19,7 @@ from outlast.kernel import devices as own_devices
 from outlast.kernel import invite, mail, people, trips
 from outlast.kernel.bundle import Holding
 from outlast.kernel.chunks import to_bytes
-from outlast.kernel.circular import INVITED
+from outlast.kernel.circular import INVITED, JOINED
 from outlast.kernel.database import Transaction
 from outlast.kernel.devices import OwnDevice
 from outlast.kernel.entry import DAY_MS, Entry, day_of
@@ -373,6 +373,11 @@ class Person:
         await self.node.keep_content([parcel.id for parcel in packing.parcels])
         return letter.letter
 
+    async def keep_parcels(self, space: bytes, packing: Packing) -> None:
+        """Keep what was packed for the members of a group, before an entry there names it; raises StorageError."""
+        await self.outbox.keep_parcels(packing.parcels, space)
+        await self.node.keep_content([parcel.id for parcel in packing.parcels])
+
     async def expect_parcels(self, letter: bytes, sender: bytes, parcels: Sequence[bytes]) -> None:
         """Remember that a letter that came names these parcels: what is here of them is not let go when room is short.
 
@@ -395,20 +400,33 @@ class Person:
             [(letter, one.id, peer, int(outgoing), one.header.expires_day) for one in parcels],
         )
 
-    async def forget_parcels(self, letter: bytes) -> None:
-        """Let go of the parcels that a letter names: their chunks are dropped, unless another letter names them too."""
-        ids = [bytes(row[0]) for row in self.query("SELECT entry FROM parcel WHERE letter = ?", (letter,))]
+    async def forget_parcels(self, parcels: Sequence[bytes]) -> None:
+        """Let go of these parcels: their chunks are dropped, unless letters of somebody else here name them too."""
+        rows = [(entry,) for entry in parcels]
         await self.node.write(
-            lambda: self.vault.write(lambda tx: tx.execute("DELETE FROM parcel WHERE letter = ?", (letter,)))
+            lambda: self.vault.write(lambda tx: tx.executemany("DELETE FROM parcel WHERE entry = ?", rows))
         )
-        for entry in ids:
+        for entry in self.node.open_store.known(parcels):
             if not any(one.names_parcel(entry) for one in list(self.node.people.values())):
                 await self.node.drop_content(entry)
 
     def parcels_for(self, to: bytes) -> dict[bytes, int]:
-        """The parcels of letters to a contact who has not acknowledged them, and the places that are there already."""
-        rows = self.query("SELECT entry, held FROM parcel WHERE peer = ? AND outgoing AND copied < 2", (to,))
+        """The parcels for a contact who has not acknowledged them, and those of groups that they belong to.
+
+        With each the places that are known to be there already.
+        """
+        peers = [to, *(group.space for group in self.groups.held(JOINED) if self._belongs(group.space, to))]
+        rows = [
+            row
+            for peer in peers
+            for row in self.query("SELECT entry, held FROM parcel WHERE peer = ? AND outgoing AND copied < 2", (peer,))
+        ]
         return {bytes(entry): int.from_bytes(held or b"", "little") for entry, held in rows}
+
+    def _belongs(self, space: bytes, identity: bytes) -> bool:
+        with contextlib.suppress(NotFoundError):
+            return identity in self.groups.membership(space).roles
+        return False
 
     def parcels_from(self, sender: bytes) -> list[bytes]:
         """The parcels that letters of a contact name, as long as they were not told that all of them are here."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from outlast.errors import NotFoundError
+from outlast.errors import NotFoundError, UsageError
 from outlast.kernel import Person, id_text, space_text
 from outlast.rooms.carry import files, group_api, group_view, groups, service
 from outlast.rooms.carry.service import Channel as FollowedChannel
@@ -122,7 +123,7 @@ class File(msgspec.Struct, frozen=True):
 
 
 class FileSendParams(msgspec.Struct, frozen=True):
-    """``to`` is a contact, ``file`` an absolute path; ``name`` is what it is called there, else as here."""
+    """``to`` is a contact or a group, ``file`` an absolute path; ``name`` is what it is called there, else as here."""
 
     to: str
     file: str
@@ -154,15 +155,31 @@ class Written(msgspec.Struct, frozen=True):
     bytes: int
 
 
+def _whom(person: Person, text: str) -> bytes:
+    """The identity or the space (32 B) of the contact or the group that is meant; UsageError when both may be."""
+    try:
+        group = groups.find(person, text).space
+    except NotFoundError:
+        return person.find(text).identity
+    with suppress(NotFoundError):
+        person.find(text)
+        raise UsageError(f"both a contact and a group match {text[:80]!r}: use the whole ID")
+    return group
+
+
+def _file_id(text: str) -> bytes:
+    return read_hex(text, POST_HEX if len(text) == POST_HEX else LETTER_HEX)
+
+
 async def _file_send(call: Call[FileSendParams]) -> Sent:
     params = call.params
-    to = call.person.find(params.to)
+    to = _whom(call.person, params.to)
     path = Path(params.file)
     with existing_file(path) as source:
         letter = await files.send(
             call.node,
             call.person,
-            to.identity,
+            to,
             source,
             name=params.name or path.name,
             size_bytes=os.fstat(source.fileno()).st_size,
@@ -172,12 +189,13 @@ async def _file_send(call: Call[FileSendParams]) -> Sent:
 
 
 async def _file_list(call: Call[FileListParams]) -> list[File]:
-    peer = None if call.params.peer is None else call.person.find(call.params.peer).identity
+    await groups.catch_up(call.node, call.person)
+    peer = None if call.params.peer is None else _whom(call.person, call.params.peer)
     return _files(call.person, files.listing(call.node, call.person, peer=peer, limit=at_most(call.params.limit)))
 
 
 async def _file_get(call: Call[FileGetParams]) -> Written:
-    letter = read_hex(call.params.id, LETTER_HEX)
+    letter = _file_id(call.params.id)
     one = await files.ask(call.node, call.person, letter)
     if call.params.wait:
         one = await files.wait(call.node, call.person, letter, call.progress)
@@ -200,7 +218,7 @@ def _free_name(folder: Path, name: str) -> Path:
 
 
 async def _file_let_go(call: Call[IdParams]) -> Nothing:
-    await files.let_go(call.node, call.person, read_hex(call.params.id, LETTER_HEX))
+    await files.let_go(call.node, call.person, _file_id(call.params.id))
     return Nothing()
 
 
@@ -298,7 +316,7 @@ OPERATIONS: list[Operation[Any, Any]] = [
         "Take back a message that never left, or remove a post from one's own channel or a message from a group.",
         unsafe=True,
     ),
-    Operation("carry.file.send", FileSendParams, Sent, _file_send, "Send a file to a contact.", unsafe=True),
+    Operation("carry.file.send", FileSendParams, Sent, _file_send, "Send a file to a contact or a group.", unsafe=True),
     Operation("carry.file.list", FileListParams, list[File], _file_list, "The files that were sent and that came."),
     Operation("carry.file.get", FileGetParams, Written, _file_get, "Fetch a file, and write it down.", unsafe=True),
     Operation("carry.file.remove", IdParams, Nothing, _file_let_go, "Let go of a file here.", unsafe=True),
@@ -308,11 +326,13 @@ OPERATIONS: list[Operation[Any, Any]] = [
 
 def _files(person: Person, found: Sequence[files.Held]) -> list[File]:
     names = {contact.identity: contact.name for contact in person.contacts()}
+    spaces = {group.space: group.name for group in groups.groups(person)}
     custody = person.custody([one.id for one in found if one.file.outgoing])
     me = id_text(person.identity)
     answer = []
     for one in found:
-        file, peer = one.file, id_text(one.file.peer)
+        file = one.file
+        peer = space_text(file.peer) if file.peer in spaces else id_text(file.peer)
         answer.append(
             File(
                 id=one.id.hex(),
@@ -326,7 +346,7 @@ def _files(person: Person, found: Sequence[files.Held]) -> list[File]:
                 at_ms=file.at_ms,
                 until_ms=one.until_ms,
                 custody=[CustodyEvent(event.event, event.at_ms) for event in custody.get(one.id, ())],
-                who=names.get(file.peer, peer),
+                who=(names | spaces).get(file.peer, peer),
             )
         )
     return answer

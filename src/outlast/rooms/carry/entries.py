@@ -91,10 +91,10 @@ POST: Final = Kind("post", Post, max_bytes=POST_TEXT_MAX_BYTES + 64, max_life_da
 HIDE: Final = Kind("carry.hide", Hide, max_bytes=64, max_life_days=OUTLIVING_DAYS)
 DEVICE: Final = Kind("carry.device", ChannelDevice, max_bytes=1024, max_life_days=OUTLIVING_DAYS)
 
-FILE: Final = Kind("carry.file", File, max_bytes=LETTER_MAX_BYTES, acknowledged=False)
+FILE: Final = Kind("carry.file", File, max_bytes=LETTER_MAX_BYTES, max_life_days=POST_LIFE_DAYS, acknowledged=False)
 
 LETTERS: Final = (TEXT, FILE, HEARD)
-KINDS: Final = (POST, HIDE, DEVICE)
+KINDS: Final = (POST, HIDE, DEVICE, FILE)
 
 
 def clean(text: str) -> str:

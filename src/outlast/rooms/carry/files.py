@@ -1,8 +1,8 @@
 """Files: what people send each other beside text, sealed into parcels that any node may carry.
 
-A file belongs to the letter that names it, and is known by the letter's id. What a person sends is packed as it comes;
-what comes for them is fetched by itself while it is small, and else when they ask for it. Its sender is told that it
-was received when all of it is here.
+A file belongs to the letter, or the entry of a group, that names it, and is known by the id of that. What a person
+sends is packed as it comes; what comes for them is fetched by itself while it is small, and else when they ask for it.
+Its sender is told that it was received when all of it is here.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from outlast.kernel import (
     progress_of,
     read_parcels,
 )
-from outlast.rooms.carry import view
+from outlast.rooms.carry import file_view, groups, view
 from outlast.rooms.carry.entries import FILE, PREVIEW_MAX_BYTES, TYPE_FORM, File, file_name
+from outlast.rooms.carry.file_view import FileRow
 from outlast.rooms.carry.private import remember
-from outlast.rooms.carry.view import FileRow
 
 READ_BYTES: Final = 1 << 20
 WRITE_PIECES: Final = 64
@@ -58,7 +58,7 @@ class Held:
 
     @property
     def id(self) -> bytes:
-        """The letter (16 B) that names it."""
+        """The letter (16 B), or the entry of a group (32 B), that names it."""
         return self.file.letter
 
 
@@ -77,13 +77,14 @@ async def send(
     size_bytes: int | None = None,
     progress: Progress = silent,
 ) -> bytes:
-    """Send a file, or bytes as they come, to a contact (identity, 32 B); returns the letter's id (16 B).
+    """Send a file, or bytes as they come, to a contact or a group (identity or space, 32 B); returns the file's id.
 
     Some MiB are in memory at a time. All of it is durable here when this returns; when it raises or is cancelled,
     nothing is kept. ``type`` is a media type, ``preview`` a small picture, ``size_bytes`` what is told as progress.
     Raises UsageError (too large, blocked), NotFoundError (no such contact) and StorageError.
     """
-    person.contact(to)
+    if not _is_group(person, to):
+        person.contact(to)
     async with Packing(node) as packing:
         async for data in _parts(source):
             await packing.feed(data)
@@ -100,13 +101,19 @@ async def send_packed(
     await packing.finish()
     ids = tuple(parcel.id for parcel in packing.parcels)
     file = File(file_name(name), type if TYPE_FORM(type) else "", packing.size_bytes, packing.key, ids, preview)
+    if _is_group(person, to):
+        return await groups.put_file(node, person, to, packing, file)
     at_ms = node.now_ms()
 
     def remember(letter: bytes) -> RowChanges:
         message = view.message_row(letter, to, file.name, None, at_ms, None)
-        return [message, view.file_row(letter, to, file, at_ms, outgoing=True)]
+        return [message, file_view.file_row(letter, to, file, at_ms, outgoing=True)]
 
     return await person.send_parcels(to, FILE.name, file, packing, local=remember)
+
+
+def _is_group(person: Person, to: bytes) -> bool:
+    return any(one.space == to for one in person.groups.held(groups.JOINED))
 
 
 async def _parts(source: BinaryIO | AsyncIterable[bytes]) -> AsyncIterator[bytes]:
@@ -124,7 +131,7 @@ async def _parts(source: BinaryIO | AsyncIterable[bytes]) -> AsyncIterator[bytes
 def held(node: Node, file: FileRow) -> Held:
     """How much of a file is here."""
     until_ms = _until_ms(file)
-    if file.state == view.GONE:
+    if file.state == file_view.GONE:
         return Held(file, "gone", 0, until_ms)
     found = progress_of(node, file.parcels, file.size_bytes)
     state: State = "coming"
@@ -132,24 +139,24 @@ def held(node: Node, file: FileRow) -> Held:
         state = "here"
     elif node.now_ms() >= until_ms or file.outgoing:
         state = "gone"
-    elif file.state == view.NEW and file.size_bytes > node.files_auto_bytes:
+    elif file.state == file_view.NEW and file.size_bytes > node.files_auto_bytes:
         state = "offered"
     return Held(file, state, found.held_bytes, until_ms)
 
 
 def listing(node: Node, person: Person, *, peer: bytes | None = None, limit: int = -1) -> list[Held]:
     """The newest files that were sent and that came, of all or of one person; oldest first."""
-    return [held(node, one) for one in view.files(person, peer=peer, limit=limit)]
+    return [held(node, one) for one in file_view.files(person, peer=peer, limit=limit)]
 
 
 def files_of(node: Node, person: Person, letters: Sequence[bytes]) -> dict[bytes, Held]:
     """Those of the letters that name a file, with it."""
-    return {letter: held(node, one) for letter, one in view.files_of(person, letters).items()}
+    return {letter: held(node, one) for letter, one in file_view.of_letters(person, letters).items()}
 
 
 def find(node: Node, person: Person, letter: bytes) -> Held:
     """The file that a letter (16 B) names; raises NotFoundError."""
-    file = view.find_file(person, letter)
+    file = file_view.find(person, letter)
     if file is None:
         raise NotFoundError("there is no such file: `outlast carry file list` shows those that there are")
     return held(node, file)
@@ -170,7 +177,7 @@ async def ask(node: Node, person: Person, letter: bytes) -> Held:
         return one
     if one.file.outgoing or node.now_ms() >= one.until_ms:
         raise NotFoundError("the time of this file is over: ask for it to be sent again")
-    await _set_state(node, person, letter, view.ASKED)
+    await _set_state(node, person, letter, file_view.ASKED)
     await _fetch(node, one.file)
     return find(node, person, letter)
 
@@ -212,9 +219,9 @@ async def write(node: Node, person: Person, letter: bytes, out: BinaryIO, progre
 
 async def let_go(node: Node, person: Person, letter: bytes) -> None:
     """Stop fetching a file, and free what it takes here; its letter stays, and it can be asked for again."""
-    find(node, person, letter)
-    await _set_state(node, person, letter, view.GONE)
-    await person.forget_parcels(letter)
+    one = find(node, person, letter)
+    await _set_state(node, person, letter, file_view.GONE)
+    await person.forget_parcels(one.file.parcels)
 
 
 # ---- by itself ----
@@ -231,21 +238,24 @@ async def run(node: Node) -> None:
 
 
 async def _look(node: Node, person: Person) -> None:
-    for file in view.awaited_files(person):
+    for file in file_view.awaited(person):
         if node.now_ms() >= _until_ms(file):
-            await _settle(node, person, file, view.GONE)
+            await _settle(node, person, file, file_view.GONE)
             continue
         here = node.open_store.known(file.parcels)
         noted = {bytes(row[0]) for row in person.query("SELECT entry FROM parcel WHERE letter = ?", (file.letter,))}
         if here - noted:
             await person.expect_parcels(file.letter, file.peer, file.parcels)
             is_small = file.size_bytes <= node.files_auto_bytes
-            if file.state == view.ASKED or (is_small and node.open_store.pooled(here)):
+            if file.state == file_view.ASKED or (is_small and node.open_store.pooled(here)):
                 await _fetch(node, file)  # what strangers brought is not fetched unasked
         if len(here) == len(file.parcels) and progress_of(node, file.parcels, file.size_bytes).is_whole:
             await node.keep_content(file.parcels)
-            await person.mark_received([file.letter])
-            await _settle(node, person, file, view.WHOLE)
+            if _is_group(person, file.peer):
+                await groups.acknowledge_file(person, file.peer, file.letter)
+            else:
+                await person.mark_received([file.letter])
+            await _settle(node, person, file, file_view.WHOLE)
 
 
 def _until_ms(file: FileRow) -> int:
@@ -259,10 +269,10 @@ async def _fetch(node: Node, file: FileRow) -> None:
 
 async def _settle(node: Node, person: Person, file: FileRow, state: int) -> None:
     """A file is awaited no more, unless somebody has said otherwise meanwhile."""
-    change = view.SETTLE_FILE, (state, file.letter, file.state)
+    change = file_view.SETTLE, (state, file.letter, file.state)
     await node.write(lambda: person.vault.write(lambda tx: tx.execute(*change)))
     node.touch()
 
 
 async def _set_state(node: Node, person: Person, letter: bytes, state: int) -> None:
-    await remember(node, person, [Put(view.FILE_TABLE, {"letter": letter, "state": state})])
+    await remember(node, person, [Put(file_view.FILE, {"letter": letter, "state": state})])

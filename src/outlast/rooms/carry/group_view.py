@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from outlast.errors import ProtocolError
 from outlast.kernel import Letter, Put, RowChanges, Rows, Said, Value
-from outlast.rooms.carry.entries import HEARD, HEARD_MAX, HIDE, POST, clean, is_blank
+from outlast.rooms.carry.entries import HEARD, HEARD_MAX, HIDE, POST, clean, is_blank, read_file
+from outlast.rooms.carry.file_view import file_row
 from outlast.rooms.carry.words import Index
 
 SAID: Final = "local_carry_said"
@@ -76,8 +77,10 @@ def text_row(said: Said, space: bytes, me: bytes, now_ms: int) -> Put | None:
     except ProtocolError:
         return None
     text = clean(body.text)
-    if is_blank(text):
-        return None
+    return None if is_blank(text) else _row(said, space, me, now_ms, text, body.reply_to)
+
+
+def _row(said: Said, space: bytes, me: bytes, now_ms: int, text: str, reply_to: bytes | None) -> Put:
     row: dict[str, Value] = {
         "n": None,
         "id": said.id,
@@ -91,9 +94,18 @@ def text_row(said: Said, space: bytes, me: bytes, now_ms: int) -> Put | None:
         "came_ms": now_ms,
         "read_ms": now_ms if said.author == me else None,
         "text": text,
-        "reply_to": body.reply_to,
+        "reply_to": reply_to,
     }
     return Put(SAID, row)
+
+
+def file_rows(said: Said, space: bytes, me: bytes, now_ms: int) -> tuple[Put, Put] | None:
+    """The rows of a file that came: as a text with its name, and as a file; None when it is malformed."""
+    file = read_file(said.body)
+    if file is None:
+        return None
+    row = file_row(said.id, space, file, min(said.at_ms, now_ms), outgoing=said.author == me)
+    return _row(said, space, me, now_ms, file.name, None), row
 
 
 def removal_row(said: Said, space: bytes) -> Put | None:

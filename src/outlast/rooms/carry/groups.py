@@ -19,6 +19,7 @@ from outlast.kernel import (
     Delete,
     Membership,
     Node,
+    Packing,
     Person,
     Put,
     RowChange,
@@ -29,14 +30,16 @@ from outlast.kernel import (
     space_text,
 )
 from outlast.kernel import Group as Space
-from outlast.rooms.carry import group_view
+from outlast.rooms.carry import file_view, group_view
 from outlast.rooms.carry.entries import (
+    FILE,
     HEARD,
     HEARD_MAX,
     HIDE,
     OUTLIVING_MS,
     POST,
     POST_LIFE_MS,
+    File,
     Heard,
     Hide,
     Post,
@@ -311,6 +314,16 @@ async def post(node: Node, person: Person, space: bytes, text: str, reply_to: by
     return entry.id
 
 
+async def put_file(node: Node, person: Person, space: bytes, packing: Packing, file: File) -> bytes:
+    """Put a file that was packed into a group; returns the id (32 B) by which it is known. Raises as ``post``."""
+    if not get(person, space).role:
+        raise UsageError("you are no member of this group any more")
+    await person.keep_parcels(space, packing)
+    entry = await node.append(person, space, FILE.name, file, life_ms=POST_LIFE_MS)
+    await _take_in(node, person, space, person.groups.open(space, [entry.id]))
+    return entry.id
+
+
 async def hide(node: Node, person: Person, id: bytes) -> None:
     """Take a text away wherever this arrives: one's own, or any text where one leads; raises NotFoundError, UsageError.
 
@@ -404,19 +417,25 @@ async def _take_in(node: Node, person: Person, space: bytes, said: Sequence[Said
     now, me = node.now_ms(), person.identity
     membership = person.groups.membership(space)
     texts = {one.id: row for one in said if one.kind == POST.name and (row := group_view.text_row(one, space, me, now))}
+    named = [one for one in said if one.kind == FILE.name]
+    files = {one.id: rows for one in named if (rows := group_view.file_rows(one, space, me, now))}
+    texts |= {id: row for id, (row, _) in files.items()}
     removals = [row for one in said if one.kind == HIDE.name and (row := group_view.removal_row(one, space))]
     fresh = [one for one in said if one.id in texts and group_view.find(person, one.id) is None]
     # Told first: a kill between the two repeats it, in the other order it would be lost.
-    await _acknowledge(person, membership, [one for one in fresh if now - one.at_ms < ACKNOWLEDGED_MS])
+    recent = [one for one in fresh if now - one.at_ms < ACKNOWLEDGED_MS and one.id not in files]
+    await _acknowledge(person, membership, [(one.author, one.id) for one in recent if one.counts])
 
     def write(tx: Transaction) -> bool:
-        changes: list[RowChange] = [*removals, *(texts[one.id] for one in fresh if not group_view.find(tx, one.id))]
+        still = [one.id for one in fresh if not group_view.find(tx, one.id)]
+        changes: list[RowChange] = [*removals, *(texts[id] for id in still)]
+        changes += [files[id][1] for id in still if id in files]
         tx.apply(changes, ROOM_NAME)
-        hidden: list[RowChange] = [
-            Put(group_view.SAID, {"n": line.n, "text": "", "hidden_ms": now})
-            for line, id, device, seq in group_view.due(tx, space)
-            if _may_remove(membership, line, id, device, seq)
-        ]
+        hidden: list[RowChange] = []
+        for line, id, device, seq in group_view.due(tx, space):
+            if _may_remove(membership, line, id, device, seq):
+                hidden.append(Put(group_view.SAID, {"n": line.n, "text": "", "hidden_ms": now}))
+                hidden.append(Delete(file_view.FILE, {"letter": line.id}))
         events = _events(tx, space, membership, now)
         tx.apply([*hidden, *events], ROOM_NAME)
         return bool(changes or hidden or events)
@@ -426,14 +445,22 @@ async def _take_in(node: Node, person: Person, space: bytes, said: Sequence[Said
         node.touch()
 
 
-async def _acknowledge(person: Person, membership: Membership, texts: Sequence[Said]) -> None:
-    """Tell the writers of these texts that they have arrived, as far as something can be sealed to them."""
+async def acknowledge_file(person: Person, space: bytes, id: bytes) -> None:
+    """Tell who put a file into a group that all of it has arrived."""
+    line = group_view.find(person, id)
+    if line is not None:
+        here = scene(person, space)
+        await _acknowledge(person, here.membership, [(here.author(line), id)])
+
+
+async def _acknowledge(person: Person, membership: Membership, texts: Iterable[tuple[bytes | None, bytes]]) -> None:
+    """Tell the writers of these texts, by identity, that they have arrived, as far as they can be written to."""
     if len(membership.roles) > ACKNOWLEDGED_MAX:
         return
     by_author: dict[bytes, list[bytes]] = {}
-    for one in texts:
-        if one.author is not None and one.author != person.identity and one.counts:
-            by_author.setdefault(one.author, []).append(one.id)
+    for author, id in texts:
+        if author is not None and author != person.identity:
+            by_author.setdefault(author, []).append(id)
     for identity, ids in by_author.items():
         with contextlib.suppress(NotFoundError, UsageError):  # not among the contacts, or blocked
             for start in range(0, len(ids), HEARD_MAX):
@@ -487,7 +514,7 @@ def _event(old: str | None, new: str | None) -> str:
 
 def _forgetting(space: bytes) -> list[RowChange]:
     tables = (group_view.SAID, group_view.REMOVAL, group_view.MEMBER, group_view.CALLED)
-    return [Delete(table, {"space": space}) for table in tables]
+    return [Delete(file_view.FILE, {"peer": space}), *(Delete(table, {"space": space}) for table in tables)]
 
 
 # ---- rows as they are shown ----

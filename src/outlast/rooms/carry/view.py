@@ -31,17 +31,15 @@ from outlast.kernel import (
     read_genesis,
     revocation_in,
 )
-from outlast.rooms.carry import group_view
+from outlast.rooms.carry import file_view, group_view
 from outlast.rooms.carry.entries import (
     DEVICE,
     FILE,
     HEARD,
     HIDE,
-    ID_BYTES,
     POST,
     POST_LIFE_MS,
     TEXT,
-    File,
     clean,
     is_blank,
     read_file,
@@ -50,8 +48,7 @@ from outlast.rooms.carry.words import Index
 
 MESSAGE: Final = "local_carry_message"
 FOLLOW: Final = "local_carry_follow"
-FILE_TABLE: Final = "local_carry_file"
-OF_LETTERS: Final = (MESSAGE, FILE_TABLE)
+OF_LETTERS: Final = (MESSAGE, file_view.FILE)
 """Tables with rows of letters, by the column ``letter``."""
 HIDDEN_KEPT_MS: Final = 3 * DAY_MS
 """How long after its removal a post's payload stays on this node."""
@@ -60,14 +57,6 @@ UNREAD_MAX: Final = 200
 LETTERS: Final = Index(MESSAGE, "local_carry_search")
 """Where words are looked for in letters."""
 
-NEW: Final = 0
-"""States of files: one that came and is fetched if that costs little;"""
-ASKED: Final = 1
-"""that somebody here asked for;"""
-WHOLE: Final = 2
-"""that is here, or was sent from here;"""
-GONE: Final = 3
-"""that was let go of, or whose time is over."""
 _CHANNEL: Final = "view_carry_channel"
 _SIGNER: Final = "view_carry_signer"
 _DEVICE: Final = "view_carry_device"
@@ -118,9 +107,7 @@ MIGRATIONS: Final = (
     *LETTERS.migrations,
     f"CREATE TABLE {FOLLOW} (space BLOB PRIMARY KEY, name TEXT, added_ms INTEGER, read_n INTEGER DEFAULT 0)",
     f"ALTER TABLE {MESSAGE} ADD COLUMN device BLOB",
-    f"CREATE TABLE {FILE_TABLE} (letter BLOB PRIMARY KEY, peer BLOB, outgoing INTEGER, name TEXT, type TEXT,"
-    " size_bytes INTEGER, key BLOB, parcels BLOB, preview BLOB, at_ms INTEGER, state INTEGER) WITHOUT ROWID",
-    f"CREATE INDEX local_carry_file_state ON {FILE_TABLE} (state)",
+    *file_view.MIGRATIONS,
     *group_view.MIGRATIONS,
 )
 
@@ -160,25 +147,7 @@ def _receive_file(letter: Letter, rows: Rows) -> RowChanges:
         return ()
     at_ms = min(letter.sent_ms, letter.received_ms)
     message = message_row(letter.id, letter.sender, file.name, None, at_ms, letter.received_ms, letter.device)
-    return [message, file_row(letter.id, letter.sender, file, at_ms, outgoing=False)]
-
-
-def file_row(letter: bytes, peer: bytes, file: File, at_ms: int, *, outgoing: bool) -> Put:
-    """The row of a file that a letter names."""
-    row: dict[str, Value] = {
-        "letter": letter,
-        "peer": peer,
-        "outgoing": int(outgoing),
-        "name": file.name,
-        "type": file.type,
-        "size_bytes": file.size_bytes,
-        "key": file.key,
-        "parcels": b"".join(file.parcels),
-        "preview": file.preview,
-        "at_ms": at_ms,
-        "state": WHOLE if outgoing else NEW,
-    }
-    return Put(FILE_TABLE, row)
+    return [message, file_view.file_row(letter.id, letter.sender, file, at_ms, outgoing=False)]
 
 
 def message_row(
@@ -540,63 +509,6 @@ def unread(vault: Rows, peer: bytes | None = None, upto_n: int | None = None) ->
 def search(vault: Rows, words: Sequence[str]) -> list[Message]:
     """The letters that hold all of these words, in whatever case, also inside of longer ones; the newest first."""
     return LETTERS.find(vault, f"text, {_MESSAGE_COLUMNS}", lambda row: _message(row[1:]), words)
-
-
-@dataclass(frozen=True, slots=True)
-class FileRow:
-    """A file that a letter of this vault names; see ``File`` and the states."""
-
-    letter: bytes  # 16 B
-    peer: bytes  # 32 B, identity
-    outgoing: bool
-    name: str
-    type: str
-    size_bytes: int
-    key: bytes  # 32 B
-    parcels: tuple[bytes, ...]  # ids, 32 B each
-    preview: bytes
-    at_ms: int
-    state: int
-
-
-_FILE_COLUMNS: Final = "letter, peer, outgoing, name, type, size_bytes, key, parcels, preview, at_ms, state"
-
-
-def files(vault: Rows, *, peer: bytes | None = None, limit: int = -1) -> list[FileRow]:
-    """The newest files, of all or of one person; oldest first."""
-    rows = vault.query(
-        f"SELECT {_FILE_COLUMNS} FROM {FILE_TABLE} WHERE peer = ifnull(?, peer) ORDER BY at_ms DESC, letter LIMIT ?",
-        (peer, limit),
-    )
-    return [_file(row) for row in reversed(rows)]
-
-
-def files_of(vault: Rows, letters: Sequence[bytes]) -> dict[bytes, FileRow]:
-    """The files that these letters name, by letter."""
-    found = (find_file(vault, letter) for letter in letters)
-    return {one.letter: one for one in found if one is not None}
-
-
-def find_file(vault: Rows, letter: bytes) -> FileRow | None:
-    """The file that the letter of that id names."""
-    rows = vault.query(f"SELECT {_FILE_COLUMNS} FROM {FILE_TABLE} WHERE letter = ?", (letter,))
-    return _file(rows[0]) if rows else None
-
-
-def awaited_files(vault: Rows) -> list[FileRow]:
-    """The files that came by letter and are not whole yet, as far as known."""
-    rows = vault.query(f"SELECT {_FILE_COLUMNS} FROM {FILE_TABLE} WHERE state IN ({NEW}, {ASKED}) ORDER BY at_ms")
-    return [_file(row) for row in rows]
-
-
-def _file(row: Sequence[Any]) -> FileRow:
-    letter, peer, outgoing, name, type_, size_bytes, key, parcels, preview, at_ms, state = row
-    ids = tuple(parcels[at : at + ID_BYTES] for at in range(0, len(parcels), ID_BYTES))
-    return FileRow(letter, peer, bool(outgoing), name, type_, size_bytes, key, ids, preview, at_ms, state)
-
-
-SETTLE_FILE: Final = f"UPDATE {FILE_TABLE} SET state = ? WHERE letter = ? AND state = ?"
-"""Brings a file from one state into another one, if it still is in the first."""
 
 
 def follows(vault: Rows) -> list[Follow]:

@@ -11,8 +11,9 @@ import pytest
 
 from outlast.errors import NotFoundError, UsageError
 from outlast.kernel.parcel import PARCEL_SPACE, PLAIN_BYTES
-from outlast.rooms.carry import files, service
+from outlast.rooms.carry import files, group_view, groups, service
 from tests.unit.rooms.carry.houses import House, houses
+from tests.unit.rooms.carry.test_groups import circle
 
 
 def content(size: int) -> bytes:
@@ -208,3 +209,34 @@ async def test_what_breaks_off_while_it_is_packed_leaves_nothing(tmp_path: Path)
         assert ann.node.query("SELECT 1 FROM stage") == []
         while ann.node.query("SELECT 1 FROM chunk"):
             await ann.node.write(lambda: None)
+
+
+async def test_a_file_for_a_group_reaches_its_members_and_nobody_else_can_open_it(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben", "cy") as (ann, ben, cy):
+        space = await circle(ann, ben)
+        data = content(400_000)
+        file = await files.send(ann.node, ann.person, space, stream(data), name="map.png")
+        await meet(ann, cy)
+        await ann.node.neighbours.stop()
+        await meet(ann, ben)
+        await ben.until(lambda: is_here(ben, file))
+        assert read(ben, file) == read(ann, file) == data
+        assert files.listing(cy.node, cy.person) == []
+        [own] = files.listing(ann.node, ann.person, peer=space)
+        assert (own.file.name, own.file.outgoing, own.state) == ("map.png", True, "here")
+        lines = [line for line in groups.read(ben.person, space) if line.event == group_view.TEXT]
+        assert [(line.id, line.text) for line in lines] == [(file, "map.png")]
+        scene = groups.scene(ann.person, space)
+        await ann.until(lambda: scene.received(groups.read(ann.person, space)[-1]) == (1, 1))
+        await groups.hide(ann.node, ann.person, file)
+        await ben.until(lambda: not files.listing(ben.node, ben.person))
+
+
+async def test_a_file_for_a_group_goes_by_stick(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        space = await circle(ann, ben)
+        data = content(300_000)
+        file = await files.send(ann.node, ann.person, space, stream(data), name="map.png")
+        await ann.carry_to(ben)
+        await ben.until(lambda: is_here(ben, file))
+        assert read(ben, file) == data

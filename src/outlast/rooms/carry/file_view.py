@@ -1,0 +1,101 @@
+"""Files in a person's vault: those that letters to and from them name, and those that were put into their groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from outlast.kernel import Put, Rows, Value
+from outlast.rooms.carry.entries import ID_BYTES, File
+
+FILE: Final = "local_carry_file"
+NEW: Final = 0
+"""States of files: one that came and is fetched if that costs little;"""
+ASKED: Final = 1
+"""that somebody here asked for;"""
+WHOLE: Final = 2
+"""that is here, or was sent from here;"""
+GONE: Final = 3
+"""that was let go of, or whose time is over."""
+
+MIGRATIONS: Final = (
+    f"CREATE TABLE {FILE} (letter BLOB PRIMARY KEY, peer BLOB, outgoing INTEGER, name TEXT, type TEXT,"
+    " size_bytes INTEGER, key BLOB, parcels BLOB, preview BLOB, at_ms INTEGER, state INTEGER) WITHOUT ROWID",
+    f"CREATE INDEX {FILE}_state ON {FILE} (state)",
+)
+
+
+def file_row(letter: bytes, peer: bytes, file: File, at_ms: int, *, outgoing: bool) -> Put:
+    """The row of a file that a letter names."""
+    row: dict[str, Value] = {
+        "letter": letter,
+        "peer": peer,
+        "outgoing": int(outgoing),
+        "name": file.name,
+        "type": file.type,
+        "size_bytes": file.size_bytes,
+        "key": file.key,
+        "parcels": b"".join(file.parcels),
+        "preview": file.preview,
+        "at_ms": at_ms,
+        "state": WHOLE if outgoing else NEW,
+    }
+    return Put(FILE, row)
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """A file that a letter of this vault names; see ``File`` and the states."""
+
+    letter: bytes  # that names it: 16 B, of an entry of a group 32 B
+    peer: bytes  # 32 B, identity or group
+    outgoing: bool
+    name: str
+    type: str
+    size_bytes: int
+    key: bytes  # 32 B
+    parcels: tuple[bytes, ...]  # ids, 32 B each
+    preview: bytes
+    at_ms: int
+    state: int
+
+
+_FILE_COLUMNS: Final = "letter, peer, outgoing, name, type, size_bytes, key, parcels, preview, at_ms, state"
+
+
+def files(vault: Rows, *, peer: bytes | None = None, limit: int = -1) -> list[FileRow]:
+    """The newest files, of all or of one person; oldest first."""
+    rows = vault.query(
+        f"SELECT {_FILE_COLUMNS} FROM {FILE} WHERE peer = ifnull(?, peer) ORDER BY at_ms DESC, letter LIMIT ?",
+        (peer, limit),
+    )
+    return [_file(row) for row in reversed(rows)]
+
+
+def of_letters(vault: Rows, letters: Sequence[bytes]) -> dict[bytes, FileRow]:
+    """The files that these letters name, by letter."""
+    found = (find(vault, letter) for letter in letters)
+    return {one.letter: one for one in found if one is not None}
+
+
+def find(vault: Rows, letter: bytes) -> FileRow | None:
+    """The file that the letter of that id names."""
+    rows = vault.query(f"SELECT {_FILE_COLUMNS} FROM {FILE} WHERE letter = ?", (letter,))
+    return _file(rows[0]) if rows else None
+
+
+def awaited(vault: Rows) -> list[FileRow]:
+    """The files that came by letter and are not whole yet, as far as known."""
+    rows = vault.query(f"SELECT {_FILE_COLUMNS} FROM {FILE} WHERE state IN ({NEW}, {ASKED}) ORDER BY at_ms")
+    return [_file(row) for row in rows]
+
+
+def _file(row: Sequence[Any]) -> FileRow:
+    letter, peer, outgoing, name, type_, size_bytes, key, parcels, preview, at_ms, state = row
+    ids = tuple(parcels[at : at + ID_BYTES] for at in range(0, len(parcels), ID_BYTES))
+    return FileRow(letter, peer, bool(outgoing), name, type_, size_bytes, key, ids, preview, at_ms, state)
+
+
+SETTLE: Final = f"UPDATE {FILE} SET state = ? WHERE letter = ? AND state = ?"
+"""Brings a file from one state into another one, if it still is in the first."""

@@ -31,9 +31,9 @@ async def send(sender: House, to: House, data: bytes, name: str = "photo.jpg") -
 
 async def meet(one: House, other: House) -> None:
     """The two nodes are neighbours from now on."""
-    for end, far in ((one, other), (other, one)):
-        port = await far.node.listen("127.0.0.1", 0)
-        await end.node.peer_add(far.node.transport_id, "127.0.0.1", port)
+    await other.node.peer_add(one.node.transport_id, "127.0.0.1", 9)  # nobody is there: only the other one calls
+    port = await other.node.listen("127.0.0.1", 0)
+    await one.node.peer_add(other.node.transport_id, "127.0.0.1", port)
 
 
 def events(house: House, letter: bytes) -> list[str]:

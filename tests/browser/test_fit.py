@@ -28,6 +28,7 @@ from outlast.rooms.watch.web import routes as watch_routes
 from outlast.ui.languages import Catalogues
 from tests.browser.phone import Album, Phone, phone
 from tests.unit.edges.served import Served, served
+from tests.unit.edges.spread.test_get import hand_on
 
 pytestmark = pytest.mark.serial
 
@@ -38,8 +39,9 @@ SMALL = """() => [...document.querySelectorAll(
     .filter(e => e.getBoundingClientRect().height < 44).map(e => e.outerHTML.slice(0, 80))"""
 
 
-def filled(node: Served, other: Served) -> list[str]:
+def filled(node: Served, other: Served, folder: Path) -> list[str]:
     """Put something on every page; all addresses that a person can look at."""
+    hand_on(node, folder)
     contact = node.run(node.person.add_contact(other.run(other.person.link())))
     node.run(service.send(node.node, node.person, contact.identity, "x" * 300))
     node.run(node.person.renew())
@@ -110,7 +112,7 @@ def test_every_page_fits(chromium: Any, album: Album, tmp_path: Path, language: 
     (tmp_path / "fa.po").write_text('msgid "Home"\nmsgstr "خانه"\n', encoding="utf-8")
     with served(tmp_path / "a", rooms=None) as node, served(tmp_path / "b", name=NAME, rooms=None) as other:
         node.serving.web.site.catalogues = Catalogues(tmp_path)
-        places = filled(node, other)
+        places = filled(node, other, tmp_path)
         with phone(chromium, album, language, node.url, dark=dark) as page:
             page.enter(node.serving.launch_url)
             page.go("/settings")
@@ -121,6 +123,12 @@ def test_every_page_fits(chromium: Any, album: Album, tmp_path: Path, language: 
                 page.shot(path)
                 assert page.page.evaluate(SMALL) == [], path
                 assert page.barriers() == [], path
+            page.go("/backup")
+            page.page.locator("form[action='/backup/shares'] button").click()
+            page.page.wait_for_load_state("load")
+            page.shot("/backup/shares")
+            assert page.page.locator(".sheet").count() == 3
+            assert page.barriers() == []
             page.page.evaluate("document.documentElement.removeAttribute('lang')")
             assert page.barriers(), "axe-core looks"
             page.page.set_viewport_size({"width": 320, "height": 568})

@@ -141,6 +141,14 @@ def test_an_installed_program_takes_what_two_keys_signed_and_nothing_older(tmp_p
     assert run(program, "--version").stdout == "outlast 0.9.0\n"
 
     sign(new, KEYS[0])
+    with subprocess.Popen([program, "update", new], stderr=subprocess.PIPE, text=True) as cut:
+        assert cut.stderr is not None
+        assert any(line.startswith("Installing") for line in iter(cut.stderr.readline, ""))
+        cut.kill()
+    assert (tmp_path / "outlast" / "0.10.0").is_dir(), "was not cut short"
+    assert run(program, "--version").stdout == "outlast 0.9.0\n"
+
+    # The pip that was left running is waited for.
     taken = run(program, "--json", "update", new)
     assert json.loads(taken.stdout)["version"] == "0.10.0", taken.stderr
     assert run(program, "--version").stdout == "outlast 0.10.0\n"

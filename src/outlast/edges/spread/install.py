@@ -24,13 +24,16 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import urllib.request
 import venv
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from http.client import HTTPException
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
+from urllib.error import HTTPError
 
 FORMAT = 1
 MANIFEST, SIGNATURES, INDEX = "manifest.json", "manifest.sig", "index.json"
@@ -39,6 +42,10 @@ MANIFEST_MAX_BYTES = 64 * 1024
 INDEX_MAX_BYTES = 1024 * 1024
 FILE_MAX_BYTES = 256 * 1024 * 1024
 FILES_MAX = 2000
+TOO_MANY = 429
+BUSY_S = (5.0, 15.0, 30.0, 60.0)
+"""So long a source is left alone that says that it is busy (RFC 6585), before it is asked again."""
+HELD = ".outlast"
 SHARED = Path("share", "outlast")
 """Where in its environment an installed program keeps the set that it came from, to hand it on."""
 
@@ -114,33 +121,51 @@ def install(source: str, into: Path, accept: Callable[[bytes, bytes], None] | No
     signatures = read(source, SIGNATURES, MANIFEST_MAX_BYTES, optional=True)
     if accept:
         accept(manifest_data, signatures)
-    folder, launcher = into / manifest.version, launcher_in(into)
-    before = current(launcher)
-    if before == manifest.version:
-        raise InstallError(f"Outlast {manifest.version} is there already: {launcher}")
+    launcher = launcher_in(into)
     try:
-        if into.exists() and not launcher.exists() and not (into / ".outlast").exists() and any(into.iterdir()):
+        if into.exists() and not launcher.exists() and not (into / HELD).exists() and any(into.iterdir()):
             raise InstallError(f"{into} has other files in it: name another folder with --into")
-        shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was cut short
-        shared = folder / SHARED
-        (shared / WHEELS).mkdir(parents=True)
-        (into / ".outlast").touch()
-        (shared / MANIFEST).write_bytes(manifest_data)
-        if signatures:
-            (shared / SIGNATURES).write_bytes(signatures)
-        for file in manifest.files:
-            fetch(source, file, shared / file.path)
-        fetch_libraries(source, manifest, shared)
-        make_environment(folder, manifest, shared)
-        point(launcher, manifest.version)
-        for other in into.iterdir():  # one that may still be running stays until the next time
-            if _VERSION.fullmatch(other.name) and other.name not in (before, manifest.version):
-                shutil.rmtree(other, ignore_errors=True)
+        into.mkdir(parents=True, exist_ok=True)
+        with alone(into):
+            before = current(launcher)
+            if before == manifest.version:
+                raise InstallError(f"Outlast {manifest.version} is there already: {launcher}")
+            folder = into / manifest.version
+            shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was cut short
+            shared = folder / SHARED
+            (shared / WHEELS).mkdir(parents=True)
+            (shared / MANIFEST).write_bytes(manifest_data)
+            if signatures:
+                (shared / SIGNATURES).write_bytes(signatures)
+            for file in manifest.files:
+                fetch(source, file, shared / file.path)
+            fetch_libraries(source, manifest, shared)
+            make_environment(folder, manifest, shared)
+            os.sync()  # a power cut must not leave a program that points to what is not there
+            point(launcher, manifest.version)
+            for other in into.iterdir():  # one that may still be running stays until the next time
+                if _VERSION.fullmatch(other.name) and other.name not in (before, manifest.version):
+                    shutil.rmtree(other, ignore_errors=True)
     except OSError as error:
         raise InstallError(f"{error.filename or into}: {error.strerror or error}") from error
     except subprocess.CalledProcessError as error:
         raise InstallError("pip could not install the libraries; the reason stands above") from error
     return launcher
+
+
+@contextmanager
+def alone(into: Path) -> Iterator[None]:
+    """Hold the folder: a second installer waits, also for the pip that a killed one left running."""
+    import fcntl
+
+    with (into / HELD).open("w") as held:
+        os.set_inheritable(held.fileno(), True)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("Another installation is under way there: waiting for its end.")
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 def read_manifest(data: bytes) -> Manifest:
@@ -272,7 +297,9 @@ def make_environment(folder: Path, manifest: Manifest, shared: Path) -> None:
         "--require-hashes",
         "--only-binary=:all:",
     ]
-    subprocess.run([*order, "-r", shared / LOCK, "-r", wanted], check=True, stdin=subprocess.DEVNULL)
+    # It inherits what ``alone`` holds, and so holds it to its own end.
+    order += ["-r", shared / LOCK, "-r", wanted]
+    subprocess.run(order, check=True, stdin=subprocess.DEVNULL, close_fds=False)
     wanted.unlink()
 
 
@@ -338,8 +365,16 @@ def opened(source: str, path: str) -> BinaryIO:
             return (Path(source) / path).open("rb")
         # A neighbour is reached directly, whatever proxies this computer uses otherwise.
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        stream: BinaryIO = direct.open(f"{source.rstrip('/')}/{path}", timeout=30)
-        return stream
+        for wait_s in (*BUSY_S, None):
+            try:
+                stream: BinaryIO = direct.open(f"{source.rstrip('/')}/{path}", timeout=30)
+                return stream
+            except HTTPError as error:
+                if error.code != TOO_MANY or wait_s is None:
+                    raise
+            say("Many get it there at this moment: waiting.")
+            time.sleep(wait_s)
+        raise AssertionError("the last try returned or raised")
     except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise InstallError(f"{source} does not give {path}: {reason}") from error

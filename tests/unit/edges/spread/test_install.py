@@ -6,7 +6,9 @@ import ast
 import json
 import subprocess
 import sys
+import threading
 from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +151,34 @@ def test_the_launcher_starts_the_version_that_it_points_to(tmp_path: Path) -> No
         install.point(launcher, version)
         assert install.current(launcher) == version
         assert subprocess.check_output([launcher, "a", "b c"], text=True) == f"{version} a b c\n"
+
+
+def test_a_busy_source_is_asked_again_and_another_trouble_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [429, 429, 200, 503]
+
+    class Busy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(answers.pop(0))
+            self.end_headers()
+            self.wfile.write(b"abc")
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    monkeypatch.setattr(install, "BUSY_S", (0.0, 0.0))
+    with HTTPServer(("127.0.0.1", 0), Busy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            source = f"http://127.0.0.1:{server.server_port}/get"
+            assert install.read(source, "manifest.json", 10) == b"abc"
+            with pytest.raises(InstallError, match="Service Unavailable"):
+                install.read(source, "manifest.json", 10)
+            answers += [429] * 3
+            with pytest.raises(InstallError, match="Too Many Requests"):
+                install.read(source, "manifest.json", 10)
+            assert answers == []
+        finally:
+            server.shutdown()
 
 
 def test_the_installer_needs_nothing_but_the_standard_library() -> None:

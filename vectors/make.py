@@ -505,12 +505,12 @@ def mail_vectors() -> dict[str, Any]:
                 "packed": pack(entry).hex(),
             }
         )
-    contents = []
+    bodies = []
     for name, size in (("a long text", 3000), ("an empty body", 0)):
         chance = Chance(name)
         body = bytes(n % 251 for n in range(size))
-        entry, place = mail.seal_content(body, now_ms=NOW_MS, rand=chance)
-        contents.append(
+        entry, place = mail.seal_body(body, now_ms=NOW_MS, rand=chance)
+        bodies.append(
             {
                 "name": name,
                 "body": body.hex(),
@@ -541,7 +541,7 @@ def mail_vectors() -> dict[str, Any]:
         ],
         "letters": envelopes,
         "introductions": introductions,
-        "contents": contents,
+        "bodies": bodies,
         "refused": {
             "letter": "a text with a prekey",
             "payload": [0, 31, 32, 200, 495, 496, 511],

@@ -1178,29 +1178,29 @@ def open_raw_letter(data: bytes) -> None:
 
 def places() -> Iterable[bytes]:
     """Where bodies lie apart."""
-    yield msgspec.msgpack.encode(mail.seal_content(b"hello", now_ms=NOW_MS, rand=stream("content"))[1])
+    yield msgspec.msgpack.encode(mail.seal_body(b"hello", now_ms=NOW_MS, rand=stream("body"))[1])
 
 
 def read_letter_place(data: bytes) -> None:
     """What a hostile contact says of where a body is."""
     place = mail.read_place(data)
     assert (len(place.tag), len(place.hash), len(place.key)) == (16, 32, 32)
-    mail.open_content(mail.seal_content(b"hello", now_ms=NOW_MS, rand=stream("content"))[0], place)
+    mail.open_body(mail.seal_body(b"hello", now_ms=NOW_MS, rand=stream("body"))[0], place)
 
 
-def contents() -> Iterable[bytes]:
+def bodies_apart() -> Iterable[bytes]:
     """Bodies as they lie in an envelope, padded."""
     yield (5).to_bytes(2, "big") + b"hello" + bytes(457)
 
 
-def open_raw_content(data: bytes) -> None:
+def open_raw_body(data: bytes) -> None:
     """What a hostile contact seals as a body."""
-    content, place = mail.seal_content(b"", now_ms=NOW_MS, rand=stream("content"))
-    aad = mail._associated(None, None, content.header.author, TODAY)
-    payload = (content.payload or b"")[:32] + mail._content_cipher(place.key).encrypt(bytes(12), data, aad)
-    header = msgspec.structs.replace(content.header, payload_hash=sha256(payload).digest(), payload_size=512)
-    made = Entry(header, content.header_bytes, content.signature, content.id, payload)
-    mail.open_content(made, mail.Place(place.tag, header.payload_hash, place.key))
+    made, place = mail.seal_body(b"", now_ms=NOW_MS, rand=stream("body"))
+    aad = mail._associated(None, None, made.header.author, TODAY)
+    payload = (made.payload or b"")[:32] + mail._body_cipher(place.key).encrypt(bytes(12), data, aad)
+    header = msgspec.structs.replace(made.header, payload_hash=sha256(payload).digest(), payload_size=512)
+    altered = Entry(header, made.header_bytes, made.signature, made.id, payload)
+    mail.open_body(altered, mail.Place(place.tag, header.payload_hash, place.key))
 
 
 def raw_payloads() -> Iterable[bytes]:
@@ -2516,7 +2516,7 @@ TARGETS = (
         6,
     ),
     Target("letter's place", places, run_with(read_letter_place), (MailError,), 2),
-    Target("body that lies apart", contents, run_with(open_raw_content), (MailError,), 1),
+    Target("body that lies apart", bodies_apart, run_with(open_raw_body), (MailError,), 1),
     Target("envelope's payload", raw_payloads, run_with(open_raw_letter), (MailError,), 1),
     Target("envelope behind its seal", letters, run_with(open_sealed_letter), (MailError,), 3),
     Target(

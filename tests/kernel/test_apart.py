@@ -56,9 +56,9 @@ async def write_to(sender: Person, *receivers: Person, body: bytes = BODY) -> tu
 
 
 def parts(made: list[Entry]) -> tuple[Entry, list[Entry]]:
-    """The content, which is larger, and the envelopes that say where it is."""
-    (content,) = [entry for entry in made if entry.header.payload_size > 1024]
-    return content, [entry for entry in made if entry is not content]
+    """What holds the body, which is larger, and the envelopes that say where it is."""
+    (once,) = [entry for entry in made if entry.header.payload_size > 1024]
+    return once, [entry for entry in made if entry is not once]
 
 
 def receipts(person: Person) -> int:
@@ -71,14 +71,14 @@ async def test_a_long_letter_to_several_has_one_body_and_each_reads_it(tmp_path:
     async with society(tmp_path) as nodes:
         anna, *others = await town(nodes, "anna", "boris", "clara", "dora")
         letter, made = await write_to(anna, *others)
-        content, places = parts(made)
+        once, places = parts(made)
         assert sorted(entry.header.payload_size for entry in places) == [512, 512, 512]
         for one in others:
             await hand_over(made, one)
             assert notes(one) == [TEXT]
             await hand_over(envelopes(one), anna)
         assert events(anna, letter) == ["kept", "received"]
-        assert content.header.space == MAIL_SPACE
+        assert once.header.space == MAIL_SPACE
 
 
 @story
@@ -108,14 +108,14 @@ async def test_it_is_shown_once_in_whatever_order_it_comes_and_however_often(
         assert boris.query("SELECT * FROM awaited") == []
 
 
-@pytest.mark.parametrize("first", ["content", "places"])
+@pytest.mark.parametrize("first", ["body", "places"])
 @story
 async def test_it_is_shown_once_when_the_node_starts_anew_between_the_two(first: str, tmp_path: Path) -> None:
     async with society(tmp_path) as nodes:
         anna, boris, clara = await town(nodes, "anna", "boris", "clara")
         _, made = await write_to(anna, boris, clara)
-        content, places = parts(made)
-        now, later = ([content], places) if first == "content" else (places, [content])
+        once, places = parts(made)
+        now, later = ([once], places) if first == "body" else (places, [once])
         await hand_over(now, boris)
         assert (notes(boris), receipts(boris)) == ([], 0)
         boris = await nodes.come_back("boris")
@@ -130,13 +130,13 @@ async def test_nothing_is_shown_or_acknowledged_while_the_body_is_lost_and_it_is
     async with society(tmp_path) as nodes:
         anna, boris, clara = await town(nodes, "anna", "boris", "clara")
         letter, made = await write_to(anna, boris, clara)
-        content, places = parts(made)
-        await hand_over([content], boris)
-        await boris.node.write(lambda: boris.node.open_store.remove([content.id]))
+        once, places = parts(made)
+        await hand_over([once], boris)
+        await boris.node.write(lambda: boris.node.open_store.remove([once.id]))
         await hand_over(places, boris)
         await hand_over(envelopes(boris), anna)
         assert (notes(boris), events(anna, letter)) == ([], ["kept"])
-        await hand_over([content], boris)
+        await hand_over([once], boris)
         await hand_over(envelopes(boris), anna)
         assert (notes(boris), events(anna, letter)) == ([TEXT], ["kept", "received"])
 
@@ -146,22 +146,22 @@ async def test_a_receiver_cannot_put_another_body_in_its_place_for_others(tmp_pa
     async with society(tmp_path) as nodes:
         anna, boris, clara = await town(nodes, "anna", "boris", "clara")
         _, made = await write_to(anna, boris, clara)
-        content, places = parts(made)
+        once, places = parts(made)
         await hand_over(places, boris)
         (packed,) = boris.query("SELECT place FROM awaited")[0]
         place = mail.read_place(bytes(packed))
-        # Boris knows key and tag, and makes contents of his own that open by them.
-        forged = forge(place, NOTE.encode(Note("something else")), content)
+        # Boris knows key and tag, and makes bodies of his own that open by them.
+        forged = forge(place, NOTE.encode(Note("something else")), once)
         await hand_over([forged, *places], clara)
         assert notes(clara) == []
-        await hand_over([content], clara)
+        await hand_over([once], clara)
         assert notes(clara) == [TEXT]
 
 
 def forge(place: Place, body: bytes, like: Entry) -> Entry:
-    """Another content with the tag and the key of one."""
+    """Another body with the tag and the key of one."""
     given = iter((os.urandom(32), place.tag, place.key))
-    entry, made = mail.seal_content(body, now_ms=like.header.ts_ms, rand=lambda _: next(given))
+    entry, made = mail.seal_body(body, now_ms=like.header.ts_ms, rand=lambda _: next(given))
     assert (made.tag, made.key, made.hash != place.hash) == (place.tag, place.key, True)
     return entry
 
@@ -185,10 +185,10 @@ async def test_it_counts_as_copied_when_body_and_place_are_elsewhere(tmp_path: P
     async with society(tmp_path) as nodes:
         anna, boris, clara = await town(nodes, "anna", "boris", "clara")
         letter, made = await write_to(anna, boris, clara)
-        content, places = parts(made)
+        once, places = parts(made)
         await anna.node.copied([places[0].id])
         assert events(anna, letter) == ["kept"]
-        await anna.node.copied([content.id])
+        await anna.node.copied([once.id])
         assert events(anna, letter) == ["kept", "copied"]
         letter, made = await write_to(anna, boris, clara)
         await carry(anna, boris)

@@ -57,7 +57,7 @@ from outlast.kernel.mail import (
     direction_key,
     intro_key,
     is_wellformed_envelope,
-    open_content,
+    open_body,
     open_introduction,
     open_letter,
     read_place,
@@ -315,16 +315,16 @@ class TestMail:
             sender=ALICE.seal.secret,
         )
 
-    @pytest.mark.parametrize("case", named(MAIL["contents"]))
+    @pytest.mark.parametrize("case", named(MAIL["bodies"]))
     def test_a_body_that_lies_apart_is_as_specified(self, case: dict[str, Any]) -> None:
         entry = envelope(case["packed"])
         payload, key = entry.payload or b"", unhex(case["random"]["key"])
         place = read_place(unhex(case["place"]))
         assert msgspec.msgpack.decode(unhex(case["place"])) == [entry.header.tags[0], sha256(payload).digest(), key]
-        assert (place.tag, open_content(entry, place)) == (unhex(case["random"]["tag"]), unhex(case["body"]))
+        assert (place.tag, open_body(entry, place)) == (unhex(case["random"]["tag"]), unhex(case["body"]))
         author, _ = crypto_sign_seed_keypair(unhex(case["random"]["author_seed"]))
         aad = MAIL_SPACE + author + entry.header.expires_day.to_bytes(4, "big")
-        cipher = ChaCha20Poly1305(derive(key, b"outlast/mail/content/1"))
+        cipher = ChaCha20Poly1305(derive(key, b"outlast/mail/body/1"))
         plaintext = cipher.decrypt(bytes(12), payload[32:], aad)
         assert payload[:32] == crypto_scalarmult_base(key)
         assert plaintext == (len(unhex(case["body"])).to_bytes(2, "big") + unhex(case["body"])).ljust(

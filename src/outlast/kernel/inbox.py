@@ -126,7 +126,7 @@ class Inbox:
         self._expected: dict[int, dict[bytes, _Slot]] = {}
         """By day: the tags of mail that is for this person."""
         self._awaited: set[bytes] = set()
-        """Tags of contents: the bodies of letters that were opened."""
+        """Tags of bodies that lie apart, whose letters were opened."""
         self._own: dict[int, set[bytes]] = {}
         """By day: the tags that this device has not used yet and would use next."""
         self._copied = False
@@ -573,17 +573,17 @@ class Inbox:
             ),
         )
         self._awaited.add(place.tag)
-        for content in self._stored(tx, [place.tag]):
-            self._accept_body(tx, content, news, introduced)
+        for found in self._stored(tx, [place.tag]):
+            self._accept_body(tx, found, news, introduced)
         if len(self._awaited) > AWAITED_MAX and place.tag in self._awaited:
             tx.execute("DELETE FROM awaited WHERE envelope = ?", (entry.id,))
             self._awaited.discard(place.tag)
             return False
         return True
 
-    def _accept_body(self, tx: Transaction, content: Entry, news: _News, introduced: set[bytes]) -> None:
+    def _accept_body(self, tx: Transaction, found: Entry, news: _News, introduced: set[bytes]) -> None:
         """Deliver the letters that wait for this body; anybody can make others with its tag, but not with its hash."""
-        tag = content.header.tags[0]
+        tag = found.header.tags[0]
         rows = tx.query(
             "SELECT envelope, place, letter, kind, sent_ms, sender, device, expires_day FROM awaited WHERE tag = ?",
             (tag,),
@@ -591,7 +591,7 @@ class Inbox:
         left = len(rows)
         for envelope, place, id, kind, sent_ms, sender, device, expires_day in rows:
             try:
-                body = mail.open_content(content, mail.read_place(bytes(place)))
+                body = mail.open_body(found, mail.read_place(bytes(place)))
             except ProtocolError:
                 continue
             now = self._node.now_ms()

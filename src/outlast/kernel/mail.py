@@ -8,7 +8,7 @@ mode). The first letter to somebody who does not know the sender yet is an *intr
 travels by the secret of a contact link and brings the sender's device certificate.
 
 What goes to many devices can lie *apart*, once: the body in an envelope of its own under a fresh
-key, a *content*, and in each device's envelope where it is, its key, and the hash of the sealed
+key, and in each device's envelope its *place*: where it is, its key, and the hash of the sealed
 bytes. Who reads it can therefore not put another body in its place for others.
 """
 
@@ -93,8 +93,8 @@ _DIRECTION_LABEL: Final = b"outlast/mail/direction/1"
 _INTRO_LABEL: Final = b"outlast/mail/intro/1"
 _INTRO_ORDER_LABEL: Final = b"outlast/mail/intro-order/1"
 _INTRO_PSK_LABEL: Final = b"outlast/mail/psk/1"
-_CONTENT_LABEL: Final = b"outlast/mail/content/1"
-_CONTENT_OVERHEAD_BYTES: Final = 32 + 16
+_BODY_LABEL: Final = b"outlast/mail/body/1"
+_BODY_OVERHEAD_BYTES: Final = 32 + 16
 """A public key, as each envelope begins with one, and the tag of the cipher."""
 _ENVELOPE_BYTES: Final = 214
 """A packed envelope without its payload."""
@@ -124,7 +124,7 @@ class SealedLetter(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_
 class Place(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
     """Where the body of a letter lies that travels apart."""
 
-    tag: bytes  # 16 B, random: of the content's envelope
+    tag: bytes  # 16 B, random: of the body's envelope
     hash: bytes  # 32 B, SHA-256 of its payload
     key: bytes  # 32 B, opens it and nothing else
 
@@ -327,7 +327,7 @@ def open_introduction(
     return Introduction(sender, letter.prekey, letter.prekey_day, letter)
 
 
-def seal_content(body: bytes, *, now_ms: int, rand: Rand) -> tuple[Entry, Place]:
+def seal_body(body: bytes, *, now_ms: int, rand: Rand) -> tuple[Entry, Place]:
     """The envelope that holds the body of a letter apart, and where letters say that it is.
 
     Raises MailError when the body is longer than LETTER_MAX_BYTES.
@@ -336,30 +336,30 @@ def seal_content(body: bytes, *, now_ms: int, rand: Rand) -> tuple[Entry, Place]
         raise MailError(f"a letter holds at most {LETTER_MAX_BYTES} bytes, this has {len(body)}")
     author, handle = SigningKey.from_seed(rand(32)), rand(TAG_BYTES)
     key = OpeningKey.from_secret(rand(32))
-    room = _class_of(2 + len(body) + _CONTENT_OVERHEAD_BYTES) - _CONTENT_OVERHEAD_BYTES
+    room = _class_of(2 + len(body) + _BODY_OVERHEAD_BYTES) - _BODY_OVERHEAD_BYTES
     # Like each other envelope it begins with a public key: bytes without any form would stand out among these.
-    payload = key.public + _content_cipher(key.secret).encrypt(
+    payload = key.public + _body_cipher(key.secret).encrypt(
         bytes(12), _pad(body, room), _associated(None, None, author.public, day_of(now_ms))
     )
     entry = _envelope(author, now_ms, handle, payload)
     return entry, Place(handle, entry.header.payload_hash, key.secret)
 
 
-def open_content(entry: Entry, place: Place) -> bytes:
+def open_body(entry: Entry, place: Place) -> bytes:
     """The body that lies in an envelope; raises MailError when it is another one, or altered.
 
     The entry's signature, and that its payload has the hash in its header, must have been verified (``admit``).
     """
     payload = _payload(entry)
     if entry.header.payload_hash != place.hash or entry.header.tags != (place.tag,):
-        raise MailError("this is not the content that the letter names")
+        raise MailError("this is not the body that the letter names")
     aad = _associated(None, None, entry.header.author, day_of(entry.header.ts_ms))
     try:
-        plaintext = _content_cipher(place.key).decrypt(bytes(12), payload[32:], aad)
+        plaintext = _body_cipher(place.key).decrypt(bytes(12), payload[32:], aad)
     except InvalidTag:
-        raise MailError("the content does not open by its letter's key") from None
+        raise MailError("the body does not open by its letter's key") from None
     if payload[:32] != OpeningKey.from_secret(place.key).public:
-        raise MailError("the content was sealed by another key")
+        raise MailError("the body was sealed by another key")
     return _unpad(plaintext)
 
 
@@ -396,12 +396,12 @@ def is_better_apart(letter: SealedLetter, introduces: Sequence[bool], certificat
         sizes = {new: _class_of(around[0] + new * around[1]) + _ENVELOPE_BYTES for new in set(introduces)}
         return sum(sizes[new] for new in introduces)
 
-    content = _class_of(2 + len(letter.body) + _CONTENT_OVERHEAD_BYTES) + _ENVELOPE_BYTES
-    return content + together(_PLACE_BYTES) < together(len(letter.body))
+    once = _class_of(2 + len(letter.body) + _BODY_OVERHEAD_BYTES) + _ENVELOPE_BYTES
+    return once + together(_PLACE_BYTES) < together(len(letter.body))
 
 
-def _content_cipher(key: bytes) -> ChaCha20Poly1305:
-    return ChaCha20Poly1305(derive(key, _CONTENT_LABEL))
+def _body_cipher(key: bytes) -> ChaCha20Poly1305:
+    return ChaCha20Poly1305(derive(key, _BODY_LABEL))
 
 
 def _party(device: Device) -> bytes:

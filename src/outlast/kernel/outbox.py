@@ -411,9 +411,9 @@ class Outbox:
             to = introduces[item.letter]
             pays = len(to) > 1 and mail.is_better_apart(sealed, to, len(by.device.certificate))
             if pays and item.letter not in places:
-                content, places[item.letter] = mail.seal_content(item.body, now_ms=item.sent_ms, rand=os.urandom)
-                entries.append(content)
-                sent.append((content.id, item.letter, b"", b"", content.header.expires_day))
+                once, places[item.letter] = mail.seal_body(item.body, now_ms=item.sent_ms, rand=os.urandom)
+                entries.append(once)
+                sent.append((once.id, item.letter, b"", b"", once.header.expires_day))
             if item.letter in places:
                 sealed = mail.apart(sealed, places[item.letter])
             for device, their_prekey, intro in devices[item.to]:

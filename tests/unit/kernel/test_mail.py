@@ -59,12 +59,12 @@ from outlast.kernel.mail import (
     intro_key,
     is_better_apart,
     is_wellformed_envelope,
-    open_content,
+    open_body,
     open_introduction,
     open_letter,
     place_of,
     read_place,
-    seal_content,
+    seal_body,
     seal_introduction,
     seal_letter,
     tag,
@@ -661,47 +661,47 @@ class TestApart:
 
     @given(st.binary(max_size=LETTER_MAX_BYTES))
     def test_the_body_opens_by_what_the_letter_says(self, body: bytes) -> None:
-        content, place = seal_content(body, now_ms=NOW_MS, rand=stream(body))
+        once, place = seal_body(body, now_ms=NOW_MS, rand=stream(body))
         opened = unseal(seal(apart(letter(b"anything"), place)))
         assert place_of(opened) == place
-        assert open_content(content, place) == body
-        assert is_wellformed_envelope(content.header)
-        assert len(pack(content)) == content.header.payload_size + 214
+        assert open_body(once, place) == body
+        assert is_wellformed_envelope(once.header)
+        assert len(pack(once)) == once.header.payload_size + 214
 
     def test_a_body_that_lies_in_its_letter_has_no_place(self) -> None:
         assert place_of(unseal(seal(letter()))) is None
 
     def test_it_begins_with_a_public_key_that_only_its_own_key_fits(self) -> None:
-        content, place = seal_content(b"hello", now_ms=NOW_MS, rand=stream("content"))
-        payload = content.payload or b""
+        once, place = seal_body(b"hello", now_ms=NOW_MS, rand=stream("once"))
+        payload = once.payload or b""
         assert payload[:32] == OpeningKey.from_secret(place.key).public
         other = OpeningKey.from_secret(secret("other")).public + payload[32:]
-        entry = forge(other, SigningKey.from_seed(stream("content")(32)), tags=(place.tag,))
+        entry = forge(other, SigningKey.from_seed(stream("once")(32)), tags=(place.tag,))
         with pytest.raises(MailError):
-            open_content(entry, Place(place.tag, sha256(other).digest(), place.key))
+            open_body(entry, Place(place.tag, sha256(other).digest(), place.key))
 
     def test_no_byte_of_it_can_be_changed(self) -> None:
-        content, place = seal_content(b"hello", now_ms=NOW_MS, rand=stream("content"))
-        payload = content.payload or b""
+        once, place = seal_body(b"hello", now_ms=NOW_MS, rand=stream("once"))
+        payload = once.payload or b""
         for at in range(len(payload)):
             changed = payload[:at] + bytes((payload[at] ^ 1,)) + payload[at + 1 :]
-            entry = forge(changed, SigningKey.from_seed(stream("content")(32)), tags=(place.tag,))
+            entry = forge(changed, SigningKey.from_seed(stream("once")(32)), tags=(place.tag,))
             with pytest.raises(MailError):
-                open_content(entry, place)
+                open_body(entry, place)
             if at >= 32:
                 with pytest.raises(MailError):
-                    open_content(entry, Place(place.tag, sha256(changed).digest(), place.key))
+                    open_body(entry, Place(place.tag, sha256(changed).digest(), place.key))
 
     def test_another_body_under_the_same_tag_and_key_is_not_taken(self) -> None:
-        _, place = seal_content(b"hello", now_ms=NOW_MS, rand=stream("content"))
+        _, place = seal_body(b"hello", now_ms=NOW_MS, rand=stream("once"))
         given_ = iter((secret("author"), place.tag, place.key))
-        forged, _ = seal_content(b"farewell", now_ms=NOW_MS, rand=lambda _: next(given_))
-        with pytest.raises(MailError, match="not the content"):
-            open_content(forged, place)
+        forged, _ = seal_body(b"farewell", now_ms=NOW_MS, rand=lambda _: next(given_))
+        with pytest.raises(MailError, match="not the body"):
+            open_body(forged, place)
 
     def test_too_much_is_refused(self) -> None:
         with pytest.raises(MailError, match="at most"):
-            seal_content(bytes(LETTER_MAX_BYTES + 1), now_ms=NOW_MS, rand=stream("content"))
+            seal_body(bytes(LETTER_MAX_BYTES + 1), now_ms=NOW_MS, rand=stream("once"))
 
     @pytest.mark.parametrize("place", [Place(b"", bytes(32), bytes(32)), Place(bytes(16), bytes(31), bytes(32))])
     def test_a_place_of_another_form_is_refused(self, place: Place) -> None:
@@ -719,17 +719,17 @@ class TestApart:
         what = letter(bytes(size), prekey=prekey, prekey_day=day_of(NOW_MS) if prekey else None)
         if prekey is None:
             introduces = [False] * len(introduces)
-        content, place = seal_content(bytes(size), now_ms=NOW_MS, rand=stream("content"))
+        once, place = seal_body(bytes(size), now_ms=NOW_MS, rand=stream("once"))
 
         def together(one: SealedLetter) -> int:
             sizes = {new: len(pack(introduce(one) if new else seal(one))) for new in set(introduces)}
             return sum(sizes[new] for new in introduces)
 
-        takes_less = len(pack(content)) + together(apart(what, place)) < together(what)
+        takes_less = len(pack(once)) + together(apart(what, place)) < together(what)
         assert is_better_apart(what, introduces, len(ALICE.device.certificate)) == takes_less
 
     def test_a_group_of_fifty_takes_little_more_than_one_envelope_for_each(self) -> None:
         for size, most in ((800, 37_000), (4400, 53_000)):
             what = letter(bytes(size))
-            content, place = seal_content(what.body, now_ms=NOW_MS, rand=stream("content"))
-            assert len(pack(content)) + 49 * len(pack(seal(apart(what, place)))) < most
+            once, place = seal_body(what.body, now_ms=NOW_MS, rand=stream("once"))
+            assert len(pack(once)) + 49 * len(pack(seal(apart(what, place)))) < most

@@ -13,7 +13,7 @@ import pytest
 from outlast.address import Target
 from outlast.edges import pages
 from outlast.edges.first_run import HOWS
-from outlast.rooms.carry import service
+from outlast.rooms.carry import groups, service
 from outlast.rooms.reach import service as reach
 from outlast.rooms.reach import uplinks
 from outlast.rooms.reach.entries import Uplink
@@ -48,6 +48,8 @@ def filled(node: Served, other: Served, folder: Path) -> list[str]:
     channel = node.run(service.create_channel(node.node, node.person, NAME))
     node.run(service.post(node.node, node.person, channel.space, "Вода и хлеб " * 20))
     node.run(node.node.peer_add(other.node.transport_id, "a-host-name-without-end." * 5 + "example", 8485))
+    group = node.run(groups.create(node.node, node.person, NAME, [contact.identity]))
+    node.run(groups.post(node.node, node.person, group.space, "Хто прынясе муку? " * 20))
     plain = [route.path for route in pages.routes() if "GET" in (route.methods or ()) and "{" not in route.path]
     rooms = [
         "/carry/",
@@ -55,6 +57,9 @@ def filled(node: Served, other: Served, folder: Path) -> list[str]:
         "/carry/channels",
         f"/carry/with/{contact.id}",
         f"/carry/channels/{channel.id}",
+        "/carry/groups/new",
+        f"/carry/groups/{group.id}",
+        f"/carry/groups/{group.id}/members",
     ]
     seen = [*watched(node), *ways_out(node)]
     topics = [f"/help/{topic}" for topic in pages.HELP]

@@ -37,7 +37,7 @@ def routes() -> list[Route]:
         Route("/carry/groups/{id}", post, methods=["POST"]),
         Route("/carry/groups/{id}/read", mark_read, methods=["POST"]),
         Route("/carry/groups/{id}/remove", remove_text, methods=["POST"]),
-        Route("/carry/groups/{id}/join", join, methods=["POST"]),
+        Route("/carry/invitations", answer, methods=["POST"]),
         Route("/carry/groups/{id}/leave", leave, methods=["POST"]),
         Route("/carry/groups/{id}/name", rename, methods=["POST"]),
         Route("/carry/groups/{id}/members", show_members, methods=["GET"]),
@@ -137,14 +137,17 @@ async def remove_text(request: Request) -> Response:
     return go(_address(group) + LATEST)
 
 
-async def join(request: Request) -> Response:
-    """Join a group that one was asked into."""
-    group = await groups.join(request.state.node, request.state.person, _space(request))
-    return go(_address(group))
+async def answer(request: Request) -> Response:
+    """Join a group that one was asked into, or decline."""
+    node, person, form = request.state.node, request.state.person, await fields(request)
+    if "join" in form:
+        return go(_address(await groups.join(node, person, parse_space(form["join"]))))
+    await groups.leave(node, person, parse_space(form.get("decline", "")))
+    return go("/carry/")
 
 
 async def leave(request: Request) -> Response:
-    """Leave a group, or decline the invitation."""
+    """Leave a group."""
     await groups.leave(request.state.node, request.state.person, _space(request))
     return go("/carry/")
 

@@ -72,6 +72,7 @@ from outlast.kernel.entry import (
     unpack,
     unpack_all,
 )
+from outlast.kernel.groups import Said
 from outlast.kernel.hpke import OpeningKey
 from outlast.kernel.identity import (
     SHARE_WORDS,
@@ -118,10 +119,11 @@ from outlast.kernel.parcel import make_parcel
 from outlast.kernel.setrec import Initiator, Responder, SetrecError, SetView
 from outlast.kernel.space import GENESIS, SpaceBody, make_closed_genesis, make_genesis, open_genesis
 from outlast.kernel.steps import Close, CutOff, Event, LinkClosed, LocalAppended, MessageArrived, Stopping, Tick
-from outlast.rooms.carry import ROOM
+from outlast.rooms.carry import ROOM, group_view
 from outlast.rooms.carry.entries import (
     DEVICE,
     FILE,
+    HEARD,
     HIDE,
     POST,
     TEXT,
@@ -395,6 +397,10 @@ def fold_one(data: bytes) -> str | None:
     letter = room.Letter(bytes(16), TEXT.name, body, NOW_MS, secret("sender"), secret("device"), NOW_MS)
     rows += ROOM.receive(letter, NoRows())
     rows += WATCH.receive(letter._replace(kind=KEY.name), NoRows())
+    rows += ROOM.receive(letter._replace(kind=HEARD.name), NoRows())
+    h, space = found.header, secret("space")
+    said = Said(found.id, h.kind, body, h.author, None, h.seq, h.clock, h.ts_ms, True)
+    rows += filter(None, (group_view.text_row(said, space, space, NOW_MS), group_view.removal_row(said, space)))
     for row in rows:
         for value in row.row.values() if isinstance(row, room.Put) else ():
             assert not isinstance(value, int) or -(2**63) <= value < 2**63

@@ -107,6 +107,8 @@ def _release_lines(release: dict[str, Any]) -> Iterator[str]:
 def _shared_lines(shared: dict[str, Any]) -> Iterator[str]:
     for url in shared["urls"]:
         yield f"Here: {url}"
+    if not shared["urls"]:
+        yield "This computer is in no network, so nobody reaches it: connect it, or make a hotspot, and start anew."
     yield from _release_lines(shared)
     yield from _systems_lines(shared)
 

@@ -413,4 +413,7 @@ if __name__ == "__main__":
         sys.exit("Outlast needs Python 3.11 or newer.")
     if os.name == "nt":
         sys.exit("Outlast runs on Linux and macOS. On Windows, run this within WSL: wsl --install -d Debian")
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

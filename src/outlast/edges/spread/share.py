@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from starlette.requests import Request
@@ -23,7 +23,7 @@ from outlast.edges.web import LOOPBACK, bind, guarded, local_addresses, server_o
 from outlast.kernel import Home
 from outlast.ui.page import Site, go
 
-ANY_ADDRESS = ("0.0.0.0", "::")
+ANYWHERE: Final = ("0.0.0.0", "::")
 
 
 class Shared(msgspec.Struct, frozen=True):
@@ -46,12 +46,16 @@ async def serve(shelf: Shelf, host: str, port: int, announce: Callable[[dict[str
     listener = bind(host, port)
     port = listener.getsockname()[1]
 
-    def addresses() -> Sequence[str]:
-        return [*local_addresses(), *LOOPBACK] if host in ANY_ADDRESS else [host]
+    def addresses() -> list[str]:
+        """Where neighbours reach it now; one socket listens at addresses of one kind."""
+        return [one for one in local_addresses() if (":" in one) == (":" in host)] if host in ANYWHERE else [host]
+
+    def names() -> list[str]:
+        return [*addresses(), *LOOPBACK]
 
     web = Web(Home(Path()), None, Site({}))
     web.port, web.counter = port, Counter(shelf, always=True)
-    server = server_of(guarded(_routes(), web, Door("lan", port, addresses)))
+    server = server_of(guarded(_routes(), web, Door("lan", port, names)))
     urls = [f"http://{show((one, port))}/get" for one in addresses()]
     release = msgspec.to_builtins(shelf.release)
     with told_by_signals(stop):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from outlast.kernel import mail
 from outlast.kernel.entry import Entry, decode_header, entry_id
-from outlast.kernel.node import find_rooms
+from outlast.kernel.node import COMMON_SPACES, find_rooms
 from outlast.kernel.quota import POOLED
 from outlast.kernel.room import Event
 from outlast.kernel.store import Incoming, Store
@@ -37,7 +36,8 @@ def differences(store: Opened, folder: Path) -> list[str]:
     arrivals = list(_arrivals(store))
     new = Store.open(folder / "again.db", KEY, rooms=find_rooms())
     try:
-        new.put_space(mail.MAIL_SPACE)
+        for space in COMMON_SPACES:  # as in every new store
+            new.put_space(space)
         new.together(lambda: [new.append([arrival]) for arrival in arrivals])
         for room in find_rooms():
             while new.fold(room.name):

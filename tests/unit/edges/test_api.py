@@ -189,8 +189,8 @@ def test_every_answer_of_a_whole_life_is_as_the_document_says(tmp_path: Path) ->
         saved = await ada("backup", file=str(file), passphrase=PASSPHRASE)
         assert file.stat().st_size == saved["bytes"]
         assert (await ada("backup", 400, file=str(file), passphrase="short"))["code"] == 2
-    assert len((await ada("backup.shares", threshold=2, count=3))["shares"]) == 3
-    assert (await ada("backup.shares", 400, threshold=3, count=2))["code"] == 2
+        assert len((await ada("backup.shares", threshold=2, count=3))["shares"]) == 3
+        assert (await ada("backup.shares", 400, threshold=3, count=2))["code"] == 2
 
         assert (await ada("metrics"))["people_unlocked"] == 1
         assert (await ada("rebuild"))["entries"] >= 0

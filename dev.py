@@ -42,6 +42,7 @@ BENCH_LOCK = "requirements-bench.lock"
 DEBIAN_PACKAGES = {
     "chromium": "/usr/bin/chromium",
     "curl": "/usr/bin/curl",
+    "dosfstools": "/usr/sbin/mkfs.vfat",
     "fonts-dejavu-core": "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf",
     "git": "/usr/bin/git",
     "iproute2": "/sbin/ip",

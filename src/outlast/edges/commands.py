@@ -16,6 +16,7 @@ from outlast.address import read as read_address
 from outlast.edges.client import NotRunning, ask_running
 from outlast.edges.config import Config, read_config
 from outlast.edges.spread import commands as spread
+from outlast.edges.stick.commands import app as sticks
 from outlast.errors import ProtocolError, UsageError
 from outlast.ui.command import (
     ask_passphrase,
@@ -429,6 +430,7 @@ app.add_typer(_bundles, name="bundle")
 app.add_typer(_contacts, name="contact")
 app.add_typer(_devices, name="device")
 app.add_typer(_backups, name="backup")
+app.add_typer(sticks, name="stick")
 spread.mount(app)
 
 

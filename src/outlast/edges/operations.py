@@ -15,6 +15,7 @@ import msgspec
 
 from outlast import __version__, address
 from outlast.edges.metrics import METRICS
+from outlast.edges.stick.operations import OPERATIONS as STICK
 from outlast.errors import NotFoundError, UsageError
 from outlast.kernel import (
     BundleReport,
@@ -519,6 +520,7 @@ OPERATIONS: Final[list[Operation[Any, Any]]] = [
     Operation("backup", Saving, Saved, backup, "Write a backup file under a passphrase", unsafe=True),
     Operation("backup.shares", Cut, Shares, backup_shares, "Shares of the 24 words, on paper for friends", unsafe=True),
     METRICS,
+    *STICK,
 ]
 
 

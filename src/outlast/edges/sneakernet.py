@@ -6,35 +6,21 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, suppress
 from typing import IO, Final
 
-import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from outlast.edges.gate import Access, keep, route
+from outlast.edges.gate import Access, route
+from outlast.edges.stick.memory import note, trips
 from outlast.errors import ProtocolError, UsageError
 from outlast.kernel import BundleReport, Node, Person, parse_id, parse_space, read_genesis, space_text
 from outlast.ui.languages import marked
 from outlast.ui.page import attachment, fields, go, render, upload
 
 BUNDLE_MAX_BYTES: Final = 4 << 30
-TRIPS_ROW: Final = "web/trips"
-TRIPS_MAX: Final = 10
 BLOCK_BYTES: Final = 256 * 1024
 NOTICES: Final = {"read": marked("Read. What it brought stands below.")}
-
-
-class Trip(msgspec.Struct, array_like=True, frozen=True):
-    """One bundle written or read here."""
-
-    at_ms: int
-    outward: bool
-    who: str
-    entries: int
-    new: int
-    damaged: int
-    problems: list[str]
 
 
 def routes() -> list[Route]:
@@ -80,12 +66,6 @@ def waiting_to_leave(person: Person) -> int:
     return int(rows[0][0])
 
 
-def trips(person: Person) -> list[Trip]:
-    """The last trips, newest first."""
-    row = person.vault.meta(TRIPS_ROW)
-    return msgspec.msgpack.decode(row, type=list[Trip]) if row else []
-
-
 async def write(request: Request) -> Response:
     """Download a bundle for a contact, or an open one of a channel."""
     person: Person = request.state.person
@@ -124,11 +104,3 @@ async def read(request: Request) -> Response:
     report = await person.read_bundle(file.file)
     await note(person, report, "", outward=False)
     return go("/stick", "read")
-
-
-async def note(person: Person, report: BundleReport, who: str, *, outward: bool) -> None:
-    """Remember a trip in the vault."""
-    trip = Trip(
-        person.node.now_ms(), outward, who, report.entries, report.new, report.damaged, list(report.problems)[:5]
-    )
-    await keep(person, TRIPS_ROW, msgspec.msgpack.encode([trip, *trips(person)][:TRIPS_MAX]))

@@ -3,6 +3,9 @@
 from outlast.kernel.backup import FILE_MAX_BYTES as BACKUP_MAX_BYTES
 from outlast.kernel.backup import BackupBody, open_backup
 from outlast.kernel.backup import count as count_backup
+from outlast.kernel.bundle import MAGIC as BUNDLE_MAGIC
+from outlast.kernel.bundle import MIN_BYTES as BUNDLE_MIN_BYTES
+from outlast.kernel.bundle import BundleError
 from outlast.kernel.database import Transaction
 from outlast.kernel.devices import OwnDevice
 from outlast.kernel.discovery import Discovery
@@ -54,19 +57,23 @@ from outlast.kernel.room import (
     Value,
 )
 from outlast.kernel.space import GENESIS, SpaceBody, read_genesis
-from outlast.kernel.trips import BundleReport
+from outlast.kernel.trips import PEEK_BYTES, BundleReport, Glance
 
 __all__ = [
     "BACKUP_MAX_BYTES",
+    "BUNDLE_MAGIC",
+    "BUNDLE_MIN_BYTES",
     "DAY_MS",
     "FILE_MAX_BYTES",
     "GENESIS",
     "LETTER_MAX_BYTES",
     "PARCELS_MAX",
     "PARCEL_LIFE_DAYS",
+    "PEEK_BYTES",
     "REVOKE",
     "SHARES_MAX",
     "BackupBody",
+    "BundleError",
     "BundleReport",
     "Change",
     "Contact",
@@ -79,6 +86,7 @@ __all__ = [
     "Duplex",
     "Entry",
     "Event",
+    "Glance",
     "Group",
     "Home",
     "Kind",

@@ -86,6 +86,10 @@ class BundleError(ProtocolError):
     """A file is no bundle, is for somebody else, or breaks the format from its beginning."""
 
 
+class ElsewhereError(BundleError):
+    """A bundle that was not written for who reads it."""
+
+
 class Record(IntEnum):
     """The types of records; those of other numbers are passed over."""
 
@@ -381,7 +385,7 @@ class BundleReader:
                 if file_key is not None and len(file_key) == _KEY_BYTES:
                     self._chunks = _SealedChunks(file_key, head)
                     return True
-        raise BundleError("this bundle is for somebody else")
+        raise ElsewhereError("this bundle is for somebody else")
 
     def _read(self, plaintext: bytes) -> list[Item]:
         """The items that one good chunk completes."""
@@ -462,7 +466,7 @@ class BundleReader:
             raise BundleError("the bundle's manifest is malformed: its writer is broken")
         devices = [receiver.device for receiver in receivers]
         if not is_open and self._devices and not set(self._devices).intersection(devices):
-            raise BundleError("this bundle was written for somebody else and passed on")
+            raise ElsewhereError("this bundle was written for somebody else and passed on")
         return manifest
 
 

@@ -44,7 +44,7 @@ from outlast.kernel.keyslot import check_passphrase
 from outlast.kernel.outbox import READ, RECEIVED, Outbox, Outgoing, Party
 from outlast.kernel.packing import Packing
 from outlast.kernel.room import RowChanges, Value
-from outlast.kernel.trips import BundleReport, Progress
+from outlast.kernel.trips import BundleReport, Glance, Progress
 from outlast.kernel.vault import Vault
 
 if TYPE_CHECKING:
@@ -580,6 +580,10 @@ class Person:
     async def bundle_left(self, report: BundleReport) -> None:
         """The bundle is whole on its medium: its letters have one more copy."""
         await self.node.copied(report.written)
+
+    def glance(self, beginning: bytes) -> Glance:
+        """Whom a bundle is for, by its first ``PEEK_BYTES`` (see ``trips.glance``); raises BundleError."""
+        return trips.glance(self, beginning)
 
     async def read_bundle(self, source: BinaryIO, *, progress: Progress = trips.silent) -> BundleReport:
         """Take in what is whole of a bundle; raises BundleError when the file is none or is for somebody else."""

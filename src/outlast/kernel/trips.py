@@ -27,6 +27,7 @@ from outlast.kernel.room import Event
 from outlast.kernel.space import space_of
 
 if TYPE_CHECKING:
+    from outlast.kernel.hpke import OpeningKey
     from outlast.kernel.person import Person
 
 READ_BYTES: Final = 1 << 18
@@ -265,11 +266,47 @@ def _bundle_state(person: Person, devices: Sequence[bytes]) -> tuple[int, int, d
     return base or 0, number + 1, acks, held or set()
 
 
+PEEK_BYTES: Final = bundles.MIN_BYTES
+"""What is read of a bundle to tell whom it is for: its header and its first chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What the beginning of a bundle tells this person: whether it is for them, or open, and of which channel."""
+
+    mine: bool
+    is_open: bool = False
+    space: bytes | None = None  # of an open one, when its first entry tells
+
+
+def glance(person: Person, beginning: bytes) -> Glance:
+    """Tell whom a bundle is for by its first ``PEEK_BYTES``, as far as that can be known here.
+
+    Raises BundleError when it is none, is damaged at its beginning or is of a newer version.
+    """
+    keys, devices = _openers(person)
+    reader = bundles.BundleReader(keys, *devices)
+    try:
+        items = reader.feed(beginning)
+    except bundles.ElsewhereError:
+        return Glance(False)
+    manifest = reader.finish().manifest
+    if manifest is None:
+        raise bundles.BundleError("the bundle is damaged at its beginning: copy the file again")
+    if manifest.receivers:
+        return Glance(True)
+    return Glance(False, True, next((space_of(item) for item in items if isinstance(item, Entry)), None))
+
+
+def _openers(person: Person) -> tuple[list[OpeningKey], list[bytes]]:
+    """The keys that open what is for this person, and their devices."""
+    own = [person.party, *person.retired]
+    return [*(party.seal for party in own), *person.inbox.prekeys], [party.device.device for party in own]
+
+
 async def read_bundle(person: Person, source: BinaryIO, *, progress: Progress = silent) -> BundleReport:
     """Take in what is whole of a bundle; raises BundleError when the file is none or is for somebody else."""
-    own = [person.party, *person.retired]
-    keys = [*(party.seal for party in own), *person.inbox.prekeys]
-    devices = [party.device.device for party in own]
+    keys, devices = _openers(person)
     reader = bundles.BundleReader(keys, *devices)
     entries: list[Entry] = []
     writer: Device | None = None

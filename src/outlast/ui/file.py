@@ -5,6 +5,7 @@ What is written appears whole under its name or not at all.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -32,6 +33,10 @@ def new_file(path: Path, mode: int) -> Iterator[BinaryIO]:
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)
+        except OSError as error:
+            # Some filesystems of sticks, mostly in user space, know no fsync of folders.
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+                raise
         finally:
             os.close(folder)
     except OSError as error:

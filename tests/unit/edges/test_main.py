@@ -34,6 +34,7 @@ COMMANDS = {
     "release": set(),
     "restore": set(),
     "bundle": {"write", "read"},
+    "stick": {"erase", "list", "out", "read", "write"},
     "contact": {"accept", "add", "verify", "list", "block"},
 }
 

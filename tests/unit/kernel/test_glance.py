@@ -28,11 +28,17 @@ def test_the_beginning_tells_the_receiver_and_nobody_else(tmp_path: Path) -> Non
             sealed = await written(ala.person, to=boris.person.identity)
             assert boris.person.glance(sealed) == Glance(True)
             assert vera.person.glance(sealed) == ala.person.glance(sealed) == Glance(False)
-            space = await create_channel(ala.node, ala.person, "News")
+            space = (await create_channel(ala.node, ala.person, "News")).space
             opened = await written(ala.person, space=space)
             for each in (ala, boris, vera):
                 assert each.person.glance(opened) == Glance(False, True, space)
-            for broken in (b"", b"PK\x03\x04", sealed[:100], BUNDLE_MAGIC + b"\x01\x02", sealed[:330] + os.urandom(65_552)):
+            for broken in (
+                b"",
+                b"PK\x03\x04",
+                sealed[:100],
+                BUNDLE_MAGIC + b"\x01\x02",
+                sealed[:330] + os.urandom(65_552),
+            ):
                 with pytest.raises(BundleError):
                     boris.person.glance(broken)
 

@@ -87,8 +87,11 @@ def sign(folder: Path, key: SigningKey) -> shelf.Shelf:
 
 def tell(made: shelf.Shelf) -> str:
     """What a maintainer compares with the others."""
-    release = made.release
-    return f"{MANIFEST} of {release.version}: {release.words}\nSigned by {release.signed} of the pinned keys."
+    release, count = made.release, len(signing.read_signatures(made.signatures))
+    return (
+        f"{MANIFEST} of {release.version}: {release.words}\n"
+        f"{count} signatures, {release.signed} of them by keys that are pinned here."
+    )
 
 
 if __name__ == "__main__":

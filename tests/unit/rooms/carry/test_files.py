@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from outlast.errors import NotFoundError, UsageError
+from outlast.errors import NotFoundError, StorageError, UsageError
 from outlast.kernel.parcel import PARCEL_SPACE, PLAIN_BYTES
 from outlast.rooms.carry import files, group_view, groups, service
+from tests.crash.disk import Disk
 from tests.unit.rooms.carry.houses import House, houses
 from tests.unit.rooms.carry.test_groups import circle
 
@@ -240,3 +242,27 @@ async def test_a_file_for_a_group_goes_by_stick(tmp_path: Path) -> None:
         await ann.carry_to(ben)
         await ben.until(lambda: is_here(ben, file))
         assert read(ben, file) == data
+
+
+@pytest.mark.parametrize("room", range(0, 60, 6))
+async def test_a_file_that_the_disk_has_no_room_for_is_refused_or_arrives_whole(tmp_path: Path, room: int) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        data = content(1_000_000)
+        letter = None
+        with Disk() as disk:
+            disk.fill(room + 1)
+            with suppress(StorageError):
+                letter = await send(ann, ben, data)
+            disk.make_room()
+            await ann.person.outbox.flush()
+        assert len(files.listing(ann.node, ann.person)) == (letter is not None)
+        assert len(service.sent(ann.person)) == (letter is not None)
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        if letter is None:
+            assert not ann.node.query(
+                "SELECT 1 FROM entry e JOIN space s ON s.n = e.space WHERE s.id = ?", (PARCEL_SPACE,)
+            )
+            return
+        await ann.carry_to(ben)
+        await ben.until(lambda: is_here(ben, letter))
+        assert read(ben, letter) == data

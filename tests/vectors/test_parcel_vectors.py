@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from outlast.kernel.chunks import padded
 from outlast.kernel.entry import decode_header, entry_id
-from outlast.kernel.parcel import PARCEL_SPACE, is_wellformed_parcel, padded
+from outlast.kernel.parcel import PARCEL_SPACE, is_wellformed_parcel
 from outlast.rooms.carry.entries import read_file
 
 FILE = Path(__file__).parents[2] / "vectors" / "parcel.json"

@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from outlast.errors import ProtocolError
 from outlast.kernel import hpke
-from outlast.kernel.chunks import PLACES_MAX, to_bytes
+from outlast.kernel.chunks import PLACES_MAX, padded, padding_step, to_bytes
 from outlast.kernel.entry import (
     HEADER_MAX_BYTES,
     PAYLOAD_MAX_BYTES,
@@ -253,7 +253,7 @@ class BundleWriter:
         if self._signer is not None:
             signature = self._signer.sign(_signed(self._manifest, digest))
         yield self._record(Record.TRAILER, digest + signature)
-        last = _ladder(self._index + 1) - 1
+        last = padded(self._index + 1) - 1
         for index in range(self._index, last + 1):
             yield self._chunk(bytes(self._data).ljust(DATA_BYTES, b"\0"), final=index == last)
             self._data.clear()
@@ -536,16 +536,5 @@ def _below(count: int) -> int:
     """The most chunks, of at most ``count``, that are padded to themselves; 0 for none."""
     if count <= 0:
         return 0
-    step = _step(count)
+    step = padding_step(count)
     return count // step * step
-
-
-def _ladder(count: int) -> int:
-    """What ``count`` chunks are padded to: Padmé (Nikitin et al., PoPETs 2019), at most +12 %."""
-    step = _step(count)
-    return -(-count // step) * step
-
-
-def _step(count: int) -> int:
-    exponent = count.bit_length() - 1
-    return 1 << max(0, exponent - exponent.bit_length())

@@ -144,6 +144,18 @@ def places(bits: int) -> Iterator[int]:
         bits ^= lowest
 
 
+def padded(count: int) -> int:
+    """What so many chunks are filled up to, where their number is nobody's business: at most 12 % more."""
+    step = padding_step(count)
+    return -(-count // step) * step
+
+
+def padding_step(count: int) -> int:
+    """What numbers of chunks near this one are multiples of, once padded (Padmé: Nikitin et al., PoPETs 2019)."""
+    exponent = count.bit_length() - 1
+    return 1 << max(0, exponent - exponent.bit_length())
+
+
 def to_bytes(bits: int) -> bytes:
     """A set as it travels: bit ``p % 8`` of byte ``p // 8`` stands for place ``p``; no zeros at the end."""
     return bits.to_bytes((bits.bit_length() + 7) // 8, "little")

@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from outlast.errors import ProtocolError
-from outlast.kernel.chunks import PLACES_MAX, Cut
+from outlast.kernel.chunks import PLACES_MAX, Cut, padded
 from outlast.kernel.entry import (
     CHUNK_BYTES,
     DAY_MS,
@@ -70,13 +70,6 @@ _LIFE_MS: Final = PARCEL_LIFE_DAYS * DAY_MS
 
 class ParcelError(ProtocolError):
     """A parcel is altered, is another one than its letter names, or its key is wrong."""
-
-
-def padded(count: int) -> int:
-    """To how many chunks a parcel of ``count`` is filled up: Padmé (Nikitin et al., PoPETs 2019), at most +12 %."""
-    exponent = count.bit_length() - 1
-    step = 1 << max(0, exponent - exponent.bit_length())
-    return -(-count // step) * step
 
 
 def counts_of(size_bytes: int) -> list[int]:

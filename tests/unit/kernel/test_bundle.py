@@ -28,14 +28,15 @@ from outlast.kernel.bundle import (
     BundleReader,
     BundleWriter,
     Content,
+    Holding,
     Item,
     Manifest,
     Receiver,
     Record,
     Summary,
-    _ladder,
     record_bytes,
 )
+from outlast.kernel.chunks import padded
 from outlast.kernel.entry import Entry, pack
 from outlast.kernel.hpke import OpeningKey
 from outlast.kernel.identity import SigningKey, verify
@@ -639,9 +640,9 @@ class TestSizes:
 
     def test_the_padding_costs_at_most_an_eighth(self) -> None:
         for count in range(1, 70_000):
-            assert count <= _ladder(count) <= count * 1.12
-            assert _ladder(_ladder(count)) == _ladder(count)
-        assert len({_ladder(count) for count in range(1, 70_000)}) < 200
+            assert count <= padded(count) <= count * 1.12
+            assert padded(padded(count)) == padded(count)
+        assert len({padded(count) for count in range(1, 70_000)}) < 200
 
     @pytest.mark.parametrize("sealed", [False, True])
     @pytest.mark.parametrize("max_bytes", [70_000, 140_000, 600_000, 719_000, 1_300_000])
@@ -725,3 +726,16 @@ def test_a_key_that_opens_no_slot_is_no_reason_to_stop_looking() -> None:
     reader = BundleReader([*keys, BOB.prekeys[0]], BOB.device.device)
     reader.feed(sealed_file((300,)))
     assert reader.finish().whole
+
+
+def test_what_is_held_comes_as_it_was_said_and_other_lengths_are_malformed() -> None:
+    said = [Holding(bytes([number]) * 32, held) for number, held in enumerate((0, 1, 1 << 2047, (1 << 2048) - 1))]
+    writer = sealed_writer()
+    reading = read(b"".join((writer.start(), *map(writer.add_holding, said), *writer.finish())))
+    assert reading.items[1:] == said
+    assert reading.summary.whole
+    for body in (bytes(31), bytes(32 + 257)):
+        writer = sealed_writer()
+        reading = read(b"".join((writer.start(), writer._record(Record.HOLDING, body), *writer.finish())))
+        assert reading.items[1:] == []
+        assert reading.summary.malformed == 1

@@ -19,6 +19,9 @@ WHOLE: Final = 2
 GONE: Final = 3
 """that was let go of, or whose time is over."""
 
+AWAITED_MAX: Final = 500
+"""So many are looked at whenever there is news: a contact may name any number of files that there are not."""
+
 MIGRATIONS: Final = (
     f"CREATE TABLE {FILE} (letter BLOB PRIMARY KEY, peer BLOB, outgoing INTEGER, name TEXT, type TEXT,"
     " size_bytes INTEGER, key BLOB, parcels BLOB, preview BLOB, at_ms INTEGER, state INTEGER) WITHOUT ROWID",
@@ -86,8 +89,11 @@ def find(vault: Rows, letter: bytes) -> FileRow | None:
 
 
 def awaited(vault: Rows) -> list[FileRow]:
-    """The files that came by letter and are not whole yet, as far as known."""
-    rows = vault.query(f"SELECT {_FILE_COLUMNS} FROM {FILE} WHERE state IN ({NEW}, {ASKED}) ORDER BY at_ms")
+    """The newest files that came and are not whole yet, as far as known; first those that were asked for."""
+    rows = vault.query(
+        f"SELECT {_FILE_COLUMNS} FROM {FILE} WHERE state IN ({NEW}, {ASKED}) ORDER BY state DESC, at_ms DESC LIMIT ?",
+        (AWAITED_MAX,),
+    )
     return [_file(row) for row in rows]
 
 

@@ -29,7 +29,7 @@ from outlast.kernel import (
 from outlast.rooms.carry import file_view, groups, view
 from outlast.rooms.carry.entries import FILE, PREVIEW_MAX_BYTES, TYPE_FORM, File, file_name
 from outlast.rooms.carry.file_view import FileRow
-from outlast.rooms.carry.private import remember
+from outlast.rooms.carry.private import pause, remember
 
 READ_BYTES: Final = 1 << 20
 WRITE_PIECES: Final = 64
@@ -230,10 +230,11 @@ async def let_go(node: Node, person: Person, letter: bytes) -> None:
 async def run(node: Node) -> None:
     """While the node is open: fetch what is to come, and tell senders what has come."""
     while True:
-        revision = node.revision
+        revision, began = node.revision, node.loop.time()
         for person in list(node.people.values()):
             with contextlib.suppress(OutlastError):  # the disk is full, or the person was locked: with the next news
                 await _look(node, person)
+        await pause(node, began)
         await node.wait(revision)
 
 
@@ -246,9 +247,8 @@ async def _look(node: Node, person: Person) -> None:
         noted = {bytes(row[0]) for row in person.query("SELECT entry FROM parcel WHERE letter = ?", (file.letter,))}
         if here - noted:
             await person.expect_parcels(file.letter, file.peer, file.parcels)
-            is_small = file.size_bytes <= node.files_auto_bytes
-            if file.state == file_view.ASKED or (is_small and node.open_store.pooled(here)):
-                await _fetch(node, file)  # what strangers brought is not fetched unasked
+            if file.state == file_view.ASKED or (_is_welcome(node, person, file) and node.open_store.pooled(here)):
+                await _fetch(node, file)  # what strangers brought is not fetched by itself
         if len(here) == len(file.parcels) and progress_of(node, file.parcels, file.size_bytes).is_whole:
             await node.keep_content(file.parcels)
             if _is_group(person, file.peer):
@@ -260,6 +260,13 @@ async def _look(node: Node, person: Person) -> None:
 
 def _until_ms(file: FileRow) -> int:
     return file.at_ms + PARCEL_LIFE_DAYS * DAY_MS
+
+
+def _is_welcome(node: Node, person: Person, file: FileRow) -> bool:
+    """Whether a file is fetched whoever has brought it here: a small one, of somebody who was verified."""
+    with contextlib.suppress(NotFoundError):
+        return file.size_bytes <= node.files_auto_bytes and person.contact(file.peer).verified_ms is not None
+    return False
 
 
 async def _fetch(node: Node, file: FileRow) -> None:

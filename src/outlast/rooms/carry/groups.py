@@ -6,7 +6,6 @@ search and for when the store has let go of it; the node's store never has a tex
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,7 +45,7 @@ from outlast.rooms.carry.entries import (
     group_text,
 )
 from outlast.rooms.carry.group_view import Line
-from outlast.rooms.carry.private import ROOM_NAME, is_here, remember
+from outlast.rooms.carry.private import ROOM_NAME, is_here, pause, remember
 
 SEALED: Final = "sealed"
 JOINED: Final = "joined"
@@ -58,10 +57,6 @@ ACKNOWLEDGED_MAX: Final = 50
 """Members up to which writers are told who has their texts; in larger groups that would cost more than the texts."""
 ACKNOWLEDGED_MS: Final = 7 * DAY_MS
 """Of texts that are older nobody is told: where they have been is forgotten by then."""
-PAUSE: Final = 4
-"""For each second spent on looking, so many are left to everything else,"""
-PAUSE_MAX_S: Final = 1.0
-"""but no more than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,7 +366,7 @@ async def run(node: Node) -> None:
                 await _look_at_all(node, person, places.setdefault(person.key, {}))
         for key in places.keys() - node.people.keys():
             del places[key]
-        await asyncio.sleep(min((node.loop.time() - began) * PAUSE, PAUSE_MAX_S))
+        await pause(node, began)
         await node.wait(revision)
 
 

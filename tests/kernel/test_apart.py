@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from outlast.kernel import mail
 from outlast.kernel.entry import Entry, pack
@@ -221,3 +224,36 @@ async def test_outside_it_looks_like_any_other_mail(tmp_path: Path) -> None:
             assert (entry.payload or b"")[31] < 128  # a public key, as in each other envelope
             assert len(pack(entry)) == header.payload_size + 214
         assert len({entry.header.tags for entry in made}) == len({entry.header.author for entry in made}) == 3
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@given(happens=st.lists(st.sampled_from(["body", "place", "lost", "restart"]), min_size=2, max_size=7))
+def test_whatever_happens_to_its_parts_it_is_shown_and_acknowledged_once_or_not_at_all(
+    happens: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    @story
+    async def live(tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris, clara = await town(nodes, "anna", "boris", "clara")
+            _, made = await write_to(anna, boris, clara)
+            body, places = parts(made)
+            is_here = has_place = is_shown = False
+            for one in happens:
+                match one:
+                    case "body":
+                        await hand_over([body], boris)
+                        is_here = True
+                    case "place":
+                        await hand_over(places, boris)
+                        has_place = True
+                    case "lost":
+                        store = boris.node.open_store
+                        await boris.node.write(partial(store.remove, [body.id]))
+                        is_here = False
+                    case _:
+                        boris = await nodes.come_back("boris")
+                        await settle(boris)
+                is_shown = is_shown or (is_here and has_place)
+                assert (notes(boris), receipts(boris)) == ([TEXT] * is_shown, int(is_shown))
+
+    live(tmp_path_factory.mktemp("town"))

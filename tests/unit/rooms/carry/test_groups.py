@@ -311,3 +311,40 @@ async def test_texts_that_were_not_indexed_yet_are_found_too(tmp_path: Path) -> 
         assert [line.text for line in groups.search(ann.person, "хлеб")] == ["Хлеб на рынке"]
         with pytest.raises(UsageError, match="look for"):
             groups.search(ann.person, " ")
+
+
+async def link(one: House, other: House) -> None:
+    """The one keeps a session with the other."""
+    port = await other.node.listen("127.0.0.1", 0)
+    await one.node.peer_add(other.node.transport_id, "127.0.0.1", port)
+
+
+async def test_over_a_network_a_text_is_there_at_once_and_its_writer_knows(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        await link(ann, ben)
+        group = await groups.create(ann.node, ann.person, "Reading circle", [ben.person.identity])
+        await ben.until(lambda: groups.invitations(ben.person))
+        await groups.join(ben.node, ben.person, group.space)
+        await ann.until(lambda: len(joined(ann.person, group.space)) == 2)
+        said = await groups.post(ann.node, ann.person, group.space, "x" * 3000)
+        await ben.until(lambda: texts(ben, group.space) == ["x" * 3000])
+        await ann.until(lambda: group_view.hearing(ann.person, said).keys() == {ben.person.identity})
+
+
+async def test_a_large_group_travels_by_sync_alone_and_nobody_is_told_who_has_what(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with houses(tmp_path, "ann", "ben", "cleo") as (ann, ben, cleo):
+        space = await circle(ann, ben, cleo)
+        monkeypatch.setattr("outlast.kernel.groups.MAILED_MAX", 2)
+        monkeypatch.setattr("outlast.rooms.carry.groups.ACKNOWLEDGED_MAX", 2)
+        before = [len(one.person.query("SELECT entry FROM sent")) for one in (ann, ben)]
+        said = await groups.post(ann.node, ann.person, space, "to all of you")
+        await ann.carry_to(ben)
+        await ben.settled()
+        assert texts(ben, space) == []
+        await link(ann, ben)
+        await ben.until(lambda: texts(ben, space) == ["to all of you"])
+        await ben.settled()
+        assert [len(one.person.query("SELECT entry FROM sent")) for one in (ann, ben)] == before
+        assert group_view.hearing(ann.person, said) == {}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from outlast.kernel import Home, Node, Person
-from outlast.rooms.carry import ROOM
+from outlast.rooms.carry import ROOM, groups
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class House:
         while True:
             revision = self.node.revision
             await self.person.inbox.read()
-            await self.person.groups.tend()
+            await groups.catch_up(self.node, self.person)
             for _ in range(6):
                 await self.node.write(lambda: None)
             if self.node.revision == revision:

@@ -547,7 +547,8 @@ class Inbox:
         room, kind = self._node.letter_rooms.get(sealed.kind), self._node.letters.get(sealed.kind)
         if sealed.kind not in SILENT and (room is None or kind is None):
             return False
-        letter = Letter(sealed.id, sealed.kind, sealed.body, sealed.sent_ms, device.identity, device.device, now)
+        who = device.identity, device.device
+        letter = Letter(sealed.id, sealed.kind, sealed.body, sealed.sent_ms, *who, now, sealed.life_ms)
         if (place := mail.place_of(sealed)) is not None:
             return self._await_body(tx, entry, letter, place, news, introduced)
         self._deliver(tx, letter, entry.header.expires_day, news, introduced)
@@ -558,8 +559,8 @@ class Inbox:
     ) -> bool:
         """Deliver a letter whose body lies apart, now or when that comes; False when too many wait already."""
         tx.execute(
-            "INSERT OR IGNORE INTO awaited(envelope, tag, place, letter, kind, sent_ms, sender, device, expires_day)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO awaited(envelope, tag, place, letter, kind, sent_ms, life_ms, sender, device,"
+            " expires_day) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 entry.id,
                 place.tag,
@@ -567,6 +568,7 @@ class Inbox:
                 letter.id,
                 letter.kind,
                 letter.sent_ms,
+                letter.life_ms,
                 letter.sender,
                 letter.device,
                 entry.header.expires_day,
@@ -585,17 +587,18 @@ class Inbox:
         """Deliver the letters that wait for this body; anybody can make others with its tag, but not with its hash."""
         tag = found.header.tags[0]
         rows = tx.query(
-            "SELECT envelope, place, letter, kind, sent_ms, sender, device, expires_day FROM awaited WHERE tag = ?",
+            "SELECT envelope, place, letter, kind, sent_ms, life_ms, sender, device, expires_day FROM awaited"
+            " WHERE tag = ?",
             (tag,),
         )
         left = len(rows)
-        for envelope, place, id, kind, sent_ms, sender, device, expires_day in rows:
+        for envelope, place, id, kind, sent_ms, life_ms, sender, device, expires_day in rows:
             try:
                 body = mail.open_body(found, mail.read_place(bytes(place)))
             except ProtocolError:
                 continue
             now = self._node.now_ms()
-            letter = Letter(bytes(id), kind, body, sent_ms, bytes(sender), bytes(device), now)
+            letter = Letter(bytes(id), kind, body, sent_ms, bytes(sender), bytes(device), now, life_ms)
             self._deliver(tx, letter, expires_day, news, introduced)
             tx.execute("DELETE FROM awaited WHERE envelope = ?", (envelope,))
             left -= 1

@@ -80,6 +80,7 @@ class Outgoing:
     letter: bytes
     sent_ms: int
     local: Callable[[bytes], RowChanges] | None = None
+    life_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -140,7 +141,7 @@ class Outbox:
         return {entry.id for entry in self._pending}
 
     def enqueue(
-        self, to: bytes, kind: str, body: bytes, local: Callable[[bytes], RowChanges] | None
+        self, to: bytes, kind: str, body: bytes, local: Callable[[bytes], RowChanges] | None, life_ms: int = 0
     ) -> asyncio.Future[bytes]:
         """Seal and keep a letter in its turn; its id (16 B) comes when it is durable.
 
@@ -150,7 +151,8 @@ class Outbox:
             raise LockedError("this person is locked: unlock them first")
         self._person.check_device()
         done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(Outgoing(to, kind, body, os.urandom(16), self._node.now_ms(), local), done))
+        letter = Outgoing(to, kind, body, os.urandom(16), self._node.now_ms(), local, life_ms)
+        self._queue.append(_Waiting(letter, done))
         self._queued.set()
         return done
 
@@ -404,6 +406,7 @@ class Outbox:
                 id=item.letter,
                 kind=item.kind,
                 sent_ms=item.sent_ms,
+                life_ms=item.life_ms,
                 body=item.body,
                 prekey=prekey,
                 prekey_day=prekey_day,

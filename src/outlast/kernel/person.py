@@ -330,14 +330,21 @@ class Person:
     # ---- letters ----
 
     async def send(
-        self, to: bytes, kind: str, body: msgspec.Struct, *, local: Callable[[bytes], RowChanges] | None = None
+        self,
+        to: bytes,
+        kind: str,
+        body: msgspec.Struct,
+        *,
+        life_ms: int = 0,
+        local: Callable[[bytes], RowChanges] | None = None,
     ) -> bytes:
         """Seal a letter to every accepted device of a contact; returns its 16-byte id once it is durable here.
 
+        ``life_ms`` tells the receiver how long it is to be shown, from now on (0: no limit); nothing outside shows it.
         ``local`` gives the rows that the room remembers with it, in the same transaction. Raises NotFoundError,
         UsageError (blocked, nothing to seal to, too large) and StorageError (nothing was kept).
         """
-        return await self.outbox.enqueue(to, kind, self._encoded(to, kind, body), local)
+        return await self.outbox.enqueue(to, kind, self._encoded(to, kind, body), local, life_ms)
 
     def _encoded(self, to: bytes, kind: str, body: msgspec.Struct) -> bytes:
         """The body of a letter as it is sealed; raises when it is none that can be sent to this contact."""
@@ -361,6 +368,7 @@ class Person:
         body: msgspec.Struct,
         packing: Packing,
         *,
+        life_ms: int = 0,
         local: Callable[[bytes], RowChanges] | None = None,
     ) -> bytes:
         """Send what was packed by a letter whose body names its parcels and key; returns the letter's id (16 B).
@@ -368,7 +376,7 @@ class Person:
         Raises as ``send`` does.
         """
         data = self._encoded(to, kind, body)
-        letter = Outgoing(to, kind, data, os.urandom(mail.LETTER_ID_BYTES), self.node.now_ms(), local)
+        letter = Outgoing(to, kind, data, os.urandom(mail.LETTER_ID_BYTES), self.node.now_ms(), local, life_ms)
         await self.outbox.send_parcels(letter, packing.parcels)
         await self.node.keep_content([parcel.id for parcel in packing.parcels])
         return letter.letter

@@ -8,7 +8,7 @@ are pure: they read through ``Rows`` and return what is to be written; the node 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -76,6 +76,7 @@ class Letter(NamedTuple):
     sender: bytes  # 32 B, identity
     device: bytes  # 32 B
     received_ms: int  # local clock
+    life_ms: int = 0  # how long it is shown from when it was written; 0: no limit
 
 
 class Level(IntEnum):
@@ -106,8 +107,8 @@ class Room:
 
     ``views`` are the CREATE statements of tables ``view_*`` in the node's store: dropped and folded again when
     ``version`` changes. ``migrations`` are numbered CREATE/ALTER statements of tables ``local_*`` in each vault; they
-    are only ever added to. ``cli``, ``api`` and ``web`` are ``"module:attribute"``, imported when an edge first needs
-    them.
+    are only ever added to. ``passing`` names, by table of a vault, the rows (a condition in SQL) that pass too soon to
+    be in a backup. ``cli``, ``api`` and ``web`` are ``"module:attribute"``, imported when an edge first needs them.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Room:
     letters: Sequence[Kind] = ()
     views: Sequence[str] = ()
     migrations: Sequence[str] = ()
+    passing: Mapping[str, str] = field(default_factory=dict)
     fold: Callable[[Change, Rows], RowChanges] = _no_rows
     receive: Callable[[Letter, Rows], RowChanges] = _no_rows
     run: Callable[[Node], Coroutine[Any, Any, None]] | None = None

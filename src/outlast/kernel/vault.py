@@ -111,7 +111,7 @@ _SCHEMA: Final = (
     -- Letters that were opened and wait for their bodies; envelope is theirs, tag that of the body's.
     CREATE TABLE awaited (
         envelope BLOB PRIMARY KEY, tag BLOB NOT NULL, place BLOB NOT NULL, letter BLOB NOT NULL, kind TEXT NOT NULL,
-        sent_ms INTEGER NOT NULL, sender BLOB NOT NULL, device BLOB NOT NULL, expires_day INTEGER NOT NULL
+        sent_ms INTEGER NOT NULL, life_ms INTEGER NOT NULL, sender BLOB NOT NULL, device BLOB NOT NULL, expires_day INTEGER NOT NULL
     ) WITHOUT ROWID;
     CREATE INDEX awaited_tag ON awaited (tag);
     """,
@@ -184,7 +184,7 @@ class Vault:
         return rows[0][0] if rows else None
 
     def room_rows(self) -> dict[str, RoomRows]:
-        """Every room's private rows, for the backup; also of rooms that are not installed now."""
+        """Every room's private rows, for the backup, without those that pass; also of rooms not installed now."""
         backup: dict[str, RoomRows] = {}
         for name, migrated in self._database.query("SELECT name, migrated FROM room ORDER BY name"):
             tables: dict[str, TableRows] = {}
@@ -195,7 +195,8 @@ class Vault:
             ):
                 columns = [row[0] for row in self._database.query("SELECT name FROM pragma_table_info(?)", (table,))]
                 names = ", ".join(f'"{column}"' for column in columns)
-                rows = self._database.query(f'SELECT {names} FROM "{table}"')
+                passing = self._rooms[name].passing.get(table, "0") if name in self._rooms else "0"
+                rows = self._database.query(f'SELECT {names} FROM "{table}" WHERE NOT ({passing})')
                 tables[table] = TableRows(columns, [list(row) for row in rows])
             backup[name] = RoomRows(migrated, tables)
         return backup

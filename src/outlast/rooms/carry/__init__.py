@@ -7,7 +7,7 @@ holds their channel, an open space; whose posts and removals count is decided in
 from outlast.kernel import Room
 from outlast.rooms.carry.entries import KINDS, LETTERS
 from outlast.rooms.carry.service import run
-from outlast.rooms.carry.view import MIGRATIONS, VIEWS, fold, receive
+from outlast.rooms.carry.view import MIGRATIONS, PASSING, VIEWS, fold, receive
 
 __all__ = ["ROOM"]
 
@@ -18,6 +18,7 @@ ROOM = Room(
     letters=LETTERS,
     views=VIEWS,
     migrations=MIGRATIONS,
+    passing=PASSING,
     fold=fold,
     receive=receive,
     run=run,

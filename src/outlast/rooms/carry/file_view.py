@@ -10,6 +10,8 @@ from outlast.kernel import Put, Rows, Value
 from outlast.rooms.carry.entries import ID_BYTES, File
 
 FILE: Final = "local_carry_file"
+LETTERS: Final = "local_carry_message"
+"""The table of letters, see ``view``."""
 NEW: Final = 0
 """States of files: one that came and is fetched if that costs little;"""
 ASKED: Final = 1
@@ -67,24 +69,32 @@ class FileRow:
 _FILE_COLUMNS: Final = "letter, peer, outgoing, name, type, size_bytes, key, parcels, preview, at_ms, state"
 
 
-def files(vault: Rows, *, peer: bytes | None = None, limit: int = -1) -> list[FileRow]:
+_SHOWN: Final = (
+    f"NOT EXISTS (SELECT 1 FROM {LETTERS} m WHERE m.letter = {FILE}.letter AND m.until_ms IS NOT NULL"
+    " AND (m.until_ms <= ? OR m.back_ms IS NOT NULL))"
+)
+"""Whether the letter that names a file has not disappeared at that time, and was not removed."""
+
+
+def files(vault: Rows, now_ms: int, *, peer: bytes | None = None, limit: int = -1) -> list[FileRow]:
     """The newest files, of all or of one person; oldest first."""
     rows = vault.query(
-        f"SELECT {_FILE_COLUMNS} FROM {FILE} WHERE peer = ifnull(?, peer) ORDER BY at_ms DESC, letter LIMIT ?",
-        (peer, limit),
+        f"SELECT {_FILE_COLUMNS} FROM {FILE} WHERE peer = ifnull(?, peer) AND {_SHOWN}"
+        " ORDER BY at_ms DESC, letter LIMIT ?",
+        (peer, now_ms, limit),
     )
     return [_file(row) for row in reversed(rows)]
 
 
-def of_letters(vault: Rows, letters: Sequence[bytes]) -> dict[bytes, FileRow]:
+def of_letters(vault: Rows, letters: Sequence[bytes], now_ms: int) -> dict[bytes, FileRow]:
     """The files that these letters name, by letter."""
-    found = (find(vault, letter) for letter in letters)
+    found = (find(vault, letter, now_ms) for letter in letters)
     return {one.letter: one for one in found if one is not None}
 
 
-def find(vault: Rows, letter: bytes) -> FileRow | None:
-    """The file that the letter of that id names."""
-    rows = vault.query(f"SELECT {_FILE_COLUMNS} FROM {FILE} WHERE letter = ?", (letter,))
+def find(vault: Rows, letter: bytes, now_ms: int) -> FileRow | None:
+    """The file that the letter of that id names, if it is shown at that time."""
+    rows = vault.query(f"SELECT {_FILE_COLUMNS} FROM {FILE} WHERE letter = ? AND {_SHOWN}", (letter, now_ms))
     return _file(rows[0]) if rows else None
 
 

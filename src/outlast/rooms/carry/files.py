@@ -26,7 +26,7 @@ from outlast.kernel import (
     progress_of,
     read_parcels,
 )
-from outlast.rooms.carry import file_view, groups, view
+from outlast.rooms.carry import file_view, groups, places, view
 from outlast.rooms.carry.entries import FILE, PREVIEW_MAX_BYTES, TYPE_FORM, File, file_name
 from outlast.rooms.carry.file_view import FileRow
 from outlast.rooms.carry.private import pause, remember
@@ -75,12 +75,14 @@ async def send(
     type: str = "",
     preview: bytes = b"",
     size_bytes: int | None = None,
+    life_ms: int | None = None,
     progress: Progress = silent,
 ) -> bytes:
     """Send a file, or bytes as they come, to a contact or a group (identity or space, 32 B); returns the file's id.
 
     Some MiB are in memory at a time. All of it is durable here when this returns; when it raises or is cancelled,
-    nothing is kept. ``type`` is a media type, ``preview`` a small picture, ``size_bytes`` what is told as progress.
+    nothing is kept. ``type`` is a media type, ``preview`` a small picture, ``size_bytes`` what is told as progress,
+    ``life_ms`` as for ``service.send``; in groups files stay.
     Raises UsageError (too large, blocked), NotFoundError (no such contact) and StorageError.
     """
     if not _is_group(person, to):
@@ -89,13 +91,22 @@ async def send(
         async for data in _parts(source):
             await packing.feed(data)
             progress(packing.size_bytes, size_bytes)
-        return await send_packed(node, person, to, packing, name=name, type=type, preview=preview)
+        return await send_packed(node, person, to, packing, name=name, type=type, preview=preview, life_ms=life_ms)
 
 
 async def send_packed(
-    node: Node, person: Person, to: bytes, packing: Packing, *, name: str, type: str = "", preview: bytes = b""
+    node: Node,
+    person: Person,
+    to: bytes,
+    packing: Packing,
+    *,
+    name: str,
+    type: str = "",
+    preview: bytes = b"",
+    life_ms: int | None = None,
 ) -> bytes:
     """Send what was fed to ``packing``; for files that come in several requests. Returns and raises as ``send``."""
+    life = places.find(person, to).life_ms if life_ms is None else places.life(life_ms)
     if len(preview) > PREVIEW_MAX_BYTES:
         raise UsageError(f"a preview has at most {PREVIEW_MAX_BYTES} bytes")
     await packing.finish()
@@ -105,11 +116,11 @@ async def send_packed(
         return await groups.put_file(node, person, to, packing, file)
     at_ms = node.now_ms()
 
-    def remember(letter: bytes) -> RowChanges:
-        message = view.message_row(letter, to, file.name, None, at_ms, None)
+    def rows(letter: bytes) -> RowChanges:
+        message = view.message_row(letter, to, file.name, None, at_ms, None, life_ms=life)
         return [message, file_view.file_row(letter, to, file, at_ms, outgoing=True)]
 
-    return await person.send_parcels(to, FILE.name, file, packing, local=remember)
+    return await person.send_parcels(to, FILE.name, file, packing, life_ms=life, local=rows)
 
 
 def _is_group(person: Person, to: bytes) -> bool:
@@ -146,17 +157,17 @@ def held(node: Node, file: FileRow) -> Held:
 
 def listing(node: Node, person: Person, *, peer: bytes | None = None, limit: int = -1) -> list[Held]:
     """The newest files that were sent and that came, of all or of one person; oldest first."""
-    return [held(node, one) for one in file_view.files(person, peer=peer, limit=limit)]
+    return [held(node, one) for one in file_view.files(person, node.now_ms(), peer=peer, limit=limit)]
 
 
 def files_of(node: Node, person: Person, letters: Sequence[bytes]) -> dict[bytes, Held]:
     """Those of the letters that name a file, with it."""
-    return {letter: held(node, one) for letter, one in file_view.of_letters(person, letters).items()}
+    return {letter: held(node, one) for letter, one in file_view.of_letters(person, letters, node.now_ms()).items()}
 
 
 def find(node: Node, person: Person, letter: bytes) -> Held:
     """The file that a letter (16 B) names; raises NotFoundError."""
-    file = file_view.find(person, letter)
+    file = file_view.find(person, letter, node.now_ms())
     if file is None:
         raise NotFoundError("there is no such file: `outlast carry file list` shows those that there are")
     return held(node, file)

@@ -26,7 +26,7 @@ from outlast.kernel import (
     parse_channel,
     space_text,
 )
-from outlast.rooms.carry import files, group_view, groups, view
+from outlast.rooms.carry import files, forgetting, group_view, groups, places, view
 from outlast.rooms.carry.entries import (
     DEVICE,
     HIDE,
@@ -81,43 +81,47 @@ class Channel:
 # ---- letters ----
 
 
-async def send(node: Node, person: Person, to: bytes, text: str, reply_to: bytes | None = None) -> bytes:
+async def send(
+    node: Node, person: Person, to: bytes, text: str, reply_to: bytes | None = None, life_ms: int | None = None
+) -> bytes:
     """Send a letter to a contact (identity, 32 B); returns its id (16 B) once it is durable here.
 
-    Raises UsageError (empty, too long, blocked), NotFoundError (no such contact, or no such letter to answer) and
-    StorageError; then nothing was kept.
+    It is shown for ``life_ms`` from now on, here and there, 0: until it is removed; without it for as long as is set
+    for this conversation. Raises UsageError (empty, too long, blocked, no such life), NotFoundError (no such contact,
+    or no such letter to answer) and StorageError; then nothing was kept.
     """
     text = letter_text(text)
     if reply_to is not None:
-        answered = view.find_message(person, reply_to)
+        answered = view.find_message(person, reply_to, node.now_ms())
         if answered is None or answered.peer != to:
             raise NotFoundError("the message that this answers is not in this conversation")
+    life_ms = places.find(person, to).life_ms if life_ms is None else places.life(life_ms)
     at_ms = node.now_ms()
 
-    def remember(letter: bytes) -> RowChanges:
-        return [view.message_row(letter, to, text, reply_to, at_ms, None)]
+    def rows(letter: bytes) -> RowChanges:
+        return [view.message_row(letter, to, text, reply_to, at_ms, None, life_ms=life_ms), places.sent(to)]
 
-    return await person.send(to, TEXT.name, Text(text, reply_to), local=remember)
+    return await person.send(to, TEXT.name, Text(text, reply_to), life_ms=life_ms, local=rows)
 
 
 def inbox(person: Person, limit: int = -1) -> list[Message]:
     """The newest letters that came, oldest first."""
-    return view.messages(person, outgoing=False, limit=limit)
+    return view.messages(person, person.node.now_ms(), outgoing=False, limit=limit)
 
 
 def sent(person: Person, limit: int = -1) -> list[Message]:
     """The newest letters that the person sent, oldest first."""
-    return view.messages(person, outgoing=True, limit=limit)
+    return view.messages(person, person.node.now_ms(), outgoing=True, limit=limit)
 
 
 def conversations(person: Person) -> list[Conversation]:
     """Everybody with whom there are letters, the latest first."""
-    return view.conversations(person)
+    return view.conversations(person, person.node.now_ms())
 
 
 def conversation(person: Person, identity: bytes, before: bytes | None = None, limit: int = -1) -> list[Message]:
     """The newest letters from and to one person, oldest first; only those before the letter ``before``."""
-    return view.conversation(person, identity, before=before, limit=limit)
+    return view.conversation(person, identity, person.node.now_ms(), before=before, limit=limit)
 
 
 def search(person: Person, text: str) -> list[Message]:
@@ -125,14 +129,14 @@ def search(person: Person, text: str) -> list[Message]:
     words = text.split()
     if not words:
         raise UsageError("say what to look for")
-    return view.search(person, words)
+    return view.search(person, words, person.node.now_ms())
 
 
 async def mark_read(node: Node, person: Person, letters: Sequence[bytes]) -> int:
     """Mark letters as read and tell their senders; how many were unread."""
-    found = [m for letter in letters if (m := view.find_message(person, letter)) is not None and m.unread]
+    now = node.now_ms()
+    found = [m for letter in letters if (m := view.find_message(person, letter, now)) is not None and m.unread]
     if found:
-        now = node.now_ms()
         # Told first: a kill between the two repeats a receipt, in the other order it would lose one.
         await person.mark_read([m.letter for m in found])
         await remember(node, person, [Put(view.MESSAGE, {"n": m.n, "read_ms": now}) for m in found])
@@ -141,7 +145,7 @@ async def mark_read(node: Node, person: Person, letters: Sequence[bytes]) -> int
 
 async def take_back(node: Node, person: Person, letter: bytes) -> None:
     """Destroy a letter that never left this node; raises NotFoundError, or UsageError when it may have left."""
-    message = view.find_message(person, letter)
+    message = view.find_message(person, letter, node.now_ms())
     if message is None or not message.outgoing:
         raise NotFoundError("there is no such message of yours")
     if not await person.take_back(letter, local=[Delete(table, {"letter": letter}) for table in view.OF_LETTERS]):
@@ -275,6 +279,7 @@ async def run(node: Node) -> None:
         tasks.create_task(_hold_channels(node))
         tasks.create_task(_drop_removed(node))
         tasks.create_task(files.run(node))
+        tasks.create_task(forgetting.run(node))
         tasks.create_task(_index_texts(node))
         tasks.create_task(groups.run(node))
 

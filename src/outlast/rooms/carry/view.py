@@ -31,7 +31,7 @@ from outlast.kernel import (
     read_genesis,
     revocation_in,
 )
-from outlast.rooms.carry import file_view, group_view
+from outlast.rooms.carry import file_view, group_view, places
 from outlast.rooms.carry.entries import (
     DEVICE,
     FILE,
@@ -46,10 +46,15 @@ from outlast.rooms.carry.entries import (
 )
 from outlast.rooms.carry.words import Index
 
-MESSAGE: Final = "local_carry_message"
+MESSAGE: Final = file_view.LETTERS
 FOLLOW: Final = "local_carry_follow"
 OF_LETTERS: Final = (MESSAGE, file_view.FILE)
 """Tables with rows of letters, by the column ``letter``."""
+PASSING: Final = {
+    MESSAGE: "until_ms IS NOT NULL",
+    file_view.FILE: f"letter IN (SELECT letter FROM {MESSAGE} WHERE until_ms IS NOT NULL)",
+}
+"""Letters that disappear are in no backup."""
 HIDDEN_KEPT_MS: Final = 3 * DAY_MS
 """How long after its removal a post's payload stays on this node."""
 UNREAD_MAX: Final = 200
@@ -109,6 +114,11 @@ MIGRATIONS: Final = (
     f"ALTER TABLE {MESSAGE} ADD COLUMN device BLOB",
     *file_view.MIGRATIONS,
     *group_view.MIGRATIONS,
+    *places.MIGRATIONS,
+    # A letter is not shown from until_ms on. One that was removed has back_ms too: what until_ms was (0: nothing).
+    f"ALTER TABLE {MESSAGE} ADD COLUMN until_ms INTEGER",
+    f"ALTER TABLE {MESSAGE} ADD COLUMN back_ms INTEGER",
+    f"CREATE INDEX local_carry_message_until ON {MESSAGE} (until_ms) WHERE until_ms IS NOT NULL",
 )
 
 
@@ -134,20 +144,32 @@ def receive(letter: Letter, rows: Rows) -> RowChanges:
     text = clean(body.text)
     if letter.kind != TEXT.name or is_blank(text):
         return ()
-    # The sender chooses the id, and knows those of the letters that they got from here.
-    if rows.query(f"SELECT 1 FROM {MESSAGE} WHERE letter = ?", (letter.id,)):
-        return ()
-    at_ms = min(letter.sent_ms, letter.received_ms)
-    return [message_row(letter.id, letter.sender, text, body.reply_to, at_ms, letter.received_ms, letter.device)]
+    return [_letter_row(letter, text, body.reply_to)] if _is_new(letter, rows) else ()
 
 
 def _receive_file(letter: Letter, rows: Rows) -> RowChanges:
     file = read_file(letter.body)
-    if file is None or rows.query(f"SELECT 1 FROM {MESSAGE} WHERE letter = ?", (letter.id,)):
+    if file is None or not _is_new(letter, rows):
         return ()
-    at_ms = min(letter.sent_ms, letter.received_ms)
-    message = message_row(letter.id, letter.sender, file.name, None, at_ms, letter.received_ms, letter.device)
-    return [message, file_view.file_row(letter.id, letter.sender, file, at_ms, outgoing=False)]
+    message = _letter_row(letter, file.name, None)
+    return [message, file_view.file_row(letter.id, letter.sender, file, _written_ms(letter), outgoing=False)]
+
+
+def _is_new(letter: Letter, rows: Rows) -> bool:
+    """Whether to keep a letter: its time is not over already, and it takes the id of no other."""
+    if letter.life_ms and _written_ms(letter) + letter.life_ms <= letter.received_ms:
+        return False
+    # The sender chooses the id, and knows those of the letters that they got from here.
+    return not rows.query(f"SELECT 1 FROM {MESSAGE} WHERE letter = ?", (letter.id,))
+
+
+def _written_ms(letter: Letter) -> int:
+    return min(letter.sent_ms, letter.received_ms)
+
+
+def _letter_row(letter: Letter, text: str, reply_to: bytes | None) -> Put:
+    at_ms, came_ms = _written_ms(letter), letter.received_ms
+    return message_row(letter.id, letter.sender, text, reply_to, at_ms, came_ms, letter.device, life_ms=letter.life_ms)
 
 
 def message_row(
@@ -158,8 +180,13 @@ def message_row(
     at_ms: int,
     received_ms: int | None,
     device: bytes | None = None,
+    *,
+    life_ms: int = 0,
 ) -> Put:
-    """A letter's row; without ``received_ms``, and the ``device`` that sent it, it is one that the person wrote."""
+    """A letter's row; without ``received_ms``, and the ``device`` that sent it, it is one that the person wrote.
+
+    It is shown for ``life_ms`` from when it was written; 0: until it is removed.
+    """
     row: dict[str, Value] = {
         "n": None,
         "letter": letter,
@@ -170,6 +197,7 @@ def message_row(
         "at_ms": at_ms,
         "received_ms": received_ms,
         "device": device,
+        "until_ms": at_ms + life_ms if life_ms else None,
     }
     return Put(MESSAGE, row)
 
@@ -425,6 +453,7 @@ class Message:
     received_ms: int | None
     read_ms: int | None
     device: bytes | None  # 32 B, that sent it; None for those that the person wrote
+    until_ms: int | None  # from then on it is not shown any more; None when it stays
 
     @property
     def unread(self) -> bool:
@@ -451,64 +480,74 @@ class Follow:
     read_n: int
 
 
-_MESSAGE_COLUMNS: Final = "n, letter, peer, outgoing, text, reply_to, at_ms, received_ms, read_ms, device"
+_MESSAGE_COLUMNS: Final = "n, letter, peer, outgoing, text, reply_to, at_ms, received_ms, read_ms, device, until_ms"
+_SHOWN: Final = "({0}until_ms IS NULL OR ({0}until_ms > ? AND {0}back_ms IS NULL))"
+"""Whether a letter is shown at a time: it has not disappeared, and was not removed."""
 
 
-def messages(vault: Rows, *, outgoing: bool, limit: int = -1) -> list[Message]:
-    """The newest letters that came in, or that were sent; oldest first."""
+def messages(vault: Rows, now_ms: int, *, outgoing: bool, limit: int = -1) -> list[Message]:
+    """The newest letters that came in, or that were sent, and are shown at that time; oldest first."""
     rows = vault.query(
-        f"SELECT {_MESSAGE_COLUMNS} FROM {MESSAGE} WHERE outgoing = ? ORDER BY at_ms DESC, n DESC LIMIT ?",
-        (int(outgoing), limit),
+        f"SELECT {_MESSAGE_COLUMNS} FROM {MESSAGE} WHERE outgoing = ? AND {_SHOWN.format('')}"
+        " ORDER BY at_ms DESC, n DESC LIMIT ?",
+        (int(outgoing), now_ms, limit),
     )
     return [_message(row) for row in reversed(rows)]
 
 
-def find_message(vault: Rows, letter: bytes) -> Message | None:
-    """The letter of that id."""
-    rows = vault.query(f"SELECT {_MESSAGE_COLUMNS} FROM {MESSAGE} WHERE letter = ?", (letter,))
+def find_message(vault: Rows, letter: bytes, now_ms: int) -> Message | None:
+    """The letter of that id, if it is shown at that time."""
+    rows = vault.query(
+        f"SELECT {_MESSAGE_COLUMNS} FROM {MESSAGE} WHERE letter = ? AND {_SHOWN.format('')}", (letter, now_ms)
+    )
     return _message(rows[0]) if rows else None
 
 
-def conversation(vault: Rows, peer: bytes, *, before: bytes | None = None, limit: int = -1) -> list[Message]:
+def conversation(
+    vault: Rows, peer: bytes, now_ms: int, *, before: bytes | None = None, limit: int = -1
+) -> list[Message]:
     """The newest letters from and to one person, oldest first; only those before the letter ``before``."""
     older = ""
-    args: list[Value] = [peer]
+    args: list[Value] = [peer, now_ms]
     if before is not None:
         older = f" AND (at_ms, n) < (SELECT at_ms, n FROM {MESSAGE} WHERE letter = ?)"
         args.append(before)
     rows = vault.query(
-        f"SELECT {_MESSAGE_COLUMNS} FROM {MESSAGE} WHERE peer = ?{older} ORDER BY at_ms DESC, n DESC LIMIT ?",
+        f"SELECT {_MESSAGE_COLUMNS} FROM {MESSAGE} WHERE peer = ? AND {_SHOWN.format('')}{older}"
+        " ORDER BY at_ms DESC, n DESC LIMIT ?",
         (*args, limit),
     )
     return [_message(row) for row in reversed(rows)]
 
 
-def conversations(vault: Rows) -> list[Conversation]:
+def conversations(vault: Rows, now_ms: int) -> list[Conversation]:
     """Everybody with whom there are letters, the latest first."""
     rows = vault.query(
         f"WITH RECURSIVE peers(peer) AS (SELECT min(peer) FROM {MESSAGE} UNION ALL"
         f" SELECT (SELECT min(m.peer) FROM {MESSAGE} m WHERE m.peer > peers.peer) FROM peers WHERE peer IS NOT NULL)"
         f" SELECT {_MESSAGE_COLUMNS}, (SELECT count(*) FROM {MESSAGE} u WHERE u.peer = m.peer AND u.outgoing = 0"
-        f" AND u.read_ms IS NULL) FROM {MESSAGE} m WHERE n IN (SELECT (SELECT l.n FROM {MESSAGE} l"
-        " WHERE l.peer = peers.peer ORDER BY l.at_ms DESC, l.n DESC LIMIT 1) FROM peers)"
-        " ORDER BY at_ms DESC, n DESC"
+        f" AND u.read_ms IS NULL AND {_SHOWN.format('u.')}) FROM {MESSAGE} m WHERE n IN (SELECT (SELECT l.n"
+        f" FROM {MESSAGE} l WHERE l.peer = peers.peer AND {_SHOWN.format('l.')}"
+        " ORDER BY l.at_ms DESC, l.n DESC LIMIT 1) FROM peers) ORDER BY at_ms DESC, n DESC",
+        (now_ms, now_ms),
     )
     return [Conversation(row[2], _message(row[:-1]), row[-1]) for row in rows]
 
 
-def unread(vault: Rows, peer: bytes | None = None, upto_n: int | None = None) -> list[Message]:
+def unread(vault: Rows, now_ms: int, peer: bytes | None = None, upto_n: int | None = None) -> list[Message]:
     """The letters that wait to be read: of all or of one person, of those up to number ``upto_n``."""
     rows = vault.query(
         f"SELECT {_MESSAGE_COLUMNS} FROM {MESSAGE} WHERE outgoing = 0 AND read_ms IS NULL"
-        " AND peer = ifnull(?, peer) AND n <= ifnull(?, n) ORDER BY n",
-        (peer, upto_n),
+        f" AND peer = ifnull(?, peer) AND n <= ifnull(?, n) AND {_SHOWN.format('')} ORDER BY n",
+        (peer, upto_n, now_ms),
     )
     return [_message(row) for row in rows]
 
 
-def search(vault: Rows, words: Sequence[str]) -> list[Message]:
+def search(vault: Rows, words: Sequence[str], now_ms: int) -> list[Message]:
     """The letters that hold all of these words, in whatever case, also inside of longer ones; the newest first."""
-    return LETTERS.find(vault, f"text, {_MESSAGE_COLUMNS}", lambda row: _message(row[1:]), words)
+    columns = f"text, {_MESSAGE_COLUMNS}"
+    return LETTERS.find(vault, columns, lambda row: _message(row[1:]), words, (_SHOWN.format(""), now_ms))
 
 
 def follows(vault: Rows) -> list[Follow]:
@@ -520,5 +559,5 @@ def follows(vault: Rows) -> list[Follow]:
 
 
 def _message(row: Sequence[Any]) -> Message:
-    n, letter, peer, outgoing, text, reply_to, at_ms, received_ms, read_ms, device = row
-    return Message(n, letter, peer, bool(outgoing), text, reply_to, at_ms, received_ms, read_ms, device)
+    n, letter, peer, outgoing, *rest = row
+    return Message(n, letter, peer, bool(outgoing), *rest)

@@ -55,7 +55,9 @@ def card(request: Request) -> Card:
     """Carry on the home page: what waits to be read."""
     _ = translator(request)
     person: Person = request.state.person
-    letters = len(view.unread(person)) + sum(group.unread for group in groups.groups(person))
+    letters = len(view.unread(person, request.state.node.now_ms())) + sum(
+        group.unread for group in groups.groups(person)
+    )
     asked = len(groups.invitations(person))
     posts = sum(channel.unread for channel in service.channels(request.state.node, person))
     parts = []
@@ -162,14 +164,15 @@ def _conversation(
     request: Request, contact: Contact, *, draft: str = "", error: OutlastError | None = None
 ) -> Response:
     person: Person = request.state.person
+    node: Node = request.state.node
     query = request.query_params
-    at = view.find_message(person, read_bytes(query["at"])) if "at" in query else None
+    at = view.find_message(person, read_bytes(query["at"]), node.now_ms()) if "at" in query else None
     if at is not None and at.peer == contact.identity:
         found = [*service.conversation(person, contact.identity, at.letter, PAGE), at]
     else:
         found = service.conversation(person, contact.identity, limit=PAGE + 1)
     shown = found[-PAGE:]
-    answered = view.find_message(person, read_bytes(query["reply"])) if "reply" in query else None
+    answered = view.find_message(person, read_bytes(query["reply"]), node.now_ms()) if "reply" in query else None
     return render(
         request,
         "carry/conversation.html",
@@ -365,7 +368,7 @@ def _bubbles(person: Person, messages: Sequence[Message]) -> list[Bubble]:
 
 
 def _bubble(person: Person, message: Message, custody: Sequence[Custody]) -> Bubble:
-    answered = view.find_message(person, message.reply_to) if message.reply_to else None
+    answered = view.find_message(person, message.reply_to, person.node.now_ms()) if message.reply_to else None
     late = message.received_ms is not None and message.received_ms - message.at_ms > LATE_MS
     return Bubble(
         id=message.letter.hex(),

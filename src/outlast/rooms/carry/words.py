@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, TypeVar
 
-from outlast.kernel import Rows
+from outlast.kernel import Rows, Value
 
 T = TypeVar("T")
 
@@ -51,21 +51,32 @@ class Index:
             " ORDER BY n LIMIT ?"
         )
 
-    def find(self, vault: Rows, columns: str, read: Callable[[Sequence[Any]], T], words: Sequence[str]) -> list[T]:
+    def find(
+        self,
+        vault: Rows,
+        columns: str,
+        read: Callable[[Sequence[Any]], T],
+        words: Sequence[str],
+        shown: tuple[str, Value] = ("?", 1),
+    ) -> list[T]:
         """What ``read`` makes of the rows whose text holds all of these words, the newest first.
 
         In whatever case, also inside of longer ones. ``columns`` begin with ``text``, which ``read`` is given too.
+        ``shown`` is a condition with one parameter, and its value: other rows are passed over.
         """
+        condition, value = shown
         folded = [word.casefold() for word in words]
         indexed = " ".join('"' + word.replace('"', '""') + '"' for word in words if len(word) >= INDEXED_CHARS)
         if indexed:
             rows = vault.query(
-                f"SELECT {columns} FROM {self.table} WHERE n > {self._last} OR n IN (SELECT rowid"
-                f" FROM {self.name} WHERE {self.name} MATCH ?) ORDER BY at_ms DESC, n DESC",
-                (indexed,),
+                f"SELECT {columns} FROM {self.table} WHERE (n > {self._last} OR n IN (SELECT rowid"
+                f" FROM {self.name} WHERE {self.name} MATCH ?)) AND {condition} ORDER BY at_ms DESC, n DESC",
+                (indexed, value),
             )
         else:
-            rows = vault.query(f"SELECT {columns} FROM {self.table} ORDER BY n DESC LIMIT ?", (SHORT_SEARCH,))
+            rows = vault.query(
+                f"SELECT {columns} FROM {self.table} WHERE {condition} ORDER BY n DESC LIMIT ?", (value, SHORT_SEARCH)
+            )
         held = (row for row in rows if all(word in row[0].casefold() for word in folded))
         return [read(row) for row in islice(held, SEARCH_MAX)]
 

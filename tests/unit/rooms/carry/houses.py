@@ -47,15 +47,15 @@ class House:
 
 
 @asynccontextmanager
-async def houses(folder: Path, *names: str) -> AsyncIterator[list[House]]:
-    """Open nodes of these people, who have each other's links."""
+async def houses(folder: Path, *names: str, now_ms: Callable[[], int] | None = None) -> AsyncIterator[list[House]]:
+    """Open nodes of these people, who have each other's links; their clocks show ``now_ms``, else the right time."""
     async with AsyncExitStack() as stack:
         made = []
         for name in names:
             home = Home(folder / name)
             if not home.exists():
                 await Node.create(home, name, passphrase=None, rooms=[ROOM])
-            node = await stack.enter_async_context(await Node.open(home, rooms=[ROOM]))
+            node = await stack.enter_async_context(await Node.open(home, rooms=[ROOM], system_ms=now_ms))
             made.append(House(node, next(iter(node.people.values()))))
         for one in made:
             for other in made:

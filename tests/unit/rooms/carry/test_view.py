@@ -321,29 +321,29 @@ def test_no_body_stops_the_receiving_of_letters(body: bytes, sent_ms: int) -> No
 
 def test_a_letter_is_kept_cleaned_and_unread(vault: Vault) -> None:
     take(vault, letter(1, " hi\x1b[2J there\r\n"))
-    [message] = view.messages(vault, outgoing=False)
+    [message] = view.messages(vault, NOW_MS, outgoing=False)
     assert (message.text, message.unread, message.peer) == ("hi[2J there", True, OWNER.identity.public)
     assert (message.at_ms, message.received_ms) == (NOW_MS, NOW_MS + 1000)
 
 
 def test_a_letter_that_shows_nothing_is_not_kept(vault: Vault) -> None:
     take(vault, letter(1, "\u200b"))
-    assert view.messages(vault, outgoing=False) == []
+    assert view.messages(vault, NOW_MS, outgoing=False) == []
 
 
 def test_a_letter_from_the_future_stands_at_the_time_it_came(vault: Vault) -> None:
     take(vault, letter(1, sent_ms=NOW_MS + 10 * DAY_MS, received_ms=NOW_MS))
-    assert view.messages(vault, outgoing=False)[0].at_ms == NOW_MS
+    assert view.messages(vault, NOW_MS, outgoing=False)[0].at_ms == NOW_MS
 
 
 def test_no_sender_can_overwrite_what_the_person_wrote(vault: Vault) -> None:
     mine = put(vault, 1, "I will come", peer=OWNER.identity.public)
     forged = letter(1, "I will not come")._replace(id=mine)
     take(vault, forged)
-    found = view.find_message(vault, mine)
+    found = view.find_message(vault, mine, NOW_MS)
     assert found is not None
     assert (found.text, found.outgoing) == ("I will come", True)
-    assert view.messages(vault, outgoing=False) == []
+    assert view.messages(vault, NOW_MS, outgoing=False) == []
 
 
 def test_conversations_stand_by_their_last_letter_with_what_is_unread(vault: Vault) -> None:
@@ -352,25 +352,25 @@ def test_conversations_stand_by_their_last_letter_with_what_is_unread(vault: Vau
     take(vault, *(letter(n, f"ann {n}", sender=ann, sent_ms=NOW_MS + n, received_ms=NOW_MS + 60) for n in range(3)))
     take(vault, letter(10, "ben", sender=ben, sent_ms=NOW_MS + 50, received_ms=NOW_MS + 60))
     put(vault, 1, "to cid", NOW_MS + 20, peer=cid)
-    found = view.conversations(vault)
+    found = view.conversations(vault, NOW_MS)
     assert [(one.peer, one.last.text, one.unread) for one in found] == [
         (ben, "ben", 1),
         (cid, "to cid", 0),
         (ann, "ann 2", 3),
     ]
-    assert {one.text for one in view.unread(vault)} == {"ann 0", "ann 1", "ann 2", "ben"}
-    assert [one.text for one in view.unread(vault, ann)] == ["ann 0", "ann 1", "ann 2"]
+    assert {one.text for one in view.unread(vault, NOW_MS)} == {"ann 0", "ann 1", "ann 2", "ben"}
+    assert [one.text for one in view.unread(vault, NOW_MS, ann)] == ["ann 0", "ann 1", "ann 2"]
 
 
 def test_there_are_no_conversations_in_an_empty_vault(vault: Vault) -> None:
-    assert view.conversations(vault) == []
+    assert view.conversations(vault, NOW_MS) == []
 
 
 def test_a_conversation_is_read_page_by_page(vault: Vault) -> None:
     for number in range(5):
         put(vault, number, str(number), NOW_MS)
-    newest = view.conversation(vault, PEER, limit=2)
-    older = view.conversation(vault, PEER, before=newest[0].letter)
+    newest = view.conversation(vault, PEER, NOW_MS, limit=2)
+    older = view.conversation(vault, PEER, NOW_MS, before=newest[0].letter)
     assert [one.text for one in (*older, *newest)] == ["0", "1", "2", "3", "4"]
 
 
@@ -407,7 +407,7 @@ def test_letters_are_found_by_parts_of_words_in_any_script_and_case(
         put(vault, number, text, NOW_MS - number)
         if number + 1 == indexed:
             index(vault)
-    assert sorted(one.text for one in view.search(vault, words.split())) == sorted(found)
+    assert sorted(one.text for one in view.search(vault, words.split(), NOW_MS)) == sorted(found)
 
 
 @pytest.mark.parametrize("indexed", [True, False])
@@ -418,10 +418,10 @@ def test_what_was_taken_back_is_not_found(vault: Vault, indexed: bool) -> None:
         if indexed:
             index(vault)
         vault.transaction([Delete(view.MESSAGE, {"letter": id})], "carry")
-        assert view.search(vault, ["not"]) == []
-        assert view.search(vault, ["for", "y"]) == []
+        assert view.search(vault, ["not"], NOW_MS) == []
+        assert view.search(vault, ["for", "y"], NOW_MS) == []
     index(vault)
-    assert [one.text for one in view.search(vault, ["stays"])] == ["stays here"]
+    assert [one.text for one in view.search(vault, ["stays"], NOW_MS)] == ["stays here"]
 
 
 def test_letters_are_indexed_once(vault: Vault) -> None:
@@ -429,14 +429,14 @@ def test_letters_are_indexed_once(vault: Vault) -> None:
         put(vault, number, "hello")
     assert index(vault) == 3
     assert index(vault) == 0
-    assert len(view.search(vault, ["hello"])) == 5
+    assert len(view.search(vault, ["hello"], NOW_MS)) == 5
 
 
 def test_a_restored_backup_is_searchable(vault: Vault, tmp_path: Path) -> None:
     put(vault, 1, "before the fire")
     index(vault)
     restored = Vault.open(tmp_path / "restored.db", KEY, rooms=[ROOM], restore=vault.room_rows())
-    assert [one.text for one in view.search(restored, ["fire"])] == ["before the fire"]
+    assert [one.text for one in view.search(restored, ["fire"], NOW_MS)] == ["before the fire"]
     assert index(restored) == 1
-    assert [one.text for one in view.search(restored, ["fire"])] == ["before the fire"]
+    assert [one.text for one in view.search(restored, ["fire"], NOW_MS)] == ["before the fire"]
     restored.close()

@@ -2,7 +2,6 @@
 
 import secrets
 from datetime import datetime
-from importlib import import_module
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -19,7 +18,7 @@ from outlast.edges.spread import get
 from outlast.errors import LockedError, NotFoundError, OutlastError, UsageError
 from outlast.kernel import BACKUP_MAX_BYTES, Node, Person, count_backup, open_backup
 from outlast.ui.languages import marked
-from outlast.ui.page import LANGUAGE_COOKIE, STATIC, Card, attachment, fields, go, render, translator, upload
+from outlast.ui.page import LANGUAGE_COOKIE, STATIC, Card, attachment, fields, go, render, translator, upload, web_part
 
 STATIC_TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 HELP: Final = ("travel", "stick", "hotspot", "phone", "verify", "passphrase", "safety")
@@ -200,12 +199,8 @@ def doubts(node: Node) -> list[str]:
 
 def room_cards(request: Request) -> list[Card]:
     """The cards of the rooms that have one."""
-    found: list[Card] = []
-    for room in request.state.site.rooms.values():
-        module = import_module(room.web.partition(":")[0]) if room.web else None
-        if card := getattr(module, "card", None):
-            found.append(card(request))
-    return found
+    rooms = request.state.site.rooms.values()
+    return [card(request) for room in rooms if (card := web_part(room, "card")) is not None]
 
 
 async def more(request: Request) -> Response:

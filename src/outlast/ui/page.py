@@ -3,7 +3,7 @@
 A room's ``web`` names a function ``routes() -> list[starlette.routing.Route]``. Its paths begin with
 ``/<room name>/``. Its templates lie in ``templates/`` beside that module, are found as ``<room name>/x.html``, extend
 ``page.html`` and fill the blocks ``title`` (never with anybody's words), ``heading`` and ``main``. The same module may
-have ``card(request) -> Card`` for the home page. In templates stand ready:
+have ``card(request) -> Card`` for the home page and ``news(request) -> News`` for what waits. In templates stand ready:
 
 - ``_("text %(name)s", name=...)`` and ``ngettext(one, many, n)``: the page's language;
 - ``{{ csrf }}``: must be the first thing in each ``<form method="post">``;
@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from hashlib import sha256
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -71,6 +72,15 @@ class Tab:
     title: str
     icon: str
     here: bool = False
+    count: int = 0  # how many things wait there
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """How much waits in a room, by the place in the bottom bar; ``quiet``: open pages count it and tell of nothing."""
+
+    counts: Mapping[str, int]
+    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +117,13 @@ class Site:
         )
         self.environment.globals.update(static=static_url, qr=qr, time=time_element)
 
-    def tabs(self, path: str, _: Translation) -> list[Tab]:
+    def news(self, request: Request) -> News:
+        """What waits in all rooms."""
+        found = [news(request) for room in self.rooms.values() if (news := web_part(room, "news")) is not None]
+        counts = {place: count for one in found for place, count in one.counts.items()}
+        return News(counts, any(one.quiet for one in found))
+
+    def tabs(self, path: str, _: Translation, counts: Mapping[str, int]) -> list[Tab]:
         """The bottom bar, with the place of ``path`` marked: four places at most, and only of rooms that exist."""
         places = [("/", _("Home"), "home")]
         if "carry" in self.rooms:
@@ -115,7 +131,14 @@ class Site:
         places.append(("/people", _("People"), "people"))
         inside = [href for href, _title, _icon in places if href == path or (href != "/" and path.startswith(href))]
         here = max(inside, key=len, default="")
-        return [Tab(*place, here=place[0] == here) for place in places]
+        return [Tab(*place, here=place[0] == here, count=counts.get(place[0], 0)) for place in places]
+
+
+def web_part(room: "Room", name: str) -> Callable[[Request], Any] | None:
+    """What a room's web module calls so, such as ``card``; None where there is none."""
+    module = import_module(room.web.partition(":")[0]) if room.web else None
+    part: Callable[[Request], Any] | None = getattr(module, name, None)
+    return part
 
 
 def template_folder(web: str) -> Path | None:
@@ -139,6 +162,8 @@ def render(request: Request, template: str, *, status: int = 200, **context: Any
     site: Site = state.site
     _ = translator(request)
     person = state.person
+    news = site.news(request) if person is not None else News({})
+    waits = sum(news.counts.values())
     notice = site.notices.get(request.query_params.get("said", ""), "")
     html = site.environment.get_template(template).render(
         {
@@ -151,7 +176,9 @@ def render(request: Request, template: str, *, status: int = 200, **context: Any
             "door": state.door,
             "path": request.url.path,
             "person": person,
-            "tabs": site.tabs(request.url.path, _) if person is not None else [],
+            "tabs": site.tabs(request.url.path, _, news.counts) if person is not None else [],
+            "waits": waits,
+            "told": "" if news.quiet or not waits else _.ngettext("%(n)d new message", "%(n)d new messages", waits),
             "strip": status_line(state.node, _),
             "fragment": "x-fragment" in request.headers,
             "live": person is not None,

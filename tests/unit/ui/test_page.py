@@ -89,7 +89,7 @@ def test_a_forgotten_value_is_an_error_and_not_an_empty_place(room: Room) -> Non
 
 def test_rooms_that_do_not_exist_have_no_place_in_the_bar(room: Room) -> None:
     _ = Catalogues().translation("en")
-    assert [tab.title for tab in Site({"toy": room}).tabs("/", _)] == ["Home", "People"]
+    assert [tab.title for tab in Site({"toy": room}).tabs("/", _, {})] == ["Home", "People"]
     bar = Site({"carry": Room("carry", 1)}).tabs("/carry/channels/x", _)
     assert [(tab.title, tab.here) for tab in bar] == [
         ("Home", False), ("Messages", False), ("Channels", True), ("People", False),

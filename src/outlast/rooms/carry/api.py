@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from outlast.errors import NotFoundError, UsageError
 from outlast.kernel import Person, id_text, space_text
-from outlast.rooms.carry import files, group_api, group_view, groups, service
+from outlast.rooms.carry import files, group_api, group_view, groups, places, service, talk_api
 from outlast.rooms.carry.service import Channel as FollowedChannel
 from outlast.rooms.carry.shapes import (
     LETTER_HEX,
@@ -43,11 +43,15 @@ class Channel(msgspec.Struct, frozen=True):
 
 
 class SendParams(msgspec.Struct, frozen=True):
-    """``to`` is a contact: ID, name, or the beginning of an ID."""
+    """``to`` is a contact: ID, name, or the beginning of an ID.
+
+    It is shown there and here for ``life``; without it as is set for this contact (``carry.life``).
+    """
 
     to: str
     text: str
     reply_to: str | None = None
+    life: Literal["hour", "day", "week", "always"] | None = None
 
 
 class ListParams(msgspec.Struct, frozen=True):
@@ -225,7 +229,9 @@ async def _file_let_go(call: Call[IdParams]) -> Nothing:
 async def _send(call: Call[SendParams]) -> Sent:
     to = call.person.find(call.params.to)
     answered = read_hex(call.params.reply_to, LETTER_HEX) if call.params.reply_to else None
-    letter = await service.send(call.node, call.person, to.identity, call.params.text, answered)
+    life = call.params.life
+    life_ms = None if life is None else places.LIVES.get(life, 0)
+    letter = await service.send(call.node, call.person, to.identity, call.params.text, answered, life_ms)
     return Sent(letter.hex())
 
 
@@ -321,6 +327,7 @@ OPERATIONS: list[Operation[Any, Any]] = [
     Operation("carry.file.get", FileGetParams, Written, _file_get, "Fetch a file, and write it down.", unsafe=True),
     Operation("carry.file.remove", IdParams, Nothing, _file_let_go, "Let go of a file here.", unsafe=True),
     *group_api.OPERATIONS,
+    *talk_api.OPERATIONS,
 ]
 
 
@@ -376,6 +383,7 @@ def _letters(person: Person, letters: Sequence[Letter]) -> list[Message]:
                 custody=events,
                 name=contact.name if contact else peer,
                 unread=letter.unread,
+                until_ms=letter.until_ms,
             )
         )
     return answer

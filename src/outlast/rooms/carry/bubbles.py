@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from outlast.errors import NotFoundError, OutlastError
 from outlast.kernel import Custody
+from outlast.ui.languages import Translation
 from outlast.ui.page import translator
 
 PAGE: Final = 50
@@ -17,6 +18,7 @@ PAGE: Final = 50
 QUOTE_CHARS: Final = 80
 LATE_MS: Final = 10 * 60 * 1000
 """From this delay on a message says when it came."""
+MINUTE_MS: Final = 60_000
 LATEST: Final = "#latest"
 
 
@@ -45,6 +47,7 @@ class Bubble:
     by: str = ""  # who wrote it, where that is not said by the page: in groups, and posts not by the channel's owner
     note: str = ""  # what else is known of it, in words
     doubt: str = ""  # why a letter may not be by whom it says, as a code
+    left: str = ""  # how long it is still shown, in words, when it disappears
     event: str = ""  # what became of a member, in words; there is no text then
 
 
@@ -60,6 +63,16 @@ def beginning(text: str) -> str:
     """The first line of a text, cut to fit a quotation."""
     line = text.split("\n", 1)[0]
     return line if len(line) <= QUOTE_CHARS else line[: QUOTE_CHARS - 1] + "…"
+
+
+def time_left(ms: int, _: Translation) -> str:
+    """How long a letter is still shown, in words, rounded up."""
+    minutes = max(1, -(-ms // MINUTE_MS))
+    if minutes <= 60:
+        return _.ngettext("disappears in %(n)d minute", "disappears in %(n)d minutes", minutes)
+    if minutes <= 48 * 60:
+        return _.ngettext("disappears in %(n)d hour", "disappears in %(n)d hours", -(-minutes // 60))
+    return _.ngettext("disappears in %(n)d day", "disappears in %(n)d days", -(-minutes // 1440))
 
 
 def error_line(request: Request, error: OutlastError | None) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from outlast.rooms.carry import group_cli
+from outlast.rooms.carry import group_cli, talk_cli
 from outlast.rooms.carry.console import Limit, Words, message_text, show_messages
 from outlast.ui.command import call, local_time, show, size, table
 
@@ -24,15 +24,17 @@ app.add_typer(_channel, name="channel")
 _file = typer.Typer(help="Files.", rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
 app.add_typer(_file, name="file")
 app.add_typer(group_cli.app, name="group")
+talk_cli.commands(app)
 
 Who = Annotated[str, typer.Argument(metavar="ID", help="A contact: ID, name, or the beginning of an ID.")]
 Channel = Annotated[str, typer.Argument(metavar="CHANNEL", help="Link, ID, name, or the beginning of an ID.")]
 
 
 @app.command()
-def send(who: Who, text: Words) -> None:
+def send(who: Who, text: Words, for_: talk_cli.For = None) -> None:
     """Send a message to a contact."""
-    answer = call("carry.send", to=who, text=message_text(text))
+    life = None if for_ is None else talk_cli.life(for_) or "always"
+    answer = call("carry.send", to=who, text=message_text(text), life=life)
     show(answer, lambda a: [f"Kept here; `outlast carry sent` tells where it has been.  {a['id']}"])
 
 

@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from outlast.errors import OutlastError
 from outlast.kernel import Node, Person, parse_id, parse_space
-from outlast.rooms.carry import group_view, groups
+from outlast.rooms.carry import group_view, groups, places, talk_pages
 from outlast.rooms.carry.bubbles import (
     LATE_MS,
     LATEST,
@@ -112,6 +112,7 @@ async def post(request: Request) -> Response:
         answered = read_bytes(form["reply_to"]) if form.get("reply_to") else None
         await groups.post(node, person, group.space, text, answered)
     except OutlastError as error:
+        await talk_pages.save_draft(request, group.space, text)
         return _show(request, group, draft=text, error=error)
     # Who writes has read what the page showed.
     await groups.mark_read(node, person, group.space, read_number(form.get("upto", "")))
@@ -165,7 +166,7 @@ def _show(request: Request, group: Group, *, draft: str = "", error: OutlastErro
     if answered is not None and answered.space != group.space:
         answered = None
     texts = [line for line in shown if line.id is not None]
-    scene = groups.scene(person, group.space)
+    scene, settings = groups.scene(person, group.space), places.find(person, group.space)
     return render(
         request,
         "carry/group.html",
@@ -178,7 +179,9 @@ def _show(request: Request, group: Group, *, draft: str = "", error: OutlastErro
         unread=any(line.read_ms is None for line in shown),
         answered=answered.id.hex() if answered and answered.id else "",
         quote=beginning(answered.text) if answered else "",
-        draft=draft,
+        draft=draft or settings.draft,
+        settings=settings,
+        place=group.space.hex(),
         wrong=error_line(request, error),
         max_length=GROUP_TEXT_MAX_BYTES,
     )

@@ -29,7 +29,7 @@ from outlast.kernel import (
     space_text,
 )
 from outlast.kernel import Group as Space
-from outlast.rooms.carry import file_view, group_view
+from outlast.rooms.carry import file_view, group_view, places
 from outlast.rooms.carry.entries import (
     FILE,
     HEARD,
@@ -304,7 +304,8 @@ async def post(node: Node, person: Person, space: bytes, text: str, reply_to: by
         answered = group_view.find(person, reply_to)
         if answered is None or answered.space != space:
             raise NotFoundError("the message that this answers is not in this group")
-    entry = await node.append(person, space, POST.name, Post(text, reply_to), life_ms=POST_LIFE_MS)
+    local = [places.sent(space)]
+    entry = await node.append(person, space, POST.name, Post(text, reply_to), life_ms=POST_LIFE_MS, local=local)
     await _take_in(node, person, space, person.groups.open(space, [entry.id]))
     return entry.id
 
@@ -509,7 +510,8 @@ def _event(old: str | None, new: str | None) -> str:
 
 def _forgetting(space: bytes) -> list[RowChange]:
     tables = (group_view.SAID, group_view.REMOVAL, group_view.MEMBER, group_view.CALLED)
-    return [Delete(file_view.FILE, {"peer": space}), *(Delete(table, {"space": space}) for table in tables)]
+    rows: list[RowChange] = [Delete(table, {"space": space}) for table in tables]
+    return [Delete(file_view.FILE, {"peer": space}), *rows, places.forget(space)]
 
 
 # ---- rows as they are shown ----

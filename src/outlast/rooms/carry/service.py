@@ -191,7 +191,7 @@ async def unfollow(node: Node, person: Person, space: bytes) -> None:
     """Stop following a channel; what is here of it goes, unless somebody else on this node may want it."""
     if not _followed(person, space):
         raise NotFoundError("you do not follow this channel")
-    await remember(node, person, [Delete(view.FOLLOW, {"space": space})])
+    await remember(node, person, [Delete(view.FOLLOW, {"space": space}), places.forget(space)])
     everybody_is_here = len(node.people) == len(node.home.people())
     if everybody_is_here and not any(_followed(one, space) for one in node.people.values()):
         await node.unfollow(space)
@@ -246,7 +246,8 @@ async def post(node: Node, person: Person, space: bytes, text: str, reply_to: by
         if answered is None or answered.space != space:
             raise NotFoundError("the post that this answers is not in this channel")
     await _speak_for(node, person, space)
-    entry = await node.append(person, space, POST.name, Post(text, reply_to), life_ms=POST_LIFE_MS)
+    local = [places.sent(space)]
+    entry = await node.append(person, space, POST.name, Post(text, reply_to), life_ms=POST_LIFE_MS, local=local)
     return entry.id
 
 

@@ -24,7 +24,7 @@ class Message(msgspec.Struct, frozen=True):
     six words of the other person were compared and its device is one that was accepted and that they have not ended, a
     post when a device signed it that the channel's owner vouches for, a text of a group when its writer's words were
     compared. ``name`` is what the person calls the other one, or else what they call themself. The custody of a text
-    has one ``received`` for each member who is known to have it.
+    has one ``received`` for each member who is known to have it. From ``until_ms`` on a letter that disappears is gone.
     """
 
     id: str
@@ -36,6 +36,7 @@ class Message(msgspec.Struct, frozen=True):
     custody: list[CustodyEvent]
     name: str
     unread: bool = False
+    until_ms: int | None = None
 
 
 class Sent(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from outlast.errors import OutlastError, UsageError
 from outlast.kernel import Contact, Custody, Node, Person, id_text, parse_id, parse_space, space_text
-from outlast.rooms.carry import group_pages, groups, service, view
+from outlast.rooms.carry import attention, forgetting, group_pages, groups, places, service, talk_pages, view
 from outlast.rooms.carry.bubbles import (
     LATE_MS,
     LATEST,
@@ -22,11 +22,12 @@ from outlast.rooms.carry.bubbles import (
     read_bytes,
     read_number,
     stages,
+    time_left,
 )
 from outlast.rooms.carry.entries import LETTER_TEXT_MAX_BYTES, POST_TEXT_MAX_BYTES
 from outlast.rooms.carry.service import Channel
 from outlast.rooms.carry.view import ChannelPost, Message
-from outlast.ui.page import Card, fields, go, render, translator
+from outlast.ui.page import Card, News, fields, go, render, translator
 
 
 def routes() -> list[Route]:
@@ -48,28 +49,31 @@ def routes() -> list[Route]:
         Route("/carry/channels/{id}/remove", remove_post, methods=["POST"]),
         Route("/carry/channels/{id}/leave", unfollow_channel, methods=["POST"]),
         *group_pages.routes(),
+        *talk_pages.routes(),
     ]
 
 
 def card(request: Request) -> Card:
     """Carry on the home page: what waits to be read."""
     _ = translator(request)
-    person: Person = request.state.person
-    letters = len(view.unread(person, request.state.node.now_ms())) + sum(
-        group.unread for group in groups.groups(person)
-    )
-    asked = len(groups.invitations(person))
-    posts = sum(channel.unread for channel in service.channels(request.state.node, person))
+    waits = attention.waiting(request.state.node, request.state.person)
     parts = []
-    if letters:
-        parts.append(_.ngettext("%(n)d new message", "%(n)d new messages", letters))
-    if asked:
-        parts.append(_.ngettext("%(n)d invitation to a group", "%(n)d invitations to groups", asked))
-    if posts:
-        parts.append(_.ngettext("%(n)d new post in channels", "%(n)d new posts in channels", posts))
+    if waits.letters:
+        parts.append(_.ngettext("%(n)d new message", "%(n)d new messages", waits.letters))
+    if waits.invitations:
+        parts.append(_.ngettext("%(n)d invitation to a group", "%(n)d invitations to groups", waits.invitations))
+    if waits.posts:
+        parts.append(_.ngettext("%(n)d new post in channels", "%(n)d new posts in channels", waits.posts))
     text = " · ".join(parts) or _("Nothing new. What you write waits here until it can travel.")
-    href = "/carry/channels" if posts and not letters + asked else "/carry/"
-    return Card(href, _("Messages"), text, letters + asked + posts, "messages")
+    href = "/carry/channels" if waits.posts and not waits.talk else "/carry/"
+    return Card(href, _("Messages"), text, waits.talk + waits.posts, "messages")
+
+
+def news(request: Request) -> News:
+    """What waits at carry's places in the bottom bar."""
+    person: Person = request.state.person
+    waits = attention.waiting(request.state.node, person)
+    return News({"/carry/": waits.talk, "/carry/channels": waits.posts}, attention.is_quiet(person))
 
 
 # ---- conversations ----
@@ -80,17 +84,38 @@ async def show_conversations(request: Request) -> Response:
     person: Person = request.state.person
     contacts = {contact.identity: contact for contact in person.contacts()}
     begun = [one for one in service.conversations(person) if one.peer in contacts]
-    latest = _bubbles(person, [one.last for one in begun])
+    latest = _bubbles(request, [one.last for one in begun])
     known = {one.peer for one in begun}
+    muted, drafts = places.muted(person), places.drafts(person)
     rows = [
-        _Row(f"/carry/with/{contact.id}", contact.name, bubble, one.unread, bubble.at_ms, _mark(request, contact))
+        _Row(
+            f"/carry/with/{contact.id}",
+            contact.name,
+            bubble,
+            one.unread,
+            bubble.at_ms,
+            _mark(request, contact),
+            muted=contact.identity in muted or contact.blocked,
+            draft=contact.identity in drafts,
+        )
         for one, bubble in zip(begun, latest, strict=True)
         if (contact := contacts.get(one.peer)) is not None
     ]
     for group in groups.groups(person):
         last = group_pages.bubble(request, group.last) if group.last else None
         at_ms = max(last.at_ms if last else 0, group.since_ms)
-        rows.append(_Row(f"/carry/groups/{group.id}", group.name, last, group.unread, at_ms, members=group.members))
+        rows.append(
+            _Row(
+                f"/carry/groups/{group.id}",
+                group.name,
+                last,
+                group.unread,
+                at_ms,
+                members=group.members,
+                muted=group.space in muted,
+                draft=group.space in drafts,
+            )
+        )
     return render(
         request,
         "carry/conversations.html",
@@ -111,6 +136,8 @@ class _Row:
     at_ms: int
     mark: tuple[str, str] | None = None  # a warning: its level, and its word
     members: int = 0  # of a group
+    muted: bool = False
+    draft: bool = False
 
 
 def _mark(request: Request, contact: Contact) -> tuple[str, str] | None:
@@ -133,8 +160,10 @@ async def send(request: Request) -> Response:
     text = form.get("text", "")
     try:
         answered = read_bytes(form["reply_to"]) if form.get("reply_to") else None
-        await service.send(request.state.node, person, contact.identity, text, answered)
+        life_ms = talk_pages.read_life(form["life"]) if "life" in form else None
+        await service.send(request.state.node, person, contact.identity, text, answered, life_ms)
     except OutlastError as error:
+        await talk_pages.save_draft(request, contact.identity, text)
         return _conversation(request, contact, draft=text, error=error)
     # Who answers has read what the page showed.
     await service.mark_read(request.state.node, person, _many(form.get("shown", "")))
@@ -172,19 +201,24 @@ def _conversation(
     else:
         found = service.conversation(person, contact.identity, limit=PAGE + 1)
     shown = found[-PAGE:]
+    settings = places.find(person, contact.identity)
     answered = view.find_message(person, read_bytes(query["reply"]), node.now_ms()) if "reply" in query else None
     return render(
         request,
         "carry/conversation.html",
         status=error.status if error else 200,
         contact=contact,
-        messages=_bubbles(person, shown),
+        messages=_bubbles(request, shown),
         older=found[0].letter.hex() if len(found) > PAGE else "",
         earlier="at" in query,
         shown=" ".join(message.letter.hex() for message in shown if message.unread),
         answered=answered.letter.hex() if answered and answered.peer == contact.identity else "",
         quote=beginning(answered.text) if answered and answered.peer == contact.identity else "",
-        draft=draft,
+        draft=draft or settings.draft,
+        settings=settings,
+        place=contact.identity.hex(),
+        life=talk_pages.life_name(settings.life_ms),
+        removed=forgetting.removed(person, contact.identity, node.now_ms())[0],
         wrong=error_line(request, error),
         max_length=LETTER_TEXT_MAX_BYTES,
     )
@@ -216,7 +250,7 @@ async def search(request: Request) -> Response:
             contact.name,
             bubble,
         )
-        for message, bubble in zip(found, _bubbles(person, found), strict=True)
+        for message, bubble in zip(found, _bubbles(request, found), strict=True)
         if (contact := contacts.get(message.peer)) is not None
     ]
     for line in groups.search(person, words):
@@ -273,6 +307,7 @@ def _channels(request: Request, *, name: str = "", link: str = "", error: Outlas
         "carry/channels.html",
         status=error.status if error else 200,
         channels=service.channels(request.state.node, request.state.person),
+        muted=places.muted(request.state.person),
         most_unread=view.UNREAD_MAX,
         name=name,
         link=link,
@@ -294,6 +329,7 @@ async def post(request: Request) -> Response:
         answered = read_bytes(form["reply_to"]) if form.get("reply_to") else None
         await service.post(request.state.node, request.state.person, channel.space, text, answered)
     except OutlastError as error:
+        await talk_pages.save_draft(request, channel.space, text)
         return _show_channel(request, channel, draft=text, error=error)
     return go(f"/carry/channels/{channel.id}{LATEST}")
 
@@ -338,6 +374,7 @@ def _show_channel(
     answered = view.find_post(node, read_bytes(query["reply"]), node.now_ms()) if "reply" in query else None
     if answered is not None and answered.space != channel.space:
         answered = None
+    settings = places.find(person, channel.space)
     names = {contact.identity: contact.name for contact in person.contacts()}
     return render(
         request,
@@ -353,7 +390,9 @@ def _show_channel(
         upto=max((one.n for one in shown), default=0),
         answered=answered.id.hex() if answered else "",
         quote=beginning(answered.text) if answered else "",
-        draft=draft,
+        draft=draft or settings.draft,
+        settings=settings,
+        place=channel.space.hex(),
         wrong=error_line(request, error),
         max_length=POST_TEXT_MAX_BYTES,
     )
@@ -362,12 +401,15 @@ def _show_channel(
 # ---- what pages show ----
 
 
-def _bubbles(person: Person, messages: Sequence[Message]) -> list[Bubble]:
+def _bubbles(request: Request, messages: Sequence[Message]) -> list[Bubble]:
+    person: Person = request.state.person
     custody = service.custody(person, messages)
-    return [_bubble(person, message, custody.get(message.letter, ())) for message in messages]
+    return [_bubble(request, message, custody.get(message.letter, ())) for message in messages]
 
 
-def _bubble(person: Person, message: Message, custody: Sequence[Custody]) -> Bubble:
+def _bubble(request: Request, message: Message, custody: Sequence[Custody]) -> Bubble:
+    _ = translator(request)
+    person: Person = request.state.person
     answered = view.find_message(person, message.reply_to, person.node.now_ms()) if message.reply_to else None
     late = message.received_ms is not None and message.received_ms - message.at_ms > LATE_MS
     return Bubble(
@@ -381,6 +423,7 @@ def _bubble(person: Person, message: Message, custody: Sequence[Custody]) -> Bub
         journey=stages(custody),
         can_be_taken_back=message.outgoing and [one.event for one in custody] == ["kept"],
         doubt=service.doubts(person, message),
+        left=time_left(message.until_ms - person.node.now_ms(), _) if message.until_ms else "",
     )
 
 

@@ -1,0 +1,53 @@
+// What somebody types is kept on the node a moment after they pause; the title counts what is new, and the page tells of
+// it: never who wrote, or what.
+"use strict";
+(() => {
+  const page = document;
+  let timer, typed;
+  const keep = () => {
+    const { csrf, text } = typed.elements, body = new URLSearchParams({ csrf: csrf.value, text: text.value });
+    fetch(typed.dataset.draft, { method: "POST", body, keepalive: true }).catch(() => {});
+    timer = 0;
+  };
+  page.addEventListener("input", ({ target }) => {
+    if (target.name !== "text" || !target.form?.dataset.draft) return;
+    clearTimeout(timer);
+    typed = target.form;
+    timer = setTimeout(keep, 1000);
+  });
+  page.addEventListener("submit", ({ target }) => {
+    const area = target.dataset.draft && target.elements.text;
+    if (!area) return;
+    clearTimeout(timer);
+    timer = 0;
+    const text = area.value; // when it was sent, the form is emptied, not brought back to the draft it began with
+    area.defaultValue = "";
+    area.value = text;
+  }, true);
+  addEventListener("pagehide", () => { if (timer) keep(); });
+
+  const bar = () => page.getElementById("tabs")?.dataset ?? {}, told = page.getElementById("told");
+  const bare = page.title.replace(/^\(\d+\) /, "");
+  let count = +bar().count;
+  const look = () => {
+    const now = +bar().count, text = bar().news;
+    if (now === count) return;
+    page.title = now ? `(${now}) ${bare}` : bare;
+    const read = !page.hidden && page.querySelector("[form=seen]"); // it stands open, and is being marked as read
+    if (now > count && text && !read) {
+      told.textContent = text;
+      setTimeout(() => { told.textContent = ""; }, 8000);
+      try {
+        if (page.hidden && Notification.permission === "granted") new Notification(text, { tag: "outlast" });
+      } catch { /* this browser has none, or only for pages that it keeps running */ }
+    }
+    count = now;
+  };
+  if (told) new MutationObserver(look).observe(page.body, { childList: true, subtree: true });
+
+  const ask = page.querySelector("[data-notify]");
+  if (ask && self.isSecureContext && self.Notification?.permission === "default") {
+    ask.hidden = false;
+    ask.addEventListener("click", async () => { ask.hidden = await Notification.requestPermission() !== "default"; });
+  }
+})();

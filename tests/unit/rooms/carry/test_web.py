@@ -193,7 +193,7 @@ def test_a_letter_is_taken_back_before_it_left_and_not_after(page: Browser, ann:
     assert page.submit(with_(ben) + "/back", letter=letter.hex()).status_code == 303
     assert "regretted" not in page.get(with_(ben)).text
     left = write(ann, ben, "left")
-    assert f'name="letter" value="{left.hex()}"' not in page.get(with_(ben)).text
+    assert f'form="back" name="letter" value="{left.hex()}"' not in page.get(with_(ben)).text
     refused = page.submit(with_(ben) + "/back", letter=left.hex())
     assert refused.status_code == 400
     assert "may have left" in refused.text

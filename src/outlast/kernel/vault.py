@@ -111,7 +111,8 @@ _SCHEMA: Final = (
     -- Letters that were opened and wait for their bodies; envelope is theirs, tag that of the body's.
     CREATE TABLE awaited (
         envelope BLOB PRIMARY KEY, tag BLOB NOT NULL, place BLOB NOT NULL, letter BLOB NOT NULL, kind TEXT NOT NULL,
-        sent_ms INTEGER NOT NULL, life_ms INTEGER NOT NULL, sender BLOB NOT NULL, device BLOB NOT NULL, expires_day INTEGER NOT NULL
+        sent_ms INTEGER NOT NULL, life_ms INTEGER NOT NULL, sender BLOB NOT NULL, device BLOB NOT NULL,
+        expires_day INTEGER NOT NULL
     ) WITHOUT ROWID;
     CREATE INDEX awaited_tag ON awaited (tag);
     """,

@@ -77,11 +77,8 @@ async def destroy(node: Node, person: Person) -> int:
     over = [bytes(row[0]) for row in person.query(*_over(node.now_ms()))]
     if not over or not is_here(node, person):
         return 0
-    for (letter,) in person.query(
-        f"SELECT letter FROM {file_view.FILE} WHERE letter IN (SELECT letter FROM {view.MESSAGE} WHERE until_ms <= ?)",
-        (node.now_ms(),),
-    ):
-        await person.forget_parcels(bytes(letter))
+    if parcels := file_view.parcels(person, over):
+        await person.forget_parcels(parcels)
     gone: list[RowChange] = [Delete(table, {"letter": letter}) for letter in over for table in view.OF_LETTERS]
     await remember(node, person, gone)
     await node.write(person.vault.forget_deleted)

@@ -12,7 +12,7 @@ import pytest
 
 from outlast.errors import NotFoundError, UsageError
 from outlast.kernel import DAY_MS, Home, open_backup
-from outlast.rooms.carry import files, forgetting, places, service, view
+from outlast.rooms.carry import file_view, files, forgetting, places, service, view
 from outlast.rooms.carry.places import HOUR_MS
 from tests.seizure.taken import take
 from tests.unit.rooms.carry.houses import House, houses
@@ -142,7 +142,7 @@ async def test_a_backup_has_no_letters_that_disappear(tmp_path: Path) -> None:
         tables = open_backup(await ann.person.backup("a long passphrase"), "a long passphrase").rooms["carry"].tables
         texts = tables[view.MESSAGE].columns.index("text")
         assert [row[texts] for row in tables[view.MESSAGE].rows] == ["stays"]
-        assert tables[view.FILE_TABLE].rows == []
+        assert tables[file_view.FILE].rows == []
 
 
 async def test_a_file_disappears_with_its_letter_and_so_does_what_it_takes(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ async def test_a_file_disappears_with_its_letter_and_so_does_what_it_takes(tmp_p
             files.find(ann.node, ann.person, letter)
         ann.node.touch()
         await ann.until(lambda: not rows(ann))
-        assert ann.person.query(f"SELECT * FROM {view.FILE_TABLE}") == []
+        assert ann.person.query(f"SELECT * FROM {file_view.FILE}") == []
         assert ann.person.query("SELECT * FROM parcel") == []
 
 

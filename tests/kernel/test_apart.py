@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 from functools import partial
@@ -224,6 +225,25 @@ async def test_outside_it_looks_like_any_other_mail(tmp_path: Path) -> None:
             assert (entry.payload or b"")[31] < 128  # a public key, as in each other envelope
             assert len(pack(entry)) == header.payload_size + 214
         assert len({entry.header.tags for entry in made}) == len({entry.header.author for entry in made}) == 3
+
+
+@story
+async def test_a_small_stick_takes_the_body_with_its_place(tmp_path: Path) -> None:
+    async with society(tmp_path) as nodes:
+        anna, boris, clara = await town(nodes, "anna", "boris", "clara")
+        large = NOTE.encode(Note("x" * 14_000))
+        for _ in range(5):
+            await write_to(anna, clara, body=large)
+        await write_to(anna, boris, clara)
+        for _ in range(5):
+            await write_to(anna, clara, body=large)
+        stick = io.BytesIO()
+        report = await anna.write_bundle(stick, to=boris.identity, max_bytes=70_000)
+        assert (report.left_out > 0, len(stick.getvalue()) <= 70_000) == (True, True)
+        stick.seek(0)
+        await boris.read_bundle(stick)
+        await settle(boris)
+        assert notes(boris) == [TEXT]
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))

@@ -517,6 +517,15 @@ class Person:
                 count += 1
         return count
 
+    def mail_to(self, identity: bytes | None) -> set[bytes]:
+        """The ids of this person's letters to a contact that may be on their way, with the bodies that lie apart."""
+        rows = self.query(
+            "SELECT entry FROM sent WHERE to_identity = ?1"
+            " OR (device = x'' AND letter IN (SELECT letter FROM sent WHERE to_identity = ?1))",
+            (identity,),
+        )
+        return {bytes(row[0]) for row in rows}
+
     def own_mail(self) -> list[bytes]:
         """The ids of this person's letters that may still be on their way, and of the parcels that these name."""
         mine = "SELECT entry FROM sent UNION SELECT entry FROM parcel WHERE outgoing"

@@ -143,7 +143,7 @@ async def write_bundle(
     if max_bytes is not None:
         if (room := writer.room(max_bytes)) < 0:
             raise UsageError(f"a bundle takes at least {bundles.MIN_BYTES} bytes")
-        letters = {bytes(e) for (e,) in person.query("SELECT entry FROM sent WHERE to_identity = ?", (to,))}
+        letters = person.mail_to(to)
         choice, contents_bytes = forward.Choice(room), 0
         async for _, found in lacking():
             for entry in found:

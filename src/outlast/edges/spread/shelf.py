@@ -38,9 +38,12 @@ from outlast.edges.spread.install import (
     InstallError,
 )
 from outlast.errors import NotFoundError, StorageError
+from outlast.ui.languages import marked
 
 SOURCES: Final = ("pyproject.toml", "LICENSE", "src")
-NOTHING_KEPT: Final = "this copy kept nothing that it could hand on: install it by `python3 dev.py up` or by install.py"
+NOTHING_KEPT: Final = marked(
+    "this copy kept nothing that it could hand on: install it by `python3 dev.py up` or by install.py"
+)
 ZIP_EPOCH_S: Final = 315_532_800
 """1980-01-01, the first day that a zip can tell: wheels made from the same source are then the same bytes."""
 
@@ -72,13 +75,15 @@ class Shelf:
         return Release(version, signing.words_of_release(self.manifest), signed, signed >= signing.NEEDED)
 
     def write(self, folder: Path) -> None:
-        """Write the set into a folder, such as one on a stick."""
+        """Write the set into a folder, such as one on a stick, over an older one; it is durable when this returns."""
         (folder / WHEELS).mkdir(parents=True, exist_ok=True)
+        (folder / SIGNATURES).unlink(missing_ok=True)
         for path, content in self.files.items():
             if isinstance(content, Path):
                 shutil.copyfile(content, folder / path)
             else:
                 (folder / path).write_bytes(content)
+        os.sync()
 
 
 class Counter:

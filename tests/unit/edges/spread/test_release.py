@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from outlast.edges.spread.install import LOCK, MANIFEST, SIGNATURES, File
+from outlast.edges.spread.install import LOCK, MANIFEST, SIGNATURES, WHEELS, File
 from outlast.edges.spread.release import main
-from outlast.edges.spread.shelf import write_manifest
+from outlast.edges.spread.shelf import installed_shelf, write_manifest
 from outlast.edges.spread.signing import signers
 
 
@@ -67,3 +67,14 @@ def test_a_folder_with_something_in_it_is_no_place_for_a_release(
     (tmp_path / "mine").touch()
     assert main(["make", str(tmp_path)]) == 1
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_a_set_written_over_another_one_does_not_keep_its_signatures(tmp_path: Path) -> None:
+    old, new = set_in(tmp_path / "old"), set_in(tmp_path / "new")
+    (old / WHEELS).mkdir()
+    (new / WHEELS).mkdir()
+    assert main(["key", str(tmp_path / "key")]) == 0
+    assert main(["sign", str(old), str(tmp_path / "key")]) == 0
+    installed_shelf(new).write(old)
+    assert not (old / SIGNATURES).exists()
+    assert installed_shelf(old).manifest == installed_shelf(new).manifest

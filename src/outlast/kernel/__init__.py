@@ -56,7 +56,7 @@ from outlast.kernel.room import (
     Status,
     Value,
 )
-from outlast.kernel.space import GENESIS, SpaceBody, read_genesis
+from outlast.kernel.space import GENESIS, SIGNERS_MAX, SpaceBody, read_genesis
 from outlast.kernel.trips import PEEK_BYTES, BundleReport, Glance
 
 __all__ = [
@@ -72,6 +72,7 @@ __all__ = [
     "PEEK_BYTES",
     "REVOKE",
     "SHARES_MAX",
+    "SIGNERS_MAX",
     "BackupBody",
     "BundleError",
     "BundleReport",

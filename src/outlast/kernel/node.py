@@ -840,18 +840,26 @@ class Node:
             await self.wait_store(cursor)
 
     async def new_space(
-        self, person: Person, name: str, type: str = OPEN, *, writers: Literal["owner", "anyone"] = "owner"
+        self,
+        person: Person,
+        name: str,
+        type: str = OPEN,
+        *,
+        writers: Literal["owner", "anyone"] = "owner",
+        signers: Sequence[bytes] = (),
     ) -> bytes:
         """Found a space whose owner is ``person``; returns its id (32 B). It is followed from now on.
 
         ``type`` is "open", "members" (what it holds stands readable in members' nodes) or "sealed"; ``writers`` says
-        who is meant to speak in an open one.
+        who is meant to speak in an open one. ``signers`` are further identities (32 B) that speak for an open one, for
+        ever: its id is the hash of what is said here.
         """
         if type in CLOSED:
             return await person.groups.found(name, type)
         if type != OPEN:
             raise UsageError(f"a space is {OPEN}, {' or '.join(CLOSED)}")
-        body = SpaceBody(OPEN, check_name(name), person.certificate, writers, (person.identity,), os.urandom(16))
+        everybody = tuple(dict.fromkeys((person.identity, *signers)))
+        body = SpaceBody(OPEN, check_name(name), person.certificate, writers, everybody, os.urandom(16))
         genesis = make_genesis(person.signing_key, body, self.now_ms())
         await self.follow(genesis.id)
         await person.outbox.keep([genesis])

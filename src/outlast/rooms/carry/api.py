@@ -32,7 +32,10 @@ from outlast.ui.operation import Call, Nothing, Operation
 
 
 class Channel(msgspec.Struct, frozen=True):
-    """A channel that the person follows; ``owner`` is an ID, null until the channel's beginning has arrived."""
+    """A channel that the person follows; ``owner`` is an ID, null until the channel's beginning has arrived.
+
+    ``signers`` are the IDs of whom the owner named to write in it, too.
+    """
 
     id: str
     name: str
@@ -40,6 +43,7 @@ class Channel(msgspec.Struct, frozen=True):
     owner: str | None
     may_post: bool
     unread: int
+    signers: tuple[str, ...] = ()
 
 
 class SendParams(msgspec.Struct, frozen=True):
@@ -60,10 +64,11 @@ class ListParams(msgspec.Struct, frozen=True):
     limit: int | None = None
 
 
-class NameParams(msgspec.Struct, frozen=True):
-    """What the channel is to be called."""
+class FoundParams(msgspec.Struct, frozen=True):
+    """What the channel is to be called, and the contacts who are to write in it, too: said once and for ever."""
 
     name: str
+    signers: tuple[str, ...] = ()
 
 
 class ChannelParams(msgspec.Struct, frozen=True):
@@ -258,8 +263,9 @@ async def _mark_read(call: Call[IdsParams]) -> Marked:
     return Marked(await service.mark_read(call.node, call.person, letters))
 
 
-async def _create(call: Call[NameParams]) -> Channel:
-    return _channel(await service.create_channel(call.node, call.person, call.params.name))
+async def _create(call: Call[FoundParams]) -> Channel:
+    signers = [call.person.find(signer).identity for signer in call.params.signers]
+    return _channel(await service.create_channel(call.node, call.person, call.params.name, signers))
 
 
 async def _follow(call: Call[ChannelParams]) -> Channel:
@@ -308,7 +314,7 @@ OPERATIONS: list[Operation[Any, Any]] = [
     Operation(
         "carry.mark_read", IdsParams, Marked, _mark_read, "Mark messages as read and tell the senders.", unsafe=True
     ),
-    Operation("carry.channel.create", NameParams, Channel, _create, "Found a channel.", unsafe=True),
+    Operation("carry.channel.create", FoundParams, Channel, _create, "Found a channel.", unsafe=True),
     Operation("carry.follow", ChannelParams, Channel, _follow, "Follow a channel by its link or ID.", unsafe=True),
     Operation("carry.unfollow", ChannelParams, Nothing, _unfollow, "Stop following a channel.", unsafe=True),
     Operation("carry.channels", Nothing, list[Channel], _channels, "The channels that are followed."),
@@ -409,4 +415,5 @@ def _posts(person: Person, channel: FollowedChannel, posts: Sequence[ChannelPost
 
 def _channel(one: FollowedChannel) -> Channel:
     owner = id_text(one.owner) if one.owner else None
-    return Channel(one.id, one.name, one.link, owner, one.may_post, one.unread)
+    signers = tuple(id_text(signer) for signer in one.signers)
+    return Channel(one.id, one.name, one.link, owner, one.may_post, one.unread, signers)

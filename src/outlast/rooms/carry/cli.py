@@ -64,9 +64,14 @@ def search(text: Annotated[str, typer.Argument(metavar="TEXT", help="Words that 
 
 
 @_channel.command("create")
-def channel_create(name: Annotated[str, typer.Argument(metavar="NAME", help="What it is called.")]) -> None:
-    """Found a channel that everybody may read and you alone write."""
-    show(call("carry.channel.create", name=name), _channel_lines)
+def channel_create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is called.")],
+    signer: Annotated[
+        list[str] | None, typer.Option("--signer", metavar="ID", help="A contact who writes, too.")
+    ] = None,
+) -> None:
+    """Found a channel that everybody may read, and you and its signers write; who these are cannot be changed."""
+    show(call("carry.channel.create", name=name, signers=signer or []), _channel_lines)
 
 
 @app.command()

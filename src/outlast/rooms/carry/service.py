@@ -15,6 +15,7 @@ from typing import Final
 
 from outlast.errors import NotFoundError, StorageError, UsageError
 from outlast.kernel import (
+    SIGNERS_MAX,
     Custody,
     Delete,
     Node,
@@ -65,7 +66,8 @@ class Channel:
     may_post: bool
     unread: int
     last: ChannelPost | None
-    forked: bool  # two people write with the owner's key, or a copied device does
+    forked: bool  # two people write with a signer's key, or a copied device does
+    signers: tuple[bytes, ...] = ()  # 32 B each, identities who may write beside the owner
 
     @property
     def id(self) -> str:
@@ -171,9 +173,17 @@ def custody(person: Person, messages: Sequence[Message]) -> dict[bytes, list[Cus
 # ---- channels ----
 
 
-async def create_channel(node: Node, person: Person, name: str) -> Channel:
-    """Found a channel that everybody may read and the person alone writes; raises UsageError for a bad name."""
-    space = await node.new_space(person, name)
+async def create_channel(node: Node, person: Person, name: str, signers: Sequence[bytes] = ()) -> Channel:
+    """Found a channel that everybody may read, and the person and some contacts (identities, 32 B) write.
+
+    Who signs is said once and for ever. Raises UsageError for a bad name or too many, NotFoundError for no contact.
+    """
+    for identity in signers:
+        if person.contact(identity).blocked:
+            raise UsageError("somebody who is blocked here cannot sign for your channel")
+    if len({person.identity, *signers}) > SIGNERS_MAX:
+        raise UsageError(f"a channel has at most {SIGNERS_MAX} signers, you among them")
+    space = await node.new_space(person, name, signers=signers)
     await remember(node, person, [_follow_row(node, space, " ".join(name.split()))])
     return find_channel(node, person, space_text(space))
 
@@ -358,7 +368,7 @@ async def _speak_for(node: Node, person: Person, space: bytes) -> None:
     if head.writers == "anyone" or view.author_of(node, space, person.device, needed_ms) is not None:
         return
     if not view.is_signer(node, space, person.identity):
-        raise UsageError("only this channel's owner writes in it")
+        raise UsageError("only this channel's owner, and whom they named when they founded it, write in it")
     await node.append(person, space, DEVICE.name, ChannelDevice(person.certificate), life_ms=OUTLIVING_MS)
 
 
@@ -382,4 +392,5 @@ def _channel(node: Node, person: Person, one: Follow) -> Channel:
         unread=view.unread_posts(node, one.space, one.read_n, person.device, now),
         last=latest[0] if latest else None,
         forked=head is not None and head.forked,
+        signers=tuple(who for who in view.signers(node, one.space) if head is not None and who != head.owner),
     )

@@ -396,6 +396,11 @@ def is_signer(store: Rows, space: bytes, identity: bytes) -> bool:
     return bool(store.query(f"SELECT 1 FROM {_SIGNER} WHERE space = ? AND identity = ?", (space, identity)))
 
 
+def signers(store: Rows, space: bytes) -> list[bytes]:
+    """The identities that the channel's genesis names, the owner's among them."""
+    return [bytes(row[0]) for row in store.query(f"SELECT identity FROM {_SIGNER} WHERE space = ?", (space,))]
+
+
 def posts(store: Rows, space: bytes, now_ms: int, *, before: bytes | None = None, limit: int = -1) -> list[ChannelPost]:
     """The newest posts shown in a channel, oldest first; only those before the post ``before``, at most ``limit``."""
     older = ""

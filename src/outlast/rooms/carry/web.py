@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -282,12 +282,14 @@ async def show_channels(request: Request) -> Response:
 
 
 async def create_channel(request: Request) -> Response:
-    """Found a channel."""
-    name = (await fields(request)).get("name", "")
+    """Found a channel, with the contacts that were chosen to write in it, too."""
+    node, person, form = request.state.node, request.state.person, await fields(request)
+    name = form.get("name", "")
+    chosen = [contact.identity for contact in person.contacts() if contact.id in form]
     try:
-        channel = await service.create_channel(request.state.node, request.state.person, name)
+        channel = await service.create_channel(node, person, name, chosen)
     except OutlastError as error:
-        return _channels(request, name=name, error=error)
+        return _channels(request, name=name, chosen=set(form), error=error)
     return go(f"/carry/channels/{channel.id}")
 
 
@@ -301,13 +303,22 @@ async def follow_channel(request: Request) -> Response:
     return go(f"/carry/channels/{channel.id}")
 
 
-def _channels(request: Request, *, name: str = "", link: str = "", error: OutlastError | None = None) -> Response:
+def _channels(
+    request: Request,
+    *,
+    name: str = "",
+    link: str = "",
+    chosen: Set[str] = frozenset(),
+    error: OutlastError | None = None,
+) -> Response:
     return render(
         request,
         "carry/channels.html",
         status=error.status if error else 200,
         channels=service.channels(request.state.node, request.state.person),
         muted=places.muted(request.state.person),
+        contacts=[contact for contact in request.state.person.contacts() if not contact.blocked],
+        chosen=chosen,
         most_unread=view.UNREAD_MAX,
         name=name,
         link=link,
@@ -384,6 +395,9 @@ def _show_channel(
         owner=id_text(channel.owner) if channel.owner in names else "",
         owner_name=names.get(channel.owner, "") if channel.owner else "",
         mine=channel.owner == person.identity,
+        signers=[
+            names.get(one, "") if one != person.identity else translator(request)("you") for one in channel.signers
+        ],
         messages=_posts(request, channel, shown, names),
         older=found[0].id.hex() if len(found) > PAGE else "",
         earlier="at" in query,

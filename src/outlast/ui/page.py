@@ -7,7 +7,8 @@ have ``card(request) -> Card`` for the home page and ``news(request) -> News`` f
 
 - ``_("text %(name)s", name=...)`` and ``ngettext(one, many, n)``: the page's language;
 - ``{{ csrf }}``: must be the first thing in each ``<form method="post">``;
-- ``time(ms)``: a local time as ``<time>``; ``qr(text)``: a QR code with ``size`` and ``path``;
+- ``time(ms)``: a local time as ``<time>``; ``size(bytes)``: how large something is; ``qr(text)``: a QR code with
+  ``size`` and ``path``;
 - ``door`` (``"localhost"`` or ``"lan"``), ``person``, ``path``, ``fragment``;
 - an element with ``id`` and ``data-live`` is brought up to date while the page is open; a form with ``data-live`` is
   sent without leaving the page. Forms stand outside of elements with ``data-live``.
@@ -27,6 +28,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup
@@ -115,7 +117,7 @@ class Site:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self.environment.globals.update(static=static_url, qr=qr, time=time_element)
+        self.environment.globals.update(static=static_url, qr=qr, time=time_element, size=size_text)
 
     def news(self, request: Request) -> News:
         """What waits in all rooms."""
@@ -259,8 +261,10 @@ def at_the_computer(handler: Handler) -> Handler:
 
 def attachment(name: str) -> dict[str, str]:
     """The headers of a download: stored under ``name``, never shown, and powerless if shown all the same."""
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in " ._-()") else "_" for c in name)
+    other = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"  # RFC 8187
     return {
-        "content-disposition": f'attachment; filename="{name}"',
+        "content-disposition": f'attachment; filename="{plain}"{other}',
         "content-security-policy": "default-src 'none'; sandbox",
     }
 
@@ -298,6 +302,20 @@ def time_element(context: Mapping[str, Any], at_ms: int) -> Markup:
         year = "" if at.year == now.year else f" {at.year}"
         clock = f"{at.day} {months[at.month - 1]}{year} {clock}"
     return Markup('<time datetime="{}">{}</time>').format(at.isoformat(timespec="minutes"), clock)
+
+
+@jinja2.pass_context
+def size_text(context: Mapping[str, Any], size_bytes: int) -> str:
+    """How large something is, to two or three digits."""
+    from babel.numbers import format_decimal
+
+    _: Translation = context["_"]
+    units = (_("%(n)s B"), _("%(n)s KB"), _("%(n)s MB"), _("%(n)s GB"))
+    value, place = float(size_bytes), 0
+    while value >= 1000 and place < len(units) - 1:
+        value, place = value / 1000, place + 1
+    number = format_decimal(round(value, 1 if place and value < 10 else 0), locale=_.language.replace("-", "_"))
+    return units[place] % {"n": number}
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from starlette.requests import Request
 
@@ -32,6 +32,20 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """A file as the page shows it."""
+
+    id: str  # hex
+    name: str
+    size_bytes: int
+    mine: bool
+    state: str  # as of files.Held
+    percent: int
+    has_small: bool
+    look: Literal["picture", "audio", "video", ""]  # what the page can make of it
+
+
+@dataclass(frozen=True, slots=True)
 class Bubble:
     """A message as the page shows it."""
 
@@ -48,6 +62,7 @@ class Bubble:
     note: str = ""  # what else is known of it, in words
     doubt: str = ""  # why a letter may not be by whom it says, as a code
     left: str = ""  # how long it is still shown, in words, when it disappears
+    file: Shown | None = None
     event: str = ""  # what became of a member, in words; there is no text then
 
 

@@ -77,12 +77,13 @@ async def send(
     size_bytes: int | None = None,
     life_ms: int | None = None,
     progress: Progress = silent,
+    also: RowChanges = (),
 ) -> bytes:
     """Send a file, or bytes as they come, to a contact or a group (identity or space, 32 B); returns the file's id.
 
     Some MiB are in memory at a time. All of it is durable here when this returns; when it raises or is cancelled,
     nothing is kept. ``type`` is a media type, ``preview`` a small picture, ``size_bytes`` what is told as progress,
-    ``life_ms`` as for ``service.send``; in groups files stay.
+    ``life_ms`` as for ``service.send``; in groups files stay. ``also`` is written into the vault together with the letter.
     Raises UsageError (too large, blocked), NotFoundError (no such contact) and StorageError.
     """
     if not _is_group(person, to):
@@ -91,7 +92,9 @@ async def send(
         async for data in _parts(source):
             await packing.feed(data)
             progress(packing.size_bytes, size_bytes)
-        return await send_packed(node, person, to, packing, name=name, type=type, preview=preview, life_ms=life_ms)
+        return await send_packed(
+            node, person, to, packing, name=name, type=type, preview=preview, life_ms=life_ms, also=also
+        )
 
 
 async def send_packed(
@@ -104,6 +107,7 @@ async def send_packed(
     type: str = "",
     preview: bytes = b"",
     life_ms: int | None = None,
+    also: RowChanges = (),
 ) -> bytes:
     """Send what was fed to ``packing``; for files that come in several requests. Returns and raises as ``send``."""
     life = places.find(person, to).life_ms if life_ms is None else places.life(life_ms)
@@ -113,12 +117,12 @@ async def send_packed(
     ids = tuple(parcel.id for parcel in packing.parcels)
     file = File(file_name(name), type if TYPE_FORM(type) else "", packing.size_bytes, packing.key, ids, preview)
     if _is_group(person, to):
-        return await groups.put_file(node, person, to, packing, file)
+        return await groups.put_file(node, person, to, packing, file, also)
     at_ms = node.now_ms()
 
     def rows(letter: bytes) -> RowChanges:
         message = view.message_row(letter, to, file.name, None, at_ms, None, life_ms=life)
-        return [message, file_view.file_row(letter, to, file, at_ms, outgoing=True)]
+        return [message, file_view.file_row(letter, to, file, at_ms, outgoing=True), *also]
 
     return await person.send_parcels(to, FILE.name, file, packing, life_ms=life, local=rows)
 

@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from outlast.errors import OutlastError
 from outlast.kernel import Node, Person, parse_id, parse_space
-from outlast.rooms.carry import group_view, groups, places, talk_pages
+from outlast.rooms.carry import file_pages, group_view, groups, places, talk_pages, uploads
 from outlast.rooms.carry.bubbles import (
     LATE_MS,
     LATEST,
@@ -76,6 +76,7 @@ def bubble(request: Request, line: Line, scene: Scene | None = None) -> Bubble:
         journey=(Stage("kept", line.at_ms, 1),) if mine else (),
         by="" if mine else name,
         note=note,
+        file=file_pages.files_of(request, [line.id]).get(line.id) if line.id else None,
     )
 
 
@@ -173,6 +174,7 @@ def _show(request: Request, group: Group, *, draft: str = "", error: OutlastErro
         status=error.status if error else 200,
         group=group,
         messages=[bubble(request, line, scene) for line in shown],
+        waiting=len(uploads.listing(request.state.node, person, group.space)),
         older=texts[0].id.hex() if len(found) > PAGE and texts and texts[0].id else "",
         earlier="at" in query,
         upto=max((line.n for line in shown), default=0),

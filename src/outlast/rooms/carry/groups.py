@@ -310,12 +310,17 @@ async def post(node: Node, person: Person, space: bytes, text: str, reply_to: by
     return entry.id
 
 
-async def put_file(node: Node, person: Person, space: bytes, packing: Packing, file: File) -> bytes:
-    """Put a file that was packed into a group; returns the id (32 B) by which it is known. Raises as ``post``."""
+async def put_file(
+    node: Node, person: Person, space: bytes, packing: Packing, file: File, also: RowChanges = ()
+) -> bytes:
+    """Put a file that was packed into a group; returns the id (32 B) by which it is known. Raises as ``post``.
+
+    ``also`` is written into the vault together with the entry.
+    """
     if not get(person, space).role:
         raise UsageError("you are no member of this group any more")
     await person.keep_parcels(space, packing)
-    entry = await node.append(person, space, FILE.name, file, life_ms=POST_LIFE_MS)
+    entry = await node.append(person, space, FILE.name, file, life_ms=POST_LIFE_MS, local=also)
     await _take_in(node, person, space, person.groups.open(space, [entry.id]))
     return entry.id
 

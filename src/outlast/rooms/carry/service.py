@@ -27,7 +27,7 @@ from outlast.kernel import (
     parse_channel,
     space_text,
 )
-from outlast.rooms.carry import files, forgetting, group_view, groups, places, view
+from outlast.rooms.carry import files, forgetting, group_view, groups, places, uploads, view
 from outlast.rooms.carry.entries import (
     DEVICE,
     HIDE,
@@ -291,6 +291,7 @@ async def run(node: Node) -> None:
         tasks.create_task(_drop_removed(node))
         tasks.create_task(files.run(node))
         tasks.create_task(forgetting.run(node))
+        tasks.create_task(uploads.run(node))
         tasks.create_task(_index_texts(node))
         tasks.create_task(groups.run(node))
 

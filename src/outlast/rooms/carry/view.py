@@ -31,7 +31,7 @@ from outlast.kernel import (
     read_genesis,
     revocation_in,
 )
-from outlast.rooms.carry import file_view, group_view, places
+from outlast.rooms.carry import file_view, group_view, places, upload_view
 from outlast.rooms.carry.entries import (
     DEVICE,
     FILE,
@@ -119,6 +119,7 @@ MIGRATIONS: Final = (
     f"ALTER TABLE {MESSAGE} ADD COLUMN until_ms INTEGER",
     f"ALTER TABLE {MESSAGE} ADD COLUMN back_ms INTEGER",
     f"CREATE INDEX local_carry_message_until ON {MESSAGE} (until_ms) WHERE until_ms IS NOT NULL",
+    *upload_view.MIGRATIONS,
 )
 
 

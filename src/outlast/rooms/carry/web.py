@@ -11,12 +11,24 @@ from starlette.routing import Route
 
 from outlast.errors import OutlastError, UsageError
 from outlast.kernel import Contact, Custody, Node, Person, id_text, parse_id, parse_space, space_text
-from outlast.rooms.carry import attention, forgetting, group_pages, groups, places, service, talk_pages, view
+from outlast.rooms.carry import (
+    attention,
+    file_pages,
+    forgetting,
+    group_pages,
+    groups,
+    places,
+    service,
+    talk_pages,
+    uploads,
+    view,
+)
 from outlast.rooms.carry.bubbles import (
     LATE_MS,
     LATEST,
     PAGE,
     Bubble,
+    Shown,
     beginning,
     error_line,
     read_bytes,
@@ -50,6 +62,7 @@ def routes() -> list[Route]:
         Route("/carry/channels/{id}/leave", unfollow_channel, methods=["POST"]),
         *group_pages.routes(),
         *talk_pages.routes(),
+        *file_pages.routes(),
     ]
 
 
@@ -209,6 +222,7 @@ def _conversation(
         status=error.status if error else 200,
         contact=contact,
         messages=_bubbles(request, shown),
+        waiting=len(uploads.listing(request.state.node, person, contact.identity)),
         older=found[0].letter.hex() if len(found) > PAGE else "",
         earlier="at" in query,
         shown=" ".join(message.letter.hex() for message in shown if message.unread),
@@ -418,10 +432,11 @@ def _show_channel(
 def _bubbles(request: Request, messages: Sequence[Message]) -> list[Bubble]:
     person: Person = request.state.person
     custody = service.custody(person, messages)
-    return [_bubble(request, message, custody.get(message.letter, ())) for message in messages]
+    files = file_pages.files_of(request, [message.letter for message in messages])
+    return [_bubble(request, one, custody.get(one.letter, ()), files.get(one.letter)) for one in messages]
 
 
-def _bubble(request: Request, message: Message, custody: Sequence[Custody]) -> Bubble:
+def _bubble(request: Request, message: Message, custody: Sequence[Custody], file: Shown | None) -> Bubble:
     _ = translator(request)
     person: Person = request.state.person
     answered = view.find_message(person, message.reply_to, person.node.now_ms()) if message.reply_to else None
@@ -438,6 +453,7 @@ def _bubble(request: Request, message: Message, custody: Sequence[Custody]) -> B
         can_be_taken_back=message.outgoing and [one.event for one in custody] == ["kept"],
         doubt=service.doubts(person, message),
         left=time_left(message.until_ms - person.node.now_ms(), _) if message.until_ms else "",
+        file=file,
     )
 
 

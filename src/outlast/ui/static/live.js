@@ -60,7 +60,7 @@
     form.dataset.sending = "1";
     try {
       const body = new FormData(form, event.submitter);
-      const answer = await fetch(form.action, { method: "POST", headers, body: new URLSearchParams(body) });
+      const answer = await fetch(event.submitter?.getAttribute("formaction") || form.action, { method: "POST", headers, body: new URLSearchParams(body) });
       const html = await answer.text();
       if (answer.ok && new URL(answer.url).pathname === location.pathname) {
         form.reset();

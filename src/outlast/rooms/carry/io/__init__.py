@@ -1,0 +1,1 @@
+"""Where carry touches files and processes: what waits to be sent, and pictures that are made anew."""

@@ -30,6 +30,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt
 from shamir_mnemonic import generate_mnemonics
+from starlette.requests import Request
+from starlette.types import Message
 from zeroconf.asyncio import AsyncServiceInfo
 
 from outlast import address, dns, socks, tls
@@ -134,6 +136,8 @@ from outlast.rooms.carry.entries import (
     Text,
     read_file,
 )
+from outlast.rooms.carry.proto import id3, isobmff, matroska, ogg
+from outlast.rooms.carry.proto.patch import MediaError, patched
 from outlast.rooms.reach import ROOM as REACH
 from outlast.rooms.reach import view as reach_view
 from outlast.rooms.reach.proto import bootstrap, doh, fragment, mux, pluggable, session, web
@@ -182,7 +186,9 @@ from outlast.rooms.watch.proto.targets import RISKY, read_targets
 from outlast.rooms.watch.scrub import scrub
 from outlast.terms import OUTAGE, ROUTE, Route
 from outlast.testing import Meeting, MemoryLink, MemoryShelf, Place, Town
+from outlast.ui.arriving import arriving
 from tests.hello import client_hello
+from tests.unit.rooms.carry import recordings
 from tests.unit.rooms.watch import mrt_files
 
 Run = Callable[[bytes], str | None]
@@ -1071,6 +1077,54 @@ def read_header_texts(data: bytes) -> None:
     host, port = address.read(text)
     assert host in text
     assert 0 <= port < 65_536
+
+
+# ---- files from browsers ----
+
+
+def media_files() -> Iterable[bytes]:
+    """Films and recordings that tell something, each after the number of its format."""
+    made = [recordings.film(), recordings.film(large=True, wide=True), recordings.ogg(), recordings.webm()]
+    formats = (0, 0, 1, 2, 2, 3)
+    for number, data in zip(formats, [*made, recordings.webm(is_live=True), recordings.mp3()], strict=True):
+        yield bytes([number]) + data
+
+
+def clean_media(data: bytes) -> None:
+    """What a file tells is found, within bounds, and patched without changing its length."""
+    patches = (isobmff.patches, ogg.patches, matroska.patches, id3.patches)[data[0] % 4 if data else 0]
+    file = data[1:]
+    found = patches(lambda start, size: file[start : start + size], len(file))
+    assert sum(map(len, patched([file], found))) == len(file)
+
+
+def file_forms() -> Iterable[bytes]:
+    """Forms with a file, as browsers send them."""
+    field = b'--b\r\ncontent-disposition: form-data; name="csrf"\r\n\r\nabc\r\n'
+    head = b'--b\r\ncontent-disposition: form-data; name="file"; filename="%b"\r\ncontent-type: a/b\r\n\r\n%b\r\n'
+    yield field + head % (b"x.jpg", b"photo") + b"--b--\r\n"
+    yield field + head % (b"", b"") + head % (b"y", b"--b" * 9) + field + b"--b--\r\n"
+
+
+def read_form(data: bytes) -> None:
+    """A form that comes in two parts gives a file or one line."""
+    parts = [
+        {"type": "http.request", "body": data[:40], "more_body": True},
+        {"type": "http.request", "body": data[40:], "more_body": False},
+    ]
+
+    async def receive() -> Message:
+        return parts.pop(0)
+
+    async def read() -> None:
+        headers = [(b"content-type", b"multipart/form-data; boundary=b")]
+        coming = await arriving(Request({"type": "http", "method": "POST", "headers": headers}, receive))
+        size = 0
+        async for piece in coming.data:
+            size += len(piece)
+        assert size <= len(data)
+
+    asyncio.run(read())
 
 
 # ---- the program itself ----
@@ -2411,6 +2465,8 @@ TARGETS = (
         (),
         4,
     ),
+    Target("what media tell", media_files, run_with(clean_media), (MediaError,), 8),
+    Target("form with a file", file_forms, run_with(read_form), (UsageError,), 3),
     Target("bodies of kinds", bodies, run_with(decode_kind), (KindError,), 8),
     Target(
         "certificate",

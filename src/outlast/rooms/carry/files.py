@@ -83,7 +83,8 @@ async def send(
 
     Some MiB are in memory at a time. All of it is durable here when this returns; when it raises or is cancelled,
     nothing is kept. ``type`` is a media type, ``preview`` a small picture, ``size_bytes`` what is told as progress,
-    ``life_ms`` as for ``service.send``; in groups files stay. ``also`` is written into the vault together with the letter.
+    ``life_ms`` as for ``service.send``; in groups files stay. ``also`` is written into the vault together with
+    the letter.
     Raises UsageError (too large, blocked), NotFoundError (no such contact) and StorageError.
     """
     if not _is_group(person, to):

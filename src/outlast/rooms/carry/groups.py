@@ -22,6 +22,7 @@ from outlast.kernel import (
     Person,
     Put,
     RowChange,
+    RowChanges,
     Said,
     Transaction,
     check_name,

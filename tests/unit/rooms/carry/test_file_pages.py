@@ -1,0 +1,222 @@
+"""Files on the pages, as browsers without JavaScript use them: sent, followed, got, saved, let go of."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from io import BytesIO
+
+import httpx
+import pytest
+from PIL import Image
+
+from outlast.kernel import id_text
+from outlast.rooms.carry import ROOM, files, uploads
+from outlast.rooms.carry.uploads import BLOCK_BYTES
+from tests.unit.edges.served import Browser, Served, served
+
+NEEDLE = b"CAMERA-OF-ANN"
+
+
+@pytest.fixture(scope="module")
+def ann(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Ann's node and its pages."""
+    with served(tmp_path_factory.mktemp("ann"), name="Ann", rooms=[ROOM]) as node:
+        yield node
+
+
+@pytest.fixture(scope="module")
+def ben(tmp_path_factory: pytest.TempPathFactory, ann: Served) -> Iterator[Served]:
+    """Ben's node; he and Ann have each other's links."""
+    with served(tmp_path_factory.mktemp("ben"), name="Ben", rooms=[ROOM]) as node:
+        node.run(node.person.add_contact(ann.run(ann.person.link())))
+        ann.run(ann.person.add_contact(node.run(node.person.link())))
+        yield node
+
+
+@pytest.fixture
+def page(ann: Served) -> Iterator[Browser]:
+    """Ann's browser."""
+    with ann.owner() as browser:
+        yield browser
+
+
+def photo(width: int = 640, height: int = 480) -> bytes:
+    """A photo that tells the camera and the place."""
+    told = Image.Exif()
+    told[0x010F] = NEEDLE.decode()
+    told.get_ifd(0x8825)[1] = "N"
+    told.get_ifd(0x8825)[2] = (53.0, 54.0, 0.0)
+    out = BytesIO()
+    Image.new("RGB", (width, height), (180, 40, 40)).save(out, "JPEG", exif=told)
+    assert NEEDLE in out.getvalue()
+    return out.getvalue()
+
+
+def with_(other: Served) -> str:
+    return f"/carry/with/{id_text(other.person.identity)}"
+
+
+def until(at: Served, holds: object) -> None:
+    """Wait until a plain function is true."""
+
+    async def wait() -> None:
+        while not holds():  # type: ignore[operator]
+            await at.node.wait(at.node.revision)
+
+    at.run(wait())
+
+
+def sent(at: Served, name: str) -> files.Held:
+    """The file of that name, once it was sent."""
+    until(at, lambda: name in [one.file.name for one in files.listing(at.node, at.person)])
+    return next(one for one in files.listing(at.node, at.person) if one.file.name == name)
+
+
+def trip(start: Served, end: Served) -> None:
+    """A stick goes from one to the other."""
+    stick = BytesIO()
+    start.run(start.person.bundle_left(start.run(start.person.write_bundle(stick, to=end.person.identity))))
+    stick.seek(0)
+    end.run(end.person.read_bundle(stick))
+
+
+def test_a_photo_is_sent_without_what_it_tells_and_comes_with_a_small_picture(
+    ann: Served, ben: Served, page: Browser
+) -> None:
+    answer = page.submit(f"{with_(ben)}/files", files={"file": ("Photo 1.JPG", photo(), "image/jpeg")})
+    assert answer.status_code == 303
+    held = sent(ann, "Photo 1.JPG")
+    assert held.file.type == "image/jpeg"
+    assert 0 < len(held.file.preview) <= 8192
+    assert uploads.listing(ann.node, ann.person) == []
+    assert list((ann.home.path / "rooms/carry/waiting").iterdir()) == []
+    trip(ann, ben)
+    until(ben, lambda: files.find(ben.node, ben.person, held.id).state == "here")
+    data = b"".join(files.read(ben.node, ben.person, held.id))
+    with Image.open(BytesIO(data)) as image:
+        assert (image.size, dict(image.getexif())) == ((640, 480), {})
+    assert NEEDLE not in data
+    with ben.owner() as browser:
+        shown = browser.get(with_(ann)).text
+        assert "Photo 1.JPG" in shown
+        assert f"/carry/files/{held.id.hex()}/save" in shown
+        for kind in ("small", "picture"):
+            picture = browser.get(f"/carry/files/{held.id.hex()}/{kind}")
+            assert picture.headers["content-type"] == "image/webp"
+            assert "sandbox" in picture.headers["content-security-policy"]
+            with Image.open(BytesIO(picture.content)) as image:
+                assert image.format == "WEBP"
+
+
+def test_a_file_that_cannot_be_cleaned_waits_for_its_owner_s_word(ann: Served, ben: Served, page: Browser) -> None:
+    data = b"%PDF-1.7 " + NEEDLE
+    page.submit(f"{with_(ben)}/files", files={"file": ("list.pdf", data)})
+    until(ann, lambda: [one.file.state for one in uploads.listing(ann.node, ann.person)] == [2])
+    [one] = uploads.listing(ann.node, ann.person)
+    assert "Outlast cannot remove what this file tells about you" in page.get(f"{with_(ben)}/files").text
+    assert "list.pdf" not in [one.file.name for one in files.listing(ann.node, ann.person)]
+    assert NEEDLE not in b"".join(path.read_bytes() for path in ann.home.path.rglob("*") if path.is_file())
+    page.submit(f"/carry/waiting/{one.file.id.hex()}/go")
+    held = sent(ann, "list.pdf")
+    saved = page.get(f"/carry/files/{held.id.hex()}/save")
+    assert saved.content == data
+    assert saved.headers["content-disposition"] == 'attachment; filename="list.pdf"'
+    assert saved.headers["content-type"] == "application/octet-stream"
+    assert "sandbox" in saved.headers["content-security-policy"]
+
+
+def test_a_photo_that_cannot_be_read_is_not_sent_and_can_be_dropped(ann: Served, ben: Served, page: Browser) -> None:
+    page.submit(f"{with_(ben)}/files", files={"file": ("broken.jpg", photo()[:200])})
+    until(ann, lambda: [one.file.state for one in uploads.listing(ann.node, ann.person)] == [4])
+    [one] = uploads.listing(ann.node, ann.person)
+    assert "could not be taken out, so it was not sent" in page.get("/carry/files").text
+    page.submit(f"/carry/waiting/{one.file.id.hex()}/drop")
+    assert uploads.listing(ann.node, ann.person) == []
+    assert page.submit(f"/carry/waiting/{one.file.id.hex()}/drop").status_code == 404
+
+
+def part(page: Browser, at: str, start: int, data: bytes) -> httpx.Response:
+    return page.submit(at, start=str(start), files={"part": ("blob", data)})
+
+
+def test_a_file_in_parts_goes_on_where_it_was_cut(ann: Served, ben: Served, page: Browser) -> None:
+    data = random.Random(1).randbytes(3 * BLOCK_BYTES + 7)
+    asked = {"name": "film.bin", "size": str(len(data)), "mark": "17"}
+    told = page.submit(f"{with_(ben)}/files/begin", **asked).json()
+    assert told["held"] == 0
+    assert part(page, told["at"], 0, data[: BLOCK_BYTES + 100]).json()["held"] == BLOCK_BYTES
+    assert part(page, told["at"], 0, data[:BLOCK_BYTES]).status_code == 409
+    again = page.submit(f"{with_(ben)}/files/begin", **asked).json()
+    assert again == told | {"held": BLOCK_BYTES}
+    assert page.get(told["at"]).json() == again
+    assert part(page, told["at"], BLOCK_BYTES, data[BLOCK_BYTES:]).json()["held"] == len(data)
+    assert part(page, told["at"], len(data), b"more").status_code == 409
+    until(ann, lambda: [one.file.state for one in uploads.listing(ann.node, ann.person)] == [2])
+    page.submit(f"{told['at']}/go")
+    held = sent(ann, "film.bin")
+    assert page.get(f"/carry/files/{held.id.hex()}/save").content == data
+
+
+@pytest.mark.parametrize(
+    ("asked", "first", "last"),
+    [
+        ("bytes=0-0", 0, 0),
+        ("bytes=70000-140000", 70_000, 140_000),
+        ("bytes=199990-", 199_990, -1),
+        ("bytes=-5", -5, -1),
+    ],
+)
+def test_a_part_of_a_file_can_be_asked_for(
+    ann: Served, ben: Served, page: Browser, asked: str, first: int, last: int
+) -> None:
+    data = random.Random(2).randbytes(200_000)
+    id = ann.run(files.send(ann.node, ann.person, ben.person.identity, BytesIO(data), name="part.bin"))
+    answer = page.get(f"/carry/files/{id.hex()}/save", headers={"range": asked})
+    first, last = first % len(data), last % len(data)
+    assert (answer.status_code, answer.content) == (206, data[first : last + 1])
+    assert answer.headers["content-range"] == f"bytes {first}-{last}/{len(data)}"
+
+
+def test_what_lies_behind_a_file_cannot_be_asked_for(ann: Served, ben: Served, page: Browser) -> None:
+    id = ann.run(files.send(ann.node, ann.person, ben.person.identity, BytesIO(b"abc"), name="short.bin"))
+    assert page.get(f"/carry/files/{id.hex()}/save", headers={"range": "bytes=3-"}).status_code == 416
+    assert page.get(f"/carry/files/{id.hex()}/save", headers={"range": "lines=1-2"}).content == b"abc"
+
+
+def test_a_large_file_is_fetched_when_its_receiver_asks_and_can_be_let_go(
+    ann: Served, ben: Served, page: Browser
+) -> None:
+    ben.node.files_auto_bytes = 1000
+    id = ann.run(files.send(ann.node, ann.person, ben.person.identity, BytesIO(bytes(300_000)), name="large.bin"))
+    trip(ann, ben)
+    until(ben, lambda: any(one.id == id for one in files.listing(ben.node, ben.person)))
+    with ben.owner() as browser:
+        browser.submit(f"/carry/files/{id.hex()}/get")
+        trip(ann, ben)
+        until(ben, lambda: files.find(ben.node, ben.person, id).state == "here")
+        browser.submit(f"/carry/files/{id.hex()}/remove")
+        assert browser.get(f"/carry/files/{id.hex()}/save").status_code == 404
+        assert "not here any more" in browser.get("/carry/files").text
+
+
+def test_a_name_in_any_script_is_kept_by_a_download(ann: Served, ben: Served, page: Browser) -> None:
+    id = ann.run(files.send(ann.node, ann.person, ben.person.identity, BytesIO(b"x"), name='фото "1".bin'))
+    header = page.get(f"/carry/files/{id.hex()}/save").headers["content-disposition"]
+    assert header == ("attachment; filename=\"____ _1_.bin\"; filename*=UTF-8''%D1%84%D0%BE%D1%82%D0%BE%20%221%22.bin")
+
+
+def test_what_only_says_that_it_is_a_film_is_not_played(ann: Served, ben: Served, page: Browser) -> None:
+    page_of_theirs = b"<script>alert(1)</script>" * 10
+    id = ann.run(
+        files.send(
+            ann.node, ann.person, ben.person.identity, BytesIO(page_of_theirs), name="film.mp4", type="video/mp4"
+        )
+    )
+    assert page.get(f"/carry/files/{id.hex()}/play").status_code == 404
+
+
+def test_a_form_without_a_file_says_so(ben: Served, page: Browser) -> None:
+    answer = page.submit(f"{with_(ben)}/files", files={"file": ("", b"")})
+    assert answer.status_code == 400
+    assert "Choose a file first." in answer.text

@@ -25,6 +25,7 @@ from outlast.address import show
 from outlast.edges.api import LocalApi
 from outlast.edges.client import socket_path
 from outlast.edges.config import Config
+from outlast.edges.stick import watch
 from outlast.edges.web import Server, serving
 from outlast.errors import StorageError
 from outlast.kernel import Discovery, Home, Node
@@ -88,7 +89,9 @@ async def up(home: Home, config: Config, announce: Announce) -> None:
         tempfile.tempdir = str(home.path)
         announce("commands", str(home.socket_path))
         # A part of the node that failed ends all of it: half a node would take letters and send none.
-        await _first(stop.wait(), _until_wiped(node), listener.follow(node, announce), _failure(node))
+        await _first(
+            stop.wait(), _until_wiped(node), listener.follow(node, announce), _failure(node), watch.follow(node)
+        )
 
 
 @asynccontextmanager

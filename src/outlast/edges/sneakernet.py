@@ -2,6 +2,7 @@
 
 import secrets
 import tempfile
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, suppress
 from typing import IO, Final
@@ -12,9 +13,11 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from outlast.edges.gate import Access, route
-from outlast.edges.stick.memory import note, trips
+from outlast.edges.stick import pages, service
+from outlast.edges.stick.memory import memory, note, trips
 from outlast.errors import ProtocolError, UsageError
 from outlast.kernel import BundleReport, Node, Person, parse_id, parse_space, read_genesis, space_text
+from outlast.ui.command import size
 from outlast.ui.languages import marked
 from outlast.ui.page import attachment, fields, go, render, upload
 
@@ -29,17 +32,27 @@ def routes() -> list[Route]:
         route("/stick", "GET", stick, Access.PERSON),
         route("/stick/write", "POST", write, Access.PERSON),
         route("/stick/read", "POST", read, Access.PERSON, BUNDLE_MAX_BYTES),
+        *pages.routes(),
     ]
 
 
 async def stick(request: Request) -> Response:
     """What waits to leave, for whom a bundle can be written, and the last trips."""
     person: Person = request.state.person
+    contacts = [contact for contact in person.contacts() if not contact.blocked]
+    listed = channels(person.node)
+    names = {contact.identity: contact.name for contact in person.contacts()}
+    names |= {parse_space(id): name for id, name in listed}
     return render(
         request,
         "stick.html",
-        contacts=[contact for contact in person.contacts() if not contact.blocked],
-        channels=channels(person.node),
+        contacts=contacts,
+        channels=listed,
+        sticks=await service.sticks(person),
+        work=pages.work_of(person),
+        chosen_targets=memory(person).chosen,
+        names=defaultdict(str, names),
+        size=size,
         waiting=waiting_to_leave(person),
         trips=trips(person),
         chosen=request.query_params.get("to", ""),
@@ -80,11 +93,11 @@ async def write(request: Request) -> Response:
     with ExitStack() as stack:
         file = stack.enter_context(tempfile.TemporaryFile(dir=person.node.home.path))
         report = await person.write_bundle(file, to=to, space=space)
-        size = file.tell()
+        length = file.tell()
         file.seek(0)
         stack.pop_all()  # the answer closes it
     name = f"{secrets.token_hex(4)}.{secrets.token_hex(2)[:3]}"
-    headers = attachment(name) | {"content-length": str(size)}
+    headers = attachment(name) | {"content-length": str(length)}
     return StreamingResponse(leaving(person, file, report, who), media_type="application/octet-stream", headers=headers)
 
 

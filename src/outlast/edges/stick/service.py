@@ -257,6 +257,12 @@ async def set_auto(person: Person, medium: Medium, targets: Targets | None) -> N
         await remember(person, replace(known, known=others))
 
 
+async def is_known(person: Person, medium: Medium) -> bool:
+    """Whether something was agreed for this stick."""
+    known = {one.mark for one in memory(person).known}
+    return bool(known) and bool(known & (await asyncio.to_thread(files.marks, medium.folder)).keys())
+
+
 async def come(person: Person, medium: Medium, progress: Progress) -> tuple[Taken, Given] | None:
     """Take and give as was agreed for this stick; None when nothing was."""
     marks = await asyncio.to_thread(files.marks, medium.folder)

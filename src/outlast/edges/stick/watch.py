@@ -1,0 +1,64 @@
+"""Noticing that a stick comes or goes, so that pages show it and known ones take and give by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from outlast.edges.stick import pages, service
+from outlast.edges.stick.media import MOUNTINFO
+from outlast.errors import OutlastError
+from outlast.kernel import Node
+
+LOOK_S: Final = 5.0
+"""Where the system does not tell of changes, it is asked this often."""
+
+
+@contextmanager
+def mount_changes() -> Iterator[asyncio.Event]:
+    """An event that is set whenever something was mounted or unmounted: proc(5), POLLPRI on mountinfo."""
+    changed = asyncio.Event()
+    if sys.platform != "linux":
+        yield changed
+        return
+    loop = asyncio.get_running_loop()
+    with open(MOUNTINFO, "rb") as mounts, select.epoll() as news:
+        # An epoll within the loop's: the loop itself asks for no POLLPRI.
+        news.register(mounts, select.EPOLLPRI | select.EPOLLERR)
+
+        def tell() -> None:
+            news.poll(0)
+            changed.set()
+
+        loop.add_reader(news, tell)
+        try:
+            yield changed
+        finally:
+            loop.remove_reader(news)
+
+
+async def follow(node: Node) -> None:
+    """Notice sticks until cancelled."""
+    before: set[Path] = set()
+    with mount_changes() as changed:
+        while True:
+            changed.clear()
+            now: set[Path] = set()
+            for person in list(node.people.values()):
+                with suppress(OutlastError, OSError):
+                    for medium in await service.found_media(person):
+                        now.add(medium.folder)
+                        if medium.folder not in before and medium.device:
+                            await pages.come(person, medium)
+            if now != before:
+                node.touch()
+            before = now if node.people else set()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None if os.path.exists(MOUNTINFO) and node.people else LOOK_S):
+                    await changed.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -315,6 +316,24 @@ def peer_find(
     show(answer, lambda one: [_LOOKING[one["mode"]]])
 
 
+@app.command()
+def hotspot(
+    ssid: Annotated[str, typer.Option(metavar="NAME", help="What the Wi-Fi is called.")] = "outlast",
+    password: Annotated[
+        str | None, typer.Option(metavar="PASSWORD", help="Its password; without one, a new one is made.")
+    ] = None,
+) -> None:
+    """Show the code by which phones join a Wi-Fi that you make, and how to make it.
+
+    Nothing is started: the page of the node does that where NetworkManager is there.
+    """
+    from outlast.edges.hotspot import checked, new_password, wifi_text
+
+    network = checked(ssid, new_password() if password is None else password)
+    answer = {"ssid": network.ssid, "password": network.password, "code": wifi_text(network)}
+    show(answer, _hotspot_lines)
+
+
 @_bundles.command("write")
 def bundle_write(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it; in a folder it gets a random name.")],
@@ -512,6 +531,21 @@ def _contact_lines(contacts: list[dict[str, Any]]) -> list[str]:
         return ", ".join([*marks, *(["blocked"] if contact["blocked"] else [])])
 
     return table(("NAME", "ID", "STATE"), ((c["name"], c["id"], state(c)) for c in contacts))
+
+
+def _hotspot_lines(answer: dict[str, Any]) -> Iterator[str]:
+    import io
+
+    import segno
+
+    drawn = io.StringIO()
+    segno.make_qr(answer["code"]).terminal(drawn, compact=True)
+    yield from drawn.getvalue().splitlines()
+    yield f"Wi-Fi     {answer['ssid']}"
+    yield f"password  {answer['password'] or '(none: everybody nearby can read along)'}"
+    yield "Make it in the settings of this computer, or with NetworkManager:"
+    secret = f" password {shlex.quote(answer['password'])}" if answer["password"] else ""
+    yield f"  nmcli device wifi hotspot ssid {shlex.quote(answer['ssid'])}{secret}"
 
 
 def _written_lines(answer: dict[str, Any]) -> Iterator[str]:

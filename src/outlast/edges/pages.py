@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from outlast.edges import first_run, people, phones, sneakernet
+from outlast.edges import first_run, hotspot, people, phones, sneakernet
 from outlast.edges.doors import same
 from outlast.edges.events import events
 from outlast.edges.gate import LAN_SETTING, Access, ForbiddenError, StrangerError, Web, route
@@ -26,6 +26,7 @@ NOTICES: Final = {
     **people.NOTICES,
     **phones.NOTICES,
     **sneakernet.NOTICES,
+    **hotspot.NOTICES,
     **get.NOTICES,
     "locked": marked("Locked."),
     "clock": marked("Thank you. What is over will be deleted again."),
@@ -59,6 +60,7 @@ def routes() -> list[Route]:
         *people.routes(),
         *phones.routes(),
         *sneakernet.routes(),
+        *hotspot.routes(),
         *get.routes(),
     ]
 

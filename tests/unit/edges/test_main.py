@@ -30,6 +30,7 @@ COMMANDS = {
     "peer": {"add", "find", "list", "remove"},
     "backup": {"file", "shares"},
     "share": {"fetch", "write"},
+    "hotspot": set(),
     "update": set(),
     "release": set(),
     "restore": set(),

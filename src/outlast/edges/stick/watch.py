@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import select
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -21,16 +19,22 @@ LOOK_S: Final = 5.0
 
 
 @contextmanager
-def mount_changes() -> Iterator[asyncio.Event]:
-    """An event that is set whenever something was mounted or unmounted: proc(5), POLLPRI on mountinfo."""
+def mount_changes() -> Iterator[asyncio.Event | None]:
+    """An event that is set whenever something was mounted or unmounted (proc(5), POLLPRI on mountinfo).
+
+    None where the system does not tell.
+    """
     changed = asyncio.Event()
-    if sys.platform != "linux":
-        yield changed
-        return
     loop = asyncio.get_running_loop()
-    with open(MOUNTINFO, "rb") as mounts, select.epoll() as news:
-        # An epoll within the loop's: the loop itself asks for no POLLPRI.
-        news.register(mounts, select.EPOLLPRI | select.EPOLLERR)
+    with ExitStack() as stack:
+        try:
+            mounts = stack.enter_context(open(MOUNTINFO, "rb"))
+            # An epoll within the loop's: the loop itself asks for no POLLPRI.
+            news = stack.enter_context(select.epoll())
+            news.register(mounts, select.EPOLLPRI | select.EPOLLERR)
+        except (OSError, AttributeError):
+            yield None
+            return
 
         def tell() -> None:
             news.poll(0)
@@ -48,7 +52,8 @@ async def follow(node: Node) -> None:
     before: set[Path] = set()
     with mount_changes() as changed:
         while True:
-            changed.clear()
+            if changed is not None:
+                changed.clear()
             now: set[Path] = set()
             for person in list(node.people.values()):
                 with suppress(OutlastError, OSError):
@@ -59,6 +64,7 @@ async def follow(node: Node) -> None:
             if now != before:
                 node.touch()
             before = now if node.people else set()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(None if os.path.exists(MOUNTINFO) and node.people else LOOK_S):
-                    await changed.wait()
+            if changed is None or not node.people:
+                await asyncio.sleep(LOOK_S)
+            else:
+                await changed.wait()

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.serial
 def test_mounting_and_unmounting_are_told_and_nothing_else_is(tmp_path: Path) -> None:
     async def watch() -> None:
         with mount_changes() as changed:
+            assert changed is not None
             for _ in range(5):
                 await asyncio.sleep(0)
             assert not changed.is_set()

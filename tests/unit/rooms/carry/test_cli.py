@@ -224,3 +224,19 @@ def test_a_group_from_its_start_to_its_end(homes: tuple[Home, Home], tmp_path: P
     bela.json("carry", "group", "leave", "Mill street")
     assert bela.json("carry", "group", "list") == {"groups": [], "invitations": []}
     assert bela("carry", "group", "read", "Mill street")[0] == 4
+
+
+def test_messages_disappear_are_removed_and_places_muted_by_commands(homes: tuple[Home, Home]) -> None:
+    ada, _bela = homes
+    letter = ada.json("carry", "send", "Bela", "for an hour", "--for", "1h")["id"]
+    assert ada("carry", "send", "Bela", "text", "--for", "1y")[0] == 2
+    assert ada.json("carry", "disappear", "Bela", "1w") == {}
+    assert ada.json("carry", "mute", "Bela") == {}
+    assert ada.json("carry", "unmute", "Bela") == {}
+    assert ada("carry", "mute", "nobody")[0] != 0
+    assert ada.json("carry", "forget", letter) == {"letters": 1}
+    assert ada.json("carry", "sent") == []
+    assert ada.json("carry", "restore", "Bela") == {"letters": 1}
+    assert ada.json("carry", "forget", "--with", "Bela") == {"letters": 1}
+    channel = ada.json("carry", "channel", "create", "Street", "--signer", "Bela")
+    assert len(channel["signers"]) == 1

@@ -1,0 +1,51 @@
+"""What open pages do for who talks: they keep what is typed, and tell of what comes without a word of it."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from outlast.kernel import id_text
+from outlast.rooms.carry import places, service
+from tests.browser.phone import WAIT_MS, Album, phone
+from tests.unit.edges.served import Served, served
+
+pytestmark = pytest.mark.serial
+
+
+def bring(start: Served, end: Served, text: str) -> None:
+    """A letter comes by stick."""
+    start.run(service.send(start.node, start.person, end.person.identity, text))
+    stick = io.BytesIO()
+    start.run(start.person.bundle_left(start.run(start.person.write_bundle(stick, to=end.person.identity))))
+    stick.seek(0)
+    end.run(end.person.read_bundle(stick))
+
+
+def test_a_page_keeps_drafts_and_tells_of_what_comes(chromium: Any, album: Album, tmp_path: Path) -> None:
+    with served(tmp_path / "a", name="Ala", rooms=None) as ala, served(tmp_path / "b", name="Bo", rooms=None) as bo:
+        bo.run(bo.person.add_contact(ala.run(ala.person.link())))
+        ala.run(ala.person.add_contact(bo.run(bo.person.link())))
+        with phone(chromium, album, "Ala", ala.url) as open_page:
+            open_page.enter(ala.serving.launch_url)
+            page = open_page.page
+            open_page.go("/people")
+            bring(bo, ala, "Nobody may see this here")
+            page.get_by_text("1 new message").wait_for(timeout=WAIT_MS)
+            assert page.title().startswith("(1) ")
+            assert "Nobody may see this here" not in page.content()
+
+            talk = f"/carry/with/{id_text(bo.person.identity)}"
+            open_page.go(talk)
+            with page.expect_response(lambda answer: answer.url.endswith("/draft")) as saved:
+                page.fill("textarea[name=text]", "half a thought")
+            assert saved.value.status == 204
+            open_page.go(talk)
+            assert page.input_value("textarea[name=text]") == "half a thought"
+            page.click("form.composer button")
+            page.locator(".bubble.mine").get_by_text("half a thought").wait_for(timeout=WAIT_MS)
+            assert page.input_value("textarea[name=text]") == ""
+            assert places.find(ala.person, bo.person.identity).draft == ""

@@ -707,7 +707,7 @@ async def test_a_locked_person_gets_mail_later_and_sends_no_receipt_before(tmp_p
         await node._close_person(key)
         await node.ingest(envelopes(anna))
         assert len(envelopes_of(node)) == 1
-        boris = await node._open_person(key, None)
+        boris = await node._open_person(key, node.home.open_key(key))
         await settle(boris)
         assert notes(boris) == ["while you were out"]
         await meet(boris, anna)

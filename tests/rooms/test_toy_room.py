@@ -81,7 +81,7 @@ TOY = Room(
     fold=fold,
     receive=receive,
     run=run,
-    status=lambda _node: Status(Level.OK, None, "ringing"),
+    status=lambda _node, _person: Status(Level.OK, None, "ringing"),
     api=f"{__name__}:OPERATIONS",
 )
 
@@ -123,7 +123,7 @@ def test_a_room_from_outside_has_its_entries_letters_tables_and_operations(tmp_p
                 await node.rebuild()
                 assert await operation.answer(Call(node, Nothing())) == {"times": 7}
                 assert node.home.path in started
-                assert ("toy", Status(Level.OK, None, "ringing")) in node.status()
+                assert ("toy", Status(Level.OK, None, "ringing")) in node.status(person_of(node))
 
     asyncio.run(story())
 

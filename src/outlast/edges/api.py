@@ -19,7 +19,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
@@ -30,6 +30,7 @@ from outlast.errors import NotFoundError, OutlastError, UsageError
 from outlast.kernel import Home, Node, Room
 from outlast.ui.command import fault
 from outlast.ui.operation import (
+    PERSON_HEADER,
     PREFIX,
     Call,
     Nothing,
@@ -38,6 +39,7 @@ from outlast.ui.operation import (
     Problem,
     Progress,
     collect,
+    is_meant,
     openapi,
     pick,
     silent,
@@ -61,7 +63,12 @@ def operations_of(rooms: Iterable[Room]) -> Operations:
 
 
 async def on_stopped_home(
-    home: Path, name: str, params: dict[str, Any], passphrase: Callable[[], str], progress: Progress = silent
+    home: Path,
+    name: str,
+    params: dict[str, Any],
+    passphrase: Callable[[], str],
+    progress: Progress = silent,
+    whose: str = "",
 ) -> Any:
     """Open a home that no process has open, carry one operation out, and close it.
 
@@ -71,9 +78,10 @@ async def on_stopped_home(
     async with await Node.open(Home(home), dial=False) as node:
         operation = pick(operations_of(node.rooms.values()), name)
         read = operation.read(params)
-        if not node.people and not operation.while_locked:
+        here = [one for one in node.people.values() if not whose or is_meant(one, whose)]
+        if not here and not operation.while_locked:
             await node.unlock(passphrase())
-        return await operation.answer(Call(node, read, progress))
+        return await operation.answer(Call(node, read, progress, whose))
 
 
 class MethodError(UsageError):
@@ -123,13 +131,14 @@ class LocalApi:
             params = operation.read(dict(parse_qsl(scope["query_string"].decode("ascii", "replace"))), lax=True)
         else:
             raise MethodError(f"{operation.name} is asked by POST")
+        whose = unquote(dict(scope["headers"]).get(PERSON_HEADER.lower().encode(), b"").decode("ascii", "replace"))
         if (b"accept", LINES.encode()) in scope["headers"]:
-            await self._in_lines(operation, params, send)
+            await self._in_lines(operation, params, whose, send)
         else:
-            status, answer = await self._outcome(operation, Call(self._node, params))
+            status, answer = await self._outcome(operation, Call(self._node, params, whose=whose))
             await _send(send, status, JSON, msgspec.json.encode(answer))
 
-    async def _in_lines(self, operation: Operation[Any, Any], params: Any, send: Send) -> None:
+    async def _in_lines(self, operation: Operation[Any, Any], params: Any, whose: str, send: Send) -> None:
         latest: tuple[int, int | None] | None = None
 
         def note(done: int, total: int | None) -> None:
@@ -137,7 +146,7 @@ class LocalApi:
             latest = done, total
 
         await send(_start(200, LINES))
-        work = asyncio.create_task(self._outcome(operation, Call(self._node, params, note)))
+        work = asyncio.create_task(self._outcome(operation, Call(self._node, params, note, whose)))
         try:
             while not (await asyncio.wait({work}, timeout=PROGRESS_S))[0]:
                 if latest is not None:

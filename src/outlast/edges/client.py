@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from outlast.errors import (
     LockedError,
@@ -66,13 +67,13 @@ class _Connection(HTTPConnection):
             raise NotRunning("no node is running on this home: start it with `outlast up`") from None
 
 
-def ask_running(home: Path, operation: str, params: dict[str, Any]) -> Any:
+def ask_running(home: Path, operation: str, params: dict[str, Any], whose: str = "") -> Any:
     """The running node's answer; raises NotRunning, and the error that the node answered with."""
     connection = _Connection(home)
     bar = Bar(operation.replace(".", " "))
     try:
         body = json.dumps(params).encode()
-        headers = {"Accept": LINES, "Content-Type": "application/json"}
+        headers = {"Accept": LINES, "Content-Type": "application/json", "Outlast-Person": quote(whose)}
         connection.request("POST", "/api/v1/" + operation.replace(".", "/"), body, headers)
         return _read(connection.getresponse(), bar)
     except (HTTPException, ConnectionError):
@@ -82,7 +83,9 @@ def ask_running(home: Path, operation: str, params: dict[str, Any]) -> Any:
         connection.close()
 
 
-def ask_stopped(home: Path, operation: str, params: dict[str, Any], passphrase_file: Path | None) -> Any:
+def ask_stopped(
+    home: Path, operation: str, params: dict[str, Any], passphrase_file: Path | None, whose: str = ""
+) -> Any:
     """The answer of the home opened here, without listeners, for this one question."""
     import asyncio
 
@@ -92,7 +95,7 @@ def ask_stopped(home: Path, operation: str, params: dict[str, Any], passphrase_f
     bar = Bar(operation.replace(".", " "))
     try:
         return asyncio.run(
-            on_stopped_home(home, operation, params, lambda: ask_passphrase(passphrase_file), progress=bar)
+            on_stopped_home(home, operation, params, lambda: ask_passphrase(passphrase_file), bar, whose)
         )
     finally:
         bar.close()
@@ -101,16 +104,20 @@ def ask_stopped(home: Path, operation: str, params: dict[str, Any], passphrase_f
 class Client:
     """The command line's Caller: asks the running node if there is one, else the stopped home."""
 
-    def __init__(self, home: Path, passphrase_file: Path | None) -> None:
-        """Ask the node of ``home``; a passphrase that is needed comes from the file, else from the person."""
+    def __init__(self, home: Path, passphrase_file: Path | None, whose: str = "") -> None:
+        """Ask the node of ``home``; a passphrase that is needed comes from the file, else from the person.
+
+        ``whose`` vault is meant: a name or the beginning of a key, empty where one alone is open.
+        """
         self._home = home
         self._passphrase_file = passphrase_file
+        self._whose = whose
 
     def __call__(self, operation: str, params: dict[str, Any], /) -> Any:
         """The answer as JSON holds it."""
         with suppress(NotRunning):
-            return ask_running(self._home, operation, params)
-        return ask_stopped(self._home, operation, params, self._passphrase_file)
+            return ask_running(self._home, operation, params, self._whose)
+        return ask_stopped(self._home, operation, params, self._passphrase_file, self._whose)
 
 
 def _read(lines: Any, watch: Callable[[int, int | None], None]) -> Any:

@@ -37,8 +37,8 @@ UNATTENDED: Final = (
     " It is not protected against seizure: whoever takes the disk can read everything on it."
 )
 EVERYWHERE: Final = (
-    "--home DIR, --json and --passphrase-file FILE may stand before or behind any command. A command asks the running"
-    " node; when none is running, it opens the home by itself."
+    "--home DIR, --json, --passphrase-file FILE and --person NAME may stand before or behind any command. A command"
+    " asks the running node; when none is running, it opens the home by itself."
 )
 
 
@@ -60,6 +60,15 @@ def _everywhere(
             metavar="FILE",
             envvar="OUTLAST_PASSPHRASE_FILE",
             help="Read the passphrase from its first line.",
+        ),
+    ] = None,
+    _person: Annotated[
+        str | None,
+        typer.Option(
+            "--person",
+            metavar="NAME",
+            envvar="OUTLAST_PERSON",
+            help="Who asks, where several people have their vaults open.",
         ),
     ] = None,
     _version: Annotated[
@@ -85,7 +94,12 @@ _bundles = _group("Files that carry entries by hand, on a stick or a phone.")
 _contacts = _group("The people you know.")
 _devices = _group("Your own devices: this one, and those that you had before.")
 
+_persons = _group("The people who live on this node, each with a vault of their own.")
+_phones = _group("Phones that joined over the local network, and lost ones.")
+
 Who = Annotated[str, typer.Argument(metavar="WHO", help="ID, name, or the beginning of an ID.")]
+
+Resident = Annotated[str, typer.Argument(metavar="WHO", help="Name of an open vault, or the beginning of a key.")]
 
 
 @app.command()
@@ -444,7 +458,74 @@ def device_renew() -> None:
     show(call("device.renew"), _device_lines)
 
 
+@_persons.command("add")
+def person_add(
+    name: Annotated[str, typer.Option(help="What others see them as.", metavar="NAME")],
+    new_passphrase_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Read the newcomer's passphrase from its first line.")
+    ] = None,
+    words_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The person whose 24 words stand in FILE.")
+    ] = None,
+) -> None:
+    """Let somebody more live here, with a vault under a passphrase of their own.
+
+    They type it themselves. --passphrase-file is that of somebody who lives here already.
+    """
+    words = read_words(words_file) if words_file else None
+    passphrase = ask_passphrase(new_passphrase_file, new=True, what=f"New passphrase of {name}")
+    show(call("person.add", name=name, passphrase=passphrase, words=words), lambda one: _person_lines([one]))
+
+
+@_persons.command("list")
+def person_list() -> None:
+    """Who lives here; the names of those whose vaults are open."""
+    show(call("person.list"), _person_lines)
+
+
+@_persons.command("lock")
+def person_lock(who: Resident) -> None:
+    """Close one vault of the running node; the others stay open, and its mail waits sealed."""
+    show(ask_running(terminal().home, "person.lock", {"who": who}), lambda _: ["Locked."])
+
+
+@_persons.command("remove")
+def person_remove(
+    who: Resident,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Destroy one person's vault; the node and the others stay.
+
+    There is no way back without their backup.
+    """
+    if not yes:
+        confirm(f"The vault of {who} will be destroyed.", "remove")
+    show(call("person.remove", who=who), lambda _: ["Removed."])
+
+
+@_phones.command("list")
+def phone_list() -> None:
+    """The phones that are in, and when each was last seen (to the day)."""
+    show(call("phone.list"), _phone_lines)
+
+
+@_phones.command("end")
+def phone_end(
+    phone: Annotated[str | None, typer.Argument(metavar="PHONE", help="The beginning of its key.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All phones.")] = False,
+) -> None:
+    """Shut a lost phone out at once; its open pages stop."""
+    if (phone is None) != everything:
+        raise UsageError("name one phone by its key (`outlast phone list`), or all of them by --all")
+    answer = call("phone.end", phone=phone, all=everything)
+    show(
+        answer, lambda ended: [f"Shut out: {one['phone'][:8]} {one['label']}" for one in ended] or ["No phone was in."]
+    )
+
+
 app.add_typer(_peers, name="peer")
+app.add_typer(_persons, name="person")
+app.add_typer(_phones, name="phone")
 app.add_typer(_bundles, name="bundle")
 app.add_typer(_contacts, name="contact")
 app.add_typer(_devices, name="device")
@@ -523,6 +604,18 @@ def _peer_lines(peers: list[dict[str, Any]]) -> list[str]:
         return f"{seen}; {peer['error']}" if peer["error"] else seen
 
     return table(("NODE", "ADDRESS", "STATE"), ((p["node"], p["address"] or "(it called)", state(p)) for p in peers))
+
+
+def _person_lines(people: list[dict[str, Any]]) -> list[str]:
+    def state(one: dict[str, Any]) -> str:
+        return ("open" if one["open"] else "locked") + ("" if one["passphrase"] else ", opens by itself")
+
+    return table(("PERSON", "NAME", "VAULT"), ((p["person"], p["name"] or "-", state(p)) for p in people))
+
+
+def _phone_lines(phones: list[dict[str, Any]]) -> list[str]:
+    rows = ((p["phone"][:8], local_time(p["joined_ms"]), local_time(p["seen_ms"]), p["label"]) for p in phones)
+    return table(("PHONE", "JOINED", "SEEN", "LABEL"), rows)
 
 
 def _contact_lines(contacts: list[dict[str, Any]]) -> list[str]:

@@ -120,6 +120,11 @@ class Sessions:
         found = [one for one in self._open.values() if one.door == door and one.person == person]
         return sorted(found, key=lambda session: session.made_ms)
 
+    def close_person(self, person: str) -> None:
+        """End all sessions that speak for a person, at every door."""
+        for session in [one for one in self._open.values() if one.person == person]:
+            self.close(session)
+
     def close_streams(self) -> None:
         """End all streams; the sessions stay."""
         for session in list(self._open.values()):

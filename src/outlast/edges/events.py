@@ -49,7 +49,7 @@ async def news(web: Web, session: Session, seen: int | None) -> AsyncIterator[st
                 await asyncio.wait({change, ending}, timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 change.cancel()
-            if ended.is_set() or node.locked or session.ended(web.now_ms()):
+            if ended.is_set() or web.person_of(session) is None or not web.is_in(session):
                 return
             if node.revision > revision:
                 revision = node.revision

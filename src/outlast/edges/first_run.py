@@ -5,17 +5,18 @@ they are done or put away.
 """
 
 from datetime import datetime
-from typing import Final
+from typing import Final, TypedDict
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from outlast.edges.gate import Access, Web, keep, route
+from outlast.edges.gate import Access, Web, route
 from outlast.edges.people import kept_link, renew_link
+from outlast.edges.residents import keep
 from outlast.errors import OutlastError, UsageError
-from outlast.kernel import BACKUP_MAX_BYTES, Node, Person, entropy_of, open_backup
+from outlast.kernel import BACKUP_MAX_BYTES, BackupBody, Node, Person, entropy_of, open_backup
 from outlast.ui.page import LANGUAGE_COOKIE, fields, go, render, translator, upload
 
 HOWS: Final = ("new", "join", "words", "backup")
@@ -77,12 +78,7 @@ async def make(request: Request) -> Response:
     _ = translator(request)
     if web.made:
         return go("/")
-    data = b""
-    if "multipart/form-data" in request.headers.get("content-type", ""):
-        file, form = await upload(request, "file")
-        data = await file.read()
-    else:
-        form = await fields(request)
+    form, data = await kept_file(request)
     chosen = form.get("how", "new")
     unattended = form.get("protection") == "unattended"
     passphrase = None if unattended else form.get("passphrase", "")
@@ -106,15 +102,38 @@ def sentence(line: str) -> str:
     return line[:1].upper() + line[1:] + ("" if line.endswith((".", "!", "?")) else ".")
 
 
+async def kept_file(request: Request) -> tuple[dict[str, str], bytes]:
+    """The fields of step 3, and the backup file when one came with them."""
+    if "multipart/form-data" not in request.headers.get("content-type", ""):
+        return await fields(request), b""
+    file, form = await upload(request, "file")
+    return form, await file.read()
+
+
+class Origin(TypedDict, total=False):
+    """Where a person comes from who is not new: the secret of their identity, or an opened backup file."""
+
+    entropy: bytes
+    backup: BackupBody
+
+
+async def newcomer(how: str, form: dict[str, str], data: bytes) -> tuple[str, Origin]:
+    """The name of the person whom the form speaks of, and where they come from."""
+    match how:
+        case "backup":
+            body = await run_in_threadpool(open_backup, data, form.get("old", ""))
+            return body.name, {"backup": body}
+        case "words":
+            return form.get("name", ""), {"entropy": entropy_of(form.get("words", ""))}
+        case _:
+            return form.get("name", ""), {}
+
+
 async def begin(web: Web, how: str, form: dict[str, str], passphrase: str | None, data: bytes) -> Node:
     """Make a home's node as the form says; returns it open."""
     rooms = tuple(web.site.rooms.values())
-    if how == "backup":
-        body = await run_in_threadpool(open_backup, data, form.get("old", ""))
-        await Node.create(web.home, body.name, passphrase=passphrase, backup=body, rooms=rooms)
-    else:
-        entropy = entropy_of(form.get("words", "")) if how == "words" else None
-        await Node.create(web.home, form.get("name", ""), passphrase=passphrase, entropy=entropy, rooms=rooms)
+    name, origin = await newcomer(how, form, data)
+    await Node.create(web.home, name, passphrase=passphrase, rooms=rooms, **origin)
     node = await Node.open(web.home, rooms=rooms)
     if passphrase is not None:
         await node.unlock(passphrase)

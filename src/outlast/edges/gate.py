@@ -17,7 +17,8 @@ from starlette.requests import Request
 from starlette.routing import Route, request_response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from outlast.edges.doors import DAY_MS, MINUTE_MS, Invitations, Session, Sessions, Tries, host_of
+from outlast.edges.doors import DAY_MS, MINUTE_MS, DoorKind, Invitations, Session, Sessions, Tries, host_of
+from outlast.edges.residents import SESSION_ROW, KeptSession, keep
 from outlast.edges.spread.shelf import Counter
 from outlast.errors import LockedError, NotFoundError, OutlastError, UsageError
 from outlast.kernel import Home, Node, Person
@@ -30,7 +31,6 @@ BODY_STALL_S: Final = 60.0
 """So long nothing of a form may come; the connections of a door are few."""
 CSRF_PREFIX_BYTES: Final = 1024
 SAFE_METHODS: Final = ("GET", "HEAD")
-SESSION_ROW: Final = "session/"
 LAN_SETTING: Final = "web/lan"
 
 _FIRST_FIELD = re.compile(
@@ -85,29 +85,11 @@ class TooOftenError(OutlastError):
     status = 429
 
 
-class KeptSession(msgspec.Struct, array_like=True, frozen=True):
-    """A phone's session in its person's vault, under the hash of its secret."""
-
-    label: str
-    made_ms: int
-    seen_ms: int
-
-
 class Lan(Protocol):
     """The switch of the door for phones."""
 
     async def __call__(self, on: bool) -> None:
         """Open or close the door; raises StorageError when its port is taken."""
-
-
-async def keep(person: Person, name: str, value: bytes | None) -> None:
-    """Keep a value of the pages in a person's vault under ``name``; None removes it."""
-    sql = (
-        "DELETE FROM meta WHERE name = ?" if value is None else "INSERT OR REPLACE INTO meta(name, value) VALUES (?, ?)"
-    )
-    row = (name,) if value is None else (name, value)
-    await person.node.write(lambda: person.vault.write(lambda t: t.execute(sql, row)))
-    person.node.touch()
 
 
 class Web:
@@ -164,10 +146,21 @@ class Web:
         """The person whose open vault a session may use."""
         if session is None or not self.made or self.node.locked:
             return None
-        people = self.node.people
-        if not session.person and session.door == "localhost" and len(people) == 1:
-            return next(iter(people.values()))
-        return people.get(session.person)
+        if not session.person and session.door == "localhost":
+            # Whoever started the node is the one who lives here, or the one who needs no passphrase.
+            here = self.home.people()
+            bare = here if len(here) == 1 else [one for one in here if not self.home.needs_passphrase(one)]
+            return self.node.people.get(bare[0]) if len(bare) == 1 else None
+        return self.node.people.get(session.person)
+
+    def is_in(self, session: Session) -> bool:
+        """Whether a session still stands: a phone's may have been ended by a command, in the vault alone."""
+        if session.ended(self.now_ms()):
+            return False
+        person = self.person_of(session)
+        if session.door == "localhost" or session.waiting_code or person is None:
+            return True
+        return person.vault.meta(SESSION_ROW + session.digest.hex()) is not None
 
     def adopt(self) -> None:
         """Take in the phones that the vaults opened since the last visit remember."""
@@ -183,6 +176,19 @@ class Web:
     async def keep(self, session: Session) -> None:
         """Remember a phone in its person's vault, so that it stays joined when the node starts anew."""
         await self._put(session, msgspec.msgpack.encode(KeptSession(session.label, session.made_ms, session.seen_ms)))
+
+    def phones(self, person: Person) -> list[Session]:
+        """The phones of a person that are in, oldest first."""
+        joined = self.sessions.of("lan", person.key)
+        return [phone for phone in joined if not phone.waiting_code and self.is_in(phone)]
+
+    def find(self, secret: str, door: DoorKind) -> Session | None:
+        """The session of a browser that comes by ``door`` with ``secret``, or None."""
+        session = self.sessions.find(secret, door, self.now_ms())
+        if session is not None and not self.is_in(session):
+            self.sessions.close(session)
+            return None
+        return session
 
     async def end(self, session: Session) -> None:
         """End a session for good; its streams end too."""

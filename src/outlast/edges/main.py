@@ -30,6 +30,7 @@ from outlast.edges.config import default_home
 from outlast.errors import OutlastError, StorageError, UsageError
 from outlast.ui.command import Terminal, fault, report, using
 
+VALUED = {"--home": "DIR", "--passphrase-file": "FILE", "--person": "NAME"}
 INTERRUPTED = 130
 UNREAD = 141
 
@@ -81,16 +82,17 @@ def read_settings(arguments: Sequence[str]) -> tuple[Terminal, list[str]]:
             rest += [argument, *left]
         elif argument == "--json":
             as_json = True
-        elif name in ("--home", "--passphrase-file"):
+        elif name in VALUED:
             given[name] = value if equals else next(left, "")
             if not given[name]:
-                raise UsageError(f"{name} needs a value: {name} {'DIR' if name == '--home' else 'FILE'}")
+                raise UsageError(f"{name} needs a value: {name} {VALUED[name]}")
         else:
             rest.append(argument)
     home = Path(given["--home"]).expanduser() if "--home" in given else default_home(os.environ)
     file = given.get("--passphrase-file") or os.environ.get("OUTLAST_PASSPHRASE_FILE")
     passphrase_file = Path(file).expanduser() if file else None
-    return Terminal(Client(home, passphrase_file), as_json, home, passphrase_file), rest
+    whose = given.get("--person") or os.environ.get("OUTLAST_PERSON", "")
+    return Terminal(Client(home, passphrase_file, whose), as_json, home, passphrase_file), rest
 
 
 def tree() -> Any:

@@ -15,6 +15,7 @@ import msgspec
 
 from outlast import __version__, address
 from outlast.edges.metrics import METRICS
+from outlast.edges.residents import OPERATIONS as RESIDENTS
 from outlast.edges.stick.operations import OPERATIONS as STICK
 from outlast.errors import NotFoundError, UsageError
 from outlast.kernel import (
@@ -33,11 +34,9 @@ from outlast.kernel import (
     parse_space,
 )
 from outlast.ui.file import existing_file, new_file
-from outlast.ui.operation import Call, Nothing, Operation
+from outlast.ui.operation import KEY_MIN_CHARS, Call, Nothing, Operation
 
 LOW_SPACE_BYTES: Final = 256 * 1024 * 1024
-
-KEY_MIN_CHARS: Final = 4
 
 LevelName = Literal["off", "ok", "warn", "cut"]
 _LEVELS: Final[Mapping[Level, LevelName]] = {
@@ -280,14 +279,14 @@ async def identity(call: Call[Nothing]) -> Identity:
 
 async def status(call: Call[Nothing]) -> State:
     """How the node is doing, locked or not."""
-    node = call.node
+    node, person = call.node, call.who()
     entries, size = _usage(node)
     return State(
         version=__version__,
         locked=not node.people,
         unattended=node.home.unattended,
-        name=next((person.name for person in node.people.values()), None),
-        device=next((person.device_state for person in node.people.values()), "ok"),
+        name=person.name if person else None,
+        device=person.device_state if person else "ok",
         entries=entries,
         bytes=size,
         space_left=node.space_left(),
@@ -295,7 +294,7 @@ async def status(call: Call[Nothing]) -> State:
         pruning_stopped=node.pruning_stopped(),
         rooms=[
             RoomState(name, _LEVELS[state.level], state.since_ms, state.reason_code, _plain(state.evidence))
-            for name, state in node.status()
+            for name, state in node.status(person)
         ],
         peers=_peers(node),
     )
@@ -488,11 +487,12 @@ async def doctor(call: Call[Nothing]) -> Diagnosis:
     for person in list(node.people.values()):
         # On the thread that writes: pages are read meanwhile.
         sound = await node.write(person.vault.is_sound)
-        checks.append(_soundness("vault", sound, f"{len(person.contacts())} contacts"))
-    return Diagnosis([*checks, *_surroundings(node)])
+        checks.append(_soundness("vault", sound, "open"))
+    return Diagnosis([*checks, *_surroundings(node, call.who())])
 
 
 OPERATIONS: Final[list[Operation[Any, Any]]] = [
+    *RESIDENTS,
     Operation("id", Nothing, Identity, identity, "Who you are here"),
     Operation("status", Nothing, State, status, "How the node and its rooms are doing", while_locked=True),
     Operation("unlock", Passphrase, Unlocked, unlock, "Open the vault", unsafe=True, while_locked=True),
@@ -600,11 +600,11 @@ def _examine(node: Node) -> Iterator[Check]:
     yield Check("swap", "warn" if swap else "ok", "in use: keys could reach the disk" if swap else "none")
 
 
-def _surroundings(node: Node) -> Iterator[Check]:
+def _surroundings(node: Node, person: Person | None) -> Iterator[Check]:
     peers = _peers(node)
     connected = sum(peer.connected for peer in peers)
     yield Check("peers", "warn" if peers and not connected else "ok", f"{connected} of {len(peers)} connected")
-    for name, state in node.status():
+    for name, state in node.status(person):
         level: Literal["ok", "warn", "bad"] = "bad" if state.level == Level.CUT else "ok"
         yield Check(f"room {name}", "warn" if state.level == Level.WARN else level, state.reason_code)
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from outlast.edges import first_run, hotspot, people, phones, sneakernet
+from outlast.edges import first_run, hotspot, household, people, phones, sneakernet
 from outlast.edges.doors import same
 from outlast.edges.events import events
 from outlast.edges.gate import LAN_SETTING, Access, ForbiddenError, StrangerError, Web, route
@@ -25,6 +25,7 @@ HELP: Final = ("travel", "stick", "hotspot", "phone", "verify", "passphrase", "s
 NOTICES: Final = {
     **people.NOTICES,
     **phones.NOTICES,
+    **household.NOTICES,
     **sneakernet.NOTICES,
     **hotspot.NOTICES,
     **get.NOTICES,
@@ -59,6 +60,7 @@ def routes() -> list[Route]:
         *first_run.routes(),
         *people.routes(),
         *phones.routes(),
+        *household.routes(),
         *sneakernet.routes(),
         *hotspot.routes(),
         *get.routes(),
@@ -80,7 +82,7 @@ async def doorway(request: Request, *, status: int = 200, wrong: str = "") -> Re
         status=status,
         wrong=wrong,
         token=request.query_params.get("t", ""),
-        locked=web.made and web.node.locked,
+        locked=web.made and len(web.node.people) < len(web.home.people()),
         passphrase=opens_by_passphrase(web),
     )
 
@@ -235,7 +237,7 @@ def render_backup(request: Request, **said: object) -> Response:
     """The backup page with the answer to one of its forms."""
     context: dict[str, object] = {"counts": None, "words": None, "wrong": "", "at": ""} | said
     status = 400 if context["wrong"] else 200
-    passphrase = opens_by_passphrase(request.state.web)
+    passphrase = request.state.web.home.needs_passphrase(request.state.person.key)
     return render(request, "backup.html", status=status, passphrase=passphrase, **context)
 
 
@@ -324,7 +326,8 @@ async def settings(request: Request) -> Response:
         lan=web.lan,
         urls=web.lan_urls(),
         doubts=doubts(node),
-        unattended=web.home.unattended,
+        unattended=not web.home.needs_passphrase(request.state.person.key),
+        others=len(web.home.people()) - 1,
         free=node.space_left(),
         wrong="",
     )
@@ -358,9 +361,11 @@ async def confirm_clock(request: Request) -> Response:
 async def lock(request: Request) -> Response:
     """Close the vault and the store; every page is locked from now on."""
     web: Web = request.state.web
-    if not opens_by_passphrase(web):
+    node, person = web.node, request.state.person
+    if not web.home.needs_passphrase(person.key):
         raise ForbiddenError("This node has no passphrase: there is nothing to lock it with.")
-    await web.node.lock()
+    # The node goes on for the others whose vaults are open.
+    await (node.lock() if len(node.people) == 1 else node.lock_person(person.key))
     return go("/", "locked")
 
 

@@ -8,7 +8,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from outlast import address
-from outlast.edges.gate import Access, Web, keep, route
+from outlast.edges.gate import Access, Web, route
+from outlast.edges.residents import keep
 from outlast.errors import NotFoundError, UsageError
 from outlast.kernel import Contact, Discovery, Node, Person, node_text, parse_id, parse_node
 from outlast.ui.languages import marked

@@ -23,6 +23,7 @@ NOTICES: Final = {
     "joined": marked("The phone is in."),
     "refused": marked("Refused. That phone sees nothing."),
     "lost": marked("Shut out. That phone shows nothing from here any more."),
+    "all-lost": marked("Shut out. No phone shows anything from here any more."),
 }
 
 
@@ -34,6 +35,7 @@ def routes() -> list[Route]:
         route("/phones/invite", "GET", invitation, Access.OWNER),
         route("/phones/answer", "POST", answer, Access.OWNER),
         route("/phones/lost", "POST", lost, Access.OWNER),
+        route("/lost", "GET", lost_page, Access.OWNER),
         route("/join/{token}", "GET", join_page, Access.OPEN),
         route("/join/{token}", "POST", join, Access.OPEN),
     ]
@@ -43,8 +45,18 @@ async def phones(request: Request) -> Response:
     """The phones that joined, and the door for them."""
     web: Web = request.state.web
     person: Person = request.state.person
-    joined = [phone for phone in web.sessions.of("lan", person.key) if not phone.waiting_code]
+    joined = web.phones(person)
     return render(request, "phones.html", phones=joined, lan=web.lan, urls=web.lan_urls())
+
+
+async def lost_page(request: Request) -> Response:
+    """What to do when a phone, a computer, a stick or a card is gone."""
+    web: Web = request.state.web
+    person: Person = request.state.person
+    joined = web.phones(person)
+    earlier = [one for one in person.devices() if not one.is_present and not one.revoked]
+    sealed = web.home.needs_passphrase(person.key)
+    return render(request, "lost.html", phones=joined, earlier=len(earlier), sealed=sealed)
 
 
 async def invite(request: Request) -> Response:
@@ -93,14 +105,16 @@ async def drop(web: Web, shown: Invitation) -> None:
 
 
 async def lost(request: Request) -> Response:
-    """Shut a phone out at once; its open pages stop."""
+    """Shut a phone out at once, or all of them; their open pages stop."""
     web: Web = request.state.web
-    form = await fields(request)
-    session = web.sessions.named(form.get("phone", ""))
-    if session is None or session.door != "lan" or session.person != request.state.person.key:
+    named = (await fields(request)).get("phone", "")
+    joined = web.phones(request.state.person)
+    ended = [phone for phone in joined if named in ("all", phone.digest.hex())]
+    if not ended:
         raise NotFoundError("No such phone has joined.")
-    await web.end(session)
-    return go("/phones", "lost")
+    for phone in ended:
+        await web.end(phone)
+    return go("/phones", "lost" if named != "all" else "all-lost")
 
 
 # ---- on the phone ----

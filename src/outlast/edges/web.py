@@ -72,7 +72,7 @@ class Guard:
         cookies = read_cookies(headers.get("cookie", ""))
         web = self.web
         web.adopt()
-        session = web.sessions.find(cookies.get(self.door.cookie, ""), self.door.kind, web.now_ms())
+        session = web.find(cookies.get(self.door.cookie, ""), self.door.kind)
         if session is not None and scope["method"] not in SAFE_METHODS and web.must_keep(session):
             await web.keep(session)
         language = web.site.catalogues.choose(cookies.get(LANGUAGE_COOKIE, ""), headers.get("accept-language", ""))

@@ -6,7 +6,8 @@
     store.db                      the node's store, encrypted
     store.chunks                  the chunks of large content, each encrypted
     store.key | store.keyfile     its key: wrapped under a passphrase, or bare (unattended)
-    people/<16 hex>/vault.db      a person's vault, encrypted; vault.key | vault.keyfile as above
+    people/<16 hex>/vault.db      a person's vault, encrypted; vault.key | vault.keyfile as above; the vault.key of who
+                                  came to live here later holds the store's key too
     rooms/<name>/                 what a room keeps in files of its own
     api.sock                      the local API, while the node is up
     config.toml                   optional
@@ -23,6 +24,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from outlast.errors import LockedError, NotFoundError, StorageError, UsageError
@@ -103,6 +105,15 @@ def _overwrite(descriptor: int) -> None:
         os.fsync(descriptor)
 
 
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What a passphrase opens: a person's vault (32 B), and the store (32 B, or empty when its own slot has it)."""
+
+    person: str
+    vault: bytes
+    store: bytes
+
+
 class Home:
     """The paths in a home and the keys of its files. An owner is a person's 16 hex digits, or None for the store."""
 
@@ -131,7 +142,7 @@ class Home:
 
     def exists(self) -> bool:
         """Whether a node was made here, to the end."""
-        return self.has_key(None) and not self._unfinished.exists()
+        return (self.has_key(None) or bool(self.people())) and not self._unfinished.exists()
 
     def people(self) -> list[str]:
         """The keys (16 hex digits) of the persons who live here, sorted."""
@@ -211,11 +222,21 @@ class Home:
         self.set_passphrase(owner, key, passphrase, cost)
         return key
 
+    def begin_person(self, person: str) -> bytes:
+        """Make a new person's folder and return a fresh key (32 B) for their vault.
+
+        They live here as soon as it is kept by ``set_passphrase``: last, so that nobody half made is left by a power
+        cut.
+        """
+        make_private(self._person_folder(person))
+        return os.urandom(KEY_BYTES)
+
     def set_passphrase(
         self, owner: str | None, key: bytes, passphrase: str | None, cost: keyslot.Cost | None = None
     ) -> None:
         """Keep a key under a new passphrase, or bare; the old slot or bare key is overwritten and removed.
 
+        A vault's key may be followed by the store's, so that one passphrase opens both.
         Takes about a second of computing. At a power cut either the old or the new way opens it.
         """
         slot, bare = self._slot(owner), self._keyfile(owner)
@@ -248,7 +269,45 @@ class Home:
             raise StorageError(f"cannot read {error.filename}: {error.strerror}; check whose file it is") from error
         if passphrase is None:
             raise LockedError("a passphrase is needed: give it to unlock")
-        return keyslot.open_slot(sealed, passphrase)
+        return keyslot.open_slot(sealed, passphrase)[:KEY_BYTES]
+
+    def whose(self, passphrase: str) -> Keys:
+        """Whose vault a passphrase opens, and its keys; about a second of computing for each person who has one.
+
+        Where nobody has one, any passphrase stands for the first person, as key files open everything. Raises
+        LockedError.
+        """
+        wrong = LockedError("nobody lives on this node yet")
+        sealed = [person for person in self.people() if self.needs_passphrase(person)]
+        for person in sealed:
+            try:
+                both = keyslot.open_slot(self._slot(person).read_bytes(), passphrase)
+            except LockedError as error:
+                wrong = error
+            else:
+                return Keys(person, both[:KEY_BYTES], both[KEY_BYTES:])
+        if not sealed and (bare := self.people()):
+            return Keys(bare[0], self.open_key(bare[0]), b"")
+        raise wrong
+
+    def remove_person(self, person: str) -> None:
+        """Destroy a person's keys, then their files. The store stays, and its key where others can open it.
+
+        Raises NotFoundError when nobody of that key lives here, UsageError when nobody else does.
+        """
+        if person not in self.people():
+            raise NotFoundError(f"{person[:40]!r} is nobody here")
+        if self.people() == [person]:
+            raise UsageError("nobody else lives on this node: `outlast wipe` destroys all of it")
+        slot = self._slot(person)
+        # The first person's passphrase holds the store's key in a slot of its own; all others have it with theirs.
+        founder = slot.exists() and slot.stat().st_size == keyslot.SLOT_BYTES
+        for secret in (slot, self._keyfile(person), *((self._slot(None),) if founder else ())):
+            wipe_secret(secret)
+        try:
+            shutil.rmtree(slot.parent)
+        except OSError as error:
+            raise StorageError(f"the keys are destroyed, but {error.filename} remains: {error.strerror}") from error
 
     def wipe(self) -> None:
         """Destroy this home: overwrite every key, make that durable, then remove what is ours. Ask before.

@@ -7,7 +7,7 @@
     key    = Argon2id (RFC 9106, version 1.3, one lane) of the passphrase in Unicode's NFC as UTF-8
 
 The cost of a guess is thus authenticated: nobody can lower it unseen. The check at the end tells damage from a wrong
-passphrase and protects nothing. A slot has 120 bytes.
+passphrase and protects nothing. A slot of one key has 120 bytes, one of two 152.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Final
 from outlast.errors import LockedError, StorageError, UsageError
 
 KEY_BYTES: Final = 32
+SLOT_BYTES: Final = 120
 PASSPHRASE_MIN_CHARS: Final = 8
 MAGIC_BYTES: Final = 16
 SALT_BYTES: Final = 16
@@ -58,16 +59,16 @@ def check_passphrase(passphrase: str) -> None:
 
 
 def seal_slot(key: bytes, passphrase: str, *, salt: bytes, nonce: bytes, cost: Cost) -> bytes:
-    """The slot that holds ``key`` (32 B) under a passphrase; see ``seal``."""
-    if len(key) != KEY_BYTES:
+    """The slot that holds one key (32 B), or two, under a passphrase; see ``seal``."""
+    if len(key) not in (KEY_BYTES, 2 * KEY_BYTES):
         raise ValueError(f"a key has {KEY_BYTES} bytes")
     return seal(_SLOT_MAGIC, key, passphrase, salt=salt, nonce=nonce, cost=cost)
 
 
 def open_slot(slot: bytes, passphrase: str) -> bytes:
-    """The 32-byte key of a slot; raises LockedError when the passphrase is wrong, StorageError when it is no slot."""
+    """The key of a slot, or both; raises LockedError when the passphrase is wrong, StorageError when it is no slot."""
     key = unseal(_SLOT_MAGIC, slot, passphrase)
-    if len(key) != KEY_BYTES:
+    if len(key) not in (KEY_BYTES, 2 * KEY_BYTES):
         raise StorageError("this is no key slot: restore from the backup file")
     return key
 

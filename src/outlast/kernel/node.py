@@ -54,7 +54,7 @@ from outlast.kernel.entry import (
     Entry,
     day_of,
 )
-from outlast.kernel.home import Home
+from outlast.kernel.home import Home, Keys
 from outlast.kernel.identity import SealingKey, SigningKey, check_name
 from outlast.kernel.keyslot import check_passphrase
 from outlast.kernel.kinds import Kind, Kinds
@@ -84,6 +84,8 @@ COMMON_SPACES: Final = (mail.MAIL_SPACE, PARCEL_SPACE)
 """Spaces that all nodes follow."""
 STAGE_DAYS: Final = 30
 """So long chunks wait for the entry that names them, if a crash came between the two."""
+PEOPLE_MAX: Final = 16
+"""Who may live on one node: a wrong passphrase costs a second of computing for each."""
 TIDY_S: Final = 3600.0
 BUILT_MS: Final = 1_793_491_200_000
 """1 November 2026: no clock that shows less is right."""
@@ -132,6 +134,8 @@ class Node:
         self.pruned_day = 0
         self._stopped: str | None = None
         self._transport: SealingKey | None = None
+        self._store_key = b""
+        self._turning = asyncio.Lock()
         self._writer = ThreadPoolExecutor(1, "outlast-writer")
         self._tasks: dict[str, list[asyncio.Task[None]]] = {}
         self._exit = contextlib.ExitStack()
@@ -199,10 +203,8 @@ class Node:
         try:
             node._exit.enter_context(home.lock())
             if home.unattended:
-                await node._open_store(None)
-                for key in home.people():
-                    if not home.needs_passphrase(key):
-                        await node._open_person(key, None)
+                await node._open_store(home.open_key(None))
+                await node._open_unattended()
         except BaseException:
             await node.close()
             raise
@@ -231,27 +233,68 @@ class Node:
         return self.store
 
     async def unlock(self, passphrase: str) -> Person:
-        """Open the store and the vaults that this passphrase opens; raises LockedError when it opens no vault."""
-        if self.store is None:
-            await self._open_store(passphrase)
-        wrong: LockedError | None = None
-        for key in self.home.people():
-            open_now = self.people.get(key)
-            if open_now is not None and not self.home.needs_passphrase(key):
-                continue
-            try:
-                if open_now is None:
-                    return await self._open_person(key, passphrase)
-                await self.write(partial(self.home.open_key, key, passphrase))
-                return open_now
-            except LockedError as error:
-                wrong = error
-        if wrong is None and self.people:
-            return next(iter(self.people.values()))
-        raise wrong or LockedError("nobody lives on this node yet")
+        """Open the store and the vault that this passphrase opens; raises LockedError when it opens no vault."""
+        found = await self.read(partial(self.home.whose, passphrase))
+        async with self._turning:
+            if self.store is None:
+                open_key = partial(self.home.open_key, None, passphrase)
+                await self._open_store(found.store or await self.read(open_key))
+                await self._open_unattended()
+            return self.people.get(found.person) or await self._open_person(found.person, found.vault)
+
+    async def add_person(
+        self, name: str, passphrase: str, *, entropy: bytes | None = None, backup: BackupBody | None = None
+    ) -> Person:
+        """Somebody more lives here from now on, with a vault under a passphrase of their own; returns them, unlocked.
+
+        ``entropy`` and ``backup`` as in ``create``. Raises LockedError while the store is closed, UsageError for a
+        passphrase that opens another vault here, since by it people are told apart.
+        """
+        name, store_key = check_name(name), self._store_key
+        check_passphrase(passphrase)
+        if not store_key:
+            raise LockedError("the node is locked: somebody who lives here has to unlock it first")
+        if len(self.home.people()) >= PEOPLE_MAX:
+            raise UsageError(f"at most {PEOPLE_MAX} people live on one node: set up another one")
+        secret = backup.entropy if backup is not None else entropy or os.urandom(32)
+
+        def make() -> Keys:
+            if any(self.home.needs_passphrase(one) for one in self.home.people()):
+                with contextlib.suppress(LockedError):
+                    self.home.whose(passphrase)
+                    raise UsageError("this passphrase cannot be used here: choose another one")
+            _make_person(self.home, name, passphrase, secret, backup, tuple(self.rooms.values()), store_key)
+            return self.home.whose(passphrase)
+
+        async with self._turning:
+            made = await self.read(make)
+            return await self._open_person(made.person, made.vault)
+
+    async def lock_person(self, key: str) -> None:
+        """Close one person's vault, if it is open; the node goes on, and their mail waits sealed."""
+        async with self._turning:
+            if key in self.people:
+                await self._close_person(key)
+                self.touch()
+
+    async def remove_person(self, key: str) -> None:
+        """Destroy one person's vault, open or closed; there is no way back but their backup.
+
+        The node and what it carries stay. Raises NotFoundError when they do not live here, UsageError when nobody else
+        does.
+        """
+        async with self._turning:
+            if key in self.people and len(self.home.people()) > 1:
+                await self._close_person(key)
+            await self.write(partial(self.home.remove_person, key))
+            self.touch()
 
     async def lock(self) -> None:
         """Close all vaults and the store, end all sessions; what is acknowledged is durable already."""
+        async with self._turning:
+            await self._lock()
+
+    async def _lock(self) -> None:
         await self.lookout.stop()
         await self.neighbours.stop()
         for key in list(self.people):
@@ -261,7 +304,7 @@ class Node:
             store, self.store = self.store, None
             self.door.turn_away()
             await self.write(store.close)
-        self._transport = None
+        self._transport, self._store_key = None, b""
         self.touch()
 
     async def close(self) -> None:
@@ -277,12 +320,8 @@ class Node:
         await self.write(self.home.wipe)
         self.touch()  # whoever runs the node sees that its home is gone, and ends
 
-    async def _open_store(self, passphrase: str | None) -> None:
-        def act() -> Store:
-            key = self.home.open_key(None, passphrase)
-            return Store.open(self.home.store_path, key, rooms=tuple(self.rooms.values()))
-
-        store = await self.write(act)
+    async def _open_store(self, key: bytes) -> None:
+        store = await self.write(lambda: Store.open(self.home.store_path, key, rooms=tuple(self.rooms.values())))
         try:
             transport = store.meta("transport")
             if transport is None:
@@ -298,7 +337,7 @@ class Node:
             raise
         self.cursor = store.cursor()
         self.door.open(store)
-        self.store = store
+        self.store, self._store_key = store, key
         self._spawn(
             "node",
             self.door.run(),
@@ -309,12 +348,14 @@ class Node:
         self.neighbours.start()
         self.touch()
 
-    async def _open_person(self, key: str, passphrase: str | None) -> Person:
-        def act() -> Vault:
-            secret = self.home.open_key(key, passphrase)
-            return Vault.open(self.home.vault_path(key), secret, rooms=(GROUPS, *self.rooms.values()))
+    async def _open_unattended(self) -> None:
+        for key in self.home.people():
+            if not self.home.needs_passphrase(key):
+                await self._open_person(key, self.home.open_key(key))
 
-        vault = await self.write(act)
+    async def _open_person(self, key: str, secret: bytes) -> Person:
+        rooms = (GROUPS, *self.rooms.values())
+        vault = await self.write(lambda: Vault.open(self.home.vault_path(key), secret, rooms=rooms))
         try:
             person = Person(self, key, vault)
             await person.outbox.start()
@@ -456,11 +497,12 @@ class Node:
         return [day for person in self.people.values() for day in person.claims()]
 
     async def _run_tidy(self) -> None:
-        shown = self.status()
+        shown: list[list[tuple[str, Status]]] = []
         while True:
             with contextlib.suppress(StorageError):
                 await self._tidy()
-            if (now := self.status()) != shown:  # there is a warning to show, or none any more
+            now = [self.status(one) for one in (None, *self.people.values())]
+            if now != shown:  # there is a warning to show, or none any more
                 shown = now
                 self.touch()
             await asyncio.sleep(TIDY_S)
@@ -986,10 +1028,11 @@ class Node:
 
     # ---- how it is ----
 
-    def status(self) -> list[tuple[str, Status]]:
-        """Each room's state, and the kernel's own as ``node``."""
+    def status(self, person: Person | None) -> list[tuple[str, Status]]:
+        """Each room's state for one person, and the kernel's own as ``node``; without a person that alone."""
+        locked = Status(Level.OFF, None, "locked")
         if self.locked:
-            return [("node", Status(Level.OFF, None, "locked"))]
+            return [("node", locked)]
         own = Status(Level.OK, None, "ok")
         if self.space_left() < SPACE_LOW_BYTES:
             own = Status(Level.CUT, None, "disk-full", {"bytes": self.space_left()})
@@ -999,7 +1042,9 @@ class Node:
             own = Status(Level.WARN, None, "pruning-stopped")
         elif self.peers() and not any(peer.connected for peer in self.peers()):
             own = Status(Level.WARN, None, "no-neighbour")
-        return [("node", own), *((room.name, room.status(self)) for room in self.rooms.values() if room.status)]
+        if person is None:
+            return [("node", own)]
+        return [("node", own), *((room.name, room.status(self, person)) for room in self.rooms.values() if room.status)]
 
     def space_left(self) -> int:
         """Bytes free on the home's disk."""
@@ -1031,10 +1076,16 @@ async def _cuts(source: Path | AsyncIterable[bytes], splitter: Splitter) -> Asyn
 
 
 def _make_person(
-    home: Home, name: str, passphrase: str | None, entropy: bytes, backup: BackupBody | None, rooms: Sequence[Room]
+    home: Home,
+    name: str,
+    passphrase: str | None,
+    entropy: bytes,
+    backup: BackupBody | None,
+    rooms: Sequence[Room],
+    store_key: bytes = b"",
 ) -> None:
     key = os.urandom(8).hex()
-    secret = home.new_key(key, passphrase)
+    secret = home.begin_person(key)
     vault = Vault.open(home.vault_path(key), secret, rooms=(GROUPS, *rooms), restore=backup.rooms if backup else None)
     try:
         new_person(vault, name, entropy, day_of(max(_system_ms(), BUILT_MS)))
@@ -1042,6 +1093,7 @@ def _make_person(
             restore_person(vault, backup)
     finally:
         vault.close()
+    home.set_passphrase(key, secret + store_key, passphrase)
 
 
 def _system_ms() -> int:

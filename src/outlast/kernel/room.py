@@ -18,6 +18,7 @@ from outlast.kernel.links.link import Way
 
 if TYPE_CHECKING:
     from outlast.kernel.node import Node
+    from outlast.kernel.person import Person
 
 Value = bytes | str | int | float | None
 
@@ -121,7 +122,7 @@ class Room:
     fold: Callable[[Change, Rows], RowChanges] = _no_rows
     receive: Callable[[Letter, Rows], RowChanges] = _no_rows
     run: Callable[[Node], Coroutine[Any, Any, None]] | None = None
-    status: Callable[[Node], Status] | None = None
+    status: Callable[[Node, Person], Status] | None = None
     links: Callable[[Node], Sequence[Way]] | None = None
     cli: str = ""
     api: str = ""

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from outlast.kernel import Node, Person, Room
 
 PREFIX: Final = "/api/v1/"
+PERSON_HEADER: Final = "Outlast-Person"
+"""Names who asks, percent-encoded, where several vaults are open."""
+KEY_MIN_CHARS: Final = 4
 
 P = TypeVar("P", bound=msgspec.Struct)
 R = TypeVar("R")
@@ -35,21 +38,38 @@ def silent(_done: int, _total: int | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[P]):
-    """One request: the node it is made of, its parameters, and who hears of its progress."""
+    """One request: the node it is made of, its parameters, who hears of its progress, and for whom it is made.
+
+    ``whose`` is a person's name or the beginning of their key, or empty where one vault alone is open.
+    """
 
     node: Node
     params: P
     progress: Progress = silent
+    whose: str = ""
+
+    def who(self) -> Person | None:
+        """The person who asks, or None when nobody is named and not just one vault is open; raises as ``person``."""
+        return self.person if self.whose or len(self.node.people) == 1 else None
 
     @property
     def person(self) -> Person:
-        """The person who asks; raises LockedError while no vault is open."""
+        """The person who asks; raises LockedError while their vault is closed, UsageError when it may be several."""
         people = list(self.node.people.values())
+        if self.whose:
+            people = [one for one in people if is_meant(one, self.whose)]
+            if not people:
+                raise LockedError(f"no vault of {self.whose[:64]!r} is open: open it by `outlast unlock`")
         if not people:
             raise LockedError("the node is locked: unlock it with `outlast unlock`, or on its page")
         if len(people) > 1:
-            raise UsageError("several people have their vaults open here: use the page, where each has a session")
+            raise UsageError("several people have their vaults open here: say who asks by --person NAME")
         return people[0]
+
+
+def is_meant(person: Person, text: str) -> bool:
+    """Whether a person of this node is called ``text``, or their key begins so."""
+    return text.casefold() == person.name.casefold() or (len(text) >= KEY_MIN_CHARS and person.key.startswith(text))
 
 
 class Nothing(msgspec.Struct, frozen=True):
@@ -150,12 +170,13 @@ def openapi(operations: Iterable[Operation[Any, Any]]) -> dict[str, Any]:
             "summary": operation.summary,
             "tags": [operation.name.partition(".")[0]],
             "responses": {"200": {"description": "Done.", "content": _json(result)}, "default": failure},
+            "parameters": [_WHOSE],
         }
         post = {**shared, "operationId": operation.name, "requestBody": {"content": _json(params)}}
         paths[operation.path] = {"post": post}
         if not operation.unsafe:
             fields = components[params["$ref"].rpartition("/")[2]]
-            get = {**shared, "operationId": f"{operation.name}.get", "parameters": _query(fields)}
+            get = {**shared, "operationId": f"{operation.name}.get", "parameters": [_WHOSE, *_query(fields)]}
             paths[operation.path]["get"] = get
     return {
         "openapi": "3.1.0",
@@ -168,6 +189,15 @@ def openapi(operations: Iterable[Operation[Any, Any]]) -> dict[str, Any]:
         "paths": paths,
         "components": {"schemas": components},
     }
+
+
+_WHOSE: Final = {
+    "name": PERSON_HEADER,
+    "in": "header",
+    "required": False,
+    "description": "Who asks, where several vaults are open: a name (percent-encoded), or the beginning of a key.",
+    "schema": {"type": "string"},
+}
 
 
 def _json(schema: Any) -> dict[str, Any]:

@@ -203,7 +203,7 @@ def status_line(node: "Node | None", _: Translation) -> tuple[str, str]:
         return "off", _("Nothing is set up here yet.")
     if node.locked:
         return "off", _("Locked. Nothing is read or sent from here.")
-    if any(room == "node" and status.reason_code == "disk-full" for room, status in node.status()):
+    if any(room == "node" and status.reason_code == "disk-full" for room, status in node.status(None)):
         return "bad", _("The disk is full: nothing more can be kept. Make room first.")
     peers = node.peers()
     reached = sum(peer.connected for peer in peers)

@@ -643,11 +643,8 @@ async def export(node: Node, person: Person) -> bytes:
 # ---- by itself ----
 
 
-def status(node: Node) -> Status:
+def status(node: Node, person: Person) -> Status:
     """How the place is where this node stands, as a code."""
-    person = next(iter(node.people.values()), None)
-    if person is None:
-        return Status(Level.OFF, None, "locked")
     found = three_lamps(node, person)
     level = {"ok": Level.OK, "warn": Level.WARN, "bad": Level.CUT, "unknown": Level.OFF}[found.country.light]
     evidence: dict[str, Value] = {"country": found.settings.country, "link": found.link.code, "site": found.site.code}

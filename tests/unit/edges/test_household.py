@@ -1,0 +1,413 @@
+"""Several people on one node: how they come, unlock, lock and go, and that nothing of one is ever shown to another."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from starlette.routing import Route
+
+from outlast.edges import pages
+from outlast.edges.api import operations_of
+from outlast.edges.web import room_routes
+from outlast.errors import LockedError, NotFoundError, OutlastError, UsageError
+from outlast.kernel import Home, Node, Person, find_rooms, id_text, space_text
+from outlast.rooms.carry import groups, service
+from outlast.ui.operation import Call, Nothing, Operation
+from tests.seizure.needles import Needles, of_bytes, of_person, of_text
+from tests.unit.edges.served import Browser, Served, served
+
+ANNAS = "heron, river, stone"
+BORISS = "lamp, winter, ferry"
+
+
+@asynccontextmanager
+async def opened(home: Home) -> AsyncIterator[Node]:
+    async with await Node.open(home, rooms=(), dial=False) as node:
+        yield node
+
+
+# ---- in the kernel ----
+
+
+def test_each_of_two_people_unlocks_alone_and_one_who_leaves_takes_no_key_of_the_other(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+
+    async def story() -> None:
+        await Node.create(home, "Anna", passphrase=ANNAS, rooms=())
+        async with opened(home) as node:
+            with pytest.raises(LockedError):
+                await node.add_person("Boris", BORISS)
+            anna = await node.unlock(ANNAS)
+            with pytest.raises(UsageError, match="choose another one"):
+                await node.add_person("Boris", ANNAS)
+            with pytest.raises(UsageError, match="at least"):
+                await node.add_person("Boris", "short")
+            with pytest.raises(UsageError, match="nobody else lives"):
+                await node.remove_person(anna.key)
+            assert (await node.unlock(ANNAS)) is anna
+            boris = await node.add_person("Boris", BORISS)
+            assert set(node.people) == {anna.key, boris.key} == set(home.people())
+            await node.lock_person(anna.key)
+            assert (set(node.people), node.locked) == ({boris.key}, False)
+        async with opened(home) as node:
+            assert node.locked
+            with pytest.raises(LockedError):
+                await node.unlock("neither of the two")
+            assert (node.locked, node.people) == (True, {})
+            assert (await node.unlock(BORISS)).name == "Boris"
+            assert set(node.people) == {boris.key}
+            await node.remove_person(anna.key)
+            with pytest.raises(NotFoundError):
+                await node.remove_person(anna.key)
+        assert home.exists()
+        assert home.people() == [boris.key]
+        assert not list(home.path.glob(f"**/{anna.key}*"))
+        assert not (home.path / "store.key").exists()
+        async with opened(home) as node:
+            with pytest.raises(LockedError):
+                await node.unlock(ANNAS)
+            assert (await node.unlock(BORISS)).name == "Boris"
+
+    asyncio.run(story())
+
+
+def test_beside_somebody_whose_vault_opens_by_itself_another_ones_stays_closed(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+
+    async def story() -> None:
+        await Node.create(home, "Anna", passphrase=None, rooms=())
+        async with opened(home) as node:
+            (anna,) = node.people.values()
+            boris = await node.add_person("Boris", BORISS)
+        async with opened(home) as node:
+            assert set(node.people) == {anna.key}
+            with pytest.raises(LockedError):
+                await node.unlock(ANNAS)
+            await node.lock()
+            assert (await node.unlock(BORISS)).key == boris.key
+            assert set(node.people) == {anna.key, boris.key}
+            await node.remove_person(anna.key)
+        async with opened(home) as node:
+            assert (node.locked, node.people) == (False, {})
+            await node.unlock(BORISS)
+
+    asyncio.run(story())
+
+
+def test_mail_between_two_people_of_one_node_waits_for_the_locked_one_without_a_receipt(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+
+    async def until(node: Node, said: Any) -> None:
+        async with asyncio.timeout(60):
+            while not said():
+                await node.wait(node.revision)
+
+    async def story() -> None:
+        await Node.create(home, "Anna", passphrase=None, rooms=find_rooms())
+        async with await Node.open(home, dial=False) as node:
+            (anna,) = node.people.values()
+            boris = await node.add_person("Boris", BORISS)
+            contact = await anna.add_contact(await boris.link())
+            await boris.add_contact(await anna.link())
+            await node.lock_person(boris.key)
+            letter = await service.send(node, anna, contact.identity, "while you were out")
+            await node.write(lambda: None)
+            (message,) = service.sent(anna)
+            assert [one.event for one in service.custody(anna, [message])[letter]] == ["kept"]
+            boris = await node.unlock(BORISS)
+            await until(node, lambda: service.inbox(boris))
+            await until(node, lambda: len(service.custody(anna, [message])[letter]) > 1)
+            assert [one.event for one in service.custody(anna, [message])[letter]] == ["kept", "received"]
+
+    asyncio.run(story())
+
+
+# ---- on the page ----
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A node on which Anna and Boris live, both unlocked, and each has said and kept something of every kind."""
+    with served(tmp_path_factory.mktemp("shared"), name="Anna", passphrase=ANNAS, rooms=find_rooms()) as node:
+        node.run(node.node.unlock(ANNAS))
+        yield node
+
+
+def came_in(node: Served, browser: Browser, passphrase: str) -> None:
+    assert browser.post("/enter", data={"passphrase": passphrase}).status_code == 303
+
+
+def add_boris(node: Served) -> None:
+    """Boris types name and passphrase in Anna's browser, once for all tests."""
+    if len(node.home.people()) == 2:
+        return
+    with node.stranger() as browser:
+        came_in(node, browser, ANNAS)
+        page = browser.get("/household/add").text
+        assert 'name="protection"' not in page
+        csrf = re.findall(r'name="csrf" value="([^"]+)"', page)[-1]
+        form = {"csrf": csrf, "how": "new", "name": "Boris", "passphrase": BORISS}
+        assert browser.post("/household/add", data=form | {"again": "another"}).status_code == 400
+        taken = browser.post("/household/add", data=form | {"passphrase": ANNAS, "again": ANNAS})
+        assert (taken.status_code, "Boris" in taken.text, ANNAS in taken.text) == (400, True, False)
+        done = browser.post("/household/add", data=form | {"again": BORISS})
+        assert (done.status_code, done.headers["location"]) == (303, "/first/words")
+        assert " ".join(person(node, "Boris").words()).split()[0] in browser.get("/first/words").text
+        assert "Anna" not in browser.get("/household").text
+
+
+def person(node: Served, name: str) -> Person:
+    return next(one for one in node.node.people.values() if one.name == name)
+
+
+def test_a_newcomer_types_their_own_passphrase_and_the_browser_is_theirs(shared: Served) -> None:
+    add_boris(shared)
+    with shared.stranger() as annas, shared.stranger() as boriss:
+        came_in(shared, annas, ANNAS)
+        came_in(shared, boriss, BORISS)
+        sessions = {one.person for one in shared.serving.web.sessions._open.values()}
+        assert {person(shared, "Anna").key, person(shared, "Boris").key} <= sessions
+        assert "Boris" not in annas.get("/household").text + annas.get("/people").text
+
+
+def test_who_has_the_link_from_the_terminal_gives_a_passphrase_where_several_live(shared: Served) -> None:
+    add_boris(shared)
+    with shared.owner() as browser:
+        assert browser.get("/people").status_code == 423
+        browser.post("/unlock", data={"csrf": browser.token(), "passphrase": BORISS})
+        assert browser.get("/people").status_code == 200
+
+
+def test_locking_ones_own_vault_leaves_the_other_open_and_ends_the_own_streams(shared: Served) -> None:
+    add_boris(shared)
+    key = person(shared, "Boris").key
+    with shared.stranger() as annas, shared.stranger() as boriss:
+        came_in(shared, annas, ANNAS)
+        came_in(shared, boriss, BORISS)
+        with boriss.stream("GET", "/events") as stream:
+            lines = stream.iter_lines()
+            assert next(lines)
+            assert boriss.submit("/settings/lock").status_code == 303
+            assert not [line for line in lines if line.startswith("id:") and "open" in line]
+        assert key not in shared.node.people
+        assert boriss.get("/people").status_code == 423
+        assert annas.get("/people").status_code == 200
+        boriss.post("/unlock", data={"csrf": boriss.token(), "passphrase": BORISS})
+        assert boriss.get("/people").status_code == 200
+
+
+def test_the_names_of_people_are_not_shown_to_who_was_not_let_in(shared: Served) -> None:
+    add_boris(shared)
+    with shared.stranger() as stranger, shared.owner() as launched:
+        for page in ("/", "/help", "/household", "/people", "/settings", "/unlock", "/lost"):
+            for browser in (stranger, launched):
+                shown = browser.get(page)
+                assert not re.search("Anna|Boris", shown.text + str(shown.headers)), page
+
+
+# ---- nothing of one is shown to another ----
+
+SECRETS = ("zephyrword", "quillonword", "ortolanword", "brindleword", "saffronword")
+
+
+@dataclass
+class Secrets:
+    """What one alone knows, and what names it in paths and questions."""
+
+    needles: Needles
+    known: list[str]
+
+
+@pytest.fixture(scope="module")
+def boriss(shared: Served) -> Secrets:
+    """Boris's keys, contact, letter, channel and group."""
+    add_boris(shared)
+    node, boris, anna = shared.node, person(shared, "Boris"), person(shared, "Anna")
+
+    async def live() -> Secrets:
+        other = await Node.open(await made(shared.home.path.parent / "other"), dial=False)
+        async with other:
+            (clara,) = other.people.values()
+            contact = await boris.add_contact(await clara.link())
+            letter = await service.send(node, boris, contact.identity, "zephyrword in a letter")
+            channel = await service.create_channel(node, boris, "quillonword news")
+            post = await service.post(node, boris, channel.space, "ortolanword for readers")
+            group = await groups.create(node, boris, "brindleword circle")
+            line = await groups.post(node, boris, group.space, "saffronword among us")
+            await service.create_channel(node, anna, "annas own channel")
+            found = await of_person(boris)
+            for text in (*SECRETS, "Claramond"):
+                found |= of_text(f"what Boris knows: {text}", text)
+            names = {"contact": contact.identity, "letter": letter, "post": post, "line": line}
+            for what, data in (*names.items(), ("channel", channel.space), ("group", group.space)):
+                found |= of_bytes(f"Boris's {what}", data)
+            known = [data.hex() for data in (*names.values(), channel.space, group.space)]
+            known += [id_text(contact.identity), space_text(channel.space), space_text(group.space)]
+            known += [boris.key, boris.key[:8], "Claramond", "quillonword news", "brindleword circle", "zephyrword"]
+            return Secrets(found, known)
+
+    async def made(path: Path) -> Home:
+        home = Home(path)
+        await Node.create(home, "Claramond", passphrase=None, rooms=find_rooms())
+        return home
+
+    return shared.run(live())
+
+
+def found_in(needles: Needles, data: bytes, asked: str) -> set[str]:
+    """What of Boris stands in an answer, other than the very text that was asked by."""
+    return {
+        what for needle, what in needles.items() if needle in data and needle.decode("utf-8", "replace") not in asked
+    }
+
+
+def test_no_page_shows_anybody_anything_of_another(shared: Served, boriss: Secrets) -> None:
+    routes: list[Route] = [*pages.routes(), *room_routes(shared.serving.web.site)]
+    looked = 0
+    with shared.stranger() as annas:
+        came_in(shared, annas, ANNAS)
+        with shared.stranger() as his:  # the instrument sees what is there
+            came_in(shared, his, BORISS)
+            assert found_in(boriss.needles, his.get("/carry/").content, "")
+        for route in routes:
+            if "GET" not in (route.methods or ()) or route.path == "/events":
+                continue
+            holes = re.findall(r"{(\w+)(?::\w+)?}", route.path)
+            for values in (
+                product(boriss.known, repeat=len(holes))
+                if len(holes) < 2
+                else [(one,) * len(holes) for one in boriss.known]
+            ):
+                path = route.path
+                for hole, value in zip(holes, values, strict=True):
+                    path = re.sub(rf"{{{hole}(:\w+)?}}", value, path)
+                for query in ("", *(f"?q={word}&text={word}&to={word}&before={word}" for word in boriss.known[-2:])):
+                    answer = annas.get(path + query)
+                    looked += 1
+                    body = answer.content + str(answer.headers).encode()
+                    assert not found_in(boriss.needles, body, path + query), (path + query, answer.status_code)
+    assert looked > 100
+
+
+def test_no_form_of_one_acts_on_what_is_anothers(shared: Served, boriss: Secrets) -> None:
+    away = {"/settings/wipe", "/settings/lock", "/leave", "/household/remove", "/settings/lan", "/unlock", "/enter"}
+    before = shared.run(snapshot(shared))
+    with shared.stranger() as annas:
+        came_in(shared, annas, ANNAS)
+        token = annas.token()
+        for route in [*pages.routes(), *room_routes(shared.serving.web.site)]:
+            if "POST" not in (route.methods or ()) or route.path in away:
+                continue
+            if not re.match("/(carry|people|phones|devices|household|backup)", route.path):
+                continue
+            for value in boriss.known if "{" in route.path else boriss.known[:1] + boriss.known[-2:]:
+                path = re.sub(r"{\w+(:\w+)?}", value, route.path)
+                fields = dict.fromkeys(
+                    ("id", "space", "letter", "post", "to", "phone", "device", "who", "member"), value
+                )
+                answer = annas.post(path, data={"csrf": token, **fields, "text": ""})
+                body = answer.content + str(answer.headers).encode()
+                assert not found_in(boriss.needles, body, f"{path} {value}"), (path, value)
+    assert shared.run(snapshot(shared)) == before
+
+
+async def snapshot(shared: Served) -> Any:
+    """What Boris has, as he sees it."""
+    boris = person(shared, "Boris")
+    return (
+        [(one.identity, one.name, one.blocked) for one in boris.contacts()],
+        [(one.id, one.text) for one in service.sent(boris)],
+        [(one.space, one.name) for one in service.channels(shared.node, boris)],
+        [(one.space, one.name) for one in groups.groups(boris)],
+        [one.device.device for one in boris.devices()],
+    )
+
+
+def test_no_operation_tells_anybody_anything_of_another(shared: Served, boriss: Secrets) -> None:
+    anna = person(shared, "Anna")
+
+    async def ask(operation: Operation[Any, Any], params: dict[str, Any], whose: str) -> bytes:
+        try:
+            answer = await operation.answer(Call(shared.node, operation.read(params), whose=whose))
+        except OutlastError as error:
+            return str(error).encode()
+        return msgspec.json.encode(answer) + str(answer).encode()
+
+    async def all_of_them() -> int:
+        asked = 0
+        for operation in operations_of(find_rooms()).values():
+            if operation.unsafe or operation.name == "person.list":
+                continue
+            texts = [
+                field.encode_name
+                for field in msgspec.structs.fields(operation.params)
+                if field.type in (str, str | None)
+            ]
+            for value in boriss.known if texts else [""]:
+                params = dict.fromkeys(texts, value)
+                answer = await ask(operation, params, anna.key)
+                asked += 1
+                assert not found_in(boriss.needles, answer, value), (operation.name, value)
+        return asked
+
+    assert shared.run(all_of_them()) > 50
+
+
+def test_the_local_api_says_for_whom_it_asks(shared: Served) -> None:
+    add_boris(shared)
+    operation = operations_of(())["id"]
+
+    async def name(whose: str) -> str:
+        return str((await operation.answer(Call(shared.node, Nothing(), whose=whose)))["name"])
+
+    assert shared.run(name("boris")) == "Boris"
+    assert shared.run(name(person(shared, "Anna").key[:6])) == "Anna"
+    with pytest.raises(UsageError, match="--person"):
+        shared.run(name(""))
+    with pytest.raises(LockedError, match="Vera"):
+        shared.run(name("Vera"))
+
+
+# ---- lost phones ----
+
+
+def test_a_phone_ended_by_a_command_is_out_at_once_and_its_stream_ends(tmp_path: Path) -> None:
+    operations = operations_of(())
+
+    with served(tmp_path / "home") as node, node.phone("Anna's old phone") as phone:
+
+        async def ask(name: str, **params: Any) -> Any:
+            return await operations[name].answer(Call(node.node, operations[name].read(params)))
+
+        (one,) = node.run(ask("phone.list"))
+        assert one["label"] == "Anna's old phone"
+        with pytest.raises(NotFoundError):
+            node.run(ask("phone.end", phone="00000000"))
+        with phone.stream("GET", "/events") as stream:
+            lines = stream.iter_lines()
+            assert next(lines)
+            assert node.run(ask("phone.end", phone=one["phone"][:8])) == [one]
+            for _line in lines:
+                pass  # ends by itself
+        assert phone.get("/people").status_code == 401
+        assert node.run(ask("phone.list")) == []
+        with node.owner() as owner:
+            assert "old phone" not in owner.get("/phones").text
+
+
+def test_all_phones_are_shut_out_by_one_press(tmp_path: Path) -> None:
+    with served(tmp_path / "home") as node, node.phone("one") as one, node.phone("two") as two, node.owner() as owner:
+        assert owner.get("/lost").text.count('name="phone"') == 3
+        answer = owner.submit("/phones/lost", phone="all")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/phones?said=all-lost")
+        assert [phone.get("/people").status_code for phone in (one, two)] == [401, 401]
+        assert owner.submit("/phones/lost", phone="all").status_code == 404

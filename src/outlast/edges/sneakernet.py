@@ -15,8 +15,8 @@ from starlette.routing import Route
 from outlast.edges.gate import Access, route
 from outlast.edges.stick import pages, service
 from outlast.edges.stick.memory import memory, note, trips
-from outlast.errors import ProtocolError, UsageError
-from outlast.kernel import BundleReport, Node, Person, parse_id, parse_space, read_genesis, space_text
+from outlast.errors import NotFoundError, ProtocolError, UsageError
+from outlast.kernel import BundleReport, Person, parse_id, parse_space, read_genesis, space_text
 from outlast.ui.command import size
 from outlast.ui.languages import marked
 from outlast.ui.page import attachment, fields, go, render, upload
@@ -40,7 +40,7 @@ async def stick(request: Request) -> Response:
     """What waits to leave, for whom a bundle can be written, and the last trips."""
     person: Person = request.state.person
     contacts = [contact for contact in person.contacts() if not contact.blocked]
-    listed = channels(person.node)
+    listed = channels(person)
     names = {contact.identity: contact.name for contact in person.contacts()}
     names |= {parse_space(id): name for id, name in listed}
     return render(
@@ -60,11 +60,10 @@ async def stick(request: Request) -> Response:
     )
 
 
-def channels(node: Node) -> list[tuple[str, str]]:
-    """The public channels that are held here and whose beginning is known: their IDs and names."""
+def channels(person: Person) -> list[tuple[str, str]]:
+    """The public channels that a person follows and whose beginning is known: their IDs and names."""
     named: list[tuple[str, str]] = []
-    store = node.open_store
-    for entry in store.load(set(node.spaces()) - store.closed().keys()):
+    for entry in person.node.open_store.load(person.node.followed_by(person)):
         with suppress(ProtocolError):
             named.append((space_text(entry.id), read_genesis(entry).name))
     return sorted(named, key=lambda channel: channel[1].casefold())
@@ -85,6 +84,8 @@ async def write(request: Request) -> Response:
     form = await fields(request)
     if form.get("space"):
         to, space, who = None, parse_space(form["space"]), ""
+        if space not in person.node.followed_by(person):
+            raise NotFoundError("you do not follow this channel")
     else:
         if not form.get("to"):
             raise UsageError("Choose for whom the file is.")

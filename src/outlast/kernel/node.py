@@ -950,6 +950,19 @@ class Node:
         self.neighbours.refresh()
         self.touch()
 
+    async def let_go(self, space: bytes) -> None:
+        """Stop holding an open space that nobody here follows through any room.
+
+        While somebody is locked it stays, since they may follow it.
+        """
+        everybody_is_here = len(self.people) == len(self.home.people())
+        if everybody_is_here and not any(space in self.followed_by(one) for one in self.people.values()):
+            await self.unfollow(space)
+
+    def followed_by(self, person: Person) -> set[bytes]:
+        """The open spaces that a person follows through some room: the others that are held here are not theirs."""
+        return {space for room in self.rooms.values() if room.follows for space in room.follows(self, person)}
+
     def spaces(self) -> list[bytes]:
         """The spaces that are followed, the mail space first."""
         return self.open_store.spaces()

@@ -109,7 +109,8 @@ class Room:
     ``views`` are the CREATE statements of tables ``view_*`` in the node's store: dropped and folded again when
     ``version`` changes. ``migrations`` are numbered CREATE/ALTER statements of tables ``local_*`` in each vault; they
     are only ever added to. ``passing`` names, by table of a vault, the rows (a condition in SQL) that pass too soon to
-    be in a backup. ``cli``, ``api`` and ``web`` are ``"module:attribute"``, imported when an edge first needs them.
+    be in a backup. ``follows`` names the open spaces that a person follows through this room. ``cli``, ``api`` and
+    ``web`` are ``"module:attribute"``, imported when an edge first needs them.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Room:
     run: Callable[[Node], Coroutine[Any, Any, None]] | None = None
     status: Callable[[Node, Person], Status] | None = None
     links: Callable[[Node], Sequence[Way]] | None = None
+    follows: Callable[[Node, Person], Sequence[bytes]] | None = None
     cli: str = ""
     api: str = ""
     web: str = ""

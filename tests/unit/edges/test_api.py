@@ -192,6 +192,14 @@ def test_every_answer_of_a_whole_life_is_as_the_document_says(tmp_path: Path) ->
         assert len((await ada("backup.shares", threshold=2, count=3))["shares"]) == 3
         assert (await ada("backup.shares", 400, threshold=3, count=2))["code"] == 2
 
+        assert await ada("phone.list") == await ada("phone.end", all=True) == []
+        boris = await ada("person.add", name="boris", passphrase="lamp, winter, ferry")
+        assert [one["name"] for one in await ada("person.list")].count("boris") == 1
+        assert (await ada("id", 400))["code"] == 2
+        await ada("person.lock", who="boris")
+        await ada("person.remove", who=boris["person"])
+        assert (await ada("person.remove", 404, who=boris["person"]))["code"] == 4
+
         assert (await ada("metrics"))["people_unlocked"] == 1
         assert (await ada("rebuild"))["entries"] >= 0
         assert (await ada("status"))["name"] == "ada"

@@ -325,7 +325,7 @@ async def snapshot(shared: Served) -> Any:
     boris = person(shared, "Boris")
     return (
         [(one.identity, one.name, one.blocked) for one in boris.contacts()],
-        [(one.id, one.text) for one in service.sent(boris)],
+        [(one.letter, one.text) for one in service.sent(boris)],
         [(one.space, one.name) for one in service.channels(shared.node, boris)],
         [(one.space, one.name) for one in groups.groups(boris)],
         [one.device.device for one in boris.devices()],

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from outlast.edges.gate import keep
+from outlast.edges.residents import keep
 from outlast.kernel import BundleReport, Person
 
 TRIPS_ROW: Final = "web/trips"

@@ -98,7 +98,7 @@ async def _stick(person: Person, medium: Medium) -> Stick:
 
 async def look(person: Person, medium: Medium) -> Stick:
     """What a stick holds; raises StorageError when that cannot be seen."""
-    known, followed = memory(person), set(person.node.spaces())
+    known, followed = memory(person), person.node.followed_by(person)
     people = {contact.identity for contact in person.contacts()}
 
     def tell(found: Found) -> Bundle:

@@ -7,7 +7,7 @@ holds their channel, an open space; whose posts and removals count is decided in
 from outlast.kernel import Room
 from outlast.rooms.carry.entries import KINDS, LETTERS
 from outlast.rooms.carry.service import run
-from outlast.rooms.carry.view import MIGRATIONS, PASSING, VIEWS, fold, receive
+from outlast.rooms.carry.view import MIGRATIONS, PASSING, VIEWS, fold, follows, receive
 
 __all__ = ["ROOM"]
 
@@ -22,6 +22,7 @@ ROOM = Room(
     fold=fold,
     receive=receive,
     run=run,
+    follows=lambda _node, person: [one.space for one in follows(person)],
     cli="outlast.rooms.carry.cli:app",
     api="outlast.rooms.carry.api:OPERATIONS",
     web="outlast.rooms.carry.web:routes",

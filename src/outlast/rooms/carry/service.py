@@ -202,9 +202,7 @@ async def unfollow(node: Node, person: Person, space: bytes) -> None:
     if not _followed(person, space):
         raise NotFoundError("you do not follow this channel")
     await remember(node, person, [Delete(view.FOLLOW, {"space": space}), places.forget(space)])
-    everybody_is_here = len(node.people) == len(node.home.people())
-    if everybody_is_here and not any(_followed(one, space) for one in node.people.values()):
-        await node.unfollow(space)
+    await node.let_go(space)
 
 
 def channels(node: Node, person: Person) -> list[Channel]:

@@ -297,9 +297,7 @@ async def unfollow(node: Node, person: Person, space: bytes) -> None:
     if settings(person).channel == space:
         changes += [Put(view.SETTING, {"name": name, "value": ""}) for name in ("channel", "publish")]
     await _remember(node, person, changes)
-    everybody_is_here = len(node.people) == len(node.home.people())
-    if everybody_is_here and not any(space in spaces(node, one) for one in node.people.values()):
-        await node.unfollow(space)
+    await node.let_go(space)
 
 
 def link_of(channel: Channel) -> str:

@@ -47,6 +47,7 @@ DEBIAN_PACKAGES = {
     "git": "/usr/bin/git",
     "iproute2": "/sbin/ip",
     "iptables": "/usr/sbin/iptables-legacy",
+    "libnss3-tools": "/usr/bin/certutil",
     "nftables": "/usr/sbin/nft",
     "nginx": "/usr/sbin/nginx",
     "obfs4proxy": "/usr/bin/obfs4proxy",

@@ -523,6 +523,16 @@ def phone_end(
     )
 
 
+@app.command()
+def trust(
+    on: Annotated[bool | None, typer.Option("--on/--off", help="Open or close the encrypted door for phones.")] = None,
+    anew: Annotated[bool, typer.Option("--new", help="Make a new name and certificate, for all phones.")] = False,
+) -> None:
+    """The encrypted door for phones, and the certificate that they install."""
+    answer = call("trust.get") if on is None and not anew else call("trust.set", on=on is not False, anew=anew)
+    show(answer, _trust_lines)
+
+
 app.add_typer(_peers, name="peer")
 app.add_typer(_persons, name="person")
 app.add_typer(_phones, name="phone")
@@ -604,6 +614,15 @@ def _peer_lines(peers: list[dict[str, Any]]) -> list[str]:
         return f"{seen}; {peer['error']}" if peer["error"] else seen
 
     return table(("NODE", "ADDRESS", "STATE"), ((p["node"], p["address"] or "(it called)", state(p)) for p in peers))
+
+
+def _trust_lines(answer: dict[str, Any]) -> Iterator[str]:
+    yield f"The encrypted door is {'open' if answer['on'] else 'closed'}."
+    if answer["name"]:
+        yield f"Address:      {answer['url'] or 'known as soon as the node runs'}"
+        yield f"Six words:    {answer['words']}"
+        yield f"Fingerprint:  {answer['fingerprint']}"
+        yield f"Certificates until {local_time(answer['ends_ms'])}. Phones find it at /trust of their door."
 
 
 def _person_lines(people: list[dict[str, Any]]) -> list[str]:

@@ -9,26 +9,34 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Literal
 
-DoorKind = Literal["localhost", "lan"]
+DoorKind = Literal["localhost", "lan", "https"]
 Secret = Callable[[], str]
 
 MINUTE_MS: Final = 60_000
 DAY_MS: Final = 86_400_000
 JOIN_MS: Final = 5 * MINUTE_MS
-IDLE_MS: Final = {"localhost": DAY_MS // 2, "lan": 30 * DAY_MS}
+IDLE_MS: Final = {"localhost": DAY_MS // 2, "lan": 30 * DAY_MS, "https": 30 * DAY_MS}
 """How long a session lives without a visit."""
-LIFE_MS: Final = {"localhost": 7 * DAY_MS, "lan": 180 * DAY_MS}
+LIFE_MS: Final = {"localhost": 7 * DAY_MS, "lan": 180 * DAY_MS, "https": 180 * DAY_MS}
 """How long a session lives at most."""
+PROOF_MS: Final = 10 * MINUTE_MS
+"""So long after its bearer gave the passphrase a phone may do, over https, what is done at the computer otherwise."""
 STREAMS_MAX: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """A listener: ``localhost`` for the one who runs the node, ``lan`` for joined phones over plain http."""
+    """A listener: ``localhost`` for the one who runs the node; for joined phones ``lan`` over plain http, and ``https``
+    for those that installed this node's certificate."""
 
     kind: DoorKind
     port: int
     addresses: Callable[[], Iterable[str]]
+
+    @property
+    def scheme(self) -> str:
+        """What its URLs begin with."""
+        return "https" if self.kind == "https" else "http"
 
     @property
     def cookie(self) -> str:
@@ -60,6 +68,7 @@ class Session:
     seen_ms: int
     csrf: str
     waiting_code: str = ""
+    proved_ms: int = -PROOF_MS
     watchers: set[Callable[[], None]] = field(default_factory=set)
 
     def ended(self, now_ms: int) -> bool:
@@ -115,9 +124,9 @@ class Sessions:
         self._open.pop(session.digest, None)
         session.close()
 
-    def of(self, door: DoorKind, person: str) -> list[Session]:
-        """The sessions at a door that speak for a person, oldest first."""
-        found = [one for one in self._open.values() if one.door == door and one.person == person]
+    def phones(self, person: str) -> list[Session]:
+        """The sessions by the doors for phones that speak for a person, oldest first."""
+        found = [one for one in self._open.values() if one.door != "localhost" and one.person == person]
         return sorted(found, key=lambda session: session.made_ms)
 
     def close_person(self, person: str) -> None:

@@ -7,17 +7,19 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import IntEnum
 from typing import Any, Final, Protocol
 
 import msgspec
 from starlette.datastructures import Headers
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route, request_response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from outlast.edges.doors import DAY_MS, MINUTE_MS, DoorKind, Invitations, Session, Sessions, Tries, host_of
+from outlast.edges.doors import DAY_MS, MINUTE_MS, PROOF_MS, DoorKind, Invitations, Session, Sessions, Tries, host_of
+from outlast.edges.https.authority import Authority
 from outlast.edges.residents import SESSION_ROW, KeptSession, keep
 from outlast.edges.spread.shelf import Counter
 from outlast.errors import LockedError, NotFoundError, OutlastError, UsageError
@@ -67,6 +69,10 @@ class ForbiddenError(OutlastError):
     status = 403
 
 
+class UnprovedError(ForbiddenError):
+    """By this door only who has just given the passphrase may do this."""
+
+
 class TooLargeError(UsageError):
     """More bytes than the form may have."""
 
@@ -113,6 +119,9 @@ class Web:
         self.lan_addresses: list[str] = []
         self.port = 0
         self.switch_lan: Lan | None = None
+        self.authority: Authority | None = None
+        self.https_port = 0
+        self.match_https: Callable[[], Awaitable[None]] | None = None
         self._adopted: dict[str, Person] = {}
 
     @property
@@ -171,15 +180,17 @@ class Web:
             for name, value in person.query("SELECT name, value FROM meta WHERE name LIKE 'session/%'"):
                 kept = msgspec.msgpack.decode(bytes(value), type=KeptSession)
                 digest = bytes.fromhex(str(name).removeprefix(SESSION_ROW))
-                self.sessions.restore(Session(digest, "lan", key, kept.label, kept.made_ms, kept.seen_ms, ""))
+                self.sessions.restore(Session(digest, kept.door, key, kept.label, kept.made_ms, kept.seen_ms, ""))
 
     async def keep(self, session: Session) -> None:
         """Remember a phone in its person's vault, so that it stays joined when the node starts anew."""
-        await self._put(session, msgspec.msgpack.encode(KeptSession(session.label, session.made_ms, session.seen_ms)))
+        assert session.door != "localhost"
+        kept = KeptSession(session.label, session.made_ms, session.seen_ms, session.door)
+        await self._put(session, msgspec.msgpack.encode(kept))
 
     def phones(self, person: Person) -> list[Session]:
         """The phones of a person that are in, oldest first."""
-        joined = self.sessions.of("lan", person.key)
+        joined = self.sessions.phones(person.key)
         return [phone for phone in joined if not phone.waiting_code and self.is_in(phone)]
 
     def find(self, secret: str, door: DoorKind) -> Session | None:
@@ -198,17 +209,22 @@ class Web:
     def must_keep(self, session: Session) -> bool:
         """Whether the vault's record of when a phone was last seen is a day old."""
         person = self._node.people.get(session.person) if self._node else None
-        if person is None or session.door != "lan" or session.waiting_code:
+        if person is None or session.door == "localhost" or session.waiting_code:
             return False
         value = person.vault.meta(SESSION_ROW + session.digest.hex())
         return value is not None and session.seen_ms - msgspec.msgpack.decode(value, type=KeptSession).seen_ms > DAY_MS
+
+    @property
+    def https_url(self) -> str:
+        """What phones open that installed this node's certificate, or nothing while that door is closed."""
+        return f"https://{self.authority.name}:{self.https_port}" if self.authority and self.https_port else ""
 
     def lan_urls(self) -> list[str]:
         """What phones nearby open, while their door is open."""
         return [f"http://{host_of(address)}:{self.port}" for address in self.lan_addresses]
 
     async def _put(self, session: Session, value: bytes | None) -> None:
-        person = self.node.people.get(session.person) if session.door == "lan" and self.made else None
+        person = self.node.people.get(session.person) if session.door != "localhost" and self.made else None
         if person is not None:
             await keep(person, SESSION_ROW + session.digest.hex(), value)
 
@@ -231,12 +247,16 @@ class Gate:
         """Raise what the error page tells, or pass the request on."""
         state = scope["state"]
         session: Session | None = state["session"]
-        if self.access in (Access.HOST, Access.OWNER) and state["door"] != "localhost":
+        if self.access in (Access.HOST, Access.OWNER) and state["door"] == "lan":
             raise ForbiddenError("This is done at the computer that runs the node, not over Wi-Fi.")
         if self.access > Access.OPEN and (session is None or session.waiting_code):
             raise StrangerError("Nobody let this browser in yet.")
         if self.access in (Access.PERSON, Access.OWNER) and state["person"] is None:
             raise LockedError("Locked. Give the passphrase at the computer that runs the node.")
+        if self.access in (Access.HOST, Access.OWNER) and state["door"] == "https":
+            web: Web = state["web"]
+            if session is None or not 0 <= web.now_ms() - session.proved_ms < PROOF_MS:
+                raise UnprovedError("Give your passphrase first.")
         if scope["method"] not in SAFE_METHODS:
             receive = limited(receive, room_for(self.max_bytes, state["node"]), Headers(scope=scope))
             if session is not None:
@@ -307,3 +327,11 @@ def route(
 ) -> Route:
     """A route behind its Gate. ``method`` is GET or POST; a GET changes nothing."""
     return Route(path, Gate(request_response(handler), access, max_bytes), methods=[method], name=f"{method} {path}")
+
+
+def set_session(request: Request, answer: Response, secret: str, max_age: int | None = None) -> None:
+    """Give a browser the secret of its session; over https it is never sent in clear."""
+    secure = request.state.door == "https"
+    answer.set_cookie(
+        request.state.door_cookie, secret, max_age=max_age, httponly=True, samesite="strict", path="/", secure=secure
+    )

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from outlast.edges.first_run import LATER, kept_file, newcomer, remember, sentence
-from outlast.edges.gate import Access, Web, route
+from outlast.edges.gate import Access, Web, route, set_session
 from outlast.edges.people import renew_link
 from outlast.errors import OutlastError, UsageError
 from outlast.kernel import BACKUP_MAX_BYTES, Node, Person
@@ -74,9 +74,12 @@ async def add(request: Request) -> Response:
     await renew_link(person)
     await web.end(request.state.session)
     secret = secrets.token_urlsafe(32)
-    web.sessions.open(secret, "localhost", person.key, "", web.now_ms())
+    session = web.sessions.open(secret, request.state.door, person.key, "", web.now_ms())
+    if session.door != "localhost":
+        session.proved_ms = session.made_ms
+        await web.keep(session)
     answer = go("/first/words")
-    answer.set_cookie(request.state.door_cookie, secret, httponly=True, samesite="strict", path="/")
+    set_session(request, answer, secret)
     return answer
 
 

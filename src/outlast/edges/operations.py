@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from outlast import __version__, address
+from outlast.edges.https.trusting import OPERATIONS as TRUST
 from outlast.edges.metrics import METRICS
 from outlast.edges.residents import OPERATIONS as RESIDENTS
 from outlast.edges.stick.operations import OPERATIONS as STICK
@@ -493,6 +494,7 @@ async def doctor(call: Call[Nothing]) -> Diagnosis:
 
 OPERATIONS: Final[list[Operation[Any, Any]]] = [
     *RESIDENTS,
+    *TRUST,
     Operation("id", Nothing, Identity, identity, "Who you are here"),
     Operation("status", Nothing, State, status, "How the node and its rooms are doing", while_locked=True),
     Operation("unlock", Passphrase, Unlocked, unlock, "Open the vault", unsafe=True, while_locked=True),

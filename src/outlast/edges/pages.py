@@ -13,7 +13,8 @@ from starlette.routing import Route
 from outlast.edges import first_run, hotspot, household, people, phones, sneakernet
 from outlast.edges.doors import same
 from outlast.edges.events import events
-from outlast.edges.gate import LAN_SETTING, Access, ForbiddenError, StrangerError, Web, route
+from outlast.edges.gate import LAN_SETTING, Access, ForbiddenError, StrangerError, Web, route, set_session
+from outlast.edges.https import pages as trust
 from outlast.edges.spread import get
 from outlast.errors import LockedError, NotFoundError, OutlastError, UsageError
 from outlast.kernel import BACKUP_MAX_BYTES, Node, Person, count_backup, open_backup
@@ -26,6 +27,7 @@ NOTICES: Final = {
     **people.NOTICES,
     **phones.NOTICES,
     **household.NOTICES,
+    **trust.NOTICES,
     **sneakernet.NOTICES,
     **hotspot.NOTICES,
     **get.NOTICES,
@@ -40,7 +42,7 @@ def routes() -> list[Route]:
         route("/", "GET", home, Access.OPEN),
         route("/enter", "POST", enter, Access.OPEN),
         route("/language", "POST", choose_language, Access.OPEN),
-        route("/unlock", "POST", unlock, Access.HOST),
+        route("/unlock", "POST", unlock, Access.SESSION),
         route("/leave", "POST", leave, Access.SESSION),
         route("/events", "GET", events, Access.PERSON),
         route("/static/{digest}/{name}", "GET", static, Access.OPEN),
@@ -61,6 +63,7 @@ def routes() -> list[Route]:
         *people.routes(),
         *phones.routes(),
         *household.routes(),
+        *trust.routes(),
         *sneakernet.routes(),
         *hotspot.routes(),
         *get.routes(),
@@ -74,7 +77,7 @@ async def doorway(request: Request, *, status: int = 200, wrong: str = "") -> Re
     """What a visitor sees who was not let in, or whose vault is locked."""
     web: Web = request.state.web
     session = request.state.session
-    if session is not None and session.door == "localhost":
+    if session is not None and session.door != "lan" and not session.waiting_code:
         return render(request, "unlock.html", status=status, wrong=wrong)
     return render(
         request,
@@ -96,11 +99,12 @@ async def enter(request: Request) -> Response:
     """Let a browser in that proves to be the owner's: by the launch token, or by the passphrase."""
     web: Web = request.state.web
     _ = translator(request)
-    if request.state.door != "localhost":
+    door = request.state.door
+    if door == "lan":
         raise StrangerError("Nobody let this browser in yet.")
     form = await fields(request)
     person = ""
-    if given := form.get("token", ""):
+    if door == "localhost" and (given := form.get("token", "")):
         token = parse_qs(urlsplit(given).query).get("t", [given])[0]
         if not same(token, web.launch):
             web.try_secret("token")
@@ -112,9 +116,12 @@ async def enter(request: Request) -> Response:
         except LockedError as error:
             return await doorway(request, status=error.status, wrong=_(str(error)))
     secret = secrets.token_urlsafe(32)
-    web.sessions.open(secret, "localhost", person, "", web.now_ms())
+    session = web.sessions.open(secret, door, person, "", web.now_ms())
     answer = go("/")
-    answer.set_cookie(request.state.door_cookie, secret, httponly=True, samesite="strict", path="/")
+    if door == "https":
+        session.proved_ms = session.made_ms
+        await web.keep(session)
+    set_session(request, answer, secret)
     return answer
 
 
@@ -133,12 +140,17 @@ async def try_passphrase(web: Web, passphrase: str, what: str) -> Person:
 
 async def unlock(request: Request) -> Response:
     """Open a vault by its passphrase."""
+    if request.state.door == "lan":
+        raise ForbiddenError("This is done at the computer that runs the node, not over Wi-Fi.")
     form = await fields(request)
     try:
         person = await try_passphrase(request.state.web, form.get("passphrase", ""), "unlock")
     except LockedError as error:
         return await doorway(request, status=error.status, wrong=translator(request)(str(error)))
-    request.state.session.person = person.key
+    session = request.state.session
+    if session.door == "https" and session.person != person.key:
+        return await doorway(request, status=403, wrong=translator(request)("That opens another vault than yours."))
+    session.person = person.key
     return go("/")
 
 

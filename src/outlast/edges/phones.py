@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from outlast.edges.doors import Invitation, Session
-from outlast.edges.gate import Access, Web, route
+from outlast.edges.gate import Access, Web, route, set_session
 from outlast.errors import NotFoundError
 from outlast.kernel import Person
 from outlast.ui.languages import marked
@@ -74,7 +74,8 @@ async def invitation(request: Request) -> Response:
     web: Web = request.state.web
     person: Person = request.state.person
     shown = web.invitations.of(person.key, web.now_ms())
-    urls = [f"{url}/join/{shown.token}" for url in web.lan_urls()] if shown else []
+    doors = [*web.lan_urls(), *([web.https_url] if web.https_url else [])]
+    urls = [f"{url}/join/{shown.token}" for url in doors] if shown else []
     return render(request, "invite.html", shown=shown, urls=urls, lan=web.lan)
 
 
@@ -145,8 +146,7 @@ async def join(request: Request) -> Response:
     found.session = session
     web.node.touch()
     response = go("/")
-    month_s = 180 * 86_400
-    response.set_cookie(request.state.door_cookie, secret, max_age=month_s, httponly=True, samesite="strict", path="/")
+    set_session(request, response, secret, max_age=180 * 86_400)
     return response
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -19,6 +19,7 @@ class KeptSession(msgspec.Struct, array_like=True, frozen=True):
     label: str
     made_ms: int
     seen_ms: int
+    door: Literal["lan", "https"] = "lan"
 
 
 async def keep(person: Person, name: str, value: bytes | None) -> None:

@@ -7,12 +7,14 @@ enough), then the page. A route without a Gate cannot be mounted.
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from http.cookies import CookieError, SimpleCookie
 from importlib import import_module
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, assert_never
 
 import uvicorn
 from starlette.applications import Starlette
@@ -25,7 +27,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from outlast.edges import pages
 from outlast.edges.doors import Door, DoorKind, host_of
-from outlast.edges.gate import FORM_MAX_BYTES, LAN_SETTING, SAFE_METHODS, Access, Gate, StrangerError, Web
+from outlast.edges.gate import (
+    FORM_MAX_BYTES,
+    LAN_SETTING,
+    SAFE_METHODS,
+    Access,
+    Gate,
+    StrangerError,
+    UnprovedError,
+    Web,
+)
+from outlast.edges.https import pages as prove
+from outlast.edges.https.authority import Leaf, now_utc
+from outlast.edges.https.naming import Naming
+from outlast.edges.https.trusting import PORT_SETTING, found, is_on
 from outlast.errors import LockedError, OutlastError, StorageError, UsageError
 from outlast.kernel import Home, Node, Room, find_rooms
 from outlast.ui.page import AT_THE_COMPUTER, LANGUAGE_COOKIE, TAKES_BYTES, Site, render
@@ -48,6 +63,11 @@ HEADERS: Final = {
     "cache-control": "no-store",
 }
 
+SECURE_HEADERS: Final = {
+    "permissions-policy": "camera=(self), microphone=(self), geolocation=()",
+}
+"""By https a page of ours may ask for camera and microphone."""
+
 
 class Guard:
     """Stands before every page of one door."""
@@ -65,7 +85,7 @@ class Guard:
                 await send({"type": "websocket.close", "code": 1008})
             return
         headers = Headers(scope=scope)
-        send = with_headers(send)
+        send = with_headers(send, HEADERS | SECURE_HEADERS if self.door.kind == "https" else HEADERS)
         if refusal := self.refuse(scope, headers):
             await refusal(scope, receive, send)
             return
@@ -96,11 +116,13 @@ class Guard:
         hosts = headers.getlist("host")
         names = self.door.names()
         if len(hosts) != 1 or hosts[0].lower() not in names:
-            return PlainTextResponse(f"This is not the address of this page. Open http://{names[0]}/\n", 421)
+            return PlainTextResponse(
+                f"This is not the address of this page. Open {self.door.scheme}://{names[0]}/\n", 421
+            )
         if scope["method"] in SAFE_METHODS:
             return None
         origins = headers.getlist("origin")
-        own = f"http://{hosts[0].lower()}"
+        own = f"{self.door.scheme}://{hosts[0].lower()}"
         if any(origin.lower() != own for origin in origins) or headers.get("sec-fetch-site", "same-origin") not in (
             "same-origin",
             "none",
@@ -109,13 +131,13 @@ class Guard:
         return None
 
 
-def with_headers(send: Send) -> Send:
+def with_headers(send: Send, common: Mapping[str, str]) -> Send:
     """``send`` that adds the headers which every answer has, unless the page set its own."""
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
-            for name, value in HEADERS.items():
+            for name, value in common.items():
                 headers.setdefault(name, value)
         await send(message)
 
@@ -159,6 +181,9 @@ def guarded(routes: Sequence[Route], web: Web, door: Door) -> ASGIApp:
 
 async def tell(request: Request, error: Exception) -> Response:
     """The page that says in one line what went wrong and what to do."""
+    if isinstance(error, UnprovedError):
+        back = request.url.path if request.method in SAFE_METHODS else "/"
+        return prove.render_prove(request, back, status=error.status)
     if isinstance(error, StrangerError | LockedError) and request.state.person is None:
         return await pages.doorway(request, status=error.status)
     _ = request.state.translation
@@ -195,8 +220,8 @@ class Server(uvicorn.Server):
         yield
 
 
-def server_of(app: ASGIApp) -> Server:
-    """A server for what anybody in the local network can reach."""
+def server_of(app: ASGIApp, context: ssl.SSLContext | None = None) -> Server:
+    """A server for what anybody in the local network can reach, encrypted when there is a ``context``."""
     config = uvicorn.Config(
         app,
         http="h11",
@@ -209,6 +234,7 @@ def server_of(app: ASGIApp) -> Server:
         limit_concurrency=256,
         h11_max_incomplete_event_size=32 * 1024,
         timeout_graceful_shutdown=3,
+        ssl_context_factory=(lambda _config, _default: context) if context else None,
     )
     return Server(config)
 
@@ -220,9 +246,13 @@ class Serving:
         """Nothing listens yet."""
         self.web = web
         web.switch_lan = self.switch_lan
+        web.match_https = self.match_https
         self._addresses = addresses
-        self._servers: dict[str, tuple[Server, asyncio.Task[None]]] = {}
+        self._servers: dict[tuple[DoorKind, str], tuple[Server, asyncio.Task[None]]] = {}
         self._follow: asyncio.Task[None] | None = None
+        self._context: ssl.SSLContext | None = None
+        self._leaf: Leaf | None = None
+        self._naming = Naming()
         self._watch: asyncio.Task[None] | None = None
         self._switching = asyncio.Lock()
 
@@ -257,7 +287,8 @@ class Serving:
         listeners = [first]
         with suppress(OSError, StorageError):
             listeners.append(bind("::1", self.web.port))
-        await self._start("localhost", listeners)
+        await self._start("localhost", "", listeners)
+        self._follow = asyncio.create_task(self._follow_addresses())
         if lan:
             await self.switch_lan(True)
         self._watch = asyncio.create_task(self._watch_node(lan))
@@ -270,50 +301,94 @@ class Serving:
             revision = await node.wait(revision)
             if node.store is None:
                 self.web.sessions.close_streams()
-            elif lan is None:
+                continue
+            if lan is None:
                 lan = node.store.meta(LAN_SETTING) == b"1"
                 with suppress(StorageError):
                     await self.switch_lan(lan)
+            with suppress(StorageError):
+                await self.match_https()
 
     async def switch_lan(self, on: bool) -> None:
         """Open or close the door for phones; it follows the machine's addresses while it is open."""
         async with self._switching:
-            if self._follow is not None:
-                self._follow.cancel()
-                with suppress(asyncio.CancelledError):
-                    await self._follow
-                self._follow = None
-            await self._match(self._addresses() if on else [])
             self.web.lan = on
-            if on:
-                self._follow = asyncio.create_task(self._follow_addresses())
+            await self._match_lan()
 
     async def _follow_addresses(self) -> None:
         while True:
             await asyncio.sleep(3)
             with suppress(StorageError):
-                await self._match(self._addresses())
+                async with self._switching:
+                    await self._match_lan()
+            with suppress(StorageError):
+                await self.match_https()
 
-    async def _match(self, wanted: Sequence[str]) -> None:
-        for address in [a for a in self._servers if a != "localhost" and a not in wanted]:
-            await self._stop(address)
-        for address in wanted:
-            if address not in self._servers:
-                await self._start(address, [bind(address, self.web.port)])
-        if self.web.lan_addresses != (now := [a for a in wanted if a in self._servers]):
+    async def _match_lan(self) -> None:
+        wanted = self._addresses() if self.web.lan else []
+        await self._match("lan", wanted, self.web.port)
+        if self.web.lan_addresses != (now := [a for a in wanted if ("lan", a) in self._servers]):
             self.web.lan_addresses = now
             if self.web.made:
                 self.web.node.touch()
 
-    async def _start(self, name: str, listeners: list[socket.socket]) -> None:
-        kind: DoorKind = "localhost" if name == "localhost" else "lan"
-        door = Door(kind, self.web.port, lambda: LOOPBACK if kind == "localhost" else [name])
-        server = server_of(build_app(self.web, door))
-        self._servers[name] = server, asyncio.create_task(server.serve(sockets=listeners))
-        while not server.started and not self._servers[name][1].done():
+    async def match_https(self) -> None:
+        """Open or close the encrypted door as the store says, at the addresses and by the certificate of now."""
+        async with self._switching:
+            web = self.web
+            one = await asyncio.to_thread(found, web.node) if web.made and is_on(web.node) else None
+            if one != web.authority:  # closed, or made anew: nothing of the old one is served on
+                await self._match("https", [], 0)
+                await self._naming.stop()
+                web.authority, web.https_port, self._context = one, 0, None
+            if one is None:
+                return
+            now = now_utc(web.now_ms())
+            if self._context is None:
+                self._context = one.context(now)
+            elif self._leaf != one.leaf(now):
+                self._context.load_cert_chain(one.leaf(now).file)
+            self._leaf = one.leaf(now)
+            addresses = self._addresses()
+            if not web.https_port and addresses:
+                web.https_port = await self._https_port(addresses[0])
+            await self._match("https", addresses, web.https_port)
+            await self._naming.say(one.name, web.https_port, addresses)
+
+    async def _https_port(self, address: str) -> int:
+        """The port that the encrypted door had, else one near the others', else any: phones keep the address."""
+        store = self.web.node.open_store
+        for port in (int(store.meta(PORT_SETTING) or 0), self.web.port + 2, 0):
+            with suppress(StorageError), bind(address, port) as free:
+                chosen: int = free.getsockname()[1]
+                await self.web.node.write(partial(store.set_meta, PORT_SETTING, b"%d" % chosen))
+                return chosen
+        raise StorageError(f"no port is free at {address}")
+
+    async def _match(self, kind: DoorKind, wanted: Sequence[str], port: int) -> None:
+        for one in [one for one in self._servers if one[0] == kind and one[1] not in wanted]:
+            await self._stop(one)
+        for address in wanted:
+            if (kind, address) not in self._servers:
+                await self._start(kind, address, [bind(address, port)])
+
+    async def _start(self, kind: DoorKind, address: str, listeners: list[socket.socket]) -> None:
+        match kind:
+            case "localhost":
+                door = Door(kind, self.web.port, lambda: LOOPBACK)
+            case "lan":
+                door = Door(kind, self.web.port, lambda: [address])
+            case "https":
+                names = [self.web.authority.name] if self.web.authority else []
+                door = Door(kind, self.web.https_port, lambda: names)
+            case _:
+                assert_never(kind)
+        server = server_of(build_app(self.web, door), self._context if kind == "https" else None)
+        self._servers[kind, address] = server, asyncio.create_task(server.serve(sockets=listeners))
+        while not server.started and not self._servers[kind, address][1].done():
             await asyncio.sleep(0.005)
 
-    async def _stop(self, name: str) -> None:
+    async def _stop(self, name: tuple[DoorKind, str]) -> None:
         server, task = self._servers.pop(name)
         server.should_exit = True
         await task
@@ -326,6 +401,7 @@ class Serving:
                 with suppress(asyncio.CancelledError):
                     await task
         self.web.sessions.close_streams()
+        await self._naming.stop()
         for name in list(self._servers):
             await self._stop(name)
 

@@ -9,6 +9,7 @@
     people/<16 hex>/vault.db      a person's vault, encrypted; vault.key | vault.keyfile as above; the vault.key of who
                                   came to live here later holds the store's key too
     rooms/<name>/                 what a room keeps in files of its own
+    https/                        the certificates and keys of the encrypted door for phones
     api.sock                      the local API, while the node is up
     config.toml                   optional
 
@@ -35,7 +36,7 @@ from outlast.secrecy import make_private
 
 _PERSON = re.compile(r"[0-9a-f]{16}").fullmatch
 _OURS = re.compile(
-    r"lock|unfinished|people|rooms|api\.sock|config\.toml"
+    r"lock|unfinished|people|rooms|https|api\.sock|config\.toml"
     r"|store\.(chunks|db(-wal|-shm|\.new(-journal)?)?|(key|keyfile)(\.new)?)"
 ).fullmatch
 
@@ -318,8 +319,9 @@ class Home:
         until the medium is destroyed. Raises StorageError when something resists.
         """
         secrets = [*filter(lambda path: _OURS(path.name), self.path.glob("store.key*"))]
-        # Rooms call files that hold keys after that.
-        of_rooms = [path for path in self.path.glob("rooms/**/*key*") if path.is_file() and not path.is_symlink()]
+        # Rooms, and the door by https, call files that hold keys after that.
+        keys = (*self.path.glob("rooms/**/*key*"), *self.path.glob("https/*key*"))
+        of_rooms = [path for path in keys if path.is_file() and not path.is_symlink()]
         for secret in [*secrets, *self.path.glob("people/*/vault.key*"), *of_rooms]:
             wipe_secret(secret)
         try:

@@ -175,7 +175,9 @@ def render(request: Request, template: str, *, status: int = 200, **context: Any
             "direction": _.direction,
             "languages": site.catalogues.languages(),
             "csrf": csrf_field(state.csrf),
-            "door": state.door,
+            # By https a phone gets what the computer gets: what is the owner's asks for the passphrase by itself.
+            "door": "lan" if state.door == "lan" else "localhost",
+            "secure": state.door == "https",
             "path": request.url.path,
             "person": person,
             "tabs": site.tabs(request.url.path, _, news.counts) if person is not None else [],

@@ -193,6 +193,8 @@ def test_every_answer_of_a_whole_life_is_as_the_document_says(tmp_path: Path) ->
         assert (await ada("backup.shares", 400, threshold=3, count=2))["code"] == 2
 
         assert await ada("phone.list") == await ada("phone.end", all=True) == []
+        assert not (await ada("trust.get"))["on"]
+        assert len((await ada("trust.set", on=True))["words"].split()) == 6
         boris = await ada("person.add", name="boris", passphrase="lamp, winter, ferry")
         assert [one["name"] for one in await ada("person.list")].count("boris") == 1
         assert (await ada("id", 400))["code"] == 2

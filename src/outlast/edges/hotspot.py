@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from outlast.edges.gate import Access, Web, keep, route
+from outlast.edges.gate import Access, Web, route
+from outlast.edges.residents import keep
 from outlast.errors import StorageError, UsageError
 from outlast.kernel import Person
 from outlast.ui.languages import marked

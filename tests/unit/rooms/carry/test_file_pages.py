@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from outlast.kernel import id_text
-from outlast.rooms.carry import ROOM, files, uploads
+from outlast.rooms.carry import ROOM, files, groups, uploads
 from outlast.rooms.carry.uploads import BLOCK_BYTES
 from tests.unit.edges.served import Browser, Served, served
 
@@ -220,3 +220,14 @@ def test_a_form_without_a_file_says_so(ben: Served, page: Browser) -> None:
     answer = page.submit(f"{with_(ben)}/files", files={"file": ("", b"")})
     assert answer.status_code == 400
     assert "Choose a file first." in answer.text
+
+
+def test_a_file_goes_to_a_group_as_well(ann: Served, ben: Served, page: Browser) -> None:
+    group = ann.run(groups.create(ann.node, ann.person, "Street", [ben.person.identity]))
+    there = f"/carry/groups/{group.id}"
+    assert page.submit(f"{there}/files", files={"file": ("map.png", photo(), "image/png")}).status_code == 303
+    held = sent(ann, "map.jpg")
+    shown = page.get(there).text
+    assert f"/carry/files/{held.id.hex()}/save" in shown
+    assert f'src="/carry/files/{held.id.hex()}/small"' in shown
+    assert f'<a href="{there}"><bdi>Street</bdi></a>' in page.get("/carry/files").text

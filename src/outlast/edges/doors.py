@@ -224,3 +224,23 @@ class Tries:
     def forgive(self, what: str) -> None:
         """Give all tries back: the right secret was given."""
         self._spent.pop(what, None)
+
+
+class Turns:
+    """When each of many open pages looks again after a change: one by one, with as much time between them as their
+    looking takes, so that others do not wait."""
+
+    def __init__(self) -> None:
+        """Nobody has looked yet."""
+        self._free_s = 0.0
+        self._look_s = 0.0
+
+    def took(self, seconds: float) -> None:
+        """A page was fetched again in so many seconds."""
+        self._look_s += (seconds - self._look_s) / 8
+
+    def take(self, now_s: float) -> float:
+        """Take the next turn; the result says in how many seconds it is, on the monotonic clock of ``now_s``."""
+        turn_s = max(self._free_s, now_s)
+        self._free_s = turn_s + 2 * self._look_s
+        return turn_s - now_s

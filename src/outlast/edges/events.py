@@ -47,6 +47,8 @@ async def news(web: Web, session: Session, seen: int | None) -> AsyncIterator[st
             change = asyncio.create_task(node.wait(revision))
             try:
                 await asyncio.wait({change, ending}, timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)
+                if node.revision > revision:
+                    await asyncio.wait({ending}, timeout=web.turns.take(asyncio.get_running_loop().time()))
             finally:
                 change.cancel()
             if ended.is_set() or web.person_of(session) is None or not web.is_in(session):

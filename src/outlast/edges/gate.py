@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route, request_response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from outlast.edges.doors import DAY_MS, MINUTE_MS, PROOF_MS, DoorKind, Invitations, Session, Sessions, Tries, host_of
+from outlast.edges.doors import DAY_MS, MINUTE_MS, PROOF_MS, DoorKind, Invitations, Session, Sessions, Tries, Turns, host_of
 from outlast.edges.https.authority import Authority
 from outlast.edges.residents import SESSION_ROW, KeptSession, keep
 from outlast.edges.spread.shelf import Counter
@@ -115,6 +115,7 @@ class Web:
         self.counter = Counter()
         self.invitations = Invitations(lambda: secrets.token_urlsafe(32))
         self.tries = Tries(5, MINUTE_MS // 4)
+        self.turns = Turns()
         self.lan = False
         self.lan_addresses: list[str] = []
         self.port = 0

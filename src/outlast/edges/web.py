@@ -107,7 +107,11 @@ class Guard:
             "csrf": session.csrf if session else "",
             "translation": web.site.catalogues.translation(language),
         }
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
         await self.app(scope, receive, send)
+        if "x-fragment" in headers and scope["method"] == "GET":
+            web.turns.took(loop.time() - began_s)
 
     def refuse(self, scope: Scope, headers: Headers) -> Response | None:
         """The answer to a request that was not meant for us, or that another site made."""
@@ -231,7 +235,8 @@ def server_of(app: ASGIApp, context: ssl.SSLContext | None = None) -> Server:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=256,
+        # Each phone keeps a stream and a connection open; a process may have 1024 files.
+        limit_concurrency=640,
         h11_max_incomplete_event_size=32 * 1024,
         timeout_graceful_shutdown=3,
         ssl_context_factory=(lambda _config, _default: context) if context else None,

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -303,7 +303,8 @@ def time_element(context: Mapping[str, Any], at_ms: int) -> Markup:
         months = _("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec").split()
         year = "" if at.year == now.year else f" {at.year}"
         clock = f"{at.day} {months[at.month - 1]}{year} {clock}"
-    return Markup('<time datetime="{}">{}</time>').format(at.isoformat(timespec="minutes"), clock)
+    # Markup.format would take five times as long, and a page has many times.
+    return Markup(f'<time datetime="{at.isoformat(timespec="minutes")}">{escape(clock)}</time>')
 
 
 @jinja2.pass_context

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from itertools import count
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outlast.edges.doors import IDLE_MS, JOIN_MS, LIFE_MS, Door, DoorKind, Invitations, Sessions, Tries, same
+from outlast.edges.doors import IDLE_MS, JOIN_MS, LIFE_MS, Door, DoorKind, Invitations, Sessions, Tries, Turns, same
 
 NOW = 1_800_000_000_000
 
@@ -116,3 +117,14 @@ def test_nothing_equals_an_empty_secret() -> None:
     assert not same("", "")
     assert not same("a", "b")
     assert not same("é", "e")
+
+
+def test_one_page_looks_at_once_and_many_take_turns_that_leave_half_of_the_time_to_others() -> None:
+    turns = Turns()
+    assert turns.take(100.0) == 0
+    for _ in range(100):
+        turns.took(0.01)
+    assert turns.take(200.0) == 0
+    waits_s = [turns.take(200.0) for _ in range(200)]
+    assert waits_s == pytest.approx([0.02 * place for place in range(1, 201)], rel=0.01)
+    assert turns.take(300.0) == 0, "a turn that is past is nobody's"

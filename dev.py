@@ -60,6 +60,8 @@ DEBIAN_PACKAGES = {
 }
 # Programs that `bench` measures beside ours.
 DEBIAN_PEERS = {
+    "chromium": "/usr/bin/chromium",
+    "iproute2": "/sbin/ip",
     "nncp": "/usr/bin/nncp-file",
     "obfs4proxy": "/usr/bin/obfs4proxy",
     "openssl": "/usr/bin/openssl",

@@ -47,22 +47,30 @@ class Instance:
 
     def know(self, other: Instance) -> None:
         """Share the folder with the other, and write the configuration."""
-        for name, value in OPTIONS.items():
-            self._find(f"options/{name}").text = value
-        self._find("options/listenAddress").text = f"tcp://127.0.0.1:{self.port}"
         root = self._config.getroot()
         device = ElementTree.SubElement(root, "device", id=other.id, compression="never")
         ElementTree.SubElement(device, "address").text = f"tcp://127.0.0.1:{other.port}"
         folder = ElementTree.SubElement(root, "folder", id="bench", path=str(self.shared), type="sendreceive")
         for one in (self, other):
             ElementTree.SubElement(folder, "device", id=one.id)
+        self.keep_to_itself()
+
+    def keep_to_itself(self) -> None:
+        """Look for nobody else, and write the configuration."""
+        for name, value in OPTIONS.items():
+            self._find(f"options/{name}").text = value
+        self._find("options/listenAddress").text = f"tcp://127.0.0.1:{self.port}"
         self._config.write(self.home / "config.xml")
+
+    @property
+    def command(self) -> list[str]:
+        """What serves it."""
+        return ["syncthing", "serve", f"--home={self.home}", "--no-browser", "--no-restart", "--no-upgrade"]
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Serve until the block ends."""
-        command = ["syncthing", "serve", f"--home={self.home}", "--no-browser", "--no-restart", "--no-upgrade"]
-        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        child = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             yield
         finally:

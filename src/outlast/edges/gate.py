@@ -18,7 +18,18 @@ from starlette.responses import Response
 from starlette.routing import Route, request_response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from outlast.edges.doors import DAY_MS, MINUTE_MS, PROOF_MS, DoorKind, Invitations, Session, Sessions, Tries, Turns, host_of
+from outlast.edges.doors import (
+    DAY_MS,
+    MINUTE_MS,
+    PROOF_MS,
+    DoorKind,
+    Invitations,
+    Session,
+    Sessions,
+    Tries,
+    Turns,
+    host_of,
+)
 from outlast.edges.https.authority import Authority
 from outlast.edges.residents import SESSION_ROW, KeptSession, keep
 from outlast.edges.spread.shelf import Counter

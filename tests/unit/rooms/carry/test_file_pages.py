@@ -231,3 +231,15 @@ def test_a_file_goes_to_a_group_as_well(ann: Served, ben: Served, page: Browser)
     assert f"/carry/files/{held.id.hex()}/save" in shown
     assert f'src="/carry/files/{held.id.hex()}/small"' in shown
     assert f'<a href="{there}"><bdi>Street</bdi></a>' in page.get("/carry/files").text
+
+
+def test_a_moving_picture_stays_one(ann: Served, ben: Served, page: Browser) -> None:
+    out = BytesIO()
+    frames = [Image.new("RGB", (60, 40), (20 * number, 0, 0)) for number in range(8)]
+    frames[0].save(out, "GIF", save_all=True, append_images=frames[1:], comment=NEEDLE)
+    page.submit(f"{with_(ben)}/files", files={"file": ("wave.gif", out.getvalue(), "image/gif")})
+    held = sent(ann, "wave.webp")
+    data = page.get(f"/carry/files/{held.id.hex()}/save").content
+    with Image.open(BytesIO(data)) as image:
+        assert image.n_frames == 8
+    assert NEEDLE not in data

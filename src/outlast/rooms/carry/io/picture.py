@@ -25,6 +25,10 @@ def prepare() -> None:
     ImageCms.createProfile("sRGB")
     for kind in FORMATS:
         encoded(Image.new("RGB", (8, 8)), kind)
+    film = BytesIO()
+    frames = [Image.new("L", (8, 8), grey) for grey in (0, 255)]
+    frames[0].save(film, "GIF", save_all=True, append_images=frames[1:])
+    work(film.getvalue(), "send")  # what Pillow loads late is loaded then
 
 
 def work(data: bytes, purpose: str) -> bytes:

@@ -4,6 +4,7 @@ finds nothing that would keep somebody from using it."""
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from outlast.address import Target
 from outlast.edges import pages
 from outlast.edges.first_run import HOWS
+from outlast.edges.web import room_routes
 from outlast.rooms.carry import groups, service
 from outlast.rooms.reach import service as reach
 from outlast.rooms.reach import uplinks
@@ -38,6 +40,29 @@ SMALL = """() => [...document.querySelectorAll(
     .filter(e => e.type !== "hidden" && !["radio", "checkbox"].includes(e.type) && e.checkVisibility())
     .filter(e => e.getBoundingClientRect().height < 44).map(e => e.outerHTML.slice(0, 80))"""
 
+NO_PAGES = {
+    "/carry/files/{file}/picture",
+    "/carry/files/{file}/play",
+    "/carry/files/{file}/save",
+    "/carry/files/{file}/small",
+    "/carry/waiting/{upload}",
+    "/events",
+    "/get/wheels/{name}",
+    "/get/{name}",
+    "/static/{digest}/{name}",
+    "/watch/country/{code}/report",
+    "/watch/go",
+}
+"""Where a browser gets something else than a page to look at: streams, files, answers to a script."""
+
+
+def overlooked(node: Served, places: Iterable[str]) -> list[str]:
+    """The pages by the routes of the program and its rooms at which none of the places leads."""
+    routes = [*pages.routes(), *room_routes(node.serving.web.site)]
+    named = {route.path: route.path_regex for route in routes if "GET" in (route.methods or ())}
+    paths = [place.partition("?")[0] for place in places]
+    return [path for path, form in named.items() if path not in NO_PAGES and not any(map(form.match, paths))]
+
 
 def filled(node: Served, other: Served, folder: Path) -> list[str]:
     """Put something on every page; all addresses that a person can look at."""
@@ -55,6 +80,9 @@ def filled(node: Served, other: Served, folder: Path) -> list[str]:
         "/carry/",
         "/carry/search",
         "/carry/channels",
+        "/carry/files",
+        "/carry/notices",
+        f"/carry/with/{contact.id}/files",
         f"/carry/with/{contact.id}",
         f"/carry/channels/{channel.id}",
         "/carry/groups/new",
@@ -118,6 +146,7 @@ def test_every_page_fits(chromium: Any, album: Album, tmp_path: Path, language: 
     with served(tmp_path / "a", rooms=None) as node, served(tmp_path / "b", name=NAME, rooms=None) as other:
         node.serving.web.site.catalogues = Catalogues(tmp_path)
         places = filled(node, other, tmp_path)
+        assert overlooked(node, [*places, "/join/nothing"]) == [], "pages at which nobody looks"
         with phone(chromium, album, language, node.url, dark=dark) as page:
             page.enter(node.serving.launch_url)
             page.go("/settings")

@@ -51,7 +51,7 @@ def link_of(served_: Served) -> str:
 
 def first_run(node: Served, browser: Browser, **form: str) -> Any:
     browser.follow_redirects = True
-    assert browser.post("/enter", data={"token": node.serving.launch_url}).url.path == "/first/how"
+    assert browser.post("/enter", data={"token": node.serving.launch_url}).url.path == "/first/language"
     return browser.submit("/first/name", **form)
 
 

@@ -108,7 +108,9 @@ def _decode(data: bytes, *, response: bool) -> Reply:
         raise DnsError(f"a DNS message has 12 to {MESSAGE_MAX_BYTES} bytes, not {len(data)}")
     id, flags, questions, count, _, _ = _HEADER.unpack_from(data)
     if bool(flags & _RESPONSE) != response or questions != 1:
-        raise DnsError("this DNS message is no " + ("response" if response else "query") + " with one question")
+        if response:
+            raise DnsError("this DNS message is no response with one question")
+        raise DnsError("this DNS message is no query with one question")
     name, at = _name(data, _HEADER.size)
     if at + 4 > len(data):
         raise DnsError("a DNS message ends within its question")

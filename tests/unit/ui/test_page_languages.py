@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from babel.messages.pofile import read_po
 
 from outlast.ui.languages import LOCALES, Catalogues, renewed, sources, template
 
@@ -135,3 +137,29 @@ def test_a_catalogue_is_renewed_with_what_it_knew_and_empty_places_for_what_is_n
     russian = renewed(b"", "ru", wanted).decode()
     assert "nplurals=3" in russian
     assert 'msgstr[2] ""' in russian
+
+
+@pytest.mark.parametrize("code", ["be", "de", "fa", "ja", "ru"])
+def test_a_language_says_everything_and_nothing_in_doubt(code: str) -> None:
+    path = LOCALES / f"{code}.po"
+    written = path.read_bytes()
+    assert written == renewed(written, code, (LOCALES / "outlast.pot").read_bytes()), (
+        "run: python -m outlast.ui.languages"
+    )
+    with path.open("rb") as file:
+        catalogue = read_po(file, locale=code)
+    for message in catalogue:
+        if not message.id:
+            continue
+        said = message.string if isinstance(message.string, tuple) else (message.string,)
+        assert all(said), f"not translated: {message.id}"
+        assert not message.fuzzy, message.id
+        asked = message.id[0] if isinstance(message.id, tuple) else message.id
+        for one in said:
+            # A form for one may leave out how many they are; nothing else may be missing or made up.
+            assert places(one) | {"n"} == places(asked) | {"n"}, (message.id, one)
+
+
+def places(text: str) -> set[str]:
+    """The names of the values that a sentence is filled with."""
+    return set(re.findall(r"%\((\w+)\)", text))

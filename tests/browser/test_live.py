@@ -25,7 +25,7 @@ def test_a_lost_phone_s_open_page_stops_showing_anything(chromium: Any, album: A
             found.page.context.add_cookies([cookie])
             found.go("/")
             found.sees("Hello, Ala")
-            session = node.serving.web.sessions.of("lan", node.person.key)[0]
+            session = node.serving.web.sessions.phones(node.person.key)[0]
             owner.submit("/phones/lost", phone=session.digest.hex())
             found.sees("This phone has not joined yet")
             found.shot("shut out")

@@ -14,6 +14,7 @@ import pytest
 
 from outlast.edges.api import DOCUMENT, LocalApi, operations_of
 from outlast.edges.client import LINES
+from outlast.edges.stick import service as sticks
 from outlast.kernel import Home, Node, node_text
 from outlast.ui.operation import PREFIX, Nothing, Operation
 
@@ -173,6 +174,17 @@ def test_every_answer_of_a_whole_life_is_as_the_document_says(tmp_path: Path) ->
         assert (await ada("bundle.write", 400, file=str(stick), to="Bela", max_bytes=1000))["code"] == 2
         assert (await ada("bundle.write", 400, file=str(stick)))["code"] == 2
         assert (await ada("bundle.read", 404, file=str(stick / "none")))["code"] == 4
+
+        await sticks.add_folder(next(iter(ada_node.people.values())), str(stick))
+        here = {"stick": str(stick)}
+        given = await ada("stick.write", to=["Bela"], **here)
+        assert (given["files"], given["left_out"], given["problems"]) == (1, 0, [])
+        [state] = [one for one in await ada("stick.list") if one["folder"] == str(stick)]
+        assert "written" in {one["holds"] for one in state["files"]}
+        assert (await ada("stick.read", **here))["problems"] == []
+        assert await ada("stick.out", **here) == {"unmounted": False}
+        assert (await ada("stick.erase", **here))["files"] >= 1
+        assert (await ada("stick.read", 404, stick=str(tmp_path / "none")))["code"] == 4
 
         assert await ada("peer.looking") == {"mode": "off"}
         assert await ada("peer.look", mode="neighbours") == await ada("peer.looking") == {"mode": "neighbours"}

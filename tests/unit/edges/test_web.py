@@ -156,7 +156,7 @@ def test_no_get_changes_anything(node: Served) -> None:
         web = node.serving.web
         tables = [row[0] for row in node.person.query("SELECT name FROM sqlite_schema WHERE type = 'table'")]
         rows = {name: node.person.query(f'SELECT * FROM "{name}"') for name in tables if "sqlite" not in name}
-        return rows, node.node.revision, node.node.query("SELECT count(*) FROM entry"), len(web.sessions.of("lan", ""))
+        return rows, node.node.revision, node.node.query("SELECT count(*) FROM entry"), len(web.sessions.phones(""))
 
     with node.owner() as owner:
         before = node.call(state)
@@ -186,6 +186,7 @@ OPEN = {
     ("/", "GET"), ("/enter", "POST"), ("/language", "POST"), ("/static/{digest}/{name}", "GET"), ("/help", "GET"),
     ("/help/{topic}", "GET"), ("/join/{token}", "GET"), ("/join/{token}", "POST"),
     ("/get", "GET"), ("/get/{name}", "GET"), ("/get/wheels/{name}", "GET"),
+    ("/trust", "GET"), ("/trust/outlast.crt", "GET"),
 }  # fmt: skip
 
 
@@ -231,10 +232,11 @@ def test_a_joined_phone_cannot_do_what_belongs_to_the_computer(
 def test_passphrase_backup_words_devices_verification_and_wipe_are_the_computer_s(phone: Any) -> None:
     paths = {path for path, _method in OWNERS}
     assert {
-        "/unlock", "/backup/file", "/backup/words", "/backup/test", "/phones/lost", "/phones/answer", "/nodes/add",
+        "/backup/file", "/backup/words", "/backup/test", "/phones/lost", "/phones/answer", "/nodes/add",
         "/people/{id}/verify", "/people/{id}/device", "/settings/wipe", "/settings/lan", "/first/name",
     } <= paths  # fmt: skip
     assert phone.post("/enter", data={"passphrase": "anything at all"}).status_code in (401, 403)
+    assert phone.submit("/unlock", passphrase="anything at all").status_code == 403
 
 
 def test_a_session_counts_at_its_own_door_only(node: Served, phone: Any) -> None:

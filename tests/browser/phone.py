@@ -97,6 +97,7 @@ class Phone:
 
     def set_up(self, name: str) -> None:
         """Go through the first run, unattended."""
+        self.click("English")
         self.page.get_by_role("link", name="I am new here").click()
         self.fill("Name", name)
         self.page.locator("[name=protection][value=unattended]").check()

@@ -27,7 +27,6 @@ from outlast.rooms.reach.web import routes as reach_routes
 from outlast.rooms.watch import service as watch
 from outlast.rooms.watch.view import Measured
 from outlast.rooms.watch.web import routes as watch_routes
-from outlast.ui.languages import Catalogues
 from tests.browser.phone import Album, Phone, phone
 from tests.unit.edges.served import Served, served
 from tests.unit.edges.spread.test_get import hand_on
@@ -142,9 +141,7 @@ def ways_out(node: Served) -> list[str]:
     ("language", "dark"), [("en", False), ("en", True), ("fa", False)], ids=["light", "dark", "rtl"]
 )
 def test_every_page_fits(chromium: Any, album: Album, tmp_path: Path, language: str, dark: bool) -> None:
-    (tmp_path / "fa.po").write_text('msgid "Home"\nmsgstr "خانه"\n', encoding="utf-8")
     with served(tmp_path / "a", rooms=None) as node, served(tmp_path / "b", name=NAME, rooms=None) as other:
-        node.serving.web.site.catalogues = Catalogues(tmp_path)
         places = filled(node, other, tmp_path)
         assert overlooked(node, [*places, "/join/nothing"]) == [], "pages at which nobody looks"
         with phone(chromium, album, language, node.url, dark=dark) as page:

@@ -131,6 +131,7 @@ from outlast.rooms.carry.entries import (
     TEXT,
     ChannelDevice,
     File,
+    Heard,
     Hide,
     Post,
     Text,
@@ -465,6 +466,7 @@ def bodies() -> Iterable[bytes]:
         ChannelDevice(owner.certificate),
         Text("hello", bytes(16)),
         File("photo.jpg", "image/jpeg", 3, secret("key"), (secret("parcel"),), b"preview"),
+        Heard((secret("text"),)),
         *(body for _, body in watch_bodies()),
         Receipt(1, [bytes(16), secret("letter")[:16]]),
     ]

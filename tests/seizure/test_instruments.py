@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from outlast.kernel import mail
 from outlast.kernel.entry import HOUR_MS, Entry, expiry_day, sign_entry
 from outlast.kernel.identity import SigningKey, id_text, node_text
-from outlast.kernel.node import find_rooms
+from outlast.kernel.node import COMMON_SPACES, find_rooms
 from outlast.kernel.store import Incoming, Store
 from tests.seizure import likeness, needles, replay
 from tests.seizure.taken import Taken, decrypt, open_file
@@ -66,7 +66,8 @@ def honest(count: int) -> list[Entry]:
 def store(tmp_path: Path) -> Store:
     """A relay's store with some mail."""
     new = Store.open(tmp_path / "store.db", KEY, rooms=find_rooms())
-    new.put_space(mail.MAIL_SPACE)
+    for space in COMMON_SPACES:
+        new.put_space(space)
     new.append([Incoming(one) for one in honest(20)])
     for room in find_rooms():
         new.fold(room.name)

@@ -53,7 +53,8 @@ def captured(network: str, device: str) -> Iterator[Capture]:
 
     def watch() -> None:
         enter(network)
-        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ALL_FRAMES)) as frames:
+        # Of no protocol until it is bound: before that it would hear every device.
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as frames:
             frames.bind((device, ALL_FRAMES))
             frames.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 20)
             frames.settimeout(0.1)

@@ -116,6 +116,26 @@ def entry_id(header_bytes: bytes) -> bytes:
     return sha256(_ID_DOMAIN + header_bytes).digest()
 
 
+def common_genesis(payload: bytes) -> Header:
+    """The header that names a space which every node has. It has no author and never travels."""
+    return Header(
+        version=1,
+        space=bytes(32),
+        kind="genesis",
+        author=bytes(32),
+        seq=0,
+        prev=None,
+        clock=0,
+        ts_ms=0,
+        expires_day=0,
+        priority=0,
+        payload_hash=sha256(payload).digest(),
+        payload_size=len(payload),
+        tags=(),
+        stamp_nonce=0,
+    )
+
+
 def signing_input(header_bytes: bytes) -> bytes:
     """The bytes that the author signs."""
     return _SIGN_DOMAIN + header_bytes

@@ -31,6 +31,7 @@ from outlast.kernel.entry import (
     KIND_MAX_BYTES,
     Entry,
     Header,
+    common_genesis,
     day_of,
     encode_header,
     entry_id,
@@ -66,24 +67,8 @@ INTRO_TAGS: Final = 1024
 """Introductions have counters below this: their writers do not know of each other which are taken."""
 _INTRO_HALF_BITS: Final = 5
 
-_GENESIS_PAYLOAD: Final = b"outlast/mail/1"
-MAIL_GENESIS: Final = Header(
-    version=1,
-    space=bytes(32),
-    kind="genesis",
-    author=bytes(32),
-    seq=0,
-    prev=None,
-    clock=0,
-    ts_ms=0,
-    expires_day=0,
-    priority=0,
-    payload_hash=sha256(_GENESIS_PAYLOAD).digest(),
-    payload_size=len(_GENESIS_PAYLOAD),
-    tags=(),
-    stamp_nonce=0,
-)
-"""The header that names the mail space. It has no author and never travels."""
+MAIL_GENESIS: Final = common_genesis(b"outlast/mail/1")
+"""The header that names the mail space."""
 MAIL_SPACE: Final = entry_id(encode_header(MAIL_GENESIS))
 
 _INFO: Final = b"outlast/mail/1"

@@ -26,6 +26,7 @@ from outlast.kernel.entry import (
     HOUR_MS,
     Entry,
     Header,
+    common_genesis,
     encode_header,
     entry_id,
     expiry_day,
@@ -44,24 +45,8 @@ PLAIN_BYTES: Final = CHUNK_BYTES - 16
 FILE_MAX_BYTES: Final = PARCELS_MAX * PLACES_MAX * PLAIN_BYTES
 """The largest file: 8 GiB but for the tags."""
 
-_GENESIS_PAYLOAD: Final = b"outlast/parcels/1"
-PARCEL_GENESIS: Final = Header(
-    version=1,
-    space=bytes(32),
-    kind="genesis",
-    author=bytes(32),
-    seq=0,
-    prev=None,
-    clock=0,
-    ts_ms=0,
-    expires_day=0,
-    priority=0,
-    payload_hash=sha256(_GENESIS_PAYLOAD).digest(),
-    payload_size=len(_GENESIS_PAYLOAD),
-    tags=(),
-    stamp_nonce=0,
-)
-"""The header that names the parcel space. It has no author and never travels."""
+PARCEL_GENESIS: Final = common_genesis(b"outlast/parcels/1")
+"""The header that names the parcel space."""
 PARCEL_SPACE: Final = entry_id(encode_header(PARCEL_GENESIS))
 
 _LABEL: Final = b"outlast/parcel/1"

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-import urllib.error
-import urllib.request
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import sync_playwright
 
+from tests.bench.bench_kernel import answers
 from tests.browser.phone import ARGUMENTS, CHROMIUM, PHONE
 
 SLOWER: Final = 6
@@ -69,21 +67,6 @@ def visit(browser: Any, url: str) -> dict[str, float]:
         return {"first_ms": painted["first"], "largest_ms": painted["largest"], **seen}
     finally:
         context.close()
-
-
-def answers(url: str) -> None:
-    """Ask until there is an answer."""
-    deadline = time.monotonic() + LATEST_S
-    while True:
-        try:
-            urllib.request.urlopen(url, timeout=10).close()
-            return
-        except urllib.error.HTTPError:
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
 
 
 def main() -> None:

@@ -3,42 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from io import BytesIO
 
 import httpx
 import pytest
 from PIL import Image
 
-from outlast.kernel import id_text
-from outlast.rooms.carry import ROOM, files, groups, uploads
+from outlast.rooms.carry import files, groups, uploads
 from outlast.rooms.carry.uploads import BLOCK_BYTES
-from tests.unit.edges.served import Browser, Served, served
+from tests.unit.edges.served import Browser, Served
+from tests.unit.rooms.carry.two import trip, until, with_
 
 NEEDLE = b"CAMERA-OF-ANN"
-
-
-@pytest.fixture(scope="module")
-def ann(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Ann's node and its pages."""
-    with served(tmp_path_factory.mktemp("ann"), name="Ann", rooms=[ROOM]) as node:
-        yield node
-
-
-@pytest.fixture(scope="module")
-def ben(tmp_path_factory: pytest.TempPathFactory, ann: Served) -> Iterator[Served]:
-    """Ben's node; he and Ann have each other's links."""
-    with served(tmp_path_factory.mktemp("ben"), name="Ben", rooms=[ROOM]) as node:
-        node.run(node.person.add_contact(ann.run(ann.person.link())))
-        ann.run(ann.person.add_contact(node.run(node.person.link())))
-        yield node
-
-
-@pytest.fixture
-def page(ann: Served) -> Iterator[Browser]:
-    """Ann's browser."""
-    with ann.owner() as browser:
-        yield browser
 
 
 def photo(width: int = 640, height: int = 480) -> bytes:
@@ -53,32 +29,10 @@ def photo(width: int = 640, height: int = 480) -> bytes:
     return out.getvalue()
 
 
-def with_(other: Served) -> str:
-    return f"/carry/with/{id_text(other.person.identity)}"
-
-
-def until(at: Served, holds: object) -> None:
-    """Wait until a plain function is true."""
-
-    async def wait() -> None:
-        while not holds():  # type: ignore[operator]
-            await at.node.wait(at.node.revision)
-
-    at.run(wait())
-
-
 def sent(at: Served, name: str) -> files.Held:
     """The file of that name, once it was sent."""
     until(at, lambda: name in [one.file.name for one in files.listing(at.node, at.person)])
     return next(one for one in files.listing(at.node, at.person) if one.file.name == name)
-
-
-def trip(start: Served, end: Served) -> None:
-    """A stick goes from one to the other."""
-    stick = BytesIO()
-    start.run(start.person.bundle_left(start.run(start.person.write_bundle(stick, to=end.person.identity))))
-    stick.seek(0)
-    end.run(end.person.read_bundle(stick))
 
 
 def test_a_photo_is_sent_without_what_it_tells_and_comes_with_a_small_picture(

@@ -2,50 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import re
-from collections.abc import Callable, Iterator
 
-import pytest
-
-from outlast.rooms.carry import ROOM, groups
-from tests.unit.edges.served import Served, served
+from outlast.rooms.carry import groups
+from tests.unit.edges.served import Served
+from tests.unit.rooms.carry.two import trip, until
 
 HOSTILE = "<b>circle</b> & co"
-
-
-@pytest.fixture(scope="module")
-def ann(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Ann's node and its pages."""
-    with served(tmp_path_factory.mktemp("ann"), name="Ann", rooms=[ROOM]) as node:
-        yield node
-
-
-@pytest.fixture(scope="module")
-def ben(tmp_path_factory: pytest.TempPathFactory, ann: Served) -> Iterator[Served]:
-    """Ben's node; he and Ann have each other's links."""
-    with served(tmp_path_factory.mktemp("ben"), name="Ben", rooms=[ROOM]) as node:
-        node.run(node.person.add_contact(ann.run(ann.person.link())))
-        ann.run(ann.person.add_contact(node.run(node.person.link())))
-        yield node
-
-
-def trip(start: Served, end: Served) -> None:
-    """A stick goes from one to the other."""
-    stick = io.BytesIO()
-    start.run(start.person.bundle_left(start.run(start.person.write_bundle(stick, to=end.person.identity))))
-    stick.seek(0)
-    end.run(end.person.read_bundle(stick))
-
-
-def until(at: Served, holds: Callable[[], object]) -> None:
-    """Wait until something holds that news of the node can bring about."""
-
-    async def wait() -> None:
-        while not holds():
-            await at.node.wait(at.node.revision)
-
-    at.run(wait())
 
 
 def line(text: str) -> str:
@@ -92,7 +55,7 @@ def test_somebody_founds_a_group_asks_others_in_and_writes(ann: Served, ben: Ser
         assert "circle" not in re.findall("<title>(.*)</title>", shown)[0]
         assert "2 members" in shown
         assert "Nothing was said here yet" in shown
-        assert "Ben was asked to join." in shown
+        assert "Ben &lt;b&gt; was asked to join." in shown
         assert page.submit(address, text="Hello all").status_code == 303
         shown = line(page.get(address).text)
         assert '<p dir="auto">Hello all</p>' in shown
@@ -142,7 +105,7 @@ def test_who_wrote_is_said_and_what_is_new_is_counted_until_it_is_read(ann: Serv
     with ann.owner() as page:
         shown = line(page.get(address).text)
         assert "received by 1 of 1" in shown
-        assert "<bdi>Ben joined.</bdi>" in shown
+        assert "<bdi>Ben &lt;b&gt; joined.</bdi>" in shown
 
 
 def test_who_leads_takes_texts_away_and_changes_who_belongs(ann: Served, ben: Served) -> None:

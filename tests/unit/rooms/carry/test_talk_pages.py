@@ -11,9 +11,8 @@ import pytest
 from outlast.rooms.carry import attention, forgetting, groups, places, service
 from outlast.rooms.carry.places import HOUR_MS
 from tests.unit.edges.served import Browser, Served
-from tests.unit.rooms.carry.test_web import ann, ben, page, text_of, trip, with_, write
-
-__all__ = ["ann", "ben", "page"]
+from tests.unit.rooms.carry.test_web import text_of, write
+from tests.unit.rooms.carry.two import trip, with_
 
 
 def place(other: Served) -> str:

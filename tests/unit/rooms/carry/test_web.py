@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -15,49 +14,14 @@ from outlast.rooms.carry import ROOM, service
 from outlast.rooms.carry.bubbles import Stage, stages
 from tests.unit.edges.served import Browser, Served, served
 from tests.unit.kernel.people import secret
+from tests.unit.rooms.carry.two import trip, until, with_
 
 HOSTILE = '<script>alert(1)</script> & "quotes" \u202eback'
 
 
-@pytest.fixture(scope="module")
-def ann(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Ann's node and its pages."""
-    with served(tmp_path_factory.mktemp("ann"), name="Ann", rooms=[ROOM]) as node:
-        yield node
-
-
-@pytest.fixture(scope="module")
-def ben(tmp_path_factory: pytest.TempPathFactory, ann: Served) -> Iterator[Served]:
-    """Ben's node; he and Ann have each other's links."""
-    with served(tmp_path_factory.mktemp("ben"), name="Ben <b>", rooms=[ROOM]) as node:
-        node.run(node.person.add_contact(ann.run(ann.person.link())))
-        ann.run(ann.person.add_contact(node.run(node.person.link())))
-        yield node
-
-
-@pytest.fixture
-def page(ann: Served) -> Iterator[Browser]:
-    """Ann's browser."""
-    with ann.owner() as browser:
-        yield browser
-
-
-def trip(start: Served, end: Served) -> None:
-    """A stick goes from one to the other."""
-    stick = io.BytesIO()
-    start.run(start.person.bundle_left(start.run(start.person.write_bundle(stick, to=end.person.identity))))
-    stick.seek(0)
-    end.run(end.person.read_bundle(stick))
-
-
 def came(at: Served, text: str) -> None:
     """Wait until a letter with that text came."""
-
-    async def wait() -> None:
-        while text not in [one.text for one in service.inbox(at.person)]:
-            await at.node.wait(at.node.revision)
-
-    at.run(wait())
+    until(at, lambda: text in [one.text for one in service.inbox(at.person)])
 
 
 def write(start: Served, end: Served, text: str) -> bytes:
@@ -66,11 +30,6 @@ def write(start: Served, end: Served, text: str) -> bytes:
     trip(start, end)
     came(end, text)
     return letter
-
-
-def with_(other: Served) -> str:
-    """The address of the conversation with the person of that node."""
-    return f"/carry/with/{id_text(other.person.identity)}"
 
 
 def text_of(answer: httpx.Response) -> str:

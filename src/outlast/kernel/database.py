@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeVar
 
-from outlast.errors import OutlastError, StorageError
+from outlast.errors import LockedError, OutlastError, StorageError
 from outlast.kernel.keyslot import KEY_BYTES
 from outlast.kernel.room import Delete, Put, RowChanges, Value
 
@@ -172,6 +172,7 @@ class Database:
         self._reader = reader
         self._tables: dict[str, _Table] = {}
         self._reading = Lock()  # one statement at a time on a connection
+        self._is_open = True
 
     @classmethod
     def open(
@@ -229,6 +230,7 @@ class Database:
         """
         import apsw
 
+        self._check_open()
         connection = self._writer
         if connection.in_transaction:
             return act(Transaction(connection.cursor(), self._scope, self._tables))
@@ -247,12 +249,17 @@ class Database:
         return result
 
     def query(self, sql: str, args: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """All rows of a SELECT on the reading connection; raises StorageError when the file is damaged."""
+        """All rows of a SELECT on the reading connection.
+
+        Raises StorageError when the file is damaged, LockedError when it was closed.
+        """
         with self._reading:
+            self._check_open()
             return self._select(self._reader, sql, args)
 
     def read(self, sql: str, args: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a SELECT on the writing connection, for the writer's thread; raises like ``query``."""
+        self._check_open()
         return self._select(self._writer, sql, args)
 
     def _select(self, connection: apsw.Connection, sql: str, args: Sequence[Any]) -> list[tuple[Any, ...]]:
@@ -274,6 +281,7 @@ class Database:
         """Move the write-ahead log into the file and empty it, on the writer's thread; raises StorageError."""
         import apsw
 
+        self._check_open()
         try:
             self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         except (apsw.Error, MemoryError) as error:
@@ -281,8 +289,14 @@ class Database:
 
     def close(self) -> None:
         """Close both connections; the last commit is durable already. Closing twice is harmless."""
-        self._reader.close(True)
+        with self._reading:  # what another thread reads at this moment is read to its end
+            self._is_open = False
+            self._reader.close(True)
         self._writer.close(True)
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise LockedError("the node was locked meanwhile: unlock it and try again")
 
 
 def check_room_name(name: str) -> str:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 
-from outlast.errors import OutlastError, ProtocolError, StorageError
+from outlast.errors import LockedError, OutlastError, ProtocolError, StorageError
 from outlast.kernel import sending, steps, sync
 from outlast.kernel.admit import Admitted, Known, Refused, Verdict
 from outlast.kernel.chunks import Chunk, Downloads, is_chunked
@@ -626,7 +626,8 @@ class Neighbours:
                 if not live.session.stranger:
                     live.put(steps.PoolLoaded(store.pool(live.session.spaces, live.peer)))
                 for person in list(node.people.values()):
-                    await person.met_somebody()
+                    with contextlib.suppress(LockedError):
+                        await person.met_somebody()
                 node.touch()
             case steps.Close(reason) | steps.CutOff(reason):
                 return reason

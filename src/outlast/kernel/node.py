@@ -540,9 +540,10 @@ class Node:
                 self._floor_ms = newest
         over, pruned = self.over_before(), self.pruned_day
         for person in list(self.people.values()):
-            await self.write(partial(person.vault.write, partial(person.tidy, over_before=over, pruned_day=pruned)))
-            await person.tell_again()
-            await self.write(person.vault.forget_deleted)
+            with contextlib.suppress(LockedError):  # who is locked meanwhile is tidied up the next time
+                await self.write(partial(person.vault.write, partial(person.tidy, over_before=over, pruned_day=pruned)))
+                await person.tell_again()
+                await self.write(person.vault.forget_deleted)
 
     # ---- what comes in ----
 
@@ -617,10 +618,11 @@ class Node:
         """These are durable at somebody else now: tell the people who wrote them."""
         for person in list(self.people.values()):
             note = partial(person.copied, entries=entries)
-            if person.authored(entries):
-                changed: int = await self.write(partial(person.vault.write, note))
-                if changed:
-                    self.touch()
+            with contextlib.suppress(LockedError):
+                if person.authored(entries):
+                    changed: int = await self.write(partial(person.vault.write, note))
+                    if changed:
+                        self.touch()
 
     # ---- speaking on the log ----
 

@@ -103,6 +103,27 @@ def test_beside_somebody_whose_vault_opens_by_itself_another_ones_stays_closed(t
     asyncio.run(story())
 
 
+def test_one_who_is_locked_in_the_middle_of_work_disturbs_nobody(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+
+    async def story() -> None:
+        await Node.create(home, "Anna", passphrase=None, rooms=find_rooms())
+        async with await Node.open(home, dial=False) as node:
+            (anna,) = node.people.values()
+            boris = await node.add_person("Boris", BORISS)
+            contact = await anna.add_contact(await boris.link())
+            for turn in range(6):
+                await service.send(node, anna, contact.identity, f"line {turn}")
+                work = [node._tidy(), node.copied(anna.own_mail()), node.lock_person(boris.key)]
+                await asyncio.gather(*work)
+                assert boris.key not in node.people
+                boris = await node.unlock(BORISS)
+            assert len(service.sent(anna)) == 6
+            assert not node.failed.done()
+
+    asyncio.run(story())
+
+
 def test_mail_between_two_people_of_one_node_waits_for_the_locked_one_without_a_receipt(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
 

@@ -14,10 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from threading import Event
 
 import pytest
 
-from outlast.errors import StorageError
+from outlast.errors import LockedError, StorageError
 from outlast.kernel.database import Database, Transaction
 from tests.unit.kernel.people import secret
 
@@ -294,6 +295,7 @@ WRITER = """
 import sys
 from functools import partial
 from pathlib import Path
+from threading import Event
 from tests.unit.kernel.test_database import add, database
 db = database(Path(sys.argv[1]))
 (first,) = db.query("SELECT ifnull(max(batch), -1) + 1 FROM line")[0]
@@ -479,3 +481,30 @@ def test_a_damaged_page_anywhere_in_the_file_is_found(tmp_path: Path) -> None:
     db = database(path)
     assert not db.is_sound()
     db.close()
+
+
+def test_a_file_that_is_closed_while_another_thread_reads_it_is_read_to_the_end(tmp_path: Path) -> None:
+    count = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 300000) SELECT count(*) FROM c"
+    db = database(tmp_path / "file.db")
+    began = Event()
+
+    def read() -> list[tuple[int]]:
+        began.set()
+        return db.query(count)
+
+    with ThreadPoolExecutor(1) as thread:
+        reading = thread.submit(read)
+        began.wait()
+        while not db._reading.locked() and not reading.done():
+            pass
+        db.close()
+        assert reading.result() == [(300_000,)]
+    for ask in (db.query, db.read):
+        with pytest.raises(LockedError):
+            ask("SELECT 1")
+    with pytest.raises(LockedError):
+        db.write(add_nothing)
+
+
+def add_nothing(_t: Transaction) -> None:
+    """Write nothing."""

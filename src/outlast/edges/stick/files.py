@@ -16,7 +16,7 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -228,6 +228,13 @@ def clean(found: list[Found], now_ms: int) -> int:
     return len(left)
 
 
+def remove(found: Iterable[Found]) -> None:
+    """Remove bundles that newer ones stand for; one that cannot be removed does no harm."""
+    for one in found:
+        with suppress(OSError):
+            one.path.unlink()
+
+
 def erase(medium: Medium, found: list[Found], progress: Progress) -> int:
     """Overwrite and delete bundles; how many. What else is on the stick stays.
 
@@ -278,6 +285,13 @@ def make_mark(medium: Medium) -> bytes:
     with stick_errors(), new_file(path, 0o644) as out:
         out.write(mark)
     return mark
+
+
+def unmark(paths: Iterable[Path]) -> None:
+    """Remove marks; raises StorageError."""
+    with stick_errors():
+        for path in paths:
+            path.unlink()
 
 
 def marks(folder: Path) -> dict[bytes, Path]:

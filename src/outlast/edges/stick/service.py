@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -219,10 +218,8 @@ async def _write_one(
     await note(person, report, person.contact(target).name if is_contact else "", outward=True)
     await remember_carried(person, digest, target)
     if not report.left_out:
-        for old in before:
-            if old.state == "written" and old.target == target:
-                with suppress(OSError):
-                    os.unlink(old.found.path)
+        older = [old.found for old in before if old.state == "written" and old.target == target]
+        await asyncio.to_thread(files.remove, older)
     given.files += 1
     given.size += size
     given.left_out += report.left_out
@@ -247,9 +244,7 @@ async def set_auto(person: Person, medium: Medium, targets: Targets | None) -> N
     mine = {one.mark for one in known.known} & marks.keys()
     others = [one for one in known.known if one.mark not in mine]
     if targets is None:
-        for mark in mine:
-            with files.stick_errors():
-                marks[mark].unlink()
+        await asyncio.to_thread(files.unmark, [marks[mark] for mark in mine])
     else:
         mark = min(mine) if mine else await asyncio.to_thread(files.make_mark, medium)
         others.append(KnownStick(mark, targets))

@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Final
 
-from outlast.errors import NotFoundError, StorageError
+from outlast.errors import LockedError, NotFoundError, StorageError
 from outlast.kernel import Delete, Node, Person, RowChange, Transaction
 from outlast.rooms.carry import file_view, view
 from outlast.rooms.carry.private import is_here, remember
@@ -21,6 +21,7 @@ RESTORE_MS: Final = 10 * 60 * 1000
 """So long a letter that was removed can be restored."""
 LOOK_S: Final = 60.0
 """A clock that was put right meanwhile is noticed after so long."""
+RETRY_S: Final = 1.0
 
 _REMOVE: Final = (
     f"UPDATE {view.MESSAGE} SET back_ms = ifnull(until_ms, 0), until_ms = min(ifnull(until_ms, ?1), ?1)"
@@ -63,13 +64,17 @@ async def run(node: Node) -> None:
     while True:
         revision = node.revision
         for person in list(node.people.values()):
-            with contextlib.suppress(StorageError):  # the disk is full: with the next look there may be room again
+            with contextlib.suppress(StorageError, LockedError):  # with the next look there may be room, or nobody
                 await destroy(node, person)
         ends = [end for person in node.people.values() if (end := _next_end(person)) is not None]
-        wait_s = min([LOOK_S, *(max(0.0, (end - node.now_ms()) / 1000) for end in ends)])
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
+            async with asyncio.timeout(until_next_look_s(ends, node.now_ms())):
                 await node.wait(revision)
+
+
+def until_next_look_s(ends_ms: Sequence[int], now_ms: int) -> float:
+    """In how many seconds to look again: what is over and could not be destroyed is not tried without a pause."""
+    return min([LOOK_S, *((end - now_ms) / 1000 if end > now_ms else RETRY_S for end in ends_ms)])
 
 
 async def destroy(node: Node, person: Person) -> int:

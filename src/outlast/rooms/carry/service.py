@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from outlast.errors import NotFoundError, StorageError, UsageError
+from outlast.errors import LockedError, NotFoundError, StorageError, UsageError
 from outlast.kernel import (
     SIGNERS_MAX,
     Custody,
@@ -299,7 +299,7 @@ async def _hold_channels(node: Node) -> None:
     here: set[str] = set()
     while True:
         revision = node.revision
-        with contextlib.suppress(StorageError):  # with the next news there may be room again
+        with contextlib.suppress(StorageError, LockedError):  # with the next news there may be room, or nobody
             for person in [person for key, person in node.people.items() if key not in here]:
                 await _hold_channels_of(node, person)
             here = set(node.people)
@@ -337,7 +337,7 @@ async def _index_texts(node: Node) -> None:
             async with asyncio.timeout(QUIET_S):
                 await node.wait(revision)
                 continue
-        with contextlib.suppress(StorageError):
+        with contextlib.suppress(StorageError, LockedError):
             for person in list(node.people.values()):
                 while is_here(node, person) and node.revision == revision and await _index_some(node, person):
                     pass

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -108,7 +109,7 @@ def _waiting(person: Person, one: Upload) -> Waiting:
 
 
 def _folder(person: Person) -> Path:
-    return person.node.home.path / "rooms" / "carry" / "waiting"
+    return person.node.home.path / "rooms" / "carry" / "waiting" / person.key
 
 
 # ---- coming ----
@@ -224,14 +225,45 @@ async def drop(node: Node, person: Person, id: bytes) -> None:
 
 async def run(node: Node) -> None:
     """While the node is open: make ready and send what is whole, and drop what waited too long."""
+    swept: set[str] = set()
     while True:
         revision = node.revision
         for person in list(node.people.values()):
             with contextlib.suppress(OutlastError):  # the disk is full, or the person was locked: with the next news
+                if person.key not in swept:
+                    await _sweep(person)
+                    swept.add(person.key)
                 await _look(node, person)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK_S):
                 await node.wait(revision)
+
+
+async def _sweep(person: Person) -> None:
+    """Remove what a kill left between a file's sending and its end here, and what people left who live here no more."""
+    folder = _folder(person)
+    # Listed before it is asked whose they are: what begins meanwhile is not in the lists.
+    here, folders = await asyncio.to_thread(lambda: (_names(folder), _names(folder.parent)))
+    over = here - {one.id.hex() for one in upload_view.uploads(person)}
+    left = folders - set(person.node.home.people())
+
+    def remove() -> None:
+        for name in over:
+            (folder / name).unlink(missing_ok=True)
+        for name in left:
+            shutil.rmtree(folder.parent / name)
+
+    try:
+        await asyncio.to_thread(remove)
+    except OSError as error:
+        raise StorageError(f"cannot remove {error.filename}: {error.strerror}") from error
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except FileNotFoundError:
+        return set()
 
 
 async def _look(node: Node, person: Person) -> None:

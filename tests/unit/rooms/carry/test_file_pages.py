@@ -44,7 +44,7 @@ def test_a_photo_is_sent_without_what_it_tells_and_comes_with_a_small_picture(
     assert held.file.type == "image/jpeg"
     assert 0 < len(held.file.preview) <= 8192
     assert uploads.listing(ann.node, ann.person) == []
-    assert list((ann.home.path / "rooms/carry/waiting").iterdir()) == []
+    until(ann, lambda: not list((ann.home.path / "rooms/carry/waiting" / ann.person.key).iterdir()))
     trip(ann, ben)
     until(ben, lambda: files.find(ben.node, ben.person, held.id).state == "here")
     data = b"".join(files.read(ben.node, ben.person, held.id))

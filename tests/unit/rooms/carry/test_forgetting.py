@@ -197,3 +197,9 @@ async def test_what_is_over_when_a_node_starts_is_destroyed_then(tmp_path: Path)
         assert service.sent(ann.person) == []
         await ann.until(lambda: not rows(ann))
     assert Home(tmp_path / "ann").exists()
+
+
+def test_what_cannot_be_destroyed_now_is_not_tried_without_a_pause() -> None:
+    assert forgetting.until_next_look_s([5_000, 9_000], 4_000) == 1.0
+    assert forgetting.until_next_look_s([], 4_000) == forgetting.LOOK_S
+    assert forgetting.until_next_look_s([1_000, 99_000], 4_000) == forgetting.RETRY_S > 0

@@ -78,7 +78,7 @@ async def test_what_is_not_finished_in_seven_days_is_dropped_with_its_bytes(tmp_
     async with houses(tmp_path, "ann", "ben") as (ann, ben):
         one = await begin(ann, ben)
         await uploads.take(ann.node, ann.person, one.file.id, 0, some(DATA[:BLOCK_BYTES]))
-        waiting = ann.node.home.path / "rooms" / "carry" / "waiting"
+        waiting = ann.node.home.path / "rooms" / "carry" / "waiting" / ann.person.key
         assert [path.name for path in waiting.iterdir()] == [one.file.id.hex()]
         past = ann.node.now_ms() - uploads.KEPT_DAYS * DAY_MS
         sql = f"UPDATE {upload_view.UPLOAD} SET at_ms = ?"
@@ -96,3 +96,18 @@ async def test_too_many_files_on_their_way_are_refused(tmp_path: Path) -> None:
             await uploads.begin(ann.node, ann.person, ben.person.identity, "a", 5, str(number))
         with pytest.raises(UsageError, match="too many"):
             await begin(ann, ben)
+
+
+async def test_what_a_kill_left_of_files_that_were_sent_goes_at_the_next_start(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        one = await begin(ann, ben)
+        await uploads.take(ann.node, ann.person, one.file.id, 0, some(DATA[:BLOCK_BYTES]))
+        waiting = ann.node.home.path / "rooms" / "carry" / "waiting"
+        own = waiting / ann.person.key
+    (own / bytes(16).hex()).write_bytes(b"sent, and not removed yet")
+    (waiting / "somebody-who-left").mkdir()
+    (waiting / "somebody-who-left" / "file").write_bytes(b"of theirs")
+    async with houses(tmp_path, "ann", "ben") as (ann, _):
+        await ann.until(lambda: sorted(path.name for path in waiting.iterdir()) == [ann.person.key])
+        await ann.until(lambda: [path.name for path in own.iterdir()] == [one.file.id.hex()])
+        assert uploads.find(ann.node, ann.person, one.file.id).held_bytes == BLOCK_BYTES

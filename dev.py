@@ -101,7 +101,7 @@ def test(arguments: list[str]) -> int:
     refuse_windows()
     python = environment(VENV, DEV_LOCK)
     install_debian_packages(missing(DEBIAN_PACKAGES))
-    # loadgroup: tests marked `serial` share one worker (tests/conftest.py).
+    # loadgroup: tests marked `serial` share one worker, and those of a file (tests/conftest.py).
     command = [python, "-m", "pytest", "-n", "2", "--dist", "loadgroup", *arguments]
     return run(command)
 

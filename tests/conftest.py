@@ -1,4 +1,4 @@
-"""What every test shares: how properties are explored, and which tests queue for the machine."""
+"""What every test shares: how properties are explored, and which tests run on the same worker."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ settings.load_profile("soak" if "OUTLAST_SOAK" in os.environ else "ci" if os.env
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give all tests marked `serial` to one worker, so that they run one after another."""
+    """Give all tests marked `serial` to one worker, so that they run one after another; and each file's to one.
+
+    A file's tests share what its fixtures started, and run in the same order every time: a red run can be repeated.
+    """
     for item in items:
-        if item.get_closest_marker("serial"):
-            item.add_marker(pytest.mark.xdist_group("serial"))
+        group = "serial" if item.get_closest_marker("serial") else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

@@ -135,6 +135,7 @@ async def show_conversations(request: Request) -> Response:
         rows=sorted(rows, key=lambda row: row.at_ms, reverse=True),
         invitations=groups.invitations(person),
         others=[one for one in contacts.values() if one.identity not in known and not one.blocked],
+        drafts=drafts,
     )
 
 

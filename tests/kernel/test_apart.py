@@ -146,6 +146,24 @@ async def test_nothing_is_shown_or_acknowledged_while_the_body_is_lost_and_it_is
 
 
 @story
+async def test_a_body_that_comes_while_its_sender_is_blocked_waits_until_they_no_longer_are(tmp_path: Path) -> None:
+    async with society(tmp_path) as nodes:
+        anna, boris, clara = await town(nodes, "anna", "boris", "clara")
+        letter, made = await write_to(anna, boris, clara)
+        once, places = parts(made)
+        await hand_over(places, boris)
+        await boris.block(anna.identity)
+        await hand_over([once], boris)
+        await hand_over(envelopes(boris), anna)
+        assert (notes(boris), events(anna, letter)) == ([], ["kept"])
+        boris = await nodes.come_back("boris")
+        assert notes(boris) == []
+        await boris.block(anna.identity, False)
+        await hand_over(envelopes(boris), anna)
+        assert (notes(boris), events(anna, letter)) == ([TEXT], ["kept", "received"])
+
+
+@story
 async def test_a_receiver_cannot_put_another_body_in_its_place_for_others(tmp_path: Path) -> None:
     async with society(tmp_path) as nodes:
         anna, boris, clara = await town(nodes, "anna", "boris", "clara")

@@ -77,6 +77,8 @@ ENDED_MAX: Final = 64
 """Devices of a contact that are remembered, the ended ones included."""
 AWAITED_MAX: Final = 10_000
 """Letters that wait for bodies which lie apart; more are opened again at another start."""
+NOT_BLOCKED: Final = "sender NOT IN (SELECT identity FROM contact WHERE blocked)"
+"""Of the letters that wait for their bodies, those that may be delivered: they may wait while somebody is blocked."""
 REVOKED_MAX: Final = 64
 """Revocations of one identity that are kept for devices that are not known here."""
 
@@ -196,7 +198,10 @@ class Inbox:
         def find(tx: Transaction) -> list[Entry]:
             act(tx)
             self.load(tx.query)
-            return self._stored(tx, [tag for d in devices if d in self.devices for tag in self._expect_recent(d)])
+            tags = [tag for d in devices if d in self.devices for tag in self._expect_recent(d)]
+            for device in devices:
+                tags += [bytes(row[0]) for row in tx.query("SELECT tag FROM awaited WHERE device = ?", (device,))]
+            return self._stored(tx, tags)
 
         async with self.reading:
             await self._open(find, self.cursor)
@@ -214,7 +219,7 @@ class Inbox:
         ]
         rows = query("SELECT certificate FROM device JOIN contact USING (identity) WHERE NOT blocked")
         self.devices = {device.device: device for device in (read_certificate(bytes(row[0])) for row in rows)}
-        self._awaited = {bytes(row[0]) for row in query("SELECT tag FROM awaited")}
+        self._awaited = {bytes(row[0]) for row in query(f"SELECT tag FROM awaited WHERE {NOT_BLOCKED}")}
         counters = query("SELECT direction, device, day, next FROM counter")
         self._next_in = {
             (direction, bytes(device), day): number
@@ -588,7 +593,7 @@ class Inbox:
         tag = found.header.tags[0]
         rows = tx.query(
             "SELECT envelope, place, letter, kind, sent_ms, life_ms, sender, device, expires_day FROM awaited"
-            " WHERE tag = ?",
+            f" WHERE tag = ? AND {NOT_BLOCKED}",
             (tag,),
         )
         left = len(rows)

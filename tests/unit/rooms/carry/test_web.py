@@ -129,7 +129,7 @@ def test_looking_reads_nothing_and_the_button_reads_what_was_shown(page: Browser
     assert first not in unread
     assert second in unread
     page.submit(with_(ben), text="Answered", shown=hidden(page.get(with_(ben)), "shown"))
-    assert not [one for one in service.inbox(ann.person) if one.unread]
+    assert not {first, second} & {one.letter for one in service.inbox(ann.person) if one.unread}
     assert 'name="shown" value=""' in page.get(with_(ben)).text
 
 

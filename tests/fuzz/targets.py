@@ -128,14 +128,17 @@ from outlast.rooms.carry.entries import (
     HEARD,
     HIDE,
     POST,
+    SHARED,
     TEXT,
     ChannelDevice,
     File,
     Heard,
     Hide,
     Post,
+    Shared,
     Text,
     read_file,
+    read_shared,
 )
 from outlast.rooms.carry.proto import id3, isobmff, matroska, ogg
 from outlast.rooms.carry.proto.patch import MediaError, patched
@@ -448,6 +451,8 @@ def decode_kind(data: bytes) -> str | None:
     msgspec.msgpack.encode(kind.decode(body))
     if kind is FILE:
         read_file(body)
+    if kind is SHARED:
+        read_shared(body)
     return None
 
 
@@ -467,11 +472,13 @@ def bodies() -> Iterable[bytes]:
         Text("hello", bytes(16)),
         File("photo.jpg", "image/jpeg", 3, secret("key"), (secret("parcel"),), b"preview"),
         Heard((secret("text"),)),
+        Shared("photo.jpg", "image/jpeg", 3, secret("content"), b"preview"),
         *(body for _, body in watch_bodies()),
         Receipt(1, [bytes(16), secret("letter")[:16]]),
     ]
     for number, kind in enumerate(KINDS):
-        yield packed(number, kind.encode(next(body for body in made if isinstance(body, kind.body))))
+        if kind.body is not None:
+            yield packed(number, kind.encode(next(body for body in made if isinstance(body, kind.body))))
 
 
 # ---- identities, links, words ----

@@ -9,7 +9,7 @@ from outlast.kernel.bundle import BundleError
 from outlast.kernel.database import Transaction
 from outlast.kernel.devices import OwnDevice
 from outlast.kernel.discovery import Discovery
-from outlast.kernel.entry import DAY_MS, Entry
+from outlast.kernel.entry import CONTENT_MAX_BYTES, DAY_MS, Entry
 from outlast.kernel.groups import Group, Said
 from outlast.kernel.home import Home, wipe_secret, write_secret
 from outlast.kernel.identity import (
@@ -63,6 +63,7 @@ __all__ = [
     "BACKUP_MAX_BYTES",
     "BUNDLE_MAGIC",
     "BUNDLE_MIN_BYTES",
+    "CONTENT_MAX_BYTES",
     "DAY_MS",
     "FILE_MAX_BYTES",
     "GENESIS",

@@ -762,23 +762,26 @@ class Node:
                     await self.write(partial(store.close_stage, stage))
                     await self.free_chunks(store)
 
-    def read_content(self, entry: bytes) -> Iterator[bytes]:
-        """The content of an entry, in pieces of at most 64 KiB; raises NotFoundError when not all of it is here."""
+    def read_content(self, entry: bytes, start: int = 0) -> Iterator[bytes]:
+        """The content of an entry from a byte on, in pieces of at most 64 KiB.
+
+        Raises NotFoundError when not all of it is here.
+        """
         store = self.open_store
         found, progress = store.get(entry), store.progress(entry)
         if found is None or found.payload is None or progress is None or not progress.is_whole:
             raise NotFoundError("this is not here, or not all of it: fetch it and wait until it is")
         manifest = Manifest.of(found)
         if manifest is None:
-            yield found.payload
+            yield found.payload[start:]
             return
-        for place in range(len(manifest)):
+        for place in range(start // CHUNK_BYTES, len(manifest)):
             data = store.chunk(entry, place).data
             if data is None:
                 raise NotFoundError(
                     "a part of this is damaged on this disk, or was dropped: drop it and fetch it again"
                 )
-            yield data
+            yield data[max(0, start - place * CHUNK_BYTES) :]
 
     def content(self, entry: bytes) -> Progress:
         """How much of an entry's content is here; raises NotFoundError when the entry is not."""

@@ -419,11 +419,13 @@ class Store:
 
         def act(t: Transaction) -> Change | None:
             rows = _with_place(t, id)
-            if not rows or not (file := _file(t, rows[0][4])) or not file.held_bytes:
+            if not rows or not (file := _file(t, rows[0][4])):
                 return None
             header, signature, _, payload, n, *_ = rows[0]
-            _let_go(t, n)
             _set_wanted(t, id, -1)
+            if not file.held_bytes:
+                return None
+            _let_go(t, n)
             return _log(t, Event.PAYLOAD_DROPPED, n, _entry(header, signature, id, payload))
 
         return self._write(act)
@@ -904,6 +906,21 @@ class Store:
         header, whole, held = rows[0]
         size = _decode(header).payload_size
         return Progress(held if held is not None else size if whole == 1 and size <= PAYLOAD_MAX_BYTES else 0, size)
+
+    def is_awaited(self, id: bytes, auto_bytes: int) -> bool:
+        """Whether an entry's content is fetched from whoever has it: as ``wanted`` says, or its payload is to come."""
+        rows = self._database.query(
+            "SELECT e.header, e.whole, e.rank, f.wanted FROM entry e LEFT JOIN file f ON f.n = e.n"
+            f" WHERE {_BY_ID} AND e.whole < 2",
+            (_prefix(id), id),
+        )
+        if not rows:
+            return False
+        header, whole, rank, asked = rows[0]
+        size = _decode(header).payload_size
+        if size <= PAYLOAD_MAX_BYTES:
+            return not whole
+        return bool(asked == 1) if asked else bool(size <= auto_bytes and rank < POOLED)
 
     def content_size(self, id: bytes) -> int:
         """The bytes of a held entry's content, here or not; 0 when there is no such entry."""

@@ -13,7 +13,7 @@ __all__ = ["ROOM"]
 
 ROOM = Room(
     name="carry",
-    version=2,
+    version=3,
     kinds=KINDS,
     letters=LETTERS,
     views=VIEWS,

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from outlast.errors import NotFoundError, UsageError
+from outlast.errors import NotFoundError
 from outlast.kernel import Person, id_text, space_text
-from outlast.rooms.carry import files, group_api, group_view, groups, places, service, talk_api
+from outlast.rooms.carry import attention, files, group_api, group_view, groups, places, service, talk_api
 from outlast.rooms.carry.service import Channel as FollowedChannel
 from outlast.rooms.carry.shapes import (
     LETTER_HEX,
@@ -111,10 +110,11 @@ class IdsParams(msgspec.Struct, frozen=True):
 
 
 class File(msgspec.Struct, frozen=True):
-    """A file that was sent or came with a letter, known by that letter's ``id``.
+    """A file, known by the ``id`` of the letter, or the entry of a group or channel, that names it.
 
     ``state``: ``offered`` (large, and waits to be asked for), ``coming``, ``here`` or ``gone``; ``held`` of its
-    ``bytes`` are on this node. A file of one's own is ``received`` when all of it is at whom it is for.
+    ``bytes`` are on this node. A file of one's own is ``received`` when all of it is at whom it is for; of one in a
+    channel that is told to nobody.
     """
 
     id: str
@@ -132,7 +132,7 @@ class File(msgspec.Struct, frozen=True):
 
 
 class FileSendParams(msgspec.Struct, frozen=True):
-    """``to`` is a contact or a group, ``file`` an absolute path; ``name`` is what it is called there, else as here."""
+    """``to`` is a contact, group or channel, ``file`` an absolute path; ``name`` is what it is called there."""
 
     to: str
     file: str
@@ -151,7 +151,7 @@ class FileGetParams(msgspec.Struct, frozen=True):
 
 
 class FileListParams(msgspec.Struct, frozen=True):
-    """Only with the contact ``peer``, only the newest ``limit``."""
+    """Only with the contact, group or channel ``peer``, only the newest ``limit``."""
 
     peer: str | None = None
     limit: int | None = None
@@ -164,25 +164,13 @@ class Written(msgspec.Struct, frozen=True):
     bytes: int
 
 
-def _whom(person: Person, text: str) -> bytes:
-    """The identity or the space (32 B) of the contact or the group that is meant; UsageError when both may be."""
-    try:
-        group = groups.find(person, text).space
-    except NotFoundError:
-        return person.find(text).identity
-    with suppress(NotFoundError):
-        person.find(text)
-        raise UsageError(f"both a contact and a group match {text[:80]!r}: use the whole ID")
-    return group
-
-
 def _file_id(text: str) -> bytes:
     return read_hex(text, POST_HEX if len(text) == POST_HEX else LETTER_HEX)
 
 
 async def _file_send(call: Call[FileSendParams]) -> Sent:
     params = call.params
-    to = _whom(call.person, params.to)
+    to = attention.find(call.node, call.person, params.to).place
     path = Path(params.file)
     with existing_file(path) as source:
         letter = await files.send(
@@ -199,8 +187,8 @@ async def _file_send(call: Call[FileSendParams]) -> Sent:
 
 async def _file_list(call: Call[FileListParams]) -> list[File]:
     await groups.catch_up(call.node, call.person)
-    peer = None if call.params.peer is None else _whom(call.person, call.params.peer)
-    return _files(call.person, files.listing(call.node, call.person, peer=peer, limit=at_most(call.params.limit)))
+    peer = None if call.params.peer is None else attention.find(call.node, call.person, call.params.peer).place
+    return _files(call, files.listing(call.node, call.person, peer=peer, limit=at_most(call.params.limit)))
 
 
 async def _file_get(call: Call[FileGetParams]) -> Written:
@@ -328,7 +316,14 @@ OPERATIONS: list[Operation[Any, Any]] = [
         "Take back a message that never left, or remove a post from one's own channel or a message from a group.",
         unsafe=True,
     ),
-    Operation("carry.file.send", FileSendParams, Sent, _file_send, "Send a file to a contact or a group.", unsafe=True),
+    Operation(
+        "carry.file.send",
+        FileSendParams,
+        Sent,
+        _file_send,
+        "Send a file to a contact, a group or a channel.",
+        unsafe=True,
+    ),
     Operation("carry.file.list", FileListParams, list[File], _file_list, "The files that were sent and that came."),
     Operation("carry.file.get", FileGetParams, Written, _file_get, "Fetch a file, and write it down.", unsafe=True),
     Operation("carry.file.remove", IdParams, Nothing, _file_let_go, "Let go of a file here.", unsafe=True),
@@ -337,9 +332,11 @@ OPERATIONS: list[Operation[Any, Any]] = [
 ]
 
 
-def _files(person: Person, found: Sequence[files.Held]) -> list[File]:
+def _files(call: Call[Any], found: Sequence[files.Held]) -> list[File]:
+    person = call.person
     names = {contact.identity: contact.name for contact in person.contacts()}
     spaces = {group.space: group.name for group in groups.groups(person)}
+    spaces |= {channel.space: channel.name for channel in service.channels(call.node, person)}
     custody = person.custody([one.id for one in found if one.file.outgoing])
     me = id_text(person.identity)
     answer = []

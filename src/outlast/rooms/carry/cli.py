@@ -121,12 +121,12 @@ def retract(
 
 @_file.command("send")
 def file_send(
-    who: Annotated[str, typer.Argument(metavar="ID", help="A contact or a group: ID, name, or how an ID begins.")],
+    where: talk_cli.Where,
     path: Annotated[Path, typer.Argument(metavar="PATH", help="The file.")],
     name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="What it is called there.")] = None,
 ) -> None:
-    """Send a file to a contact or a group."""
-    answer = call("carry.file.send", to=who, file=str(path.absolute()), name=name)
+    """Send a file to a contact, a group or a channel."""
+    answer = call("carry.file.send", to=where, file=str(path.absolute()), name=name)
     show(answer, lambda a: [f"Kept here; `outlast carry file list` tells where it has been.  {a['id']}"])
 
 

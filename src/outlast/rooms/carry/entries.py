@@ -1,9 +1,10 @@
 """What carry says: letters between people, and what stands in channels; with the rules of their text.
 
 Letters: ``carry.text``, ``carry.file``, ``carry.heard`` (which texts of theirs in groups have arrived). In channels:
-``post`` (short, since each post bears it), ``carry.hide`` (its author or the channel's owner takes a post away) and
-``carry.device`` (an owner's further device, for instance after a restore). In groups, which are closed spaces, ``post``
-and ``carry.hide`` say the same, sealed; who leads a group may take any text away. Bodies are msgpack arrays.
+``post`` (short, since each post bears it), ``carry.shared`` (a post that is a file) and ``carry.content`` (its bytes),
+``carry.hide`` (its author or the channel's owner takes a post away) and ``carry.device`` (an owner's further device,
+for instance after a restore). In groups, which are closed spaces, ``post`` and ``carry.hide`` say the same,
+sealed, and ``carry.file`` as in letters; who leads a group may take any text away. Bodies are msgpack arrays.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final
 import msgspec
 
 from outlast.errors import ProtocolError, UsageError
-from outlast.kernel import DAY_MS, FILE_MAX_BYTES, LETTER_MAX_BYTES, Kind, counts_of
+from outlast.kernel import CONTENT_MAX_BYTES, DAY_MS, FILE_MAX_BYTES, LETTER_MAX_BYTES, Kind, counts_of
 
 NAME_MAX_BYTES: Final = 200
 SUFFIX_MAX_CHARS: Final = 16
@@ -85,6 +86,19 @@ class File(msgspec.Struct, array_like=True, frozen=True):
     preview: bytes = b""
 
 
+class Shared(msgspec.Struct, array_like=True, frozen=True):
+    """A file in a channel, for everybody: its bytes are the content of another entry there.
+
+    ``preview`` is a small picture of it (WebP or JPEG), which travels with the post.
+    """
+
+    name: str
+    type: str  # as of RFC 6838; empty where it is not known
+    size_bytes: int
+    content: bytes  # 32 B, the id of the entry
+    preview: bytes = b""
+
+
 TEXT: Final = Kind("carry.text", Text, max_bytes=LETTER_MAX_BYTES)
 HEARD: Final = Kind("carry.heard", Heard, max_bytes=34 * HEARD_MAX + 8, acknowledged=False)
 POST: Final = Kind("post", Post, max_bytes=POST_TEXT_MAX_BYTES + 64, max_life_days=POST_LIFE_DAYS)
@@ -93,8 +107,11 @@ DEVICE: Final = Kind("carry.device", ChannelDevice, max_bytes=1024, max_life_day
 
 FILE: Final = Kind("carry.file", File, max_bytes=LETTER_MAX_BYTES, max_life_days=POST_LIFE_DAYS, acknowledged=False)
 
+SHARED: Final = Kind("carry.shared", Shared, max_bytes=PREVIEW_MAX_BYTES + 1024, max_life_days=POST_LIFE_DAYS)
+CONTENT: Final = Kind("carry.content", None, max_bytes=CONTENT_MAX_BYTES, max_life_days=POST_LIFE_DAYS, priority=7)
+
 LETTERS: Final = (TEXT, FILE, HEARD)
-KINDS: Final = (POST, HIDE, DEVICE, FILE)
+KINDS: Final = (POST, HIDE, DEVICE, FILE, SHARED, CONTENT)
 
 
 def clean(text: str) -> str:
@@ -135,6 +152,21 @@ def read_file(body: bytes) -> File | None:
         and len(found.key) == KEY_BYTES
         and len(found.parcels) == len(set(found.parcels)) == len(counts_of(found.size_bytes))
         and all(len(id) == ID_BYTES for id in found.parcels)
+        and len(found.preview) <= PREVIEW_MAX_BYTES
+    )
+    type_ = found.type if TYPE_FORM(found.type) else ""
+    return msgspec.structs.replace(found, name=file_name(found.name), type=type_) if sound else None
+
+
+def read_shared(payload: bytes) -> Shared | None:
+    """The file that a post is; None when it is malformed."""
+    try:
+        found: Shared = SHARED.decode(payload)
+    except ProtocolError:
+        return None
+    sound = (
+        0 <= found.size_bytes <= CONTENT_MAX_BYTES
+        and len(found.content) == ID_BYTES
         and len(found.preview) <= PREVIEW_MAX_BYTES
     )
     type_ = found.type if TYPE_FORM(found.type) else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from outlast.errors import NotFoundError, OutlastError, UsageError
-from outlast.kernel import FILE_MAX_BYTES, Node, Person, id_text, parse_id, parse_space
-from outlast.rooms.carry import files, groups, uploads
+from outlast.kernel import FILE_MAX_BYTES, Node, Person, parse_id, parse_space, space_text
+from outlast.rooms.carry import attention, files, groups, service, uploads
 from outlast.rooms.carry.bubbles import Shown, error_line, read_bytes, read_number
 from outlast.rooms.carry.files import Held
 from outlast.rooms.carry.io import media
@@ -37,7 +38,6 @@ PLAYED: Final = frozenset(
 )
 """What a page may play; whether the browser can is its own affair."""
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})").fullmatch
-Target = Literal["with", "groups"]
 
 _shown: WeakKeyDictionary[Node, dict[tuple[str, bytes, str], bytes]] = WeakKeyDictionary()
 
@@ -102,6 +102,7 @@ class _To:
     id: bytes
     name: str
     href: str
+    is_public: bool = False
 
 
 # ---- choosing one, and following it ----
@@ -117,7 +118,7 @@ async def take_whole(request: Request) -> Response:
     """A file by a plain form."""
     to = _to(request)
     node, person = request.state.node, request.state.person
-    most = min(uploads.room_bytes(node), read_number(request.headers.get("content-length", "")))
+    most = min(uploads.room_bytes(node, person, to.id), read_number(request.headers.get("content-length", "")))
     try:
         coming = await arriving(request)
         await uploads.take_whole(node, person, to.id, coming.name, most, coming.data)
@@ -162,7 +163,7 @@ async def take(request: Request) -> Response:
 async def go_on(request: Request) -> Response:
     """Send a file as it is, or try again."""
     node, person, id = request.state.node, request.state.person, _upload(request)
-    back = _back(request, person, uploads.find(node, person, id).file.target)
+    back = _back(request, uploads.find(node, person, id).file.target)
     await uploads.go_on(node, person, id)
     return go(back)
 
@@ -170,7 +171,7 @@ async def go_on(request: Request) -> Response:
 async def drop(request: Request) -> Response:
     """Drop a file on its way."""
     node, person, id = request.state.node, request.state.person, _upload(request)
-    back = _back(request, person, uploads.find(node, person, id).file.target)
+    back = _back(request, uploads.find(node, person, id).file.target)
     await uploads.drop(node, person, id)
     return go(back)
 
@@ -184,7 +185,7 @@ def _form(request: Request, to: _To, error: OutlastError | None = None) -> Respo
         to=to,
         here=to.href + "/files",
         waiting=uploads.listing(node, person, to.id),
-        room_bytes=uploads.room_bytes(node),
+        room_bytes=uploads.room_bytes(node, person, to.id),
         part_bytes=PART_BYTES,
         kept_days=uploads.KEPT_DAYS,
         wrong=error_line(request, error),
@@ -206,13 +207,13 @@ async def show_files(request: Request) -> Response:
     node, person = request.state.node, request.state.person
     rows = []
     for held in reversed(files.listing(node, person)):
-        to = _named(person, held.file.peer)
+        to = _named(request, held.file.peer)
         rows.append(Row(shown(held), to.name if to else "", to.href if to else "", held.file.at_ms))
     return render(
         request,
         "carry/files.html",
         files=rows,
-        waiting=[(one, _named(person, one.file.target)) for one in uploads.listing(node, person)],
+        waiting=[(one, _named(request, one.file.target)) for one in uploads.listing(node, person)],
         taken_bytes=files.space_bytes(node, person),
         free_bytes=node.space_left(),
         kept_days=uploads.KEPT_DAYS,
@@ -222,7 +223,7 @@ async def show_files(request: Request) -> Response:
 async def get(request: Request) -> Response:
     """Fetch a file from whoever has it."""
     held = await files.ask(request.state.node, request.state.person, _file(request))
-    return go(_back(request, request.state.person, held.file.peer, held.id))
+    return go(_back(request, held.file.peer, held.id))
 
 
 async def let_go(request: Request) -> Response:
@@ -331,23 +332,25 @@ def _to(request: Request) -> _To:
     if where == "groups":
         group = groups.get(person, parse_space(id))
         return _To(group.space, group.name, f"/carry/groups/{group.id}")
+    if where == "channels":
+        channel = service.find_channel(request.state.node, person, space_text(parse_space(id)))
+        if not channel.may_post:
+            raise UsageError("only this channel's owner, and whom they named when they founded it, write in it")
+        return _To(channel.space, channel.name, f"/carry/channels/{channel.id}", is_public=True)
     raise NotFoundError("there is no such page here")
 
 
-def _named(person: Person, target: bytes) -> _To | None:
-    """Whom an identity or a group's space means; None when neither is known any more."""
-    for contact in person.contacts():
-        if contact.identity == target:
-            return _To(target, contact.name, f"/carry/with/{id_text(target)}")
-    for group in groups.groups(person):
-        if group.space == target:
-            return _To(target, group.name, f"/carry/groups/{group.id}")
+def _named(request: Request, target: bytes) -> _To | None:
+    """What an identity, or a group's or channel's space means; None when it is not known any more."""
+    with contextlib.suppress(NotFoundError):
+        where = attention.where(request.state.node, request.state.person, target)
+        return _To(target, where.name, where.page)
     return None
 
 
-def _back(request: Request, person: Person, target: bytes, message: bytes | None = None) -> str:
+def _back(request: Request, target: bytes, message: bytes | None = None) -> str:
     """Where a form of a file's bubble leads, or one of a file on its way."""
-    to = _named(person, target)
+    to = _named(request, target)
     if to is None:
         return "/carry/files"
     return f"{to.href}?at={message.hex()}#m{message.hex()}" if message else f"{to.href}/files"

@@ -51,19 +51,24 @@ def file_row(letter: bytes, peer: bytes, file: File, at_ms: int, *, outgoing: bo
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """A file that a letter of this vault names; see ``File`` and the states."""
+    """A file that a letter of this vault names, or a post; see ``File`` and the states."""
 
-    letter: bytes  # that names it: 16 B, of an entry of a group 32 B
-    peer: bytes  # 32 B, identity or group
+    letter: bytes  # that names it: 16 B, of an entry of a group or a post 32 B
+    peer: bytes  # 32 B, identity, group or channel
     outgoing: bool
     name: str
     type: str
     size_bytes: int
-    key: bytes  # 32 B
-    parcels: tuple[bytes, ...]  # ids, 32 B each
+    key: bytes  # 32 B; empty in a channel
+    parcels: tuple[bytes, ...]  # ids, 32 B each; in a channel that of the entry whose content it is
     preview: bytes
     at_ms: int
     state: int
+
+    @property
+    def is_public(self) -> bool:
+        """Whether it stands in a channel."""
+        return not self.key
 
 
 _FILE_COLUMNS: Final = "letter, peer, outgoing, name, type, size_bytes, key, parcels, preview, at_ms, state"
@@ -84,12 +89,6 @@ def files(vault: Rows, now_ms: int, *, peer: bytes | None = None, limit: int = -
         (peer, now_ms, limit),
     )
     return [_file(row) for row in reversed(rows)]
-
-
-def of_letters(vault: Rows, letters: Sequence[bytes], now_ms: int) -> dict[bytes, FileRow]:
-    """The files that these letters name, by letter."""
-    found = (find(vault, letter, now_ms) for letter in letters)
-    return {one.letter: one for one in found if one is not None}
 
 
 def find(vault: Rows, letter: bytes, now_ms: int) -> FileRow | None:

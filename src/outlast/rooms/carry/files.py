@@ -1,8 +1,8 @@
-"""Files: what people send each other beside text, sealed into parcels that any node may carry.
+"""Files: what people send each other beside text, sealed into parcels that any node may carry, or public in channels.
 
-A file belongs to the letter, or the entry of a group, that names it, and is known by the id of that. What a person
-sends is packed as it comes; what comes for them is fetched by itself while it is small, and else when they ask for it.
-Its sender is told that it was received when all of it is here.
+A file belongs to the letter, or the entry of a group or a channel, that names it, and is known by the id of that. What
+a person sends is packed as it comes; what comes for them is fetched by itself while it is small, and else when they ask
+for it. Its sender is told that it was received when all of it is here; of a file in a channel nobody is told.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from outlast.kernel import (
     progress_of,
     read_parcels,
 )
-from outlast.rooms.carry import file_view, groups, places, view
-from outlast.rooms.carry.entries import FILE, PREVIEW_MAX_BYTES, TYPE_FORM, File, file_name
+from outlast.rooms.carry import file_view, groups, places, shared, speaking, view
+from outlast.rooms.carry.entries import FILE, POST_LIFE_MS, PREVIEW_MAX_BYTES, TYPE_FORM, File, file_name
 from outlast.rooms.carry.file_view import FileRow
 from outlast.rooms.carry.private import pause, remember
 
@@ -58,7 +58,7 @@ class Held:
 
     @property
     def id(self) -> bytes:
-        """The letter (16 B), or the entry of a group (32 B), that names it."""
+        """The letter (16 B), or the entry of a group or a channel (32 B), that names it."""
         return self.file.letter
 
 
@@ -79,14 +79,18 @@ async def send(
     progress: Progress = silent,
     also: RowChanges = (),
 ) -> bytes:
-    """Send a file, or bytes as they come, to a contact or a group (identity or space, 32 B); returns the file's id.
+    """Send a file, or bytes as they come, to a contact, a group or a channel (32 B); returns the file's id.
 
     Some MiB are in memory at a time. All of it is durable here when this returns; when it raises or is cancelled,
     nothing is kept. ``type`` is a media type, ``preview`` a small picture, ``size_bytes`` what is told as progress,
     ``life_ms`` as for ``service.send``; in groups files stay. ``also`` is written into the vault together with
     the letter.
-    Raises UsageError (too large, blocked), NotFoundError (no such contact) and StorageError.
+    Raises UsageError (too large, blocked, not one's own channel), NotFoundError (no such contact) and StorageError.
     """
+    if speaking.is_followed(person, to):
+        _check(preview)
+        parts = _told(_parts(source), progress, size_bytes)
+        return await shared.share(node, person, to, parts, name=name, type=type, preview=preview, also=also)
     if not _is_group(person, to):
         person.contact(to)
     async with Packing(node) as packing:
@@ -112,8 +116,7 @@ async def send_packed(
 ) -> bytes:
     """Send what was fed to ``packing``; for files that come in several requests. Returns and raises as ``send``."""
     life = places.find(person, to).life_ms if life_ms is None else places.life(life_ms)
-    if len(preview) > PREVIEW_MAX_BYTES:
-        raise UsageError(f"a preview has at most {PREVIEW_MAX_BYTES} bytes")
+    _check(preview)
     await packing.finish()
     ids = tuple(parcel.id for parcel in packing.parcels)
     file = File(file_name(name), type if TYPE_FORM(type) else "", packing.size_bytes, packing.key, ids, preview)
@@ -126,6 +129,11 @@ async def send_packed(
         return [message, file_view.file_row(letter, to, file, at_ms, outgoing=True), *also]
 
     return await person.send_parcels(to, FILE.name, file, packing, life_ms=life, local=rows)
+
+
+def _check(preview: bytes) -> None:
+    if len(preview) > PREVIEW_MAX_BYTES:
+        raise UsageError(f"a preview has at most {PREVIEW_MAX_BYTES} bytes")
 
 
 def _is_group(person: Person, to: bytes) -> bool:
@@ -141,12 +149,22 @@ async def _parts(source: BinaryIO | AsyncIterable[bytes]) -> AsyncIterator[bytes
             yield data
 
 
+async def _told(parts: AsyncIterator[bytes], progress: Progress, size_bytes: int | None) -> AsyncIterator[bytes]:
+    done = 0
+    async for data in parts:
+        yield data
+        done += len(data)
+        progress(done, size_bytes)
+
+
 # ---- what there is ----
 
 
 def held(node: Node, file: FileRow) -> Held:
     """How much of a file is here."""
     until_ms = _until_ms(file)
+    if file.is_public:
+        return _held_public(node, file, until_ms)
     if file.state == file_view.GONE:
         return Held(file, "gone", 0, until_ms)
     found = progress_of(node, file.parcels, file.size_bytes)
@@ -160,19 +178,36 @@ def held(node: Node, file: FileRow) -> Held:
     return Held(file, state, found.held_bytes, until_ms)
 
 
+def _held_public(node: Node, file: FileRow, until_ms: int) -> Held:
+    [content] = file.parcels
+    found = node.open_store.progress(content)
+    if found is None:
+        small = file.size_bytes <= node.files_auto_bytes
+        return Held(file, "coming" if small else "offered", 0, until_ms)
+    state: State = "coming" if node.open_store.is_awaited(content, node.files_auto_bytes) else "offered"
+    return Held(file, "here" if found.is_whole else state, found.held_bytes, until_ms)
+
+
 def listing(node: Node, person: Person, *, peer: bytes | None = None, limit: int = -1) -> list[Held]:
-    """The newest files that were sent and that came, of all or of one person; oldest first."""
-    return [held(node, one) for one in file_view.files(person, node.now_ms(), peer=peer, limit=limit)]
+    """The newest files that were sent and that came, of all or of one person, group or channel; oldest first."""
+    found = file_view.files(person, node.now_ms(), peer=peer, limit=limit) + shared.listing(node, person, peer)
+    found.sort(key=lambda one: one.at_ms)
+    return [held(node, one) for one in (found if limit < 0 else found[-limit:])]
 
 
 def files_of(node: Node, person: Person, letters: Sequence[bytes]) -> dict[bytes, Held]:
-    """Those of the letters that name a file, with it."""
-    return {letter: held(node, one) for letter, one in file_view.of_letters(person, letters, node.now_ms()).items()}
+    """Those of the letters, or entries of groups and channels, that name a file, with it."""
+    found = ((letter, _find(node, person, letter)) for letter in letters)
+    return {letter: held(node, one) for letter, one in found if one is not None}
+
+
+def _find(node: Node, person: Person, letter: bytes) -> FileRow | None:
+    return file_view.find(person, letter, node.now_ms()) or shared.find(node, person, letter)
 
 
 def find(node: Node, person: Person, letter: bytes) -> Held:
-    """The file that a letter (16 B) names; raises NotFoundError."""
-    file = file_view.find(person, letter, node.now_ms())
+    """The file that a letter (16 B), or an entry of a group or a channel (32 B), names; raises NotFoundError."""
+    file = _find(node, person, letter)
     if file is None:
         raise NotFoundError("there is no such file: `outlast carry file list` shows those that there are")
     return held(node, file)
@@ -191,6 +226,9 @@ async def ask(node: Node, person: Person, letter: bytes) -> Held:
     one = find(node, person, letter)
     if one.state == "here":
         return one
+    if one.file.is_public:
+        await node.fetch(*one.file.parcels)
+        return find(node, person, letter)
     if one.file.outgoing or node.now_ms() >= one.until_ms:
         raise NotFoundError("the time of this file is over: ask for it to be sent again")
     await _set_state(node, person, letter, file_view.ASKED)
@@ -217,6 +255,8 @@ def read(node: Node, person: Person, letter: bytes, start: int = 0) -> Iterator[
     one = find(node, person, letter)
     if one.state != "here":
         raise NotFoundError("not all of this file is here: ask for it and wait until it is")
+    if one.file.is_public:
+        return shared.read(node, one.file, start)
     return read_parcels(node, one.file.key, one.file.parcels, one.file.size_bytes, start)
 
 
@@ -234,8 +274,14 @@ async def write(node: Node, person: Person, letter: bytes, out: BinaryIO, progre
 
 
 async def let_go(node: Node, person: Person, letter: bytes) -> None:
-    """Stop fetching a file, and free what it takes here; its letter stays, and it can be asked for again."""
+    """Stop fetching a file, and free what it takes here; its letter stays, and it can be asked for again.
+
+    One in a channel goes for all who follow it on this node.
+    """
     one = find(node, person, letter)
+    if one.file.is_public:
+        await node.drop_content(*one.file.parcels)
+        return
     await _set_state(node, person, letter, file_view.GONE)
     await person.forget_parcels(one.file.parcels)
 
@@ -275,7 +321,7 @@ async def _look(node: Node, person: Person) -> None:
 
 
 def _until_ms(file: FileRow) -> int:
-    return file.at_ms + PARCEL_LIFE_DAYS * DAY_MS
+    return file.at_ms + (POST_LIFE_MS if file.is_public else PARCEL_LIFE_DAYS * DAY_MS)
 
 
 def _is_welcome(node: Node, person: Person, file: FileRow) -> bool:

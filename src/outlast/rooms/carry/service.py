@@ -27,15 +27,13 @@ from outlast.kernel import (
     parse_channel,
     space_text,
 )
-from outlast.rooms.carry import files, forgetting, group_view, groups, places, uploads, view
+from outlast.rooms.carry import files, forgetting, group_view, groups, places, shared, speaking, uploads, view
 from outlast.rooms.carry.entries import (
-    DEVICE,
     HIDE,
     OUTLIVING_MS,
     POST,
     POST_LIFE_MS,
     TEXT,
-    ChannelDevice,
     Hide,
     Post,
     Text,
@@ -192,14 +190,14 @@ async def follow(node: Node, person: Person, text: str) -> Channel:
     """Follow a channel by its link or ID: hold it, exchange it; raises UsageError when it is neither."""
     space, name = parse_channel(text)
     await node.follow(space)
-    if not _followed(person, space):
+    if not speaking.is_followed(person, space):
         await remember(node, person, [_follow_row(node, space, name)])
     return find_channel(node, person, space_text(space))
 
 
 async def unfollow(node: Node, person: Person, space: bytes) -> None:
     """Stop following a channel; what is here of it goes, unless somebody else on this node may want it."""
-    if not _followed(person, space):
+    if not speaking.is_followed(person, space):
         raise NotFoundError("you do not follow this channel")
     await remember(node, person, [Delete(view.FOLLOW, {"space": space}), places.forget(space)])
     await node.let_go(space)
@@ -235,8 +233,7 @@ def read_channel(
     node: Node, person: Person, space: bytes, before: bytes | None = None, limit: int = -1
 ) -> list[ChannelPost]:
     """The newest posts of a followed channel, oldest first; raises NotFoundError when it is not followed."""
-    if not _followed(person, space):
-        raise NotFoundError("you do not follow this channel: follow it by its link or ID first")
+    speaking.check_followed(person, space)
     return view.posts(node, space, node.now_ms(), before=before, limit=limit)
 
 
@@ -247,13 +244,12 @@ async def post(node: Node, person: Person, space: bytes, text: str, reply_to: by
     and StorageError.
     """
     text = post_text(text)
-    if not _followed(person, space):
-        raise NotFoundError("you do not follow this channel: follow it by its link or ID first")
+    speaking.check_followed(person, space)
     if reply_to is not None:
         answered = view.find_post(node, reply_to, node.now_ms())
         if answered is None or answered.space != space:
             raise NotFoundError("the post that this answers is not in this channel")
-    await _speak_for(node, person, space)
+    await speaking.speak_for(node, person, space)
     local = [places.sent(space)]
     entry = await node.append(person, space, POST.name, Post(text, reply_to), life_ms=POST_LIFE_MS, local=local)
     return entry.id
@@ -262,14 +258,18 @@ async def post(node: Node, person: Person, space: bytes, text: str, reply_to: by
 async def retract(node: Node, person: Person, id: bytes) -> None:
     """Remove a post from one's own channel: hidden at once wherever this arrives, and dropped there three days later.
 
+    The bytes of a file are dropped at once.
     Raises NotFoundError, and UsageError when the channel is not one's own. Copies in other hands cannot be forced away.
     """
     found = view.find_post(node, id, node.now_ms())
-    if found is None or not _followed(person, found.space):
+    if found is None or not speaking.is_followed(person, found.space):
         raise NotFoundError("there is no such post in the channels that you follow")
     if found.device != person.device:
-        await _speak_for(node, person, found.space)
+        await speaking.speak_for(node, person, found.space)
+    file = view.find_shared(node, id, node.now_ms())
     await node.append(person, found.space, HIDE.name, Hide(id), life_ms=OUTLIVING_MS)
+    if file is not None:
+        await shared.end(node, person, file)
 
 
 async def mark_channel_read(node: Node, person: Person, space: bytes, upto_n: int) -> None:
@@ -356,23 +356,6 @@ async def _fold(node: Node) -> None:
     while await node.write(lambda: node.open_store.fold(ROOM_NAME)):
         pass
     node.touch()
-
-
-async def _speak_for(node: Node, person: Person, space: bytes) -> None:
-    """See to it that this device speaks in the channel for its owner, for as long as what it says now is shown."""
-    head = view.channel_head(node, space)
-    if head is None:
-        raise UsageError("this channel's beginning has not arrived yet: wait for it, or bring it by a bundle")
-    needed_ms = node.now_ms() + POST_LIFE_MS
-    if head.writers == "anyone" or view.author_of(node, space, person.device, needed_ms) is not None:
-        return
-    if not view.is_signer(node, space, person.identity):
-        raise UsageError("only this channel's owner, and whom they named when they founded it, write in it")
-    await node.append(person, space, DEVICE.name, ChannelDevice(person.certificate), life_ms=OUTLIVING_MS)
-
-
-def _followed(person: Person, space: bytes) -> bool:
-    return any(one.space == space for one in view.follows(person))
 
 
 def _follow_row(node: Node, space: bytes, name: str) -> Put:

@@ -31,7 +31,7 @@ class Upload:
     """A file on its way."""
 
     id: bytes  # 16 B
-    target: bytes  # 32 B, identity or group
+    target: bytes  # 32 B, identity, group or channel
     name: str
     size_bytes: int
     mark: str  # by which the browser knows the same file again

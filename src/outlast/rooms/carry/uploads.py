@@ -18,8 +18,8 @@ from typing import Final
 from weakref import WeakKeyDictionary
 
 from outlast.errors import NotFoundError, OutlastError, StorageError, UsageError
-from outlast.kernel import DAY_MS, FILE_MAX_BYTES, Delete, Node, Person, Put
-from outlast.rooms.carry import files, upload_view
+from outlast.kernel import CONTENT_MAX_BYTES, DAY_MS, FILE_MAX_BYTES, Delete, Node, Person, Put
+from outlast.rooms.carry import files, speaking, upload_view
 from outlast.rooms.carry.entries import file_name
 from outlast.rooms.carry.io import media
 from outlast.rooms.carry.io.waiting import BLOCK_BYTES, Waiting
@@ -77,7 +77,7 @@ class OnItsWay:
 
 
 def listing(node: Node, person: Person, target: bytes | None = None) -> list[OnItsWay]:
-    """The files on their way, to all or to one person or group; oldest first."""
+    """The files on their way, to all or to one person, group or channel; oldest first."""
     return [
         _on_its_way(node, person, one) for one in upload_view.uploads(person) if target is None or one.target == target
     ]
@@ -88,9 +88,10 @@ def find(node: Node, person: Person, id: bytes) -> OnItsWay:
     return _on_its_way(node, person, _find(person, id))
 
 
-def room_bytes(node: Node) -> int:
-    """How large a file may be now: it waits here, and then stands here sealed for its receiver."""
-    return max(0, min(FILE_MAX_BYTES, (node.space_left() - DISK_KEPT_BYTES) // 2))
+def room_bytes(node: Node, person: Person, target: bytes) -> int:
+    """How large a file may be now: it waits here, and then stands here a second time, ready to leave."""
+    most = CONTENT_MAX_BYTES if speaking.is_followed(person, target) else FILE_MAX_BYTES
+    return max(0, min(most, (node.space_left() - DISK_KEPT_BYTES) // 2))
 
 
 def _on_its_way(node: Node, person: Person, one: Upload) -> OnItsWay:
@@ -116,7 +117,7 @@ def _folder(person: Person) -> Path:
 
 
 async def begin(node: Node, person: Person, target: bytes, name: str, size_bytes: int, mark: str = "") -> OnItsWay:
-    """Take in a file for a contact or a group; one of the same name, size and ``mark`` that is not whole goes on.
+    """Take in a file for a contact, group or channel; one of the same name, size and ``mark`` goes on.
 
     Raises UsageError (too large, too many, not while blocked), StorageError.
     """
@@ -126,7 +127,7 @@ async def begin(node: Node, person: Person, target: bytes, name: str, size_bytes
         same = (one.target, one.name, one.size_bytes, one.mark) == (target, name, size_bytes, mark)
         if same and mark and one.state == upload_view.COMING:
             return _on_its_way(node, person, one)
-    if size_bytes > room_bytes(node):
+    if size_bytes > room_bytes(node, person, target):
         raise UsageError("this file is too large, or the disk of the node has too little room for it")
     if len(there) >= WAITING_MAX:
         raise UsageError("too many files are on their way: wait until some have left, or drop some")

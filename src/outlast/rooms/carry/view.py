@@ -39,10 +39,12 @@ from outlast.rooms.carry.entries import (
     HIDE,
     POST,
     POST_LIFE_MS,
+    SHARED,
     TEXT,
     clean,
     is_blank,
     read_file,
+    read_shared,
 )
 from outlast.rooms.carry.words import Index
 
@@ -66,6 +68,7 @@ _CHANNEL: Final = "view_carry_channel"
 _SIGNER: Final = "view_carry_signer"
 _DEVICE: Final = "view_carry_device"
 _POST: Final = "view_carry_post"
+_SHARED: Final = "view_carry_shared"
 _HIDE: Final = "view_carry_hide"
 _FORK: Final = "view_carry_fork"
 _REVOKED: Final = "view_carry_revoked"
@@ -92,6 +95,7 @@ VIEWS: Final = (
     " until_ms INTEGER, n INTEGER, text TEXT, reply_to BLOB)",
     f"CREATE INDEX view_carry_post_order ON {_POST} (space, clock, ts_ms, id)",
     f"CREATE INDEX view_carry_post_arrival ON {_POST} (space, n)",
+    f"CREATE TABLE {_SHARED} (id BLOB PRIMARY KEY, type TEXT, size_bytes INTEGER, content BLOB, preview BLOB)",
     f"CREATE TABLE {_HIDE} (id BLOB PRIMARY KEY, space BLOB, device BLOB, seq BLOB, post BLOB, ts_ms INTEGER)",
     f"CREATE INDEX view_carry_hide_post ON {_HIDE} (post)",
     f"CREATE TABLE {_FORK} (id BLOB PRIMARY KEY, space BLOB, device BLOB, seq BLOB)",
@@ -237,6 +241,24 @@ def _read_genesis(change: Change) -> RowChanges:
 
 
 def _read_post(change: Change) -> RowChanges:
+    body = _body(change.entry)
+    return _posted(change, clean(body.text), body.reply_to) if body else _posted(change, "", None)
+
+
+def _read_shared(change: Change) -> RowChanges:
+    payload, id = change.entry.payload, change.entry.id
+    file = read_shared(payload) if payload is not None and change.entry.header.version == 1 else None
+    post = _posted(change, file.name if file else "", None)
+    if change.event in (Event.EXPIRED, Event.PAYLOAD_DROPPED):
+        return [*post, Delete(_SHARED, {"id": id})]
+    if file is None or change.event is Event.FORKED:
+        return post
+    row: dict[str, Value] = {name: getattr(file, name) for name in ("type", "size_bytes", "content", "preview")}
+    return [*post, Put(_SHARED, {"id": id} | row)]
+
+
+def _posted(change: Change, text: str, reply_to: bytes | None) -> RowChanges:
+    """The rows of a post of that text; none that shows nothing is kept."""
     entry = change.entry
     if change.event is Event.FORKED:
         return [Put(_FORK, _said(entry))]
@@ -244,9 +266,7 @@ def _read_post(change: Change) -> RowChanges:
         return [Delete(_POST, {"id": entry.id}), Delete(_FORK, {"id": entry.id})]
     if change.event is Event.PAYLOAD_DROPPED:
         return [Delete(_POST, {"id": entry.id})]
-    body = _body(entry)
-    text = clean(body.text) if body else ""
-    if body is None or is_blank(text):
+    if is_blank(text):
         return ()
     header = entry.header
     row = _said(entry) | {
@@ -255,7 +275,7 @@ def _read_post(change: Change) -> RowChanges:
         "until_ms": min(header.expires_day * DAY_MS, header.ts_ms + POST_LIFE_MS),
         "n": change.cursor,
         "text": text,
-        "reply_to": body.reply_to,
+        "reply_to": reply_to,
     }
     return [Put(_POST, row)]
 
@@ -308,6 +328,7 @@ def _read_revoke(change: Change) -> RowChanges:
 _READINGS: Final[dict[str, Callable[[Change], RowChanges]]] = {
     GENESIS.name: _read_genesis,
     POST.name: _read_post,
+    SHARED.name: _read_shared,
     HIDE.name: _read_hide,
     DEVICE.name: _read_device,
     REVOKE.name: _read_revoke,
@@ -431,6 +452,41 @@ def unread_posts(store: Rows, space: bytes, read_n: int, device: bytes, now_ms: 
         (space, device, now_ms, space, read_n, UNREAD_MAX),
     )
     return int(rows[0][0])
+
+
+@dataclass(frozen=True, slots=True)
+class SharedFile:
+    """A file in a channel, as a post that is shown names it."""
+
+    id: bytes  # 32 B, of the post
+    space: bytes  # 32 B
+    author: bytes | None  # 32 B, identity
+    device: bytes  # 32 B
+    at_ms: int
+    until_ms: int
+    name: str
+    type: str
+    size_bytes: int
+    content: bytes  # 32 B, id of the entry whose content it is
+    preview: bytes
+
+
+_SHARED_FILES: Final = (
+    "SELECT p.id, p.space, p.author, p.device, p.ts_ms, p.until_ms, p.text, f.type, f.size_bytes, f.content, f.preview"
+    f" FROM {_SHARED} f CROSS JOIN view_carry_shown p ON p.id = f.id WHERE p.until_ms > ?"
+)
+
+
+def shared_files(store: Rows, space: bytes, now_ms: int) -> list[SharedFile]:
+    """The files that posts of a channel name, oldest first."""
+    rows = store.query(f"{_SHARED_FILES} AND p.space = ? ORDER BY p.ts_ms, p.id", (now_ms, space))
+    return [SharedFile(*row) for row in rows]
+
+
+def find_shared(store: Rows, post: bytes, now_ms: int) -> SharedFile | None:
+    """The file that a post names, if that is shown."""
+    rows = store.query(f"{_SHARED_FILES} AND f.id = ?", (now_ms, post))
+    return SharedFile(*rows[0]) if rows else None
 
 
 def due_to_drop(store: Rows, now_ms: int) -> list[bytes]:

@@ -414,6 +414,7 @@ def _show_channel(
             names.get(one, "") if one != person.identity else translator(request)("you") for one in channel.signers
         ],
         messages=_posts(request, channel, shown, names),
+        waiting=len(uploads.listing(node, person, channel.space)),
         older=found[0].id.hex() if len(found) > PAGE else "",
         earlier="at" in query,
         upto=max((one.n for one in shown), default=0),
@@ -464,6 +465,7 @@ def _posts(
     _ = translator(request)
     node: Node = request.state.node
     person: Person = request.state.person
+    files = file_pages.files_of(request, [one.id for one in posts])
     bubbles = []
     for one in posts:
         answered = view.find_post(node, one.reply_to, node.now_ms()) if one.reply_to else None
@@ -476,6 +478,7 @@ def _posts(
                 at_ms=one.at_ms,
                 quote=beginning(answered.text) if answered and answered.space == one.space else "",
                 by=by,
+                file=files.get(one.id),
             )
         )
     return bubbles

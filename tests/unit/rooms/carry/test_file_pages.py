@@ -9,7 +9,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from outlast.rooms.carry import files, groups, uploads
+from outlast.rooms.carry import files, groups, service, uploads
 from outlast.rooms.carry.uploads import BLOCK_BYTES
 from tests.unit.edges.served import Browser, Served
 from tests.unit.rooms.carry.two import trip, until, with_
@@ -197,3 +197,38 @@ def test_a_moving_picture_stays_one(ann: Served, ben: Served, page: Browser) -> 
     with Image.open(BytesIO(data)) as image:
         assert image.n_frames == 8
     assert NEEDLE not in data
+
+
+def test_a_file_goes_into_a_channel_and_readers_see_it_there(ann: Served, ben: Served, page: Browser) -> None:
+    channel = ann.run(service.create_channel(ann.node, ann.person, "Street news"))
+    there = f"/carry/channels/{channel.id}"
+    ben.run(service.follow(ben.node, ben.person, channel.link))
+    assert f'href="{there}/files"' in page.get(there).text
+    form = page.get(f"{there}/files").text
+    assert "Everybody who gets it can see it and pass it on." in form
+    too_large = {"name": "film.mp4", "size": str(200 << 20)}
+    assert "too large" in page.submit(f"{there}/files/begin", **too_large).json()["error"]
+    assert page.submit(f"{there}/files", files={"file": ("Flood.JPG", photo(), "image/jpeg")}).status_code == 303
+    held = sent(ann, "Flood.JPG")
+    at = f"/carry/files/{held.id.hex()}"
+    stick = BytesIO()
+    ann.run(ann.person.write_bundle(stick, space=channel.space))
+    stick.seek(0)
+    ben.run(ben.person.read_bundle(stick))
+    until(ben, lambda: any(one.id == held.id and one.state == "here" for one in files.listing(ben.node, ben.person)))
+    with ben.owner() as browser:
+        shown = browser.get(there).text
+        assert f'src="{at}/small"' in shown
+        assert f"{there}/files" not in shown
+        assert browser.get(f"{there}/files").status_code == 400
+        assert NEEDLE not in browser.get(f"{at}/save").content
+        for kind in ("small", "picture"):
+            assert browser.get(f"{at}/{kind}").headers["content-type"] == "image/webp"
+        assert f'<a href="{there}"><bdi>Street news</bdi></a>' in browser.get("/carry/files").text
+        browser.submit(f"{at}/remove")
+        assert browser.get(f"{at}/save").status_code == 404
+        answer = browser.submit(f"{at}/get")
+        assert answer.headers["location"] == f"{there}?at={held.id.hex()}#m{held.id.hex()}"
+    page.submit(f"{there}/remove", post=held.id.hex())
+    assert "Flood.JPG" not in page.get(there).text
+    assert page.get(f"{at}/save").status_code == 404

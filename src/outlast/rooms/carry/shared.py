@@ -1,0 +1,90 @@
+"""Files in channels: public like all that stands there, in clear, as contents of the channel's space.
+
+They stand once on a node, for all who follow the channel there, and nothing of them is written down for one person. As
+with posts, whoever holds the channel holds the small ones; a large one comes when somebody here asks for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterable, Iterator
+
+from outlast.errors import NotFoundError, OutlastError
+from outlast.kernel import Node, Person, RowChanges
+from outlast.rooms.carry import file_view, speaking, view
+from outlast.rooms.carry.entries import CONTENT, POST_LIFE_MS, SHARED, TYPE_FORM, Shared, file_name
+from outlast.rooms.carry.file_view import FileRow
+from outlast.rooms.carry.view import SharedFile
+
+
+async def share(
+    node: Node,
+    person: Person,
+    space: bytes,
+    parts: AsyncIterable[bytes],
+    *,
+    name: str,
+    type: str,
+    preview: bytes,
+    also: RowChanges = (),
+) -> bytes:
+    """Put a file into a channel of one's own; returns the id (32 B) of the post that names it.
+
+    Raises UsageError (too large, not one's own channel), NotFoundError (not followed) and StorageError.
+    """
+    speaking.check_followed(person, space)
+    await speaking.speak_for(node, person, space)
+    content = await node.append_content(person, space, CONTENT.name, parts, life_ms=POST_LIFE_MS)
+    file = Shared(file_name(name), type if TYPE_FORM(type) else "", content.header.payload_size, content.id, preview)
+    try:
+        post = await node.append(person, space, SHARED.name, file, life_ms=POST_LIFE_MS, local=also)
+    except BaseException:
+        with contextlib.suppress(OutlastError):
+            await asyncio.shield(node.end(person, space, [content.id]))
+        raise
+    return post.id
+
+
+async def end(node: Node, person: Person, file: SharedFile) -> None:
+    """Drop a file's bytes wherever this arrives, if they are known here."""
+    with contextlib.suppress(NotFoundError):
+        await node.end(person, file.space, [file.content])
+
+
+def listing(node: Node, person: Person, space: bytes | None = None) -> list[FileRow]:
+    """The files in the channels that the person follows, or in one of them."""
+    spaces = [one.space for one in view.follows(person) if space in (None, one.space)]
+    return [_row(person, file) for one in spaces for file in view.shared_files(node, one, node.now_ms())]
+
+
+def find(node: Node, person: Person, post: bytes) -> FileRow | None:
+    """The file that a post names in a channel that the person follows."""
+    file = view.find_shared(node, post, node.now_ms())
+    return _row(person, file) if file is not None and speaking.is_followed(person, file.space) else None
+
+
+def read(node: Node, file: FileRow, start: int) -> Iterator[bytes]:
+    """A file's bytes from ``start`` on; raises NotFoundError when not all of it is here, or it is another one."""
+    [content] = file.parcels
+    entry = node.open_store.get(content)
+    # Whoever wrote the post chose the id: it opens nothing that stands elsewhere on this node.
+    if entry is None or (entry.header.space, entry.header.kind) != (file.peer, CONTENT.name):
+        raise NotFoundError("not all of this file is here: ask for it and wait until it is")
+    return node.read_content(content, start)
+
+
+def _row(person: Person, file: SharedFile) -> FileRow:
+    return FileRow(
+        letter=file.id,
+        peer=file.space,
+        outgoing=file.device == person.device or file.author == person.identity,
+        name=file.name,
+        type=file.type,
+        size_bytes=file.size_bytes,
+        key=b"",
+        parcels=(file.content,),
+        preview=file.preview,
+        at_ms=file.at_ms,
+        state=file_view.NEW,
+    )

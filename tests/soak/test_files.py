@@ -143,7 +143,7 @@ def test_a_file_over_tcp_survives_that_both_nodes_are_killed(
     meet(ada, bela)
     path = a_file(tmp_path, size)
     with ada.up():
-        letter = ada.ask("carry.file.send", to="bela", file=str(path))["id"]
+        letter = ada.ask("carry.file.send", to="bela", file=str(path), as_it_is=True)["id"]
     began = time.monotonic()
     with ExitStack() as stack:
         stack.enter_context(ada.up())
@@ -175,7 +175,7 @@ def test_a_file_by_stick_survives_that_the_stick_is_pulled_out(
     ada, bela = pair
     path, there, back = a_file(tmp_path, size), tmp_path / "there", tmp_path / "back"
     with ada.up(), bela.up():
-        letter = ada.ask("carry.file.send", to="bela", file=str(path))["id"]
+        letter = ada.ask("carry.file.send", to="bela", file=str(path), as_it_is=True)["id"]
         began, carried = time.monotonic(), 0
         for cut in range(cuts + 1):
             ada.ask("bundle.write", to="bela", file=str(there))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from itertools import chain, count
 from pathlib import Path
@@ -10,9 +9,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from outlast.errors import NotFoundError
+from outlast.errors import NotFoundError, UsageError
 from outlast.kernel import Person, id_text, space_text
 from outlast.rooms.carry import attention, files, group_api, group_view, groups, places, service, talk_api
+from outlast.rooms.carry.io import media
+from outlast.rooms.carry.proto.patch import MediaError
 from outlast.rooms.carry.service import Channel as FollowedChannel
 from outlast.rooms.carry.shapes import (
     LETTER_HEX,
@@ -132,11 +133,24 @@ class File(msgspec.Struct, frozen=True):
 
 
 class FileSendParams(msgspec.Struct, frozen=True):
-    """``to`` is a contact, group or channel, ``file`` an absolute path; ``name`` is what it is called there."""
+    """``to`` is a contact, group or channel, ``file`` an absolute path; ``name`` is what it is called there.
+
+    What photos, films and recordings tell beside what one sees and hears is taken out, of others nothing can be: those
+    leave only ``as_it_is``, and so does everything that is to keep what it tells.
+    """
 
     to: str
     file: str
     name: str | None = None
+    as_it_is: bool = False
+
+
+class FileSent(msgspec.Struct, frozen=True):
+    """The id of a file, and what it is called there; it was ``cleaned`` unless it left as it is."""
+
+    id: str
+    name: str
+    cleaned: bool
 
 
 class FileGetParams(msgspec.Struct, frozen=True):
@@ -168,21 +182,44 @@ def _file_id(text: str) -> bytes:
     return read_hex(text, POST_HEX if len(text) == POST_HEX else LETTER_HEX)
 
 
-async def _file_send(call: Call[FileSendParams]) -> Sent:
+async def _file_send(call: Call[FileSendParams]) -> FileSent:
     params = call.params
     to = attention.find(call.node, call.person, params.to).place
     path = Path(params.file)
-    with existing_file(path) as source:
+    with existing_file(path) as opened:
+        ready = await _ready(media.Opened(opened), files.preview_bytes(call.person, to), params.as_it_is)
+        name = media.renamed(params.name or path.name, ready.type)
         letter = await files.send(
             call.node,
             call.person,
             to,
-            source,
-            name=params.name or path.name,
-            size_bytes=os.fstat(source.fileno()).st_size,
+            media.threaded(ready.pieces),
+            name=name,
+            type=ready.type,
+            preview=ready.preview,
+            size_bytes=ready.size_bytes,
             progress=call.progress,
         )
-    return Sent(letter.hex())
+    return FileSent(letter.hex(), name, not params.as_it_is)
+
+
+async def _ready(source: media.Source, preview_bytes: int, as_it_is: bool) -> media.Cleaned:
+    """A file as it may leave; raises UsageError when that is not known to be so."""
+    if as_it_is:
+        return await media.as_it_is(source)
+    try:
+        ready = await media.clean(source, preview_bytes)
+    except MediaError:
+        raise UsageError(
+            "what this file tells about you could not be taken out, so it was not sent:"
+            " --as-it-is sends it all the same"
+        ) from None
+    if ready is None:
+        raise UsageError(
+            "Outlast cannot remove what this file tells about you, perhaps your name, the place, the time, the device: "
+            "--as-it-is sends it all the same"
+        )
+    return ready
 
 
 async def _file_list(call: Call[FileListParams]) -> list[File]:
@@ -319,7 +356,7 @@ OPERATIONS: list[Operation[Any, Any]] = [
     Operation(
         "carry.file.send",
         FileSendParams,
-        Sent,
+        FileSent,
         _file_send,
         "Send a file to a contact, a group or a channel.",
         unsafe=True,

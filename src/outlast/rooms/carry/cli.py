@@ -10,7 +10,7 @@ import typer
 
 from outlast.rooms.carry import group_cli, talk_cli
 from outlast.rooms.carry.console import Limit, Words, message_text, show_messages
-from outlast.ui.command import call, local_time, show, size, table
+from outlast.ui.command import call, local_time, say, show, size, table
 
 app = typer.Typer(
     help="Messages and channels that wait while there is no connection.",
@@ -124,9 +124,17 @@ def file_send(
     where: talk_cli.Where,
     path: Annotated[Path, typer.Argument(metavar="PATH", help="The file.")],
     name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="What it is called there.")] = None,
+    as_it_is: Annotated[
+        bool, typer.Option("--as-it-is", help="With all that it tells; without, only what can be cleaned leaves.")
+    ] = False,
 ) -> None:
-    """Send a file to a contact, a group or a channel."""
-    answer = call("carry.file.send", to=where, file=str(path.absolute()), name=name)
+    """Send a file to a contact, a group or a channel.
+
+    What a photo, film or recording tells about place, time and device is taken out before it leaves.
+    """
+    answer = call("carry.file.send", to=where, file=str(path.absolute()), name=name, as_it_is=as_it_is)
+    if answer["cleaned"]:
+        say("What it told about place, time and device was taken out.")
     show(answer, lambda a: [f"Kept here; `outlast carry file list` tells where it has been.  {a['id']}"])
 
 

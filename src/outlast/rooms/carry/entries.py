@@ -24,7 +24,9 @@ UNNAMED: Final = "file"
 KEY_BYTES: Final = 32
 ID_BYTES: Final = 32
 PREVIEW_MAX_BYTES: Final = 8 * 1024
-"""Largest small picture of a file."""
+"""Largest small picture of a file,"""
+GROUP_PREVIEW_MAX_BYTES: Final = 3400
+"""and in a group: what names it must travel by mail, too, as texts do (see ``GROUP_TEXT_MAX_BYTES``)."""
 TYPE_FORM: Final = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,63}/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}").fullmatch
 LETTER_TEXT_MAX_BYTES: Final = LETTER_MAX_BYTES - 64
 """Largest text of a letter in UTF-8; the rest is for its frame."""

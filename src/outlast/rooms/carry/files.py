@@ -27,7 +27,15 @@ from outlast.kernel import (
     read_parcels,
 )
 from outlast.rooms.carry import file_view, groups, places, shared, speaking, view
-from outlast.rooms.carry.entries import FILE, POST_LIFE_MS, PREVIEW_MAX_BYTES, TYPE_FORM, File, file_name
+from outlast.rooms.carry.entries import (
+    FILE,
+    GROUP_PREVIEW_MAX_BYTES,
+    POST_LIFE_MS,
+    PREVIEW_MAX_BYTES,
+    TYPE_FORM,
+    File,
+    file_name,
+)
 from outlast.rooms.carry.file_view import FileRow
 from outlast.rooms.carry.private import pause, remember
 
@@ -88,7 +96,7 @@ async def send(
     Raises UsageError (too large, blocked, not one's own channel), NotFoundError (no such contact) and StorageError.
     """
     if speaking.is_followed(person, to):
-        _check(preview)
+        _check(person, to, preview)
         parts = _told(_parts(source), progress, size_bytes)
         return await shared.share(node, person, to, parts, name=name, type=type, preview=preview, also=also)
     if not _is_group(person, to):
@@ -116,7 +124,7 @@ async def send_packed(
 ) -> bytes:
     """Send what was fed to ``packing``; for files that come in several requests. Returns and raises as ``send``."""
     life = places.find(person, to).life_ms if life_ms is None else places.life(life_ms)
-    _check(preview)
+    _check(person, to, preview)
     await packing.finish()
     ids = tuple(parcel.id for parcel in packing.parcels)
     file = File(file_name(name), type if TYPE_FORM(type) else "", packing.size_bytes, packing.key, ids, preview)
@@ -131,9 +139,14 @@ async def send_packed(
     return await person.send_parcels(to, FILE.name, file, packing, life_ms=life, local=rows)
 
 
-def _check(preview: bytes) -> None:
-    if len(preview) > PREVIEW_MAX_BYTES:
-        raise UsageError(f"a preview has at most {PREVIEW_MAX_BYTES} bytes")
+def preview_bytes(person: Person, to: bytes) -> int:
+    """Largest small picture of a file that goes there."""
+    return GROUP_PREVIEW_MAX_BYTES if _is_group(person, to) else PREVIEW_MAX_BYTES
+
+
+def _check(person: Person, to: bytes, preview: bytes) -> None:
+    if len(preview) > (most := preview_bytes(person, to)):
+        raise UsageError(f"a preview has at most {most} bytes here")
 
 
 def _is_group(person: Person, to: bytes) -> bool:

@@ -281,10 +281,9 @@ async def _leave(node: Node, person: Person, one: Upload) -> None:
     waiting = _waiting(person, one)
     try:
         if one.state == upload_view.AS_IT_IS:
-            type_ = media.type_of(await asyncio.to_thread(waiting.read, 0, media.HEAD_BYTES))
-            ready: media.Cleaned | None = media.Cleaned(type_, b"", one.size_bytes, media.pieces(waiting))
+            ready: media.Cleaned | None = await media.as_it_is(waiting)
         else:
-            ready = await media.clean(waiting)
+            ready = await media.clean(waiting, files.preview_bytes(person, one.target))
         if ready is None:
             await _change(node, person, one.id, state=upload_view.ASKING)
             return
@@ -293,7 +292,7 @@ async def _leave(node: Node, person: Person, one: Upload) -> None:
             person,
             one.target,
             _told(node, one.id, ready.pieces),
-            name=_renamed(one.name, ready.type),
+            name=media.renamed(one.name, ready.type),
             type=ready.type,
             preview=ready.preview,
             also=[Delete(UPLOAD, {"id": one.id})],
@@ -314,22 +313,12 @@ async def _leave(node: Node, person: Person, one: Upload) -> None:
 
 async def _told(node: Node, id: bytes, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
     done, told = _desk(node).done, time.monotonic()
-    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+    async for piece in media.threaded(pieces):
         yield piece
         done[id] = done.get(id, 0) + len(piece)
         if time.monotonic() - told > _TOLD_S:
             told = time.monotonic()
             node.touch()
-
-
-def _renamed(name: str, type_: str) -> str:
-    """The name with the suffix of what the picture was made into."""
-    suffix = media.SUFFIXES.get(type_, "")
-    known = {".jpg": (".jpg", ".jpeg", ".jpe")}.get(suffix, (suffix,))
-    if not suffix or name.lower().endswith(known):
-        return name
-    stem, dot, _old = name.rpartition(".")
-    return file_name((stem if dot and stem else name) + suffix)
 
 
 async def _fail(node: Node, person: Person, one: Upload, reason: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from outlast.edges.main import run
+from tests.unit.rooms.carry.test_file_pages import NEEDLE, photo
 
 KEYS = {"id", "from", "to", "text", "at_ms", "verified", "custody"}
 
@@ -26,6 +27,7 @@ class Home:
         """The exit code, and what was printed: answers when it went well, else the complaint."""
         code = run(["--home", str(self._path), *arguments])
         said = self._capsys.readouterr()
+        self.aside = said.err
         return code, said.err if code else said.out
 
     def json(self, *arguments: str) -> Any:
@@ -165,7 +167,10 @@ def test_a_file_goes_to_a_contact_by_stick_and_is_written_down(homes: tuple[Home
     ada, bela = homes
     data = bytes(range(256)) * 4096
     (tmp_path / "film.mp4").write_bytes(data)
-    sent = ada.json("carry", "file", "send", "Bela", str(tmp_path / "film.mp4"))
+    code, said = ada("carry", "file", "send", "Bela", str(tmp_path / "film.mp4"))
+    assert (code, "--as-it-is" in said) == (2, True)
+    assert ada.json("carry", "file", "list") == []
+    sent = ada.json("carry", "file", "send", "Bela", str(tmp_path / "film.mp4"), "--as-it-is")
     carry(ada, bela, tmp_path, "--to", "Bela")
     [own] = ada.json("carry", "file", "list")
     assert (own["id"], own["state"], [one["event"] for one in own["custody"]]) == (
@@ -240,3 +245,38 @@ def test_messages_disappear_are_removed_and_places_muted_by_commands(homes: tupl
     assert ada.json("carry", "forget", "--with", "Bela") == {"letters": 1}
     channel = ada.json("carry", "channel", "create", "Street", "--signer", "Bela")
     assert len(channel["signers"]) == 1
+
+
+def test_a_photo_leaves_the_command_line_without_what_it_tells(homes: tuple[Home, Home], tmp_path: Path) -> None:
+    ada, bela = homes
+    (tmp_path / "photo.jpg").write_bytes(photo())
+    sent = ada.json("carry", "file", "send", "Bela", str(tmp_path / "photo.jpg"))
+    assert (sent["name"], sent["cleaned"]) == ("photo.jpg", True)
+    assert "was taken out" in ada.aside
+    carry(ada, bela, tmp_path, "--to", "Bela")
+    bela.json("carry", "file", "get", sent["id"], "-o", str(tmp_path / "came.jpg"))
+    came = (tmp_path / "came.jpg").read_bytes()
+    assert came.startswith(b"\xff\xd8\xff")
+    assert NEEDLE not in came
+    whole = ada.json("carry", "file", "send", "Bela", str(tmp_path / "photo.jpg"), "--as-it-is")
+    assert (whole["cleaned"], ada.aside) == (False, "")
+    ada.json("carry", "file", "get", whole["id"], "-o", str(tmp_path / "own.jpg"))
+    assert (tmp_path / "own.jpg").read_bytes() == photo()
+    (tmp_path / "broken.jpg").write_bytes(photo()[:200])
+    code, said = ada("carry", "file", "send", "Bela", str(tmp_path / "broken.jpg"))
+    assert (code, "could not be taken out, so it was not sent" in said) == (2, True)
+
+
+def test_a_file_goes_into_a_channel_by_the_command_line(homes: tuple[Home, Home], tmp_path: Path) -> None:
+    ada, bela = homes
+    channel = ada.json("carry", "channel", "create", "Mill")
+    bela.json("carry", "follow", channel["link"])
+    (tmp_path / "photo.jpg").write_bytes(photo())
+    sent = ada.json("carry", "file", "send", "Mill", str(tmp_path / "photo.jpg"))
+    carry(ada, bela, tmp_path, "--space", channel["id"])
+    [came] = bela.json("carry", "file", "list")
+    assert (came["id"], came["from"], came["state"], came["who"]) == (sent["id"], channel["id"], "here", "Mill")
+    assert [one["text"] for one in bela.json("carry", "read", "Mill")] == ["photo.jpg"]
+    bela.json("carry", "file", "get", sent["id"], "-o", str(tmp_path / "came.jpg"))
+    code, said = bela("carry", "file", "send", "Mill", str(tmp_path / "photo.jpg"))
+    assert (code, "only this channel's owner" in said) == (2, True)

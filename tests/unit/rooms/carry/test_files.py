@@ -244,6 +244,19 @@ async def test_a_file_for_a_group_goes_by_stick(tmp_path: Path) -> None:
         assert read(ben, file) == data
 
 
+async def test_the_small_picture_of_a_file_in_a_group_goes_by_stick_with_it(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        space = await circle(ann, ben)
+        most = files.preview_bytes(ann.person, space)
+        small, name, type_ = content(most), "n" * 196 + ".jpg", "a" * 64 + "/" + "b" * 64
+        file = await files.send(ann.node, ann.person, space, stream(b"x"), name=name, type=type_, preview=small)
+        with pytest.raises(UsageError, match="preview"):
+            await files.send(ann.node, ann.person, space, stream(b"x"), name=name, preview=content(most + 1))
+        await ann.carry_to(ben)
+        await ben.until(lambda: is_here(ben, file))
+        assert files.find(ben.node, ben.person, file).file.preview == small
+
+
 @pytest.mark.parametrize("room", range(0, 60, 6))
 async def test_a_file_that_the_disk_has_no_room_for_is_refused_or_arrives_whole(tmp_path: Path, room: int) -> None:
     async with houses(tmp_path, "ann", "ben") as (ann, ben):

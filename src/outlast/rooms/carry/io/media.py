@@ -7,14 +7,15 @@ maker is overwritten where it stands. Of anything else nothing is known.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import BinaryIO, Final, Literal, Protocol
 
 import msgspec
 
-from outlast.rooms.carry.io.waiting import BLOCK_BYTES, Waiting
+from outlast.rooms.carry.entries import file_name
 from outlast.rooms.carry.proto import id3, isobmff, matroska, ogg
 from outlast.rooms.carry.proto.patch import MediaError, Patch, Read, patched
 from outlast.ui import limited
@@ -25,6 +26,7 @@ SUFFIXES: Final = {"image/jpeg": ".jpg", "image/png": ".png", "image/webp": ".we
 INLINE: Final = frozenset(("image/jpeg", "image/png", "image/webp", "image/gif"))
 """Pictures that a page may show, made anew."""
 HEAD_BYTES: Final = 16
+PIECE_BYTES: Final = 256 * 1024
 _STILL_BRANDS: Final = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis", b"jxl ")
 _FILMS: Final[dict[str, Callable[[Read, int], list[Patch]]]] = {
     "video/mp4": isobmff.patches,
@@ -36,6 +38,30 @@ _FILMS: Final[dict[str, Callable[[Read, int], list[Patch]]]] = {
     "audio/mpeg": id3.patches,
     "audio/amr": lambda _read, _size: [],  # it has no place for anything beside the sound
 }
+
+
+class Source(Protocol):
+    """A file as it came; ``read(start, size)`` gives fewer bytes at its end, and belongs on a thread."""
+
+    size_bytes: int
+
+    def read(self, start: int, size: int, /) -> bytes:
+        """So many bytes from ``start`` on."""
+        ...
+
+
+class Opened:
+    """A file of this computer, as a source; its size is taken as it is now."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        """``file`` is open for reading, and nobody else reads it meanwhile."""
+        self._file = file
+        self.size_bytes = file.seek(0, os.SEEK_END)
+
+    def read(self, start: int, size: int, /) -> bytes:
+        """So many bytes from ``start`` on, fewer at the end."""
+        self._file.seek(start)
+        return self._file.read(max(0, min(size, self.size_bytes - start)))
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -87,26 +113,43 @@ def _film(head: bytes) -> str:
     return "video/3gpp" if brand[:2] == b"3g" else "video/mp4"
 
 
-async def clean(file: Waiting) -> Cleaned | None:
+def renamed(name: str, type_: str) -> str:
+    """A file's name with the suffix of what the picture was made into."""
+    suffix = SUFFIXES.get(type_, "")
+    known = {".jpg": (".jpg", ".jpeg", ".jpe")}.get(suffix, (suffix,))
+    if not suffix or name.lower().endswith(known):
+        return name
+    stem, dot, _old = name.rpartition(".")
+    return file_name((stem if dot and stem else name) + suffix)
+
+
+async def as_it_is(file: Source) -> Cleaned:
+    """The file with all that it tells."""
+    type_ = type_of(await asyncio.to_thread(file.read, 0, HEAD_BYTES))
+    return Cleaned(type_, b"", file.size_bytes, pieces(file))
+
+
+async def clean(file: Source, preview_bytes: int) -> Cleaned | None:
     """The file without what it tells; None when it is of no kind that this can be done for.
 
+    Its small picture, if it is one, has at most ``preview_bytes``.
     Raises MediaError when it should be possible and is not, and StorageError.
     """
     head = await asyncio.to_thread(file.read, 0, HEAD_BYTES)
     type_ = type_of(head)
     if type_ in INLINE:
-        return await _anew(file)
+        return await _anew(file, preview_bytes)
     if type_ not in _FILMS:
         return None
     patches = await asyncio.to_thread(_FILMS[type_], file.read, file.size_bytes)
     return Cleaned(type_, b"", file.size_bytes, patched(pieces(file), patches))
 
 
-async def _anew(file: Waiting) -> Cleaned:
+async def _anew(file: Source, preview_bytes: int) -> Cleaned:
     if file.size_bytes > PICTURE_MAX_BYTES:
         raise MediaError("this picture is too large to be made anew")
     data = await asyncio.to_thread(file.read, 0, file.size_bytes)
-    out = await limited.run(PROGRAM, data, "send")
+    out = await limited.run(PROGRAM, data, "send", str(preview_bytes))
     line, found, rest = (out or b"").partition(b"\n")
     if not found:
         raise MediaError("this picture cannot be read")
@@ -115,10 +158,16 @@ async def _anew(file: Waiting) -> Cleaned:
     return Cleaned(made.type, rest[: made.preview], len(picture), iter((picture,)))
 
 
-def pieces(file: Waiting) -> Iterator[bytes]:
+def pieces(file: Source) -> Iterator[bytes]:
     """A file as it came, from its beginning."""
-    for start in range(0, file.size_bytes, BLOCK_BYTES):
-        yield file.read(start, BLOCK_BYTES)
+    for start in range(0, file.size_bytes, PIECE_BYTES):
+        yield file.read(start, PIECE_BYTES)
+
+
+async def threaded(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Pieces as they are read on a thread."""
+    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+        yield piece
 
 
 async def shown(picture: bytes, purpose: Literal["preview", "show"]) -> bytes | None:

@@ -13,7 +13,6 @@ FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF")
 PIXELS_MAX: Final = 50_000_000
 """Of a picture, or of all frames of a moving one together."""
 PREVIEW_SIDE: Final = 320
-PREVIEW_MAX_BYTES: Final = 8 * 1024
 SHOWN_SIDE: Final = 1600
 
 
@@ -31,11 +30,12 @@ def prepare() -> None:
     work(film.getvalue(), "send")  # what Pillow loads late is loaded then
 
 
-def work(data: bytes, purpose: str) -> bytes:
+def work(data: bytes, purpose: str, preview_bytes: str = "8192") -> bytes:
     """A picture made anew; raises when it is none, or too large.
 
     For ``send``: a line of JSON (``type``, and ``preview``: how many bytes follow of a small picture), the small
     picture, the picture. For ``preview`` the small picture alone (WebP); for ``show`` one of the size of a screen.
+    A small picture has at most ``preview_bytes``.
     """
     from PIL import Image
 
@@ -48,7 +48,7 @@ def work(data: bytes, purpose: str) -> bytes:
             image.draft("RGB", (side, side))
             still = upright(image)
             if purpose == "preview":
-                return small(still)
+                return small(still, int(preview_bytes))
             still.thumbnail((side, side))
             return encoded(still, "WEBP")
         if frames > 1:
@@ -57,7 +57,7 @@ def work(data: bytes, purpose: str) -> bytes:
             kind = {"MPO": "JPEG", "GIF": "PNG"}.get(image.format or "", image.format or "")
             still = upright(image)
             picture = encoded(still, kind)
-    preview = small(still)
+    preview = small(still, int(preview_bytes))
     head = {"type": f"image/{kind.lower()}", "preview": len(preview)}
     return json.dumps(head).encode() + b"\n" + preview + picture
 
@@ -97,15 +97,15 @@ def moving(image: Any) -> bytes:
     return out.getvalue()
 
 
-def small(image: Any) -> bytes:
-    """A small picture (WebP) of at most 8 KiB."""
+def small(image: Any, most_bytes: int) -> bytes:
+    """A small picture (WebP) of at most so many bytes."""
     side = PREVIEW_SIDE
     while True:
         copy = image.copy()
         copy.thumbnail((side, side))
         for quality in (70, 45, 25):
             out = encoded(copy, "WEBP", quality)
-            if len(out) <= PREVIEW_MAX_BYTES:
+            if len(out) <= most_bytes:
                 return out
         side //= 2
 

@@ -30,9 +30,11 @@ def read(text: str) -> Target:
     bare = host.removeprefix("[").removesuffix("]")
     bracketed = host.startswith("[") and host.endswith("]")
     if not colon or not bare or (":" in bare and not bracketed) or not port.isascii() or not port.isdigit():
-        raise UsageError(f"{text[:80]!r} is no address: write HOST:PORT, such as 127.0.0.1:1080 or [::1]:1080")
+        raise UsageError(
+            "%(text)r is no address: write HOST:PORT, such as 127.0.0.1:1080 or [::1]:1080", text=text[:80]
+        )
     if len(port) > 5 or int(port) > 65535:
-        raise UsageError(f"there is no port {port[:80]}: ports go up to 65535")
+        raise UsageError("there is no port %(port)s: ports go up to 65535", port=port[:80])
     return Target(bare, int(port))
 
 
@@ -71,7 +73,7 @@ def encode(target: Target) -> bytes:
     address = parse(target.host)
     if address is None:
         if not _is_name(target.host):
-            raise AddressError(f"{target.host[:80]!r} is no name of a host")
+            raise AddressError("%(host)r is no name of a host", host=target.host[:80])
         name = target.host.encode("ascii")
         return bytes((_NAME, len(name))) + name + port
     return bytes((_IPV4 if address.version == 4 else _IPV6,)) + address.packed + port
@@ -91,7 +93,7 @@ def decode(data: bytes | bytearray | memoryview, at: int = 0) -> tuple[Target, i
         case 3:
             start, size = 2, view[1]
         case other:
-            raise AddressError(f"addresses of type {other} are not known")
+            raise AddressError("addresses of type %(other)s are not known", other=other)
     end = start + size + 2
     if len(view) < end:
         return None
@@ -108,7 +110,7 @@ def decode(data: bytes | bytearray | memoryview, at: int = 0) -> tuple[Target, i
 def _read_name(raw: bytes) -> str:
     name = raw.decode("ascii", "replace")
     if not _is_name(name):
-        raise AddressError(f"{name[:80]!r} is no name of a host")
+        raise AddressError("%(name)r is no name of a host", name=name[:80])
     return name
 
 

@@ -105,7 +105,7 @@ def failure_of(reply: Reply) -> str | None:
 
 def _decode(data: bytes, *, response: bool) -> Reply:
     if len(data) > MESSAGE_MAX_BYTES or len(data) < _HEADER.size:
-        raise DnsError(f"a DNS message has 12 to {MESSAGE_MAX_BYTES} bytes, not {len(data)}")
+        raise DnsError("a DNS message has 12 to %(most)s bytes, not %(size)s", most=MESSAGE_MAX_BYTES, size=len(data))
     id, flags, questions, count, _, _ = _HEADER.unpack_from(data)
     if bool(flags & _RESPONSE) != response or questions != 1:
         if response:
@@ -170,10 +170,10 @@ def _encode_name(name: str) -> bytes:
     try:
         labels = [label.encode("ascii") for label in name.rstrip(".").split(".")]
     except UnicodeEncodeError:
-        raise DnsError(f"{name[:80]!r} is no name for DNS: write it in punycode") from None
+        raise DnsError("%(name)r is no name for DNS: write it in punycode", name=name[:80]) from None
     encoded = b"".join(len(label).to_bytes(1) + label for label in labels if len(label) <= _LABEL_MAX) + b"\0"
     if not all(0 < len(label) <= _LABEL_MAX for label in labels) or len(encoded) > _NAME_MAX:
-        raise DnsError(f"{name[:80]!r} is no name for DNS")
+        raise DnsError("%(name)r is no name for DNS", name=name[:80])
     return encoded
 
 

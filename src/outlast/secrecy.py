@@ -31,4 +31,6 @@ def make_private(folder: Path) -> None:
             one.mkdir(mode=0o700, exist_ok=True)
         folder.chmod(0o700)
     except OSError as error:
-        raise StorageError(f"cannot make {folder}: {error.strerror}; name another folder by --home") from None
+        raise StorageError(
+            "cannot make %(folder)s: %(error)s; name another folder by --home", folder=folder, error=error
+        ) from None

@@ -10,18 +10,19 @@ from typing import Final, NamedTuple
 
 from outlast import address
 from outlast.address import AddressError, Target
-from outlast.errors import ProtocolError
+from outlast.errors import ProtocolError, Sentence
 
 NO_PASSWORD, PASSWORD, NO_METHOD = 0, 2, 0xFF
 NOWHERE: Final = Target("0.0.0.0", 0)
 REFUSALS: Final = {
-    1: "the proxy failed",
-    2: "the proxy does not allow it",
-    3: "the proxy finds no way into that network",
-    4: "the proxy does not reach the host",
-    5: "the host refuses the connection",
-    6: "the way there took too long",
+    1: Sentence("the proxy failed"),
+    2: Sentence("the proxy does not allow it"),
+    3: Sentence("the proxy finds no way into that network"),
+    4: Sentence("the proxy does not reach the host"),
+    5: Sentence("the host refuses the connection"),
+    6: Sentence("the way there took too long"),
 }
+_REFUSAL: Final = Sentence("the proxy refuses")
 
 
 class Command(Enum):
@@ -34,8 +35,8 @@ class Command(Enum):
 class SocksError(ProtocolError):
     """A proxy that refuses, or speaks something else; ``code`` is SOCKS 5's reason (RFC 1928 §6)."""
 
-    def __init__(self, text: str, code: int = 1) -> None:
-        super().__init__(text)
+    def __init__(self, line: str | Sentence, code: int = 1) -> None:
+        super().__init__(line)
         self.code = code
 
 
@@ -129,13 +130,13 @@ class Asking:
         if held[:1] not in (b"", b"\x05"):
             raise SocksError("the proxy speaks no SOCKS 5")
         if len(held) > 1 and held[1] != 0:
-            raise SocksError(REFUSALS.get(held[1], "the proxy refuses"), held[1])
+            raise SocksError(REFUSALS.get(held[1], _REFUSAL), held[1])
         if len(held) < 4:
             return b"", None
         try:
             found = address.decode(held, 3) if held[3] != 3 or held[4:5] != b"\0" else _unnamed(held)
         except AddressError as error:
-            raise SocksError(str(error)) from None
+            raise SocksError(error.line) from None
         if found is None:
             return b"", None
         self.bound = found[0]

@@ -1834,7 +1834,7 @@ def hold_session(data: bytes) -> str | None:
         assert sender != end or 1 <= len(sent) <= 2**20
     how = meeting.ended[end]
     if isinstance(how, Close | CutOff):
-        return how.reason
+        return str(how.reason)
     return None if meeting.in_step[end] else "not finished"
 
 

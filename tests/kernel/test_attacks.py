@@ -556,7 +556,7 @@ class TestBundles:
             forger = Forger()
             file = _bundle_by(forger, anna, envelopes(anna), certificate=boris.certificate, acks=range(1, 50))
             report = await anna.read_bundle(io.BytesIO(file))
-            assert "not written as its writer says" in "; ".join(report.problems)
+            assert "not written as its writer says" in "; ".join(map(str, report.problems))
             await carry(anna, boris)
             assert notes(boris) == ["for Boris"]
 

@@ -87,7 +87,7 @@ async def make(request: Request) -> Response:
             raise UsageError("the two passphrases differ: type the same twice")
         node = await begin(web, chosen, form, passphrase, data)
     except OutlastError as error:
-        return render_name(request, chosen, form, sentence(_(str(error))), error.status)
+        return render_name(request, chosen, form, sentence(_(error)), error.status)
     person = next(iter(node.people.values()))
     request.state.session.person = person.key
     await node.confirm_clock()  # the page showed the date

@@ -25,14 +25,14 @@ class Restored(Identity, frozen=True):
 def refuse_existing(path: Path) -> None:
     """Raise UsageError when a node is there already, before anybody types a passphrase."""
     if Home(path).exists():
-        raise UsageError(f"{path} has a node already: use it, or name another folder by --home")
+        raise UsageError("%(path)s has a node already: use it, or name another folder by --home", path=path)
 
 
 def refuse_missing(path: Path) -> None:
     """Raise NotFoundError when there is no node, nor what a wipe left of one: another folder is never wiped."""
     home = Home(path)
     if not home.exists() and not home.store_path.exists():
-        raise NotFoundError(f"there is no node in {path}")
+        raise NotFoundError("there is no node in %(path)s", path=path)
 
 
 def make(path: Path, name: str, passphrase: str | None, words: str | None) -> dict[str, Any]:
@@ -67,7 +67,9 @@ def _open(file: Path, passphrase: str) -> BackupBody:
     with existing_file(file) as source:
         data = source.read(BACKUP_MAX_BYTES + 1)
     if len(data) > BACKUP_MAX_BYTES:
-        raise StorageError(f"{file} is too large for a backup file: choose the one that `outlast backup` wrote")
+        raise StorageError(
+            "%(file)s is too large for a backup file: choose the one that `outlast backup` wrote", file=file
+        )
     return open_backup(data, passphrase)
 
 

@@ -126,7 +126,9 @@ async def _nmcli(words: list[str], secret: str = "") -> None:
         raise StorageError("the hotspot did not start: NetworkManager does not answer") from None
     if process.returncode:
         lines = (err or out).decode(errors="replace").strip().splitlines()
-        raise StorageError(f"the hotspot cannot be started: {lines[-1] if lines else 'NetworkManager refused'}")
+        raise StorageError(
+            "the hotspot cannot be started: %(reason)s", reason=lines[-1] if lines else "NetworkManager refused"
+        )
 
 
 # ---- the page ----

@@ -69,7 +69,7 @@ async def add(request: Request) -> Response:
         name, more = await newcomer(how, form, data)
         person = await node.add_person(name, form.get("passphrase", ""), **more)
     except OutlastError as error:
-        return render_add(request, how, form, sentence(_(str(error))), error.status)
+        return render_add(request, how, form, sentence(_(error)), error.status)
     await remember(person, LATER)
     await renew_link(person)
     await web.end(request.state.session)

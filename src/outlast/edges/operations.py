@@ -291,8 +291,8 @@ async def status(call: Call[Nothing]) -> State:
         entries=entries,
         bytes=size,
         space_left=node.space_left(),
-        clock_warning=node.clock_warning(),
-        pruning_stopped=node.pruning_stopped(),
+        clock_warning=None if (clock := node.clock_warning()) is None else str(clock),
+        pruning_stopped=None if (stopped := node.pruning_stopped()) is None else str(stopped),
         rooms=[
             RoomState(name, _LEVELS[state.level], state.since_ms, state.reason_code, _plain(state.evidence))
             for name, state in node.status(person)
@@ -458,7 +458,7 @@ async def bundle_read(call: Call[Source]) -> Carried:
 
 
 def _carried(file: Path, report: BundleReport) -> Carried:
-    problems = list(report.problems)
+    problems = [str(one) for one in report.problems]
     return Carried(str(file), report.entries, report.size_bytes, report.new, report.damaged, problems, report.left_out)
 
 
@@ -563,7 +563,13 @@ def _known(person: Person, contact: Contact) -> Known:
 
 def _peer(state: PeerState) -> Peer:
     at = address.show((state.host, state.port)) if state.added else ""
-    return Peer(node_text(state.node), at, state.connected, state.last_seen_ms, state.error)
+    return Peer(
+        node_text(state.node),
+        at,
+        state.connected,
+        state.last_seen_ms,
+        None if state.error is None else str(state.error),
+    )
 
 
 def _peers(node: Node) -> list[Peer]:
@@ -593,9 +599,9 @@ def _examine(node: Node) -> Iterator[Check]:
     free = node.space_left()
     yield Check("disk", "ok" if free > LOW_SPACE_BYTES else "bad", f"{free >> 20} MiB free")
     clock = node.clock_warning()
-    yield Check("clock", "warn" if clock else "ok", clock or "in keeping with what was seen")
+    yield Check("clock", "warn" if clock else "ok", str(clock or "in keeping with what was seen"))
     stopped = node.pruning_stopped()
-    yield Check("pruning", "warn" if stopped else "ok", stopped or "goes on")
+    yield Check("pruning", "warn" if stopped else "ok", str(stopped or "goes on"))
     dumps = resource.getrlimit(resource.RLIMIT_CORE)[0]
     yield Check("core dumps", "warn" if dumps else "ok", "possible: keys could reach a file" if dumps else "off")
     swap = _swap()

@@ -16,7 +16,7 @@ from outlast.edges.events import events
 from outlast.edges.gate import LAN_SETTING, Access, ForbiddenError, StrangerError, Web, route, set_session
 from outlast.edges.https import pages as trust
 from outlast.edges.spread import get
-from outlast.errors import LockedError, NotFoundError, OutlastError, UsageError
+from outlast.errors import LockedError, NotFoundError, OutlastError, Sentence, UsageError
 from outlast.kernel import BACKUP_MAX_BYTES, Node, Person, count_backup, open_backup
 from outlast.ui.languages import marked
 from outlast.ui.page import LANGUAGE_COOKIE, STATIC, Card, attachment, fields, go, render, translator, upload, web_part
@@ -114,7 +114,7 @@ async def enter(request: Request) -> Response:
         try:
             person = (await try_passphrase(web, form.get("passphrase", ""), "enter")).key
         except LockedError as error:
-            return await doorway(request, status=error.status, wrong=_(str(error)))
+            return await doorway(request, status=error.status, wrong=_(error))
     secret = secrets.token_urlsafe(32)
     session = web.sessions.open(secret, door, person, "", web.now_ms())
     answer = go("/")
@@ -146,7 +146,7 @@ async def unlock(request: Request) -> Response:
     try:
         person = await try_passphrase(request.state.web, form.get("passphrase", ""), "unlock")
     except LockedError as error:
-        return await doorway(request, status=error.status, wrong=translator(request)(str(error)))
+        return await doorway(request, status=error.status, wrong=translator(request)(error))
     session = request.state.session
     if session.door == "https" and session.person != person.key:
         return await doorway(request, status=403, wrong=translator(request)("That opens another vault than yours."))
@@ -208,7 +208,7 @@ async def home(request: Request) -> Response:
     )
 
 
-def doubts(node: Node) -> list[str]:
+def doubts(node: Node) -> list[Sentence]:
     """What the owner is to look at before the date is believed, a line each."""
     return [line for line in (node.clock_warning(), node.pruning_stopped()) if line]
 
@@ -264,7 +264,7 @@ async def backup_file(request: Request) -> Response:
             raise UsageError("the two passphrases differ: type the same twice")
         data = await person.backup(passphrase)
     except UsageError as error:
-        return render_backup(request, wrong=first_run.sentence(_(str(error))), at="file")
+        return render_backup(request, wrong=first_run.sentence(_(error)), at="file")
     return download(data, f"outlast-{datetime.now():%Y-%m-%d}.backup")
 
 
@@ -280,7 +280,7 @@ async def backup_test(request: Request) -> Response:
     try:
         body = await run_in_threadpool(open_backup, await file.read(), form.get("passphrase", ""))
     except OutlastError as error:
-        return render_backup(request, wrong=translator(request)(str(error)), at="test")
+        return render_backup(request, wrong=translator(request)(error), at="test")
     return render_backup(request, counts=count_backup(body), at="test")
 
 
@@ -306,7 +306,7 @@ async def backup_shares(request: Request) -> Response:
             raise UsageError("say how many shares there are to be, and how many of them are enough")
         shares = person.secret_shares(*map(int, numbers))
     except UsageError as error:
-        return render_backup(request, wrong=translator(request)(str(error)), at="shares")
+        return render_backup(request, wrong=translator(request)(error), at="shares")
     return render(request, "shares.html", shares=shares, threshold=int(numbers[0]), name=person.name, live=False)
 
 
@@ -319,7 +319,7 @@ async def not_proven(request: Request, form: dict[str, str], what: str) -> str:
         try:
             opened = await try_passphrase(web, form.get("passphrase", ""), what)
         except LockedError as error:
-            return _(str(error))
+            return _(error)
         if opened is not person:
             return _("That opens another vault than yours.")
     return ""

@@ -13,7 +13,7 @@ from outlast.edges.residents import keep
 from outlast.errors import NotFoundError, UsageError
 from outlast.kernel import Contact, Discovery, Node, Person, node_text, parse_id, parse_node
 from outlast.ui.languages import marked
-from outlast.ui.page import fields, go, render, translator, upload
+from outlast.ui.page import fields, go, render, upload
 from outlast.ui.photo import read_qr
 
 LINK_ROW: Final = "web/link"
@@ -110,9 +110,7 @@ async def add_by_photo(request: Request) -> Response:
     file, _form = await upload(request, "photo", memory_bytes=PHOTO_MAX_BYTES)
     text = await read_qr(await file.read())
     if not text:
-        raise UsageError(
-            translator(request)("No QR code was found in this photo: come closer, hold still, avoid glare.")
-        )
+        raise UsageError("No QR code was found in this photo: come closer, hold still, avoid glare.")
     added = await person.add_contact(text)
     return go(f"/people/{added.id}", "added")
 
@@ -174,7 +172,7 @@ async def revoke_devices(request: Request) -> Response:
     chosen = form.get("device", "")
     old = [one.device for one in person.old_devices() if chosen in ("all", one.device.hex())]
     if not old:
-        raise NotFoundError(translator(request)("This device is not among yours, or ended already."))
+        raise NotFoundError("This device is not among yours, or ended already.")
     for device in old:
         await person.revoke_device(device)
     return go("/devices", "revoked")

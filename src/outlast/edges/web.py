@@ -165,7 +165,7 @@ def room_routes(site: Site) -> list[Route]:
         module, _, attribute = room.web.partition(":")
         for one in getattr(import_module(module), attribute)():
             if not one.path.startswith(f"/{name}/"):
-                raise UsageError(f"the room {name} has a page outside of /{name}/")
+                raise UsageError("the room %(name)s has a page outside of /%(name)s/", name=name)
             access = Access.OWNER if getattr(one.endpoint, AT_THE_COMPUTER, False) else Access.PERSON
             gate = Gate(one.app, access, getattr(one.endpoint, TAKES_BYTES, FORM_MAX_BYTES))
             found.append(Route(one.path, gate, methods=list(one.methods or ()), name=one.name))
@@ -195,7 +195,7 @@ async def tell(request: Request, error: Exception) -> Response:
         status = error.status_code
         line = _("There is no such page here.") if status == 404 else _("This page cannot be used like that.")
     elif isinstance(error, OutlastError):
-        status, line = error.status, _(str(error))
+        status, line = error.status, _(error)
     else:
         status, line = 500, _("Something went wrong inside Outlast; nothing was lost. `outlast doctor` says more.")
     return render(request, "error.html", status=status, line=line[:1].upper() + line[1:])
@@ -368,7 +368,7 @@ class Serving:
                 chosen: int = free.getsockname()[1]
                 await self.web.node.write(partial(store.set_meta, PORT_SETTING, b"%d" % chosen))
                 return chosen
-        raise StorageError(f"no port is free at {address}")
+        raise StorageError("no port is free at %(address)s", address=address)
 
     async def _match(self, kind: DoorKind, wanted: Sequence[str], port: int) -> None:
         for one in [one for one in self._servers if one[0] == kind and one[1] not in wanted]:
@@ -426,7 +426,10 @@ def bind(address: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise StorageError(
-            f"cannot listen on {host_of(address)}:{port}: {error.strerror}; choose another port with --port"
+            "cannot listen on %(host)s:%(port)s: %(error)s; choose another port with --port",
+            host=host_of(address),
+            port=port,
+            error=error,
         ) from None
     listener.setblocking(False)
     return listener

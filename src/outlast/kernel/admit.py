@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from outlast.errors import Sentence
 from outlast.kernel.entry import (
     DAY_MS,
     HEADER_MAX_BYTES,
@@ -50,11 +51,11 @@ class Rule(StrEnum):
     signature, so that it need not be asked for again.
     """
 
-    line: str
+    line: Sentence
     lasting: bool
     by_id: bool
 
-    def __new__(cls, code: str, line: str, lasting: bool = False, by_id: bool = False) -> Rule:
+    def __new__(cls, code: str, line: Sentence, lasting: bool = False, by_id: bool = False) -> Rule:
         """A rule is its code, as a string."""
         rule = str.__new__(cls, code)
         rule._value_ = code
@@ -63,21 +64,26 @@ class Rule(StrEnum):
         rule.by_id = by_id
         return rule
 
-    SIZE = "size", "it is larger than any entry can be"
-    FORM = "form", "its bytes are no canonical entry"
-    KIND_SIZE = "kind-size", "its payload is larger than its kind allows", False, True
-    BODY = "body", "its payload is not what its kind says", True, True
-    LIFE = "life", "it asks to be kept longer than its kind allows", False, True
-    EXPIRED = "expired", "its time is over"
-    SPACE = "space", "it belongs to a channel that nobody here follows"
-    SPACE_TYPE = "space-type", "its channel is of another type than the one that is followed here"
-    GENESIS = "genesis", "it founds no channel: its form or its owner's certificate is wrong", True
-    ENVELOPE = "envelope", "it lies in the mail space and does not look like every other envelope", False, True
-    PARCEL = "parcel", "it lies in the parcel space and does not look like every other parcel", False, True
-    SEALED = "sealed", "it lies in a sealed group and does not look like everything there", False, True
-    REMEMBERED = "remembered", "the same bytes were refused before"
-    SHARE = "share", "the neighbour has used up its bytes for today"
-    SIGNATURE = "signature", "its signature is not its author's", True
+    SIZE = "size", Sentence("it is larger than any entry can be")
+    FORM = "form", Sentence("its bytes are no canonical entry")
+    KIND_SIZE = "kind-size", Sentence("its payload is larger than its kind allows"), False, True
+    BODY = "body", Sentence("its payload is not what its kind says"), True, True
+    LIFE = "life", Sentence("it asks to be kept longer than its kind allows"), False, True
+    EXPIRED = "expired", Sentence("its time is over")
+    SPACE = "space", Sentence("it belongs to a channel that nobody here follows")
+    SPACE_TYPE = "space-type", Sentence("its channel is of another type than the one that is followed here")
+    GENESIS = "genesis", Sentence("it founds no channel: its form or its owner's certificate is wrong"), True
+    ENVELOPE = (
+        "envelope",
+        Sentence("it lies in the mail space and does not look like every other envelope"),
+        False,
+        True,
+    )
+    PARCEL = "parcel", Sentence("it lies in the parcel space and does not look like every other parcel"), False, True
+    SEALED = "sealed", Sentence("it lies in a sealed group and does not look like everything there"), False, True
+    REMEMBERED = "remembered", Sentence("the same bytes were refused before")
+    SHARE = "share", Sentence("the neighbour has used up its bytes for today")
+    SIGNATURE = "signature", Sentence("its signature is not its author's"), True
 
 
 class Admitted(msgspec.Struct, frozen=True, gc=False):

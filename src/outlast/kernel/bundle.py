@@ -191,7 +191,7 @@ class BundleWriter:
         Raises BundleError when there are too many receivers or one's key is of low order.
         """
         if not 1 <= len(receivers) <= SLOTS:
-            raise BundleError(f"a bundle is for 1 to {SLOTS} devices, not for {len(receivers)}")
+            raise BundleError("a bundle is for 1 to %(most)s devices, not for %(n)s", most=SLOTS, n=len(receivers))
         manifest = Manifest(
             BUNDLE_VERSION,
             certificate,

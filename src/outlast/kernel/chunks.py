@@ -56,7 +56,9 @@ class Manifest:
     def __post_init__(self) -> None:
         """Raise ChunkError when size and hashes do not fit each other."""
         if not PAYLOAD_MAX_BYTES < self.size_bytes <= CONTENT_MAX_BYTES:
-            raise ChunkError(f"content in chunks has {PAYLOAD_MAX_BYTES + 1} to {CONTENT_MAX_BYTES} bytes")
+            raise ChunkError(
+                "content in chunks has %(least)s to %(most)s bytes", least=PAYLOAD_MAX_BYTES + 1, most=CONTENT_MAX_BYTES
+            )
         if len(self.hashes) != travel_size(self.size_bytes):
             raise ChunkError("the manifest does not have one hash for each chunk")
 
@@ -121,7 +123,7 @@ class Splitter:
         """The chunks that are whole now, with the last one still open; raises UsageError when it is too much."""
         self.size_bytes += len(data)
         if self.size_bytes > self._max_bytes:
-            raise UsageError(f"a file here has at most {self._max_bytes} bytes: this one is larger")
+            raise UsageError("a file here has at most %(most)s bytes: this one is larger", most=self._max_bytes)
         self._rest += data
         whole = max(0, len(self._rest) - 1) // CHUNK_BYTES * CHUNK_BYTES
         with memoryview(self._rest) as rest:

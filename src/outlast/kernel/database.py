@@ -115,7 +115,9 @@ class Transaction:
         for statement in statements:
             self._cursor.execute(statement)
         if self._others(prefix) != before:
-            raise StorageError(f"a room may only make what is named {prefix}*: remove that room or update it")
+            raise StorageError(
+                "a room may only make what is named %(prefix)s*: remove that room or update it", prefix=prefix
+            )
         self._tables.clear()
 
     def drop(self, room: str) -> None:
@@ -140,13 +142,17 @@ class Transaction:
 
     def _table(self, name: str, prefix: str) -> _Table:
         if not name.startswith(prefix):
-            raise StorageError(f"a room tried to write the table {name[:80]!r}, but only {prefix}* are its own")
+            raise StorageError(
+                "a room tried to write the table %(name)r, but only %(prefix)s* are its own",
+                name=name[:80],
+                prefix=prefix,
+            )
         table = self._tables.get(name)
         if table is None:
             rows = self.query("SELECT name, pk FROM pragma_table_info(?)", (name,))
             exists = self.query("SELECT 1 FROM sqlite_schema WHERE name = ? AND type = 'table'", (name,))
             if not rows or not exists or not _SAFE.issuperset(name):
-                raise StorageError(f"a room tried to write the table {name[:80]!r}, which does not exist")
+                raise StorageError("a room tried to write the table %(name)r, which does not exist", name=name[:80])
             key = sorted((pk, column) for column, pk in rows if pk)
             table = _Table(frozenset(c for c, _ in rows if _SAFE.issuperset(c)), tuple(c for _, c in key))
             self._tables[name] = table
@@ -156,9 +162,9 @@ class Transaction:
     def _check(table: _Table, name: str, columns: tuple[str, ...], need: tuple[str, ...] = ()) -> None:
         if not table.columns.issuperset(columns):
             wrong = next(column for column in columns if column not in table.columns)
-            raise StorageError(f"the table {name} has no column {str(wrong)[:80]!r}")
+            raise StorageError("the table %(name)s has no column %(wrong)r", name=name, wrong=str(wrong)[:80])
         if not set(need) <= set(columns):
-            raise StorageError(f"a row for {name} must name its key: {', '.join(need)}")
+            raise StorageError("a row for %(name)s must name its key: %(keys)s", name=name, keys=", ".join(need))
 
 
 class Database:
@@ -204,9 +210,9 @@ class Database:
             writer = _connect(path, key, apsw.SQLITE_OPEN_READWRITE, _WRITER_CACHE_KIB)
             opened.append(writer)
             if writer.pragma("application_id") != application_id:
-                raise StorageError(f"{path} is another kind of file: name the right one")
+                raise StorageError("%(path)s is another kind of file: name the right one", path=path)
             if writer.pragma("user_version") > len(schema):
-                raise StorageError(f"{path} was written by a newer Outlast: update this program")
+                raise StorageError("%(path)s was written by a newer Outlast: update this program", path=path)
             _update(writer, schema)
             writer.pragma("journal_mode", "wal")
             writer.pragma("synchronous", "full")
@@ -302,7 +308,7 @@ class Database:
 def check_room_name(name: str) -> str:
     """The name, if table prefixes made of it cannot run into those of another room; else StorageError."""
     if not name or not name.isascii() or not name.isalnum() or name != name.lower():
-        raise StorageError(f"a room's name has only a-z and 0-9, {name[:80]!r} has not: update that room")
+        raise StorageError("a room's name has only a-z and 0-9, %(name)r has not: update that room", name=name[:80])
     return name
 
 
@@ -371,22 +377,31 @@ def complain(error: BaseException, path: Path) -> NoReturn:
 
     if isinstance(error, OutlastError):
         raise error
-    text = None
+    found: StorageError | None = None
     if isinstance(error, apsw.FullError) or (isinstance(error, OSError) and error.errno == 28):
-        text = f"the disk that holds {path} is full: nothing acknowledged is lost; make room and try again"
+        found = StorageError(
+            "the disk that holds %(path)s is full: nothing acknowledged is lost; make room and try again", path=path
+        )
     elif isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
-        text = (
-            f"{path} is damaged, or its key belongs to another file: move it away and restore from the backup file; "
-            "bundles and other nodes bring the messages back"
+        found = StorageError(
+            "%(path)s is damaged, or its key belongs to another file: move it away and restore from the backup file; "
+            "bundles and other nodes bring the messages back",
+            path=path,
         )
     elif isinstance(error, (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError)):
-        text = f"{path} cannot be opened or written: check that the folder is yours and the disk is there"
+        found = StorageError(
+            "%(path)s cannot be opened or written: check that the folder is yours and the disk is there", path=path
+        )
     elif isinstance(error, (apsw.IOError, OSError)):
-        text = f"the disk that holds {path} refuses ({error}): nothing acknowledged is lost; make room or change it"
+        found = StorageError(
+            "the disk that holds %(path)s refuses (%(error)s): nothing acknowledged is lost; make room or change it",
+            path=path,
+            error=error,
+        )
     elif isinstance(error, (apsw.NoMemError, MemoryError)):
-        text = f"there is too little memory for {path}: close other programs and try again"
+        found = StorageError("there is too little memory for %(path)s: close other programs and try again", path=path)
     elif isinstance(error, (apsw.BusyError, apsw.LockedError)):
-        text = f"{path} is in use by another program: end that and try again"
-    if text is None:
+        found = StorageError("%(path)s is in use by another program: end that and try again", path=path)
+    if found is None:
         raise error
-    raise StorageError(text) from error
+    raise found from error

@@ -133,7 +133,7 @@ class Door:
                 AdmissionState(kinds=self._node.kinds, spaces=spaces, closed=closed, pruned_day=self._node.pruned_day),
             )
             if isinstance(verdict, Refused | Held):
-                raise UsageError(f"this cannot be kept: {verdict.rule.line}")
+                raise UsageError("this cannot be kept: %(line)s", line=verdict.rule.line)
 
     async def _enter(
         self, batch: Sequence[bytes | Entry], source: bytes | None, offered: Container[bytes], *, own: bool

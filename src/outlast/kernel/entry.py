@@ -153,7 +153,9 @@ def decode_header(data: bytes) -> Header:
     Headers of a higher version must keep the first 14 elements; what follows them is carried, not understood.
     """
     if len(data) > HEADER_MAX_BYTES:
-        raise EntryError(f"entry header has {len(data)} bytes, at most {HEADER_MAX_BYTES} are allowed")
+        raise EntryError(
+            "entry header has %(size)s bytes, at most %(most)s are allowed", size=len(data), most=HEADER_MAX_BYTES
+        )
     try:
         header = _header_decoder.decode(data)
         if header.version == VERSION:
@@ -161,7 +163,7 @@ def decode_header(data: bytes) -> Header:
         else:
             canonical = _encoder.encode(_list_decoder.decode(data))
     except (msgspec.MsgspecError, UnicodeError, ValueError, OverflowError, RecursionError) as error:
-        raise EntryError(f"entry header cannot be decoded: {error}") from None
+        raise EntryError("entry header cannot be decoded: %(error)s", error=error) from None
     if canonical != data:
         raise EntryError("entry header is not in its shortest form")
     _check(header)
@@ -228,6 +230,8 @@ def _check(h: Header) -> None:
     tags = h.tags
     if tags:
         if len(tags) > TAGS_MAX or any(not 1 <= len(tag) <= TAG_MAX_BYTES for tag in tags):
-            raise EntryError(f"entry has at most {TAGS_MAX} tags of 1 to {TAG_MAX_BYTES} bytes")
+            raise EntryError(
+                "entry has at most %(most)s tags of 1 to %(size)s bytes", most=TAGS_MAX, size=TAG_MAX_BYTES
+            )
         if any(a >= b for a, b in pairwise(tags)):
             raise EntryError("entry tags must be sorted and unique")

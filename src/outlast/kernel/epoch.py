@@ -132,7 +132,9 @@ def seal_entry(
     around = 1 + 32 * len(epochs) + _NONCE_BYTES + 4 + _TAG_BYTES
     size = next((size for size in SEALED_CLASSES if around + len(plain) <= size), None)
     if size is None or (not life_ms and size > LASTING_MAX_BYTES):
-        raise EpochError(f"an entry of a sealed group holds less: this has {len(plain)} bytes, make it shorter")
+        raise EpochError(
+            "an entry of a sealed group holds less: this has %(size)s bytes, make it shorter", size=len(plain)
+        )
     header = next_header(
         author.public,
         head,

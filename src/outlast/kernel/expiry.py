@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from statistics import median_low
 from typing import Final, NamedTuple
 
+from outlast.errors import Sentence
 from outlast.kernel.entry import DAY_MS, day_of
 
 JUMP_MAX_DAYS: Final = 2
@@ -27,14 +28,14 @@ class Prune(NamedTuple):
 class Stopped(NamedTuple):
     """Nothing may be pruned; ``reason`` is one line that says what to do."""
 
-    reason: str
+    reason: Sentence
 
 
 class Now(NamedTuple):
     """The time to go by, and one line for the owner when the clock cannot be right."""
 
     ms: int
-    warning: str | None
+    warning: Sentence | None
 
 
 def prune_before(
@@ -53,16 +54,22 @@ def prune_before(
     confirmed = _is_confirmed(local_day, confirmed_day)
     if leapt(local_day, last_run_day, confirmed_day):
         return Stopped(
-            f"The date moved to {_date(local_day)} since this node last cleaned up: "
-            "nothing is deleted until you confirm that it is right."
+            Sentence(
+                "The date moved to %(date)s since this node last cleaned up: "
+                "nothing is deleted until you confirm that it is right.",
+                {"date": _date(local_day)},
+            )
         )
     if claims:
         return Prune(min(local_day, median_low(claims)))
     if confirmed:
         return Prune(local_day)
     return Stopped(
-        f"No verified contact was met lately to compare the date {_date(local_day)} with: "
-        "nothing is deleted until one is, or you confirm that it is right."
+        Sentence(
+            "No verified contact was met lately to compare the date %(date)s with: "
+            "nothing is deleted until one is, or you confirm that it is right.",
+            {"date": _date(local_day)},
+        )
     )
 
 
@@ -85,16 +92,20 @@ def sane_now(system_ms: int, floor_ms: int, claims: Sequence[int] = ()) -> Now:
     if system_ms < floor_ms:
         return Now(
             floor_ms,
-            f"This device's clock shows {_date(day_of(system_ms))}, and it is at least "
-            f"{_date(day_of(floor_ms))}: set the clock.",
+            Sentence(
+                "This device's clock shows %(date)s, and it is at least %(least)s: set the clock.",
+                {"date": _date(day_of(system_ms)), "least": _date(day_of(floor_ms))},
+            ),
         )
     if claims:
         others = median_low(claims)
         if abs(day_of(system_ms) - others) > JUMP_MAX_DAYS:
             return Now(
                 system_ms,
-                f"This device's clock shows {_date(day_of(system_ms))}, and your contacts' clocks "
-                f"show {_date(others)}: set the clock.",
+                Sentence(
+                    "This device's clock shows %(date)s, and your contacts' clocks show %(others)s: set the clock.",
+                    {"date": _date(day_of(system_ms)), "others": _date(others)},
+                ),
             )
     return Now(system_ms, None)
 

@@ -253,10 +253,12 @@ class Groups:
         Who is an admin already must be removed first to become a plain member. Raises UsageError, NotFoundError.
         """
         if role not in (MEMBER, ADMIN):
-            raise UsageError(f"somebody is added as {MEMBER} or {ADMIN}")
+            raise UsageError("somebody is added as %(member)s or %(admin)s", member=MEMBER, admin=ADMIN)
         contact = self._person.contact(identity)
         if identity not in self._reachable():
-            raise UsageError(f"nothing can be sealed to {contact.name}: add their link again, or unblock them")
+            raise UsageError(
+                "nothing can be sealed to %(name)s: add their link again, or unblock them", name=contact.name
+            )
         self._lead(space)
         forgotten = Delete(circular.TOLD, {"space": space, "identity": identity})
         await self._act(space, ADD, subject=identity, role=role, local=[forgotten])
@@ -531,7 +533,11 @@ class Groups:
                     author, head, inner, space=space, secrets=secrets, clock=clock, life_ms=life_ms, rand=os.urandom
                 )
             if len(payload) > PAYLOAD_MAX_BYTES:
-                raise UsageError(f"an entry holds at most {PAYLOAD_MAX_BYTES} bytes, this has {len(payload)}")
+                raise UsageError(
+                    "an entry holds at most %(most)s bytes, this has %(size)s",
+                    most=PAYLOAD_MAX_BYTES,
+                    size=len(payload),
+                )
             return next_entry(
                 author,
                 head,

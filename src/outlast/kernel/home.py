@@ -68,7 +68,9 @@ def write_secret(path: Path, data: bytes) -> None:
             if old is not None:
                 os.close(old)
     except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}; make room or check whose folder it is") from error
+        raise StorageError(
+            "cannot write %(path)s: %(error)s; make room or check whose folder it is", path=path, error=error
+        ) from error
 
 
 def wipe_secret(path: Path) -> None:
@@ -89,7 +91,9 @@ def wipe_secret(path: Path) -> None:
         path.unlink()
         sync_folder(path.parent)
     except OSError as error:
-        raise StorageError(f"cannot wipe {path}: {error.strerror}; destroy the medium it is on") from error
+        raise StorageError(
+            "cannot wipe %(path)s: %(error)s; destroy the medium it is on", path=path, error=error
+        ) from error
 
 
 def _open_secret(path: Path) -> int | None:
@@ -158,15 +162,19 @@ class Home:
         What a making that was cut short left is removed first. The home exists from ``finish`` on.
         """
         if self.exists():
-            raise UsageError(f"{self.path} has a node already: use it, or name another folder by --home")
+            raise UsageError("%(path)s has a node already: use it, or name another folder by --home", path=self.path)
         if self._unfinished.exists():
             self.wipe()
         if self.store_path.exists():
-            raise UsageError(f"{self.path} has a store without its key: put the key back, or name another folder")
+            raise UsageError(
+                "%(path)s has a store without its key: put the key back, or name another folder", path=self.path
+            )
         if self.path.is_dir():
             foreign = sorted(entry.name for entry in self.path.iterdir() if not _OURS(entry.name))
             if foreign:
-                raise UsageError(f"{self.path} holds {foreign[0]!r}: name an empty or a new folder by --home")
+                raise UsageError(
+                    "%(path)s holds %(name)r: name an empty or a new folder by --home", path=self.path, name=foreign[0]
+                )
         make_private(self.path)
         write_secret(self._unfinished, b"")
         make_private(self.path / "people")
@@ -186,17 +194,22 @@ class Home:
         The kernel lets go when the process ends, however it ends.
         """
         if not self.path.is_dir():
-            raise NotFoundError(f"there is no node in {self.path}: make one with `outlast init --name NAME`")
+            raise NotFoundError(
+                "there is no node in %(path)s: make one with `outlast init --name NAME`", path=self.path
+            )
         try:
             descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise StorageError(f"cannot write in {self.path}: {error.strerror}; check whose folder it is") from error
+            raise StorageError(
+                "cannot write in %(path)s: %(error)s; check whose folder it is", path=self.path, error=error
+            ) from error
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise StorageError(
-                    f"{self.path} is open in another Outlast: use that one, end it, or name another folder by --home"
+                    "%(path)s is open in another Outlast: use that one, end it, or name another folder by --home",
+                    path=self.path,
                 ) from None
             yield
         finally:
@@ -261,13 +274,17 @@ class Home:
             if bare.exists():
                 key = bare.read_bytes()
                 if len(key) != KEY_BYTES:
-                    raise StorageError(f"{bare} is damaged: restore from the backup file")
+                    raise StorageError("%(path)s is damaged: restore from the backup file", path=bare)
                 return key
             sealed = slot.read_bytes()
         except FileNotFoundError:
-            raise NotFoundError(f"there is no key {slot}: make a node with `outlast init`, or restore one") from None
+            raise NotFoundError(
+                "there is no key %(slot)s: make a node with `outlast init`, or restore one", slot=slot
+            ) from None
         except OSError as error:
-            raise StorageError(f"cannot read {error.filename}: {error.strerror}; check whose file it is") from error
+            raise StorageError(
+                "cannot read %(path)s: %(error)s; check whose file it is", path=error.filename, error=error
+            ) from error
         if passphrase is None:
             raise LockedError("a passphrase is needed: give it to unlock")
         return keyslot.open_slot(sealed, passphrase)[:KEY_BYTES]
@@ -297,7 +314,7 @@ class Home:
         Raises NotFoundError when nobody of that key lives here, UsageError when nobody else does.
         """
         if person not in self.people():
-            raise NotFoundError(f"{person[:40]!r} is nobody here")
+            raise NotFoundError("%(person)r is nobody here", person=person[:40])
         if self.people() == [person]:
             raise UsageError("nobody else lives on this node: `outlast wipe` destroys all of it")
         slot = self._slot(person)
@@ -308,7 +325,9 @@ class Home:
         try:
             shutil.rmtree(slot.parent)
         except OSError as error:
-            raise StorageError(f"the keys are destroyed, but {error.filename} remains: {error.strerror}") from error
+            raise StorageError(
+                "the keys are destroyed, but %(path)s remains: %(error)s", path=error.filename, error=error
+            ) from error
 
     def wipe(self) -> None:
         """Destroy this home: overwrite every key, make that durable, then remove what is ours. Ask before.
@@ -337,11 +356,13 @@ class Home:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise StorageError(f"the keys are destroyed, but {error.filename} remains: {error.strerror}") from error
+            raise StorageError(
+                "the keys are destroyed, but %(path)s remains: %(error)s", path=error.filename, error=error
+            ) from error
 
     def _person_folder(self, person: str) -> Path:
         if not _PERSON(person):
-            raise NotFoundError(f"{person[:40]!r} is nobody here")
+            raise NotFoundError("%(person)r is nobody here", person=person[:40])
         return self.path / "people" / person
 
     def _slot(self, owner: str | None) -> Path:

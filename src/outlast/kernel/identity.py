@@ -163,7 +163,7 @@ def check_name(name: str) -> str:
     """A person's or channel's name, trimmed; raises UsageError when empty, too long or with control characters."""
     name = " ".join(name.split())
     if not name or len(name) > NAME_MAX_CHARS or not name.isprintable():
-        raise UsageError(f"a name has 1 to {NAME_MAX_CHARS} printable characters")
+        raise UsageError("a name has 1 to %(most)s printable characters", most=NAME_MAX_CHARS)
     return name
 
 
@@ -223,14 +223,14 @@ def _to_text(kind: bytes, public: bytes) -> str:
     return base64.b32encode(public + check).decode().lower()
 
 
-def _from_text(kind: bytes, text: str, what: str) -> bytes:
+def _from_text(kind: bytes, text: str) -> bytes:
     try:
         raw = base64.b32decode(text.strip().upper())
     except ValueError:
         raw = b""
     public, check = raw[:32], raw[32:]
     if len(raw) != 32 + _CHECK_BYTES or check != sha256(b"outlast/text/1/" + kind + public).digest()[:_CHECK_BYTES]:
-        raise UsageError(f"{text[:80]!r} is no {what}: it has 56 characters of a-z and 2-7; copy it whole")
+        raise UsageError("%(text)r is no ID: it has 56 characters of a-z and 2-7; copy it whole", text=text[:80])
     return public
 
 
@@ -241,7 +241,7 @@ def id_text(identity: bytes) -> str:
 
 def parse_id(text: str) -> bytes:
     """The identity that ``id_text`` wrote; raises UsageError with what to do."""
-    return _from_text(b"id", text, "ID")
+    return _from_text(b"id", text)
 
 
 def node_text(transport: bytes) -> str:
@@ -251,7 +251,7 @@ def node_text(transport: bytes) -> str:
 
 def parse_node(text: str) -> bytes:
     """The transport key that ``node_text`` wrote; raises UsageError with what to do."""
-    return _from_text(b"node", text, "node ID")
+    return _from_text(b"node", text)
 
 
 def space_text(space: bytes) -> str:
@@ -261,7 +261,7 @@ def space_text(space: bytes) -> str:
 
 def parse_space(text: str) -> bytes:
     """The space id that ``space_text`` wrote; raises UsageError with what to do."""
-    return _from_text(b"space", text, "channel ID")
+    return _from_text(b"space", text)
 
 
 def fingerprint_words(identity: bytes) -> list[str]:
@@ -290,10 +290,12 @@ def entropy_of(words: str) -> bytes:
     if parts and len(parts) % SHARE_WORDS == 0:
         return _entropy_of_shares([parts[at : at + SHARE_WORDS] for at in range(0, len(parts), SHARE_WORDS)])
     if len(parts) != 24:
-        raise UsageError(f"24 words are needed, {len(parts)} were given; a share has {SHARE_WORDS}")
+        raise UsageError(
+            "24 words are needed, %(n)s were given; a share has %(words)s", n=len(parts), words=SHARE_WORDS
+        )
     for number, word in enumerate(parts, 1):
         if word not in known.wordlist:
-            raise UsageError(f"word {number} is not in the list; check its spelling")
+            raise UsageError("word %(number)s is not in the list; check its spelling", number=number)
     if not known.check(" ".join(parts)):
         raise UsageError("the words do not fit together: one is wrong or two are swapped")
     return bytes(known.to_entropy(parts))
@@ -303,13 +305,13 @@ def _entropy_of_shares(given: list[list[str]]) -> bytes:
     from shamir_mnemonic import MnemonicError, Share, combine_mnemonics
 
     if len(given) > SHARES_MAX:
-        raise UsageError(f"there are at most {SHARES_MAX} shares, {len(given)} were given")
+        raise UsageError("there are at most %(most)s shares, %(n)s were given", most=SHARES_MAX, n=len(given))
     shares: dict[Share, None] = {}
     for number, words in enumerate(given, 1):
         try:
             shares[Share.from_mnemonic(" ".join(words))] = None
         except (MnemonicError, ValueError):
-            raise UsageError(f"share {number} has a wrong word, or two that are swapped") from None
+            raise UsageError("share %(number)s has a wrong word, or two that are swapped", number=number) from None
     first = next(iter(shares))
     if any(one.common_parameters() != first.common_parameters() for one in shares):
         raise UsageError("these shares do not belong together")
@@ -318,7 +320,9 @@ def _entropy_of_shares(given: list[list[str]]) -> bytes:
     enough = list(shares)
     if first.group_count == 1:
         if len(shares) < first.member_threshold:
-            raise UsageError(f"{first.member_threshold} shares are needed, {len(shares)} were given")
+            raise UsageError(
+                "%(least)s shares are needed, %(n)s were given", least=first.member_threshold, n=len(shares)
+            )
         enough = enough[: first.member_threshold]
     try:
         secret = bytes(combine_mnemonics([one.mnemonic() for one in enough]))

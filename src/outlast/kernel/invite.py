@@ -94,7 +94,7 @@ def read_link(text: str, *, today: int) -> Invitation:
     try:
         device = read_certificate(body.certificate)
     except IdentityError as error:
-        raise InviteError(f"the contact link is not usable: {error}") from None
+        raise InviteError("the contact link is not usable: %(error)s", error=error) from None
     if not verify_prekey(device.device, body.prekey, body.prekey_day, body.signature):
         raise InviteError("the contact link is damaged: its device did not sign it; ask for a new link")
     if len(body.prekey) != 32 or len(body.intro_secret) != INTRO_SECRET_BYTES or not is_usable(body.prekey):
@@ -129,27 +129,30 @@ def parse_channel(text: str) -> ChannelInvitation:
 def _to_text(prefix: str, body: msgspec.Struct) -> str:
     text = prefix + base64.urlsafe_b64encode(msgspec.msgpack.encode(body)).decode().rstrip("=")
     if len(text) > LINK_MAX_CHARS:
-        raise UsageError(f"a link has at most {LINK_MAX_CHARS} characters, this has {len(text)}")
+        raise UsageError(
+            "a link has at most %(most)s characters, this has %(size)s", most=LINK_MAX_CHARS, size=len(text)
+        )
     return text
 
 
 def _from_text(prefix: str, text: str, form: type[_Body]) -> _Body:
-    what = prefix.removeprefix("outlast://").rstrip("/") + " link"
     # Programs break long lines, and put "=", soft hyphens or zero-width characters where they do.
     text = "".join(c for c in text if c.isprintable() and c not in " =").strip(_AROUND)
     if text[: len(prefix)].lower() != prefix:
-        raise UsageError(f"this is no {what}: it begins with {prefix}; copy it whole")
+        raise UsageError("this is not the link: it begins with %(prefix)s; copy it whole", prefix=prefix)
     if len(text) > LINK_MAX_CHARS:
-        raise UsageError(f"a {what} has at most {LINK_MAX_CHARS} characters, this has {len(text)}")
+        raise UsageError(
+            "a link has at most %(most)s characters, this has %(size)s", most=LINK_MAX_CHARS, size=len(text)
+        )
     data = text[len(prefix) :].encode()
     try:
         raw = base64.b64decode(data + b"=" * (-len(data) % 4), altchars=b"-_", validate=True)
         fields = msgspec.msgpack.decode(raw, type=list[Any])
         if fields and isinstance(fields[0], int) and fields[0] > LINK_VERSION:
-            raise UsageError(f"this {what} was made by a newer Outlast: update this one to read it")
+            raise UsageError("this link was made by a newer Outlast: update this one to read it")
         body = msgspec.convert(fields, type=form)
     except (binascii.Error, msgspec.MsgspecError, UnicodeError, RecursionError):
-        raise UsageError(f"this {what} is incomplete or damaged; copy it whole") from None
+        raise UsageError("this link is incomplete or damaged; copy it whole") from None
     if body.version != LINK_VERSION:
-        raise UsageError(f"this {what} is incomplete or damaged; copy it whole")
+        raise UsageError("this link is incomplete or damaged; copy it whole")
     return body

@@ -55,7 +55,9 @@ def cost_for(ram_bytes: int) -> Cost:
 def check_passphrase(passphrase: str) -> None:
     """Raise UsageError for one that is too short to be chosen: under 8 characters."""
     if len(passphrase) < PASSPHRASE_MIN_CHARS:
-        raise UsageError(f"a passphrase has at least {PASSPHRASE_MIN_CHARS} characters; several words are best")
+        raise UsageError(
+            "a passphrase has at least %(least)s characters; several words are best", least=PASSPHRASE_MIN_CHARS
+        )
 
 
 def seal_slot(key: bytes, passphrase: str, *, salt: bytes, nonce: bytes, cost: Cost) -> bytes:
@@ -124,4 +126,6 @@ def _stretch(passphrase: str, salt: bytes, cost: Cost) -> bytes:
     try:
         return argon2id.kdf(KEY_BYTES, text, salt, opslimit=cost.passes, memlimit=cost.memory_kib * 1024)
     except (CryptoError, MemoryError):
-        raise StorageError(f"this needs {cost.memory_kib // 1024} MiB of free memory: close other programs") from None
+        raise StorageError(
+            "this needs %(mib)s MiB of free memory: close other programs", mib=cost.memory_kib // 1024
+        ) from None

@@ -43,29 +43,39 @@ class Kind:
     def __post_init__(self) -> None:
         """Refuse names and limits that no entry can have."""
         if not 0 < len(self.name) <= KIND_MAX_BYTES or self.max_bytes > CONTENT_MAX_BYTES:
-            raise UsageError(f"kind {self.name!r} has an impossible name or size")
+            raise UsageError("kind %(name)r has an impossible name or size", name=self.name)
 
     def encode(self, body: msgspec.Struct) -> bytes:
         """The payload of a body; raises KindError when it is too large or of another type."""
         if self.body is None:
-            raise KindError(f"{self.name} takes bytes as they are, no body")
+            raise KindError("%(name)s takes bytes as they are, no body", name=self.name)
         if not isinstance(body, self.body):
-            raise KindError(f"{self.name} takes a {self.body.__name__}")
+            raise KindError("%(name)s takes a %(body)s", name=self.name, body=self.body.__name__)
         data = msgspec.msgpack.encode(body)
         if len(data) > self.max_bytes:
-            raise KindError(f"{self.name} holds at most {self.max_bytes} bytes, this has {len(data)}")
+            raise KindError(
+                "%(name)s holds at most %(most)s bytes, this has %(size)s",
+                name=self.name,
+                most=self.max_bytes,
+                size=len(data),
+            )
         return data
 
     def decode(self, payload: bytes) -> Any:
         """The body of a payload; raises KindError when it is malformed, or the kind has none."""
         if self.body is None:
-            raise KindError(f"{self.name} has no body: its payload is bytes as they are")
+            raise KindError("%(name)s has no body: its payload is bytes as they are", name=self.name)
         if len(payload) > self.max_bytes:
-            raise KindError(f"{self.name} holds at most {self.max_bytes} bytes, this has {len(payload)}")
+            raise KindError(
+                "%(name)s holds at most %(most)s bytes, this has %(size)s",
+                name=self.name,
+                most=self.max_bytes,
+                size=len(payload),
+            )
         try:
             return msgspec.msgpack.decode(payload, type=self.body)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            raise KindError(f"{self.name} is malformed: {error}") from None
+            raise KindError("%(name)s is malformed: %(error)s", name=self.name, error=error) from None
 
 
 class Kinds:
@@ -77,7 +87,7 @@ class Kinds:
         for kind in kinds:
             known = self._kinds.setdefault(kind.name, kind)
             if known.body is not kind.body:
-                raise UsageError(f"two rooms give the kind {kind.name!r} different bodies")
+                raise UsageError("two rooms give the kind %(name)r different bodies", name=kind.name)
 
     def get(self, name: str) -> Kind | None:
         """The kind of that name, or None when no room here knows it."""

@@ -251,7 +251,7 @@ def seal_introduction(
     if letter.prekey is None:
         raise MailError("an introduction must carry the sender's prekey")
     if len(sender.certificate) > CERTIFICATE_MAX_BYTES:
-        raise MailError(f"a device certificate has at most {CERTIFICATE_MAX_BYTES} bytes")
+        raise MailError("a device certificate has at most %(most)s bytes", most=CERTIFICATE_MAX_BYTES)
     data = _encode_letter(letter)
     author = SigningKey.from_seed(rand(32))
     day = day_of(now_ms)
@@ -301,7 +301,7 @@ def open_introduction(
     try:
         sender = read_certificate(plaintext[2:end])
     except IdentityError as error:
-        raise MailError(f"the introduction is not usable: {error}") from None
+        raise MailError("the introduction is not usable: %(error)s", error=error) from None
     aad = _associated(sender, receiver, entry.header.author, day)
     inner = hpke.unseal(prekey, plaintext[end:], info=_INFO, aad=aad, sender=sender.seal)
     if inner is None:
@@ -318,7 +318,9 @@ def seal_body(body: bytes, *, now_ms: int, rand: Rand) -> tuple[Entry, Place]:
     Raises MailError when the body is longer than LETTER_MAX_BYTES.
     """
     if len(body) > LETTER_MAX_BYTES:
-        raise MailError(f"a letter holds at most {LETTER_MAX_BYTES} bytes, this has {len(body)}")
+        raise MailError(
+            "a letter holds at most %(most)s bytes, this has %(size)s", most=LETTER_MAX_BYTES, size=len(body)
+        )
     author, handle = SigningKey.from_seed(rand(32)), rand(TAG_BYTES)
     key = OpeningKey.from_secret(rand(32))
     room = _class_of(2 + len(body) + _BODY_OVERHEAD_BYTES) - _BODY_OVERHEAD_BYTES
@@ -405,7 +407,7 @@ def _class_of(size: int) -> int:
     for size_class in PAYLOAD_CLASSES:
         if size <= size_class:
             return size_class
-    raise MailError(f"a letter holds at most {LETTER_MAX_BYTES} bytes")
+    raise MailError("a letter holds at most %(most)s bytes", most=LETTER_MAX_BYTES)
 
 
 def _pad(data: bytes, size: int) -> bytes:
@@ -445,9 +447,11 @@ def _payload(entry: Entry) -> bytes:
 
 def _check_letter(letter: SealedLetter) -> None:
     if letter.version not in (LETTER_VERSION, LETTER_APART):
-        raise MailError(f"the letter has version {letter.version}; a newer program reads it")
+        raise MailError("the letter has version %(version)s; a newer program reads it", version=letter.version)
     if len(letter.body) > LETTER_MAX_BYTES:
-        raise MailError(f"a letter holds at most {LETTER_MAX_BYTES} bytes, this has {len(letter.body)}")
+        raise MailError(
+            "a letter holds at most %(most)s bytes, this has %(size)s", most=LETTER_MAX_BYTES, size=len(letter.body)
+        )
     if len(letter.id) != LETTER_ID_BYTES or not 0 < len(letter.kind.encode()) <= KIND_MAX_BYTES:
         raise MailError("the letter's id or kind is malformed")
     if not (0 <= letter.sent_ms < 2**53 and 0 <= letter.life_ms < 2**53):
@@ -478,6 +482,6 @@ def _decode_letter(plaintext: bytes) -> SealedLetter:
     try:
         letter = _letter_decoder.decode(_unpad(plaintext))
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise MailError(f"the letter is malformed: {error}") from None
+        raise MailError("the letter is malformed: %(error)s", error=error) from None
     _check_letter(letter)
     return letter

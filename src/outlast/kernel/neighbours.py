@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 
-from outlast.errors import LockedError, OutlastError, ProtocolError, StorageError
+from outlast.errors import LockedError, OutlastError, ProtocolError, Sentence, StorageError, reason_of
 from outlast.kernel import sending, steps, sync
 from outlast.kernel.admit import Admitted, Known, Refused, Verdict
 from outlast.kernel.chunks import Chunk, Downloads, is_chunked
@@ -72,7 +72,7 @@ class PeerState(NamedTuple):
     port: int
     connected: bool
     last_seen_ms: int | None
-    error: str | None
+    error: Sentence | None
     added: bool
 
 
@@ -156,7 +156,7 @@ class Neighbours:
         self._servers: list[tcp.Listener] = []
         self._live: set[_Live] = set()
         self._seen: dict[bytes, int] = {}
-        self._errors: dict[bytes, str] = {}
+        self._errors: dict[bytes, Sentence] = {}
         self._claims: dict[bytes, int] = {}
         self._hopeless: set[bytes] = set()
         self._downloads = Downloads()
@@ -376,7 +376,7 @@ class Neighbours:
                 finally:
                     await channel.close()
             except OutlastError as error:
-                self._errors[peer] = str(error)
+                self._errors[peer] = reason_of(error)
                 self._node.touch()
             except Exception:
                 self._failed(peer)
@@ -429,7 +429,7 @@ class Neighbours:
     def _failed(self, peer: bytes) -> None:
         """Something failed as nothing should: it ends this session alone, so that no peer can end the node by it."""
         log.exception("a session failed")
-        self._errors[peer] = "something failed on this side: see the log"
+        self._errors[peer] = Sentence("something failed on this side: see the log")
         self._node.touch()
 
     async def _accept(self, channel: Channel) -> None:
@@ -506,7 +506,7 @@ class Neighbours:
         tasks = (read, tick, admit, keep, load, bulk)
         try:
             live.put(steps.Started())
-            reason: str | None = None
+            reason: Sentence | None = None
             turn = 0
             while reason is None:
                 event = await live.next()
@@ -524,13 +524,13 @@ class Neighbours:
                 if session.peer_today is not None:
                     self._claims[peer] = session.peer_today
                 if session.closed and reason is None:
-                    reason = "the link broke"
+                    reason = Sentence("the link broke")
                 turn += 1
                 if turn % EVENTS_A_TURN == 0 or live.events.empty():
                     await asyncio.sleep(0)  # the others' turn
             self._errors[peer] = reason
         except (OutlastError, OSError) as error:
-            self._errors[peer] = str(error)
+            self._errors[peer] = reason_of(error)
         except Exception:
             self._failed(peer)
         finally:
@@ -574,7 +574,7 @@ class Neighbours:
         ingests: asyncio.Queue[steps.Ingest],
         chunks: asyncio.Queue[Chunk],
         loads: asyncio.Queue[Sequence[tuple[bytes, int]]],
-    ) -> str | None:
+    ) -> Sentence | None:
         """Do what the machine says; a reason when the session is over."""
         node = self._node
         store = node.open_store
@@ -657,7 +657,7 @@ class Neighbours:
                 if live.ahead_bytes > READ_AHEAD_BYTES:
                     live.room.clear()
         except ProtocolError as error:
-            self._errors[live.peer] = str(error)
+            self._errors[live.peer] = error.line
         live.put(steps.LinkClosed())
 
     async def _tick(self, live: _Live) -> None:

@@ -34,7 +34,7 @@ from typing import Any, Final, Literal, Self, TypeVar
 
 import msgspec
 
-from outlast.errors import LockedError, NotFoundError, OutlastError, StorageError, UsageError
+from outlast.errors import LockedError, NotFoundError, OutlastError, Sentence, StorageError, UsageError
 from outlast.kernel import expiry, mail, quota
 from outlast.kernel.admit import (
     Verdict,
@@ -132,7 +132,7 @@ class Node:
         """Up to there this loop has seen the store's change log grow."""
         self._left: set[bytes] = set()
         self.pruned_day = 0
-        self._stopped: str | None = None
+        self._stopped: Sentence | None = None
         self._transport: SealingKey | None = None
         self._store_key = b""
         self._turning = asyncio.Lock()
@@ -197,7 +197,9 @@ class Node:
         Raises NotFoundError when there is no node, StorageError when another process has it open.
         """
         if not home.exists():
-            raise NotFoundError(f"there is no node in {home.path}: make one with `outlast init --name NAME`")
+            raise NotFoundError(
+                "there is no node in %(path)s: make one with `outlast init --name NAME`", path=home.path
+            )
         node = cls(home, find_rooms() if rooms is None else rooms, system_ms or _system_ms, dial, capacity_bytes)
         node.files_auto_bytes = files_auto_bytes
         try:
@@ -255,7 +257,7 @@ class Node:
         if not store_key:
             raise LockedError("the node is locked: somebody who lives here has to unlock it first")
         if len(self.home.people()) >= PEOPLE_MAX:
-            raise UsageError(f"at most {PEOPLE_MAX} people live on one node: set up another one")
+            raise UsageError("at most %(most)s people live on one node: set up another one", most=PEOPLE_MAX)
         secret = backup.entropy if backup is not None else entropy or os.urandom(32)
 
         def make() -> Keys:
@@ -456,12 +458,12 @@ class Node:
         """Days since 1970, UTC, by ``now_ms``."""
         return day_of(self.now_ms())
 
-    def clock_warning(self) -> str | None:
+    def clock_warning(self) -> Sentence | None:
         """One line when this device's clock cannot be right."""
         claims = [*self._claims(), *self.neighbours.claims()]
         return expiry.sane_now(self._system_ms(), self._floor_ms, claims).warning
 
-    def pruning_stopped(self) -> str | None:
+    def pruning_stopped(self) -> Sentence | None:
         """One line when something is over and is not deleted, because the date is in doubt."""
         return self._stopped
 
@@ -638,7 +640,9 @@ class Node:
         if space in self.open_store.closed():
             return await person.groups.append(space, known, payload, life_ms, local)
         if len(payload) > PAYLOAD_MAX_BYTES:
-            raise UsageError(f"an entry holds at most {PAYLOAD_MAX_BYTES} bytes, this has {len(payload)}")
+            raise UsageError(
+                "an entry holds at most %(most)s bytes, this has %(size)s", most=PAYLOAD_MAX_BYTES, size=len(payload)
+            )
         return await self._append(person, space, known, payload, life_ms, local)
 
     async def _append(
@@ -699,7 +703,7 @@ class Node:
         if self.open_store.closed().get(space) == SEALED:
             raise UsageError("in a sealed group nothing can be ended before its time yet")
         if not 0 < len(ids) <= ENDED_MAX or any(target.header.kind in LASTING for target in targets):
-            raise UsageError(f"1 to {ENDED_MAX} entries can be ended at once, and none that ends others")
+            raise UsageError("1 to %(most)s entries can be ended at once, and none that ends others", most=ENDED_MAX)
         named = is_named(person, space)
         if not named and any(target.header.author != person.device for target in targets):
             raise UsageError("only its author, or whom the channel's beginning names, can end this")
@@ -711,7 +715,7 @@ class Node:
     def _speakable(self, space: bytes, kind: str) -> Kind:
         known = self.kinds.get(kind)
         if known is None:
-            raise UsageError(f"no room here knows entries of kind {kind!r}")
+            raise UsageError("no room here knows entries of kind %(kind)r", kind=kind)
         if space not in self.open_store.spaces():
             raise UsageError("follow this channel first")
         return known
@@ -737,7 +741,7 @@ class Node:
         if store.closed().get(space) == SEALED:
             raise UsageError("a sealed group holds no files yet: share this another way")
         if known.body is not None:
-            raise UsageError(f"entries of kind {kind!r} are made of a body: use append")
+            raise UsageError("entries of kind %(kind)r are made of a body: use append", kind=kind)
         splitter, first, stage = Splitter(known.max_bytes), 0, None
         try:
             async with Overlap() as staging:
@@ -904,7 +908,7 @@ class Node:
         if type in CLOSED:
             return await person.groups.found(name, type)
         if type != OPEN:
-            raise UsageError(f"a space is {OPEN}, {' or '.join(CLOSED)}")
+            raise UsageError("a space is of one of the types %(types)s", types=", ".join((OPEN, *CLOSED)))
         everybody = tuple(dict.fromkeys((person.identity, *signers)))
         body = SpaceBody(OPEN, check_name(name), person.certificate, writers, everybody, os.urandom(16))
         genesis = make_genesis(person.signing_key, body, self.now_ms())

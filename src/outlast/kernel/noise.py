@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from nacl.bindings import crypto_scalarmult, crypto_scalarmult_base
 from nacl.exceptions import RuntimeError as SodiumError
 
-from outlast.errors import ProtocolError
+from outlast.errors import ProtocolError, Sentence
 
 KEY_BYTES: Final = 32
 TAG_BYTES: Final = 16
@@ -78,7 +78,7 @@ class _Law:
     name: str
     responder_known: bool  # the pre-message "<- s"
     messages: tuple[tuple[_Token, ...], ...]  # by turns, the initiator first
-    doubt: str  # what a person should think of when verification fails
+    doubt: Sentence  # what a person should think of when verification fails
 
     @property
     def psk(self) -> bool:
@@ -90,19 +90,19 @@ _LAWS: Final = {
         name="XK",
         responder_known=True,
         messages=(("e", "es"), ("e", "ee"), ("s", "se")),
-        doubt="it was altered on the way or the other node has a new key: pair the nodes again",
+        doubt=Sentence("it was altered on the way or the other node has a new key: pair the nodes again"),
     ),
     Pattern.XXPSK0: _Law(
         name="XXpsk0",
         responder_known=False,
         messages=(("psk", "e"), ("e", "ee", "s", "es"), ("s", "se")),
-        doubt="the two pairing codes differ or it was altered on the way: scan a fresh code",
+        doubt=Sentence("the two pairing codes differ or it was altered on the way: scan a fresh code"),
     ),
     Pattern.XX: _Law(
         name="XX",
         responder_known=False,
         messages=(("e",), ("e", "ee", "s", "es"), ("s", "se")),
-        doubt="it was altered on the way: connect again, or over another link",
+        doubt=Sentence("it was altered on the way: connect again, or over another link"),
     ),
 }
 
@@ -213,7 +213,7 @@ class Transport:
         the link is then to be closed.
         """
         if len(sealed) > MESSAGE_MAX_BYTES:
-            raise FrameError(f"a message of {len(sealed)} B is longer than any: connect again")
+            raise FrameError("a message of %(size)s B is longer than any: connect again", size=len(sealed))
         try:
             return self._receive.decrypt(sealed, None)
         except InvalidTag:
@@ -351,7 +351,7 @@ class Handshake:
                         self._mix_shared(token)
             payload = state.decrypt_and_hash(rest)
         except InvalidTag:
-            raise HandshakeError(f"the link is not safe; {self._law.doubt}") from None
+            raise HandshakeError("the link is not safe; %(doubt)s", doubt=self._law.doubt) from None
         self._index = index + 1
         return payload
 
@@ -458,7 +458,7 @@ class FrameReader:
             least, most = KEY_BYTES, HANDSHAKE_MAX_BYTES
         if not least <= size <= most:
             self._refused = True
-            raise FrameError(f"a frame of {size} B fits no message of a link: connect again")
+            raise FrameError("a frame of %(size)s B fits no message of a link: connect again", size=size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -489,7 +489,7 @@ def parse_preamble(data: bytes) -> Preamble | None:
     if data[:2] != _MAGIC[: len(data)]:
         raise HandshakeError("the caller does not speak Outlast's link protocol")
     if len(data) > 2 and data[2] not in _LAWS:
-        raise HandshakeError(f"the caller asks for handshake {data[2]}: update this node")
+        raise HandshakeError("the caller asks for handshake %(number)s: update this node", number=data[2])
     count, versions = data[3:4], tuple(data[4:])
     if count and (count[0] == 0 or count[0] < len(versions)):
         raise HandshakeError("the caller's offer is empty or longer than it says")
@@ -510,9 +510,9 @@ def accept_version(offered: Collection[int], answer: int) -> int:
     """
     if answer == 0:
         ours = ", ".join(map(str, sorted(offered)))
-        raise HandshakeError(f"the nodes share no link version (here: {ours}): update the older")
+        raise HandshakeError("the nodes share no link version (here: %(versions)s): update the older", versions=ours)
     if answer not in offered:
-        raise HandshakeError(f"link version {answer} was chosen and never offered: do not trust it")
+        raise HandshakeError("link version %(version)s was chosen and never offered: do not trust it", version=answer)
     return answer
 
 

@@ -81,7 +81,7 @@ class Packing:
         """More of the file; raises UsageError when it is too large, StorageError when the disk is full."""
         self.size_bytes += len(data)
         if self.size_bytes > FILE_MAX_BYTES:
-            raise UsageError(f"a file has at most {FILE_MAX_BYTES >> 30} GiB here: send it in parts")
+            raise UsageError("a file has at most %(most)s GiB here: send it in parts", most=FILE_MAX_BYTES >> 30)
         self._rest += data
         while len(self._rest) > _BLOCK_BYTES:  # the last block waits: it may need to be filled up
             block = bytes(memoryview(self._rest)[:_BLOCK_BYTES])

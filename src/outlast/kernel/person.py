@@ -177,7 +177,7 @@ class Person:
         from shamir_mnemonic import generate_mnemonics
 
         if not 2 <= threshold <= count <= SHARES_MAX:
-            raise UsageError(f"shares are from 2 to {SHARES_MAX}, and at least 2 of them restore you")
+            raise UsageError("shares are from 2 to %(most)s, and at least 2 of them restore you", most=SHARES_MAX)
         [made] = generate_mnemonics(1, [(threshold, count)], self.entropy)
         if entropy_of(" ".join(made[-threshold:])) != self.entropy:
             raise StorageError("this computer reckons wrongly: the shares did not restore the secret")
@@ -241,9 +241,9 @@ class Person:
         if not found and len(text) >= 4:
             found = [c for c in contacts if c.id.startswith(text.lower())]
         if not found:
-            raise NotFoundError(f"no contact is called {text[:80]!r}: add them with their link first")
+            raise NotFoundError("no contact is called %(text)r: add them with their link first", text=text[:80])
         if len(found) > 1:
-            raise UsageError(f"{len(found)} contacts match {text[:80]!r}: use the whole ID")
+            raise UsageError("%(n)s contacts match %(text)r: use the whole ID", n=len(found), text=text[:80])
         return found[0]
 
     async def add_contact(self, link: str, name: str | None = None) -> Contact:
@@ -350,14 +350,16 @@ class Person:
         """The body of a letter as it is sealed; raises when it is none that can be sent to this contact."""
         contact = self.contact(to)
         if contact.blocked:
-            raise UsageError(f"{contact.name} is blocked here: unblock them first")
+            raise UsageError("%(name)s is blocked here: unblock them first", name=contact.name)
         letter_kind = self.node.letters.get(kind)
         if letter_kind is None:
-            raise UsageError(f"no room here knows letters of kind {kind!r}")
+            raise UsageError("no room here knows letters of kind %(kind)r", kind=kind)
         data = letter_kind.encode(body)
         if len(data) > mail.LETTER_MAX_BYTES:
             raise UsageError(
-                f"a letter holds at most {mail.LETTER_MAX_BYTES} bytes, this has {len(data)}: make it shorter"
+                "a letter holds at most %(most)s bytes, this has %(size)s: make it shorter",
+                most=mail.LETTER_MAX_BYTES,
+                size=len(data),
             )
         return data
 

@@ -163,7 +163,7 @@ def is_ended(header: Header, entry_id: bytes, author: bytes, revocations: Iterab
 def tell(added: Sequence[Told], revoked: Sequence[bytes]) -> bytes:
     """The body of a letter ``devices``; raises KindError when there is too much for one."""
     if max(len(added), len(revoked)) > TOLD_MAX:
-        raise KindError(f"a letter tells of at most {TOLD_MAX} devices")
+        raise KindError("a letter tells of at most %(most)s devices", most=TOLD_MAX)
     return DEVICES.encode(Devices(list(added), list(revoked)))
 
 

@@ -264,7 +264,7 @@ def _ranges(message: bytes) -> Iterator[_Range]:
             count, at = _read_varint(message, at)
             size = count * ID_BYTES
         else:
-            raise SetrecError(f"reconciliation message: {mode} is no mode of a range")
+            raise SetrecError("reconciliation message: %(mode)s is no mode of a range", mode=mode)
         if size > len(message) - at:
             raise SetrecError("reconciliation message: it ends inside a range")
         yield _Range(Bound(timestamp, prefix), mode, message[at : at + size])

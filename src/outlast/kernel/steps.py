@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
 
+from outlast.errors import Sentence
 from outlast.kernel.chunks import Chunk, Loaded, Wanted
 from outlast.kernel.entry import Entry
 from outlast.kernel.forward import ALL_PRIORITIES, Carriage, Offer
@@ -323,14 +324,14 @@ class InStep:
 class Close:
     """Close the link; the session ended well."""
 
-    reason: str
+    reason: Sentence
 
 
 @dataclass(frozen=True, slots=True)
 class CutOff:
     """Close the link at once; the peer lies, stalls or floods."""
 
-    reason: str
+    reason: Sentence
 
 
 Command = (

@@ -36,7 +36,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, assert_never
 
-from outlast.errors import ProtocolError
+from outlast.errors import ProtocolError, Sentence
 from outlast.kernel.chunks import (
     Downloads,
     Fetching,
@@ -246,7 +246,7 @@ class Session:
             if not self.closed:
                 self._advance()
         except ProtocolError as error:
-            self._cut_off(Reason.BROKE_RULES, str(error))
+            self._cut_off(Reason.BROKE_RULES, error.line)
         out, self._out = self._out, []
         return out
 
@@ -301,7 +301,7 @@ class Session:
                 self._tick(now_ms)
             case Stopping():
                 self._send(Type.BYE, Bye(Reason.FINISHED))
-                self._close("this side ended the session")
+                self._close(Sentence("this side ended the session"))
             case LinkClosed():
                 self._end()
             case _:
@@ -322,7 +322,7 @@ class Session:
     def _hello_arrived(self, hello: Hello) -> None:
         if not set(VERSIONS) & set(hello.versions):
             self._send(Type.BYE, Bye(Reason.NO_COMMON_VERSION))
-            self._close("the two nodes share no version of the session: update the older one")
+            self._close(_BYE_LINES[Reason.NO_COMMON_VERSION])
             return
         named = set(hello.spaces)
         self._refs = [s for s in self._own_spaces if self._mac(s, own=False) in named]
@@ -537,7 +537,7 @@ class Session:
             case Type.WHOLE:
                 self._copied(self._sending.whole(body.ids))
             case Type.BYE:
-                self._close(_BYE_LINES.get(body.reason, "the other node ended the session"))
+                self._close(_BYE_LINES.get(body.reason, Sentence("the other node ended the session")))
             case Type.ENTRIES:
                 raise AssertionError("entries are no msgpack")
             case _:
@@ -693,7 +693,7 @@ class Session:
         if self._progress_ms is None or self._receiving.busy or self._fetching.busy or not self._awaits():
             self._progress_ms = now_ms
         elif now_ms - self._progress_ms > self._limits.stall_ms:
-            self._cut_off(Reason.STALLED, "it owes an answer and sends nothing")
+            self._cut_off(Reason.STALLED, Sentence("it owes an answer and sends nothing"))
 
     def _awaits(self) -> bool:
         """Whether the peer owes anything."""
@@ -709,7 +709,7 @@ class Session:
     def _send(self, kind: Type, body: Message) -> None:
         self._out.append(Send(encode(kind, body)))
 
-    def _close(self, reason: str) -> None:
+    def _close(self, reason: Sentence) -> None:
         self._end()
         self._out.append(Close(reason))
 
@@ -717,13 +717,13 @@ class Session:
         self.closed = True
         self._fetching.leave()
 
-    def _cut_off(self, reason: Reason, line: str) -> None:
+    def _cut_off(self, reason: Reason, line: Sentence) -> None:
         self._end()
         self._out = [Send(encode(Type.BYE, Bye(reason))), CutOff(line)]
 
 
 _BYE_LINES: Final = {
-    Reason.NO_COMMON_VERSION: "the two nodes share no version of the session: update the older one",
-    Reason.BROKE_RULES: "the other node says that this one broke the rules: update both",
-    Reason.STALLED: "the other node waited too long for this one",
+    Reason.NO_COMMON_VERSION: Sentence("the two nodes share no version of the session: update the older one"),
+    Reason.BROKE_RULES: Sentence("the other node says that this one broke the rules: update both"),
+    Reason.STALLED: Sentence("the other node waited too long for this one"),
 }

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from outlast.errors import UsageError
+from outlast.errors import Sentence, UsageError
 from outlast.kernel import bundle as bundles
 from outlast.kernel import forward, mail
 from outlast.kernel.admit import Admitted, Held, Known, Refused
@@ -45,6 +46,7 @@ LINK: Final = "bundle"
 """The kind of link that a bundle counts as."""
 A_CHUNK: Final = bundles.contents_bytes(CHUNK_BYTES)
 """Bytes that a whole chunk takes in a bundle."""
+_STRANGE_PARTS: Final = Sentence("parts of a file belong to no entry here, or are not what the entry names")
 HELD_BY_MAX: Final = 200_000
 """Entries of one bundle that its writer is remembered to have; those beyond travel once more."""
 
@@ -60,7 +62,7 @@ class BundleReport:
     size_bytes: int
     new: int
     damaged: int = 0
-    problems: tuple[str, ...] = ()
+    problems: tuple[Sentence, ...] = ()
     left_out: int = 0
     written: tuple[bytes, ...] = ()
 
@@ -110,7 +112,9 @@ async def write_bundle(
             (to, bundles.SLOTS),
         )
         if not rows or contact.blocked:
-            raise UsageError(f"nothing can be sealed to {contact.name}: add their link again, or unblock them")
+            raise UsageError(
+                "nothing can be sealed to %(name)s: add their link again, or unblock them", name=contact.name
+            )
         devices = [bytes(device) for device, _ in rows]
         base, number, acks, held = _bundle_state(person, devices)
         parcels = person.parcels_for(to)
@@ -142,7 +146,7 @@ async def write_bundle(
     left_out = 0
     if max_bytes is not None:
         if (room := writer.room(max_bytes)) < 0:
-            raise UsageError(f"a bundle takes at least {bundles.MIN_BYTES} bytes")
+            raise UsageError("a bundle takes at least %(least)s bytes", least=bundles.MIN_BYTES)
         letters = person.mail_to(to)
         choice, contents_bytes = forward.Choice(room), 0
         async for _, found in lacking():
@@ -310,8 +314,8 @@ async def read_bundle(person: Person, source: BinaryIO, *, progress: Progress = 
     reader = bundles.BundleReader(keys, *devices)
     entries: list[Entry] = []
     writer: Device | None = None
-    size = count = new = refused = 0
-    reasons: set[str] = set()
+    size = count = new = 0
+    refused: Counter[str] = Counter()
     theirs: list[tuple[bytes, int]] = []
     contents: list[bundles.Content] = []
     holdings: list[bundles.Holding] = []
@@ -326,20 +330,18 @@ async def read_bundle(person: Person, source: BinaryIO, *, progress: Progress = 
         return items
 
     async def take(entries: Sequence[Entry], contents: Sequence[bundles.Content]) -> None:
-        nonlocal new, refused
+        nonlocal new
         verdicts = await person.node.ingest(entries)
         held = [v.entry for v in verdicts if isinstance(v, Admitted | Known)]
         new += sum(isinstance(v, Admitted) for v in verdicts)
         for verdict in verdicts:
             if isinstance(verdict, Refused | Held):
-                refused += 1
-                reasons.add(verdict.rule.line)
+                refused[verdict.rule.line.text] += 1
         theirs.extend((e.id, e.header.expires_day) for e in held[: HELD_BY_MAX - len(theirs)])
         # Their manifests are among the entries before them.
         right = await person.node.verify_content(contents) if contents else []
         if len(right) < len(contents):
-            reasons.add("parts of a file belong to no entry here, or are not what the entry names")
-            refused += 1
+            refused[_STRANGE_PARTS.text] += 1
         await keeping.begin(partial(person.node.keep_chunks, right, None))
 
     async with Overlap() as keeping, Overlap() as taking:
@@ -389,15 +391,18 @@ async def read_bundle(person: Person, source: BinaryIO, *, progress: Progress = 
                 tx.execute("DELETE FROM bundle_part WHERE device = ? AND number = ?", confirmed)
 
         await person.node.write(lambda: person.vault.write(note))
-    problems = []
+    problems: list[Sentence] = []
     if summary.damaged_chunks:
-        problems.append(f"{len(summary.damaged_chunks)} damaged pieces of the file were passed over: copy it again")
+        pieces = len(summary.damaged_chunks)
+        problems.append(Sentence("damaged pieces of the file passed over: %(n)d; copy it again", {"n": pieces}))
     if summary.truncated:
-        problems.append("the file ends too early: what was whole is here, copy it again for the rest")
+        problems.append(Sentence("the file ends too early: what was whole is here, copy it again for the rest"))
     if summary.signature_ok is False or summary.malformed:
-        problems.append("the file was not written as its writer says; each entry was checked by itself")
-    if refused:
-        problems.append(f"{refused} entries were not taken: {'; '.join(sorted(reasons))}")
+        problems.append(Sentence("the file was not written as its writer says; each entry was checked by itself"))
+    for reason, n in sorted(refused.items()):
+        problems.append(
+            Sentence("entries that were not taken: %(n)d; %(reason)s", {"n": n, "reason": Sentence(reason)})
+        )
     person.node.metrics.link_bytes_in[LINK] += size
     person.node.touch()
     damaged = len(summary.damaged_chunks) + summary.malformed + int(summary.truncated)

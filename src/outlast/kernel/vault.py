@@ -208,7 +208,9 @@ class Vault:
             at = done.get(name, 0)
             rows = restore.get(name)
             if max(at, rows.migrated if rows else 0) > len(room.migrations):
-                raise StorageError(f"these rows were written by a newer version of {name}: update this program")
+                raise StorageError(
+                    "these rows were written by a newer version of %(name)s: update this program", name=name
+                )
             if rows is not None:
                 if at:
                     raise StorageError("a backup can only be restored into a new vault")

@@ -10,14 +10,14 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from outlast.errors import UsageError
+from outlast.errors import Sentence, UsageError
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 FIELDS_MAX: Final = 16
 FIELD_MAX_BYTES: Final = 4096
-_MALFORMED: Final = "This page cannot be used like that."
+_MALFORMED: Final = Sentence("This page cannot be used like that.")
 
 
 @dataclass(frozen=True, slots=True)

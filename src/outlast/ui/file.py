@@ -40,7 +40,9 @@ def new_file(path: Path, mode: int) -> Iterator[BinaryIO]:
         finally:
             os.close(folder)
     except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}; nothing of it was kept") from error
+        raise StorageError(
+            "cannot write %(path)s: %(error)s; nothing of it was kept", path=path, error=error
+        ) from error
     finally:
         with suppress(OSError):
             draft.unlink()
@@ -53,11 +55,13 @@ def existing_file(path: Path) -> Iterator[BinaryIO]:
         # Not waiting: a pipe without a writer would hold the node up.
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as source:
             if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
-                raise UsageError(f"{path} is no file")
+                raise UsageError("%(path)s is no file", path=path)
             yield source
     except FileNotFoundError:
-        raise NotFoundError(f"there is no file {path}") from None
+        raise NotFoundError("there is no file %(path)s", path=path) from None
     except IsADirectoryError:
-        raise UsageError(f"{path} is a folder: name the file in it") from None
+        raise UsageError("%(path)s is a folder: name the file in it", path=path) from None
     except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}; is the stick still there?") from error
+        raise StorageError(
+            "cannot read %(path)s: %(error)s; is the stick still there?", path=path, error=error
+        ) from error

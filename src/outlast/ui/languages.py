@@ -14,13 +14,15 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from outlast.errors import OutlastError, Sentence
+
 if TYPE_CHECKING:
     from babel.messages.catalog import Catalog
 
 LOCALES: Final = Path(__file__).parent / "locales"
 SOURCE_LANGUAGE: Final = "en"
 ERROR_CLASS: Final = re.compile(r"^class (\w+Error)\(", re.MULTILINE)
-KEYWORDS: Final = {"_": None, "ngettext": (1, 2), "marked": None}
+KEYWORDS: Final = {"_": None, "ngettext": (1, 2), "marked": None, "Sentence": None}
 
 
 class Translation:
@@ -32,8 +34,13 @@ class Translation:
         self.direction = direction
         self._catalogue = catalogue
 
-    def __call__(self, message: str, **values: object) -> str:
-        """``message`` in this language, with ``%(name)s`` filled from ``values``."""
+    def __call__(self, message: str | Sentence | OutlastError, **values: object) -> str:
+        """``message`` in this language, with ``%(name)s`` filled from ``values``, or by what it brings itself."""
+        if isinstance(message, OutlastError):
+            message = message.line
+        if isinstance(message, Sentence):
+            values = {name: self(part) if isinstance(part, Sentence) else part for name, part in message.parts.items()}
+            message = message.text
         text = self._catalogue.gettext(message) if message else ""
         return fill(text, message, values) if values else text
 
@@ -134,7 +141,7 @@ def read_catalogue(path: Path) -> gettext.NullTranslations:
 def template(sources: Iterable[Path]) -> bytes:
     """What there is to translate in the ``.py`` and ``.html`` files of ``sources``, as a gettext template (.pot).
 
-    Besides what is marked, these are the lines of exceptions that have no parts to fill in.
+    Besides what is marked, these are the lines of exceptions.
     """
     from babel.messages.catalog import Catalog
     from babel.messages.extract import extract

@@ -104,7 +104,7 @@ def test_a_relaying_process_that_is_killed_is_started_again_and_ends_with_the_no
             os.kill(first, signal.SIGKILL)
             async with asyncio.timeout(30):
                 await bob.until(lambda: service.state(bob.node, bob.person).code == "failed")
-                assert "ended" in service.state(bob.node, bob.person).problem
+                assert "ended" in str(service.state(bob.node, bob.person).problem)
                 await bob.until(lambda: len(service.relaying(bob.node, bob.person).listens) == 2)
             (second,) = processes(bob)
             assert second != first
@@ -122,14 +122,16 @@ def test_a_gate_whose_port_is_taken_says_so_and_opens_elsewhere_without_a_restar
                 await service.set_gate(bob.node, bob.person, [at], "", "", [])
                 await service.switch(bob.node, bob.person, on=True)
                 async with asyncio.timeout(30):
-                    await bob.until(lambda: "in use by another program" in service.state(bob.node, bob.person).problem)
+                    await bob.until(
+                        lambda: "in use by another program" in str(service.state(bob.node, bob.person).problem)
+                    )
                 assert service.state(bob.node, bob.person).code == "gate-closed"
                 assert service.state(bob.node, bob.person).closed == (at,)
                 before = processes(bob)
                 await service.set_gate(bob.node, bob.person, ["127.0.0.1:0"], "", "", [])
                 async with asyncio.timeout(30):
                     await bob.until(lambda: service.state(bob.node, bob.person).listens)
-                assert service.state(bob.node, bob.person).problem == ""
+                assert service.state(bob.node, bob.person).problem is None
                 assert processes(bob) == before
 
     asyncio.run(story())

@@ -73,7 +73,7 @@ def test_what_cannot_be_had_keeps_nothing_else_from_being_done() -> None:
             events = child.events()
             wanted = Config(profiles=(Profile(busy), Profile(ANY)), bridges=(bridge,))
             await child.configure(wanted)
-            assert "in use" in (await told(events, Closed)).error
+            assert "in use" in str((await told(events, Closed)).error)
             assert await told(events, Listening)
             assert (await told(events, Using)).bridge == bridge_id(bridge)
             await child.configure(Config(profiles=(Profile(ANY),)))

@@ -468,3 +468,20 @@ def test_a_home_that_another_process_has_open_is_one_line(tmp_path: Path) -> Non
 
         with pytest.raises(Exception, match="is open in another Outlast"):
             asyncio.run(again())
+
+
+@pytest.mark.parametrize(
+    ("language", "line"),
+    [
+        ("be", "Гэта не тая спасылка: яна пачынаецца з outlast://contact/; скапіруйце яе цалкам"),
+        ("de", "Das ist nicht der Link: er beginnt mit outlast://contact/; kopieren Sie ihn ganz"),
+        ("en", "This is not the link: it begins with outlast://contact/; copy it whole"),
+        ("fa", "این آن پیوند نیست: با outlast://contact/ آغاز می‌شود؛ کاملش را کپی کنید"),
+        ("ja", "これは必要なリンクではありません。outlast://contact/ で始まるリンクをすべてコピーしてください"),
+        ("ru", "Это не та ссылка: она начинается с outlast://contact/; скопируйте её целиком"),
+    ],
+)
+def test_an_error_speaks_the_reader_s_language_with_its_parts(owner: Browser, language: str, line: str) -> None:
+    owner.headers["accept-language"] = language
+    page = owner.submit("/people/add", link="https://example.org/")
+    assert (page.status_code, line in page.text) == (400, True)

@@ -397,5 +397,5 @@ def test_a_refusal_is_remembered_by_all_its_bytes() -> None:
 def test_every_rule_tells_people_in_one_line_what_is_wrong() -> None:
     for rule in Rule:
         assert rule.line
-        assert "\n" not in rule.line
+        assert "\n" not in str(rule.line)
         assert Rule(str(rule)) is rule

@@ -62,8 +62,8 @@ def test_nothing_is_pruned_that_is_not_over_by_both(
             assert not claims or before <= median_low(claims)
             assert claims or confirmed is not None
         case Stopped(reason):
-            assert "\n" not in reason
-            assert "confirm" in reason
+            assert "\n" not in str(reason)
+            assert "confirm" in str(reason)
 
 
 def test_the_time_never_lies_before_what_has_certainly_passed() -> None:
@@ -72,8 +72,8 @@ def test_the_time_never_lies_before_what_has_certainly_passed() -> None:
     behind = sane_now(0, floor)
     assert behind.ms == floor
     assert behind.warning is not None
-    assert "1970-01-01" in behind.warning
-    assert "2026-12-13" in behind.warning
+    assert "1970-01-01" in str(behind.warning)
+    assert "2026-12-13" in str(behind.warning)
 
 
 def test_others_can_warn_about_a_clock_and_not_set_it() -> None:
@@ -87,4 +87,4 @@ def test_others_can_warn_about_a_clock_and_not_set_it() -> None:
 def test_a_date_no_calendar_has_is_still_told() -> None:
     found = sane_now(10**17, 0, [DAY])
     assert found.warning is not None
-    assert str(10**17 // DAY_MS) in found.warning
+    assert str(10**17 // DAY_MS) in str(found.warning)

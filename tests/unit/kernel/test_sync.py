@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from outlast.errors import Sentence
 from outlast.kernel.chunks import Downloads
 from outlast.kernel.entry import INLINE_MAX_BYTES, Entry, pack, pack_header, unpack_all
 from outlast.kernel.forward import Offer, Tier
@@ -463,7 +464,7 @@ def test_nodes_that_share_no_version_part_with_one_clear_line() -> None:
     session.step(Started())
     bye, close = session.step(MessageArrived(message(Type.HELLO, [9], 20_000, [], 0)))
     assert bye == Send(message(Type.BYE, 1))
-    assert close == Close("the two nodes share no version of the session: update the older one")
+    assert close == Close(Sentence("the two nodes share no version of the session: update the older one"))
     other = town.places[0].session(initiator=True, key=KEY, peer=PEER)
     other.step(Started())
     assert other.step(MessageArrived(message(Type.BYE, 1))) == [close]
@@ -872,10 +873,10 @@ def test_altered_messages_raise_nothing_and_bring_nothing_that_is_not_signed(see
 
 def test_stopping_says_goodbye_and_closes() -> None:
     session, _ = receiving()
-    assert session.step(Stopping()) == [Send(message(Type.BYE, 0)), Close("this side ended the session")]
+    assert session.step(Stopping()) == [Send(message(Type.BYE, 0)), Close(Sentence("this side ended the session"))]
     assert session.closed
     other, _ = receiving()
-    assert other.step(MessageArrived(message(Type.BYE, 0))) == [Close("the other node ended the session")]
+    assert other.step(MessageArrived(message(Type.BYE, 0))) == [Close(Sentence("the other node ended the session"))]
 
 
 def test_ids_that_a_store_declined_and_left_in_its_view_are_neither_asked_for_nor_sent() -> None:

@@ -82,7 +82,9 @@ class Authority:
         try:
             context.load_cert_chain(self.leaf(now).file)
         except (OSError, ssl.SSLError):
-            raise StorageError(f"{self.leaf(now).file} is damaged: make the node's certificates anew") from None
+            raise StorageError(
+                "%(file)s is damaged: make the node's certificates anew", file=self.leaf(now).file
+            ) from None
         return context
 
 
@@ -154,7 +156,7 @@ def now_utc(now_ms: int) -> datetime:
 
 
 def _damaged(folder: Path) -> Authority:
-    raise StorageError(f"{folder} is damaged: remove it, and phones install the new certificate")
+    raise StorageError("%(folder)s is damaged: remove it, and phones install the new certificate", folder=folder)
 
 
 def _builder(

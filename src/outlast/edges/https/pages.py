@@ -82,7 +82,7 @@ async def prove(request: Request) -> Response:
     try:
         keys = await web.node.read(lambda: web.home.whose(form.get("passphrase", "")))
     except LockedError as error:
-        return render_prove(request, back, translator(request)(str(error)), error.status)
+        return render_prove(request, back, translator(request)(error), error.status)
     if keys.person != person.key:
         return render_prove(request, back, translator(request)("That opens another vault than yours."), 403)
     web.tries.forgive("prove")

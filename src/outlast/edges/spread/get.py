@@ -104,12 +104,12 @@ async def share(request: Request) -> Response:
     """The switch, at the computer that runs the node."""
     web: Web = request.state.web
     on = _is_open(web)
-    release, wrong = None, ""
+    release, wrong = None, None
     if on:
         try:
             release = (await web.counter.shelf()).release
         except OutlastError as error:
-            wrong = str(error)
+            wrong = error
     urls = [f"{url}/get" for url in web.lan_urls()] if on and not wrong else []
     return render(request, "share.html", on=on, lan=web.lan, urls=urls, release=release, wrong=wrong)
 

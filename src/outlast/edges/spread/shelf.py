@@ -37,11 +37,10 @@ from outlast.edges.spread.install import (
     File,
     InstallError,
 )
-from outlast.errors import NotFoundError, StorageError
-from outlast.ui.languages import marked
+from outlast.errors import NotFoundError, Sentence, StorageError
 
 SOURCES: Final = ("pyproject.toml", "LICENSE", "src")
-NOTHING_KEPT: Final = marked(
+NOTHING_KEPT: Final = Sentence(
     "this copy kept nothing that it could hand on: install it by `python3 dev.py up` or by install.py"
 )
 ZIP_EPOCH_S: Final = 315_532_800
@@ -131,12 +130,12 @@ def installed_shelf(folder: Path) -> Shelf:
     try:
         files = install.read_manifest(manifest).files
     except InstallError as error:
-        raise StorageError(f"{folder / MANIFEST}: {error}") from None
+        raise StorageError("%(file)s: %(error)s", file=folder / MANIFEST, error=error) from None
     own: dict[str, Path | bytes] = {file.path: folder / file.path for file in files}
     for file in files:
         path = folder / file.path
         if not path.is_file() or sha256(path.read_bytes()).hexdigest() != file.sha256:
-            raise StorageError(f"{path} is damaged: install Outlast anew before you hand it on")
+            raise StorageError("%(path)s is damaged: install Outlast anew before you hand it on", path=path)
     return _shelf(manifest, signatures, own, (folder / LOCK).read_text(encoding="utf-8"), folder / WHEELS)
 
 
@@ -213,7 +212,7 @@ def build(source: Path) -> tuple[str, bytes]:
         environ = {**os.environ, "SOURCE_DATE_EPOCH": str(ZIP_EPOCH_S)}
         done = subprocess.run(order, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode:
-            raise StorageError(f"the program's wheel cannot be made: {done.stderr.strip()[-200:]}")
+            raise StorageError("the program's wheel cannot be made: %(reason)s", reason=done.stderr.strip()[-200:])
         [wheel] = made.glob("*.whl")
         return wheel.name, wheel.read_bytes()
 

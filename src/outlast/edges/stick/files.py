@@ -138,25 +138,27 @@ def stick_errors() -> Iterator[None]:
         cause = error.__cause__
         if not isinstance(cause, OSError):
             raise
-        raise StorageError(_line(cause)) from cause
+        raise _stick_error(cause) from cause
     except OSError as error:
-        raise StorageError(_line(error)) from error
+        raise _stick_error(error) from error
 
 
-def _line(error: OSError) -> str:
+def _stick_error(error: OSError) -> StorageError:
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
-            return "the stick is full: erase what it need not carry, or take a larger one"
+            return StorageError("the stick is full: erase what it need not carry, or take a larger one")
         case errno.EROFS:
-            return "the stick is read-only: move its lock switch, or take another one"
+            return StorageError("the stick is read-only: move its lock switch, or take another one")
         case errno.EACCES | errno.EPERM:
-            return "this user may not use the stick: open it in the file manager first, or take another one"
+            return StorageError(
+                "this user may not use the stick: open it in the file manager first, or take another one"
+            )
         case errno.EFBIG:
-            return "this stick takes no file as large: its filesystem ends at 4 GiB"
+            return StorageError("this stick takes no file as large: its filesystem ends at 4 GiB")
         case errno.EIO | errno.ENODEV | errno.ENXIO | errno.ENOENT | errno.ENOTDIR | errno.ESTALE | errno.ESHUTDOWN:
-            return "the stick was pulled out, or is failing: put it in again; nothing half written counts"
+            return StorageError("the stick was pulled out, or is failing: put it in again; nothing half written counts")
         case _:
-            return f"the stick cannot be used: {error.strerror}"
+            return StorageError("the stick cannot be used: %(error)s", error=error)
 
 
 def room(medium: Medium) -> int:
@@ -314,7 +316,7 @@ def one_of(found: list[Medium], name: str | None) -> Medium:
             return found[0]
         if not found:
             raise NotFoundError("no stick was found: plug one in, or name its folder")
-        raise NotFoundError(f"there are {len(found)} sticks: name one of them, as `outlast stick list` does")
+        raise NotFoundError("there are %(n)s sticks: name one of them, as `outlast stick list` does", n=len(found))
     for one in found:
         if name in (one.name, str(one.folder), one.device):
             return one

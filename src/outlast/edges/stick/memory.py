@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from outlast.edges.residents import keep
+from outlast.errors import Sentence
 from outlast.kernel import BundleReport, Person
 
 TRIPS_ROW: Final = "web/trips"
@@ -27,7 +28,7 @@ class Trip(msgspec.Struct, array_like=True, frozen=True):
     entries: int
     new: int
     damaged: int
-    problems: list[str]
+    problems: list[Sentence]
 
 
 class Targets(msgspec.Struct, array_like=True, frozen=True):

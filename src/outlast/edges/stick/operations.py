@@ -95,7 +95,7 @@ async def stick_list(call: Call[Nothing]) -> list[StickState]:
 async def stick_read(call: Call[OneStick]) -> StickTaken:
     """Take in what is for the caller."""
     taken = await service.read(call.person, await _medium(call), call.progress)
-    return StickTaken(taken.files, taken.entries, taken.new, taken.problems)
+    return StickTaken(taken.files, taken.entries, taken.new, [str(one) for one in taken.problems])
 
 
 async def stick_write(call: Call[Writing]) -> StickGiven:
@@ -104,7 +104,7 @@ async def stick_write(call: Call[Writing]) -> StickGiven:
     contacts = [person.find(one).identity for one in params.to]
     targets = Targets(contacts, [parse_space(one) for one in params.channels])
     given = await service.write(person, await _medium(call), targets, call.progress)
-    return StickGiven(given.files, given.size, given.left_out, given.problems)
+    return StickGiven(given.files, given.size, given.left_out, [str(one) for one in given.problems])
 
 
 async def stick_erase(call: Call[OneStick]) -> StickErased:
@@ -133,7 +133,7 @@ def _state(stick: service.Stick) -> StickState:
         stick.size,
         stick.free,
         stick.auto,
-        stick.error,
+        str(stick.error or ""),
         listed,
     )
 

@@ -39,7 +39,7 @@ class Work:
     done: int = 0
     total: int = 0
     over: bool = False
-    error: str = ""
+    error: OutlastError | None = None
     taken: service.Taken | None = None
     given: service.Given | None = None
     erased: int = 0
@@ -176,7 +176,7 @@ async def _begin(
         try:
             await job(work, tell)
         except OutlastError as error:
-            work.error = str(error)
+            work.error = error
         finally:
             work.over = True
             node.touch()

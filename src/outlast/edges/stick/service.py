@@ -17,7 +17,7 @@ from outlast.edges.stick import files
 from outlast.edges.stick.files import Found, Progress
 from outlast.edges.stick.media import DiskOf, Medium, disk_in_sys, media
 from outlast.edges.stick.memory import KnownStick, Targets, memory, note, remember, remember_carried
-from outlast.errors import NotFoundError, OutlastError, ProtocolError, StorageError, UsageError
+from outlast.errors import NotFoundError, OutlastError, ProtocolError, Sentence, StorageError, UsageError
 from outlast.kernel import BundleError, Person, read_genesis
 
 LOOK_S: Final = 10.0
@@ -50,7 +50,7 @@ class Stick:
     free: int = 0
     size: int = 0
     auto: bool = False
-    error: str = ""
+    error: Sentence | None = None
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ class Taken:
     files: int = 0
     entries: int = 0
     new: int = 0
-    problems: list[str] = field(default_factory=list)
+    problems: list[Sentence] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ class Given:
     files: int = 0
     size: int = 0
     left_out: int = 0
-    problems: list[str] = field(default_factory=list)
+    problems: list[Sentence] = field(default_factory=list)
 
 
 async def sticks(person: Person, *, disk_of: DiskOf = disk_in_sys) -> list[Stick]:
@@ -90,9 +90,9 @@ async def _stick(person: Person, medium: Medium) -> Stick:
         async with asyncio.timeout(LOOK_S):
             return await look(person, medium)
     except TimeoutError:
-        return Stick(medium, error="the stick does not answer: it is slow or failing")
+        return Stick(medium, error=Sentence("the stick does not answer: it is slow or failing"))
     except OutlastError as error:
-        return Stick(medium, error=str(error))
+        return Stick(medium, error=error.line)
 
 
 async def look(person: Person, medium: Medium) -> Stick:
@@ -143,7 +143,7 @@ async def read(person: Person, medium: Medium, progress: Progress) -> Taken:
             try:
                 report = await person.read_bundle(source, progress=_behind(progress, done, total))
             except BundleError as error:
-                taken.problems.append(str(error))
+                taken.problems.append(error.line)
                 continue
             finally:
                 done += one.size
@@ -190,7 +190,7 @@ async def write(person: Person, medium: Medium, targets: Targets, progress: Prog
         try:
             await _write_one(person, medium, target, is_contact, limit // (len(chosen) - at), before, given, progress)
         except (UsageError, NotFoundError) as error:
-            given.problems.append(str(error))
+            given.problems.append(error.line)
     await asyncio.to_thread(files.settle, medium)
     await remember(person, replace(memory(person), chosen=targets))
     return given

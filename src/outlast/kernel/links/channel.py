@@ -14,9 +14,9 @@ import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, assert_never
 
-from outlast.errors import ProtocolError
+from outlast.errors import ProtocolError, Sentence
 from outlast.kernel.identity import derive, node_text
 from outlast.kernel.links.link import Link, LinkError
 from outlast.kernel.noise import (
@@ -140,7 +140,7 @@ class Channel:
     async def _write(self, data: bytes) -> None:
         """Seal and send one message; one of which not all is sent leaves a link on which nothing can follow."""
         if not self._open:
-            raise LinkError(f"the link to {self.address} is closed")
+            raise LinkError("the link to %(address)s is closed", address=self.address)
         plain = memoryview(data)
         pieces = [plain[at : at + PLAINTEXT_MAX_BYTES] for at in range(0, len(data) + 1, PLAINTEXT_MAX_BYTES)]
         frames = b"".join([encode_frame(self._transport.encrypt(piece)) for piece in pieces])
@@ -216,10 +216,12 @@ async def call(link: Link, pattern: Pattern, *, static: bytes, remote: bytes | N
             opened = await act()
     except TimeoutError:
         await link.close()
-        raise LinkError(f"{link.address} does not answer as a node of Outlast does") from None
+        raise LinkError("%(address)s does not answer as a node of Outlast does", address=link.address) from None
     except _Ended:
         await link.close()
-        raise LinkError(f"{link.address} closed the link: {_DOUBTS[pattern]}{_name(remote)}") from None
+        raise LinkError(
+            "%(address)s closed the link: %(doubt)s", address=link.address, doubt=_doubt(pattern, remote)
+        ) from None
     except BaseException:
         await link.close()
         raise
@@ -240,7 +242,7 @@ async def answer(
             opened = await _answer(_Stream(link), static, pairing, strangers)
     except (TimeoutError, _Ended):
         await link.close()
-        raise LinkError(f"{link.address} called and did not go on") from None
+        raise LinkError("%(address)s called and did not go on", address=link.address) from None
     except BaseException:
         await link.close()
         raise
@@ -327,12 +329,14 @@ def _patience_s(link: Link) -> float:
     return HANDSHAKE_TIMEOUT_S + _HANDSHAKE_BITS / link.bits_per_s
 
 
-_DOUBTS: Final = {
-    Pattern.XK: "it is no node of Outlast, or not the node ",
-    Pattern.XXPSK0: "it shows no pairing code now, or another one than this",
-    Pattern.XX: "it is no node of Outlast, or takes no calls of strangers",
-}
-
-
-def _name(remote: bytes | None) -> str:
-    return node_text(remote) if remote is not None else ""
+def _doubt(pattern: Pattern, remote: bytes | None) -> Sentence:
+    match pattern:
+        case Pattern.XK:
+            node = node_text(remote) if remote is not None else ""
+            return Sentence("it is no node of Outlast, or not the node %(node)s", {"node": node})
+        case Pattern.XXPSK0:
+            return Sentence("it shows no pairing code now, or another one than this")
+        case Pattern.XX:
+            return Sentence("it is no node of Outlast, or takes no calls of strangers")
+        case _:
+            assert_never(pattern)

@@ -72,7 +72,7 @@ class Segment:
         try:
             segment._zeroconf = AsyncZeroconf(interfaces=[str(network.ip)], ip_version=IPVersion.V4Only)
         except OSError as error:
-            raise LinkError(f"nothing can be announced at {network.ip}: {error.strerror or error}") from None
+            raise LinkError("nothing can be announced at %(ip)s: %(error)s", ip=network.ip, error=error) from None
         segment._browser = AsyncServiceBrowser(segment._zeroconf.zeroconf, [SERVICE], handlers=[segment._changed])
         return segment
 
@@ -97,7 +97,7 @@ class Segment:
         try:
             await self._zeroconf.async_register_service(info, cooperating_responders=True)
         except (Error, OSError):
-            raise LinkError(f"nothing can be announced at {self.network.ip}") from None
+            raise LinkError("nothing can be announced at %(ip)s", ip=self.network.ip) from None
 
     async def close(self) -> None:
         """Take the announcement back, and listen no more."""

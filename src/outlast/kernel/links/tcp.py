@@ -68,7 +68,7 @@ class TcpLink:
     async def send(self, data: bytes) -> None:
         """Take up to 1 MiB; waits while more than 8 MiB are still to be written."""
         if self._writer.is_closing():
-            raise LinkError(f"the link to {self.address} is closed")
+            raise LinkError("the link to %(address)s is closed", address=self.address)
         self._writer.write(data)
         await self._wait(BACKLOG_MAX_BYTES, BACKLOG_MAX_BYTES - _READ_BYTES)
 
@@ -84,7 +84,7 @@ class TcpLink:
                 transport.set_write_buffer_limits(high, low)
                 await self._writer.drain()
         except _Closed:
-            raise LinkError(f"the link to {self.address} broke") from None
+            raise LinkError("the link to %(address)s broke", address=self.address) from None
 
     async def receive(self) -> bytes:
         """What has arrived, at most 256 KiB."""
@@ -160,13 +160,13 @@ async def connect(
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             reader, writer = await asyncio.open_connection(host, port, limit=_READ_BYTES)
     except TimeoutError:
-        raise LinkError(f"{where} does not answer: check address and network") from None
+        raise LinkError("%(where)s does not answer: check address and network", where=where) from None
     except socket.gaierror:
-        raise LinkError(f"{host} is no address that can be found: check its spelling") from None
+        raise LinkError("%(host)s is no address that can be found: check its spelling", host=host) from None
     except ConnectionRefusedError:
-        raise LinkError(f"nothing listens at {where}: is the other node up?") from None
+        raise LinkError("nothing listens at %(where)s: is the other node up?", where=where) from None
     except OSError as error:
-        raise LinkError(f"{where} cannot be reached: {error.strerror or error}") from None
+        raise LinkError("%(where)s cannot be reached: %(error)s", where=where, error=error) from None
     return await call(TcpLink(reader, writer), pattern, static=static, remote=remote, psk=psk)
 
 
@@ -218,7 +218,7 @@ async def serve(
     try:
         server = await asyncio.start_server(begin, host, port, limit=_READ_BYTES)
     except OSError as error:
-        raise LinkError(f"cannot listen at {_where(host, port)}: {error.strerror or error}") from None
+        raise LinkError("cannot listen at %(where)s: %(error)s", where=_where(host, port), error=error) from None
     return Listener(server, tasks)
 
 

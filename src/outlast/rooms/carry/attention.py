@@ -87,7 +87,7 @@ def find(node: Node, person: Person, text: str) -> Where:
     with contextlib.suppress(NotFoundError):
         found.append(groups.find(person, text).space)
     if not found:
-        raise NotFoundError(f"no person, group or channel here is called {text[:80]!r}")
+        raise NotFoundError("no person, group or channel here is called %(text)r", text=text[:80])
     if len(found) > 1:
-        raise UsageError(f"{len(found)} places match {text[:80]!r}: use the whole ID")
+        raise UsageError("%(n)s places match %(text)r: use the whole ID", n=len(found), text=text[:80])
     return where(node, person, found[0])

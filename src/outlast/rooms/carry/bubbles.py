@@ -92,7 +92,7 @@ def time_left(ms: int, _: Translation) -> str:
 
 def error_line(request: Request, error: OutlastError | None) -> str:
     """What went wrong, in the page's language; empty when nothing did."""
-    line = translator(request)(str(error)) if error else ""
+    line = translator(request)(error) if error else ""
     return line[:1].upper() + line[1:]
 
 

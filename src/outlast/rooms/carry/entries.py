@@ -177,26 +177,28 @@ def read_shared(payload: bytes) -> Shared | None:
 
 def letter_text(text: str) -> str:
     """The text of a letter, cleaned; raises UsageError when it is empty or too long."""
-    return _checked(text, LETTER_TEXT_MAX_BYTES, "message")
+    return _checked(text, LETTER_TEXT_MAX_BYTES)
 
 
 def post_text(text: str) -> str:
     """The text of a post, cleaned; raises UsageError when it is empty or too long."""
-    return _checked(text, POST_TEXT_MAX_BYTES, "post")
+    return _checked(text, POST_TEXT_MAX_BYTES)
 
 
 def group_text(text: str) -> str:
     """A text for a group, cleaned; raises UsageError when it is empty or too long."""
-    return _checked(text, GROUP_TEXT_MAX_BYTES, "message")
+    return _checked(text, GROUP_TEXT_MAX_BYTES)
 
 
-def _checked(text: str, max_bytes: int, what: str) -> str:
+def _checked(text: str, max_bytes: int) -> str:
     text = clean(text)
     if is_blank(text):
-        raise UsageError(f"the {what} is empty: write something first")
+        raise UsageError("this is empty: write something first")
     size = len(text.encode())
     if size > max_bytes:
         raise UsageError(
-            f"a {what} holds at most {max_bytes} bytes, this has {size}: make it shorter, or send it in parts"
+            "this has %(size)s bytes, and at most %(most)s are allowed: make it shorter, or send it in parts",
+            size=size,
+            most=max_bytes,
         )
     return text

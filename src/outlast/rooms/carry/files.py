@@ -146,7 +146,7 @@ def preview_bytes(person: Person, to: bytes) -> int:
 
 def _check(person: Person, to: bytes, preview: bytes) -> None:
     if len(preview) > (most := preview_bytes(person, to)):
-        raise UsageError(f"a preview has at most {most} bytes here")
+        raise UsageError("a preview has at most %(most)s bytes here", most=most)
 
 
 def _is_group(person: Person, to: bytes) -> bool:

@@ -159,7 +159,7 @@ def find_member(person: Person, space: bytes, text: str) -> Member:
     if not found:
         raise NotFoundError("this is no member of the group")
     if len(found) > 1:
-        raise UsageError(f"{len(found)} members match {text[:80]!r}: use the whole ID")
+        raise UsageError("%(n)s members match %(text)r: use the whole ID", n=len(found), text=text[:80])
     return found[0]
 
 
@@ -550,9 +550,9 @@ def _meant(person: Person, text: str, state: str) -> Space:
     if not found and len(text) >= PREFIX_MIN_CHARS:
         found = [one for one in held if space_text(one.space).startswith(text.lower())]
     if not found:
-        raise NotFoundError(f"there is no group {text[:80]!r} here: see `outlast carry group list`")
+        raise NotFoundError("there is no group %(text)r here: see `outlast carry group list`", text=text[:80])
     if len(found) > 1:
-        raise UsageError(f"{len(found)} groups match {text[:80]!r}: use the whole ID")
+        raise UsageError("%(n)s groups match %(text)r: use the whole ID", n=len(found), text=text[:80])
     return found[0]
 
 

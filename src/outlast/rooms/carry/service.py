@@ -180,7 +180,7 @@ async def create_channel(node: Node, person: Person, name: str, signers: Sequenc
         if person.contact(identity).blocked:
             raise UsageError("somebody who is blocked here cannot sign for your channel")
     if len({person.identity, *signers}) > SIGNERS_MAX:
-        raise UsageError(f"a channel has at most {SIGNERS_MAX} signers, you among them")
+        raise UsageError("a channel has at most %(most)s signers, you among them", most=SIGNERS_MAX)
     space = await node.new_space(person, name, signers=signers)
     await remember(node, person, [_follow_row(node, space, " ".join(name.split()))])
     return find_channel(node, person, space_text(space))
@@ -223,9 +223,9 @@ def find_channel(node: Node, person: Person, text: str) -> Channel:
     if not found and len(text) >= PREFIX_MIN_CHARS:
         found = [channel for channel in everything if channel.id.startswith(text.lower())]
     if not found:
-        raise NotFoundError(f"you follow no channel {text[:80]!r}: follow it by its link or ID first")
+        raise NotFoundError("you follow no channel %(text)r: follow it by its link or ID first", text=text[:80])
     if len(found) > 1:
-        raise UsageError(f"{len(found)} channels match {text[:80]!r}: use the whole ID")
+        raise UsageError("%(n)s channels match %(text)r: use the whole ID", n=len(found), text=text[:80])
     return found[0]
 
 

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
+from outlast.errors import Sentence
 from outlast.kernel import Rows
 
 UPLOAD: Final = "local_carry_upload"
@@ -38,7 +41,12 @@ class Upload:
     key: bytes  # 32 B
     at_ms: int
     state: int
-    reason: str
+    reason: str  # a Sentence as JSON, where it FAILED
+
+    @property
+    def why(self) -> Sentence:
+        """Why it cannot leave."""
+        return msgspec.json.decode(self.reason, type=Sentence)
 
 
 _COLUMNS: Final = "id, target, name, size_bytes, mark, key, at_ms, state, reason"

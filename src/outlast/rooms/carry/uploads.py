@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Final
 from weakref import WeakKeyDictionary
 
-from outlast.errors import NotFoundError, OutlastError, StorageError, UsageError
+import msgspec
+
+from outlast.errors import NotFoundError, OutlastError, Sentence, StorageError, UsageError
 from outlast.kernel import CONTENT_MAX_BYTES, DAY_MS, FILE_MAX_BYTES, Delete, Node, Person, Put
 from outlast.rooms.carry import files, speaking, upload_view
 from outlast.rooms.carry.entries import file_name
@@ -257,7 +259,7 @@ async def _sweep(person: Person) -> None:
     try:
         await asyncio.to_thread(remove)
     except OSError as error:
-        raise StorageError(f"cannot remove {error.filename}: {error.strerror}") from error
+        raise StorageError("cannot remove %(path)s: %(error)s", path=error.filename, error=error) from error
 
 
 def _names(folder: Path) -> set[str]:
@@ -298,10 +300,12 @@ async def _leave(node: Node, person: Person, one: Upload) -> None:
             also=[Delete(UPLOAD, {"id": one.id})],
         )
     except MediaError:
-        await _fail(node, person, one, "What this file tells about you could not be taken out, so it was not sent.")
+        await _fail(
+            node, person, one, Sentence("What this file tells about you could not be taken out, so it was not sent.")
+        )
         return
     except (UsageError, NotFoundError, StorageError) as error:
-        await _fail(node, person, one, str(error))
+        await _fail(node, person, one, error.line)
         return
     finally:
         _desk(node).done.pop(one.id, None)
@@ -321,8 +325,9 @@ async def _told(node: Node, id: bytes, pieces: Iterator[bytes]) -> AsyncIterator
             node.touch()
 
 
-async def _fail(node: Node, person: Person, one: Upload, reason: str) -> None:
-    await _change(node, person, one.id, state=upload_view.FAILED, reason=reason)
+async def _fail(node: Node, person: Person, one: Upload, reason: Sentence) -> None:
+    text = msgspec.json.encode(reason).decode()
+    await _change(node, person, one.id, state=upload_view.FAILED, reason=text)
 
 
 async def _change(node: Node, person: Person, id: bytes, **columns: int | str) -> None:

@@ -276,7 +276,7 @@ async def _status(call: Call[Nothing]) -> Status:
         using=now.using or None,
         listens=list(now.listens),
         pac_url=now.pac_url,
-        problem=now.problem,
+        problem=str(now.problem or ""),
         steps=[
             StepState(
                 one.id,

@@ -296,7 +296,7 @@ class _Story:
             case Serving():
                 yield f"Serving at {event.at}. Whoever has this link can use it, and have it blocked:"
             case Failed():
-                yield event.error
+                yield str(event.error)
 
     def _attempt(self, event: Attempted) -> Iterator[str]:
         from outlast.rooms.reach.proto.failures import ADVICE, Kind

@@ -73,8 +73,9 @@ async def invite(node: Node, person: Person, peer: bytes, bridge: str = "", requ
     if bridge and not own:
         raise UsageError("this bridge is not yours to hand on: its operator did not say that you may")
     if len(own) != 1:
-        what = "say which bridge, by its id" if own else "there is no bridge here that can be handed on: run or add one"
-        raise UsageError(what)
+        if own:
+            raise UsageError("say which bridge, by its id")
+        raise UsageError("there is no bridge here that can be handed on: run or add one")
     if not view.is_for_others(read_bridge(own[0].link)):
         raise UsageError("this way shows the own network where one goes: tell them of it yourself, if they want that")
     await _send_copy(node, person, peer, own[0], request)

@@ -23,7 +23,7 @@ import msgspec
 
 from outlast import address
 from outlast.address import Target
-from outlast.errors import NotFoundError, OutlastError, UsageError
+from outlast.errors import NotFoundError, OutlastError, Sentence, UsageError
 from outlast.kernel import (
     DAY_MS,
     Cost,
@@ -126,7 +126,7 @@ class State:
     listens: Sequence[str]
     pac_url: str
     steps: Sequence[Step]
-    problem: str = ""
+    problem: Sentence | None = None
     closed: Sequence[str] = ()
 
 
@@ -135,13 +135,13 @@ def state(node: Node, person: Person) -> State:
     if not settings(person).on:
         return State("off", None, "", (), "", ())
     if not node.dials:
-        return State("failed", None, "", (), "", (), "the node does not run: start it with `outlast up`")
+        return State("failed", None, "", (), "", (), Sentence("the node does not run: start it with `outlast up`"))
     now = relaying(node, person)
     lenders = {hop.name: one.peer for hop, one in _lenders(person)}
     ways = [(one, "") for one in bridges(person)] + [(one, hop) for hop in lenders for one in bridges(person)]
     steps = [_step(one, hop, lenders.get(hop), now) for one, hop in ways]
     gates = now.listens[OWN_GATES:]
-    problem = now.problem or "; ".join(now.closed.values())
+    problem = now.problem or next(iter(now.closed.values()), None)
     if now.closed and not gates:
         code, since_ms = "gate-closed", None
     elif now.using is not None:
@@ -290,7 +290,7 @@ async def set_gate(
     """
     places = tuple(dict.fromkeys(address.read(one) for one in listen))
     if not 0 < len(places) <= LISTENS_MAX:
-        raise UsageError(f"name 1 to {LISTENS_MAX} addresses to listen on, each HOST:PORT")
+        raise UsageError("name 1 to %(most)s addresses to listen on, each HOST:PORT", most=LISTENS_MAX)
     if read_credentials(user, password) is None and any(not is_loopback(one.host) for one in places):
         raise UsageError("a gate that others in the network can reach needs a user and a password")
     named = [one.strip() for one in direct if one.strip()]
@@ -353,7 +353,7 @@ async def add_bridge(node: Node, person: Person, text: str) -> Held:
     if known is not None:
         return known
     if len(bridges(person)) >= view.BRIDGES_MAX:
-        raise UsageError(f"at most {view.BRIDGES_MAX} bridges are kept: remove some first")
+        raise UsageError("at most %(most)s bridges are kept: remove some first", most=view.BRIDGES_MAX)
     one = Held(id, write_bridge(bridge), None, None, False, node.now_ms(), 0, None, "", False)
     await remember(node, person, [view.bridge_row(one)])
     return one
@@ -377,9 +377,9 @@ def find_bridge(person: Person, id: str) -> Held:
     """The bridge of that id, or of the only one that begins so; raises NotFoundError, UsageError."""
     found = [one for one in bridges(person) if id and one.id.startswith(id.strip().lower())]
     if not found:
-        raise NotFoundError(f"there is no bridge {id[:40]!r} here: `outlast reach bridge list` shows all")
+        raise NotFoundError("there is no bridge %(id)r here: `outlast reach bridge list` shows all", id=id[:40])
     if len(found) > 1:
-        raise UsageError(f"{len(found)} bridges begin with {id[:40]!r}: write more of it")
+        raise UsageError("%(n)s bridges begin with %(id)r: write more of it", n=len(found), id=id[:40])
     return found[0]
 
 
@@ -480,7 +480,7 @@ async def share(
     if hosts is not None:
         named = tuple(hosts)
         if len(named) > HOSTS_MAX or not all(is_nearby(one) for one in named):
-            raise UsageError(f"name at most {HOSTS_MAX} addresses of this machine in the local network")
+            raise UsageError("name at most %(most)s addresses of this machine in the local network", most=HOSTS_MAX)
         chosen["share_hosts"] = " ".join(named)
     await _set(node, person, chosen)
 

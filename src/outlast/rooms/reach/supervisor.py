@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, Protocol
 
-from outlast.errors import OutlastError
+from outlast.errors import OutlastError, Sentence, reason_of
 from outlast.rooms.reach.io.choosing import Attempted, Remembered, Stand, Standings
 from outlast.rooms.reach.io.lending import Lent
 from outlast.rooms.reach.io.relay import Closed, Config, Event, Failed, Listening, Serving, Starting, Using
@@ -61,7 +61,7 @@ class Now:
     """How each bridge stands, in the order in which they would be tried."""
     listens: list[Listening] = field(default_factory=list)
     """The gates, in the order of the configuration."""
-    closed: dict[str, str] = field(default_factory=dict)
+    closed: dict[str, Sentence] = field(default_factory=dict)
     """Gates that could not be opened yet, by where they are to listen, and why."""
     serving: dict[str, Serving] = field(default_factory=dict)
     """Servers by where they listen."""
@@ -71,7 +71,7 @@ class Now:
     """How far the programs are that bridges need, while these are tried, by id."""
     lent: dict[bytes, Lent] = field(default_factory=dict)
     """Shares of the own uplink, by the offer's number."""
-    problem: str = ""
+    problem: Sentence | None = None
 
 
 class Supervisor:
@@ -110,7 +110,7 @@ class Supervisor:
             try:
                 await self._live()
             except (OutlastError, OSError) as error:
-                self.now = Now(problem=str(error))
+                self.now = Now(problem=reason_of(error))
             if not _is_something(self._wanted):
                 continue
             if loop.time() - began_s > STEADY_S:
@@ -135,7 +135,7 @@ class Supervisor:
                 await asyncio.wait((told, heard), return_when=asyncio.FIRST_COMPLETED)
                 if heard.done():
                     heard.result()
-                    self.now = Now(problem=self.now.problem or "the relaying process ended by itself")
+                    self.now = Now(problem=self.now.problem or Sentence("the relaying process ended by itself"))
                 else:
                     told.result()
             finally:
@@ -155,7 +155,7 @@ class Supervisor:
             config = self._wanted
             if config != self.now.config:
                 # All that stays is told again.
-                self.now = replace(self.now, config=config, listens=[], closed={}, serving={}, lent={}, problem="")
+                self.now = replace(self.now, config=config, listens=[], closed={}, serving={}, lent={}, problem=None)
                 await child.configure(config)
             await self._news.wait()
 

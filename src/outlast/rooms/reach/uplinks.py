@@ -45,7 +45,7 @@ async def lend(node: Node, person: Person, peer: bytes, *, day_bytes: int = 0) -
     lent = view.lent(person)
     known = next((one for one in lent if one.peer == peer), None)
     if known is None and len(lent) >= MEMBERS_MAX:
-        raise UsageError(f"the uplink is lent to {MEMBERS_MAX} at most")
+        raise UsageError("the uplink is lent to %(most)s at most", most=MEMBERS_MAX)
     fresh = known or view.Lent(
         secrets.token_bytes(NUMBER_BYTES), peer, secrets.token_bytes(KEY_BYTES), 0, node.today(), 0, (), b""
     )

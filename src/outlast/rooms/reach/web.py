@@ -187,7 +187,7 @@ async def add_by_photo(request: Request) -> Response:
         file, _form = await upload(request, "photo", memory_bytes=PHOTO_MAX_BYTES)
         text = await read_qr(await file.read())
         if not text:
-            raise UsageError(_("No QR code was found in this photo: come closer, hold still, avoid glare."))
+            raise UsageError("No QR code was found in this photo: come closer, hold still, avoid glare.")
     except OutlastError as error:
         return _bridges(request, error=error)
     return await _add(request, text)
@@ -460,7 +460,7 @@ def _settings(request: Request, *, error: OutlastError | None = None) -> Respons
 
 
 def _render(request: Request, template: str, error: OutlastError | None, **context: Any) -> Response:
-    line = translator(request)(str(error)) if error else ""
+    line = translator(request)(error) if error else ""
     wrong = line[:1].upper() + line[1:]
     return render(request, template, status=error.status if error else 200, wrong=wrong, **context)
 

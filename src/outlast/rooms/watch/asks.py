@@ -22,7 +22,9 @@ async def ask(node: Node, person: Person, to: bytes, target: str) -> bytes:
     Raises UsageError for what is no public URL, and what sending a letter raises.
     """
     if not asked.is_target(target):
-        raise UsageError(f"{target[:80]!r} is no URL of the public web: a contact is asked for nothing else")
+        raise UsageError(
+            "%(target)r is no URL of the public web: a contact is asked for nothing else", target=target[:80]
+        )
     number = secrets.token_bytes(ASK_NUMBER_BYTES)
     wish = Wish(number, to, target, node.now_ms(), True, None, "", b"")
     await person.send(to, ASK.name, Ask(number, target), local=lambda _: [asked.row(wish)])

@@ -41,7 +41,7 @@ def countries() -> list[Indicators]:
 
 def asked(form: Mapping[str, str]) -> list[Cost]:
     """The costs that a form asks for; raises UsageError for what is no number, NotFoundError for an unknown country."""
-    numbers = {name: _number(form[name], name) for name in ("days", "year", "reported", "share")}
+    numbers = {name: _number(form[name]) for name in ("days", "year", "reported", "share")}
     percent = numbers["share"]
     return costs(
         find_country(countries(), form["country"]),
@@ -137,10 +137,10 @@ def picture(rows: Sequence[Cost]) -> Markup:
     ).format(PICTURE_WIDTH, height, label, Markup("").join(parts))
 
 
-def _number(text: str, name: str) -> float | None:
+def _number(text: str) -> float | None:
     text = text.strip().replace(",", "").replace("%", "")
     if not text:
         return None
     if not _NUMBER.fullmatch(text):
-        raise UsageError(f"{name} is a number, as in 2 or 2.5")
+        raise UsageError("%(text)r is no number: write one as 2 or 2.5", text=text[:40])
     return float(text)

@@ -142,7 +142,7 @@ def unpack_raw(raw: bytes) -> bytes:
     try:
         data = inflate.decompress(raw, RAW_UNPACKED_MAX_BYTES)
     except zlib.error as error:
-        raise ProtocolError(f"the measurement is damaged: {error}") from None
+        raise ProtocolError("the measurement is damaged: %(error)s", error=error) from None
     if not inflate.eof or inflate.unused_data:
         raise ProtocolError("the measurement is damaged, or larger than one can be")
     return data

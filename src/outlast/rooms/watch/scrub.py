@@ -56,7 +56,7 @@ def scrub(measurement: bytes) -> bytes:
     try:
         found = msgspec.json.decode(measurement)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise ProtocolError(f"the measurement is no JSON: {error}") from None
+        raise ProtocolError("the measurement is no JSON: %(error)s", error=error) from None
     if not isinstance(found, dict):
         raise ProtocolError("the measurement is no JSON object")
     kept = {name: found[name] for name in _TOP & found.keys()}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 import msgspec
 
 from outlast import __version__
-from outlast.errors import NotFoundError, OutlastError, ProtocolError, UsageError
+from outlast.errors import NotFoundError, OutlastError, ProtocolError, Sentence, UsageError
 from outlast.kernel import (
     DAY_MS,
     Delete,
@@ -111,7 +111,7 @@ SERIES_MAX_BYTES: Final = 64 << 20
 TOKEN_MAX_CHARS: Final = 256
 EXPORTED_MAX: Final = 5000
 """The newest so many measurements of one's own, and of others, are exported."""
-NO_CONSENT: Final = "read what measuring can bring upon you, and agree to it, first"
+NO_CONSENT: Final = Sentence("read what measuring can bring upon you, and agree to it, first")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +164,9 @@ def settings(person: Person) -> Settings:
     )
 
 
-def fetch_problems(person: Person) -> list[str]:
+def fetch_problems(person: Person) -> list[Sentence]:
     """What went wrong when public servers were last asked by themselves, a line each."""
-    return view.settings(person).get("fetch_problems", "").splitlines()
+    return msgspec.json.decode(view.settings(person).get("fetch_problems", "[]"), type=list[Sentence])
 
 
 async def set_place(node: Node, person: Person, country: str, asn: int | str) -> None:
@@ -183,7 +183,7 @@ async def set_schedule(node: Node, person: Person, every_h: int, targets: Iterab
     if every_h not in SCHEDULES_H:
         raise UsageError("measure every 1, 6 or 24 hours, or 0 for never")
     if len(named) > TARGETS_MAX:
-        raise UsageError(f"at most {TARGETS_MAX} targets are measured by themselves")
+        raise UsageError("at most %(most)s targets are measured by themselves", most=TARGETS_MAX)
     if any(not one.startswith(("http://", "https://")) for one in named):
         raise UsageError("each target is an address that begins with https:// or http://, one a line")
     if every_h and not settings(person).consented:
@@ -214,7 +214,7 @@ async def set_controls(node: Node, person: Person, domestic: Iterable[str], abro
     chosen = {"domestic": tuple(domestic), "abroad": tuple(abroad)}
     for targets in chosen.values():
         if len(targets) > LINK_TARGETS_MAX:
-            raise UsageError(f"at most {LINK_TARGETS_MAX} addresses each")
+            raise UsageError("at most %(most)s addresses each", most=LINK_TARGETS_MAX)
         for one in targets:
             read_target(one)
     await _set(node, person, {name: " ".join(targets) for name, targets in chosen.items()})
@@ -462,7 +462,7 @@ async def read_series(node: Node, person: Person, packed: bytes, name: str, coun
     return len(found)
 
 
-async def fetch_series(node: Node, person: Person, country: str) -> list[str]:
+async def fetch_series(node: Node, person: Person, country: str) -> list[Sentence]:
     """Ask the public servers for a country's signals and keep them; a line for each that gave nothing of use.
 
     They are asked at once, each as ``io.fetch`` does it: by HTTPS, and through the proxy that the environment names.
@@ -473,8 +473,8 @@ async def fetch_series(node: Node, person: Person, country: str) -> list[str]:
     try:
         proxy, asked = proxy_of(os.environ), endpoints(country, node.now_ms() // 1000)
     except UsageError as error:
-        return [str(error)]
-    problems: list[str] = []
+        return [error.line]
+    problems: list[Sentence] = []
     answers = await asyncio.gather(*(fetch(one, country, proxy) for one in asked), return_exceptions=True)
     for one, answer in zip(asked, answers, strict=True):
         try:
@@ -482,7 +482,7 @@ async def fetch_series(node: Node, person: Person, country: str) -> list[str]:
                 raise answer
             await read_series(node, person, answer, one.file, country)
         except OutlastError as error:
-            problems.append(str(error))
+            problems.append(error.line)
     return problems
 
 
@@ -788,7 +788,7 @@ async def _carry_out(node: Node, person: Person, duty: Duty) -> None:
         case AskServers(country):
             await _remember(node, person, [_said_row(node, "fetch")])
             problems = await fetch_series(node, person, country)
-            await _set(node, person, {"fetch_problems": "\n".join(problems)})
+            await _set(node, person, {"fetch_problems": msgspec.json.encode(problems).decode()})
         case _:
             assert_never(duty)
 

@@ -400,7 +400,7 @@ async def set_schedule(request: Request) -> Response:
     form = await fields(request)
     node, person = _who(request)
     try:
-        hours = _whole(form.get("every_h", "0"), "the hours")
+        hours = _whole(form.get("every_h", "0"))
         await service.set_schedule(node, person, hours, form.get("targets", "").splitlines())
     except OutlastError as error:
         return _settings(request, error=error)
@@ -412,7 +412,7 @@ async def set_fetching(request: Request) -> Response:
     form = await fields(request)
     node, person = _who(request)
     try:
-        await service.set_fetching(node, person, _whole(form.get("fetch_h", "0"), "the hours"))
+        await service.set_fetching(node, person, _whole(form.get("fetch_h", "0")))
     except OutlastError as error:
         return _settings(request, error=error)
     return go("/watch/settings#servers")
@@ -480,7 +480,7 @@ def _settings(request: Request, *, error: OutlastError | None = None) -> Respons
 def _render(request: Request, template: str, error: OutlastError | None, **context: Any) -> Response:
     _ = translator(request)
     chosen = service.settings(request.state.person)
-    line = _(str(error)) if error else ""
+    line = _(error) if error else ""
     return render(
         request,
         template,
@@ -589,7 +589,7 @@ def _number(text: str) -> int:
     return int(text) if re.fullmatch("[0-9]{1,12}", text) else 0
 
 
-def _whole(text: str, what: str) -> int:
+def _whole(text: str) -> int:
     if not re.fullmatch("[0-9]{1,10}", text):
-        raise UsageError(f"{what} is a whole number")
+        raise UsageError("the hours are a whole number")
     return int(text)

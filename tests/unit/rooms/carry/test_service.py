@@ -136,7 +136,7 @@ async def test_a_removed_post_disappears_wherever_the_removal_arrives(tmp_path: 
 
 async def test_nothing_is_said_in_a_channel_that_is_not_there(tmp_path: Path) -> None:
     async with houses(tmp_path, "ann") as (ann,):
-        with pytest.raises(UsageError, match="channel ID"):
+        with pytest.raises(UsageError, match="is no ID"):
             await service.follow(ann.node, ann.person, "nonsense")
         with pytest.raises(NotFoundError, match="follow it"):
             await service.post(ann.node, ann.person, secret("nowhere"), "hello")

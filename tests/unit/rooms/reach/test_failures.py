@@ -71,7 +71,7 @@ def test_whatever_was_seen_has_a_class_with_evidence_and_advice(seen: Observed) 
     assert failure.at_bytes >= 0
     text = str(BridgeError(failure))
     assert failure.name in text
-    assert text.endswith(ADVICE[failure.kind])
+    assert text.endswith(str(ADVICE[failure.kind]))
     assert "\n" not in text
 
 

@@ -13,6 +13,7 @@ import pytest
 import segno
 
 from outlast.address import Target
+from outlast.errors import Sentence
 from outlast.rooms.carry import ROOM as CARRY
 from outlast.rooms.reach import ROOM, service, uplinks, words
 from outlast.rooms.reach.entries import Uplink
@@ -159,7 +160,7 @@ def test_a_gate_whose_port_is_taken_is_one_clear_line(
     node: Served, page: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page.submit("/reach/switch", on="yes")
-    taken = Now(since_ms=1, closed={"192.168.1.20:1080": "192.168.1.20:1080 is in use by another program"})
+    taken = Now(since_ms=1, closed={"192.168.1.20:1080": Sentence("192.168.1.20:1080 is in use by another program")})
     monkeypatch.setattr(service, "relaying", lambda *_: taken)
     text = text_of(page.get("/reach/"))
     assert "Programs cannot connect to 192.168.1.20:1080: another program has this port" in text

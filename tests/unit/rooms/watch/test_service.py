@@ -401,7 +401,7 @@ async def test_a_node_that_is_told_to_asks_public_servers_and_keeps_what_they_sa
             while not service.fetch_problems(ann.person):
                 await ann.node.wait(ann.node.revision)
         [problem] = service.fetch_problems(ann.person)
-        assert problem.startswith("metrics.torproject.org cannot answer at present")
+        assert str(problem).startswith("metrics.torproject.org cannot answer at present")
         assert {(one.source, one.entity) for one in view.series(ann.person)} == {("ioda", "BY"), ("ooni", "BY")}
         assert sorted(servers.names) == sorted(f"{name}:443" for name in NAMES[:3]), "each once, until six hours later"
 
@@ -412,4 +412,4 @@ async def test_where_another_kind_of_proxy_is_set_no_server_is_asked(
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
     async with houses(tmp_path, Clock(), "Ann") as [ann]:
         [problem] = await service.fetch_series(ann.node, ann.person, "BY")
-    assert problem.startswith("nothing was asked")
+    assert str(problem).startswith("nothing was asked")

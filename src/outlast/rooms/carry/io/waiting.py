@@ -50,7 +50,7 @@ class Waiting:
                 file.seek(number * _RECORD_BYTES)
                 file.write(nonce + sealed)
         except OSError as error:
-            raise StorageError(f"this part could not be kept: {error.strerror}") from error
+            raise StorageError("this part could not be kept: %(error)s", error=error) from error
 
     def settle(self) -> None:
         """Return when what was appended is durable."""
@@ -60,7 +60,7 @@ class Waiting:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise StorageError(f"this part could not be kept: {error.strerror}") from error
+            raise StorageError("this part could not be kept: %(error)s", error=error) from error
 
     def read(self, start: int, size: int) -> bytes:
         """So many bytes from ``start`` on, fewer at the end."""
@@ -78,7 +78,7 @@ class Waiting:
         try:
             self._path.unlink(missing_ok=True)
         except OSError as error:
-            raise StorageError(f"cannot remove {self._path.name}: {error.strerror}") from error
+            raise StorageError("cannot remove %(path)s: %(error)s", path=self._path.name, error=error) from error
 
     def _block(self, number: int) -> bytes:
         if self._last[0] == number:

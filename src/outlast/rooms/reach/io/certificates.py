@@ -39,7 +39,11 @@ class Certificate:
             self._context = self._load()
         except OSError as error:
             reason = error.strerror or getattr(error, "reason", None) or "not PEM"
-            raise StorageError(f"the certificate {certificate} or its key cannot be used: {reason}") from None
+            raise StorageError(
+                "the certificate %(certificate)s or its key cannot be used: %(reason)s",
+                certificate=certificate,
+                reason=reason,
+            ) from None
 
     def context(self) -> ssl.SSLContext:
         """What is in force now."""

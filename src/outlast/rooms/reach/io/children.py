@@ -55,7 +55,7 @@ class PrivateFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             draft.rename(self.path / _LOCK)
         except OSError as error:
-            raise ChildError(f"no folder can be made for a program's own files: {error.strerror or error}") from None
+            raise ChildError("no folder can be made for a program's own files: %(error)s", error=error) from None
 
     def close(self) -> None:
         """Delete it with all that is in it."""
@@ -105,7 +105,7 @@ class Kept(Generic[Ready]):
         """End it, and wait until it has ended, at most a few seconds."""
         self._keeping.cancel()
         await asyncio.gather(self._keeping, return_exceptions=True)
-        self._fail(ChildError(f"{self._name} was ended"))
+        self._fail(ChildError("%(name)s was ended", name=self._name))
 
     async def _keep(self) -> None:
         loop = asyncio.get_running_loop()

@@ -95,6 +95,6 @@ async def _obey(control: socket.socket) -> None:
                 try:
                     await relay.start(decoder.decode(line))
                 except OutlastError as error:
-                    report(Failed(str(error), error.exit_code))
+                    report(Failed(error.line, error.exit_code))
     finally:
         await relay.close()

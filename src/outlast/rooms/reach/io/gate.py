@@ -59,7 +59,8 @@ class Gate:
         """Listen; raises UsageError when the address cannot be had, or would let everybody in."""
         if credentials is None and not _is_loopback(at.host):
             raise UsageError(
-                f"{at.host} can be reached by others: give --user NAME and --password-file FILE, or listen at 127.0.0.1"
+                "%(host)s can be reached by others: give --user NAME and --password-file FILE, or listen at 127.0.0.1",
+                host=at.host,
             )
         self.loop = loop
         self.watcher = watcher_of(loop)
@@ -395,12 +396,14 @@ def listen(at: Target) -> socket.socket:
         )
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise UsageError(f"{where} is in use by another program: end it, or choose another port") from None
+            raise UsageError(
+                "%(where)s is in use by another program: end it, or choose another port", where=where
+            ) from None
         if error.errno == errno.EACCES:
-            raise UsageError(f"{where} needs more rights: choose a port above 1023") from None
-        raise UsageError(f"cannot listen at {where}: {error.strerror}") from None
+            raise UsageError("%(where)s needs more rights: choose a port above 1023", where=where) from None
+        raise UsageError("cannot listen at %(where)s: %(error)s", where=where, error=error) from None
     except OverflowError:
-        raise UsageError(f"there is no port {at.port}: ports go up to 65535") from None
+        raise UsageError("there is no port %(port)s: ports go up to 65535", port=at.port) from None
     one.setblocking(False)
     one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # for what is accepted
     return one

@@ -28,7 +28,7 @@ def kept_secret(home: Path, name: str, size: int) -> bytes:
         except FileExistsError:
             fresh = file.read_bytes()
     except OSError as error:
-        raise StorageError(f"{file} cannot be used: {error.strerror}") from None
+        raise StorageError("%(file)s cannot be used: %(error)s", file=file, error=error) from None
     if len(fresh) != size:
-        raise StorageError(f"{file} is damaged: delete it, and the bridge gets another link")
+        raise StorageError("%(file)s is damaged: delete it, and the bridge gets another link", file=file)
     return fresh

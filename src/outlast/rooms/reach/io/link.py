@@ -52,7 +52,7 @@ class Landing:
         try:
             return cls(await asyncio.start_server(came, "127.0.0.1", 0, limit=_READ_BYTES), links)
         except OSError as error:
-            raise LinkError(f"cannot listen for sync through reach: {error.strerror or error}") from None
+            raise LinkError("cannot listen for sync through reach: %(error)s", error=error) from None
 
     async def take(self) -> TcpLink:
         """The next link that somebody opens."""
@@ -77,7 +77,7 @@ async def through(gate: Target, credentials: Credentials, target: Target, cost: 
                 while True:
                     data = await reader.read(_ANSWER_BYTES)
                     if not data:
-                        raise LinkError(f"{where}: the gate has closed")
+                        raise LinkError("%(where)s: the gate has closed", where=where)
                     say, reached = asking.receive(data)
                     writer.write(say)
                     if reached is not None:
@@ -86,10 +86,12 @@ async def through(gate: Target, credentials: Credentials, target: Target, cost: 
                 writer.transport.abort()
                 raise
     except TimeoutError:
-        raise LinkError(f"{where}: no way out answers; `outlast reach status` shows what is tried") from None
+        raise LinkError(
+            "%(where)s: no way out answers; `outlast reach status` shows what is tried", where=where
+        ) from None
     except OSError as error:
-        raise LinkError(f"{where}: the gate cannot be reached: {error.strerror or error}") from None
+        raise LinkError("%(where)s: the gate cannot be reached: %(error)s", where=where, error=error) from None
     except LinkError:
         raise
     except OutlastError as error:
-        raise LinkError(f"{where}: {error}") from None
+        raise LinkError("%(where)s: %(error)s", where=where, error=error) from None

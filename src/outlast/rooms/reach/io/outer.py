@@ -201,7 +201,7 @@ class TcpOuter:
 
 def broken(error: OSError) -> OutlastError:
     """What a socket's error means for whoever owns the connection; no address stands in it."""
-    return OutlastError(f"the connection to the bridge broke ({error.strerror or type(error).__name__})")
+    return OutlastError("the connection to the bridge broke (%(error)s)", error=error)
 
 
 async def open_tcp(target: Target, timeout_s: float = 10.0) -> TcpOuter:

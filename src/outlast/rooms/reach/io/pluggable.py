@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from outlast.address import Target
+from outlast.errors import Sentence
 from outlast.rooms.reach.io.children import ChildError, Kept, end, lines, start
 from outlast.rooms.reach.io.upstream import Proxy, dialled
 from outlast.rooms.reach.proto.bridge import ProxyBridge
@@ -39,18 +40,26 @@ PROGRAMS: Final = {
 """Who speaks a transport, the best kept first. No others are started: a link from a stranger names the transport, and
 ``reboot`` would be a good name for one."""
 READY_S: Final = 30.0
-UNASKED: Final = "it was not asked for it"
+UNASKED: Final = Sentence("it was not asked for it")
 
 
 def find_program(transport: str) -> str:
     """The path of a program that speaks the transport; raises ChildError."""
     candidates = PROGRAMS.get(transport)
     if candidates is None:
-        raise ChildError(f"the transport {transport[:40]!r} is not known here; there are {', '.join(PROGRAMS)}")
+        raise ChildError(
+            "the transport %(transport)r is not known here; there are %(known)s",
+            transport=transport[:40],
+            known=", ".join(PROGRAMS),
+        )
     for candidate in candidates:
         if (path := shutil.which(candidate)) is not None:
             return path
-    raise ChildError(f"{transport} needs a program that is not here: install {' or '.join(candidates)}")
+    raise ChildError(
+        "%(transport)s needs a program that is not here: install %(known)s",
+        transport=transport,
+        known=" or ".join(candidates),
+    )
 
 
 class Child:
@@ -68,7 +77,12 @@ class Child:
         contract = await self._kept.ready()
         found = contract.methods.get(transport)
         if found is None:
-            raise ChildError(f"{self._name} does not offer {transport}: {contract.errors.get(transport, UNASKED)}")
+            raise ChildError(
+                "%(name)s does not offer %(transport)s: %(reason)s",
+                name=self._name,
+                transport=transport,
+                reason=contract.errors.get(transport, UNASKED),
+            )
         return found
 
     async def dial(self, transport: str, at: Target, args: Mapping[str, str]) -> socket.socket:
@@ -79,7 +93,7 @@ class Child:
         try:
             return await dialled(proxy, at, Credentials(user, password))
         except ConnectionError:
-            raise ChildError(f"{self._name} does not get through to the bridge; try another one") from None
+            raise ChildError("%(name)s does not get through to the bridge; try another one", name=self._name) from None
 
     async def close(self) -> None:
         """End the child and wait until it has ended, at most a few seconds."""
@@ -90,17 +104,21 @@ class Child:
         try:
             process = await start(self._command, write_demand(self._demand))
         except OSError as error:
-            return ChildError(f"{self._name} cannot be started: {error.strerror}")
+            return ChildError("%(name)s cannot be started: %(error)s", name=self._name, error=error)
         told = code = None
         try:
             told = await self._listen(process, ready)
         except TimeoutError:
-            return ChildError(f"{self._name} was not ready within {READY_S:.0f} s")
+            return ChildError("%(name)s was not ready within %(time_s).0f s", name=self._name, time_s=READY_S)
         except (PluggableError, ChildError) as error:
-            return ChildError(f"{self._name} breaks the contract of pluggable transports: {error}")
+            return ChildError(
+                "%(name)s breaks the contract of pluggable transports: %(error)s", name=self._name, error=error
+            )
         finally:
             code = await end(process, by_stdin=True)
-        return ChildError(f"{self._name} ended (exit code {code})" + (f": {told}" if told else ""))
+        if told:
+            return ChildError("%(name)s ended (exit code %(code)s): %(told)s", name=self._name, code=code, told=told)
+        return ChildError("%(name)s ended (exit code %(code)s)", name=self._name, code=code)
 
     async def _listen(self, process: Process, ready: Callable[[Contract], None]) -> str:
         """Hear it out; returns the last trouble that it told."""

@@ -121,7 +121,7 @@ class PluggedListener:
             with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as target:
                 target.write(make_cookie(cookie))
         except OSError as error:
-            raise StorageError(f"{state} cannot be written: {error.strerror}") from None
+            raise StorageError("%(state)s cannot be written: %(error)s", state=state, error=error) from None
         with listen(server.listen) as probe:  # what is wrong with an address is told better here than by the child
             at = Target(*probe.getsockname()[:2])
         served = cls(Hub(exit_), listen(Target("127.0.0.1", 0)), cookie)

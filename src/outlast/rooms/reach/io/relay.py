@@ -18,7 +18,7 @@ import msgspec
 
 from outlast import address
 from outlast.address import Target
-from outlast.errors import OutlastError
+from outlast.errors import OutlastError, Sentence
 from outlast.rooms.reach.io.attempt import Tell, Tried, attempt, reconsider
 from outlast.rooms.reach.io.carrier import Association, Carrier, Client, Refusal
 from outlast.rooms.reach.io.choosing import Attempted, Choosing, Remembered, Standings, attempted
@@ -110,7 +110,7 @@ class Closed(msgspec.Struct, frozen=True, tag="closed"):
     """A gate cannot be opened; it is tried again, and ``Listening`` follows when it is there."""
 
     at: str  # HOST:PORT
-    error: str
+    error: Sentence
 
 
 class Using(msgspec.Struct, frozen=True, tag="using"):
@@ -138,7 +138,7 @@ class Starting(msgspec.Struct, frozen=True, tag="starting"):
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """The relay cannot do what it was told."""
 
-    error: str
+    error: Sentence
     code: int
 
 
@@ -334,7 +334,7 @@ class Relay:
             self._gates[profile] = Gate(self._loop, profile.listen, carry, associate, credentials)
         except OutlastError as error:
             if profile not in self._closed:
-                self._report(Closed(address.show(profile.listen), str(error)))
+                self._report(Closed(address.show(profile.listen), error.line))
             self._closed[profile] = error
         else:
             self._closed.pop(profile, None)

@@ -45,7 +45,9 @@ def cipher_of(method: str, password: str, users: tuple[bytes, ...] = ()) -> Ciph
     if method in shadowsocks_2022.METHODS:
         return Sip022(method, password, secrets.token_bytes, time.time, users)
     known = ", ".join((*shadowsocks_2022.METHODS, *shadowsocks.METHODS))
-    raise UsageError(f"Shadowsocks method {method[:40]!r} is not supported: use one of {known}")
+    raise UsageError(
+        "Shadowsocks method %(method)r is not supported: use one of %(known)s", method=method[:40], known=known
+    )
 
 
 class Shadowsocks:

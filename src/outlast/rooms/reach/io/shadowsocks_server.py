@@ -72,7 +72,9 @@ class ShadowsocksListener:
             self._datagrams = _Datagrams(self, self._listener.family)
         except OSError as error:
             self._listener.close()
-            raise UsageError(f"cannot listen for datagrams at {host}:{port}: {error.strerror}") from None
+            raise UsageError(
+                "cannot listen for datagrams at %(host)s:%(port)s: %(error)s", host=host, port=port, error=error
+            ) from None
         self._listen()
 
     def admit(self, users: tuple[bytes, ...]) -> None:

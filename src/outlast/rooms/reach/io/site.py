@@ -31,9 +31,9 @@ async def open_site(where: str, with_tls: str = "") -> AsyncIterator[Site]:
     if where.startswith("http://"):
         yield Site(await _address_of(where, 80), await _address_of(f"//{with_tls}", 443) if with_tls else None)
     elif "://" in where:
-        raise UsageError(f"a site is a folder or http://HOST:PORT, not {where}: TLS ends in the bridge")
+        raise UsageError("a site is a folder or http://HOST:PORT, not %(where)s: TLS ends in the bridge", where=where)
     elif not Path(where).is_dir():
-        raise UsageError(f"there is no folder {where} with a site; name one, or http://HOST:PORT")
+        raise UsageError("there is no folder %(where)s with a site; name one, or http://HOST:PORT", where=where)
     else:
         async with _folder(Path(where)) as site:
             yield site
@@ -47,11 +47,13 @@ async def _address_of(url: str, port: int) -> tuple[str, int]:
         found = (None, 0)
     host, port = found
     if not host or parts.path not in ("", "/") or parts.query:
-        raise UsageError(f"{url.removeprefix('//')} is not HOST:PORT of a site; write it without a path")
+        raise UsageError("%(url)s is not HOST:PORT of a site; write it without a path", url=url.removeprefix("//"))
     try:
         addresses = await look_up(host)
     except OSError:
-        raise UsageError(f"the name {host} of the site leads nowhere; give the address of its server") from None
+        raise UsageError(
+            "the name %(host)s of the site leads nowhere; give the address of its server", host=host
+        ) from None
     return addresses[0], port
 
 
@@ -92,5 +94,5 @@ async def _keep_serving(folder: Path, path: str, ready: asyncio.Future[None]) ->
             child.stdin.close()  # it ends when that does, also when this process is killed
             await child.wait()
         if not ready.done():
-            raise StorageError(f"the site {folder} cannot be served; see whether the disk is full")
+            raise StorageError("the site %(folder)s cannot be served; see whether the disk is full", folder=folder)
         await asyncio.sleep(RESTART_S)

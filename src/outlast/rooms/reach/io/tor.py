@@ -91,7 +91,7 @@ class Tor:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             process = await start(self._command, {})
         except OSError as error:
-            return ChildError(f"tor cannot be started: {error.strerror}")
+            return ChildError("tor cannot be started: %(error)s", error=error)
         bootstrap = Bootstrap(self._loop.time())
         looking = self._loop.call_later(LOOK_S, self._look)
         self._process, self._bootstrap, self._looking = process, bootstrap, looking

@@ -119,5 +119,7 @@ async def _certificate(stack: AsyncExitStack, server: WebServer, port: int) -> t
     try:
         certificate = self_signed(folder, server.name)
     except OSError as error:
-        raise StorageError(f"the certificate cannot be kept in {folder}: {error.strerror}") from None
+        raise StorageError(
+            "the certificate cannot be kept in %(folder)s: %(error)s", folder=folder, error=error
+        ) from None
     return certificate, certificate.pin

@@ -35,7 +35,7 @@ def write_question(name: str, kind: int) -> bytes:
     try:
         return dns.encode_query(0, name, kind)
     except dns.DnsError:
-        raise AddressError(f"{name[:80]!r} is no name of a host") from None
+        raise AddressError("%(name)r is no name of a host", name=name[:80]) from None
 
 
 def read_answer(data: bytes, name: str, kind: int) -> Answer:
@@ -43,7 +43,7 @@ def read_answer(data: bytes, name: str, kind: int) -> Answer:
     try:
         reply = dns.decode_reply(data)
     except dns.DnsError as error:
-        raise DohError(f"the resolver's answer is none: {error}") from error
+        raise DohError("the resolver's answer is none: %(error)s", error=error) from error
     if reply.truncated:
         raise DohError("the resolver's answer is cut off")
     if int.from_bytes(data[6:8]) > _RECORDS_MAX:
@@ -51,7 +51,7 @@ def read_answer(data: bytes, name: str, kind: int) -> Answer:
     if reply.rcode == dns.NXDOMAIN:
         return Answer((), 60)
     if reply.rcode:
-        raise DohError(f"the resolver could not find out (code {reply.rcode})")
+        raise DohError("the resolver could not find out (code %(code)s)", code=reply.rcode)
     if not dns.answers(reply, reply.id, name, kind):
         raise DohError("the resolver's answer is to another question")
     aliases = {one.name.lower(): one for one in reversed(reply.records) if one.type == CNAME}

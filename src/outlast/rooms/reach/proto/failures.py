@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from outlast.errors import OutlastError
+from outlast.errors import OutlastError, Sentence
 
 CLOCK_TOLERANCE_S: Final = 12 * 3600
 """A clock that is wrong by less than this explains no refusal: bridges take yesterday's and tomorrow's path."""
@@ -111,23 +111,28 @@ class BridgeError(OutlastError):
 
     def __init__(self, failure: Failure) -> None:
         """The error for a failure."""
-        super().__init__(f"the bridge does not work: {failure.name} ({failure.evidence}); {ADVICE[failure.kind]}")
+        super().__init__(
+            "the bridge does not work: %(failure)s (%(evidence)s); %(advice)s",
+            failure=failure.name,
+            evidence=failure.evidence,
+            advice=ADVICE[failure.kind],
+        )
         self.failure = failure
 
 
-ADVICE: Final[dict[Kind, str]] = {
-    Kind.DNS: "use a bridge whose link has an address in place of a name",
-    Kind.REFUSED: "ask whoever runs the bridge whether it is on, or try another one",
-    Kind.SYN_DROP: "try a bridge at another address",
-    Kind.RST_AFTER_HELLO: "try a bridge of another transport or name",
-    Kind.FREEZE: "try a bridge of Outlast's web transport, which goes on over new connections",
-    Kind.TLS_MITM: "do not use it here; ask whoever runs the bridge whether its certificate has changed",
-    Kind.FULLY_ENCRYPTED_FILTER: "try a bridge of the web transport, which looks like a website",
-    Kind.WRONG_KEY: "ask whoever runs the bridge for a new link",
-    Kind.WRONG_CLOCK: "set the clock of this machine",
-    Kind.CAPTIVE_PORTAL: "open any http:// page in a browser and sign in to this network first",
-    Kind.THROTTLED: "try another bridge, or wait",
-    Kind.UNKNOWN: "try another bridge",
+ADVICE: Final[dict[Kind, Sentence]] = {
+    Kind.DNS: Sentence("use a bridge whose link has an address in place of a name"),
+    Kind.REFUSED: Sentence("ask whoever runs the bridge whether it is on, or try another one"),
+    Kind.SYN_DROP: Sentence("try a bridge at another address"),
+    Kind.RST_AFTER_HELLO: Sentence("try a bridge of another transport or name"),
+    Kind.FREEZE: Sentence("try a bridge of Outlast's web transport, which goes on over new connections"),
+    Kind.TLS_MITM: Sentence("do not use it here; ask whoever runs the bridge whether its certificate has changed"),
+    Kind.FULLY_ENCRYPTED_FILTER: Sentence("try a bridge of the web transport, which looks like a website"),
+    Kind.WRONG_KEY: Sentence("ask whoever runs the bridge for a new link"),
+    Kind.WRONG_CLOCK: Sentence("set the clock of this machine"),
+    Kind.CAPTIVE_PORTAL: Sentence("open any http:// page in a browser and sign in to this network first"),
+    Kind.THROTTLED: Sentence("try another bridge, or wait"),
+    Kind.UNKNOWN: Sentence("try another bridge"),
 }
 """What a person can do about each class, as the end of a sentence."""
 

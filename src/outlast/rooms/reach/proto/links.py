@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from outlast.address import Target, show
-from outlast.errors import UsageError
+from outlast.errors import Sentence, UsageError
 from outlast.rooms.reach.proto.bridge import (
     Bridge,
     PluggedBridge,
@@ -43,7 +43,9 @@ METHODS: Final = frozenset({"aes-128-gcm", "aes-192-gcm", "aes-256-gcm", "chacha
 """Methods of Shadowsocks that are taken: SIP004's and SIP022's."""
 
 _PREFIX: Final = "outlast://bridge/"
-_FORMS: Final = "outlast://bridge/, ss://, socks5:// or http://, or is a line of Tor's with an address and a port"
+_FORMS: Final = Sentence(
+    "outlast://bridge/, ss://, socks5:// or http://, or is a line of Tor's with an address and a port"
+)
 # What mail programs and people put around a link. A line of Tor's may begin with a square bracket.
 _AROUND: Final = "<>(){}\"'`“”„«»"
 _BEHIND: Final = _AROUND + ".,;:!"
@@ -105,7 +107,11 @@ def read_bridge(text: str) -> Bridge:
             case "ssconf":
                 raise UsageError("an ssconf:// link only says where a link is; ask for the ss:// link itself")
             case other:
-                raise UsageError(f"{other[:20]}:// is no way out that Outlast has; a bridge begins with {_FORMS}")
+                raise UsageError(
+                    "%(scheme)s:// is no way out that Outlast has; a bridge begins with %(forms)s",
+                    scheme=other[:20],
+                    forms=_FORMS,
+                )
     if len(_to_text(bridge)) > LINK_MAX_CHARS:
         raise _too_long()
     return bridge
@@ -156,11 +162,11 @@ def host_of(text: str) -> str:
 
 
 def _too_long() -> UsageError:
-    return UsageError(f"a bridge's link has at most {LINK_MAX_CHARS} characters")
+    return UsageError("a bridge's link has at most %(most)s characters", most=LINK_MAX_CHARS)
 
 
-def _damaged(what: str) -> UsageError:
-    return UsageError(f"this {what} is incomplete or damaged; copy it whole")
+def _damaged() -> UsageError:
+    return UsageError("this link is incomplete or damaged; copy it whole")
 
 
 def _target(text: str) -> Target:
@@ -190,13 +196,13 @@ def _base64(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
-def _unquote(text: str, what: str) -> str:
+def _unquote(text: str) -> str:
     try:
         found = unquote(text, errors="strict")
     except UnicodeError:
-        raise _damaged(what) from None
+        raise _damaged() from None
     if not found.isprintable():
-        raise _damaged(what)
+        raise _damaged()
     return found
 
 
@@ -206,7 +212,7 @@ def _unquote(text: str, what: str) -> str:
 def _read_own(text: str) -> Bridge:
     text = "".join(c for c in text if c not in " =").strip(_BEHIND + "[]")
     if text[: len(_PREFIX)].lower() != _PREFIX:
-        raise UsageError(f"this link of Outlast is no bridge: one begins with {_PREFIX}")
+        raise UsageError("this link of Outlast is no bridge: one begins with %(prefix)s", prefix=_PREFIX)
     raw = _unbase64(text[len(_PREFIX) :])
     try:
         fields = msgspec.msgpack.decode(raw or b"", type=list[Any])
@@ -214,15 +220,15 @@ def _read_own(text: str) -> Bridge:
             raise UsageError("this bridge link was made by a newer Outlast: update this one to read it")
         body = msgspec.convert(fields[1:], type=_Web | _Plugged)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        raise _damaged("bridge link") from None
+        raise _damaged() from None
     if fields[0] != LINK_VERSION:
-        raise _damaged("bridge link")
+        raise _damaged()
     at = Target(body.host, body.port)
     if isinstance(body, _Web):
         return _checked(WebBridge(at, body.name, body.secret, body.pin, body.node, label_of(body.label)))
     args = dict(body.args)
     if len(args) != len(body.args):
-        raise _damaged("bridge link")
+        raise _damaged()
     return _checked(PluggedBridge(at, body.transport, args, body.secret, body.node, label_of(body.label)))
 
 
@@ -234,22 +240,23 @@ def _read_shadowsocks(rest: str) -> Bridge:
         where, _, query = where.partition("?")
         for pair in query.split("&"):
             key, _, value = pair.partition("=")
-            plugin = _unquote(value, "ss:// link").partition(";")[0] if key.lower() == "plugin" else ""
+            plugin = _unquote(value).partition(";")[0] if key.lower() == "plugin" else ""
             if plugin not in ("", "none"):
                 raise UsageError(
-                    f"this ss:// link needs the plugin {plugin[:40]!r}, which Outlast does not run; ask for one without"
+                    "this ss:// link needs the plugin %(plugin)r, which Outlast does not run; ask for one without",
+                    plugin=plugin[:40],
                 )
         # The form of SIP022 is told from the older one by the colon, which base64 has not.
-        account = _unquote(user, "ss:// link")
+        account = _unquote(user)
         if ":" not in user:
             account = _text_of(_unbase64(account))
     else:
         account, at, where = _text_of(_unbase64(rest.partition("?")[0].rstrip("/"))).rpartition("@")
         if not at:
-            raise _damaged("ss:// link")
+            raise _damaged()
     method, colon, password = account.partition(":")
     if not colon:
-        raise _damaged("ss:// link")
+        raise _damaged()
     target = _target(where.rstrip("/"))
     return _checked(ShadowsocksBridge(target, method.lower(), password, label_of(unquote(tag))))
 
@@ -260,7 +267,7 @@ def _text_of(data: bytes | None) -> str:
     except UnicodeError:
         text = ""
     if not text or not text.isprintable():
-        raise _damaged("ss:// link")
+        raise _damaged()
     return text
 
 
@@ -272,10 +279,9 @@ def _read_proxy(scheme: str, rest: str) -> Bridge:
         raise UsageError(
             "this is the address of a page; a proxy's has only a host and a port, as in http://192.0.2.1:3128"
         )
-    what = f"{scheme}:// link"
     if at and not user:
-        raise UsageError(f"this {what} has a password and no user")
-    return _checked(ProxyBridge(_target(where.rstrip("/")), scheme, _unquote(user, what), _unquote(password, what)))
+        raise UsageError("this link has a password and no user")
+    return _checked(ProxyBridge(_target(where.rstrip("/")), scheme, _unquote(user), _unquote(password)))
 
 
 def _read_tricks(rest: str) -> Bridge:
@@ -293,7 +299,7 @@ def _read_line(text: str) -> Bridge:
     if words and _TRANSPORT.fullmatch(words[0]):
         transport = words.pop(0)
     if not words or not re.fullmatch(r".*:[0-9]+[.,;]?", words[0], re.ASCII):
-        raise UsageError(f"this is no bridge: one begins with {_FORMS}")
+        raise UsageError("this is no bridge: one begins with %(forms)s", forms=_FORMS)
     if len(words) == 1 or "=" not in words[-1]:
         words[-1] = words[-1].rstrip(_BEHIND)
     at = _target(words.pop(0))
@@ -325,7 +331,7 @@ def _checked(bridge: Bridge) -> Bridge:
         case PluggedBridge():
             _check_keys(bridge.secret, b"", bridge.node)
             if not _TRANSPORT.fullmatch(bridge.transport):
-                raise _damaged("bridge link")
+                raise _damaged()
             args = _check_args(bridge.transport, bridge.args)
             return msgspec.structs.replace(bridge, at=at, args=args, label=label_of(bridge.label))
         case ShadowsocksBridge():
@@ -341,7 +347,7 @@ def _checked(bridge: Bridge) -> Bridge:
             if not _is_address(at.host):
                 raise UsageError("tricks:// needs the address of a resolver, as in tricks://192.0.2.1:443/dns-query")
             if not _PATH.fullmatch(bridge.path):
-                raise _damaged("tricks:// link")
+                raise _damaged()
             return msgspec.structs.replace(bridge, at=at, name=bridge.name and host_of(bridge.name))
         case ProxyBridge():
             if bridge.scheme not in ("socks5", "http"):
@@ -363,7 +369,7 @@ def _is_address(host: str) -> bool:
 
 def _check_keys(secret: bytes, pin: bytes, node: bytes) -> None:
     if len(secret) != 32 or len(pin) not in (0, 32) or len(node) not in (0, 32):
-        raise _damaged("bridge link")
+        raise _damaged()
 
 
 def _check_args(transport: str, args: dict[str, str]) -> dict[str, str]:
@@ -392,7 +398,11 @@ def _check_password(method: str, password: str) -> str:
     # Several keys are for servers of many users (SIP023): the server's first, the user's last.
     keys = [_unbase64(key) or b"" for key in password.split(":")]
     if any(len(key) != size for key in keys):
-        raise UsageError(f"the key in this ss:// link is not the {size} bytes of {method}; copy it whole")
+        raise UsageError(
+            "the key in this ss:// link is not the %(size)s bytes of %(method)s; copy it whole",
+            size=size,
+            method=method,
+        )
     return ":".join(base64.b64encode(key).decode() for key in keys)
 
 

@@ -148,7 +148,7 @@ def read_hello(data: bytes) -> tuple[Hello, bytes]:
         raise MuxError("a greeting of the mux is too short")
     version, new, session, number, nonce, time_s, budget_bytes, size = _HELLO.unpack_from(data)
     if version != VERSION:
-        raise MuxError(f"version {version} of the mux is not known here; update Outlast")
+        raise MuxError("version %(version)s of the mux is not known here; update Outlast", version=version)
     counts = _read_counts(data, _HELLO.size, size)
     return Hello(session, bool(new), number, nonce, time_s, budget_bytes, counts), data[-_MAC_BYTES:]
 
@@ -173,7 +173,7 @@ def read_welcome(data: bytes, secret: bytes, proof: bytes) -> Welcome:
         raise MuxError("the bridge does not know this link's secret: ask for a new link")
     version, status, time_s, size = _WELCOME.unpack_from(data)
     if version != VERSION or status not in iter(Status):
-        raise MuxError(f"version {version} of the mux is not known here; update Outlast")
+        raise MuxError("version %(version)s of the mux is not known here; update Outlast", version=version)
     return Welcome(Status(status), time_s, _read_counts(data, _WELCOME.size, size))
 
 

@@ -189,7 +189,11 @@ def encode_args(args: Mapping[str, str]) -> tuple[bytes, bytes]:
     """User name and password that hand a bridge's arguments to a child's SOCKS 5 port (§3.5); raises UsageError."""
     data = ";".join(_pairs(args, ";=\\")).encode()
     if len(data) > ARGS_MAX_BYTES:
-        raise UsageError(f"the arguments of this bridge take {len(data)} bytes, and SOCKS carries {ARGS_MAX_BYTES}")
+        raise UsageError(
+            "the arguments of this bridge take %(size)s bytes, and SOCKS carries %(most)s",
+            size=len(data),
+            most=ARGS_MAX_BYTES,
+        )
     return data[:255], data[255:] or b"\0"
 
 
@@ -201,7 +205,7 @@ def decode_args(user: bytes, password: bytes) -> dict[str, str]:
 def _pairs(args: Mapping[str, str], special: str) -> Iterator[str]:
     for key, value in args.items():
         if not key or not (key + value).isprintable():
-            raise UsageError(f"{key[:SHOWN_MAX]!r} is no argument of a transport that can be handed on")
+            raise UsageError("%(key)r is no argument of a transport that can be handed on", key=key[:SHOWN_MAX])
         yield f"{_escape(key, special)}={_escape(value, special)}"
 
 

@@ -43,7 +43,8 @@ def read_rules(texts: list[str]) -> Rules:
             labels = written.split(".")
             if not written.isascii() or "/" in written or not all(map(_is_label, labels)) or len(written) > 253:
                 raise UsageError(
-                    f"{text[:80]!r} is neither a domain, such as example.org, nor a network, such as 192.168.0.0/16"
+                    "%(text)r is neither a domain, such as example.org, nor a network, such as 192.168.0.0/16",
+                    text=text[:80],
                 ) from None
             suffixes.append(written)
     return Rules(tuple(suffixes), tuple(networks))

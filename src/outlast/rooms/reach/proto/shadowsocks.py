@@ -45,7 +45,9 @@ class ClockError(ShadowsocksError):
     """The other side's clock differs from this one by more than 30 s; ``skew_s`` is how far theirs is ahead."""
 
     def __init__(self, skew_s: float) -> None:
-        super().__init__(f"the clocks differ by {abs(skew_s):.0f} s: set the clock of this device, then try again")
+        super().__init__(
+            "the clocks differ by %(skew_s).0f s: set the clock of this device, then try again", skew_s=abs(skew_s)
+        )
         self.skew_s = skew_s
 
 
@@ -335,7 +337,11 @@ class Sip004:
     def __init__(self, method: str, password: str, chance: Chance, clock: Clock) -> None:
         """Raises UsageError for a method that is not known or a password that is none."""
         if method not in METHODS:
-            raise UsageError(f"Shadowsocks method {method[:40]!r} is not supported: use one of {', '.join(METHODS)}")
+            raise UsageError(
+                "Shadowsocks method %(method)r is not supported: use one of %(known)s",
+                method=method[:40],
+                known=", ".join(METHODS),
+            )
         if not password:
             raise UsageError("Shadowsocks needs a password")
         self.method = METHODS[method]
@@ -421,7 +427,7 @@ class _Acceptor:
         try:
             found = address.decode(self._said)
         except AddressError as wrong:
-            raise ShadowsocksError(str(wrong)) from wrong
+            raise ShadowsocksError(wrong.line) from wrong
         if found is None:
             return None
         return Request(found[0], self._said[found[1] :], self._opener, self._cipher._sealer(b""))
@@ -466,7 +472,7 @@ def read_address(plain: bytes) -> tuple[Target, int]:
     try:
         found = address.decode(plain[:ADDRESS_MAX_BYTES])
     except AddressError as wrong:
-        raise ShadowsocksError(str(wrong)) from wrong
+        raise ShadowsocksError(wrong.line) from wrong
     if found is None:
         raise ShadowsocksError("an address is cut short")
     return found

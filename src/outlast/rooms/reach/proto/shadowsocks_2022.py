@@ -110,14 +110,18 @@ class Sip022:
     def __init__(self, method: str, password: str, chance: Chance, clock: Clock, users: tuple[bytes, ...] = ()) -> None:
         """``users``: a server's users' keys, when its streams say whose they are. Raises UsageError."""
         if method not in METHODS:
-            raise UsageError(f"Shadowsocks method {method[:40]!r} is not supported: use one of {', '.join(METHODS)}")
+            raise UsageError(
+                "Shadowsocks method %(method)r is not supported: use one of %(known)s",
+                method=method[:40],
+                known=", ".join(METHODS),
+            )
         self.method = METHODS[method]
         self.chance, self.clock = chance, clock
         self.keys = tuple(read_key(part, self.method) for part in password.split(":"))
         self.admit(users)
         self.blocks = self.method.aead is AESGCM
         if not self.blocks and (users or len(self.keys) > 1):
-            raise UsageError(f"{method} knows no users: give one key, or use 2022-blake3-aes-256-gcm")
+            raise UsageError("%(method)s knows no users: give one key, or use 2022-blake3-aes-256-gcm", method=method)
 
     def admit(self, users: tuple[bytes, ...]) -> None:
         """From now on these are a server's users."""
@@ -415,7 +419,11 @@ def read_key(text: str, method: Method) -> bytes:
     except (binascii.Error, ValueError):
         key = b""
     if len(key) != method.key_bytes:
-        raise UsageError(f"{method.name} needs a key of {method.key_bytes} bytes in base64, not a password of any text")
+        raise UsageError(
+            "%(name)s needs a key of %(key_bytes)s bytes in base64, not a password of any text",
+            name=method.name,
+            key_bytes=method.key_bytes,
+        )
     return key
 
 

@@ -74,9 +74,9 @@ def read_token(file: Path) -> str:
         with file.open("rb") as source:
             token = source.readline(257).strip().decode("ascii")
     except (OSError, UnicodeDecodeError):
-        raise UsageError(f"no token can be read from {file}") from None
+        raise UsageError("no token can be read from %(file)s", file=file) from None
     if not token or len(token) > 256 or not token.isprintable() or " " in token:
-        raise UsageError(f"the first line of {file} is no token")
+        raise UsageError("the first line of %(file)s is no token", file=file)
     return token
 
 

@@ -88,7 +88,7 @@ def serve(
     try:
         config.load()
     except (ssl.SSLError, OSError) as error:
-        raise StorageError(f"the certificate or its key cannot be read: {error.strerror or error}") from None
+        raise StorageError("the certificate or its key cannot be read: %(error)s", error=error) from None
     uvicorn.Server(config).run(sockets=[listen])
 
 
@@ -139,7 +139,9 @@ def listener(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=CONNECTIONS_MAX)
     except OSError as error:
-        raise UsageError(f"cannot listen at {host} port {port}: {error.strerror}") from None
+        raise UsageError(
+            "cannot listen at %(host)s port %(port)s: %(error)s", host=host, port=port, error=error
+        ) from None
 
 
 def _address(one: Connection) -> str:

@@ -73,13 +73,15 @@ async def fetch(asked: Endpoint, country: str, proxy: Target | None, fetch_s: fl
         async with asyncio.timeout(fetch_s):
             data = await _follow(url, asked.max_bytes, proxy)
     except (OSError, End, Refused) as error:
-        raise NotFoundError(f"{url.host} gave no answer: {failure_of(error).replace('_', ' ')}") from None
+        raise NotFoundError(
+            "%(host)s gave no answer: %(reason)s", host=url.host, reason=failure_of(error).replace("_", " ")
+        ) from None
     except SocksError as error:
-        raise NotFoundError(f"{url.host} was not reached: {error}") from None
+        raise NotFoundError("%(host)s was not reached: %(error)s", host=url.host, error=error) from None
     try:
         await asyncio.to_thread(_check, asked, country, data)
     except ProtocolError as error:
-        raise ProtocolError(f"what {url.host} sent cannot be used: {error}") from None
+        raise ProtocolError("what %(host)s sent cannot be used: %(error)s", host=url.host, error=error) from None
     return data
 
 
@@ -91,15 +93,15 @@ async def _follow(url: Url, max_bytes: int, proxy: Target | None) -> bytes:
             _whole(url, got, max_bytes)
             return got.body
         if got.status not in REDIRECTS:
-            raise NotFoundError(_refusal(url, got))
+            raise _refusal(url, got)
         try:
             there = redirect_of(url, got.status, got.header("location"))
         except UsageError:
             there = None
         if there is None or (there.scheme, there.origin) != (first.scheme, first.origin):
-            raise ProtocolError(f"{url.host} sends to another server, which is not asked")
+            raise ProtocolError("%(host)s sends to another server, which is not asked", host=url.host)
         url = there
-    raise ProtocolError(f"{url.host} sends around in circles")
+    raise ProtocolError("%(host)s sends around in circles", host=url.host)
 
 
 async def _get(url: Url, max_bytes: int, proxy: Target | None) -> Exchange:
@@ -139,20 +141,25 @@ async def _reach(url: Url, proxy: Target | None) -> Wire:
 
 def _whole(url: Url, got: Exchange, max_bytes: int) -> None:
     if got.truncated:
-        raise ProtocolError(f"{url.host} sends more than {max_bytes} bytes")
+        raise ProtocolError("%(host)s sends more than %(most)s bytes", host=url.host, most=max_bytes)
     # Else the end of the connection is the end of the answer, and anybody on the way can end that.
     if got.header("content-length") is None and got.header("transfer-encoding") is None:
-        raise ProtocolError(f"{url.host} does not say how long its answer is")
+        raise ProtocolError("%(host)s does not say how long its answer is", host=url.host)
 
 
-def _refusal(url: Url, got: Exchange) -> str:
+def _refusal(url: Url, got: Exchange) -> NotFoundError:
     if got.status == 429:
         wait = (got.header("retry-after") or "").strip()
-        seconds = f"{wait} seconds" if wait.isascii() and wait.isdigit() and len(wait) < 7 else "a while"
-        return f"{url.host} was asked too often: try again in {seconds}"
+        if wait.isascii() and wait.isdigit() and len(wait) < 7:
+            return NotFoundError(
+                "%(host)s was asked too often: try again in %(wait)s seconds", host=url.host, wait=wait
+            )
+        return NotFoundError("%(host)s was asked too often: try again in a while", host=url.host)
     if got.status >= 500:
-        return f"{url.host} cannot answer at present (status {got.status}): try again later"
-    return f"{url.host} does not give this (status {got.status})"
+        return NotFoundError(
+            "%(host)s cannot answer at present (status %(status)d): try again later", host=url.host, status=got.status
+        )
+    return NotFoundError("%(host)s does not give this (status %(status)d)", host=url.host, status=got.status)
 
 
 def _check(asked: Endpoint, country: str, data: bytes) -> None:
@@ -163,4 +170,4 @@ def _check(asked: Endpoint, country: str, data: bytes) -> None:
         if asked.is_series:
             read_answer(asked, country, source, Origin())
         elif (damage := summarise(pieces(source)).damage) is not None:
-            raise ProtocolError(str(damage))
+            raise ProtocolError("%(damage)s", damage=damage)

@@ -34,11 +34,11 @@ def open_capped(path: Path, max_bytes: int) -> Iterator[BinaryIO]:
     try:
         raw = path.open("rb")
     except FileNotFoundError:
-        raise NotFoundError(f"there is no file {name}") from None
+        raise NotFoundError("there is no file %(path)s", path=name) from None
     except IsADirectoryError:
-        raise UsageError(f"{name} is a folder: name a file") from None
+        raise UsageError("%(name)s is a folder: name a file", name=name) from None
     except (OSError, ValueError) as error:
-        raise StorageError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise StorageError("%(name)s cannot be read: %(error)s", name=name, error=error) from None
     with raw, unpack_capped(raw, name, max_bytes) as capped:
         yield capped
 
@@ -49,7 +49,7 @@ def unpack_capped(raw: io.BufferedReader, name: str, max_bytes: int) -> Iterator
     try:
         head = raw.peek(len(BZIP2))
     except OSError as error:
-        raise StorageError(f"{name} cannot be read: {error.strerror or error}") from None
+        raise StorageError("%(name)s cannot be read: %(error)s", name=name, error=error) from None
     with _unpacked(raw, head) as source, io.BufferedReader(_Capped(source, name, max_bytes)) as capped:
         yield capped
 
@@ -81,7 +81,7 @@ def lines(source: BinaryIO, max_bytes: int = LINE_MAX_BYTES) -> Iterator[bytes]:
         number += 1
         bare = line.rstrip(b"\r\n")
         if len(bare) > max_bytes:
-            raise ProtocolError(f"line {number} is longer than {max_bytes} bytes")
+            raise ProtocolError("line %(number)s is longer than %(most)s bytes", number=number, most=max_bytes)
         yield bare
 
 
@@ -118,14 +118,16 @@ class _Capped(io.RawIOBase):
         try:
             piece = self._source.read1(wanted)  # what came out before damage is handed on
         except (EOFError, zlib.error, ValueError, gzip.BadGzipFile) as error:
-            raise ProtocolError(f"{self._name} is damaged or cut: {error}") from None
+            raise ProtocolError("%(name)s is damaged or cut: %(error)s", name=self._name, error=error) from None
         except OSError as error:
             # bz2 reports damage as an OSError without a number; the disk's own errors have one.
             if error.errno is None:
-                raise ProtocolError(f"{self._name} is damaged or cut: {error}") from None
-            raise StorageError(f"{self._name} cannot be read: {error.strerror}") from None
+                raise ProtocolError("%(name)s is damaged or cut: %(error)s", name=self._name, error=error) from None
+            raise StorageError("%(name)s cannot be read: %(error)s", name=self._name, error=error) from None
         self._left -= len(piece)
         if self._left < 0:
-            raise ProtocolError(f"{self._name} holds more than {self._max} bytes when unpacked")
+            raise ProtocolError(
+                "%(name)s holds more than %(most)s bytes when unpacked", name=self._name, most=self._max
+            )
         buffer[: len(piece)] = piece
         return len(piece)

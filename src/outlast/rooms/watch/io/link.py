@@ -32,7 +32,7 @@ def read_target(text: str) -> tuple[str, int]:
     except ValueError:
         host, port = "", 0
     if not host or len(host) > 253 or not host.isprintable() or " " in host:
-        raise UsageError(f"{text[:80]!r} is no address: write HOST, HOST:PORT or a URL")
+        raise UsageError("%(text)r is no address: write HOST, HOST:PORT or a URL", text=text[:80])
     return host, port
 
 

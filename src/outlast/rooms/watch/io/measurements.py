@@ -46,7 +46,7 @@ def measurements_in(source: BinaryIO) -> Iterator[Measurement | Damage]:
         if isinstance(one, Damage):
             damaged += 1
             if damaged > max(DAMAGED_MAX, good):
-                raise ProtocolError(f"more than {damaged - 1} records are damaged: the rest was not read")
+                raise ProtocolError("damaged records, more than %(n)s: the rest was not read", n=damaged - 1)
         else:
             good += 1
         yield one
@@ -72,7 +72,7 @@ def own_fingerprints(home: Path) -> Fingerprints | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise StorageError(f"{folder.name} cannot be read: {error.strerror}") from None
+        raise StorageError("%(name)s cannot be read: %(error)s", name=folder.name, error=error) from None
     return _read_once(folder, tuple(map(_stamp, paths)))
 
 
@@ -99,11 +99,11 @@ def fingerprints(folder: Path) -> Fingerprints:
     try:
         lists = sorted(folder.glob("*.csv"))
     except OSError as error:
-        raise StorageError(f"{folder.name} cannot be read: {error.strerror}") from None
+        raise StorageError("%(name)s cannot be read: %(error)s", name=folder.name, error=error) from None
     if not lists:
-        raise NotFoundError(f"there is no list of fingerprints (*.csv) in {folder.name}")
+        raise NotFoundError("there is no list of fingerprints (*.csv) in %(name)s", name=folder.name)
     if len(lists) > LISTS_MAX:
-        raise ProtocolError(f"{folder.name} has more than {LISTS_MAX} lists")
+        raise ProtocolError("%(name)s has more than %(most)s lists", name=folder.name, most=LISTS_MAX)
     return Fingerprints(row for path in lists for row in _rows(path))
 
 
@@ -111,6 +111,6 @@ def _rows(path: Path) -> Iterator[Fingerprint | Refused]:
     try:
         text = read_capped(path, LIST_MAX_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ProtocolError(f"{path.name} is no text in UTF-8") from None
+        raise ProtocolError("%(name)s is no text in UTF-8", name=path.name) from None
     for row in read_list(text.splitlines(keepends=True)):
         yield Refused(row.line, f"{path.name}, line {row.line}: {row.reason}") if isinstance(row, Refused) else row

@@ -101,9 +101,9 @@ def plan_service(test: str, inputs: Sequence[str], list_file: Path | None = None
     Raises UsageError, and what reading the list raises. Nothing is sent.
     """
     if test not in services.TESTS:
-        raise UsageError(f"{test[:40]!r} is no test: there are {', '.join(services.TESTS)}")
+        raise UsageError("%(test)r is no test: there are %(known)s", test=test[:40], known=", ".join(services.TESTS))
     if (inputs and test != "dnscheck") or (list_file is not None and test != "tor"):
-        raise UsageError(f"{test} has its own targets; dnscheck takes resolvers, and tor --list FILE")
+        raise UsageError("%(test)s has its own targets; dnscheck takes resolvers, and tor --list FILE", test=test)
     need_authorities()
     if test == "dnscheck":
         given = tuple(services.read_resolver(one) for one in inputs or services.RESOLVERS)
@@ -183,7 +183,7 @@ def appending(file: Path | None) -> Iterator[Callable[[Json], None]]:
 
             yield keep
     except OSError as error:
-        raise StorageError(f"cannot write {file}: {error.strerror}") from None
+        raise StorageError("cannot write %(path)s: %(error)s", path=file, error=error) from None
 
 
 def encode(measured: Json) -> bytes:
@@ -256,5 +256,5 @@ def _resolver(text: str) -> str:
     except ValueError:
         host, port = "", 0
     if not is_address(host) or not 0 < port < 65536:
-        raise UsageError(f"{text[:80]!r} is no resolver: write IP or IP:PORT")
+        raise UsageError("%(text)r is no resolver: write IP or IP:PORT", text=text[:80])
     return show((host, port))

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
-from outlast.errors import NotFoundError, UsageError
+from outlast.errors import NotFoundError, Sentence, UsageError
 
 DAYS_OF_YEAR: Final = 365  # as West and NetBlocks count, in leap years too
 DAYS_MAX: Final = 36_500
@@ -140,8 +140,14 @@ def find_country(countries: list[Indicators], wanted: str) -> Indicators:
     if found is not None:
         return found
     near = dict.fromkeys(known[name].names[0] for name in get_close_matches(_plain(wanted), known, n=5, cutoff=0.6))
-    hint = f"; did you mean {' or '.join(near)}?" if near else "; give its ISO code or its English name"
-    raise NotFoundError(f"there is no country {wanted[:80]!r} in the table{hint}")
+    if near:
+        names = ", ".join(near)
+        raise NotFoundError(
+            "there is no country %(name)r in the table; the nearest are: %(names)s", name=wanted[:80], names=names
+        )
+    raise NotFoundError(
+        "there is no country %(name)r in the table; give its ISO code or its English name", name=wanted[:80]
+    )
 
 
 def costs(
@@ -161,17 +167,19 @@ def costs(
     was cut off; ``internet_share`` the internet's share of the economy, where it is known; ``reported_usd`` a figure
     for all of these days by somebody else. Raises UsageError for what cannot be, NotFoundError where nothing is known.
     """
-    _check(days, "the days", DAYS_MAX)
-    for value, what in ((share, "--share"), (affected, "--affected"), (internet_share, "--internet-share")):
+    _check(days, Sentence("the number of days"), DAYS_MAX)
+    for value, name in ((share, "--share"), (affected, "--affected"), (internet_share, "--internet-share")):
         if value is not None:
-            _check(value, what, 1.0)
+            _check(value, name, 1.0)
     if reported_usd is not None:
         _check(reported_usd, "--reported", 1e15)
     if connectivity is not None and connectivity not in CONNECTIVITY:
-        raise UsageError(f"--connectivity is one of {', '.join(CONNECTIVITY)}")
+        raise UsageError("--connectivity is one of %(known)s", known=", ".join(CONNECTIVITY))
     known = {name: _of_year(getattr(country, name), year) for name in ("gdp_usd", "population")}
     if not any(known.values()):
-        raise NotFoundError(f"nothing is known of {country.names[0]} for {year} or a year before")
+        raise NotFoundError(
+            "nothing is known of %(country)s for %(year)s or a year before", country=country.names[0], year=year
+        )
     implied = None
     if reported_usd is not None and (gdp := known["gdp_usd"]):
         implied = reported_usd / (gdp[0] / DAYS_OF_YEAR * days)
@@ -243,11 +251,11 @@ def _of_year(values: dict[int, int], year: int) -> tuple[int, int] | None:
     return None if at is None else (values[at], at)
 
 
-def _check(value: float, what: str, most: float) -> None:
+def _check(value: float, what: str | Sentence, most: float) -> None:
     if not math.isfinite(value) or not 0 <= value <= most:
-        raise UsageError(f"{what} must lie between 0 and {most:g}")
+        raise UsageError("%(what)s must lie between 0 and %(most)g", what=what, most=most)
     if value == 0 and most > 1:
-        raise UsageError(f"{what} must be more than 0")
+        raise UsageError("%(what)s must be more than 0", what=what)
 
 
 def _round(cost: Cost, implied: float | None) -> Cost:

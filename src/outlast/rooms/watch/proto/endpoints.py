@@ -57,7 +57,7 @@ def endpoints(country: str, now_s: int, days: int = DAYS, sources: Sequence[str]
     if not _COUNTRY.match(country):
         raise UsageError("a country is named by two letters, as in BY")
     if not 1 <= days <= DAYS_MAX:
-        raise UsageError(f"from 1 to {DAYS_MAX} days can be asked for")
+        raise UsageError("from 1 to %(most)s days can be asked for", most=DAYS_MAX)
     until_s = now_s - now_s % STEP_S
     return [_endpoint(one, country, until_s - days * DAY_S, until_s) for one in dict.fromkeys(sources or SOURCES)]
 
@@ -89,7 +89,11 @@ def _endpoint(source: str, country: str, from_s: int, until_s: int) -> Endpoint:
             url = f"https://data.ris.ripe.net/{collector}/latest-update.gz"
             return Endpoint(collector, url, 64 * MIB, _MRT, f"{collector}-latest-update.gz")
         case _:
-            raise UsageError(f"{source[:40]!r} is no source: there are {', '.join(SOURCES)}, and rrc00 for a collector")
+            raise UsageError(
+                "%(source)r is no source: there are %(known)s, and rrc00 for a collector",
+                source=source[:40],
+                known=", ".join(SOURCES),
+            )
 
 
 def read_answer(asked: Endpoint, country: str, lines: Iterable[bytes], origin: Origin) -> list[Point]:

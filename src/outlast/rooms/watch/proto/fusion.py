@@ -108,7 +108,7 @@ def _check_size(series: Mapping[Key, Sequence[Point]]) -> None:
     for (_, entity, _), rows in series.items():
         moments.setdefault(country_of(entity), set()).update(row.t_s for row in rows)
     if any(count * len(moments[country]) > CELLS_MAX for country, count in sizes.items()):
-        raise SeriesError(f"too many series at too many different times: more than {CELLS_MAX} together")
+        raise SeriesError("too many series at too many different times: more than %(most)s together", most=CELLS_MAX)
 
 
 class Nation:

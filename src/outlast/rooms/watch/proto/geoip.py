@@ -51,9 +51,9 @@ def read_ranges(lines: Iterable[bytes], country: str, *, ipv6: bool = False) -> 
         try:
             found.append((_address(first, ipv6=ipv6), _address(last, ipv6=ipv6)))
         except (ValueError, AddressValueError):
-            raise ProtocolError(f"line {number} of the ranges is no range") from None
+            raise ProtocolError("line %(number)s of the ranges is no range", number=number) from None
         if len(found) > RANGES_MAX:
-            raise ProtocolError(f"more than {RANGES_MAX} ranges of one country")
+            raise ProtocolError("more than %(most)s ranges of one country", most=RANGES_MAX)
     return Ranges(found, ipv6=ipv6)
 
 

@@ -54,7 +54,7 @@ class Url:
 def parse_url(text: str) -> Url:
     """Read a URL; raises UsageError when it is none that can be fetched."""
     if len(text) > URL_MAX_CHARS or any(ord(each) <= 32 or ord(each) == 127 for each in text):
-        raise UsageError(f"{text[:80]!r} is no URL")
+        raise UsageError("%(text)r is no URL", text=text[:80])
     try:
         parts: SplitResult = urlsplit(text)
         port = parts.port
@@ -63,9 +63,9 @@ def parse_url(text: str) -> Url:
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         (host + target).encode("ascii")
     except (ValueError, UnicodeError):
-        raise UsageError(f"{text[:80]!r} is no URL") from None
+        raise UsageError("%(text)r is no URL", text=text[:80]) from None
     if parts.scheme not in ("http", "https") or not host or parts.username is not None or port == 0:
-        raise UsageError(f"{text[:80]!r} is no URL that can be probed: write http://HOST/ or https://HOST/")
+        raise UsageError("%(text)r is no URL that can be probed: write http://HOST/ or https://HOST/", text=text[:80])
     standard = 443 if parts.scheme == "https" else 80
     return Url(text, parts.scheme, host, port or standard, target, port is not None)
 
@@ -78,7 +78,7 @@ def redirect_of(url: Url, status: int, location: str | None) -> Url | None:
         # urljoin would take an absolute URL without a host for a relative one.
         return parse_url(location if _ABSOLUTE(location) else urljoin(url.text, location))
     except ValueError:
-        raise UsageError(f"{location[:80]!r} is no URL") from None
+        raise UsageError("%(location)r is no URL", location=location[:80]) from None
 
 
 class Exchange:

@@ -74,7 +74,7 @@ def read_json(data: Any, origin: Origin) -> list[Point]:
         try:
             series = msgspec.convert(raw, _Series, strict=True)
         except msgspec.ValidationError as error:
-            raise SeriesError(f"this is no series of IODA: {error}") from None
+            raise SeriesError("this is no series of IODA: %(error)s", error=error) from None
         if series.datasource in DERIVED:
             continue
         begin = in_range(series.from_)

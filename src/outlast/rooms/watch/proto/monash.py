@@ -86,7 +86,9 @@ def read_csv(rows: Iterable[Sequence[str]], origin: Origin, utc_offset_h: float 
                 offset_h = said if said is not None else utc_offset_h
                 offset_h = offset_h if offset_h is not None else offset_of(country, local)
             if offset_h is None:
-                raise SeriesError(f"the times are local, and the offset of {country or 'this place'} is not known here")
+                raise SeriesError(
+                    "the times are local, and the offset of %(country)s is not known here", country=country or "?"
+                )
             entity = "/".join([country, *(name_of(row[at]).replace("/", "-") for at in at_regions)])
             value = number_of(row[at_value])
             at = local - round(offset_h * HOUR_S)

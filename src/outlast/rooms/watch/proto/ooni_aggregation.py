@@ -50,7 +50,7 @@ def read_json(data: Any, origin: Origin) -> list[Point]:
     result = data["result"]
     rows = result if isinstance(result, list) else [result]
     if len(rows) > POINTS_MAX:
-        raise SeriesError(f"more than {POINTS_MAX} rows")
+        raise SeriesError("more than %(most)s rows", most=POINTS_MAX)
     found = _points((row for row in rows if isinstance(row, dict)), origin)
     if not found:
         raise SeriesError("this answer of OONI holds no counts over time: ask for axis_x=measurement_start_day")

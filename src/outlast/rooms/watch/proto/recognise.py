@@ -50,7 +50,7 @@ def _json(lines: Iterable[bytes], origin: Origin) -> list[Point]:
     try:
         data: Any = msgspec.json.decode(b"\n".join(lines).removeprefix(b"\xef\xbb\xbf"))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise SeriesError(f"this is no JSON document: {error}") from None
+        raise SeriesError("this is no JSON document: %(error)s", error=error) from None
     if ooni_aggregation.is_json(data):
         return ooni_aggregation.read_json(data, origin)
     return ioda.read_json(data, origin)

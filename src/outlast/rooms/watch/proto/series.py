@@ -82,10 +82,10 @@ def gather(points: Iterable[Point]) -> dict[Key, list[Point]]:
     series: defaultdict[Key, dict[int, Point]] = defaultdict(dict)
     for number, point in enumerate(points, start=1):
         if number > POINTS_MAX:
-            raise SeriesError(f"more than {POINTS_MAX} rows")
+            raise SeriesError("more than %(most)s rows", most=POINTS_MAX)
         series[key_of(point)][point.t_s] = point
         if len(series) > SERIES_MAX:
-            raise SeriesError(f"more than {SERIES_MAX} series")
+            raise SeriesError("more than %(most)s series", most=SERIES_MAX)
     return {key: [rows[at] for at in sorted(rows)] for key, rows in series.items()}
 
 
@@ -191,7 +191,7 @@ def rows_of(lines: Iterable[bytes]) -> Iterator[list[str]]:
     try:
         for number, row in enumerate(csv.reader(text for text in texts if text.strip() and not text.startswith("#"))):
             if number > POINTS_MAX:
-                raise SeriesError(f"more than {POINTS_MAX} rows")
+                raise SeriesError("more than %(most)s rows", most=POINTS_MAX)
             yield row
     except csv.Error as error:
-        raise SeriesError(f"this is no table: {error}") from None
+        raise SeriesError("this is no table: %(error)s", error=error) from None

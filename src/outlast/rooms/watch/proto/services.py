@@ -249,13 +249,13 @@ def read_tor_targets(data: bytes) -> tuple[TorTarget, ...]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ProtocolError("this is no list of Tor targets as ts-023 has it: {ID: {address, protocol}}") from None
     if not 0 < len(rows) <= TARGETS_MAX:
-        raise ProtocolError(f"a list of Tor targets has 1 to {TARGETS_MAX} of them")
+        raise ProtocolError("a list of Tor targets has 1 to %(most)s of them", most=TARGETS_MAX)
     found = []
     for key, address, protocol, name in rows:
         ip, _, port = str(address).rpartition(":")
         ip = ip.removeprefix("[").removesuffix("]")
         if not is_address(ip) or not is_public(ip) or not port.isascii() or not port.isdigit() or int(port) > 65535:
-            raise ProtocolError(f"the Tor target {key[:20]!r} has no public address with a port")
+            raise ProtocolError("the Tor target %(key)r has no public address with a port", key=key[:20])
         public = protocol in ("dir_port", "or_port_dirauth")
         id = key if public else sha256(address.encode()).hexdigest()
         found.append(TorTarget(id, ip, int(port), protocol, name if public else "", not public))
@@ -343,7 +343,9 @@ def read_resolver(text: str) -> Resolver:
     except ValueError:
         port, host, parts = None, "", urlsplit("")
     if parts.scheme not in _PORTS or not host:
-        raise UsageError(f"{text[:80]!r} is no resolver: write dot://, https://, udp:// or tcp:// and its host")
+        raise UsageError(
+            "%(text)r is no resolver: write dot://, https://, udp:// or tcp:// and its host", text=text[:80]
+        )
     url = parse_url(text) if parts.scheme == "https" else None
     return Resolver(text, parts.scheme, url.host if url else host, port or _PORTS[parts.scheme], url)
 

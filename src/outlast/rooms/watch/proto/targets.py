@@ -54,7 +54,9 @@ def read_targets(lines: Iterable[str], wanted: Collection[str] = ()) -> Selectio
     """
     unknown = sorted(set(wanted) - RISKY.keys())
     if unknown:
-        raise UsageError(f"{unknown[0][:80]!r} is no category that is off: there are {', '.join(RISKY)}")
+        raise UsageError(
+            "%(name)r is no category that is off: there are %(known)s", name=unknown[0][:80], known=", ".join(RISKY)
+        )
     found: dict[str, Target] = {}
     risky = damaged = 0
     try:
@@ -65,7 +67,7 @@ def read_targets(lines: Iterable[str], wanted: Collection[str] = ()) -> Selectio
         at_url, at_category = (head.index(name) for name in _COLUMNS)
         for number, row in enumerate(rows):
             if number >= TARGETS_MAX:
-                raise ProtocolError(f"a list of targets has at most {TARGETS_MAX} rows")
+                raise ProtocolError("a list of targets has at most %(most)s rows", most=TARGETS_MAX)
             category = row[at_category].strip().upper() if len(row) > at_category else ""
             if category in RISKY and category not in wanted:
                 risky += 1
@@ -76,5 +78,5 @@ def read_targets(lines: Iterable[str], wanted: Collection[str] = ()) -> Selectio
             except (UsageError, IndexError):
                 damaged += 1
     except csv.Error as error:
-        raise ProtocolError(f"this is no list of targets: {error}") from None
+        raise ProtocolError("this is no list of targets: %(error)s", error=error) from None
     return Selection(tuple(found.values()), risky, damaged)

@@ -18,6 +18,7 @@ from typing import Any
 
 from outlast.kernel import Home, Kind, Node, Person, Room, find_rooms, parse_space
 from outlast.kernel.links import tcp
+from outlast.memory import reuse_freed_memory
 from outlast.rooms.carry import service
 
 FILE = Kind("bench.file", None, max_bytes=128 << 20)
@@ -162,4 +163,5 @@ async def main(home: Path) -> None:
 
 
 if __name__ == "__main__":
+    reuse_freed_memory()
     asyncio.run(main(Path(sys.argv[1])))

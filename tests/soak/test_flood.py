@@ -53,9 +53,9 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> dict[bytes, int]:
     counts: dict[bytes, int] = {}
     send = tcp.Channel.send
 
-    async def counted(channel: tcp.Channel, data: bytes) -> None:
-        counts[channel.remote or b""] = counts.get(channel.remote or b"", 0) + len(data)
-        await send(channel, data)
+    async def counted(channel: tcp.Channel, *messages: bytes) -> None:
+        counts[channel.remote or b""] = counts.get(channel.remote or b"", 0) + sum(map(len, messages))
+        await send(channel, *messages)
 
     monkeypatch.setattr(tcp.Channel, "send", counted)
     return counts

@@ -29,6 +29,7 @@ from outlast.edges.stick import watch
 from outlast.edges.web import Server, serving
 from outlast.errors import StorageError
 from outlast.kernel import Discovery, Home, Node
+from outlast.memory import reuse_freed_memory
 from outlast.secrecy import no_core_dumps
 from outlast.ui.command import fault, read_passphrase
 
@@ -47,6 +48,7 @@ def run(path: Path, config: Config, announce: Announce) -> None:
     a part of the node ended: whoever started the process starts it again.
     """
     no_core_dumps()
+    reuse_freed_memory()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Discreet("outlast: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)

@@ -179,7 +179,7 @@ class Chunk(NamedTuple):
     id: bytes
     place: int
     hash: bytes
-    data: bytes
+    data: bytes | memoryview
     requested: bool = False
     """Whether a person here asked for the content."""
 
@@ -358,7 +358,7 @@ class Fetching:
             yield id, taken, cost
         self._retire()
 
-    def piece(self, id: bytes, place: int, offset: int, data: bytes) -> Chunk | None:
+    def piece(self, id: bytes, place: int, offset: int, data: bytes | memoryview) -> Chunk | None:
         """Take a piece; the chunk when it was the last one. Raises ChunkError for what was not asked for."""
         key = id, place
         expected = self._asked.get(key)
@@ -446,7 +446,7 @@ class Serving:
         self._queues: OrderedDict[bytes, deque[int]] = OrderedDict()
         self._count = 0
         self._loading = False
-        self._ready: deque[tuple[bytes, int, bytes]] = deque()
+        self._ready: deque[tuple[bytes, int, memoryview]] = deque()
         self._offset = 0
         self._interested: dict[bytes, None] = {}
 
@@ -479,7 +479,7 @@ class Serving:
             if space in self._spaces:
                 shown[id] = holdings.get(id, 0)
                 if data is not None:
-                    self._ready.append((id, place, data))
+                    self._ready.append((id, place, memoryview(data)))
                     continue
                 if len(self._interested) < INTERESTS_MAX:
                     self._interested[id] = None
@@ -497,7 +497,7 @@ class Serving:
         """What the peer is told of contents of which it lacked something, now that more of them is here."""
         return [Holds(id, (), held) for id, held in holdings.items() if id in self._interested]
 
-    def piece(self, room_bytes: int) -> tuple[bytes, int, int, bytes] | None:
+    def piece(self, room_bytes: int) -> tuple[bytes, int, int, memoryview] | None:
         """The next piece, as content, place, offset and bytes; None when none is ready, or it exceeds the room."""
         if not self._ready or room_bytes < 2 * CHUNK_BYTES:
             return None

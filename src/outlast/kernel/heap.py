@@ -50,7 +50,7 @@ class Heap:
             complain(error, path)
         return cls(path, descriptor, key)
 
-    def put(self, slot: int, hash: bytes, chunk: bytes) -> None:
+    def put(self, slot: int, hash: bytes, chunk: bytes | memoryview) -> None:
         """Write a chunk of at most 64 KiB with its hash (32 B) into a slot, numbered from 1; durable after ``sync``."""
         nonce = os.urandom(_NONCE_BYTES)
         plain = b"".join((len(chunk).to_bytes(_LENGTH_BYTES, "big"), chunk, bytes(CHUNK_BYTES - len(chunk))))

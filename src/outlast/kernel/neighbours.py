@@ -582,9 +582,9 @@ class Neighbours:
             case steps.Send(data):
                 node.metrics.link_bytes_out[live.link.kind] += len(data)
                 await channel.send(data)
-            case steps.SendBulk(data):
-                node.metrics.link_bytes_out[live.link.kind] += len(data)
-                await channel.send(data)
+            case steps.SendBulk(messages):
+                node.metrics.link_bytes_out[live.link.kind] += sum(map(len, messages))
+                await channel.send(*messages)
                 live.bulk.set()
             case steps.LoadBuckets(spaces, floor_day, priority_max):
                 live.scope = Scope(priority_max, live.session.stranger, frozenset(node.own_pooled()))

@@ -82,6 +82,8 @@ FILES_AUTO_BYTES: Final = 16 << 20
 """Content up to this size is fetched without anybody asking for it."""
 COMMON_SPACES: Final = (mail.MAIL_SPACE, PARCEL_SPACE)
 """Spaces that all nodes follow."""
+PROGRESS_S: Final = 0.25
+"""How soon whoever follows the node hears that more of a large content is here: not of each part."""
 STAGE_DAYS: Final = 30
 """So long chunks wait for the entry that names them, if a crash came between the two."""
 PEOPLE_MAX: Final = 16
@@ -127,6 +129,7 @@ class Node:
         self.lookout = Lookout(self)
         self._system_ms = system_ms
         self._floor_ms = BUILT_MS
+        self._progress: asyncio.TimerHandle | None = None
         self._news = asyncio.Event()
         self.cursor = 0
         """Up to there this loop has seen the store's change log grow."""
@@ -874,7 +877,9 @@ class Node:
             return
         if grown.changes:
             await self._fold(store)
-        self.log_grew()
+            self.log_grew()
+        elif self._progress is None or self._progress.when() < self.loop.time():
+            self._progress = self.loop.call_later(PROGRESS_S, self.touch)
         self.neighbours.content_grew(grown)
 
     async def free_chunks(self, store: Store) -> None:

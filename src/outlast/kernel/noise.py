@@ -420,14 +420,14 @@ class FrameReader:
     4,096 B, later ones 16 to 65,535 B: who has proven nothing can fill little memory.
     """
 
-    __slots__ = ("_buffer", "_handshakes", "_refused")
+    __slots__ = ("_handshakes", "_refused", "_rest")
 
     def __init__(self, *, initiator: bool) -> None:
-        self._buffer = bytearray()
+        self._rest = b""
         self._handshakes = 1 if initiator else 2
         self._refused = False
 
-    def feed(self, data: _Buffer) -> list[bytes]:
+    def feed(self, data: bytes) -> list[memoryview]:
         """The messages that ``data`` completes, in order.
 
         Raises FrameError as soon as a length is in that no peer sends, and ever after; the
@@ -435,21 +435,19 @@ class FrameReader:
         """
         if self._refused:
             raise FrameError("this stream was refused: connect again")
-        buffer = self._buffer
-        buffer += data
-        messages: list[bytes] = []
+        view = memoryview(self._rest + data)
+        messages: list[memoryview] = []
         start = 0
-        with memoryview(buffer) as view:
-            while len(view) >= start + _LENGTH.size:
-                (size,) = _LENGTH.unpack_from(view, start)
-                self._check(size)
-                end = start + _LENGTH.size + size
-                if end > len(view):
-                    break
-                messages.append(bytes(view[end - size : end]))
-                self._handshakes = max(0, self._handshakes - 1)
-                start = end
-        del buffer[:start]
+        while len(view) >= start + _LENGTH.size:
+            (size,) = _LENGTH.unpack_from(view, start)
+            self._check(size)
+            end = start + _LENGTH.size + size
+            if end > len(view):
+                break
+            messages.append(view[end - size : end])
+            self._handshakes = max(0, self._handshakes - 1)
+            start = end
+        self._rest = bytes(view[start:])
         return messages
 
     def _check(self, size: int) -> None:

@@ -230,9 +230,9 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class SendBulk:
-    """Write this message to the link like any other; answered by BulkSent when all that was written is out."""
+    """Write these messages to the link like any other; answered by BulkSent when all that was written is out."""
 
-    data: bytes
+    messages: Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1086,7 +1086,9 @@ class Store:
             self._spaces.clear()  # a number given in the lost transaction would be wrong
             raise
 
-    def _put_chunks(self, t: Transaction, space: int, chunks: Sequence[tuple[bytes, bytes]]) -> list[tuple[int, bytes]]:
+    def _put_chunks(
+        self, t: Transaction, space: int, chunks: Sequence[tuple[bytes, bytes | memoryview]]
+    ) -> list[tuple[int, bytes]]:
         """Put chunks, as (hash, bytes), that are not here yet into the heap; the number and hash of each."""
         numbers: dict[bytes, int] = {}
         gaps = iter([n for (n,) in t.query("SELECT n FROM gap ORDER BY n LIMIT ?", (len(chunks),))])

@@ -628,13 +628,15 @@ class Session:
         load = self._serving.next_load()
         if load:
             self._out.append(LoadChunks(load))
+        messages: list[bytes] = []
         for _ in range(0 if self._bulk_on_way else self._bulk_turn):
             if (piece := self._serving.piece(self._sending.room_bulk)) is None:
                 break
-            message = encode(Type.CHUNK, ChunkPiece(*piece))
-            self._sending.bulk_sent(len(message))
+            messages.append(encode(Type.CHUNK, ChunkPiece(*piece)))
+            self._sending.bulk_sent(len(messages[-1]))
+        if messages:
             self._bulk_on_way = True
-            self._out.append(SendBulk(message))
+            self._out.append(SendBulk(messages))
 
     # What follows from the state after any event
 

@@ -193,7 +193,7 @@ class ChunkPiece(Message, frozen=True):
     id: _Id
     place: _Place
     offset: Annotated[int, Meta(ge=0, lt=CHUNK_BYTES)]
-    data: Annotated[bytes, Meta(min_length=1, max_length=CHUNK_BYTES)]
+    data: Annotated[memoryview, Meta(min_length=1, max_length=CHUNK_BYTES)]  # within the message: it is not copied
 
 
 class HoldsBody(Message, frozen=True):

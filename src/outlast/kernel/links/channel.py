@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, assert_never
 
@@ -54,7 +54,7 @@ class Opened:
 
     transport: Transport
     frames: FrameReader
-    early: list[bytes]  # frames that came together with the last of the handshake
+    early: list[memoryview]  # frames that came together with the last of the handshake
     pattern: Pattern
     remote: bytes | None
     hash: bytes
@@ -86,7 +86,7 @@ class Channel:
         self._frames = opened.frames
         self._early = deque(opened.early)
         self._messages: deque[bytes] = deque()
-        self._partial = bytearray()
+        self._partial: list[bytes] = []
         self._loop = asyncio.get_running_loop()
         self._sent_at = self._loop.time()
         self._sending = asyncio.Lock()
@@ -95,15 +95,16 @@ class Channel:
         self._sends_since: float | None = None
         self._tasks = [self._loop.create_task(act) for act in (self._watch(), self._show_life())]
 
-    async def send(self, data: bytes) -> None:
-        """Send one message (1 B to 1 MiB); waits while the link can take no more.
+    async def send(self, *messages: bytes) -> None:
+        """Send messages (1 B to 1 MiB each); waits while the link can take no more.
 
         Raises LinkError when the link is closed, ValueError for another length.
         """
-        if not 1 <= len(data) <= MESSAGE_MAX_BYTES:
-            raise ValueError(f"a message has 1 to {MESSAGE_MAX_BYTES} bytes, not {len(data)}")
+        for data in messages:
+            if not 1 <= len(data) <= MESSAGE_MAX_BYTES:
+                raise ValueError(f"a message has 1 to {MESSAGE_MAX_BYTES} bytes, not {len(data)}")
         async with self._sending:
-            await self._write(data)
+            await self._write(messages)
 
     async def drained(self) -> None:
         """Wait until all messages have left this end of the link; raises LinkError when it is closed."""
@@ -137,12 +138,15 @@ class Channel:
             task.cancel()
         await self.link.close()
 
-    async def _write(self, data: bytes) -> None:
-        """Seal and send one message; one of which not all is sent leaves a link on which nothing can follow."""
+    async def _write(self, messages: Sequence[bytes]) -> None:
+        """Seal and send messages; one of which not all is sent leaves a link on which nothing can follow."""
         if not self._open:
             raise LinkError("the link to %(address)s is closed", address=self.address)
-        plain = memoryview(data)
-        pieces = [plain[at : at + PLAINTEXT_MAX_BYTES] for at in range(0, len(data) + 1, PLAINTEXT_MAX_BYTES)]
+        pieces = [
+            memoryview(data)[at : at + PLAINTEXT_MAX_BYTES]
+            for data in messages
+            for at in range(0, len(data) + 1, PLAINTEXT_MAX_BYTES)
+        ]
         frames = b"".join([encode_frame(self._transport.encrypt(piece)) for piece in pieces])
         link, mtu = self.link, self.link.mtu
         try:
@@ -158,12 +162,12 @@ class Channel:
 
     def _take(self, plain: bytes) -> None:
         """One Noise message; the first that is not full ends a message."""
-        if len(self._partial) + len(plain) > MESSAGE_MAX_BYTES:
+        if len(self._partial) * PLAINTEXT_MAX_BYTES + len(plain) > MESSAGE_MAX_BYTES:
             raise ProtocolError("the other node sends a message of an impossible length")
+        self._partial.append(plain)
         if len(plain) == PLAINTEXT_MAX_BYTES:
-            self._partial += plain
             return
-        message = bytes(self._partial) + plain
+        message = b"".join(self._partial)
         self._partial.clear()
         if message:
             self._messages.append(message)
@@ -185,7 +189,7 @@ class Channel:
                 await asyncio.sleep(KEEPALIVE_S / 4)
                 if self._loop.time() - self._sent_at >= KEEPALIVE_S and not self._sending.locked():
                     async with self._sending:
-                        await self._write(b"")
+                        await self._write([b""])
 
 
 async def call(link: Link, pattern: Pattern, *, static: bytes, remote: bytes | None, psk: bytes | None) -> Channel:
@@ -277,7 +281,7 @@ async def _answer(stream: _Stream, static: bytes, pairing: Callable[[], bytes | 
 
 async def _shake(stream: _Stream, handshake: Handshake, pattern: Pattern, *, initiator: bool) -> Opened:
     frames = FrameReader(initiator=initiator)
-    arrived: deque[bytes] = deque()
+    arrived: deque[memoryview] = deque()
     writing = initiator
     while not handshake.done:
         if writing:
@@ -285,7 +289,7 @@ async def _shake(stream: _Stream, handshake: Handshake, pattern: Pattern, *, ini
         else:
             while not arrived:
                 arrived.extend(frames.feed(await stream.some()))
-            handshake.read(arrived.popleft())
+            handshake.read(bytes(arrived.popleft()))
         writing = not writing
     # Throwaway keys name nobody.
     remote = handshake.remote_static if pattern is not Pattern.XX else None

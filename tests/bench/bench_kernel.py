@@ -19,6 +19,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import psutil
+
 from outlast.kernel import node_text
 from tests.bench.peer_nncp import Nncp
 from tests.bench.peer_syncthing import syncthing
@@ -480,9 +482,6 @@ def free_port() -> str:
 
 
 def pss_bytes(pid: int) -> int:
-    """Proportional set size of a process and its children, from /proc/PID/smaps_rollup."""
-    total = 0
-    for one in (pid, *(int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())):
-        rollup = Path(f"/proc/{one}/smaps_rollup").read_text()
-        total += next(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:"))
-    return total
+    """Proportional set size of a process and of all that it started, however far down."""
+    process = psutil.Process(pid)
+    return sum(int(one.memory_full_info().pss) for one in (process, *process.children(recursive=True)))

@@ -19,6 +19,8 @@ IDLE_MS: Final = {"localhost": DAY_MS // 2, "lan": 30 * DAY_MS, "https": 30 * DA
 """How long a session lives without a visit."""
 LIFE_MS: Final = {"localhost": 7 * DAY_MS, "lan": 180 * DAY_MS, "https": 180 * DAY_MS}
 """How long a session lives at most."""
+TURN_S: Final = 0.01
+"""From one open page to the next that looks again: a page of messages has some 30 KB."""
 PROOF_MS: Final = 10 * MINUTE_MS
 """So long after its bearer gave the passphrase a phone may do, over https, what is done at the computer otherwise."""
 STREAMS_MAX: Final = 6
@@ -228,7 +230,7 @@ class Tries:
 
 class Turns:
     """When each of many open pages looks again after a change: one by one, with as much time between them as their
-    looking takes, so that others do not wait."""
+    looking takes, so that others do not wait, and never so many a second that the Wi-Fi is full of them."""
 
     def __init__(self) -> None:
         """Nobody has looked yet."""
@@ -242,5 +244,5 @@ class Turns:
     def take(self, now_s: float) -> float:
         """Take the next turn; the result says in how many seconds it is, on the monotonic clock of ``now_s``."""
         turn_s = max(self._free_s, now_s)
-        self._free_s = turn_s + 2 * self._look_s
+        self._free_s = turn_s + max(2 * self._look_s, TURN_S)
         return turn_s - now_s

@@ -1,7 +1,9 @@
 """The pages of the node itself: doorway, home, backup, settings, help. The rooms bring their own."""
 
+import gzip
 import secrets
 from datetime import datetime
+from functools import cache
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -179,8 +181,21 @@ async def static(request: Request) -> Response:
     kind = STATIC_TYPES.get(name.rpartition(".")[2])
     if kind is None or name not in {path.name for path in STATIC.iterdir()}:
         raise NotFoundError("There is no such page here.")
-    lasting = {"cache-control": "public, max-age=31536000, immutable"}
-    return Response((STATIC / name).read_bytes(), media_type=kind, headers=lasting)
+    headers = {"cache-control": "public, max-age=31536000, immutable", "vary": "accept-encoding"}
+    plain, smaller = static_bytes(name)
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        return Response(smaller, media_type=kind, headers=headers | {"content-encoding": "gzip"})
+    return Response(plain, media_type=kind, headers=headers)
+
+
+@cache
+def static_bytes(name: str) -> tuple[bytes, bytes]:
+    """A file in ``static/``, as it is and by gzip: the same for everybody, so its size gives nothing away.
+
+    Pages are not compressed: their size would tell how much of a stranger's words stands in somebody else's, too.
+    """
+    plain = (STATIC / name).read_bytes()
+    return plain, gzip.compress(plain, mtime=0)
 
 
 # ---- the start page ----

@@ -304,6 +304,7 @@ class Serving:
         revision = -1
         while True:
             revision = await node.wait(revision)
+            self.web.site.pages.clear()  # what is old is asked for no more, and of who is locked nothing stays
             if node.store is None:
                 self.web.sessions.close_streams()
                 continue

@@ -258,10 +258,14 @@ class Outbox:
             self._person.check_device()
             head, _ = self.head(space)
             found = self._node.open_store.head(space, self._person.device)
-            if found is None or (head is not None and found[0] <= head.seq):
+            in_line = found is None or (head is not None and found[0] <= head.seq)
+            if in_line:
                 entry = make()
-                await self.keep([entry], *also(entry))
-                return entry
+                await self._keep([entry], *also(entry))
+        if in_line:
+            # The next one need not wait for the store: who speaks meanwhile goes through the door with this one.
+            await self.flush()
+            return entry
         await self._person.renew()
         raise UsageError("this device wrote somewhere else too, so a new one has begun here just now: do it again")
 
@@ -288,6 +292,10 @@ class Outbox:
         ``letters`` go with them, to those whom something can be sealed for. Raises UsageError when the door would
         refuse an entry, StorageError when the disk is full; then nothing is kept.
         """
+        await self._keep(entries, local, letters)
+        await self.flush()
+
+    async def _keep(self, entries: Sequence[Entry], local: RowChanges, letters: Sequence[Outgoing]) -> None:
         self._node.door.check_own(entries)
 
         def act(tx: Transaction) -> tuple[list[Entry], None]:
@@ -296,7 +304,6 @@ class Outbox:
             return [*entries, *envelopes], None
 
         await self._node.write(lambda: self.commit(act))
-        await self.flush()
 
     async def send_parcels(self, letter: Outgoing, parcels: Sequence[Entry]) -> None:
         """Keep a letter and the parcels that it names, all or nothing; they go to the door when this returns.

@@ -7,11 +7,13 @@ Catalogues are read at run time, when first used; adding a file adds the languag
 from __future__ import annotations
 
 import gettext
+import os
 import re
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from outlast.errors import OutlastError, Sentence
@@ -65,10 +67,9 @@ class Catalogues:
         self._folder = folder
         self._read: dict[str, tuple[float, Translation]] = {}
 
-    def languages(self) -> dict[str, str]:
+    def languages(self) -> Mapping[str, str]:
         """Each language's tag with the name it gives itself, English first."""
-        codes = sorted(path.stem for path in self._folder.glob("*.po"))
-        return {SOURCE_LANGUAGE: "English"} | {tag(code): autonym(code) for code in codes}
+        return named(tuple(os.listdir(self._folder)))
 
     def translation(self, language: str) -> Translation:
         """The sentences of ``language`` (a tag that ``languages`` names; any other gives English)."""
@@ -91,6 +92,13 @@ class Catalogues:
                 if name in here:
                     return name
         return SOURCE_LANGUAGE
+
+
+@lru_cache(maxsize=4)
+def named(files: tuple[str, ...]) -> Mapping[str, str]:
+    """The languages of the catalogues among these files, as ``Catalogues.languages`` gives them."""
+    codes = sorted(file.removesuffix(".po") for file in files if file.endswith(".po"))
+    return MappingProxyType({SOURCE_LANGUAGE: "English"} | {tag(code): autonym(code) for code in codes})
 
 
 def marked(message: str) -> str:

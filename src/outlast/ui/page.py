@@ -14,20 +14,23 @@ have ``card(request) -> Card`` for the home page and ``news(request) -> News`` f
   sent without leaving the page. Forms stand outside of elements with ``data-live``.
 
 A handler whose form brings a file is marked ``@takes_files(max_bytes)`` and reads it with ``upload``. One that is only
-for who sits at the computer that runs the node is marked ``@at_the_computer``.
+for who sits at the computer that runs the node is marked ``@at_the_computer``, and one whose page all browsers of a
+person see alike ``@alike``: while nothing changes it is made once for all of them.
 A handler finds ``request.state.node``, ``request.state.person`` and ``request.state.door``. It may raise any
 ``OutlastError``: the person then sees its one line, with its status.
 """
 
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
+from functools import cache, wraps
 from hashlib import sha256
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import quote
 
 import jinja2
@@ -35,7 +38,7 @@ from markupsafe import Markup, escape
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from outlast.errors import UsageError
 from outlast.ui.languages import Catalogues, Translation
@@ -49,6 +52,9 @@ LANGUAGE_COOKIE: Final = "outlast-language"
 UPLOAD_MEMORY_BYTES: Final = 1 << 20
 TAKES_BYTES: Final = "takes_bytes"
 AT_THE_COMPUTER: Final = "at_the_computer"
+ALIKE_S: Final = 1.0
+"""So long a page is given out as it was made: what it says about the time is no older."""
+ALIKE_MAX: Final = 64
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
@@ -93,14 +99,25 @@ class Qr:
     path: str
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A page as it was made at a revision of the node and a monotonic time, with ``Site.stand_in`` for form tokens."""
+
+    revision: int
+    at_s: float
+    html: bytes
+
+
 @dataclass(slots=True)
 class Site:
-    """What all pages share: the rooms that exist, their templates, the languages."""
+    """What all pages share: the rooms that exist, their templates, the languages, and pages that were just made."""
 
     rooms: Mapping[str, "Room"]
     catalogues: Catalogues = field(default_factory=Catalogues)
     notices: Mapping[str, str] = field(default_factory=dict)
     environment: jinja2.Environment = field(init=False)
+    pages: dict[tuple[object, ...], "Made"] = field(default_factory=dict)
+    stand_in: str = field(default_factory=lambda: secrets.token_urlsafe(32))
 
     def __post_init__(self) -> None:
         """Set up the templates of the program and of its rooms; escaping is always on."""
@@ -259,6 +276,41 @@ def at_the_computer(handler: Handler) -> Handler:
     """Marks a room's handler that phones may not use: it shows or changes what must not cross a Wi-Fi in clear."""
     setattr(handler, AT_THE_COMPUTER, True)
     return handler
+
+
+def alike(handler: Handler) -> Handler:
+    """Marks a room's page that all browsers of a person see alike: it is made once for all, while nothing changes.
+
+    The handler may go by the person, the door, the language and the address, and by nothing else of the request. Form
+    tokens alone differ from browser to browser; no page bears another one's.
+    """
+
+    @wraps(handler)
+    async def once(request: Request) -> Response:
+        state, site = request.state, request.state.site
+        what = (
+            state.person.key,
+            state.door,
+            translator(request).language,
+            request.url.path,
+            request.url.query,
+            "x-fragment" in request.headers,
+        )
+        revision, now_s = state.node.revision, monotonic()
+        made = site.pages.get(what)
+        if made is None or made.revision != revision or now_s - made.at_s > ALIKE_S:
+            token, state.csrf = state.csrf, site.stand_in
+            try:
+                answer = await handler(request)
+            finally:
+                state.csrf = token
+            made = Made(revision, now_s, bytes(answer.body))
+            if len(site.pages) >= ALIKE_MAX:
+                site.pages.clear()
+            site.pages[what] = made
+        return HTMLResponse(made.html.replace(site.stand_in.encode(), state.csrf.encode()))
+
+    return cast("Handler", once)
 
 
 def attachment(name: str) -> dict[str, str]:

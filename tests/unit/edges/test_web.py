@@ -307,6 +307,11 @@ def test_static_files_are_kept_and_nothing_else_is_served_from_there(node: Serve
         answer = browser.get(url)
         assert answer.headers["content-type"] == "text/css; charset=utf-8"
         assert "immutable" in answer.headers["cache-control"]
+        assert answer.headers["content-encoding"] == "gzip"
+        plain = browser.get(url, headers={"accept-encoding": "identity"})
+        assert "content-encoding" not in plain.headers
+        assert plain.content == answer.content
+        assert "content-encoding" not in browser.get("/").headers, "what strangers may have a part in shows no size"
         for path in (
             "/static/0/../page.py",
             "/static/0/page.py",

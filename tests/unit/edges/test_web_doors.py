@@ -128,3 +128,9 @@ def test_one_page_looks_at_once_and_many_take_turns_that_leave_half_of_the_time_
     waits_s = [turns.take(200.0) for _ in range(200)]
     assert waits_s == pytest.approx([0.02 * place for place in range(1, 201)], rel=0.01)
     assert turns.take(300.0) == 0, "a turn that is past is nobody's"
+
+
+def test_however_quickly_they_look_there_are_at_most_a_hundred_in_a_second() -> None:
+    turns = Turns()
+    waits_s = [turns.take(100.0) for _ in range(200)]
+    assert waits_s == pytest.approx([place / 100 for place in range(200)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,81 @@ def test_a_room_brings_pages_and_a_card(toy: Path, tmp_path: Path) -> None:
         assert stranger.get("/toy/show").status_code == 401
         with node.phone() as phone:
             assert phone.get("/toy/show").text == "Ala at lan"
+
+
+ALIKE = """
+from starlette.routing import Route
+from outlast.errors import UsageError
+from outlast.ui.page import alike, render
+made = []
+@alike
+async def show(request):
+    made.append(request.url.query)
+    if request.url.query == "wrong":
+        raise UsageError("nothing can be made of this")
+    return render(request, "toy/show.html")
+def routes():
+    return [Route("/toy/show", show, methods=["GET"])]
+"""
+SHOWS_WHOM = '{% extends "page.html" %}{% block main %}<p>{{ person.name }}</p>{{ csrf }}{% endblock %}'
+
+
+def test_a_page_that_is_alike_for_all_is_made_once_for_each_change_and_bears_each_browser_s_own_token(
+    toy: Path, tmp_path: Path
+) -> None:
+    toy.write_text(ALIKE)
+    (toy.parent / "templates").mkdir()
+    (toy.parent / "templates" / "show.html").write_text(SHOWS_WHOM)
+    passphrase = "kingfisher over the river"
+    with served(tmp_path / "home", rooms=(ROOM,), passphrase=passphrase) as node, node.owner() as owner:
+        owner.submit("/unlock", passphrase=passphrase)
+        made: list[str] = import_module("toyweb.web").made
+        with node.phone("one") as one, node.phone("two") as two:
+            tokens = {one.token(), two.token(), owner.token()}
+            assert len(tokens) == 3
+
+            def look() -> None:
+                made.clear()
+                # What the node itself changes meanwhile is a reason to make it anew.
+                for browser, token in ((one, one.token()), (two, two.token())):
+                    page = browser.get("/toy/show", headers={"x-fragment": "1"}).text
+                    assert re.findall(r'name="csrf" value="([^"]+)"', page) == [token]
+
+            for _ in range(20):
+                look()
+                if len(made) == 1:
+                    break
+            assert len(made) == 1, "the second phone was given what was made for the first"
+            node.call(node.node.touch)
+            look()
+            assert made, "after a change it is made anew"
+            made.clear()
+            assert "<p>Ala</p>" in owner.get("/toy/show?x=1").text
+            assert "<p>Ala</p>" in one.get("/toy/show?x=2").text
+            assert made == ["x=1", "x=2"], "an address of its own is a page of its own"
+            wrong = one.get("/toy/show?wrong")
+            assert wrong.status_code == 400
+            assert node.serving.web.site.stand_in not in wrong.text
+            owner.submit("/settings/lock")
+            for browser in (one, owner):
+                assert "<p>Ala</p>" not in browser.get("/toy/show?x=1").text
+            assert node.call(lambda: dict(node.serving.web.site.pages)) == {}, "nothing stays of who is locked"
+
+
+def test_what_one_person_sees_is_never_shown_to_another(toy: Path, tmp_path: Path) -> None:
+    toy.write_text(ALIKE)
+    (toy.parent / "templates").mkdir()
+    (toy.parent / "templates" / "show.html").write_text(SHOWS_WHOM)
+    passphrase = "heron, river, stone"
+    with served(tmp_path / "home", rooms=(ROOM,), passphrase=passphrase) as node:
+        node.run(node.node.unlock(passphrase))
+        node.run(node.node.add_person("Boris", "another one of hers"))
+        with node.stranger() as ala, node.stranger() as boris:
+            assert ala.post("/enter", data={"passphrase": passphrase}).status_code == 303
+            assert boris.post("/enter", data={"passphrase": "another one of hers"}).status_code == 303
+            for _ in range(3):
+                assert "<p>Ala</p>" in ala.get("/toy/show").text
+                assert "<p>Boris</p>" in boris.get("/toy/show").text
 
 
 @pytest.mark.parametrize("prefix", ["/", "/people/", "/carry/", "/toyshop/"])

@@ -16,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from outlast.errors import NotFoundError, OutlastError, UsageError
-from outlast.kernel import FILE_MAX_BYTES, Node, Person, parse_id, parse_space, space_text
+from outlast.kernel import FILE_MAX_BYTES, Node, Person, parse_id, parse_space
 from outlast.rooms.carry import attention, files, groups, service, uploads
 from outlast.rooms.carry.bubbles import Shown, error_line, read_bytes, read_number
 from outlast.rooms.carry.files import Held
@@ -333,7 +333,7 @@ def _to(request: Request) -> _To:
         group = groups.get(person, parse_space(id))
         return _To(group.space, group.name, f"/carry/groups/{group.id}")
     if where == "channels":
-        channel = service.find_channel(request.state.node, person, space_text(parse_space(id)))
+        channel = service.channel(request.state.node, person, parse_space(id))
         if not channel.may_post:
             raise UsageError("only this channel's owner, and whom they named when they founded it, write in it")
         return _To(channel.space, channel.name, f"/carry/channels/{channel.id}", is_public=True)

@@ -25,7 +25,7 @@ from outlast.rooms.carry.bubbles import (
 from outlast.rooms.carry.entries import GROUP_TEXT_MAX_BYTES
 from outlast.rooms.carry.group_view import Line
 from outlast.rooms.carry.groups import Group, Scene
-from outlast.ui.page import fields, go, render, translator
+from outlast.ui.page import alike, fields, go, render, translator
 
 
 def routes() -> list[Route]:
@@ -99,6 +99,7 @@ def _event(request: Request, event: str, name: str, mine: bool) -> str:
 # ---- a group ----
 
 
+@alike
 async def show_group(request: Request) -> Response:
     """What was said in a group."""
     return _show(request, _group(request))

@@ -183,7 +183,7 @@ async def create_channel(node: Node, person: Person, name: str, signers: Sequenc
         raise UsageError("a channel has at most %(most)s signers, you among them", most=SIGNERS_MAX)
     space = await node.new_space(person, name, signers=signers)
     await remember(node, person, [_follow_row(node, space, " ".join(name.split()))])
-    return find_channel(node, person, space_text(space))
+    return channel(node, person, space)
 
 
 async def follow(node: Node, person: Person, text: str) -> Channel:
@@ -192,7 +192,7 @@ async def follow(node: Node, person: Person, text: str) -> Channel:
     await node.follow(space)
     if not speaking.is_followed(person, space):
         await remember(node, person, [_follow_row(node, space, name)])
-    return find_channel(node, person, space_text(space))
+    return channel(node, person, space)
 
 
 async def unfollow(node: Node, person: Person, space: bytes) -> None:
@@ -207,6 +207,11 @@ def channels(node: Node, person: Person) -> list[Channel]:
     """The channels that the person follows, the one with the latest post first."""
     found = [_channel(node, person, one) for one in view.follows(person)]
     return sorted(found, key=lambda channel: channel.last.n if channel.last else 0, reverse=True)
+
+
+def channel(node: Node, person: Person, space: bytes) -> Channel:
+    """The followed channel of that id (32 B); raises NotFoundError."""
+    return _channel(node, person, speaking.check_followed(person, space))
 
 
 def find_channel(node: Node, person: Person, text: str) -> Channel:

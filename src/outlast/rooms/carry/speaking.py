@@ -6,6 +6,7 @@ from outlast.errors import NotFoundError, UsageError
 from outlast.kernel import Node, Person
 from outlast.rooms.carry import view
 from outlast.rooms.carry.entries import DEVICE, OUTLIVING_MS, POST_LIFE_MS, ChannelDevice
+from outlast.rooms.carry.view import Follow
 
 
 def is_followed(person: Person, space: bytes) -> bool:
@@ -13,10 +14,12 @@ def is_followed(person: Person, space: bytes) -> bool:
     return any(one.space == space for one in view.follows(person))
 
 
-def check_followed(person: Person, space: bytes) -> None:
-    """Raise NotFoundError unless the person follows a channel."""
-    if not is_followed(person, space):
-        raise NotFoundError("you do not follow this channel: follow it by its link or ID first")
+def check_followed(person: Person, space: bytes) -> Follow:
+    """How the person follows a channel; raises NotFoundError when they do not."""
+    for one in view.follows(person):
+        if one.space == space:
+            return one
+    raise NotFoundError("you do not follow this channel: follow it by its link or ID first")
 
 
 async def speak_for(node: Node, person: Person, space: bytes) -> None:

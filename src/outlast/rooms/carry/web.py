@@ -39,7 +39,7 @@ from outlast.rooms.carry.bubbles import (
 from outlast.rooms.carry.entries import LETTER_TEXT_MAX_BYTES, POST_TEXT_MAX_BYTES
 from outlast.rooms.carry.service import Channel
 from outlast.rooms.carry.view import ChannelPost, Message
-from outlast.ui.page import Card, News, fields, go, render, translator
+from outlast.ui.page import Card, News, alike, fields, go, render, translator
 
 
 def routes() -> list[Route]:
@@ -92,6 +92,7 @@ def news(request: Request) -> News:
 # ---- conversations ----
 
 
+@alike
 async def show_conversations(request: Request) -> Response:
     """Everybody with whom there are letters, and everybody one could write to."""
     person: Person = request.state.person
@@ -161,6 +162,7 @@ def _mark(request: Request, contact: Contact) -> tuple[str, str] | None:
     return ("warn", _("new device")) if contact.warnings else None
 
 
+@alike
 async def show_conversation(request: Request) -> Response:
     """The letters from and to one person, with where each has been."""
     return _conversation(request, _contact(request))
@@ -291,6 +293,7 @@ class _Found:
 # ---- channels ----
 
 
+@alike
 async def show_channels(request: Request) -> Response:
     """The channels that are followed; forms to follow one and to found one."""
     return _channels(request)
@@ -341,6 +344,7 @@ def _channels(
     )
 
 
+@alike
 async def show_channel(request: Request) -> Response:
     """A channel's posts."""
     return _show_channel(request, _channel(request))
@@ -348,16 +352,17 @@ async def show_channel(request: Request) -> Response:
 
 async def post(request: Request) -> Response:
     """Post in one's own channel; what was typed stays on the page when that cannot be done."""
-    channel = _channel(request)
+    space = parse_space(request.path_params["id"])
     form = await fields(request)
     text = form.get("text", "")
     try:
         answered = read_bytes(form["reply_to"]) if form.get("reply_to") else None
-        await service.post(request.state.node, request.state.person, channel.space, text, answered)
+        await service.post(request.state.node, request.state.person, space, text, answered)
     except OutlastError as error:
-        await talk_pages.save_draft(request, channel.space, text)
+        channel = _channel(request)
+        await talk_pages.save_draft(request, space, text)
         return _show_channel(request, channel, draft=text, error=error)
-    return go(f"/carry/channels/{channel.id}{LATEST}")
+    return go(f"/carry/channels/{space_text(space)}{LATEST}")
 
 
 async def mark_channel_read(request: Request) -> Response:
@@ -493,8 +498,7 @@ def _contact(request: Request) -> Contact:
 
 
 def _channel(request: Request) -> Channel:
-    space = space_text(parse_space(request.path_params["id"]))
-    return service.find_channel(request.state.node, request.state.person, space)
+    return service.channel(request.state.node, request.state.person, parse_space(request.path_params["id"]))
 
 
 def _many(text: str) -> list[bytes]:

@@ -148,3 +148,25 @@ async def test_sessions_that_compare_a_bucket_at_a_time_share_one_snapshot_of_it
         await asyncio.sleep(0)  # the tasks that made them let go
         gc.collect()
         assert not len(snapshots._views), "nobody uses them any more"
+
+
+@story
+async def test_who_speaks_does_not_wait_until_the_store_has_what_was_said_before(tmp_path: Path) -> None:
+    async with society(tmp_path) as nodes:
+        anna = await nodes.join("anna")
+        space = await anna.node.new_space(anna, "News")
+        async with anna.outbox._flushing:  # the store takes its time
+            said = [
+                asyncio.create_task(
+                    anna.node.append(anna, space, POST.name, Note(f"post {number}"), life_ms=20 * DAY_MS)
+                )
+                for number in range(20)
+            ]
+            while anna.outbox.waiting() < len(said):
+                await anna.node.write(lambda: None)
+            rows = anna.query("SELECT entry_id FROM outbox")
+            assert {bytes(row[0]) for row in rows} >= anna.outbox.pending(), "what waits outlasts a crash"
+            assert not any(one.done() for one in said), "nobody is told that it is kept before it can be read"
+        made = [entry.id for entry in await asyncio.gather(*said)]
+        assert anna.node.open_store.held(made) == set(made)
+        assert len({entry.header.seq for entry in anna.node.open_store.load(made)}) == len(made)

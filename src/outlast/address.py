@@ -11,6 +11,7 @@ from outlast.errors import ProtocolError, UsageError
 NAME_MAX_BYTES: Final = 255
 ADDRESS_MAX_BYTES: Final = 1 + 1 + NAME_MAX_BYTES + 2
 _IPV4, _NAME, _IPV6 = 1, 3, 4
+_SIZES: Final = {_IPV4: 1 + 4, _IPV6: 1 + 16}
 
 
 class AddressError(ProtocolError):
@@ -69,42 +70,41 @@ def _parse(host: str) -> IPv4Address | IPv6Address | None:
 
 def encode(target: Target) -> bytes:
     """The address in SOCKS 5's form (RFC 1928 §5): type, address, port; raises AddressError for what does not fit."""
-    port = target.port.to_bytes(2, "big")
-    address = parse(target.host)
+    return _encode(target.host) + target.port.to_bytes(2, "big")
+
+
+@lru_cache(256)
+def _encode(host: str) -> bytes:
+    address = parse(host)
     if address is None:
-        if not _is_name(target.host):
-            raise AddressError("%(host)r is no name of a host", host=target.host[:80])
-        name = target.host.encode("ascii")
-        return bytes((_NAME, len(name))) + name + port
-    return bytes((_IPV4 if address.version == 4 else _IPV6,)) + address.packed + port
+        if not _is_name(host):
+            raise AddressError("%(host)r is no name of a host", host=host[:80])
+        name = host.encode("ascii")
+        return bytes((_NAME, len(name))) + name
+    return bytes((_IPV4 if address.version == 4 else _IPV6,)) + address.packed
 
 
 def decode(data: bytes | bytearray | memoryview, at: int = 0) -> tuple[Target, int] | None:
     """The address that begins at ``at`` and where it ends; None when more bytes are needed; raises AddressError."""
-    view = bytes(memoryview(data)[at : at + ADDRESS_MAX_BYTES])
-    if len(view) < 2:
+    if len(data) < at + 2:
         return None
-    start = 1
-    match view[0]:
-        case 1:
-            size = 4
-        case 4:
-            size = 16
-        case 3:
-            start, size = 2, view[1]
-        case other:
-            raise AddressError("addresses of type %(other)s are not known", other=other)
-    end = start + size + 2
-    if len(view) < end:
-        return None
-    raw = view[start : start + size]
-    if start == 2:
-        host = _read_name(raw)
-    elif size == 4:
-        host = f"{raw[0]}.{raw[1]}.{raw[2]}.{raw[3]}"
+    kind = data[at]
+    size = 2 + data[at + 1] if kind == _NAME else _SIZES.get(kind)  # without the port
+    if size is None:
+        raise AddressError("addresses of type %(other)s are not known", other=kind)
+    end = at + size + 2
+    return (_decode(bytes(data[at:end])), end) if len(data) >= end else None
+
+
+@lru_cache(256)
+def _decode(whole: bytes) -> Target:
+    if whole[0] == _NAME:
+        host = _read_name(whole[2:-2])
+    elif whole[0] == _IPV4:
+        host = "{}.{}.{}.{}".format(*whole[1:5])
     else:
-        host = str(IPv6Address(raw))
-    return Target(host, int.from_bytes(view[end - 2 : end], "big")), at + end
+        host = str(IPv6Address(whole[1:-2]))
+    return Target(host, int.from_bytes(whole[-2:], "big"))
 
 
 def _read_name(raw: bytes) -> str:

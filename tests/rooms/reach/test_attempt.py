@@ -8,12 +8,14 @@ import json
 import os
 import resource
 import socket
+import ssl
 import struct
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -23,6 +25,7 @@ from outlast.errors import OutlastError, UsageError
 from outlast.rooms.reach.io import attempt as attempts
 from outlast.rooms.reach.io import names
 from outlast.rooms.reach.io.attempt import PROOF_BYTES, Tried, attempt, read_url, reconsider
+from outlast.rooms.reach.io.certificates import self_signed
 from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.gate import Gate
 from outlast.rooms.reach.io.relay import Running, Server, ShadowsocksServer, WebServer, carrier_of, server_of
@@ -48,6 +51,15 @@ def here() -> Iterator[Place]:
 def proxy(here: Place) -> Gate:
     """A SOCKS server with one of our exits behind it, which answers the echo."""
     return here.gate()
+
+
+@pytest.fixture
+def forged(tmp_path: Path) -> ssl.SSLContext:
+    """A server's TLS with a certificate that nobody trusts."""
+    self_signed(tmp_path, "test.example")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "web-certificate.pem", tmp_path / "web-key.pem")
+    return context
 
 
 @pytest.fixture(autouse=True)
@@ -332,6 +344,57 @@ def test_a_proxy_in_whose_place_somebody_asks_to_sign_in_is_a_captive_portal(sta
     assert name_of(behind(portal, http)) == "captive-portal"
 
 
+@pytest.mark.parametrize("url", ["", "https://test.example/64k", "http://test.example/64k"])
+@pytest.mark.parametrize("says_at_once", [True, False])
+def test_a_portal_that_opens_every_way_and_stands_behind_it_itself_is_a_captive_portal(
+    url: str, says_at_once: bool, forged: ssl.SSLContext
+) -> None:
+    async def portal(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        if says_at_once:
+            writer.write(b"<html>sign in</html>")
+        elif b":443" in head:
+            with suppress(ConnectionError):
+                await writer.start_tls(forged)
+        else:
+            await reader.read(1)
+            writer.write(b"HTTP/1.1 302 Found\r\nLocation: http://login.example/\r\nContent-Length: 0\r\n\r\n")
+        await reader.read(1)
+        writer.close()
+
+    assert name_of(behind(portal, http, url)) == "captive-portal"
+
+
+def test_a_proxy_behind_which_a_certificate_is_forged_is_no_captive_portal(forged: ssl.SSLContext) -> None:
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        if b":443" in head:
+            with suppress(ConnectionError):
+                await writer.start_tls(forged)
+        elif b"echo.outlast.invalid" not in head:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        writer.close()
+
+    assert name_of(behind(proxy, http, "https://test.example/64k")) == "tls-mitm"
+
+
+def test_a_test_page_that_was_moved_is_no_captive_portal() -> None:
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b"echo.outlast.invalid" not in head:
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            asked = await reader.readuntil(b"\r\n\r\n")
+            moved = b"301 Moved Permanently\r\nLocation: https://test.example/64k"
+            status = moved if b"/64k" in asked else b"204 No Content"
+            writer.write(b"HTTP/1.1 %b\r\nContent-Length: 0\r\n\r\n" % status)
+        writer.close()
+
+    assert behind(proxy, http, "http://test.example/64k").failure is None
+
+
 def test_the_resolver_of_a_loop_that_is_over_is_let_go() -> None:
     for _ in range(3):
         assert asyncio.run(names.look_up("localhost"))
@@ -371,8 +434,8 @@ async def echoless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
         else:
             writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
             request = await reader.readuntil(b"\r\n\r\n")
-            large = b"/64k" in request
-            writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(PROOF_BYTES if large else 10))
+            large = b"HTTP/1.1 200 OK\r\n\r\n" + bytes(PROOF_BYTES)
+            writer.write(large if b"/64k" in request else b"HTTP/1.1 204 No Content\r\n\r\n")
         await writer.drain()
         writer.close()
 

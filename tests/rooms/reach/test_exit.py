@@ -6,10 +6,12 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from queue import Queue
 
 import pytest
@@ -216,6 +218,52 @@ def test_one_user_s_names_that_hang_keep_no_other_s_waiting(here: Place, slow: S
     slow.free.set()
     assert {hanging.get(timeout=5)[0] for _ in range(200)} >= {"hang99", "hang too99"}
     here.do(known.close)
+
+
+def test_users_who_let_names_hang_together_keep_no_other_waiting(here: Place, slow: Slow) -> None:
+    known = here.do(lambda: names.Names(here.loop))
+    hanging, found = Found(), Found()
+    for user in range(20):
+        ask(here, known, hanging, [f"hang{user} {one}" for one in range(40)], b"%d" % user)
+    ask(here, known, found, ["site"], b"other")
+    assert found.get(timeout=5) == ("site", ("127.0.0.1",))
+    assert names.LOOKUPS_AT_ONCE < len(slow.asked) < names.LOOKUPS_AT_ONCE + 20
+    slow.free.set()
+    assert {hanging.get(timeout=5)[0] for _ in range(800)} >= {"hang0 39", "hang19 39"}
+    here.do(known.close)
+
+
+@pytest.mark.parametrize(
+    ("settings", "given", "told"),
+    [
+        ("nameserver 192.0.2.1\n", {}, names.RESOLVER),
+        ("nameserver 192.0.2.1\n", {"RES_OPTIONS": "timeout:9"}, "timeout:9"),
+        ("options timeout:7 attempts:1\n", {}, None),
+    ],
+)
+def test_the_resolver_has_a_limit_where_the_machine_sets_none(
+    settings: str, given: dict[str, str], told: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", given)
+    monkeypatch.setattr(names, "_SETTINGS", tmp_path / "resolv.conf")
+    names._SETTINGS.write_text(settings)
+    names.end_in_time()
+    assert given.get("RES_OPTIONS") == told
+
+
+def test_a_lookup_ends_soon_when_no_server_answers() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf, tempfile.NamedTemporaryFile("w") as settings:
+        deaf.bind(("127.0.0.77", 53))
+        settings.write("nameserver 127.0.0.77\n")
+        settings.flush()
+        code = (
+            "import asyncio, time; from outlast.rooms.reach.io import names, relay; began = time.monotonic();"
+            "relay.run(asyncio.sleep(0)); assert not names._addresses('a.example'); print(time.monotonic() - began)"
+        )
+        lay = 'mount --bind "$1" /etc/resolv.conf && shift && exec "$@"'
+        inside = ["unshare", "--mount", "sh", "-c", lay, "sh", settings.name, sys.executable, "-c", code]
+        done = subprocess.run(inside, capture_output=True, text=True, timeout=60)
+    assert 2 < float(done.stdout) < names.LOOKUP_S / 2, done
 
 
 def test_a_name_that_hangs_is_none_in_time_and_what_waits_behind_it_is_forgotten(

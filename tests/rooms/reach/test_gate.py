@@ -6,11 +6,14 @@ import hashlib
 import os
 import socket
 import struct
+import subprocess
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from queue import Queue
 
 import pytest
@@ -161,6 +164,150 @@ def test_a_second_request_on_a_connection_does_not_reach_the_first_one_s_origin(
         one.shutdown(socket.SHUT_WR)
         assert ended.wait(10)
     assert seen[0].endswith(b"\r\n\r\nok")
+
+
+def page_of(name: bytes, seen: list[bytes]) -> Callable[[socket.socket], None]:
+    """A site that says its name and how much it was sent, once for each connection, and notes how it was asked."""
+
+    def serve(one: socket.socket) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += one.recv(65_536)
+        head, _, body = head.partition(b"\r\n\r\n")
+        if b"chunked" in head:
+            while not body.endswith(b"0\r\n\r\n"):
+                body += one.recv(65_536)
+        seen.append(head)
+        said = b"" if head.startswith(b"HEAD") else b"%b %d" % (name, len(body))
+        if b"/endless" in head:
+            one.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + said)
+        elif b"/chunks" in head:
+            one.sendall(
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(said), said)
+            )
+        else:
+            one.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said))
+            if b"/more" in head:
+                one.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
+            one.recv(1)
+
+    return serve
+
+
+def answer(one: socket.socket, *, head_only: bool = False) -> tuple[bytes, bytes]:
+    """One answer on a connection that goes on: its head and its body."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += exactly(one, 1)
+    if b"chunked" in head:
+        body = b""
+        while not body.endswith(b"\r\n0\r\n\r\n"):
+            body += exactly(one, 1)
+        return head, body
+    size = int(head.partition(b"Content-Length: ")[2].partition(b"\r")[0])
+    return head, b"" if head_only else exactly(one, size)
+
+
+def test_a_program_asks_several_sites_on_one_connection(open_gate: Gate) -> None:
+    seen: list[bytes] = []
+    with serving(page_of(b"one", seen)) as here, serving(page_of(b"two", seen)) as there, dialled(open_gate) as one:
+
+        def ask(method: bytes, at: Target, path: bytes, more: bytes = b"\r\n") -> bytes:
+            return b"%b http://127.0.0.1:%d%b HTTP/1.1\r\n%b" % (method, at.port, path, more)
+
+        one.sendall(ask(b"GET", here, b"/"))
+        assert answer(one)[1] == b"one 0"
+        one.sendall(ask(b"POST", there, b"/chunks", b"Transfer-Encoding: chunked\r\n\r\n2\r\n"))
+        one.sendall(b"hi\r\n0\r\n\r\n" + ask(b"HEAD", here, b"/") + ask(b"GET", there, b"/more"))
+        assert answer(one)[1] == b"6\r\ntwo 12\r\n0\r\n\r\n"
+        assert answer(one, head_only=True)[0].startswith(b"HTTP/1.1 200 OK")
+        assert answer(one)[1] == b"two 0"
+        one.sendall(ask(b"GET", here, b"/"))  # what the other site said behind its answer is not this one's
+        assert answer(one)[1] == b"one 0"
+        one.sendall(ask(b"GET", there, b"/endless"))
+        last = until_end(one)
+        assert last.endswith(b"two 0")
+        assert b"\r\nConnection: close\r\n" in last
+    assert len(seen) == 6
+    assert all(head.endswith(b"\r\nConnection: close") for head in seen)
+
+
+def test_curl_has_several_pages_of_several_sites_by_one_connection(open_gate: Gate) -> None:
+    seen: list[bytes] = []
+    with serving(page_of(b"one", seen)) as here, serving(page_of(b"two", seen)) as there:
+        pages = [f"http://127.0.0.1:{here.port}/{{a,b}}", f"http://127.0.0.1:{there.port}/{{chunks,endless}}"]
+        by = ("--proxy", f"http://127.0.0.1:{open_gate.at.port}")
+        done = curl(*by, "-w", "%{num_connects}|", *pages, f"http://localhost:{here.port}/")
+    assert done.stdout == b"one 01|one 00|two 00|two 00|one 01|", done
+
+
+def test_a_refused_request_ends_its_connection_and_a_broken_one_is_cut(open_gate: Gate, site: Target) -> None:
+    asked = b"GET http://127.0.0.1:%d/ HTTP/1.1\r\n" % site.port
+    with dialled(open_gate) as one:
+        one.sendall(asked + b"\r\n")
+        assert answer(one)[1] == b"yes"
+        one.sendall(b"POST http://a.example/ HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert until_end(one).startswith(b"HTTP/1.1 400 ")
+    with serving(lambda one: exactly(one, 65_536)) as at, dialled(open_gate) as one:
+        one.sendall(b"POST http://127.0.0.1:%d/ HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" % at.port)
+        one.sendall(b"5\nhello\r\n0\r\n\r\n" + asked + b"\r\n")
+        with suppress(ConnectionResetError):
+            assert until_end(one) == b""
+
+
+def test_who_asks_nothing_more_is_let_go_in_time(here: Place, site: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gates, "HANDSHAKE_S", 0.2)
+    monkeypatch.setattr(gates, "SWEEP_S", 0.1)
+    with dialled(here.gate()) as one:
+        one.sendall(b"GET http://127.0.0.1:%d/ HTTP/1.1\r\n\r\n" % site.port)
+        assert until_end(one).endswith(b"yes")
+
+
+def test_chromium_has_many_plain_pages_by_few_connections(open_gate: Gate, tmp_path: Path) -> None:
+    asked: Counter[bytes] = Counter()
+    connections: list[socket.socket] = []
+
+    def pages(one: socket.socket) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += one.recv(65_536)
+        path = head.split(b" ")[1]
+        asked[path] += 1
+        if path == b"/":
+            shown = b"".join(
+                b"<img src=/%d.svg><img src=http://localhost:%d/%d.svg>" % (n, at.port, n) for n in range(20)
+            )
+            kind, body = b"text/html", b"<body>" + shown + b"<p id=end>Welcome."
+        else:
+            kind, body = b"image/svg+xml", b"<svg xmlns='http://www.w3.org/2000/svg'/>"
+        one.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (kind, len(body), body))
+
+    def between(one: socket.socket) -> None:
+        connections.append(one)
+        with dialled(open_gate) as far:
+            back = threading.Thread(target=pass_on, args=(far, one), daemon=True)
+            back.start()
+            pass_on(one, far)
+            back.join()
+
+    with serving(pages) as at, serving(between) as proxy:
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"]
+        flags += [f"--proxy-server=http://127.0.0.1:{proxy.port}", "--proxy-bypass-list=<-loopback>"]
+        command = ["chromium", *flags, "--dump-dom", f"http://127.0.0.1:{at.port}/"]
+        done = subprocess.run(command, capture_output=True, timeout=60)
+        connected = len(connections)
+    assert b"Welcome." in done.stdout
+    images = {b"/%d.svg" % n: 2 for n in range(20)}
+    assert {path: count for path, count in asked.items() if path in images} == images
+    assert connected < 20
+
+
+def pass_on(source: socket.socket, sink: socket.socket) -> None:
+    """All that comes, and its end."""
+    with suppress(OSError):
+        while data := source.recv(65_536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
 
 
 def test_refusals_say_why(here: Place, open_gate: Gate, site: Target) -> None:
@@ -349,8 +496,9 @@ def test_whatever_programs_do_no_socket_stays_behind(here: Place, site: Target, 
         for target in (gone, Target("no-such-host.invalid", 80), Target("127.0.0.1", 25)):
             with pytest.raises(ConnectionError):
                 through(gate, target)
+        asked = b"GET http://127.0.0.1:%d/ HTTP/1.1\r\n" % site.port
         with dialled(gate) as one:
-            one.sendall(b"GET http://127.0.0.1:%d/ HTTP/1.1\r\n\r\n" % site.port)
+            one.sendall(asked + b"\r\n" + asked + b"Connection: close\r\n\r\n")
             assert until_end(one).endswith(b"yes")
         control, udp, relay = associated(gate)
         udp.sendto(wrap_datagram(Target("127.0.0.1", gone.port), b"x"), relay)

@@ -25,10 +25,11 @@ from outlast.rooms.reach.io.pump import yard_of
 from outlast.rooms.reach.io.shadowsocks import Shadowsocks, cipher_of
 from outlast.rooms.reach.io.shadowsocks_server import ShadowsocksListener
 from outlast.rooms.reach.io.upstream import NEAR
+from outlast.rooms.reach.proto import shadowsocks_2022
 from outlast.rooms.reach.proto.bridge import ShadowsocksBridge
 from outlast.rooms.reach.proto.exit_policy import Policy
 from outlast.rooms.reach.proto.links import read_bridge
-from outlast.rooms.reach.proto.shadowsocks import Packets, ShadowsocksError, seal_early
+from outlast.rooms.reach.proto.shadowsocks import Packets, ReplayError, ShadowsocksError, seal_early
 from outlast.rooms.reach.proto.shadowsocks_2022 import Sip022
 from tests.rooms.reach.through import connect, echo_datagrams, echo_hashes, echoes
 
@@ -213,6 +214,35 @@ def test_datagrams_of_who_is_no_user_any_more_are_not_answered() -> None:
     cipher.admit(users[1:])
     with pytest.raises(ShadowsocksError):
         packets.seal(session, target, b"y")
+
+
+def test_one_user_s_sessions_of_datagrams_push_nobody_else_s_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shadowsocks_2022, "SESSIONS_MAX", 8)
+    method, password = "2022-blake3-aes-256-gcm", b64encode(bytes(32)).decode()
+    users = (bytes([1]) * 32, bytes([2]) * 32)
+    cipher = Sip022(method, password, secrets.token_bytes, time.time, users)
+    server = cipher.packet_server()
+
+    def packet(user: bytes) -> bytes:
+        client = cipher_of(method, f"{password}:{b64encode(user).decode()}").packets()
+        return client.seal(Target("192.0.2.1", 53), b"x")
+
+    mine = packet(users[0])
+    session, target, _ = server.open(mine, 0)
+    theirs = [server.open(packet(users[1]), 0)[0] for _ in range(20)]
+    assert server.seal(session, target, b"y")
+    with pytest.raises(ReplayError):  # what was seen is still known
+        server.open(mine, 0)
+    for one in theirs[-4:]:
+        assert server.seal(one, target, b"y")
+    with pytest.raises(ShadowsocksError):
+        server.seal(theirs[0], target, b"y")
+    cipher.admit(users[:1])
+    assert isinstance(server, shadowsocks_2022._PacketServer)
+    server.open(packet(users[0]), 0)
+    cipher.admit((*users[:1], bytes([3]) * 32))
+    server.open(packet(bytes([3]) * 32), 0)
+    assert len(server._sessions) == 3  # and what is of nobody any more was forgotten
 
 
 PROBES: dict[str, Callable[[str], bytes]] = {

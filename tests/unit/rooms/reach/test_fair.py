@@ -25,6 +25,15 @@ def test_one_alone_has_half_and_the_next_a_part_of_what_is_left() -> None:
     assert fair.taken == 32
 
 
+def test_who_has_none_gets_a_spare_one() -> None:
+    fair = Fair(8, 3)
+    assert [takes_all(fair, bytes((one,))) for one in range(9)] == [4, 2, 1, 1, 1, 1, 1, 0, 0]
+    assert takes_all(fair, None) == 0
+    fair.give(bytes((0,)))
+    assert not fair.take(bytes((0,)))
+    assert fair.take(bytes((7,)))
+
+
 def test_what_comes_free_is_for_who_has_less() -> None:
     fair = Fair(8)
     assert takes_all(fair, b"greedy") == 4
@@ -38,20 +47,21 @@ def test_who_has_nobody_to_share_with_has_all() -> None:
     assert takes_all(Fair(5), None) == 5
 
 
-@given(st.integers(0, 40), st.lists(st.tuples(WHOSE, st.booleans()), max_size=200))
+@given(st.integers(0, 40), st.integers(0, 5), st.lists(st.tuples(WHOSE, st.booleans()), max_size=200))
 def test_there_are_never_more_than_there_are_and_all_that_is_given_back_is_there_again(
-    most: int, wishes: list[tuple[bytes, bool]]
+    most: int, spare: int, wishes: list[tuple[bytes, bool]]
 ) -> None:
-    fair, own = Fair(most), Counter[bytes]()
+    fair, own = Fair(most, spare), Counter[bytes]()
     for whose, wants in wishes:
         if wants:
             left = most - fair.taken
-            assert fair.take(whose) is (own[whose] < left)
-            own[whose] += own[whose] < left
+            right = own[whose] < left or (not own[whose] and left + spare > 0)
+            assert fair.take(whose) is right
+            own[whose] += right
         elif own[whose]:
             fair.give(whose)
             own[whose] -= 1
-        assert fair.taken == own.total() <= most
+        assert fair.taken == own.total() <= most + spare
     for whose in own.elements():
         fair.give(whose)
     assert takes_all(fair, None) == most

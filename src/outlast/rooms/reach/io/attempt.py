@@ -58,6 +58,7 @@ ANSWERING: Final = "http://connectivitycheck.gstatic.com/generate_204"
 SECURE: Final = "https://connectivitycheck.gstatic.com/generate_204"
 """The same for tricks, which are tricks with TLS."""
 _LOOK_S: Final = 0.25
+_STATUS_BYTES: Final = 12
 _RANDOM: Final = frozenset({"obfs2", "obfs3", "obfs4", "scramblesuit"})
 _FROM_INSIDE: Final = frozenset({Kind.TLS_MITM, Kind.WRONG_CLOCK, Kind.WRONG_KEY, Kind.CAPTIVE_PORTAL})
 """What only the transport can see."""
@@ -373,7 +374,27 @@ class _Test:
             stream.close()
 
     async def _fetch(self, carrier: Carrier) -> None:
-        parts = urlsplit(self._url or (SECURE if isinstance(self._bridge, Tricks) else ANSWERING))
+        url = self._url or (SECURE if isinstance(self._bridge, Tricks) else ANSWERING)
+        stream, odd = await self._get(carrier, url)
+        if odd is not None and isinstance(self._bridge, ProxyBridge):
+            # Where one has to sign in, every CONNECT is answered with 200, and every page is the portal's.
+            if url != ANSWERING:
+                second, other = await self._get(carrier, ANSWERING)
+                self._streams.remove(second)  # it proves nothing about the page that was to be had
+            if url == ANSWERING or other is not None:
+                text = "the proxy opens its way, and another page than the one that was asked for stands behind it"
+                self.tell(BridgeError(Failure(Kind.CAPTIVE_PORTAL, text)))
+                return
+        if odd is Stop.CERTIFICATE:
+            text = "behind it the test's site shows a certificate that is not valid for it"
+            self.tell(BridgeError(Failure(Kind.TLS_MITM, text)))
+        elif odd is Stop.ANSWER:
+            stream.moved()
+            stream.end_s = time.monotonic()
+
+    async def _get(self, carrier: Carrier, url: str) -> tuple[_Stream, Stop | None]:
+        """Ask for a page; the stream, and what is odd about the answer, which then is not taken for one."""
+        parts = urlsplit(url)
         host, secure = parts.hostname or "", parts.scheme == "https"
         stream = self._open(carrier, Target(host, parts.port or (443 if secure else 80)))
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -387,7 +408,14 @@ class _Test:
             )
             try:
                 writer.write(request.encode())
-                size = 0
+                first = b""
+                while len(first) < _STATUS_BYTES and (data := await reader.read(PROOF_BYTES)):
+                    first += data
+                if first and _is_odd(first, empty=url == ANSWERING):
+                    return stream, Stop.ANSWER
+                size = len(first)
+                if size:
+                    stream.moved()
                 while size < PROOF_BYTES and (data := await reader.read(PROOF_BYTES)):
                     stream.moved()
                     size += len(data)
@@ -397,10 +425,17 @@ class _Test:
                     stream.end_s = time.monotonic()
             finally:
                 writer.close()
+        except ssl.SSLCertVerificationError:
+            return stream, Stop.CERTIFICATE
+        except ssl.SSLEOFError:
+            pass
+        except ssl.SSLError:
+            return stream, Stop.PLAIN
         except (OSError, asyncio.IncompleteReadError):
             pass
         finally:
             stream.close()
+        return stream, None
 
 
 class _Stream:
@@ -473,6 +508,13 @@ class _Stream:
         self._decided.cancel()
         self.ours.close()
         self._news.set()
+
+
+def _is_odd(first: bytes, *, empty: bool) -> bool:
+    """Whether an answer leads elsewhere, or asks to sign in; or is none that a page has that is ``empty``."""
+    if first[:7] != b"HTTP/1.":
+        return empty or first[:1] == b"<"
+    return first[9:10] == b"3" or first[9:12] == b"511" or (empty and first[9:12] == b"200")
 
 
 def _of_error(error: OutlastError) -> Failure:

@@ -39,6 +39,8 @@ STREAMS_MAX: Final = 4096
 """Connections that are being made."""
 DATAGRAMS_MAX: Final = 512
 """Ways for datagrams that are open."""
+SPARE: Final = 128
+"""So many of each more, for who has none."""
 DATAGRAM_MAX_BYTES: Final = 65_536
 PEERS_MAX: Final = 256
 WAITING_MAX_BYTES: Final = 65_536
@@ -99,8 +101,8 @@ class Exit:
         self._own_until_s = 0.0
         self._openings: dict[_Opening, float] = {}
         self._sweep: asyncio.TimerHandle | None = None
-        self._connecting = Fair(STREAMS_MAX)
-        self.associations = Fair(DATAGRAMS_MAX)
+        self._connecting = Fair(STREAMS_MAX, SPARE)
+        self.associations = Fair(DATAGRAMS_MAX, SPARE)
 
     def open(self, target: Target, opened: Opened, failed: Failed, whose: bytes | None = None) -> Callable[[], None]:
         """Connect; one of the two is called, never before this returns, with a non-blocking socket that nobody watches.

@@ -21,7 +21,7 @@ from outlast.errors import UsageError
 from outlast.rooms.reach.io.carrier import Association, Client, Refusal
 from outlast.rooms.reach.io.pump import Plain, Pump
 from outlast.rooms.reach.io.ready import watcher_of
-from outlast.rooms.reach.proto.http_proxy import Answer, Body, HttpProxy
+from outlast.rooms.reach.proto.http_proxy import Exchange, HttpProxy
 from outlast.rooms.reach.proto.request import Credentials, Ended, Reader, Request
 from outlast.rooms.reach.proto.socks import Socks4, Socks5, reply
 from outlast.rooms.reach.proto.token_bucket import TokenBucket
@@ -117,14 +117,27 @@ class Gate:
         """A connection has said what it wants, or is gone."""
         self._half_open.pop(caller, None)
 
-    def forward(self, near: socket.socket, body: Body) -> socket.socket:
-        """Stand between a program and what carries its request: no more than its request may leave."""
+    def forward(self, near: socket.socket, exchange: Exchange, whose: str) -> socket.socket:
+        """Stand between a program and what carries its request: it alone leaves, and the next one is read here."""
         inner, outer = socket.socketpair()
         inner.setblocking(False)
         outer.setblocking(False)
-        pump = Pump(
-            self.loop, near, inner, _OneRequest(body), _OneAnswer(), done=lambda _: self._forwards.discard(pump)
-        )
+
+        def over() -> None:
+            pump.release()
+
+        def done(wrong: Exception | None) -> None:
+            self._forwards.discard(pump)
+            if not pump.released:
+                return
+            if wrong is not None or self._listener.fileno() < 0:
+                near.close()
+            elif exchange.over:
+                self._await(near, whose).go_on(exchange.behind)
+            else:
+                _hang_up(near)
+
+        pump = Pump(self.loop, near, inner, _Outward(exchange, over), _Inward(exchange, over), done=done)
         self._forwards.add(pump)
         return outer
 
@@ -153,14 +166,19 @@ class Gate:
                     return
                 continue
             one.setblocking(False)
-            half_open = self._half_open
-            if len(half_open) >= HALF_OPEN_MAX:
-                next(iter(half_open)).drop()
-            caller = _Caller(self, one, "" if self.credentials is None else household(peer[0]))
-            half_open[caller] = self.loop.time()
-            if self._sweep is None:
-                self._sweep = self.loop.call_later(SWEEP_S, self._drop_slow)
+            caller = self._await(one, "" if self.credentials is None else household(peer[0]))
             caller.readable()  # who connects speaks at once: it is there, or soon
+
+    def _await(self, one: socket.socket, whose: str) -> _Caller:
+        """Let a connection say what it wants."""
+        half_open = self._half_open
+        if len(half_open) >= HALF_OPEN_MAX:
+            next(iter(half_open)).drop()
+        caller = _Caller(self, one, whose)
+        half_open[caller] = self.loop.time()
+        if self._sweep is None:
+            self._sweep = self.loop.call_later(SWEEP_S, self._drop_slow)
+        return caller
 
     def _listen_again(self) -> None:
         if self._listener.fileno() >= 0:
@@ -217,8 +235,8 @@ class _Caller:
         assert request is not None
         self._one = None
         _say(one, reader.granted())
-        if request.forwarded and isinstance(reader, HttpProxy):
-            return self._gate.forward(one, reader.body), request.early
+        if isinstance(reader, HttpProxy) and reader.exchange is not None:
+            return self._gate.forward(one, reader.exchange, self._whose), request.early
         return one, request.early
 
     def refuse(self, refusal: Refusal) -> None:
@@ -261,6 +279,17 @@ class _Caller:
         if not data:
             self.drop()
             return
+        self._take_in(one, data)
+
+    def go_on(self, data: bytes) -> None:
+        """Take what a program of HTTP said behind its last request."""
+        one = self._one
+        assert one is not None
+        self._reader = self._reader_of_http(one)
+        if data:
+            self._take_in(one, data)
+
+    def _take_in(self, one: socket.socket, data: bytes) -> None:
         reader = self._reader
         if reader is None:
             reader = self._reader = self._reader_for(data[0], one)
@@ -291,34 +320,43 @@ class _Caller:
             case 4:
                 return Socks4(credentials)
             case _:
-                host, port, *_ = one.getsockname()
-                return HttpProxy(Target(host, port), credentials)
+                return self._reader_of_http(one)
+
+    def _reader_of_http(self, one: socket.socket) -> HttpProxy:
+        host, port, *_ = one.getsockname()
+        return HttpProxy(Target(host, port), self._gate.credentials)
 
 
-class _OneRequest(Plain):
-    """Lets the rest of one request's body through, and drops what a program sends behind it."""
+class _Outward(Plain):
+    """What of a program's bytes is for its request's origin."""
 
-    def __init__(self, body: Body) -> None:
-        self._body = body
+    def __init__(self, exchange: Exchange, over: Callable[[], None]) -> None:
+        self._exchange, self._over = exchange, over
 
     def turn(self, into: memoryview, size: int, out: memoryview) -> bytes:
-        """What of it belongs to the body."""
-        return self._body.passed(bytes(into[:size]))
+        """What of it belongs to the request's body."""
+        passed = self._exchange.outward(bytes(into[:size]))
+        if self._exchange.over:
+            self._over()
+        return passed
 
 
-class _OneAnswer(Plain):
-    """Tells the program that its connection is for one request."""
+class _Inward(Plain):
+    """What of an origin's bytes is the answer."""
 
-    def __init__(self) -> None:
-        self._answer = Answer()
+    def __init__(self, exchange: Exchange, over: Callable[[], None]) -> None:
+        self._exchange, self._over = exchange, over
 
     def turn(self, into: memoryview, size: int, out: memoryview) -> bytes:
         """The answer, as it is told."""
-        return self._answer.passed(bytes(into[:size]))
+        passed = self._exchange.inward(bytes(into[:size]))
+        if self._exchange.over or self._exchange.failed:
+            self._over()
+        return passed
 
     def end(self) -> bytes:
-        """What was kept back."""
-        return self._answer.rest()
+        """What is said instead of an answer that does not come."""
+        return self._exchange.end()
 
 
 class _Datagrams:

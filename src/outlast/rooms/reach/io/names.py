@@ -7,10 +7,12 @@ that takes a quarter of a minute for each.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from typing import Final, NamedTuple
@@ -18,6 +20,11 @@ from typing import Final, NamedTuple
 from outlast.rooms.reach.proto.fair import Fair
 
 LOOKUPS_AT_ONCE: Final = 32
+LOOKUPS_SPARE: Final = 224
+"""A thread each for so many users more, when others hold all that there are."""
+RESOLVER: Final = "timeout:1 attempts:3"
+"""For glibc, which else asks three servers that are silent for 30 s and more: so it has ended within LOOKUP_S."""
+_SETTINGS: Final = Path("/etc/resolv.conf")
 LOOKUP_S: Final = 10.0
 """So long somebody waits for an answer; the resolver may take longer."""
 SWEEP_S: Final = 0.5
@@ -61,7 +68,8 @@ class Names:
     """Looks names up by the system's resolver, each once at a time, and remembers answers for a little while.
 
     A question whose servers never answer holds a thread for long, and nothing can end it. So threads are shared
-    (``proto.fair``): who has names looked up that hang waits for their own, and others find a thread.
+    (``proto.fair``): who has names looked up that hang waits for their own, and others find a thread, also where some
+    let names hang together.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -72,7 +80,7 @@ class Names:
         self._asked: dict[str, list[_Asker]] = {}
         self._askers = Fair(ASKERS_MAX)
         self._running: dict[str, bytes | None] = {}  # hosts that threads are at, by whose share
-        self._lookups = Fair(LOOKUPS_AT_ONCE)
+        self._lookups = Fair(LOOKUPS_AT_ONCE, LOOKUPS_SPARE)
         # Hosts that wait for a thread, by who waits for them; a host can be in several.
         self._queues: OrderedDict[bytes | None, OrderedDict[str, None]] = OrderedDict()
         self._sweep: asyncio.TimerHandle | None = None
@@ -167,6 +175,15 @@ class Names:
                     for asker in askers:
                         self._wait(host, asker)
         self._sweep = self._loop.call_later(SWEEP_S, self._end_old) if self._asked else None
+
+
+def end_in_time() -> None:
+    """Let this process's resolver give up in time, unless the machine says when; to be called before it is asked."""
+    said = ""
+    with suppress(OSError, UnicodeError):
+        said = _SETTINGS.read_text()
+    if "timeout:" not in said:
+        os.environ.setdefault("RES_OPTIONS", RESOLVER)
 
 
 def _addresses(host: str) -> tuple[str, ...]:

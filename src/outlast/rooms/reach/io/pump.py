@@ -117,7 +117,7 @@ class Pump:
     order, else with what was wrong; never from within the constructor. Both sockets are non-blocking and unwatched.
     """
 
-    __slots__ = ("__weakref__", "_done", "_flows", "_loop", "_silent", "_sockets", "_yard", "moved")
+    __slots__ = ("__weakref__", "_done", "_flows", "_loop", "_silent", "_sockets", "_yard", "moved", "released")
 
     def __init__(
         self,
@@ -136,6 +136,7 @@ class Pump:
         self._yard = yard_of(loop)
         self._silent = 0
         self.moved = True
+        self.released = False
         for one in (near, far):
             _watch_over(one)
         self._flows = (
@@ -157,9 +158,17 @@ class Pump:
         """End the stream at once: both sides see a reset."""
         self.stop(ConnectionAbortedError("the stream was ended"))
 
+    def release(self) -> None:
+        """End the stream, and keep near: it is open and the caller's again when ``done`` says that it took all."""
+        if self._sockets and not self.released:
+            self.released = True
+            self._sockets = self._sockets[1:]
+            self._flows[1].end()
+            self._loop.call_soon(self.half_closed)
+
     def half_closed(self) -> None:
         """Take note that a direction ended; the stream has when both have."""
-        if all(flow.ended and not flow.rest for flow in self._flows):
+        if all(flow.ended and not flow.rest for flow in self._flows[1 if self.released else 0 :]):
             self.stop(None)
 
     def stop(self, wrong: Exception | None) -> None:
@@ -280,7 +289,7 @@ class _Flow:
             if size and self._meter and (seconds := self._meter(size)) > 0:
                 self._halt()
                 self._pause = self._loop.call_later(seconds, self._unpause)
-            if (out and not self._write(out)) or not size:
+            if (out and not self._write(out)) or self.ended:
                 break
             if size < len(room) or self._pause:
                 # uvloop calls once for data with a reset behind it, and never again: the data was read, look for it.
@@ -329,16 +338,20 @@ class _Flow:
         self._pause = None
         self.resume()
 
-    def _end(self) -> bytes:
+    def end(self) -> None:
+        """Read nothing more; what waits is still written."""
         self.ended = True
         self._halt()
+
+    def _end(self) -> bytes:
+        self.end()
         return self._codec.end()
 
     def _finish(self) -> None:
-        if not self._gone:
+        if not self._gone and not self._pump.released:
             with suppress(OSError):  # the other side may have gone already; then its own direction says so
                 self._sink.shutdown(socket.SHUT_WR)
-            self._pump.half_closed()
+        self._pump.half_closed()
 
 
 def _watch_over(one: socket.socket) -> None:

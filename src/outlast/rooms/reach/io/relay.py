@@ -19,6 +19,7 @@ import msgspec
 from outlast import address
 from outlast.address import Target
 from outlast.errors import OutlastError, Sentence
+from outlast.rooms.reach.io import names
 from outlast.rooms.reach.io.attempt import Tell, Tried, attempt, reconsider
 from outlast.rooms.reach.io.carrier import Association, Carrier, Client, Refusal
 from outlast.rooms.reach.io.choosing import Attempted, Choosing, Remembered, Standings, attempted
@@ -451,6 +452,7 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
         import uvloop
 
         factory = uvloop.new_event_loop
+    names.end_in_time()
     no_core_dumps()  # keys and targets are in its memory
     # A stream has two or three files open, and what a shell usually allows is enough for few hundred streams.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -20,7 +20,7 @@ from outlast.address import Target, household
 from outlast.errors import UsageError
 from outlast.rooms.reach.io.carrier import Association, Refusal
 from outlast.rooms.reach.io.ciphers import has_aes
-from outlast.rooms.reach.io.exit import DATAGRAMS_MAX, Exit
+from outlast.rooms.reach.io.exit import DATAGRAMS_MAX, SPARE, Exit
 from outlast.rooms.reach.io.gate import ACCEPTS_AT_ONCE, listen
 from outlast.rooms.reach.io.pump import Meter, Pump, yard_of
 from outlast.rooms.reach.io.shadowsocks import DATAGRAM_MAX_BYTES, DATAGRAMS_AT_ONCE, cipher_of
@@ -32,7 +32,7 @@ from outlast.rooms.reach.proto.shadowsocks_2022 import Sip022
 UNKNOWN_MAX: Final = 2048
 """Connections that have asked for nothing that is understood; the oldest goes for the newest."""
 STREAMS_OF_USER_MAX: Final = 8192
-SOURCES_MAX: Final = DATAGRAMS_MAX  # no more than that go on at an exit
+SOURCES_MAX: Final = DATAGRAMS_MAX + SPARE  # no more than that go on at an exit
 SILENCE_S: Final = 100.0  # less than an exit's: what it ended is not asked again
 PAUSE_S: Final = 1.0
 _READ_BYTES: Final = 1 << 16

@@ -351,11 +351,7 @@ class _Way:
     def accepted(self, stream: int) -> None:
         """The stream leads to its target."""
         waiting = self._waiting.pop(stream, None)
-        if waiting is None:
-            return
-        if waiting.client.gone:
-            self._end.reset(stream)
-        else:
+        if waiting is not None:  # if the client has hung up, its socket says so
             self._end.attach(stream, *waiting.client.take())
 
     def refused(self, stream: int, refusal: int) -> None:

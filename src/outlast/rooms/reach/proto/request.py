@@ -15,15 +15,13 @@ CREDENTIAL_MAX_BYTES: Final = 255
 class Request(NamedTuple):
     """A program's wish: a stream to ``target``, or a way for datagrams.
 
-    ``early`` is what came behind the request and belongs to the stream. ``forwarded`` is true when the stream is one
-    HTTP request that was rewritten; what the program sends after it must go through the machine's ``body``.
+    ``early`` is what came behind the request and belongs to the stream.
     """
 
     command: Command
     target: Target
     isolation: bytes
     early: bytes
-    forwarded: bool = False
 
 
 class Ended(NamedTuple):

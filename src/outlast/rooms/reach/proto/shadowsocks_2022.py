@@ -49,6 +49,7 @@ from outlast.rooms.reach.proto.shadowsocks import (
 TOLERANCE_S: Final = 30
 PADDING_MAX_BYTES: Final = 900
 SESSIONS_MAX: Final = 4096
+"""Sessions of datagrams that a server remembers; each of its users has the same share."""
 IDENTITY_BYTES: Final = 16
 WINDOW_PACKETS: Final = 2048
 _FROM_CLIENT, _FROM_SERVER = 0, 1
@@ -300,7 +301,8 @@ class _Session:
 class _PacketServer:
     def __init__(self, cipher: Sip022) -> None:
         self._cipher = cipher
-        self._sessions: OrderedDict[bytes, _Session] = OrderedDict()  # the one that was used last comes last
+        self._sessions: dict[bytes, _Session] = {}
+        self._own: dict[bytes, OrderedDict[bytes, None]] = {}  # by user; the one that was used last comes last
 
     def open(self, packet: bytes, now: float) -> tuple[bytes, Target, bytes]:
         cipher, key = self._cipher, self._cipher.keys[-1]
@@ -317,11 +319,21 @@ class _PacketServer:
         if not found.theirs.window.admit(number):
             raise ReplayError("a packet came before")
         self._sessions[session] = found
-        self._sessions.move_to_end(session)
-        if len(self._sessions) > SESSIONS_MAX:
-            self._sessions.popitem(last=False)
+        self._used(key, session)
         target, data = _read_packet(plain, 9)
         return session, target, data
+
+    def _used(self, key: bytes, session: bytes) -> None:
+        """Remember the session in its user's share, and none of who is no user any more."""
+        if key not in self._own:
+            for gone in [one for one in self._own if not self._cipher.knows(one)]:
+                for ended in self._own.pop(gone):
+                    del self._sessions[ended]
+        own = self._own.setdefault(key, OrderedDict())
+        own[session] = None
+        own.move_to_end(session)
+        while len(own) > max(1, SESSIONS_MAX // max(1, len(self._cipher.users))):
+            del self._sessions[own.popitem(last=False)[0]]
 
     def user_of(self, session: bytes) -> bytes:
         return self._sessions[session].key if self._cipher.users else b""

@@ -400,6 +400,9 @@ async def _site(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
                 page = hashed.hexdigest().encode()
             else:
                 page = page_of(int(path)) if path.isdigit() else HOME_PAGE
+            if path == b"generate_204":
+                writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+                break
             kind = b"text/plain" if path else b"text/html"
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n" % (kind, len(page)))
             writer.write(page)

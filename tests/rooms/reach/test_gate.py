@@ -252,7 +252,7 @@ def test_a_refused_request_ends_its_connection_and_a_broken_one_is_cut(open_gate
         one.sendall(b"POST http://127.0.0.1:%d/ HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" % at.port)
         one.sendall(b"5\nhello\r\n0\r\n\r\n" + asked + b"\r\n")
         with suppress(ConnectionResetError):
-            assert until_end(one) == b""
+            assert until_end(one)[:13] in (b"", b"HTTP/1.1 400 ")  # told, if it was seen with the head
 
 
 def test_who_asks_nothing_more_is_let_go_in_time(here: Place, site: Target, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ Fields = list[tuple[bytes, bytes]]
 
 
 class HttpError(ProtocolError):
-    """This is no message that a proxy passes on."""
+    """This is no message that a proxy passes on. (Nobody is shown why: programs get a status, or are cut off.)"""
 
 
 def end_of_head(held: bytes, start: int) -> int:
@@ -43,7 +43,7 @@ def read_request_head(head: bytes) -> tuple[bytes, bytes, bytes, Fields]:
     first, *lines = _LINES.split(head.rstrip(b"\r\n"))
     words = first.split(b" ")
     if len(words) != 3 or not _TOKEN.fullmatch(words[0]) or not _VERSION.fullmatch(words[2]):
-        raise HttpError("no request of HTTP/1")
+        raise HttpError
     return words[0], words[1], words[2], [_field(line) for line in lines]
 
 
@@ -51,7 +51,7 @@ def only(fields: Fields, name: bytes) -> bytes:
     """A field's value, or nothing; raises HttpError when it is given twice."""
     found = [value for field, value in fields if field.lower() == name]
     if len(found) > 1:
-        raise HttpError("a field stands twice that may be there once")
+        raise HttpError
     return found[0] if found else b""
 
 
@@ -88,7 +88,7 @@ class Body:
         """Raises HttpError when it is not clear where it ends; ``ended`` says whether all of it was passed on."""
         encoding, length = only(fields, b"transfer-encoding"), only(fields, b"content-length")
         if (encoding and (length or encoding.lower() != b"chunked")) or (length and not _DIGITS.fullmatch(length)):
-            raise HttpError("it is not clear where a body ends")
+            raise HttpError
         self._at = _Chunk.SIZE if encoding else None  # of which part of a chunk the next line is the end
         self._left = int(length or b"0")  # of the body, or of the chunk's data
         self._line = b""
@@ -107,7 +107,7 @@ class Body:
             end = data.find(b"\n", at, at + _CHUNK_LINE_MAX_BYTES) + 1
             line = self._line + data[at : end or len(data)]
             if len(line) > _CHUNK_LINE_MAX_BYTES:
-                raise HttpError("a line of a chunk is too long")
+                raise HttpError
             at = end or len(data)
             self._line = b"" if end else line
             if end:
@@ -117,17 +117,17 @@ class Body:
     def _take_line(self, line: bytes) -> None:
         text = line[:-2]
         if line[-2:] != b"\r\n" or b"\r" in text:
-            raise HttpError("a line of a chunk ends in a way of its own")
+            raise HttpError
         match self._at:
             case _Chunk.SIZE:
                 size = text.partition(b";")[0].rstrip(b" \t")
                 if not _HEX.fullmatch(size):
-                    raise HttpError("a chunk has a size that is none")
+                    raise HttpError
                 self._left = int(size, 16)
                 self._at = _Chunk.DATA if self._left else _Chunk.TRAILER
             case _Chunk.DATA:
                 if text:
-                    raise HttpError("a chunk goes on behind its end")
+                    raise HttpError
                 self._at = _Chunk.SIZE
             case _:
                 if text:
@@ -180,7 +180,7 @@ class Answer:
             self._passing = True
             return interim + said + self.passed(rest)
         if len(self._held) > HEAD_MAX_BYTES:
-            raise HttpError("too long a head")
+            raise HttpError
         self._at = max(0, len(self._held) - 3)
         return interim
 
@@ -189,7 +189,7 @@ class Answer:
         first, *lines = _LINES.split(head.rstrip(b"\r\n"))
         status = _STATUS_LINE.fullmatch(first)
         if status is None or status[2] == b"101":  # nothing asks for another protocol
-            raise HttpError("no answer of HTTP/1")
+            raise HttpError
         fields = end_to_end(_unfolded(lines))
         first = b"HTTP/1.1 %b%b" % (status[2], status[3] or b" ")
         if status[2][:1] == b"1":
@@ -219,7 +219,7 @@ def _field(line: bytes) -> tuple[bytes, bytes]:
     name, colon, value = line.partition(b":")
     value = value.strip(b" \t")
     if not colon or not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
-        raise HttpError("a line of a head is no field")
+        raise HttpError
     return name, value
 
 

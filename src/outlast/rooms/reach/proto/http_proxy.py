@@ -145,13 +145,13 @@ class HttpProxy:
         if method == b"CONNECT":
             target, path = _split_authority(where, None)
             if path:
-                raise HttpError("a path stands behind the target")
+                raise HttpError
             return b"", Request(Command.CONNECT, target, isolation, rest)
         if where[:7].lower() != b"http://":
-            raise HttpError("no URL of http")
+            raise HttpError
         target, path = _split_authority(where[7:], 80)
         if version == b"HTTP/1.0" and words_of(fields, b"transfer-encoding"):
-            raise HttpError("HTTP/1.0 has no chunks")
+            raise HttpError
         keep = version == b"HTTP/1.1" and not any(
             b"close" in words_of(fields, name) for name in (b"connection", b"proxy-connection")
         )
@@ -246,20 +246,20 @@ def _split_authority(text: bytes, port: int | None) -> tuple[Target, bytes]:
         host, number = authority, b""
     if number:
         if not number.isdigit() or len(number) > 5:
-            raise HttpError("no port")
+            raise HttpError
         port = int(number)
     if port is None or port > 65535 or not _REST.fullmatch(path):
-        raise HttpError("no target")
+        raise HttpError
     try:
         if host[:1] == b"[":
             if host[-1:] != b"]" or b"%" in host:  # a zone means nothing at the far end
-                raise HttpError("no address")
+                raise HttpError
             return Target(str(IPv6Address(host[1:-1].decode("ascii"))), port), path
         found = address.decode(bytes((3, min(len(host), 255))) + host + port.to_bytes(2, "big"))
     except (AddressError, ValueError):
-        raise HttpError("no host") from None
+        raise HttpError from None
     if found is None or b":" in host or found[0].host.encode() != host:
-        raise HttpError("no host")
+        raise HttpError
     return found[0], path
 
 

@@ -55,6 +55,7 @@ SHELL = {
     "heap",
     "discovery",
     "eviction",
+    "footprint",
     "home",
     "inbox",
     "neighbours",

@@ -80,10 +80,15 @@ class Phone:
             width = self.page.evaluate("document.documentElement.scrollWidth")
             assert width <= PHONE["width"], f"{self.page.url} is {width} pixels wide"
 
-    def barriers(self) -> list[str]:
-        """What axe-core finds on the page that would keep somebody from using it, a line for each place."""
+    def barriers(self, *rules: str) -> list[str]:
+        """What axe-core finds on the page that would keep somebody from using it, a line for each place.
+
+        By all its rules, or by those that are named.
+        """
         self.page.evaluate(axe_core())
-        found = self.page.evaluate("axe.run().then(told => told.violations)")
+        found = self.page.evaluate(
+            "rules => axe.run(rules.length ? {runOnly: rules} : {}).then(told => told.violations)", list(rules)
+        )
         return [f"{one['id']}: {place['html'][:120]}" for one in found for place in one["nodes"]]
 
     # ---- what people do ----

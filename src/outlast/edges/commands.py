@@ -172,6 +172,20 @@ def unlock() -> None:
 
 
 @app.command()
+def space(
+    let_go: Annotated[bool, typer.Option("--let-go", help="Let go of the files that are carried for others.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """What fills the disk, by kind, and how much is free; ``outlast carry file remove`` lets go of files of yours."""
+    if let_go:
+        if not yes:
+            confirm("Files on their way to other people will be gone from here.", "let go")
+        show(call("space.free"), lambda answer: [f"Freed: {size(answer['bytes'])}."])
+        return
+    show(call("space"), _space_lines)
+
+
+@app.command()
 def doctor() -> None:
     """Look for what is wrong.
 
@@ -680,6 +694,12 @@ def _share_lines(answer: dict[str, Any]) -> Iterator[str]:
     for number, words in enumerate(answer["shares"], 1):
         yield f"Share {number} of {len(answer['shares'])}; {answer['threshold']} restore you:"
         yield f"  {words}"
+
+
+def _space_lines(answer: Any) -> Iterator[str]:
+    taken, free, limit = (size(answer[name]) for name in ("bytes", "free", "limit"))
+    yield f"{taken} are taken, {free} are free. What others bring may take {limit}."
+    yield from table(("SIZE", "WHAT"), ((size(one["bytes"]), one["what"]) for one in answer["parts"]))
 
 
 def _checks(checks: list[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:

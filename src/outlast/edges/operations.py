@@ -17,6 +17,7 @@ from outlast import __version__, address
 from outlast.edges.https.trusting import OPERATIONS as TRUST
 from outlast.edges.metrics import METRICS
 from outlast.edges.residents import OPERATIONS as RESIDENTS
+from outlast.edges.space import OPERATIONS as SPACE
 from outlast.edges.stick.operations import OPERATIONS as STICK
 from outlast.errors import NotFoundError, UsageError
 from outlast.kernel import (
@@ -522,6 +523,7 @@ OPERATIONS: Final[list[Operation[Any, Any]]] = [
     Operation("backup", Saving, Saved, backup, "Write a backup file under a passphrase", unsafe=True),
     Operation("backup.shares", Cut, Shares, backup_shares, "Shares of the 24 words, on paper for friends", unsafe=True),
     METRICS,
+    *SPACE,
     *STICK,
 ]
 

@@ -12,19 +12,31 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from outlast.edges import first_run, hotspot, household, people, phones, sneakernet
+from outlast.edges import first_run, hotspot, household, people, phones, sneakernet, space
 from outlast.edges.doors import same
 from outlast.edges.events import events
 from outlast.edges.gate import LAN_SETTING, Access, ForbiddenError, StrangerError, Web, route, set_session
 from outlast.edges.https import pages as trust
 from outlast.edges.spread import get
 from outlast.errors import LockedError, NotFoundError, OutlastError, Sentence, UsageError
-from outlast.kernel import BACKUP_MAX_BYTES, Node, Person, count_backup, open_backup
+from outlast.kernel import BACKUP_MAX_BYTES, Node, Person, count_backup, let_go_of_carried, open_backup
 from outlast.ui.languages import marked
-from outlast.ui.page import LANGUAGE_COOKIE, STATIC, Card, attachment, fields, go, render, translator, upload, web_part
+from outlast.ui.page import (
+    LANGUAGE_COOKIE,
+    STATIC,
+    Card,
+    attachment,
+    fields,
+    go,
+    render,
+    status_line,
+    translator,
+    upload,
+    web_part,
+)
 
 STATIC_TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
-HELP: Final = ("travel", "stick", "hotspot", "phone", "verify", "passphrase", "safety")
+HELP: Final = ("blackout", "travel", "stick", "hotspot", "phone", "verify", "passphrase", "safety")
 NOTICES: Final = {
     **people.NOTICES,
     **phones.NOTICES,
@@ -34,6 +46,7 @@ NOTICES: Final = {
     **hotspot.NOTICES,
     **get.NOTICES,
     "locked": marked("Locked."),
+    "carried-gone": marked("Let go of. The space is free."),
     "clock": marked("Thank you. What is over will be deleted again."),
 }
 
@@ -51,6 +64,8 @@ def routes() -> list[Route]:
         route("/more", "GET", more, Access.PERSON),
         route("/help", "GET", help_index, Access.OPEN),
         route("/help/{topic}", "GET", help_topic, Access.OPEN),
+        route("/space", "GET", space_page, Access.PERSON),
+        route("/space/carried", "POST", let_go_of_files, Access.OWNER),
         route("/backup", "GET", backup, Access.OWNER),
         route("/backup/file", "POST", backup_file, Access.OWNER),
         route("/backup/test", "POST", backup_test, Access.OWNER, BACKUP_MAX_BYTES),
@@ -214,6 +229,7 @@ async def home(request: Request) -> Response:
     return render(
         request,
         "home.html",
+        strip=headline(request),
         cards=room_cards(request),
         left=first_run.steps_left(request),
         waiting=sneakernet.waiting_to_leave(person),
@@ -221,6 +237,32 @@ async def home(request: Request) -> Response:
         device=person.device_state if request.state.door == "localhost" else "ok",
         doubts=doubts(web.node) if request.state.door == "localhost" else [],
     )
+
+
+def headline(request: Request) -> tuple[str, str]:
+    """How it is, as far as known: the internet, who is in reach, how messages leave; after the level of the worst."""
+    _ = translator(request)
+    node: Node = request.state.node
+    level, reach = status_line(node, _)
+    if level == "bad":
+        return level, reach
+    parts = [web_part(room, "headline") for room in request.state.site.rooms.values()]
+    known = [one for part in parts if part is not None and (one := part(request)) is not None]
+    if reached := sum(peer.connected for peer in node.peers()):
+        leave = _.ngettext("Messages leave through it.", "Messages leave through them.", reached)
+        known.append((level, f"{reach} {leave}"))
+    elif waiting := sneakernet.waiting_to_leave(request.state.person):
+        leave = _.ngettext(
+            "%(n)d message waits here and can leave by stick or phone.",
+            "%(n)d messages wait here and can leave by stick or phone.",
+            waiting,
+        )
+        nobody = _("No other node in reach.")
+        known.append((level, f"{nobody} {leave}"))
+    else:
+        known.append((level, reach))
+    worst = max((one for one, _text in known), key=("off", "ok", "warn", "bad").index)
+    return worst, " ".join(text for _level, text in known)
 
 
 def doubts(node: Node) -> list[Sentence]:
@@ -250,6 +292,24 @@ async def help_topic(request: Request) -> Response:
     if topic not in HELP:
         raise NotFoundError("There is no such page here.")
     return render(request, "help.html", topic=topic)
+
+
+# ---- space on disk ----
+
+
+async def space_page(request: Request) -> Response:
+    """What fills the disk, and what of it may go."""
+    found, parts = await space.look(request.state.node, request.state.person)
+    carried = sum(one.bytes for one in parts if one.kind == "carried")
+    return render(request, "space.html", found=found, parts=parts, carried=carried)
+
+
+async def let_go_of_files(request: Request) -> Response:
+    """Let go of the files that are carried for others."""
+    if (await fields(request)).get("sure") != "on":
+        raise UsageError("Nothing was deleted: say that you are sure.")
+    await let_go_of_carried(request.state.node)
+    return go("/space", "carried-gone")
 
 
 # ---- backup ----
@@ -355,7 +415,6 @@ async def settings(request: Request) -> Response:
         doubts=doubts(node),
         unattended=not web.home.needs_passphrase(request.state.person.key),
         others=len(web.home.people()) - 1,
-        free=node.space_left(),
         wrong="",
     )
 

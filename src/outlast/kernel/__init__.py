@@ -10,6 +10,7 @@ from outlast.kernel.database import Transaction
 from outlast.kernel.devices import OwnDevice
 from outlast.kernel.discovery import Discovery
 from outlast.kernel.entry import CONTENT_MAX_BYTES, DAY_MS, Entry
+from outlast.kernel.footprint import Footprint, let_go_of_carried, measure_disk
 from outlast.kernel.groups import Group, Said
 from outlast.kernel.home import Home, wipe_secret, write_secret
 from outlast.kernel.identity import (
@@ -54,6 +55,7 @@ from outlast.kernel.room import (
     RowChanges,
     Rows,
     Status,
+    Taken,
     Value,
 )
 from outlast.kernel.space import GENESIS, SIGNERS_MAX, SpaceBody, read_genesis
@@ -88,6 +90,7 @@ __all__ = [
     "Duplex",
     "Entry",
     "Event",
+    "Footprint",
     "Glance",
     "Group",
     "Home",
@@ -112,6 +115,7 @@ __all__ = [
     "SigningKey",
     "SpaceBody",
     "Status",
+    "Taken",
     "TcpLink",
     "Transaction",
     "Value",
@@ -126,7 +130,9 @@ __all__ = [
     "id_text",
     "is_ended",
     "key_of_seed",
+    "let_go_of_carried",
     "make_channel_link",
+    "measure_disk",
     "node_text",
     "open_backup",
     "parse_channel",

@@ -98,6 +98,19 @@ class Status(NamedTuple):
     evidence: Mapping[str, Value] = {}
 
 
+class Taken(NamedTuple):
+    """What takes room on the disk: a code, the same in English for people, bytes, and the page about it, if any.
+
+    ``in_vault``: it is part of the person's vault file.
+    """
+
+    kind: str
+    what: str
+    bytes: int
+    href: str = ""
+    in_vault: bool = False
+
+
 def _no_rows(_thing: Any, _rows: Rows) -> RowChanges:
     return ()
 
@@ -109,8 +122,9 @@ class Room:
     ``views`` are the CREATE statements of tables ``view_*`` in the node's store: dropped and folded again when
     ``version`` changes. ``migrations`` are numbered CREATE/ALTER statements of tables ``local_*`` in each vault; they
     are only ever added to. ``passing`` names, by table of a vault, the rows (a condition in SQL) that pass too soon to
-    be in a backup. ``follows`` names the open spaces that a person follows through this room. ``cli``, ``api`` and
-    ``web`` are ``"module:attribute"``, imported when an edge first needs them.
+    be in a backup. ``space`` tells what the room keeps for a person beside entries. ``follows`` names the open spaces
+    that a person follows through this room. ``cli``, ``api`` and ``web`` are ``"module:attribute"``, imported when an
+    edge first needs them.
     """
 
     name: str
@@ -124,6 +138,7 @@ class Room:
     receive: Callable[[Letter, Rows], RowChanges] = _no_rows
     run: Callable[[Node], Coroutine[Any, Any, None]] | None = None
     status: Callable[[Node, Person], Status] | None = None
+    space: Callable[[Node, Person], Sequence[Taken]] | None = None
     links: Callable[[Node], Sequence[Way]] | None = None
     follows: Callable[[Node, Person], Sequence[bytes]] | None = None
     cli: str = ""

@@ -1018,6 +1018,22 @@ class Store:
             return int(self._database.query(sql, tuple(own))[0][0])
         return int(self._database.query(f"{sql} AND e.space = {_SPACE}", (*own, space))[0][0])
 
+    def chunk_bytes(self, *, without: bytes) -> int:
+        """What is here of all contents in chunks, but for those of one space."""
+        sql = "SELECT ifnull(sum(f.held_bytes), 0) FROM file f JOIN entry e ON e.n = f.n"
+        return int(self._database.query(f"{sql} WHERE e.space IS NOT {_SPACE}", (without,))[0][0])
+
+    def unasked(self, space: bytes) -> dict[bytes, int]:
+        """What is here of a space beyond 1 KiB each that nobody here asked for: the entries' ids, and bytes of each."""
+        rows = self._database.query(
+            "SELECT e.id, f.held_bytes FROM file f JOIN entry e ON e.n = f.n"
+            f" WHERE f.held_bytes > 0 AND f.wanted = 0 AND e.space = {_SPACE}"
+            " UNION ALL SELECT e.id, length(p.data) FROM payload p JOIN entry e ON e.n = p.n"
+            f" WHERE e.space = {_SPACE} AND NOT EXISTS (SELECT 1 FROM file WHERE n = e.n)",
+            (space, space),
+        )
+        return dict(rows)
+
     def used_bytes(self, own: Collection[bytes], space: bytes | None = None) -> int:
         """What counts against the quotas, of a space or of all: entries, and what ``content_bytes`` counts."""
         usage = self.usage() if space is None else self.usage_of(space)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 LOCALES: Final = Path(__file__).parent / "locales"
 SOURCE_LANGUAGE: Final = "en"
 ERROR_CLASS: Final = re.compile(r"^class (\w+Error)\(", re.MULTILINE)
+_DIGITS: Final = {"arab": "٠١٢٣٤٥٦٧٨٩", "arabext": "۰۱۲۳۴۵۶۷۸۹"}
+"""By the names of numbering systems in Unicode's CLDR, which languages name as theirs."""
+_NUMBER: Final = re.compile(r"%\((\w+)\)d")
 KEYWORDS: Final = {"_": None, "ngettext": (1, 2), "marked": None, "Sentence": None}
 
 
@@ -35,6 +38,7 @@ class Translation:
         self.language = language
         self.direction = direction
         self._catalogue = catalogue
+        self._digits = own_digits(language)
 
     def __call__(self, message: str | Sentence | OutlastError, **values: object) -> str:
         """``message`` in this language, with ``%(name)s`` filled from ``values``, or by what it brings itself."""
@@ -44,11 +48,22 @@ class Translation:
             values = {name: self(part) if isinstance(part, Sentence) else part for name, part in message.parts.items()}
             message = message.text
         text = self._catalogue.gettext(message) if message else ""
-        return fill(text, message, values) if values else text
+        return self._filled(text, message, values) if values else text
 
     def ngettext(self, one: str, many: str, n: int, **values: object) -> str:
         """The form of a sentence for the number ``n``, which fills ``%(n)d``."""
-        return fill(self._catalogue.ngettext(one, many, n), one if n == 1 else many, {"n": n, **values})
+        return self._filled(self._catalogue.ngettext(one, many, n), one if n == 1 else many, {"n": n, **values})
+
+    def digits(self, number: object) -> str:
+        """A number, or a time, in the digits that this language writes."""
+        return str(number).translate(self._digits)
+
+    def _filled(self, text: str, source: str, values: Mapping[str, object]) -> str:
+        if self._digits:
+            numbers = {name: self.digits(values[name]) for name in _NUMBER.findall(source)}
+            text, source = _NUMBER.sub(r"%(\1)s", text), _NUMBER.sub(r"%(\1)s", source)
+            values = {**values, **numbers}
+        return fill(text, source, values)
 
 
 def fill(text: str, source: str, values: Mapping[str, object]) -> str:
@@ -109,6 +124,20 @@ def marked(message: str) -> str:
 def tag(code: str) -> str:
     """The BCP 47 tag of a catalogue's file name: ``zh_Hant`` is ``zh-Hant``."""
     return code.replace("_", "-")
+
+
+@cache
+def own_digits(language: str) -> Mapping[int, str]:
+    """The digits of a language that does not write 0 to 9, each by the one that it stands for."""
+    from babel import Locale, UnknownLocaleError
+
+    if language == SOURCE_LANGUAGE:
+        return {}
+    try:
+        system = Locale.parse(language.replace("-", "_")).default_numbering_system
+    except (UnknownLocaleError, ValueError):
+        return {}
+    return {ord("0") + n: digit for n, digit in enumerate(_DIGITS.get(system, ""))}
 
 
 @cache

@@ -3,7 +3,8 @@
 A room's ``web`` names a function ``routes() -> list[starlette.routing.Route]``. Its paths begin with
 ``/<room name>/``. Its templates lie in ``templates/`` beside that module, are found as ``<room name>/x.html``, extend
 ``page.html`` and fill the blocks ``title`` (never with anybody's words), ``heading`` and ``main``. The same module may
-have ``card(request) -> Card`` for the home page and ``news(request) -> News`` for what waits. In templates stand ready:
+have ``card(request) -> Card`` for the home page, ``headline(request)`` for its first words (a level ``ok``, ``warn`` or
+``bad`` and a sentence, or None), and ``news(request) -> News`` for what waits. In templates stand ready:
 
 - ``_("text %(name)s", name=...)`` and ``ngettext(one, many, n)``: the page's language;
 - ``{{ csrf }}``: must be the first thing in each ``<form method="post">``;
@@ -345,18 +346,26 @@ def qr(text: str) -> Qr:
 @jinja2.pass_context
 def time_element(context: Mapping[str, Any], at_ms: int) -> Markup:
     """A time on the node's clock: the hour when it is today, else the day as well; a dash for one of no calendar."""
-    _: Translation = context["_"]
+    text = moment(at_ms, context["_"])
+    if not text:
+        return Markup("<time>\u2013</time>")
+    # Markup.format would take five times as long, and a page has many times.
+    at = datetime.fromtimestamp(at_ms / 1000).astimezone()
+    return Markup(f'<time datetime="{at.isoformat(timespec="minutes")}">{escape(text)}</time>')
+
+
+def moment(at_ms: int, _: Translation) -> str:
+    """A time on the node's clock in words: the hour when it is today, else the day as well; nothing for no calendar."""
     try:
         at, now = datetime.fromtimestamp(at_ms / 1000).astimezone(), datetime.now().astimezone()
     except (ValueError, OverflowError, OSError):
-        return Markup("<time>\u2013</time>")
+        return ""
     clock = f"{at:%H:%M}"
     if at.date() != now.date():
         months = _("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec").split()
         year = "" if at.year == now.year else f" {at.year}"
         clock = f"{at.day} {months[at.month - 1]}{year} {clock}"
-    # Markup.format would take five times as long, and a page has many times.
-    return Markup(f'<time datetime="{at.isoformat(timespec="minutes")}">{escape(clock)}</time>')
+    return _.digits(clock)
 
 
 @jinja2.pass_context
@@ -369,8 +378,9 @@ def size_text(context: Mapping[str, Any], size_bytes: int) -> str:
     value, place = float(size_bytes), 0
     while value >= 1000 and place < len(units) - 1:
         value, place = value / 1000, place + 1
-    number = format_decimal(round(value, 1 if place and value < 10 else 0), locale=_.language.replace("-", "_"))
-    return units[place] % {"n": number}
+    rounded = round(value, 1 if place and value < 10 else 0)
+    number = format_decimal(rounded, locale=_.language.replace("-", "_"), numbering_system="default")
+    return (units[place] % {"n": _.digits(number)}).replace(" ", "\u00a0")
 
 
 @cache

@@ -215,6 +215,8 @@ def test_every_answer_of_a_whole_life_is_as_the_document_says(tmp_path: Path) ->
         assert (await ada("person.remove", 404, who=boris["person"]))["code"] == 4
 
         assert (await ada("metrics"))["people_unlocked"] == 1
+        assert {"vault", "rest"} <= {part["kind"] for part in (await ada("space"))["parts"]}
+        assert (await ada("space.free"))["bytes"] == 0
         assert (await ada("rebuild"))["entries"] >= 0
         assert (await ada("status"))["name"] == "ada"
         assert {check["level"] for check in (await ada("doctor"))["checks"]} <= {"ok", "warn"}

@@ -21,7 +21,7 @@ from outlast.edges.spread.shelf import Counter, Shelf
 from outlast.edges.spread.wheels import SYSTEMS
 from outlast.errors import NotFoundError, OutlastError
 from outlast.ui.languages import marked
-from outlast.ui.page import attachment, fields, go, render
+from outlast.ui.page import attachment, fields, go, render, translator
 
 SETTING: Final = "web/get"
 SERVED_MAX: Final = 16
@@ -70,7 +70,8 @@ async def get(request: Request) -> Response:
     """What to do on which computer, and what is here for it."""
     shelf = await _shelf(request)
     systems = {SYSTEMS[key].name: pythons for key, pythons in shelf.systems.items()}
-    strip = "off", request.state.translation("This page comes from a computer near you, not from the internet.")
+    _ = translator(request)
+    strip = "off", _("This page comes from a computer near you, not from the internet.")
     own: dict[str, Any] = {"tabs": [], "live": False, "person": None, "strip": strip}
     url = f"http://{request.headers['host']}/get"
     return render(request, "get.html", url=url, release=shelf.release, systems=systems, **own)

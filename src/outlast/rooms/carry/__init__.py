@@ -7,6 +7,7 @@ holds their channel, an open space; whose posts and removals count is decided in
 from outlast.kernel import Room
 from outlast.rooms.carry.entries import KINDS, LETTERS
 from outlast.rooms.carry.service import run
+from outlast.rooms.carry.space import space
 from outlast.rooms.carry.view import MIGRATIONS, PASSING, VIEWS, fold, follows, receive
 
 __all__ = ["ROOM"]
@@ -22,6 +23,7 @@ ROOM = Room(
     fold=fold,
     receive=receive,
     run=run,
+    space=space,
     follows=lambda _node, person: [one.space for one in follows(person)],
     cli="outlast.rooms.carry.cli:app",
     api="outlast.rooms.carry.api:OPERATIONS",

@@ -2,7 +2,7 @@
 
 from outlast.kernel import Room
 from outlast.rooms.watch.entries import ASK, HEARTBEAT, KEY, OBSERVATION, TOLD, WITNESS
-from outlast.rooms.watch.service import run, spaces, status
+from outlast.rooms.watch.service import run, space, spaces, status
 from outlast.rooms.watch.view import MIGRATIONS, VIEWS, fold, receive
 from outlast.terms import OUTAGE, ROUTE
 
@@ -19,6 +19,7 @@ ROOM = Room(
     receive=receive,
     run=run,
     status=status,
+    space=space,
     follows=spaces,
     cli="outlast.rooms.watch.cli:app",
     api="outlast.rooms.watch.api:OPERATIONS",

@@ -29,6 +29,7 @@ from outlast.kernel import (
     Put,
     RowChanges,
     Status,
+    Taken,
     Transaction,
     Value,
     key_of_seed,
@@ -85,6 +86,7 @@ from outlast.rooms.watch.scrub import scrub
 from outlast.rooms.watch.timeline import Line
 from outlast.rooms.watch.view import Channel, Cut, Measured
 from outlast.terms import EVIDENCE_MAX, OUTAGE, OUTAGE_LIFE_DAYS, ROUTE_LIFE_DAYS, WITNESSES_MAX, Outage, read_place
+from outlast.ui.languages import marked
 
 if TYPE_CHECKING:
     from outlast.rooms.watch.proto.classify import Verdict
@@ -648,6 +650,12 @@ def status(node: Node, person: Person) -> Status:
     evidence: dict[str, Value] = {"country": found.settings.country, "link": found.link.code, "site": found.site.code}
     since = lamps.worst_of(found.cuts)
     return Status(level, since.start_s * 1000 if since else None, found.country.code, evidence)
+
+
+def space(_node: Node, person: Person) -> Sequence[Taken]:
+    """What was measured here, and what was read of signals."""
+    what = marked("What was measured, and signals that were read")
+    return [Taken("measurements", what, view.kept_bytes(person), "/watch/runs", in_vault=True)]
 
 
 async def run(node: Node) -> None:

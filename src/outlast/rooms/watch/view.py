@@ -622,6 +622,15 @@ def series_row(one: StoredSeries) -> Put:
     return Put(SERIES, row)
 
 
+def kept_bytes(vault: Rows) -> int:
+    """What is kept of measurements and series, without indexes."""
+    sums = (
+        f"SELECT ifnull(sum(length(raw)), 0) FROM {RUN}",
+        f"SELECT ifnull(sum(length(times) + length(points)), 0) FROM {SERIES}",
+    )
+    return sum(int(vault.query(sql)[0][0]) for sql in sums)
+
+
 def series(vault: Rows, entity: str = "") -> list[StoredSeries]:
     """The series of a place, or all, sorted by source and signal."""
     rows = vault.query(

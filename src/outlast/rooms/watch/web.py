@@ -20,7 +20,7 @@ from outlast.rooms.watch.io.consent import RISKS
 from outlast.rooms.watch.places import country_names, entity_name, outlines
 from outlast.rooms.watch.view import Cut
 from outlast.ui.languages import Translation
-from outlast.ui.page import Card, attachment, fields, go, render, takes_files, translator, upload
+from outlast.ui.page import Card, attachment, fields, go, moment, render, takes_files, translator, upload
 
 FILE_MAX_BYTES: Final = 16 << 20
 PAGE: Final = 100
@@ -82,6 +82,27 @@ def card(request: Request) -> Card:
     if lamp.light == "unknown":
         text = _("Is it this site, your line, or the country?")
     return Card("/watch/", _("Watch"), text, 0, "watch")
+
+
+def headline(request: Request) -> tuple[str, str] | None:
+    """How the internet is, as far as this node knows, in one sentence with its level; None when it does not."""
+    _ = translator(request)
+    found = service.three_lamps(request.state.node, request.state.person)
+    cut, place, line = lamps.worst_of(found.cuts), found.country, found.link
+    if cut is not None and place.light in ("bad", "warn"):
+        since = moment(cut.start_s * 1000, _)
+        if place.code in ("blackout", "routes-up-traffic-down"):
+            return place.light, _("Internet cut since %(time)s.", time=since)
+        if place.code in ("perhaps-blackout", "perhaps-routes-up-traffic-down"):
+            return place.light, _("Internet perhaps cut since %(time)s; nobody else has confirmed it.", time=since)
+        return place.light, words.country(place, _)
+    if line.light == "unknown" or found.check is None:
+        return None
+    at = moment(found.check.at_ms, _)
+    if line.code == "ok":
+        return "ok", _("The internet answered at %(time)s.", time=at)
+    looked = _("(Looked at %(time)s.)", time=at)
+    return line.light, f"{_(words.LINK[line.code])} {looked}"
 
 
 # ---- the three lamps ----
@@ -210,8 +231,8 @@ def _country(request: Request, code: str, *, error: OutlastError | None = None) 
         name=name,
         plots=plots,
         spans=_zoom(code, from_s, to_s, whole, _) if whole else (),
-        from_text=timeline.day_text(from_s, _months(_)),
-        to_text=timeline.day_text(to_s, _months(_)),
+        from_text=_.digits(timeline.day_text(from_s, _months(_))),
+        to_text=_.digits(timeline.day_text(to_s, _months(_))),
         picture=worldmap.draw(
             outlines(), {code: mark} if mark.words else {}, country_names(_.language), label=name, focus=code
         ),

@@ -288,7 +288,7 @@ class BundleReader:
         """Begin before the first byte."""
         self._keys = keys
         self._devices = devices
-        self._input = bytearray()
+        self._input = b""
         self._prefix = b""
         self._chunks: _Chunks | None = None
         self._index = 0
@@ -296,7 +296,7 @@ class BundleReader:
         self._damaged: list[int] = []
         # What is left of the stream after the last whole record; None after damage, until a chunk
         # says where a record begins.
-        self._rest: bytes | None = b""
+        self._rest: bytes | memoryview | None = b""
         self._records = 0
         self._digest = sha256()
         self._manifest: Manifest | None = None
@@ -319,8 +319,9 @@ class BundleReader:
         assert self._chunks is not None
         size = CHUNK_BYTES + _TAG_BYTES
         start = 0
-        while len(self._input) - start >= size and not self._ended:
-            chunk = bytes(self._input[start : start + size])
+        view = memoryview(self._input)
+        while len(view) - start >= size and not self._ended:
+            chunk = view[start : start + size]
             start += size
             plaintext = self._chunks.open(chunk, self._index, False)
             if plaintext is None:
@@ -332,13 +333,13 @@ class BundleReader:
             else:
                 items += self._read(plaintext)
             self._index += 1
-        del self._input[: len(self._input) if self._ended else start]
+        self._input = b"" if self._ended else bytes(view[start:])
         return items
 
     def finish(self) -> Summary:
         """What is known at the end of the file; raises BundleError when that is in its header."""
         if self._chunks is None:
-            if self._input and MAGIC.startswith(bytes(self._input[: len(MAGIC)])):
+            if self._input and MAGIC.startswith(self._input[: len(MAGIC)]):
                 raise BundleError("the bundle was cut off at its beginning: copy the file again")
             raise BundleError("this file is no bundle")
         signed: bool | None = None
@@ -362,7 +363,7 @@ class BundleReader:
 
     def _begin(self) -> bool:
         """Read the header if it is complete; whether it was."""
-        head = bytes(self._input[:_PREFIX_BYTES])
+        head = self._input[:_PREFIX_BYTES]
         if head[: len(MAGIC)] != MAGIC[: len(head)]:
             raise BundleError("this file is no bundle")
         if len(head) < _PREFIX_BYTES:
@@ -371,14 +372,14 @@ class BundleReader:
         if version != BUNDLE_VERSION or flags not in (_SEALED, _OPEN):
             raise BundleError("this bundle was made by a newer Outlast: update this one to read it")
         if flags == _OPEN:
-            del self._input[:_PREFIX_BYTES]
+            self._input = self._input[_PREFIX_BYTES:]
             self._chunks = _OpenChunks(head)
             return True
         end = _PREFIX_BYTES + SLOTS * _SLOT_BYTES
         if len(self._input) < end:
             return False
-        slots = [bytes(self._input[start : start + _SLOT_BYTES]) for start in range(_PREFIX_BYTES, end, _SLOT_BYTES)]
-        del self._input[:end]
+        slots = [self._input[start : start + _SLOT_BYTES] for start in range(_PREFIX_BYTES, end, _SLOT_BYTES)]
+        self._input = self._input[end:]
         for key in self._keys:
             for slot in slots:
                 file_key = hpke.unseal(key, slot, info=_INFO, aad=head)
@@ -387,7 +388,7 @@ class BundleReader:
                     return True
         raise ElsewhereError("this bundle is for somebody else")
 
-    def _read(self, plaintext: bytes) -> list[Item]:
+    def _read(self, plaintext: bytes | memoryview) -> list[Item]:
         """The items that one good chunk completes."""
         if self._trailer is not None:
             return []
@@ -395,9 +396,9 @@ class BundleReader:
             first = int.from_bytes(plaintext[:2], "big")
             if first >= DATA_BYTES:
                 return []
-            data = plaintext[2 + first :]
+            data = memoryview(plaintext)[2 + first :]
         else:
-            data = self._rest + plaintext[2:]
+            data = memoryview(b"".join((self._rest, memoryview(plaintext)[2:])))
         items: list[Item] = []
         at = 0
         while self._trailer is None and len(data) - at >= _HEAD_BYTES:
@@ -414,14 +415,21 @@ class BundleReader:
         self._rest = data[at:]
         return items
 
-    def _take(self, kind: int, body: bytes, encoded: bytes) -> list[Item]:
+    def _take(self, kind: int, content: memoryview, encoded: memoryview) -> list[Item]:
         self._records += 1
         if self._index == 0 and self._records == 1 and kind != Record.MANIFEST:
             raise BundleError("the bundle does not begin with its manifest: its writer is broken")
         if kind == Record.TRAILER:
-            self._trailer = body
+            self._trailer = bytes(content)
             return []
         self._digest.update(encoded)
+        if kind == Record.CONTENT:
+            if _CONTENT_HEAD_BYTES < len(content) <= _CONTENT_HEAD_BYTES + PAYLOAD_MAX_BYTES:
+                place = int.from_bytes(content[32:_CONTENT_HEAD_BYTES], "big")
+                return [Content(bytes(content[:32]), place, bytes(content[_CONTENT_HEAD_BYTES:]))]
+            self._malformed += 1
+            return []
+        body = bytes(content)
         if kind == Record.MANIFEST and self._manifest is None:
             self._manifest = self._read_manifest(body)
             self._manifest_bytes = body
@@ -434,11 +442,6 @@ class BundleReader:
             if end == len(body):
                 self._entries += 1
                 return [entry]
-            self._malformed += 1
-        if kind == Record.CONTENT:
-            if _CONTENT_HEAD_BYTES < len(body) <= _CONTENT_HEAD_BYTES + PAYLOAD_MAX_BYTES:
-                place = int.from_bytes(body[32:_CONTENT_HEAD_BYTES], "big")
-                return [Content(body[:32], place, body[_CONTENT_HEAD_BYTES:])]
             self._malformed += 1
         if kind == Record.HOLDING:
             if 32 <= len(body) <= 32 + PLACES_MAX // 8:
@@ -481,7 +484,7 @@ class _SealedChunks:
     def close(self, plaintext: bytes, index: int, final: bool) -> bytes:
         return self._cipher.encrypt(_nonce(index, final), plaintext, self._prefix)
 
-    def open(self, chunk: bytes, index: int, final: bool) -> bytes | None:
+    def open(self, chunk: memoryview, index: int, final: bool) -> bytes | None:
         try:
             return self._cipher.decrypt(_nonce(index, final), chunk, self._prefix)
         except InvalidTag:
@@ -497,13 +500,13 @@ class _OpenChunks:
     def close(self, plaintext: bytes, index: int, final: bool) -> bytes:
         return plaintext + self._checksum(plaintext, index, final)
 
-    def open(self, chunk: bytes, index: int, final: bool) -> bytes | None:
+    def open(self, chunk: memoryview, index: int, final: bool) -> memoryview | None:
         plaintext = chunk[:CHUNK_BYTES]
         if not hmac.compare_digest(chunk[CHUNK_BYTES:], self._checksum(plaintext, index, final)):
             return None
         return plaintext
 
-    def _checksum(self, plaintext: bytes, index: int, final: bool) -> bytes:
+    def _checksum(self, plaintext: bytes | memoryview, index: int, final: bool) -> bytes:
         digest = sha256(b"".join((_OPEN_DOMAIN, self._prefix, _nonce(index, final))))
         digest.update(plaintext)  # apart: large, and not copied
         return digest.digest()[:_TAG_BYTES]

@@ -143,18 +143,24 @@ def files(folder: Path) -> Iterator[dict[str, Any]]:
             nncp = Nncp(folder / "nncp", free_port())
             ways["NNCP", over_tcp], ways["NNCP", over_stick] = nncp.by_tcp, nncp.by_stick
         took: dict[tuple[str, str], list[float]] = {way: [] for way in ways}
+        spent: dict[str, list[float]] = {over_tcp: [], over_stick: []}
         for _ in range(ROUNDS):
             for path in paths:
                 path.unlink(missing_ok=True)  # a peer may hold a link to the last one
                 path.write_bytes(os.urandom(FILE_BYTES))
             for way, send in ways.items():
                 os.sync()  # nobody writes for the one before
+                before = ours.cpu_s()
                 took[way].append(send(paths))
+                if way[0] == "Outlast":
+                    spent[way[1]].append(ours.cpu_s() - before)
     mib = FILES * FILE_BYTES / 2**20
     for name, way in took:
         if name != "Outlast":
             rate, peer = mib / median(took["Outlast", way]), mib / median(took[name, way])
             yield row(f"{mib:.0f} MiB of files {way}, durable", "MiB/s", rate, peer=peer, peer_name=name, bar=1)
+    for over, seconds in spent.items():
+        yield row(f"{mib:.0f} MiB of files {over}, durable, both nodes", "CPU s", median(seconds))
 
 
 def installed(program: str) -> bool:
@@ -180,6 +186,10 @@ class Outlast:
         node = [sys.executable, "-m", "tests.bench.node_process"]
         with processes([*node, folder / "a"], [*node, folder / "b"]) as (a, b):
             yield cls(a, b)
+
+    def cpu_s(self) -> float:
+        """What both have spent so far."""
+        return float(sum(one.ask("cpu")["cpu"] for one in (self._sender, self._receiver)))
 
     def by_tcp(self, paths: Sequence[Path]) -> float:
         """Seconds from the first file's being handed to the sender until all of them are whole at the receiver."""

@@ -104,6 +104,9 @@ class Driver:
             await self.person.read_bundle(source)
         return {"whole": all(self.node.content(bytes.fromhex(one)).is_whole for one in ids)}
 
+    async def cpu(self) -> dict[str, Any]:
+        return {"cpu": _cpu()}
+
     async def sessions(self) -> dict[str, Any]:
         return {"count": sum(peer.connected for peer in self.node.peers())}
 

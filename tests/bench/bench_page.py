@@ -1,6 +1,7 @@
 """How long a phone waits for the first page, what it costs, and how much memory the program takes at rest.
 
-Beside MeshChatX and Syncthing, in one network namespace that leads nowhere; they take turns, and rows hold medians.
+Beside MeshChatX and Syncthing, in one network namespace that leads nowhere; they take turns, and rows hold medians. A
+page of one word tells how much of the first paint is the browser's own.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from tests.e2e.program import made
 ROUNDS: Final = int(os.environ.get("OUTLAST_BENCH_ROUNDS", "5"))
 REST_S: Final = 10
 OURS: Final = "Outlast"
+ONE_WORD: Final = "a page of one word"
 PLAIN_BYTES_MAX: Final = 60 * 1024
 """The first page with all that it brings, uncompressed."""
 BARS: Final = {"MeshChatX": (0.25, 0.1), "Syncthing": (0.7, 0.7)}
@@ -40,7 +42,7 @@ def run(peer_python: str | None) -> Iterator[dict[str, Any]]:
         made(Path(folder) / OURS, "Ala")
         node = stack.enter_context(Elsewhere(Path(folder) / OURS, network).up("--no-lan"))
         at = {OURS: (node.process.pid, node.at["page"])}
-        for name, (command, url) in peers(Path(folder), peer_python).items():
+        for name, (command, url) in (one_word(Path(folder)) | peers(Path(folder), peer_python)).items():
             at[name] = stack.enter_context(serving([*inside, *command])).pid, url
         browser = Process(*inside, sys.executable, "-m", "tests.bench.page_visit")
         stack.callback(browser.end)
@@ -52,6 +54,14 @@ def run(peer_python: str | None) -> Iterator[dict[str, Any]]:
         memory = {name: pss_bytes(pid) / 1e6 for name, (pid, _url) in at.items()}
     figures = {name: {what: median(one[what] for one in visits) for what in visits[0]} for name, visits in seen.items()}
     yield from rows(figures, memory)
+
+
+def one_word(folder: Path) -> dict[str, tuple[Sequence[str | Path], str]]:
+    """The command that serves a page of one word, and where."""
+    (folder / "word").mkdir()
+    (folder / "word" / "index.html").write_text("<!doctype html><title>-</title><p>Hello")
+    command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", folder / "word", "8001"]
+    return {ONE_WORD: (command, "http://127.0.0.1:8001/")}
 
 
 def peers(folder: Path, peer_python: str | None) -> dict[str, tuple[Sequence[str | Path], str]]:
@@ -76,8 +86,10 @@ def rows(figures: Mapping[str, Mapping[str, float]], memory: Mapping[str, float]
     ours = figures[OURS]
     plain = ours["plain_bytes"] / 1024
     yield row("first page, uncompressed", "KiB", plain, bar=PLAIN_BYTES_MAX / 1024, at_least=False, of_peer=False)
+    word = figures[ONE_WORD]["first_ms"]
+    yield row("first page: first paint", "ms", ours["first_ms"], peer=word, peer_name=ONE_WORD)
     for name in figures:
-        if name == OURS:
+        if name not in BARS:
             continue
         theirs = figures[name]
         first, largest = BARS[name]

@@ -55,7 +55,8 @@ TAKES_BYTES: Final = "takes_bytes"
 AT_THE_COMPUTER: Final = "at_the_computer"
 ALIKE_S: Final = 1.0
 """So long a page is given out as it was made: what it says about the time is no older."""
-ALIKE_MAX: Final = 64
+ALIKE_MAX: Final = 16
+"""So many are kept: one of the longest messages may have a megabyte."""
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain, count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from outlast.errors import NotFoundError, UsageError
 from outlast.kernel import Person, id_text, space_text
-from outlast.rooms.carry import attention, files, group_api, group_view, groups, places, service, talk_api
+from outlast.rooms.carry import attention, files, group_api, group_view, groups, service, talk_api
 from outlast.rooms.carry.io import media
 from outlast.rooms.carry.proto.patch import MediaError
 from outlast.rooms.carry.service import Channel as FollowedChannel
@@ -19,10 +19,12 @@ from outlast.rooms.carry.shapes import (
     LETTER_HEX,
     POST_HEX,
     CustodyEvent,
+    Life,
     Marked,
     Message,
     Sent,
     at_most,
+    life_of,
     read_hex,
 )
 from outlast.rooms.carry.view import ChannelPost
@@ -55,7 +57,7 @@ class SendParams(msgspec.Struct, frozen=True):
     to: str
     text: str
     reply_to: str | None = None
-    life: Literal["hour", "day", "week", "always"] | None = None
+    life: Life | None = None
 
 
 class ListParams(msgspec.Struct, frozen=True):
@@ -78,11 +80,12 @@ class ChannelParams(msgspec.Struct, frozen=True):
 
 
 class PostParams(msgspec.Struct, frozen=True):
-    """A channel of one's own, and what to post there."""
+    """A channel of one's own, and what to post there; ``life`` as for letters."""
 
     channel: str
     text: str
     reply_to: str | None = None
+    life: Life | None = None
 
 
 class ReadParams(msgspec.Struct, frozen=True):
@@ -259,8 +262,7 @@ async def _file_let_go(call: Call[IdParams]) -> Nothing:
 async def _send(call: Call[SendParams]) -> Sent:
     to = call.person.find(call.params.to)
     answered = read_hex(call.params.reply_to, LETTER_HEX) if call.params.reply_to else None
-    life = call.params.life
-    life_ms = None if life is None else places.LIVES.get(life, 0)
+    life_ms = life_of(call.params.life)
     letter = await service.send(call.node, call.person, to.identity, call.params.text, answered, life_ms)
     return Sent(letter.hex())
 
@@ -310,7 +312,8 @@ async def _channels(call: Call[Nothing]) -> list[Channel]:
 async def _post(call: Call[PostParams]) -> Sent:
     channel = service.find_channel(call.node, call.person, call.params.channel)
     answered = read_hex(call.params.reply_to, POST_HEX) if call.params.reply_to else None
-    return Sent((await service.post(call.node, call.person, channel.space, call.params.text, answered)).hex())
+    life_ms = life_of(call.params.life)
+    return Sent((await service.post(call.node, call.person, channel.space, call.params.text, answered, life_ms)).hex())
 
 
 async def _read(call: Call[ReadParams]) -> list[Message]:
@@ -442,6 +445,7 @@ def _posts(person: Person, channel: FollowedChannel, posts: Sequence[ChannelPost
             verified=post.author is not None,
             custody=[],
             name=names.get(post.author, channel.name) if post.author else "",
+            until_ms=post.until_ms,
         )
         for post in posts
     ]

@@ -33,8 +33,7 @@ Channel = Annotated[str, typer.Argument(metavar="CHANNEL", help="Link, ID, name,
 @app.command()
 def send(who: Who, text: Words, for_: talk_cli.For = None) -> None:
     """Send a message to a contact."""
-    life = None if for_ is None else talk_cli.life(for_) or "always"
-    answer = call("carry.send", to=who, text=message_text(text), life=life)
+    answer = call("carry.send", to=who, text=message_text(text), life=talk_cli.life_of(for_))
     show(answer, lambda a: [f"Kept here; `outlast carry sent` tells where it has been.  {a['id']}"])
 
 
@@ -75,9 +74,9 @@ def channel_create(
 
 
 @app.command()
-def post(channel: Channel, text: Words) -> None:
+def post(channel: Channel, text: Words, for_: talk_cli.For = None) -> None:
     """Post in a channel of your own."""
-    answer = call("carry.post", channel=channel, text=message_text(text))
+    answer = call("carry.post", channel=channel, text=message_text(text), life=talk_cli.life_of(for_))
     show(answer, lambda a: [f"Posted here; it travels with every meeting and stick.  {a['id']}"])
 
 

@@ -50,10 +50,11 @@ class Text(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Post(msgspec.Struct, array_like=True, frozen=True):
-    """A post's text, and the post (32 B) that it answers."""
+    """A post's text, and the post (32 B) that it answers; it is shown for ``life_ms``, 0: as long as posts are."""
 
     text: str
     reply_to: bytes | None = None
+    life_ms: int = 0
 
 
 class Hide(msgspec.Struct, array_like=True, frozen=True):
@@ -77,7 +78,8 @@ class ChannelDevice(msgspec.Struct, array_like=True, frozen=True):
 class File(msgspec.Struct, array_like=True, frozen=True):
     """A file that travels apart, in parcels: what it is called, and by what it is found and opened.
 
-    ``preview`` is a small picture of it (WebP or JPEG), which travels with the letter.
+    ``preview`` is a small picture of it (WebP or JPEG), which travels with the letter; ``life_ms`` as for a post, in
+    letters always 0, since these say it themselves.
     """
 
     name: str
@@ -86,12 +88,13 @@ class File(msgspec.Struct, array_like=True, frozen=True):
     key: bytes  # 32 B
     parcels: tuple[bytes, ...]  # ids, 32 B each
     preview: bytes = b""
+    life_ms: int = 0
 
 
 class Shared(msgspec.Struct, array_like=True, frozen=True):
     """A file in a channel, for everybody: its bytes are the content of another entry there.
 
-    ``preview`` is a small picture of it (WebP or JPEG), which travels with the post.
+    ``preview`` is a small picture of it (WebP or JPEG), which travels with the post; ``life_ms`` as for a post.
     """
 
     name: str
@@ -99,6 +102,7 @@ class Shared(msgspec.Struct, array_like=True, frozen=True):
     size_bytes: int
     content: bytes  # 32 B, the id of the entry
     preview: bytes = b""
+    life_ms: int = 0
 
 
 TEXT: Final = Kind("carry.text", Text, max_bytes=LETTER_MAX_BYTES)
@@ -114,6 +118,11 @@ CONTENT: Final = Kind("carry.content", None, max_bytes=CONTENT_MAX_BYTES, max_li
 
 LETTERS: Final = (TEXT, FILE, HEARD)
 KINDS: Final = (POST, HIDE, DEVICE, FILE, SHARED, CONTENT)
+
+
+def shown_until(at_ms: int, life_ms: int) -> int | None:
+    """When what was said at ``at_ms`` disappears; None when it does not before all posts do."""
+    return at_ms + life_ms if 0 < life_ms < POST_LIFE_MS else None
 
 
 def clean(text: str) -> str:

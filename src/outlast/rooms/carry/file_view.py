@@ -11,7 +11,9 @@ from outlast.rooms.carry.entries import ID_BYTES, File
 
 FILE: Final = "local_carry_file"
 LETTERS: Final = "local_carry_message"
-"""The table of letters, see ``view``."""
+"""The table of letters, see ``view``,"""
+SAID: Final = "local_carry_said"
+"""and of texts in groups, see ``group_view``."""
 NEW: Final = 0
 """States of files: one that came and is fetched if that costs little;"""
 ASKED: Final = 1
@@ -77,8 +79,9 @@ _FILE_COLUMNS: Final = "letter, peer, outgoing, name, type, size_bytes, key, par
 _SHOWN: Final = (
     f"NOT EXISTS (SELECT 1 FROM {LETTERS} m WHERE m.letter = {FILE}.letter AND m.until_ms IS NOT NULL"
     " AND (m.until_ms <= ? OR m.back_ms IS NOT NULL))"
+    f" AND NOT EXISTS (SELECT 1 FROM {SAID} s WHERE s.id = {FILE}.letter AND s.until_ms <= ?)"
 )
-"""Whether the letter that names a file has not disappeared at that time, and was not removed."""
+"""Whether what names a file has not disappeared at that time (twice), and was not removed."""
 
 
 def files(vault: Rows, now_ms: int, *, peer: bytes | None = None, limit: int = -1) -> list[FileRow]:
@@ -86,14 +89,14 @@ def files(vault: Rows, now_ms: int, *, peer: bytes | None = None, limit: int = -
     rows = vault.query(
         f"SELECT {_FILE_COLUMNS} FROM {FILE} WHERE peer = ifnull(?, peer) AND {_SHOWN}"
         " ORDER BY at_ms DESC, letter LIMIT ?",
-        (peer, now_ms, limit),
+        (peer, now_ms, now_ms, limit),
     )
     return [_file(row) for row in reversed(rows)]
 
 
 def find(vault: Rows, letter: bytes, now_ms: int) -> FileRow | None:
     """The file that the letter of that id names, if it is shown at that time."""
-    rows = vault.query(f"SELECT {_FILE_COLUMNS} FROM {FILE} WHERE letter = ? AND {_SHOWN}", (letter, now_ms))
+    rows = vault.query(f"SELECT {_FILE_COLUMNS} FROM {FILE} WHERE letter = ? AND {_SHOWN}", (letter, now_ms, now_ms))
     return _file(rows[0]) if rows else None
 
 

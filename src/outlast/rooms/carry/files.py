@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import BinaryIO, Final, Literal
 
+import msgspec
+
 from outlast.errors import NotFoundError, OutlastError, UsageError
 from outlast.kernel import (
     DAY_MS,
@@ -91,14 +93,17 @@ async def send(
 
     Some MiB are in memory at a time. All of it is durable here when this returns; when it raises or is cancelled,
     nothing is kept. ``type`` is a media type, ``preview`` a small picture, ``size_bytes`` what is told as progress,
-    ``life_ms`` as for ``service.send``; in groups files stay. ``also`` is written into the vault together with
+    ``life_ms`` as for ``service.send``. ``also`` is written into the vault together with
     the letter.
     Raises UsageError (too large, blocked, not one's own channel), NotFoundError (no such contact) and StorageError.
     """
     if speaking.is_followed(person, to):
         _check(person, to, preview)
+        life = places.life_for(person, to, life_ms)
         parts = _told(_parts(source), progress, size_bytes)
-        return await shared.share(node, person, to, parts, name=name, type=type, preview=preview, also=also)
+        return await shared.share(
+            node, person, to, parts, name=name, type=type, preview=preview, life_ms=life, also=also
+        )
     if not _is_group(person, to):
         person.contact(to)
     async with Packing(node) as packing:
@@ -123,12 +128,13 @@ async def send_packed(
     also: RowChanges = (),
 ) -> bytes:
     """Send what was fed to ``packing``; for files that come in several requests. Returns and raises as ``send``."""
-    life = places.find(person, to).life_ms if life_ms is None else places.life(life_ms)
+    life = places.life_for(person, to, life_ms)
     _check(person, to, preview)
     await packing.finish()
     ids = tuple(parcel.id for parcel in packing.parcels)
     file = File(file_name(name), type if TYPE_FORM(type) else "", packing.size_bytes, packing.key, ids, preview)
     if _is_group(person, to):
+        file = msgspec.structs.replace(file, life_ms=life)
         return await groups.put_file(node, person, to, packing, file, also)
     at_ms = node.now_ms()
 

@@ -1,8 +1,9 @@
 """How letters go from a person's own vault: when their time is over, or because the person removes them.
 
 A letter is not shown from the moment on at which its time ends; right after that its row, what the search index has of
-it, and its file are destroyed. One that is removed is not shown at once, and can be restored for ten minutes; then it
-goes the same way. Copies of other people, and what stands sealed in the stores of nodes, is not reached by this.
+it, and its file are destroyed. So are texts in groups, with what stands sealed of them in this node's store. A letter
+that is removed is not shown at once, and can be restored for ten minutes; then it goes the same way. Copies of other
+people, and what else stands sealed in the stores of nodes, is not reached by this.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final
 
 from outlast.errors import LockedError, NotFoundError, StorageError
 from outlast.kernel import Delete, Node, Person, RowChange, Transaction
-from outlast.rooms.carry import file_view, view
+from outlast.rooms.carry import file_view, group_view, view
 from outlast.rooms.carry.private import is_here, remember
 
 RESTORE_MS: Final = 10 * 60 * 1000
@@ -78,13 +79,18 @@ def until_next_look_s(ends_ms: Sequence[int], now_ms: int) -> float:
 
 
 async def destroy(node: Node, person: Person) -> int:
-    """Destroy the person's letters whose time is over; how many these were."""
-    over = [bytes(row[0]) for row in person.query(*_over(node.now_ms()))]
+    """Destroy the person's letters, and texts of their groups, whose time is over; how many these were."""
+    said = group_view.over(person, node.now_ms())
+    over = said + [bytes(row[0]) for row in person.query(*_over(node.now_ms()))]
     if not over or not is_here(node, person):
         return 0
+    for text in said:
+        await node.drop_content(text)
     if parcels := file_view.parcels(person, over):
         await person.forget_parcels(parcels)
     gone: list[RowChange] = [Delete(table, {"letter": letter}) for letter in over for table in view.OF_LETTERS]
+    gone += [Delete(group_view.SAID, {"id": text}) for text in said]
+    gone += [Delete(group_view.HEARING, {"said": text}) for text in said]
     await remember(node, person, gone)
     await node.write(person.vault.forget_deleted)
     return len(over)
@@ -95,8 +101,11 @@ def _over(now_ms: int) -> tuple[str, tuple[int]]:
 
 
 def _next_end(person: Person) -> int | None:
-    end: int | None = person.query(f"SELECT min(until_ms) FROM {view.MESSAGE} WHERE until_ms IS NOT NULL")[0][0]
-    return end
+    ends = [
+        person.query(f"SELECT min(until_ms) FROM {table} WHERE until_ms IS NOT NULL")[0][0]
+        for table in (view.MESSAGE, group_view.SAID)
+    ]
+    return min((end for end in ends if end is not None), default=None)
 
 
 def _removing(node: Node, what: bytes) -> tuple[int, int, bytes]:

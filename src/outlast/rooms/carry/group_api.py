@@ -11,7 +11,17 @@ from outlast.kernel import Person, id_text, space_text
 from outlast.rooms.carry import group_view, groups
 from outlast.rooms.carry.group_view import Line
 from outlast.rooms.carry.groups import Group as JoinedGroup
-from outlast.rooms.carry.shapes import POST_HEX, CustodyEvent, Marked, Message, Sent, at_most, read_hex
+from outlast.rooms.carry.shapes import (
+    POST_HEX,
+    CustodyEvent,
+    Life,
+    Marked,
+    Message,
+    Sent,
+    at_most,
+    life_of,
+    read_hex,
+)
 from outlast.ui.operation import Call, Nothing, Operation
 
 
@@ -84,11 +94,12 @@ class NameParams(msgspec.Struct, frozen=True):
 
 
 class PostParams(msgspec.Struct, frozen=True):
-    """A group, and what to say there; ``reply_to`` is the id of the text that it answers."""
+    """A group, and what to say there; ``reply_to`` is the id of the text that it answers, ``life`` as for letters."""
 
     group: str
     text: str
     reply_to: str | None = None
+    life: Life | None = None
 
 
 class ReadParams(msgspec.Struct, frozen=True):
@@ -123,6 +134,7 @@ def messages(person: Person, lines: Sequence[Line]) -> list[Message]:
                 custody=custody,
                 name=scene.name(author),
                 unread=line.read_ms is None,
+                until_ms=line.until_ms,
             )
         )
     return answer
@@ -191,7 +203,8 @@ async def _rename(call: Call[NameParams]) -> Group:
 async def _post(call: Call[PostParams]) -> Sent:
     space = groups.find(call.person, call.params.group).space
     answered = read_hex(call.params.reply_to, POST_HEX) if call.params.reply_to else None
-    return Sent((await groups.post(call.node, call.person, space, call.params.text, answered)).hex())
+    life_ms = life_of(call.params.life)
+    return Sent((await groups.post(call.node, call.person, space, call.params.text, answered, life_ms)).hex())
 
 
 async def _read(call: Call[ReadParams]) -> list[Message]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from outlast.rooms.carry import talk_cli
 from outlast.rooms.carry.console import Limit, Words, message_text, show_messages
 from outlast.ui.command import call, local_time, show, table
 
@@ -103,9 +104,9 @@ def rename(group: Group, name: Annotated[str, typer.Argument(metavar="NAME", hel
 
 
 @app.command()
-def post(group: Group, text: Words) -> None:
+def post(group: Group, text: Words, for_: talk_cli.For = None) -> None:
     """Say something in a group."""
-    answer = call("carry.group.post", group=group, text=message_text(text))
+    answer = call("carry.group.post", group=group, text=message_text(text), life=talk_cli.life_of(for_))
     show(answer, lambda a: [f"Kept here; `outlast carry group read` tells how many have it.  {a['id']}"])
 
 

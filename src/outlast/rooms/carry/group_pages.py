@@ -21,6 +21,7 @@ from outlast.rooms.carry.bubbles import (
     error_line,
     read_bytes,
     read_number,
+    time_left,
 )
 from outlast.rooms.carry.entries import GROUP_TEXT_MAX_BYTES
 from outlast.rooms.carry.group_view import Line
@@ -57,7 +58,7 @@ def bubble(request: Request, line: Line, scene: Scene | None = None) -> Bubble:
     mine = author == person.identity
     if line.event != group_view.TEXT:
         return Bubble("", "", False, line.at_ms, event=_event(request, line.event, name, mine))
-    answered = group_view.find(person, line.reply_to) if line.reply_to else None
+    answered = groups.find_line(person, line.reply_to) if line.reply_to else None
     has_quote = answered is not None and answered.space == line.space and answered.hidden_ms is None
     note = ""
     if mine:
@@ -76,6 +77,7 @@ def bubble(request: Request, line: Line, scene: Scene | None = None) -> Bubble:
         journey=(Stage("kept", line.at_ms, 1),) if mine else (),
         by="" if mine else name,
         note=note,
+        left=time_left(line.until_ms - person.node.now_ms(), _) if line.until_ms else "",
         file=file_pages.files_of(request, [line.id]).get(line.id) if line.id else None,
     )
 
@@ -112,7 +114,8 @@ async def post(request: Request) -> Response:
     text = form.get("text", "")
     try:
         answered = read_bytes(form["reply_to"]) if form.get("reply_to") else None
-        await groups.post(node, person, group.space, text, answered)
+        life_ms = talk_pages.read_life(form["life"]) if "life" in form else None
+        await groups.post(node, person, group.space, text, answered, life_ms)
     except OutlastError as error:
         await talk_pages.save_draft(request, group.space, text)
         return _show(request, group, draft=text, error=error)
@@ -158,13 +161,13 @@ async def leave(request: Request) -> Response:
 def _show(request: Request, group: Group, *, draft: str = "", error: OutlastError | None = None) -> Response:
     person: Person = request.state.person
     query = request.query_params
-    at = group_view.find(person, read_bytes(query["at"])) if "at" in query else None
+    at = groups.find_line(person, read_bytes(query["at"])) if "at" in query else None
     if at is not None and at.space == group.space:
         found = [*groups.read(person, group.space, at.id, PAGE), at]
     else:
         found = groups.read(person, group.space, limit=PAGE + 1)
     shown = found[-PAGE:]
-    answered = group_view.find(person, read_bytes(query["reply"])) if "reply" in query else None
+    answered = groups.find_line(person, read_bytes(query["reply"])) if "reply" in query else None
     if answered is not None and answered.space != group.space:
         answered = None
     texts = [line for line in shown if line.id is not None]
@@ -185,6 +188,7 @@ def _show(request: Request, group: Group, *, draft: str = "", error: OutlastErro
         draft=draft or settings.draft,
         settings=settings,
         place=group.space.hex(),
+        life=talk_pages.life_name(settings.life_ms),
         wrong=error_line(request, error),
         max_length=GROUP_TEXT_MAX_BYTES,
     )

@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from outlast.errors import ProtocolError
 from outlast.kernel import Letter, Put, RowChanges, Rows, Said, Value
-from outlast.rooms.carry.entries import HEARD, HEARD_MAX, HIDE, POST, clean, is_blank, read_file
-from outlast.rooms.carry.file_view import file_row
+from outlast.rooms.carry import file_view
+from outlast.rooms.carry.entries import HEARD, HEARD_MAX, HIDE, POST, clean, is_blank, read_file, shown_until
 from outlast.rooms.carry.words import Index
 
-SAID: Final = "local_carry_said"
+SAID: Final = file_view.SAID
 REMOVAL: Final = "local_carry_removal"
 HEARING: Final = "local_carry_heard"
 MEMBER: Final = "local_carry_member"
@@ -47,6 +47,13 @@ MIGRATIONS: Final = (
 )
 
 
+LIVES: Final = (
+    f"ALTER TABLE {SAID} ADD COLUMN until_ms INTEGER",
+    f"CREATE INDEX {SAID}_until ON {SAID} (until_ms) WHERE until_ms IS NOT NULL",
+)
+"""Further migrations: from ``until_ms`` on a text is not shown."""
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """What stands in a group: a text, or that somebody joined, left, or changed their role (``event``)."""
@@ -65,22 +72,38 @@ class Line:
     hidden_ms: int | None  # when it was taken away; then the text is gone
     text: str
     reply_to: bytes | None
+    until_ms: int | None  # from then on it is not shown any more; None when it stays
+
+    def is_over(self, now_ms: int) -> bool:
+        """Whether it has disappeared."""
+        return self.until_ms is not None and self.until_ms <= now_ms
 
 
-_COLUMNS: Final = "n, id, space, event, device, author, seq, clock, at_ms, came_ms, read_ms, hidden_ms, text, reply_to"
+_COLUMNS: Final = (
+    "n, id, space, event, device, author, seq, clock, at_ms, came_ms, read_ms, hidden_ms, text, reply_to, until_ms"
+)
+
+
+_OF_S: Final = ", ".join(f"s.{column}" for column in _COLUMNS.split(", "))
 
 
 def text_row(said: Said, space: bytes, me: bytes, now_ms: int) -> Put | None:
-    """The row of a text that came, of oneself (identity ``me``) as read; None when it shows nothing."""
+    """The row of a text that came, of oneself (identity ``me``) as read; None when it shows nothing, or no more."""
     try:
         body = POST.decode(said.body)
     except ProtocolError:
         return None
     text = clean(body.text)
-    return None if is_blank(text) else _row(said, space, me, now_ms, text, body.reply_to)
+    return None if is_blank(text) else _row(said, space, me, now_ms, text, body.reply_to, body.life_ms)
 
 
-def _row(said: Said, space: bytes, me: bytes, now_ms: int, text: str, reply_to: bytes | None) -> Put:
+def _row(
+    said: Said, space: bytes, me: bytes, now_ms: int, text: str, reply_to: bytes | None, life_ms: int
+) -> Put | None:
+    at_ms = min(said.at_ms, now_ms)
+    until_ms = shown_until(at_ms, life_ms)
+    if until_ms is not None and until_ms <= now_ms:
+        return None
     row: dict[str, Value] = {
         "n": None,
         "id": said.id,
@@ -90,8 +113,9 @@ def _row(said: Said, space: bytes, me: bytes, now_ms: int, text: str, reply_to: 
         "author": said.author,
         "seq": _seq(said.seq),
         "clock": min(said.clock, _INT64_MAX),
-        "at_ms": min(said.at_ms, now_ms),
+        "at_ms": at_ms,
         "came_ms": now_ms,
+        "until_ms": until_ms,
         "read_ms": now_ms if said.author == me else None,
         "text": text,
         "reply_to": reply_to,
@@ -100,12 +124,12 @@ def _row(said: Said, space: bytes, me: bytes, now_ms: int, text: str, reply_to: 
 
 
 def file_rows(said: Said, space: bytes, me: bytes, now_ms: int) -> tuple[Put, Put] | None:
-    """The rows of a file that came: as a text with its name, and as a file; None when it is malformed."""
+    """The rows of a file that came: as a text with its name, and as a file; None when it is malformed, or over."""
     file = read_file(said.body)
-    if file is None:
+    text = _row(said, space, me, now_ms, file.name, None, file.life_ms) if file else None
+    if file is None or text is None:
         return None
-    row = file_row(said.id, space, file, min(said.at_ms, now_ms), outgoing=said.author == me)
-    return _row(said, space, me, now_ms, file.name, None), row
+    return text, file_view.file_row(said.id, space, file, min(said.at_ms, now_ms), outgoing=said.author == me)
 
 
 def removal_row(said: Said, space: bytes) -> Put | None:
@@ -174,6 +198,11 @@ def search(vault: Rows, words: Sequence[str]) -> list[Line]:
     return TEXTS.find(vault, f"text, {_COLUMNS}", lambda row: _line(row[1:]), words)
 
 
+def over(vault: Rows, now_ms: int) -> list[bytes]:
+    """The ids of the texts that are shown no more at that time."""
+    return [bytes(row[0]) for row in vault.query(f"SELECT id FROM {SAID} WHERE until_ms <= ?", (now_ms,))]
+
+
 def known(vault: Rows, space: bytes) -> set[bytes]:
     """The ids of all texts and removals of a group that are here."""
     rows = vault.query(
@@ -186,7 +215,7 @@ def known(vault: Rows, space: bytes) -> set[bytes]:
 def due(vault: Rows, space: bytes) -> list[tuple[Line, bytes, bytes, int]]:
     """Texts that are here and that a removal names: with its id, device (32 B each) and seq."""
     rows = vault.query(
-        f"SELECT r.id, r.device, r.seq, {', '.join(f's.{c.strip()}' for c in _COLUMNS.split(','))} FROM {REMOVAL} r"
+        f"SELECT r.id, r.device, r.seq, {_OF_S} FROM {REMOVAL} r"
         f" JOIN {SAID} s ON s.id = r.said AND s.space = r.space WHERE r.space = ? AND s.hidden_ms IS NULL",
         (space,),
     )

@@ -221,10 +221,16 @@ def read(person: Person, space: bytes, before: bytes | None = None, limit: int =
         # What does not count is passed over, so a page may take more than one look.
         wanted = limit - len(found)
         part = group_view.lines(person, space, before=at, limit=wanted)
-        found = [line for line in part if _is_shown(line, membership, blocked)] + found
+        found = [line for line in part if _is_shown(line, membership, blocked, person.node.now_ms())] + found
         if limit < 0 or len(part) < wanted or len(found) >= limit:
             return found
         at = part[0].n
+
+
+def find_line(person: Person, id: bytes) -> Line | None:
+    """The text of that id (32 B), if it has not disappeared."""
+    line = group_view.find(person, id)
+    return None if line is None or line.is_over(person.node.now_ms()) else line
 
 
 def search(person: Person, text: str) -> list[Line]:
@@ -233,9 +239,9 @@ def search(person: Person, text: str) -> list[Line]:
     if not words:
         raise UsageError("say what to look for")
     memberships = {one.space: person.groups.membership(one.space) for one in person.groups.held(JOINED)}
-    blocked = _blocked(person)
-    found = group_view.search(person, words)
-    return [line for line in found if line.space in memberships and _is_shown(line, memberships[line.space], blocked)]
+    blocked, now = _blocked(person), person.node.now_ms()
+    found = (line for line in group_view.search(person, words) if line.space in memberships)
+    return [line for line in found if _is_shown(line, memberships[line.space], blocked, now)]
 
 
 # ---- doing ----
@@ -294,19 +300,29 @@ async def rename(node: Node, person: Person, space: bytes, name: str) -> None:
     await remember(node, person, [Put(group_view.CALLED, {"space": space, "name": check_name(name)})])
 
 
-async def post(node: Node, person: Person, space: bytes, text: str, reply_to: bytes | None = None) -> bytes:
-    """Say something in a group; returns the text's id (32 B) once it is durable here.
+async def post(
+    node: Node,
+    person: Person,
+    space: bytes,
+    text: str,
+    reply_to: bytes | None = None,
+    life_ms: int | None = None,
+) -> bytes:
+    """Say something in a group; returns the text's id (32 B) once it is durable here. ``life_ms`` as for letters.
 
     Raises UsageError (empty, too long, not a member any more), NotFoundError (no such group, nothing there to answer).
     """
     text = group_text(text)
     person.groups.find(space, JOINED)
+    life_ms = places.life_for(person, space, life_ms)
     if reply_to is not None:
-        answered = group_view.find(person, reply_to)
+        answered = find_line(person, reply_to)
         if answered is None or answered.space != space:
             raise NotFoundError("the message that this answers is not in this group")
     local = [places.sent(space)]
-    entry = await node.append(person, space, POST.name, Post(text, reply_to), life_ms=POST_LIFE_MS, local=local)
+    entry = await node.append(
+        person, space, POST.name, Post(text, reply_to, life_ms), life_ms=POST_LIFE_MS, local=local
+    )
     await _take_in(node, person, space, person.groups.open(space, [entry.id]))
     return entry.id
 
@@ -331,7 +347,7 @@ async def hide(node: Node, person: Person, id: bytes) -> None:
 
     What others have read or copied cannot be forced away.
     """
-    line = group_view.find(person, id)
+    line = find_line(person, id)
     if line is None or line.hidden_ms is not None:
         raise NotFoundError("there is no such message in your groups")
     if scene(person, line.space).author(line) != person.identity and not get(person, line.space).leads:
@@ -532,7 +548,7 @@ def _group(person: Person, one: Space) -> Group:
         name=group_view.called(person, one.space) or one.name,
         role=membership.roles.get(person.identity, ""),
         members=len(membership.roles),
-        unread=sum(_is_shown(line, membership, blocked) for line in unread),
+        unread=sum(_is_shown(line, membership, blocked, person.node.now_ms()) for line in unread),
         last=latest[0] if latest else None,
         since_ms=one.at_ms,
     )
@@ -560,9 +576,9 @@ def _blocked(person: Person) -> set[bytes]:
     return {contact.identity for contact in person.contacts() if contact.blocked}
 
 
-def _is_shown(line: Line, membership: Membership, blocked: set[bytes]) -> bool:
+def _is_shown(line: Line, membership: Membership, blocked: set[bytes], now_ms: int) -> bool:
     """Whether a line is there still, by somebody who may speak and is not blocked; what tells of members always is."""
-    if line.hidden_ms is not None:
+    if line.hidden_ms is not None or line.is_over(now_ms):
         return False
     if line.device is None or line.id is None:
         return True

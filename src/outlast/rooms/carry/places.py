@@ -17,6 +17,7 @@ PLACE: Final = "local_carry_place"
 HOUR_MS: Final = 3_600_000
 LIVES: Final = {"hour": HOUR_MS, "day": DAY_MS, "week": 7 * DAY_MS}
 """How long letters may be shown that disappear, ms."""
+LONGEST_MS: Final = max(LIVES.values())
 DRAFT_MAX_CHARS: Final = 16_384
 
 MIGRATIONS: Final = (
@@ -55,6 +56,11 @@ def life(life_ms: int) -> int:
     if life_ms and life_ms not in LIVES.values():
         raise UsageError("messages can disappear after an hour, a day or a week")
     return life_ms
+
+
+def life_for(vault: Rows, place: bytes, life_ms: int | None) -> int:
+    """How long what is written in a place now is shown: as is said, else as is set there; raises UsageError."""
+    return find(vault, place).life_ms if life_ms is None else life(life_ms)
 
 
 async def mute(node: Node, person: Person, place: bytes, muted: bool = True) -> None:

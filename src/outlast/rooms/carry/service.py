@@ -95,7 +95,7 @@ async def send(
         answered = view.find_message(person, reply_to, node.now_ms())
         if answered is None or answered.peer != to:
             raise NotFoundError("the message that this answers is not in this conversation")
-    life_ms = places.find(person, to).life_ms if life_ms is None else places.life(life_ms)
+    life_ms = places.life_for(person, to, life_ms)
     at_ms = node.now_ms()
 
     def rows(letter: bytes) -> RowChanges:
@@ -242,8 +242,15 @@ def read_channel(
     return view.posts(node, space, node.now_ms(), before=before, limit=limit)
 
 
-async def post(node: Node, person: Person, space: bytes, text: str, reply_to: bytes | None = None) -> bytes:
-    """Post in a channel of one's own; returns the post's id (32 B).
+async def post(
+    node: Node,
+    person: Person,
+    space: bytes,
+    text: str,
+    reply_to: bytes | None = None,
+    life_ms: int | None = None,
+) -> bytes:
+    """Post in a channel of one's own; returns the post's id (32 B). ``life_ms`` as for letters.
 
     Raises UsageError (empty, too long, not one's own channel), NotFoundError (not followed, nothing there to answer)
     and StorageError.
@@ -255,8 +262,9 @@ async def post(node: Node, person: Person, space: bytes, text: str, reply_to: by
         if answered is None or answered.space != space:
             raise NotFoundError("the post that this answers is not in this channel")
     await speaking.speak_for(node, person, space)
-    local = [places.sent(space)]
-    entry = await node.append(person, space, POST.name, Post(text, reply_to), life_ms=POST_LIFE_MS, local=local)
+    life_ms = places.life_for(person, space, life_ms)
+    body, local = Post(text, reply_to, life_ms), [places.sent(space)]
+    entry = await node.append(person, space, POST.name, body, life_ms=life_ms or POST_LIFE_MS, local=local)
     return entry.id
 
 
@@ -320,13 +328,17 @@ async def _hold_channels_of(node: Node, person: Person) -> None:
 
 
 async def _drop_removed(node: Node) -> None:
-    """Drop the payloads of posts that were removed three days ago."""
     while True:
         with contextlib.suppress(StorageError):
-            if due := view.due_to_drop(node, node.now_ms()):
-                await node.write(partial(_drop, node, due))
-                await _fold(node)
+            await drop_due(node)
         await asyncio.sleep(LOOK_S)
+
+
+async def drop_due(node: Node) -> None:
+    """Drop the payloads of posts that were removed three days ago, or have disappeared."""
+    if due := view.due_to_drop(node, node.now_ms()):
+        await node.write(partial(_drop, node, due))
+        await _fold(node)
 
 
 def _drop(node: Node, due: Sequence[bytes]) -> None:
@@ -360,7 +372,7 @@ async def _fold(node: Node) -> None:
     """Bring the view up to date with what was just removed; what arrives does so by itself."""
     while await node.write(lambda: node.open_store.fold(ROOM_NAME)):
         pass
-    node.touch()
+    node.log_grew()
 
 
 def _follow_row(node: Node, space: bytes, name: str) -> Put:

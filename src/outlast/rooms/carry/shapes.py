@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from outlast.errors import NotFoundError, UsageError
+from outlast.rooms.carry import places
 
+Life = Literal["hour", "day", "week", "always"]
 LETTER_HEX = 32
 POST_HEX = 64
 
@@ -24,7 +28,7 @@ class Message(msgspec.Struct, frozen=True):
     six words of the other person were compared and its device is one that was accepted and that they have not ended, a
     post when a device signed it that the channel's owner vouches for, a text of a group when its writer's words were
     compared. ``name`` is what the person calls the other one, or else what they call themself. The custody of a text
-    has one ``received`` for each member who is known to have it. From ``until_ms`` on a letter that disappears is gone.
+    has one ``received`` for each member who is known to have it. From ``until_ms`` on one that disappears is gone.
     """
 
     id: str
@@ -49,6 +53,11 @@ class Marked(msgspec.Struct, frozen=True):
     """How many letters are read now that were not before."""
 
     read: int
+
+
+def life_of(life: Life | None) -> int | None:
+    """A life in ms, 0 for ever; None where nothing is said."""
+    return None if life is None else places.LIVES.get(life, 0)
 
 
 def at_most(limit: int | None) -> int:

@@ -27,6 +27,7 @@ async def share(
     name: str,
     type: str,
     preview: bytes,
+    life_ms: int,
     also: RowChanges = (),
 ) -> bytes:
     """Put a file into a channel of one's own; returns the id (32 B) of the post that names it.
@@ -35,10 +36,12 @@ async def share(
     """
     speaking.check_followed(person, space)
     await speaking.speak_for(node, person, space)
-    content = await node.append_content(person, space, CONTENT.name, parts, life_ms=POST_LIFE_MS)
-    file = Shared(file_name(name), type if TYPE_FORM(type) else "", content.header.payload_size, content.id, preview)
+    entry_life_ms = life_ms or POST_LIFE_MS
+    content = await node.append_content(person, space, CONTENT.name, parts, life_ms=entry_life_ms)
+    size_bytes = content.header.payload_size
+    file = Shared(file_name(name), type if TYPE_FORM(type) else "", size_bytes, content.id, preview, life_ms)
     try:
-        post = await node.append(person, space, SHARED.name, file, life_ms=POST_LIFE_MS, local=also)
+        post = await node.append(person, space, SHARED.name, file, life_ms=entry_life_ms, local=also)
     except BaseException:
         with contextlib.suppress(OutlastError):
             await asyncio.shield(node.end(person, space, [content.id]))

@@ -20,7 +20,7 @@ class MuteParams(msgspec.Struct, frozen=True):
 
 
 class LifeParams(msgspec.Struct, frozen=True):
-    """How long is shown what is written to the contact ``with`` from now on; null: until it is removed."""
+    """How long is shown what is written from now on ``with`` a contact, group or channel; null: as long as can be."""
 
     with_: str = msgspec.field(name="with")
     life: Literal["hour", "day", "week"] | None = None
@@ -52,9 +52,9 @@ async def _mute(call: Call[MuteParams]) -> Nothing:
 
 
 async def _life(call: Call[LifeParams]) -> Nothing:
-    contact = call.person.find(call.params.with_)
+    where = attention.find(call.node, call.person, call.params.with_)
     life_ms = places.LIVES[call.params.life] if call.params.life else 0
-    await places.set_life(call.node, call.person, contact.identity, life_ms)
+    await places.set_life(call.node, call.person, where.place, life_ms)
     return Nothing()
 
 
@@ -78,7 +78,7 @@ OPERATIONS: list[Operation[Any, Any]] = [
     Operation(
         "carry.mute", MuteParams, Nothing, _mute, "Count and tell of nothing there, or do so again.", unsafe=True
     ),
-    Operation("carry.life", LifeParams, Nothing, _life, "Let messages to a contact disappear.", unsafe=True),
+    Operation("carry.life", LifeParams, Nothing, _life, "Let what is written there disappear.", unsafe=True),
     Operation("carry.forget", ForgetParams, Letters, _forget, "Remove messages from one's own vault.", unsafe=True),
     Operation(
         "carry.restore",

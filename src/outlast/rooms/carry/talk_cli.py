@@ -19,6 +19,11 @@ For = Annotated[
 ]
 
 
+def life_of(for_: str | None) -> str | None:
+    """What ``--for`` says, as the API knows it; None without it."""
+    return None if for_ is None else life(for_) or "always"
+
+
 def life(text: str) -> str | None:
     """A time for which letters are shown, as the API knows it; None for ever; raises UsageError."""
     if text == NEVER:
@@ -48,11 +53,11 @@ def unmute(where: Where) -> None:
 
 
 def disappear(
-    who: Who,
+    where: Where,
     after: Annotated[str, typer.Argument(metavar="LIFE", help="1h, 1d, 1w, or never.")],
 ) -> None:
-    """Let what you write to somebody from now on disappear after a while, at theirs and here."""
-    show(call("carry.life", **{"with": who}, life=life(after)), lambda _: ["Set for what you write from now on."])
+    """Let what you write somewhere from now on disappear after a while, at theirs and here."""
+    show(call("carry.life", **{"with": where}, life=life(after)), lambda _: ["Set for what you write from now on."])
 
 
 def forget(

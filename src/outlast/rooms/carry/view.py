@@ -45,6 +45,7 @@ from outlast.rooms.carry.entries import (
     is_blank,
     read_file,
     read_shared,
+    shown_until,
 )
 from outlast.rooms.carry.words import Index
 
@@ -54,9 +55,11 @@ OF_LETTERS: Final = (MESSAGE, file_view.FILE)
 """Tables with rows of letters, by the column ``letter``."""
 PASSING: Final = {
     MESSAGE: "until_ms IS NOT NULL",
-    file_view.FILE: f"letter IN (SELECT letter FROM {MESSAGE} WHERE until_ms IS NOT NULL)",
+    file_view.FILE: f"letter IN (SELECT letter FROM {MESSAGE} WHERE until_ms IS NOT NULL"
+    f" UNION ALL SELECT id FROM {group_view.SAID} WHERE until_ms IS NOT NULL)",
+    group_view.SAID: "until_ms IS NOT NULL",
 }
-"""Letters that disappear are in no backup."""
+"""What disappears is in no backup."""
 HIDDEN_KEPT_MS: Final = 3 * DAY_MS
 """How long after its removal a post's payload stays on this node."""
 UNREAD_MAX: Final = 200
@@ -124,6 +127,7 @@ MIGRATIONS: Final = (
     f"ALTER TABLE {MESSAGE} ADD COLUMN back_ms INTEGER",
     f"CREATE INDEX local_carry_message_until ON {MESSAGE} (until_ms) WHERE until_ms IS NOT NULL",
     *upload_view.MIGRATIONS,
+    *group_view.LIVES,
 )
 
 
@@ -242,13 +246,13 @@ def _read_genesis(change: Change) -> RowChanges:
 
 def _read_post(change: Change) -> RowChanges:
     body = _body(change.entry)
-    return _posted(change, clean(body.text), body.reply_to) if body else _posted(change, "", None)
+    return _posted(change, clean(body.text), body.reply_to, body.life_ms) if body else _posted(change, "")
 
 
 def _read_shared(change: Change) -> RowChanges:
     payload, id = change.entry.payload, change.entry.id
     file = read_shared(payload) if payload is not None and change.entry.header.version == 1 else None
-    post = _posted(change, file.name if file else "", None)
+    post = _posted(change, file.name, None, file.life_ms) if file else _posted(change, "")
     if change.event in (Event.EXPIRED, Event.PAYLOAD_DROPPED):
         return [*post, Delete(_SHARED, {"id": id})]
     if file is None or change.event is Event.FORKED:
@@ -257,7 +261,7 @@ def _read_shared(change: Change) -> RowChanges:
     return [*post, Put(_SHARED, {"id": id} | row)]
 
 
-def _posted(change: Change, text: str, reply_to: bytes | None) -> RowChanges:
+def _posted(change: Change, text: str, reply_to: bytes | None = None, life_ms: int = 0) -> RowChanges:
     """The rows of a post of that text; none that shows nothing is kept."""
     entry = change.entry
     if change.event is Event.FORKED:
@@ -269,10 +273,11 @@ def _posted(change: Change, text: str, reply_to: bytes | None) -> RowChanges:
     if is_blank(text):
         return ()
     header = entry.header
+    latest_ms = shown_until(header.ts_ms, life_ms) or header.ts_ms + POST_LIFE_MS
     row = _said(entry) | {
         "clock": min(header.clock, _INT64_MAX),
         "ts_ms": header.ts_ms,
-        "until_ms": min(header.expires_day * DAY_MS, header.ts_ms + POST_LIFE_MS),
+        "until_ms": min(header.expires_day * DAY_MS, latest_ms),
         "n": change.cursor,
         "text": text,
         "reply_to": reply_to,
@@ -384,9 +389,10 @@ class ChannelPost:
     text: str
     reply_to: bytes | None
     n: int  # grows in the order of arrival on this node
+    until_ms: int
 
 
-_POST_COLUMNS: Final = "id, space, author, device, ts_ms, text, reply_to, n"
+_POST_COLUMNS: Final = "id, space, author, device, ts_ms, text, reply_to, n, until_ms"
 
 
 def channel_head(store: Rows, space: bytes) -> ChannelHead | None:
@@ -490,10 +496,12 @@ def find_shared(store: Rows, post: bytes, now_ms: int) -> SharedFile | None:
 
 
 def due_to_drop(store: Rows, now_ms: int) -> list[bytes]:
-    """The posts that were removed so long ago that their payloads are to go."""
+    """Posts that were removed so long ago that their payloads are to go, or have disappeared, with their contents."""
     rows = store.query(
-        f"SELECT id FROM view_carry_said WHERE id IN (SELECT post FROM {_HIDE}) AND hidden_ms < ?",
-        (now_ms - HIDDEN_KEPT_MS,),
+        f"WITH due AS (SELECT id FROM view_carry_said WHERE id IN (SELECT post FROM {_HIDE}) AND hidden_ms < ?"
+        f" UNION SELECT id FROM {_POST} WHERE until_ms <= ?) SELECT id FROM due"
+        f" UNION SELECT content FROM {_SHARED} WHERE id IN due",
+        (now_ms - HIDDEN_KEPT_MS, now_ms),
     )
     return [row[0] for row in rows]
 

@@ -357,7 +357,8 @@ async def post(request: Request) -> Response:
     text = form.get("text", "")
     try:
         answered = read_bytes(form["reply_to"]) if form.get("reply_to") else None
-        await service.post(request.state.node, request.state.person, space, text, answered)
+        life_ms = talk_pages.read_life(form["life"]) if "life" in form else None
+        await service.post(request.state.node, request.state.person, space, text, answered, life_ms)
     except OutlastError as error:
         channel = _channel(request)
         await talk_pages.save_draft(request, space, text)
@@ -428,6 +429,7 @@ def _show_channel(
         draft=draft or settings.draft,
         settings=settings,
         place=channel.space.hex(),
+        life=talk_pages.life_name(settings.life_ms),
         wrong=error_line(request, error),
         max_length=POST_TEXT_MAX_BYTES,
     )
@@ -483,6 +485,9 @@ def _posts(
                 at_ms=one.at_ms,
                 quote=beginning(answered.text) if answered and answered.space == one.space else "",
                 by=by,
+                left=time_left(one.until_ms - node.now_ms(), _)
+                if one.until_ms - one.at_ms <= places.LONGEST_MS
+                else "",
                 file=files.get(one.id),
             )
         )

@@ -245,6 +245,11 @@ def test_messages_disappear_are_removed_and_places_muted_by_commands(homes: tupl
     assert ada.json("carry", "forget", "--with", "Bela") == {"letters": 1}
     channel = ada.json("carry", "channel", "create", "Street", "--signer", "Bela")
     assert len(channel["signers"]) == 1
+    ada.json("carry", "group", "create", "Mill")
+    for where, post in (("Street", ("post",)), ("Mill", ("group", "post"))):
+        assert ada.json("carry", "disappear", where, "1d") == {}
+        assert ada.json("carry", *post, where, "for an hour", "--for", "1h")["id"]
+        assert ada("carry", *post, where, "text", "--for", "1y")[0] == 2
 
 
 def test_a_photo_leaves_the_command_line_without_what_it_tells(homes: tuple[Home, Home], tmp_path: Path) -> None:

@@ -126,6 +126,29 @@ def test_letters_disappear_as_the_conversation_or_the_form_says(page: Browser, a
     assert page.submit(place(ben) + "/life", life="year").status_code == 400
 
 
+@pytest.mark.parametrize("kind", ["groups", "channels"])
+def test_what_is_said_in_groups_and_channels_disappears_as_the_place_or_the_form_says(
+    page: Browser, ann: Served, kind: str
+) -> None:
+    if kind == "groups":
+        made = ann.run(groups.create(ann.node, ann.person, "Lives"))
+    else:
+        made = ann.run(service.create_channel(ann.node, ann.person, "Lives"))
+    there = f"/carry/{kind}/{made.id}"
+    set_at = f"/carry/place/{made.space.hex()}/life"
+    assert f'action="{set_at}"' in page.get(there).text
+    assert page.submit(set_at, life="hour").headers["location"] == there
+    assert '<option value="hour" selected>' in page.get(there).text
+    page.submit(there, text="for an hour")
+    page.submit(there, text="for ever", life="")
+    page.submit(there, text="for a week", life="week")
+    shown = text_of(page.get(there))
+    assert re.search("for an hour</p> <small>disappears in (59|60) minutes</small>", shown)
+    assert re.search("for a week</p> <small>disappears in [67] days</small>", shown)
+    assert not re.search("for ever</p> <small>disappears", shown)
+    assert page.submit(there, text="for a year", life="year").status_code == 400
+
+
 def test_messages_are_removed_here_and_can_be_restored(page: Browser, ann: Served, ben: Served) -> None:
     page.submit(with_(ben), text="too much said")
     letter = service.sent(ann.person)[-1].letter

@@ -1,0 +1,113 @@
+"""What is said in groups and channels for a while: hidden at its end, then destroyed, never shown to who comes late."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from outlast.kernel import open_backup
+from outlast.rooms.carry import file_view, files, group_view, groups, places, service, view
+from outlast.rooms.carry.places import HOUR_MS
+from tests.unit.rooms.carry.houses import House, houses
+from tests.unit.rooms.carry.test_files import content, stream
+from tests.unit.rooms.carry.test_forgetting import SECRET, Clock, holding
+from tests.unit.rooms.carry.test_groups import circle, texts
+from tests.unit.rooms.carry.test_shared import channel
+
+
+def found(house: House, space: bytes) -> list[str]:
+    """Every way in which a text of a group is shown, but for counts."""
+    last = groups.get(house.person, space).last
+    lines = [*groups.read(house.person, space), *groups.search(house.person, SECRET[5:]), *([last] if last else [])]
+    return [line.text for line in lines if line.text]
+
+
+def rows(house: House) -> int:
+    """How many texts of groups the vault still holds, shown or not."""
+    sql = f"SELECT count(*) FROM {group_view.SAID} WHERE event = '{group_view.TEXT}'"
+    count: int = house.person.query(sql)[0][0]
+    return count
+
+
+async def test_a_text_of_a_group_with_a_life_is_hidden_at_its_end_and_then_destroyed(tmp_path: Path) -> None:
+    clock = Clock()
+    async with houses(tmp_path, "ann", "ben", now_ms=clock) as (ann, ben):
+        space = await circle(ann, ben)
+        text = await groups.post(ann.node, ann.person, space, SECRET, life_ms=HOUR_MS)
+        clock.at_ms += 20 * 60_000
+        await ann.carry_to(ben)
+        await ben.until(lambda: texts(ben, space) == [SECRET])
+        for house in (ann, ben):
+            assert found(house, space) == [SECRET] * 3
+            line = groups.find_line(house.person, text)
+            assert line is not None
+            assert line.until_ms == line.at_ms + HOUR_MS
+        assert groups.get(ben.person, space).unread == 1
+        clock.at_ms += 40 * 60_000
+        for house in (ann, ben):
+            assert found(house, space) == []
+            assert groups.find_line(house.person, text) is None
+            assert groups.get(house.person, space).unread == 0
+            house.node.touch()
+            await house.until(lambda house=house: rows(house) == 0)
+            kept = house.node.open_store.get(text)
+            assert kept is not None
+            assert kept.payload is None
+        await groups.look(ben.node, ben.person, space)
+        assert rows(ben) == 0
+    assert [place for name in ("ann", "ben") for place in holding(tmp_path / name)] == []
+
+
+async def test_who_comes_late_is_not_shown_what_is_over_in_a_group(tmp_path: Path) -> None:
+    clock = Clock()
+    async with houses(tmp_path, "ann", "ben", now_ms=clock) as (ann, ben):
+        space = await circle(ann, ben)
+        await places.set_life(ann.node, ann.person, space, HOUR_MS)
+        await groups.post(ann.node, ann.person, space, SECRET)
+        file = await files.send(ann.node, ann.person, space, stream(content(1000)), name="bakery.txt")
+        await groups.post(ann.node, ann.person, space, "stays", life_ms=0)
+        clock.at_ms += HOUR_MS
+        assert files.listing(ann.node, ann.person) == []
+        await ann.carry_to(ben)
+        await ben.until(lambda: texts(ben, space) == ["stays"])
+        assert rows(ben) == 1
+        assert files.files_of(ben.node, ben.person, [file]) == {}
+        assert not ben.person.query(f"SELECT 1 FROM {file_view.FILE}")
+
+
+async def test_a_post_with_a_life_is_shown_no_longer_and_its_payload_and_content_go(tmp_path: Path) -> None:
+    clock = Clock()
+    async with houses(tmp_path, "ann", "ben", now_ms=clock) as (ann, ben):
+        space = await channel(ann, ben)
+        await places.set_life(ann.node, ann.person, space, HOUR_MS)
+        post = await service.post(ann.node, ann.person, space, SECRET)
+        file = await files.send(ann.node, ann.person, space, stream(content(200_000)), name="bakery.txt")
+        [content_id] = files.find(ann.node, ann.person, file).file.parcels
+        stays = await service.post(ann.node, ann.person, space, "stays", life_ms=0)
+        await ann.carry_to(ben, space=space)
+        await ben.until(lambda: len(service.read_channel(ben.node, ben.person, space)) == 3)
+        assert view.due_to_drop(ben.node, clock.at_ms) == []
+        clock.at_ms += HOUR_MS
+        for house in (ann, ben):
+            assert [one.id for one in service.read_channel(house.node, house.person, space)] == [stays]
+            assert files.listing(house.node, house.person) == []
+            assert set(view.due_to_drop(house.node, clock.at_ms)) == {post, file, content_id}
+            await service.drop_due(house.node)
+            kept = house.node.open_store.get(post)
+            assert kept is not None
+            assert kept.payload is None
+            while house.node.query("SELECT 1 FROM chunk"):
+                await house.node.write(lambda: None)
+            assert view.due_to_drop(house.node, clock.at_ms) == []
+
+
+async def test_a_backup_has_no_texts_of_groups_that_disappear(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        space = await circle(ann, ben)
+        await groups.post(ann.node, ann.person, space, "stays")
+        await groups.post(ann.node, ann.person, space, SECRET, life_ms=HOUR_MS)
+        await files.send(ann.node, ann.person, space, stream(b"x"), name="bakery.txt", life_ms=HOUR_MS)
+        tables = open_backup(await ann.person.backup("a long passphrase"), "a long passphrase").rooms["carry"].tables
+        said = tables[group_view.SAID]
+        column = said.columns.index("text")
+        assert [row[column] for row in said.rows if row[column]] == ["stays"]
+        assert tables[file_view.FILE].rows == []

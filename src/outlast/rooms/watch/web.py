@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 from markupsafe import Markup
@@ -562,7 +561,17 @@ def _plots(
 
 
 def _money(_: Translation) -> Callable[[float], str]:
-    return partial(costs.money, million=_("million"), billion=_("billion"))
+    """Amounts as the page's language writes them."""
+    from babel.numbers import get_decimal_symbol, get_group_symbol
+
+    locale = _.language.replace("-", "_")
+    group, point = (one(locale, numbering_system="default") for one in (get_group_symbol, get_decimal_symbol))
+
+    def money(amount: float) -> str:
+        number, space, unit = costs.money(amount, million=_("million"), billion=_("billion")).partition("\u00a0")
+        return f"{_.digits(number.translate({ord(','): group, ord('.'): point}))}{space}{unit}"
+
+    return money
 
 
 def _months(_: Translation) -> str:

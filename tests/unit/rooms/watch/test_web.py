@@ -15,10 +15,11 @@ from outlast.kernel import DAY_MS, Entry, Kind
 from outlast.kernel.identity import SigningKey
 from outlast.kernel.log import loose_entry
 from outlast.kernel.stamp import STAMP_BITS
-from outlast.rooms.watch import ROOM, service
+from outlast.rooms.watch import ROOM, service, web
 from outlast.rooms.watch.entries import HEARTBEAT, Heartbeat
 from outlast.rooms.watch.proto.series import DAY_S
 from outlast.terms import LAST_S, OUTAGE, Outage
+from outlast.ui.languages import Catalogues
 from tests.unit.edges.outline import Outline
 from tests.unit.edges.served import Browser, Served, served
 from tests.unit.rooms.watch.test_service import RAW, measured
@@ -245,3 +246,12 @@ def test_cost_shows_the_implied_share_and_refuses_nonsense(page: Browser) -> Non
     assert page.get("/watch/cost?country=BY&days=0&year=2019").status_code == 400
     assert page.get("/watch/cost?country=BY&days=1e9&year=2019").status_code == 400
     assert page.get("/watch/cost?country=%3Cb%3E&days=1&year=2019").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("language", "told"),
+    [("en", "32,800 3.74\xa0million"), ("ru", "32\xa0800 3,74\xa0млн"), ("fa", "۳۲٬۸۰۰ ۳٫۷۴\xa0میلیون")],
+)
+def test_amounts_are_written_as_the_language_writes_them(language: str, told: str) -> None:
+    money = web._money(Catalogues().translation(language))
+    assert f"{money(32_800)} {money(3_740_000)}" == told

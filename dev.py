@@ -55,6 +55,7 @@ DEBIAN_PACKAGES = {
     "pebble": "/usr/bin/pebble",
     "python3": "/usr/bin/python3",  # another python may run this; the Debian package is made by this one
     "shadowsocks-libev": "/usr/bin/ss-server",
+    "snowflake-client": "/usr/bin/snowflake-client",
     "systemd": "/usr/bin/systemd-analyze",
     "tor": "/usr/bin/tor",
 }

@@ -89,6 +89,34 @@ def test_a_wrong_key_or_a_dead_bridge_is_told_as_such(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_snowflake_client_asks_the_broker_that_a_bridge_names(tmp_path: Path) -> None:
+    async def story() -> None:
+        asked = asyncio.get_running_loop().create_future()
+
+        async def broker(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = await reader.readuntil(b"\r\n\r\n")
+            size = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
+            asked.set_result((head.split(b" ")[1], await reader.readexactly(size)))
+            answer = b'{"error":"no proxies here"}'
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer))
+            writer.close()
+
+        async with await asyncio.start_server(broker, "127.0.0.1", 0) as server:
+            at = "http://127.0.0.1:%d/" % server.sockets[0].getsockname()[1]
+            child = Child([program("snowflake-client")], ClientDemand(str(tmp_path), True, ("snowflake",)))
+            try:
+                args = {"url": at, "ice": "stun:127.0.0.1:9", "fingerprint": "0123456789ABCDEF0123456789ABCDEF01234567"}
+                with await child.dial("snowflake", Target("192.0.2.3", 80), args):
+                    path, offer = await asyncio.wait_for(asked, 30)
+            finally:
+                await child.close()
+        assert path == b"/client"
+        assert b"sdp" in offer
+        assert args["fingerprint"].encode() in offer
+
+    asyncio.run(story())
+
+
 def test_obfs4proxy_uses_the_proxy_that_it_is_given(tmp_path: Path) -> None:
     async def story() -> None:
         asked = asyncio.Event()

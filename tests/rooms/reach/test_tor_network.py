@@ -121,6 +121,7 @@ def test_a_stock_tor_bootstraps_through_a_stock_bridge_with_outlast_as_their_tra
     # The Extended ORPort took our word: tor puts the client's address in the place of the loopback connection's.
     assert re.search(r"Received USERADDR.We rewrite our address from '127\.0\.0\.1:\d+' to '127\.0\.0\.1:\d+'", log)
     client.process.terminate()
+    client.process.wait(20)
     client.until("^ended$")
 
 

@@ -46,6 +46,7 @@ def files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+@pytest.mark.timeout(3600)
 def test_nothing_is_left_after_long_hard_weather(soaking: bool) -> None:
     async def story() -> None:
         async with Bridge() as bridge:

@@ -102,7 +102,7 @@ def test_snowflake_client_asks_the_broker_that_a_bridge_names(tmp_path: Path) ->
             writer.close()
 
         async with await asyncio.start_server(broker, "127.0.0.1", 0) as server:
-            at = "http://127.0.0.1:%d/" % server.sockets[0].getsockname()[1]
+            at = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
             child = Child([program("snowflake-client")], ClientDemand(str(tmp_path), True, ("snowflake",)))
             try:
                 args = {"url": at, "ice": "stun:127.0.0.1:9", "fingerprint": "0123456789ABCDEF0123456789ABCDEF01234567"}

@@ -66,6 +66,8 @@ async def test_a_file_of_any_size_comes_over_a_link_and_its_sender_is_told_when_
         assert events(ann, letter) == ["kept", "copied", "received"]
         [message] = service.inbox(ben.person)
         assert (message.letter, message.text, message.unread) == (letter, "photo.jpg", True)
+        assert [one.letter for one in service.search(ben.person, "PHOTO")] == [letter]
+        await service.send(ben.node, ben.person, ann.person.identity, "whose is it?", reply_to=letter)
 
 
 async def test_a_file_goes_by_stick(tmp_path: Path) -> None:
@@ -230,8 +232,11 @@ async def test_a_file_for_a_group_reaches_its_members_and_nobody_else_can_open_i
         assert [(line.id, line.text) for line in lines] == [(file, "map.png")]
         scene = groups.scene(ann.person, space)
         await ann.until(lambda: scene.received(groups.read(ann.person, space)[-1]) == (1, 1))
+        assert [line.id for line in groups.search(ben.person, "MAP png")] == [file]
+        await groups.post(ben.node, ben.person, space, "thanks", reply_to=file)
         await groups.hide(ann.node, ann.person, file)
         await ben.until(lambda: not files.listing(ben.node, ben.person))
+        assert groups.search(ben.person, "MAP png") == []
 
 
 async def test_a_file_for_a_group_goes_by_stick(tmp_path: Path) -> None:

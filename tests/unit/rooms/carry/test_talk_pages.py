@@ -139,6 +139,7 @@ def test_what_is_said_in_groups_and_channels_disappears_as_the_place_or_the_form
     assert f'action="{set_at}"' in page.get(there).text
     assert page.submit(set_at, life="hour").headers["location"] == there
     assert '<option value="hour" selected>' in page.get(there).text
+    assert ("after 30 days" in page.get(there).text) == (kind == "channels")
     page.submit(there, text="for an hour")
     page.submit(there, text="for ever", life="")
     page.submit(there, text="for a week", life="week")

@@ -16,6 +16,7 @@ pages translate the line, then fill in its parts (``_(error)``). The command lin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -28,7 +29,7 @@ class Sentence:
     """
 
     text: str
-    parts: dict[str, Part] = field(default_factory=dict)
+    parts: Mapping[str, Part] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """The sentence in English, with its parts."""

@@ -468,7 +468,7 @@ def test_a_carrier_that_cannot_be_made_says_why() -> None:
 
     tried = asyncio.run(attempt(socks(Target(LOOPBACK, 9)), broken))  # type: ignore[arg-type]
     assert tried.failure is not None
-    assert tried.failure.evidence == "install obfs4proxy"
+    assert str(tried.failure.evidence) == "install obfs4proxy"
 
 
 def test_attempts_leave_nothing_behind_however_they_end(own: dict[str, Bridge]) -> None:

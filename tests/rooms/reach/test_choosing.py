@@ -362,7 +362,7 @@ def test_a_machine_without_room_can_try_no_bridge_and_says_so() -> None:
 
     tried = asyncio.run(attempt.attempt(dead(), full))
     assert tried.failure is not None
-    assert tried.failure.evidence == "it could not be tried here (No space left on device)"
+    assert str(tried.failure.evidence) == "it could not be tried here (No space left on device)"
 
 
 def test_more_programs_at_once_than_a_bridge_keeps_apart_say_nothing_about_the_bridge() -> None:

@@ -18,7 +18,7 @@ from outlast.edges.stick import files, service
 from outlast.edges.stick.files import Progress
 from outlast.edges.stick.media import Medium
 from outlast.edges.stick.memory import Targets, memory
-from outlast.errors import OutlastError, UsageError
+from outlast.errors import OutlastError, Sentence, UsageError
 from outlast.kernel import Node, Person, parse_id, parse_space
 from outlast.ui.page import fields, go
 
@@ -39,7 +39,7 @@ class Work:
     done: int = 0
     total: int = 0
     over: bool = False
-    error: OutlastError | None = None
+    error: Sentence | None = None
     taken: service.Taken | None = None
     given: service.Given | None = None
     erased: int = 0
@@ -176,7 +176,7 @@ async def _begin(
         try:
             await job(work, tell)
         except OutlastError as error:
-            work.error = error
+            work.error = error.line
         finally:
             work.over = True
             node.touch()

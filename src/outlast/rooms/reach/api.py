@@ -287,7 +287,7 @@ async def _status(call: Call[Nothing]) -> Status:
                 one.since_ms,
                 one.next_ms,
                 one.outcome,
-                one.evidence,
+                str(one.evidence or ""),
                 one.ttfb_ms,
                 one.kbps,
                 one.proof,

@@ -63,7 +63,7 @@ from outlast.rooms.reach.io.keys import folder_of
 from outlast.rooms.reach.io.lending import Lent as LentNow
 from outlast.rooms.reach.io.link import Landing, through
 from outlast.rooms.reach.io.network import Networks, local_hosts
-from outlast.rooms.reach.io.relay import Config, Event, Profile
+from outlast.rooms.reach.io.relay import Config, Event, Profile, Starting
 from outlast.rooms.reach.proto.bridge import Bridge, PluggedBridge, TorBridge, WebBridge
 from outlast.rooms.reach.proto.chooser import Memory
 from outlast.rooms.reach.proto.failures import Kind
@@ -83,7 +83,9 @@ LOOK_S: Final = 60.0
 PAUSE_S: Final = 0.3
 """However much comes in, what is due is looked at no more often than this."""
 LISTENS_MAX: Final = 4
-BY_NEIGHBOUR: Final = "the neighbour's line gave no answer: today's share may be used up, or the bridge is off"
+BY_NEIGHBOUR: Final = Sentence(
+    "the neighbour's line gave no answer: today's share may be used up, or the bridge is off"
+)
 """What is said where a neighbour's uplink ends connections; its protocol does not tell why."""
 OWN_GATES: Final = 1
 """The first gate of a configuration is the node's own, for its sync."""
@@ -105,7 +107,7 @@ class Step:
     since_ms: int | None  # since when it is so; of "trying": when the attempt began
     next_ms: int | None  # when it is tried next
     outcome: str | None  # how the last attempt ended: "ok", or the name of a class such as "freeze@16384"
-    evidence: str  # one line: what was seen
+    evidence: Sentence | None  # what was seen
     ttfb_ms: int | None
     kbps: int | None
     proof: bool  # whether 64 KB went both ways; else only an answer's first byte came
@@ -160,6 +162,10 @@ def state(node: Node, person: Person) -> State:
     )
 
 
+def _of_starting(one: Starting) -> Sentence:
+    return Sentence("%(percent)d %%: %(step)s", {"percent": one.percent, "step": one.step})
+
+
 STEPS: Final = {"untried": "waiting", "trying": "trying", "works": "passed", "failed": "failed", "in-use": "working"}
 
 
@@ -171,7 +177,7 @@ def _step(one: Held, hop: str, through: bytes | None, now: Now) -> Step:
     bridge, id = read_bridge(one.link), way_id(one.id, hop) if hop else one.id
     stand = next((stand for stand in now.standings if stand.bridge == id), None)
     last, starting = now.attempts.get(id), now.starting.get(id)
-    evidence = "" if last is None else last.event.evidence
+    evidence = None if last is None else last.event.evidence
     if through is not None and last is not None and last.event.failure == Kind.UNKNOWN:
         evidence = BY_NEIGHBOUR
     return Step(
@@ -183,7 +189,7 @@ def _step(one: Held, hop: str, through: bytes | None, now: Now) -> Step:
         since_ms=None if stand is None else stand.since_ms,
         next_ms=None if stand is None else stand.next_ms,
         outcome=None if last is None else last.event.failure or "ok",
-        evidence=evidence if starting is None else f"{starting.percent} %: {starting.step}",
+        evidence=evidence if starting is None else _of_starting(starting),
         ttfb_ms=None if last is None else last.event.ttfb_ms,
         kbps=None if last is None else last.event.kbps,
         proof=last is not None and last.event.proof,

@@ -80,7 +80,7 @@ def test_without_a_word_it_is_given_longer_and_then_told_to_be_stuck() -> None:
     assert start.stalled(SILENT_S) is None
     failure = start.stalled(SILENT_S + 1)
     assert failure is not None
-    assert failure.evidence == "tor stays at 30 % and does not say why"
+    assert str(failure.evidence) == "tor stays at 30 % and does not say why"
 
 
 def test_a_wrong_clock_is_not_forgotten_for_what_follows_from_it() -> None:
@@ -89,5 +89,6 @@ def test_a_wrong_clock_is_not_forgotten_for_what_follows_from_it() -> None:
 
 
 def test_a_tor_that_ends_at_once_says_why_if_it_did() -> None:
-    assert follow("Reading config failed--see warnings above.", level="err").ended().evidence.endswith("configuration")
-    assert follow().ended().evidence == "tor ended without saying why"
+    told = follow("Reading config failed--see warnings above.", level="err").ended().evidence
+    assert str(told).endswith("configuration")
+    assert str(follow().ended().evidence) == "tor ended without saying why"

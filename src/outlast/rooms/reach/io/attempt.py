@@ -21,7 +21,7 @@ import msgspec
 
 from outlast import address
 from outlast.address import Target
-from outlast.errors import OutlastError, UsageError
+from outlast.errors import OutlastError, Sentence, UsageError, reason_of
 from outlast.rooms.reach.io.carrier import Carrier, Refusal
 from outlast.rooms.reach.io.names import look_up
 from outlast.rooms.reach.io.plugged import Plugged
@@ -64,7 +64,7 @@ _FROM_INSIDE: Final = frozenset({Kind.TLS_MITM, Kind.WRONG_CLOCK, Kind.WRONG_KEY
 """What only the transport can see."""
 _FORGEABLE: Final = frozenset({Kind.DNS, Kind.REFUSED, Kind.SYN_DROP, Kind.TLS_MITM})
 """How a bridge fails whose name leads elsewhere here."""
-LED_NOWHERE: Final = Failure(Kind.FREEZE, "streams are opened, and nothing comes back through them")
+LED_NOWHERE: Final = Failure(Kind.FREEZE, Sentence("streams are opened, and nothing comes back through them"))
 
 
 class Tried(NamedTuple):
@@ -126,7 +126,10 @@ async def attempt(
     again, _ = await _once(_at(bridge, elsewhere), make, url, "")
     if again.failure is None:
         return again
-    text = f"a resolver over HTTPS gives another address than this network, which fails too ({again.failure.name})"
+    text = Sentence(
+        "a resolver over HTTPS gives another address than this network, which fails too (%(failure)s)",
+        {"failure": again.failure.name},
+    )
     return tried._replace(failure=Failure(Kind.DNS, text))
 
 
@@ -171,7 +174,7 @@ async def reconsider(bridge: Bridge, tried: Tried, carrier: Carrier) -> Tried:
                 return tried
     except TimeoutError:
         return tried
-    text = "behind another bridge the name leads to this one, and the address that the network gives does not"
+    text = Sentence("behind another bridge the name leads to this one, and the address that the network gives does not")
     return tried._replace(failure=Failure(Kind.DNS, text))
 
 
@@ -206,7 +209,12 @@ async def _once(bridge: Bridge, make: Make, url: str, known: str) -> tuple[Tried
             try:
                 tap = await stack.enter_async_context(Tap(bridge.at, known))
             except OSError as error:
-                return Tried(bridge, Failure(Kind.UNKNOWN, f"it could not be tried here ({error.strerror})")), None
+                return Tried(
+                    bridge,
+                    Failure(
+                        Kind.UNKNOWN, Sentence("it could not be tried here (%(error)s)", {"error": reason_of(error)})
+                    ),
+                ), None
             inside = msgspec.structs.replace(bridge, at=tap.at)
         test = _Test(bridge, tap, url)
         try:
@@ -215,9 +223,12 @@ async def _once(bridge: Bridge, make: Make, url: str, known: str) -> tuple[Tried
         except OutlastError as error:
             return Tried(bridge, _of_error(error)), None
         except TimeoutError:
-            return Tried(bridge, Failure(Kind.UNKNOWN, "its program was not ready in time")), None
+            return Tried(bridge, Failure(Kind.UNKNOWN, Sentence("its program was not ready in time"))), None
         except OSError as error:  # no room on the disk, no more files
-            return Tried(bridge, Failure(Kind.UNKNOWN, f"it could not be tried here ({error.strerror})")), None
+            return Tried(
+                bridge,
+                Failure(Kind.UNKNOWN, Sentence("it could not be tried here (%(error)s)", {"error": reason_of(error)})),
+            ), None
         stack.callback(carrier.close)
         return await test.run(carrier)
 
@@ -333,14 +344,14 @@ class _Test:
         elif self._error is not None:
             failure = _of_error(self._error)
         else:
-            failure = Failure(Kind.UNKNOWN, "its program found no way to it in time")
+            failure = Failure(Kind.UNKNOWN, Sentence("its program found no way to it in time"))
         return Tried(self._bridge, failure, address=self._tap.address if self._tap else ""), seen
 
     def _of_refusal(self) -> Failure:
         """The bridge was heard, and the stream was refused: by it, or because it ended the connection."""
         if isinstance(self._bridge, ProxyBridge) and any(one.refusal is Refusal.NOT_ALLOWED for one in self._streams):
-            return Failure(Kind.WRONG_KEY, "the proxy does not let us in: its user or password is another")
-        return Failure(Kind.UNKNOWN, "the bridge answers, and reaches nothing")
+            return Failure(Kind.WRONG_KEY, Sentence("the proxy does not let us in: its user or password is another"))
+        return Failure(Kind.UNKNOWN, Sentence("the bridge answers, and reaches nothing"))
 
     # ---- streams ----
 
@@ -382,11 +393,13 @@ class _Test:
                 second, other = await self._get(carrier, ANSWERING)
                 self._streams.remove(second)  # it proves nothing about the page that was to be had
             if url == ANSWERING or other is not None:
-                text = "the proxy opens its way, and another page than the one that was asked for stands behind it"
+                text = Sentence(
+                    "the proxy opens its way, and another page than the one that was asked for stands behind it"
+                )
                 self.tell(BridgeError(Failure(Kind.CAPTIVE_PORTAL, text)))
                 return
         if odd is Stop.CERTIFICATE:
-            text = "behind it the test's site shows a certificate that is not valid for it"
+            text = Sentence("behind it the test's site shows a certificate that is not valid for it")
             self.tell(BridgeError(Failure(Kind.TLS_MITM, text)))
         elif odd is Stop.ANSWER:
             stream.moved()
@@ -520,4 +533,4 @@ def _is_odd(first: bytes, *, empty: bool) -> bool:
 def _of_error(error: OutlastError) -> Failure:
     if isinstance(error, BridgeError):
         return error.failure
-    return Failure(Kind.UNKNOWN, str(error))
+    return Failure(Kind.UNKNOWN, error.line)

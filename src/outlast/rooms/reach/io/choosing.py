@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from outlast.address import Target
-from outlast.errors import OutlastError
+from outlast.errors import OutlastError, Sentence
 from outlast.rooms.reach.io.attempt import LED_NOWHERE, Make, Tried, attempt, leads_somewhere, reconsider
 from outlast.rooms.reach.io.carrier import Carrier, Client, Refusal
 from outlast.rooms.reach.io.tunnel import Tunnel
@@ -85,7 +85,7 @@ class Attempted(msgspec.Struct, frozen=True, tag="attempted"):
     bridge: str
     ok: bool
     failure: str | None  # the name of its class
-    evidence: str
+    evidence: Sentence | None
     proof: bool  # whether 64 KB went through; else an answer's first byte has to do
     ttfb_ms: int | None
     kbps: int | None
@@ -116,7 +116,7 @@ class Remembered(msgspec.Struct, frozen=True, tag="remembered"):
 
 def attempted(id_: str, tried: Tried) -> Attempted:
     """An attempt as it is told."""
-    name, evidence = (None, "") if tried.failure is None else (tried.failure.name, tried.failure.evidence)
+    name, evidence = (None, None) if tried.failure is None else (tried.failure.name, tried.failure.evidence)
     return Attempted(id_, name is None, name, evidence, tried.proof, tried.ttfb_ms, tried.kbps)
 
 

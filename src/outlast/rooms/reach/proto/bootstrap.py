@@ -9,6 +9,7 @@ import re
 from typing import Final
 
 from outlast.address import Target
+from outlast.errors import Sentence
 from outlast.rooms.reach.proto.failures import Failure, Kind
 from outlast.rooms.reach.proto.pluggable import PluggableError, read_address
 
@@ -25,27 +26,39 @@ _CHILD: Final = re.compile(r"Managed proxy .*: the bridge does not work: ([a-z-]
 """What our own transport tells of a bridge (``io.managed``), with its class (``failures``)."""
 _PROXY: Final = re.compile(r"Proxy Client: unable to connect .*\(\"?([A-Za-z0-9 -]{1,60})\"?\)$")
 
-_TOLD: Final[dict[str, tuple[Kind, str]]] = {
-    "CONNECTREFUSED": (Kind.REFUSED, "the connection was refused"),
-    "TIMEOUT": (Kind.SYN_DROP, "nothing answers there"),
-    "CONNECTRESET": (Kind.RST_AFTER_HELLO, "the connection was reset"),
-    "IDENTITY": (Kind.WRONG_KEY, "another relay answers than the one of this fingerprint"),
-    "NOROUTE": (Kind.UNKNOWN, "there is no route to it: is this machine in a network?"),
-    "PT_MISSING": (Kind.UNKNOWN, "the program for its transport is not there or does not start"),
+_TOLD: Final[dict[str, tuple[Kind, Sentence]]] = {
+    "CONNECTREFUSED": (Kind.REFUSED, Sentence("the connection was refused")),
+    "TIMEOUT": (Kind.SYN_DROP, Sentence("nothing answers there")),
+    "CONNECTRESET": (Kind.RST_AFTER_HELLO, Sentence("the connection was reset")),
+    "IDENTITY": (Kind.WRONG_KEY, Sentence("another relay answers than the one of this fingerprint")),
+    "NOROUTE": (Kind.UNKNOWN, Sentence("there is no route to it: is this machine in a network?")),
+    "PT_MISSING": (Kind.UNKNOWN, Sentence("the program for its transport is not there or does not start")),
 }
-_ELSE: Final = (Kind.UNKNOWN, "the connection broke before tor was through with its handshake")
+_ELSE: Final = (Kind.UNKNOWN, Sentence("the connection broke before tor was through with its handshake"))
 _CLOCK: Final = re.compile(
     r"[Oo]ur clock is |clock skew|skewed time|CLOCK_SKEW|accurate clock|clock, time ?zone"
     r"|[Cc]ertificate (already expired|not yet valid)|\(certificate lifetime runs from"
 )
 _OTHERS: Final = (
-    (_CLOCK, Kind.WRONG_CLOCK, "tor says that the time here is not the network's"),
+    (_CLOCK, Kind.WRONG_CLOCK, Sentence("tor says that the time here is not the network's")),
     (re.compile(r"identity keys were not as expected"), *_TOLD["IDENTITY"]),
     (re.compile(r"Managed proxy .*(terminated|died|failed|execve)|Could not launch managed"), *_TOLD["PT_MISSING"]),
-    (re.compile(r"Could not bind to|Address already in use"), Kind.UNKNOWN, "a port that tor was to use is taken"),
-    (re.compile(r"parse/validate config|Reading config failed"), Kind.UNKNOWN, "tor does not take its configuration"),
-    (re.compile(r"another Tor process is running with the same data"), Kind.UNKNOWN, "another tor has its folder"),
-    (re.compile(r"No space left on device"), Kind.UNKNOWN, "the disk is full"),
+    (
+        re.compile(r"Could not bind to|Address already in use"),
+        Kind.UNKNOWN,
+        Sentence("a port that tor was to use is taken"),
+    ),
+    (
+        re.compile(r"parse/validate config|Reading config failed"),
+        Kind.UNKNOWN,
+        Sentence("tor does not take its configuration"),
+    ),
+    (
+        re.compile(r"another Tor process is running with the same data"),
+        Kind.UNKNOWN,
+        Sentence("another tor has its folder"),
+    ),
+    (re.compile(r"No space left on device"), Kind.UNKNOWN, Sentence("the disk is full")),
 )
 _FIRM: Final = (Kind.WRONG_CLOCK, Kind.WRONG_KEY, Kind.TLS_MITM)
 """What later lines of less weight do not displace."""
@@ -88,7 +101,7 @@ class Bootstrap:
 
     def ended(self) -> Failure:
         """Why tor ended, as far as it told."""
-        return self._trouble or Failure(Kind.UNKNOWN, "tor ended without saying why")
+        return self._trouble or Failure(Kind.UNKNOWN, Sentence("tor ended without saying why"))
 
     def stalled(self, now_s: float) -> Failure | None:
         """What stops it, when it has not come further for a while."""
@@ -97,19 +110,22 @@ class Bootstrap:
             return None
         if self._trouble is None and waited_s < SILENT_S:
             return None
-        return self._trouble or Failure(Kind.UNKNOWN, f"tor stays at {self.percent} % and does not say why")
+        stays = Sentence("tor stays at %(percent)d %% and does not say why", {"percent": self.percent})
+        return self._trouble or Failure(Kind.UNKNOWN, stays)
 
 
 def _trouble(text: str) -> Failure | None:
     if (found := _CHILD.search(text)) and found[1] in _KINDS:
-        return Failure(Kind(found[1]), "its transport says so")
+        return Failure(Kind(found[1]), Sentence("its transport says so"))
     for pattern, kind, evidence in _OTHERS:
         if pattern.search(text):
             return Failure(kind, evidence)
     if found := _STUCK.search(text):
         return Failure(*_TOLD.get(found[1], _ELSE))
     if found := _PROXY.search(text):
-        return Failure(*_PROXY_TOLD.get(found[1].lower(), (Kind.UNKNOWN, "its transport does not get through to it")))
+        return Failure(
+            *_PROXY_TOLD.get(found[1].lower(), (Kind.UNKNOWN, Sentence("its transport does not get through to it")))
+        )
     return None
 
 

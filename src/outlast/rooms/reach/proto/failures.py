@@ -97,7 +97,7 @@ class Failure(NamedTuple):
     """A class with its evidence: one line without names, addresses or secrets."""
 
     kind: Kind
-    evidence: str
+    evidence: Sentence
     at_bytes: int = 0  # of FREEZE: so many bytes had passed
 
     @property
@@ -112,10 +112,10 @@ class BridgeError(OutlastError):
     def __init__(self, failure: Failure) -> None:
         """The error for a failure."""
         super().__init__(
-            "the bridge does not work: %(failure)s (%(evidence)s); %(advice)s",
-            failure=failure.name,
-            evidence=failure.evidence,
-            advice=ADVICE[failure.kind],
+            Sentence(
+                "the bridge does not work: %(failure)s (%(evidence)s); %(advice)s",
+                {"failure": failure.name, "evidence": failure.evidence, "advice": ADVICE[failure.kind]},
+            )
         )
         self.failure = failure
 
@@ -140,24 +140,42 @@ ADVICE: Final[dict[Kind, Sentence]] = {
 def judge(seen: Observed) -> Failure:
     """The class of what was seen."""
     if seen.clock_off_s is not None and abs(seen.clock_off_s) > CLOCK_TOLERANCE_S:
-        hours, way = round(abs(seen.clock_off_s) / 3600), "ahead" if seen.clock_off_s > 0 else "behind"
-        return Failure(Kind.WRONG_CLOCK, f"the clock here is {hours} hours {way} of the bridge's site")
+        hours = round(abs(seen.clock_off_s) / 3600)
+        if seen.clock_off_s > 0:
+            return Failure(
+                Kind.WRONG_CLOCK,
+                Sentence("the clock here is %(hours)d hours ahead of the bridge's site", {"hours": hours}),
+            )
+        return Failure(
+            Kind.WRONG_CLOCK, Sentence("the clock here is %(hours)d hours behind the bridge's site", {"hours": hours})
+        )
     match seen.stop:
         case Stop.NO_NAME:
-            return Failure(Kind.DNS, "the bridge's name leads to no address")
+            return Failure(Kind.DNS, Sentence("the bridge's name leads to no address"))
         case Stop.PLAIN:
-            return Failure(Kind.CAPTIVE_PORTAL, "something on the way answered in plain HTTP")
+            return Failure(Kind.CAPTIVE_PORTAL, Sentence("something on the way answered in plain HTTP"))
         case Stop.DATES:
             # A server whose certificate ran out is no less usual than a clock that is wrong.
-            return Failure(Kind.UNKNOWN, "the certificate is out of date, unless the clock here is wrong")
+            return Failure(Kind.UNKNOWN, Sentence("the certificate is out of date, unless the clock here is wrong"))
         case Stop.SLOW if seen.received_bytes:
             rate = 8 * seen.received_bytes // max(1, seen.elapsed_ms)
-            return Failure(Kind.THROTTLED, f"{seen.received_bytes} bytes in {_seconds(seen)}, {rate} kbit/s")
+            return Failure(
+                Kind.THROTTLED,
+                Sentence(
+                    "%(received)d bytes in %(time_s).1f s, %(rate)d kbit/s",
+                    {"received": seen.received_bytes, "time_s": _seconds(seen), "rate": rate},
+                ),
+            )
         case Stop.CERTIFICATE if not seen.new_address:
-            text = "the certificate is not the bridge's: somebody on the way shows another, or the bridge changed it"
+            text = Sentence(
+                "the certificate is not the bridge's: somebody on the way shows another, or the bridge changed it"
+            )
             return Failure(Kind.TLS_MITM, text)
     if seen.new_address:
-        return Failure(Kind.DNS, f"the name leads to another address than before, which fails ({seen.stop})")
+        return Failure(
+            Kind.DNS,
+            Sentence("the name leads to another address than before, which fails (%(stop)s)", {"stop": seen.stop}),
+        )
     match seen.step:
         case Step.NAME | Step.CONNECT:
             return _at_connect(seen)
@@ -172,64 +190,101 @@ def judge(seen: Observed) -> Failure:
 def _at_connect(seen: Observed) -> Failure:
     match seen.stop:
         case Stop.REFUSED | Stop.RESET:
-            return Failure(Kind.REFUSED, "the connection was refused by the server, or by somebody on the way")
+            return Failure(
+                Kind.REFUSED, Sentence("the connection was refused by the server, or by somebody on the way")
+            )
         case Stop.SILENCE:
-            return Failure(Kind.SYN_DROP, f"nothing answered in {_seconds(seen)}")
+            return Failure(Kind.SYN_DROP, Sentence("nothing answered in %(time_s).1f s", {"time_s": _seconds(seen)}))
         case Stop.UNREACHABLE:
-            return Failure(Kind.UNKNOWN, "the network has no route there; is this machine connected at all?")
+            return Failure(Kind.UNKNOWN, Sentence("the network has no route there; is this machine connected at all?"))
         case other:
-            return Failure(Kind.UNKNOWN, f"it ended while connecting ({other})")
+            return Failure(Kind.UNKNOWN, Sentence("it ended while connecting (%(stop)s)", {"stop": other}))
 
 
 def _at_hello(seen: Observed) -> Failure:
     dropped = bool(seen.unacked_bytes)
     match seen.stop:
         case Stop.RESET if not seen.looks_random and not seen.received_bytes:
-            return Failure(Kind.RST_AFTER_HELLO, f"reset after {seen.sent_bytes} bytes of greeting, without an answer")
+            return Failure(
+                Kind.RST_AFTER_HELLO,
+                Sentence("reset after %(sent)d bytes of greeting, without an answer", {"sent": seen.sent_bytes}),
+            )
         case Stop.SILENCE | Stop.RESET if dropped and not seen.received_bytes and seen.looks_random:
-            text = f"the first {seen.sent_bytes} bytes, which look random, never arrived, though the connection stood"
-            return Failure(Kind.FULLY_ENCRYPTED_FILTER, text)
+            return Failure(
+                Kind.FULLY_ENCRYPTED_FILTER,
+                Sentence(
+                    "the first %(sent)d bytes, which look random, never arrived, though the connection stood",
+                    {"sent": seen.sent_bytes},
+                ),
+            )
         case Stop.SILENCE if dropped:
-            return _freeze(seen, "the greeting was not acknowledged")
+            return _freeze(seen, Sentence("the greeting was not acknowledged"))
         case Stop.SILENCE if seen.received_bytes:
-            return _freeze(seen, f"the greeting's answer stopped for {_seconds(seen)}")
+            return _freeze(
+                seen, Sentence("the greeting's answer stopped for %(time_s).1f s", {"time_s": _seconds(seen)})
+            )
         case Stop.SILENCE if seen.looks_random and seen.unacked_bytes is not None:
-            text = "the bridge received the first bytes and stays silent: the key is another, or its service is stuck"
+            text = Sentence(
+                "the bridge received the first bytes and stays silent: the key is another, or its service is stuck"
+            )
             return Failure(Kind.WRONG_KEY, text)
         case Stop.CLOSED | Stop.RESET if seen.looks_random:
             # A server of others does so too when it cannot reach the target of the test.
-            text = f"the server ended it after the first bytes ({seen.stop}): the key is another, or it reaches nothing"
-            return Failure(Kind.UNKNOWN, text)
+            return Failure(
+                Kind.UNKNOWN,
+                Sentence(
+                    "the server ended it after the first bytes (%(stop)s): the key is another, or it reaches nothing",
+                    {"stop": seen.stop},
+                ),
+            )
         case other:
-            return Failure(Kind.UNKNOWN, f"no greeting came back ({other} after {seen.sent_bytes} bytes)")
+            return Failure(
+                Kind.UNKNOWN,
+                Sentence(
+                    "no greeting came back (%(stop)s after %(sent)d bytes)", {"stop": other, "sent": seen.sent_bytes}
+                ),
+            )
 
 
 def _at_keys(seen: Observed) -> Failure:
     match seen.stop:
         case Stop.ANSWER:
-            return Failure(Kind.WRONG_KEY, "the site answered as it answers strangers: the link is of no user there")
+            return Failure(
+                Kind.WRONG_KEY, Sentence("the site answered as it answers strangers: the link is of no user there")
+            )
         case Stop.SILENCE:
-            return _freeze(seen, f"silence for {_seconds(seen)} after the greeting")
+            return _freeze(seen, Sentence("silence for %(time_s).1f s after the greeting", {"time_s": _seconds(seen)}))
         case Stop.CLOSED:
-            return Failure(Kind.WRONG_KEY, "the bridge ended it instead of taking the key")
+            return Failure(Kind.WRONG_KEY, Sentence("the bridge ended it instead of taking the key"))
         case other:
-            return Failure(Kind.UNKNOWN, f"it ended before the bridge took the key ({other})")
+            return Failure(
+                Kind.UNKNOWN, Sentence("it ended before the bridge took the key (%(stop)s)", {"stop": other})
+            )
 
 
 def _in_stream(seen: Observed) -> Failure:
     match seen.stop:
         case Stop.SILENCE:
-            return _freeze(seen, f"silence for {_seconds(seen)} in a running stream")
+            return _freeze(seen, Sentence("silence for %(time_s).1f s in a running stream", {"time_s": _seconds(seen)}))
         case other:
-            text = f"it ended in a running stream ({other} after {seen.received_bytes} bytes)"
-            return Failure(Kind.UNKNOWN, text)
+            return Failure(
+                Kind.UNKNOWN,
+                Sentence(
+                    "it ended in a running stream (%(stop)s after %(received)d bytes)",
+                    {"stop": other, "received": seen.received_bytes},
+                ),
+            )
 
 
-def _freeze(seen: Observed, what: str) -> Failure:
+def _freeze(seen: Observed, what: Sentence) -> Failure:
     # The direction that stalled is the one whose bytes are not acknowledged; else what was to come did not.
     passed = seen.sent_bytes - seen.unacked_bytes if seen.unacked_bytes else seen.received_bytes
-    return Failure(Kind.FREEZE, f"{what}; {seen.sent_bytes} bytes out, {seen.received_bytes} in", max(0, passed))
+    evidence = Sentence(
+        "%(what)s; %(sent)d bytes out, %(received)d in",
+        {"what": what, "sent": seen.sent_bytes, "received": seen.received_bytes},
+    )
+    return Failure(Kind.FREEZE, evidence, max(0, passed))
 
 
-def _seconds(seen: Observed) -> str:
-    return f"{seen.elapsed_ms / 1000:.1f} s"
+def _seconds(seen: Observed) -> float:
+    return seen.elapsed_ms / 1000

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 from outlast import address
 from outlast.address import ADDRESS_MAX_BYTES, AddressError, Target
-from outlast.errors import ProtocolError, UsageError
+from outlast.errors import ProtocolError, Sentence, UsageError
 from outlast.rooms.reach.proto.replay import Replays
 
 TAG_BYTES: Final = 16
@@ -46,7 +46,10 @@ class ClockError(ShadowsocksError):
 
     def __init__(self, skew_s: float) -> None:
         super().__init__(
-            "the clocks differ by %(skew_s).0f s: set the clock of this device, then try again", skew_s=abs(skew_s)
+            Sentence(
+                "the clocks differ by %(skew_s)d s: set the clock of this device, then try again",
+                {"skew_s": round(abs(skew_s))},
+            )
         )
         self.skew_s = skew_s
 

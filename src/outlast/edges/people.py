@@ -13,7 +13,7 @@ from outlast.edges.residents import keep
 from outlast.errors import NotFoundError, UsageError
 from outlast.kernel import Contact, Discovery, Node, Person, node_text, parse_id, parse_node
 from outlast.ui.languages import marked
-from outlast.ui.page import fields, go, render, upload
+from outlast.ui.page import fields, go, render, upload, with_camera
 from outlast.ui.photo import read_qr
 
 LINK_ROW: Final = "web/link"
@@ -93,7 +93,7 @@ async def renew_link(person: Person) -> None:
 
 async def add_page(request: Request) -> Response:
     """The forms to add somebody: by link, by a photographed QR code."""
-    return render(request, "add.html", typed="", wrong="")
+    return with_camera(request, render(request, "add.html", typed="", wrong=""))
 
 
 async def add(request: Request) -> Response:
@@ -110,7 +110,8 @@ async def add_by_photo(request: Request) -> Response:
     file, _form = await upload(request, "photo", memory_bytes=PHOTO_MAX_BYTES)
     text = await read_qr(await file.read())
     if not text:
-        raise UsageError("No QR code was found in this photo: come closer, hold still, avoid glare.")
+        # Not wrong use: pages that show what the camera sees send one frame after another until there is a code.
+        raise NotFoundError("No QR code was found in this photo: come closer, hold still, avoid glare.")
     added = await person.add_contact(text)
     return go(f"/people/{added.id}", "added")
 

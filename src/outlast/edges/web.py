@@ -63,11 +63,6 @@ HEADERS: Final = {
     "cache-control": "no-store",
 }
 
-SECURE_HEADERS: Final = {
-    "permissions-policy": "camera=(self), microphone=(self), geolocation=()",
-}
-"""By https a page of ours may ask for camera and microphone."""
-
 
 class Guard:
     """Stands before every page of one door."""
@@ -85,7 +80,7 @@ class Guard:
                 await send({"type": "websocket.close", "code": 1008})
             return
         headers = Headers(scope=scope)
-        send = with_headers(send, HEADERS | SECURE_HEADERS if self.door.kind == "https" else HEADERS)
+        send = with_headers(send, HEADERS)
         if refusal := self.refuse(scope, headers):
             await refusal(scope, receive, send)
             return

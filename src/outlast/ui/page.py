@@ -315,6 +315,13 @@ def alike(handler: Handler) -> Handler:
     return cast("Handler", once)
 
 
+def with_camera(request: Request, answer: Response) -> Response:
+    """A page whose script may ask for the camera, by the doors where browsers give it to pages: not by plain http."""
+    if request.state.door != "lan":
+        answer.headers["permissions-policy"] = "camera=(self), microphone=(), geolocation=()"
+    return answer
+
+
 def attachment(name: str) -> dict[str, str]:
     """The headers of a download: stored under ``name``, never shown, and powerless if shown all the same."""
     plain = "".join(c if c.isascii() and (c.isalnum() or c in " ._-()") else "_" for c in name)

@@ -1,6 +1,7 @@
 """QR codes out of photos, decoded in a process with little memory and time (``limited``).
 
-Phones reach the node over plain http, where browsers give no camera; they send a photo instead.
+Over plain http browsers give pages no camera: a photo is sent. On localhost and over https a page may send what the
+camera sees, a frame after another, by the same form.
 """
 
 from pathlib import Path

@@ -6,23 +6,16 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
-from starlette.routing import Route
 
-from outlast.edges import pages
 from outlast.edges.api import operations_of
-from outlast.edges.web import room_routes
-from outlast.errors import LockedError, NotFoundError, OutlastError, UsageError
-from outlast.kernel import Home, Node, Person, find_rooms, id_text, space_text
-from outlast.rooms.carry import groups, service
-from outlast.ui.operation import Call, Nothing, Operation
-from tests.seizure.needles import Needles, of_bytes, of_person, of_text
+from outlast.errors import LockedError, NotFoundError, UsageError
+from outlast.kernel import Home, Node, Person, find_rooms
+from outlast.rooms.carry import service
+from outlast.ui.operation import Call, Nothing
 from tests.unit.edges.served import Browser, Served, served
 
 ANNAS = "heron, river, stone"
@@ -235,153 +228,7 @@ def test_the_names_of_people_are_not_shown_to_who_was_not_let_in(shared: Served)
                 assert not re.search("Anna|Boris", shown.text + str(shown.headers)), page
 
 
-# ---- nothing of one is shown to another ----
-
-SECRETS = ("zephyrword", "quillonword", "ortolanword", "brindleword", "saffronword")
-
-
-@dataclass
-class Secrets:
-    """What one alone knows, and what names it in paths and questions."""
-
-    needles: Needles
-    known: list[str]
-
-
-@pytest.fixture(scope="module")
-def boriss(shared: Served) -> Secrets:
-    """Boris's keys, contact, letter, channel and group."""
-    add_boris(shared)
-    node, boris, anna = shared.node, person(shared, "Boris"), person(shared, "Anna")
-
-    async def live() -> Secrets:
-        other = await Node.open(await made(shared.home.path.parent / "other"), dial=False)
-        async with other:
-            (clara,) = other.people.values()
-            contact = await boris.add_contact(await clara.link())
-            letter = await service.send(node, boris, contact.identity, "zephyrword in a letter")
-            channel = await service.create_channel(node, boris, "quillonword news")
-            post = await service.post(node, boris, channel.space, "ortolanword for readers")
-            group = await groups.create(node, boris, "brindleword circle")
-            line = await groups.post(node, boris, group.space, "saffronword among us")
-            await service.create_channel(node, anna, "annas own channel")
-            found = await of_person(boris)
-            for text in (*SECRETS, "Claramond"):
-                found |= of_text(f"what Boris knows: {text}", text)
-            names = {"contact": contact.identity, "letter": letter, "post": post, "line": line}
-            for what, data in (*names.items(), ("channel", channel.space), ("group", group.space)):
-                found |= of_bytes(f"Boris's {what}", data)
-            known = [data.hex() for data in (*names.values(), channel.space, group.space)]
-            known += [id_text(contact.identity), space_text(channel.space), space_text(group.space)]
-            known += [boris.key, boris.key[:8], "Claramond", "quillonword news", "brindleword circle", "zephyrword"]
-            return Secrets(found, known)
-
-    async def made(path: Path) -> Home:
-        home = Home(path)
-        await Node.create(home, "Claramond", passphrase=None, rooms=find_rooms())
-        return home
-
-    return shared.run(live())
-
-
-def found_in(needles: Needles, data: bytes, asked: str) -> set[str]:
-    """What of Boris stands in an answer, other than the very text that was asked by."""
-    return {
-        what for needle, what in needles.items() if needle in data and needle.decode("utf-8", "replace") not in asked
-    }
-
-
-def test_no_page_shows_anybody_anything_of_another(shared: Served, boriss: Secrets) -> None:
-    routes: list[Route] = [*pages.routes(), *room_routes(shared.serving.web.site)]
-    looked = 0
-    with shared.stranger() as annas, shared.stranger() as his:
-        came_in(shared, annas, ANNAS)
-        came_in(shared, his, BORISS)
-        # The instrument sees what is there.
-        assert found_in(boriss.needles, his.get("/carry/").content, "")
-        for route in routes:
-            if "GET" not in (route.methods or ()) or route.path == "/events":
-                continue
-            holes = re.findall(r"{(\w+)(?::\w+)?}", route.path)
-            for values in (
-                product(boriss.known, repeat=len(holes))
-                if len(holes) < 2
-                else [(one,) * len(holes) for one in boriss.known]
-            ):
-                path = route.path
-                for hole, value in zip(holes, values, strict=True):
-                    path = re.sub(rf"{{{hole}(:\w+)?}}", value, path)
-                his.get(path)  # a page that was made just now is his alone
-                for query in ("", *(f"?q={word}&text={word}&to={word}&before={word}" for word in boriss.known[-2:])):
-                    answer = annas.get(path + query)
-                    looked += 1
-                    body = answer.content + str(answer.headers).encode()
-                    assert not found_in(boriss.needles, body, path + query), (path + query, answer.status_code)
-    assert looked > 100
-
-
-def test_no_form_of_one_acts_on_what_is_anothers(shared: Served, boriss: Secrets) -> None:
-    away = {"/settings/wipe", "/settings/lock", "/leave", "/household/remove", "/settings/lan", "/unlock", "/enter"}
-    before = shared.run(snapshot(shared))
-    with shared.stranger() as annas:
-        came_in(shared, annas, ANNAS)
-        token = annas.token()
-        for route in [*pages.routes(), *room_routes(shared.serving.web.site)]:
-            if "POST" not in (route.methods or ()) or route.path in away:
-                continue
-            if not re.match("/(carry|people|phones|devices|household|backup)", route.path):
-                continue
-            for value in boriss.known if "{" in route.path else boriss.known[:1] + boriss.known[-2:]:
-                path = re.sub(r"{\w+(:\w+)?}", value, route.path)
-                fields = dict.fromkeys(
-                    ("id", "space", "letter", "post", "to", "phone", "device", "who", "member"), value
-                )
-                answer = annas.post(path, data={"csrf": token, **fields, "text": ""})
-                body = answer.content + str(answer.headers).encode()
-                assert not found_in(boriss.needles, body, f"{path} {value}"), (path, value)
-    assert shared.run(snapshot(shared)) == before
-
-
-async def snapshot(shared: Served) -> Any:
-    """What Boris has, as he sees it."""
-    boris = person(shared, "Boris")
-    return (
-        [(one.identity, one.name, one.blocked) for one in boris.contacts()],
-        [(one.letter, one.text) for one in service.sent(boris)],
-        [(one.space, one.name) for one in service.channels(shared.node, boris)],
-        [(one.space, one.name) for one in groups.groups(boris)],
-        [one.device.device for one in boris.devices()],
-    )
-
-
-def test_no_operation_tells_anybody_anything_of_another(shared: Served, boriss: Secrets) -> None:
-    anna = person(shared, "Anna")
-
-    async def ask(operation: Operation[Any, Any], params: dict[str, Any], whose: str) -> bytes:
-        try:
-            answer = await operation.answer(Call(shared.node, operation.read(params), whose=whose))
-        except OutlastError as error:
-            return str(error).encode()
-        return msgspec.json.encode(answer) + str(answer).encode()
-
-    async def all_of_them() -> int:
-        asked = 0
-        for operation in operations_of(find_rooms()).values():
-            if operation.unsafe or operation.name == "person.list":
-                continue
-            texts = [
-                field.encode_name
-                for field in msgspec.structs.fields(operation.params)
-                if field.type in (str, str | None)
-            ]
-            for value in boriss.known if texts else [""]:
-                params = dict.fromkeys(texts, value)
-                answer = await ask(operation, params, anna.key)
-                asked += 1
-                assert not found_in(boriss.needles, answer, value), (operation.name, value)
-        return asked
-
-    assert shared.run(all_of_them()) > 50
+# ---- commands ----
 
 
 def test_the_local_api_says_for_whom_it_asks(shared: Served) -> None:

@@ -10,9 +10,11 @@ from typing import Any
 import msgspec
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from outlast.edges.daemon import local_api
 from outlast.edges.metrics import Counts, count, exposition, samples
 from outlast.kernel import Node, id_text, node_text
 from tests.kernel.society import bundle, friends, hears, settle, society, story, until, write
+from tests.unit.edges.served import served
 
 
 def counted(node: Node) -> dict[str, Any]:
@@ -90,6 +92,26 @@ async def test_a_monitor_reads_each_count_and_no_name(tmp_path: Path) -> None:
         }
         for secret in ("Somebody", "Special", id_text(anna.identity), node_text(anna.node.transport_id), str(tmp_path)):
             assert secret not in text
+
+
+def test_no_page_shows_the_counts_and_their_socket_is_its_owner_s_alone(tmp_path: Path) -> None:
+    with served(tmp_path / "home") as node, node.phone() as phone, node.owner() as owner, node.stranger() as stranger:
+        for browser in (owner, phone, stranger):
+            for path in ("/metrics", "/api/v1/metrics"):
+                assert browser.get(path).status_code == 404
+
+        async def told() -> tuple[int, int, bytes]:
+            async with local_api(node.home, node.node):
+                modes = [path.stat().st_mode & 0o777 for path in (node.home.path, node.home.socket_path)]
+                reader, writer = await asyncio.open_unix_connection(str(node.home.socket_path))
+                writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                answer = await reader.read()
+                writer.close()
+                return *modes, answer
+
+        home, socket, answer = node.run(told())
+        assert (home, socket) == (0o700, 0o600)
+        assert b"outlast_people_unlocked 1\n" in answer
 
 
 @story

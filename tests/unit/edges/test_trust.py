@@ -149,10 +149,12 @@ def test_the_token_of_the_terminal_opens_nothing_from_the_network(node: Served) 
         assert phone.post("/enter", data={"token": node.serving.web.launch}).status_code != 303
 
 
-def test_pages_by_https_may_ask_for_the_camera_and_others_may_not(node: Served) -> None:
+def test_by_https_the_page_that_reads_qr_codes_may_ask_for_the_camera_and_no_other(node: Served) -> None:
     with by_https(node) as phone, node.stranger(node.lan_url) as plain:
-        assert "camera=(self)" in phone.get("/").headers["permissions-policy"]
-        assert "camera=()" in plain.get("/").headers["permissions-policy"]
+        phone.post("/enter", data={"passphrase": PASSPHRASE})
+        assert phone.get("/people/add").headers["permissions-policy"].startswith("camera=(self), microphone=()")
+        for browser, page in ((phone, "/"), (phone, "/people"), (plain, "/")):
+            assert browser.get(page).headers["permissions-policy"].startswith("camera=(), microphone=()")
         forged = phone.post("/enter", data={"passphrase": PASSPHRASE}, headers={"origin": node.lan_url})
         assert forged.status_code == 403
 

@@ -115,6 +115,7 @@ def test_a_time_that_no_calendar_has_is_a_dash() -> None:
 def test_a_static_address_changes_with_its_content() -> None:
     assert static_url("style.css") != static_url("live.js").replace("live.js", "style.css")
     assert max((STATIC / name).stat().st_size for name in ("live.js", "talk.js", "upload.js")) <= 4096
+    assert (STATIC / "scan.js").stat().st_size <= 2048
 
 
 @pytest.mark.parametrize(("memory_bytes", "on_disk"), [(1 << 20, True), (4 << 20, False)])

@@ -12,14 +12,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from outlast import address
-from outlast.errors import OutlastError, UsageError
+from outlast.errors import NotFoundError, OutlastError, UsageError
 from outlast.kernel import Node, Person, parse_id
 from outlast.rooms.reach import handing, service, uplinks, words
 from outlast.rooms.reach.proto.links import read_bridge
 from outlast.rooms.reach.serving import Served
 from outlast.rooms.reach.view import Held
 from outlast.ui.languages import Translation
-from outlast.ui.page import Card, at_the_computer, fields, go, render, takes_files, translator, upload
+from outlast.ui.page import Card, at_the_computer, fields, go, render, takes_files, translator, upload, with_camera
 from outlast.ui.photo import read_qr
 
 PHOTO_MAX_BYTES: Final = 16 << 20
@@ -159,7 +159,7 @@ async def show_programs(request: Request) -> Response:
 @at_the_computer
 async def show_bridges(request: Request) -> Response:
     """The bridges that can be used, who asks for one, and how to get and give them."""
-    return _bridges(request)
+    return with_camera(request, _bridges(request))
 
 
 @at_the_computer
@@ -187,7 +187,7 @@ async def add_by_photo(request: Request) -> Response:
         file, _form = await upload(request, "photo", memory_bytes=PHOTO_MAX_BYTES)
         text = await read_qr(await file.read())
         if not text:
-            raise UsageError("No QR code was found in this photo: come closer, hold still, avoid glare.")
+            raise NotFoundError("No QR code was found in this photo: come closer, hold still, avoid glare.")
     except OutlastError as error:
         return _bridges(request, error=error)
     return await _add(request, text)

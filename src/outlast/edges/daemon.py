@@ -106,6 +106,7 @@ async def local_api(home: Home, node: Node) -> AsyncIterator[None]:
     try:
         with socket_path(home.path) as path:
             listener.bind(path)
+            listener.listen()  # who calls from now on waits for the server
     except OSError as error:
         listener.close()
         raise StorageError(

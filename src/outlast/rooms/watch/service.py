@@ -168,7 +168,7 @@ def settings(person: Person) -> Settings:
 
 def fetch_problems(person: Person) -> list[Sentence]:
     """What went wrong when public servers were last asked by themselves, a line each."""
-    return msgspec.json.decode(view.settings(person).get("fetch_problems", "[]"), type=list[Sentence])
+    return msgspec.json.decode(view.settings(person).get("fetch_failures", "[]"), type=list[Sentence])
 
 
 async def set_place(node: Node, person: Person, country: str, asn: int | str) -> None:
@@ -796,7 +796,7 @@ async def _carry_out(node: Node, person: Person, duty: Duty) -> None:
         case AskServers(country):
             await _remember(node, person, [_said_row(node, "fetch")])
             problems = await fetch_series(node, person, country)
-            await _set(node, person, {"fetch_problems": msgspec.json.encode(problems).decode()})
+            await _set(node, person, {"fetch_failures": msgspec.json.encode(problems).decode()})
         case _:
             assert_never(duty)
 

@@ -27,6 +27,8 @@ ERROR_CLASS: Final = re.compile(r"^class (\w+Error)\(", re.MULTILINE)
 _DIGITS: Final = {"arab": "٠١٢٣٤٥٦٧٨٩", "arabext": "۰۱۲۳۴۵۶۷۸۹"}
 """By the names of numbering systems in Unicode's CLDR, which languages name as theirs."""
 _NUMBER: Final = re.compile(r"%\((\w+)\)d")
+AUTONYMS: Final = {"be": "Беларуская", "de": "Deutsch", "fa": "فارسی", "ja": "日本語", "ru": "Русский"}
+"""As the CLDR has them, which takes a MiB of memory for each language that it is asked about."""
 KEYWORDS: Final = {"_": None, "ngettext": (1, 2), "marked": None, "Sentence": None}
 
 
@@ -143,6 +145,8 @@ def own_digits(language: str) -> Mapping[int, str]:
 @cache
 def autonym(code: str) -> str:
     """What a language calls itself, or its code when nobody knows."""
+    if code in AUTONYMS:
+        return AUTONYMS[code]
     from babel import Locale, UnknownLocaleError
 
     try:

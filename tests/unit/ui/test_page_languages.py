@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+from babel import Locale
 from babel.messages.pofile import read_po
 
-from outlast.ui.languages import LOCALES, Catalogues, renewed, sources, template
+from outlast.ui.languages import AUTONYMS, LOCALES, Catalogues, renewed, sources, template
 
 ESPERANTO = r"""
 msgid ""
@@ -53,6 +54,11 @@ def test_every_file_is_a_language_under_its_own_name(catalogues: Catalogues) -> 
         "xx": "xx",
         "zh-Hant": "中文 (繁體)",
     }
+
+
+def test_the_languages_that_come_along_have_the_names_that_the_cldr_has() -> None:
+    assert {path.stem for path in LOCALES.glob("*.po")} == AUTONYMS.keys()
+    assert {code: (Locale.parse(code).get_display_name() or "").capitalize() for code in AUTONYMS} == AUTONYMS
 
 
 def test_a_translation_fills_in_values_and_plurals(catalogues: Catalogues) -> None:

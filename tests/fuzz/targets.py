@@ -395,7 +395,7 @@ def admit_one(data: bytes) -> str | None:
     verdict = examine(found, AdmissionState(kinds, Everything(), TODAY))
     packed_verdict = examine(pack(found), AdmissionState(kinds, Everything(), TODAY))
     assert type(packed_verdict) is type(verdict)
-    return None if isinstance(verdict, Candidate) else verdict.rule.line
+    return None if isinstance(verdict, Candidate) else str(verdict.rule.line)
 
 
 def fold_one(data: bytes) -> str | None:
@@ -1526,7 +1526,7 @@ def read_frames(data: bytes) -> str | None:
             found.append(str(error))
         else:
             found.append(messages)
-        assert len(reader._buffer) < 2 + 65_535 + step
+        assert len(reader._rest) < 2 + 65_535 + step
     assert found[0] == found[1]
     if isinstance(found[0], str):
         return found[0]

@@ -98,7 +98,8 @@ async def test_a_file_from_the_disk_is_never_in_memory_as_a_whole(tmp_path: Path
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert size == 40 << 20
-        assert peak < 12 << 20
+        # Two batches of 4 MiB are on their way at a time, and a thread that is late still holds on to a third.
+        assert peak < 16 << 20
         assert anna.node.query("SELECT count(*) FROM stage") == [(0,)]
 
 

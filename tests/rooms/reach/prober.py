@@ -23,7 +23,7 @@ class Seen:
 
     handshake: tuple[object, ...] = ()
     answers: list[bytes] = field(default_factory=list)  # between two steps; dates are blanked
-    raw: bytes = b""  # what came while no TLS was there, or the alert that ended it
+    raw: bytes = b""  # what came while no TLS was there, or the alert that ended it; dates are blanked
     received: bytes = b""  # all that came on the connection
     end: str = "open"  # "notified" by TLS and closed, "closed", "reset"
     elapsed_s: float = 0.0  # until the first byte of the first answer, or of the end
@@ -57,7 +57,13 @@ def probe(
         except BrokenPipeError:
             seen.end = "reset"
     seen.lasted_s = time.monotonic() - began
+    seen.raw = undated(seen.raw)
     return seen
+
+
+def undated(raw: bytes) -> bytes:
+    """Without dates: the same page asked for twice may fall on two sides of a second."""
+    return _DATE.sub(rb"\1: -", raw)
 
 
 def records(raw: bytes) -> list[tuple[int, int]]:
@@ -182,4 +188,4 @@ class _Talk:
                     self.seen.end = "notified"
                     break
                 got += piece
-        self.seen.answers.append(_DATE.sub(rb"\1: -", _DATE.sub(rb"\1: -", got)))
+        self.seen.answers.append(undated(got))

@@ -275,7 +275,8 @@ def read(node: Node, person: Person, letter: bytes, start: int = 0) -> Iterator[
     if one.state != "here":
         raise NotFoundError("not all of this file is here: ask for it and wait until it is")
     if one.file.is_public:
-        return shared.read(node, one.file, start)
+        [content] = one.file.parcels
+        return node.read_content(content, start)
     return read_parcels(node, one.file.key, one.file.parcels, one.file.size_bytes, start)
 
 

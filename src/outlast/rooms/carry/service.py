@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -335,14 +335,21 @@ async def _drop_removed(node: Node) -> None:
 
 
 async def drop_due(node: Node) -> None:
-    """Drop the payloads of posts that were removed three days ago, or have disappeared."""
+    """Drop the payloads of posts that were removed three days ago, or have disappeared, and their contents."""
     if due := view.due_to_drop(node, node.now_ms()):
-        await node.write(partial(_drop, node, due))
+        await node.write(partial(_drop, node, [one.post for one in due] + list(_contents(node, due))))
         await _fold(node)
 
 
-def _drop(node: Node, due: Sequence[bytes]) -> None:
-    for id in due:
+def _contents(node: Node, due: Sequence[view.Due]) -> Iterator[bytes]:
+    for one in due:
+        content = node.open_store.get(one.content) if one.content else None
+        if content is not None and shared.is_its(content, one.space, one.device):
+            yield content.id
+
+
+def _drop(node: Node, ids: Sequence[bytes]) -> None:
+    for id in ids:
         node.open_store.drop_payload(id)
 
 

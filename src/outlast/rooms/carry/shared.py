@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, Iterator
+from collections.abc import AsyncIterable
 
 from outlast.errors import NotFoundError, OutlastError
-from outlast.kernel import Node, Person, RowChanges
+from outlast.kernel import Entry, Node, Person, RowChanges
 from outlast.rooms.carry import file_view, speaking, view
 from outlast.rooms.carry.entries import CONTENT, POST_LIFE_MS, SHARED, TYPE_FORM, Shared, file_name
 from outlast.rooms.carry.file_view import FileRow
@@ -55,26 +55,33 @@ async def end(node: Node, person: Person, file: SharedFile) -> None:
         await node.end(person, file.space, [file.content])
 
 
+def is_its(content: Entry, space: bytes, device: bytes) -> bool:
+    """Whether an entry is a content that a device (32 B) put into a channel.
+
+    Whoever writes a post chooses the id in it: by one that stands elsewhere nothing is shown, fetched or dropped.
+    """
+    header = content.header
+    return (header.space, header.author, header.kind) == (space, device, CONTENT.name)
+
+
 def listing(node: Node, person: Person, space: bytes | None = None) -> list[FileRow]:
     """The files in the channels that the person follows, or in one of them."""
     spaces = [one.space for one in view.follows(person) if space in (None, one.space)]
-    return [_row(person, file) for one in spaces for file in view.shared_files(node, one, node.now_ms())]
+    files = [file for one in spaces for file in view.shared_files(node, one, node.now_ms())]
+    return [_row(person, file) for file in files if _may_be_its(node, file)]
 
 
 def find(node: Node, person: Person, post: bytes) -> FileRow | None:
     """The file that a post names in a channel that the person follows."""
     file = view.find_shared(node, post, node.now_ms())
-    return _row(person, file) if file is not None and speaking.is_followed(person, file.space) else None
+    if file is None or not speaking.is_followed(person, file.space) or not _may_be_its(node, file):
+        return None
+    return _row(person, file)
 
 
-def read(node: Node, file: FileRow, start: int) -> Iterator[bytes]:
-    """A file's bytes from ``start`` on; raises NotFoundError when not all of it is here, or it is another one."""
-    [content] = file.parcels
-    entry = node.open_store.get(content)
-    # Whoever wrote the post chose the id: it opens nothing that stands elsewhere on this node.
-    if entry is None or (entry.header.space, entry.header.kind) != (file.peer, CONTENT.name):
-        raise NotFoundError("not all of this file is here: ask for it and wait until it is")
-    return node.read_content(content, start)
+def _may_be_its(node: Node, file: SharedFile) -> bool:
+    content = node.open_store.get(file.content)
+    return content is None or is_its(content, file.space, file.device)
 
 
 def _row(person: Person, file: SharedFile) -> FileRow:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from outlast.errors import ProtocolError
 from outlast.kernel import (
@@ -495,15 +495,25 @@ def find_shared(store: Rows, post: bytes, now_ms: int) -> SharedFile | None:
     return SharedFile(*rows[0]) if rows else None
 
 
-def due_to_drop(store: Rows, now_ms: int) -> list[bytes]:
-    """Posts that were removed so long ago that their payloads are to go, or have disappeared, with their contents."""
+class Due(NamedTuple):
+    """A post whose payload is to go, with the content that it names."""
+
+    post: bytes  # 32 B
+    space: bytes  # 32 B
+    device: bytes  # 32 B
+    content: bytes | None  # 32 B
+
+
+def due_to_drop(store: Rows, now_ms: int) -> list[Due]:
+    """Posts that were removed so long ago that their payloads are to go, or have disappeared."""
     rows = store.query(
         f"WITH due AS (SELECT id FROM view_carry_said WHERE id IN (SELECT post FROM {_HIDE}) AND hidden_ms < ?"
-        f" UNION SELECT id FROM {_POST} WHERE until_ms <= ?) SELECT id FROM due"
-        f" UNION SELECT content FROM {_SHARED} WHERE id IN due",
+        f" UNION SELECT id FROM {_POST} WHERE until_ms <= ?)"
+        " SELECT p.id, p.space, p.device, f.content FROM due"
+        f" JOIN {_POST} p USING (id) LEFT JOIN {_SHARED} f USING (id)",
         (now_ms - HIDDEN_KEPT_MS, now_ms),
     )
-    return [row[0] for row in rows]
+    return [Due(*row) for row in rows]
 
 
 # ---- questions to a vault ----

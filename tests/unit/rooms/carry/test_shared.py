@@ -11,8 +11,10 @@ from outlast.errors import NotFoundError, UsageError
 from outlast.kernel import CONTENT_MAX_BYTES, Person
 from outlast.rooms.carry import files, service, shared, view
 from outlast.rooms.carry.entries import POST_LIFE_MS, SHARED, Shared, read_shared
+from outlast.rooms.carry.places import HOUR_MS
 from tests.unit.rooms.carry.houses import House, houses
 from tests.unit.rooms.carry.test_files import content, is_here, meet, read, stream
+from tests.unit.rooms.carry.test_forgetting import Clock
 
 CHUNK = 65_536
 
@@ -123,16 +125,44 @@ async def test_who_does_not_sign_for_a_channel_puts_no_file_into_it(tmp_path: Pa
             await put(ben, space, b"x")
 
 
-async def test_a_post_opens_nothing_that_stands_elsewhere_on_a_node(tmp_path: Path) -> None:
-    async with houses(tmp_path, "ann") as (ann,):
-        one, other = await channel(ann), await channel(ann)
-        secret = await put(ann, other, content(100_000))
-        [content_id] = files.find(ann.node, ann.person, secret).file.parcels
-        for named in (content_id, secret):
-            body = Shared("map.png", "", 100_000, named)
-            post = await ann.node.append(ann.person, one, SHARED.name, body, life_ms=POST_LIFE_MS)
+async def test_a_post_shows_fetches_and_frees_nothing_that_stands_elsewhere_on_a_node(tmp_path: Path) -> None:
+    clock = Clock()
+    async with houses(tmp_path, "ann", "ben", now_ms=clock) as (ann, ben):
+        news = await service.create_channel(ann.node, ann.person, "News", [ben.person.identity])
+        await service.follow(ben.node, ben.person, news.link)
+        await ann.carry_to(ben, space=news.space)
+        shown = {await put(ann, space, content(100_000)) for space in (news.space, await channel(ann))}
+        await service.send(ben.node, ben.person, ann.person.identity, "a letter")
+        await ben.carry_to(ann)
+        await service.post(ben.node, ben.person, news.space, "by who may sign")
+
+        def held() -> dict[bytes, object]:
+            store = ann.node.open_store
+            return {id: (store.load([id])[0].payload, store.progress(id)) for id in ids}
+
+        ids = [row[0] for row in ann.node.query("SELECT id FROM entry")]
+        before = held()
+        hostile = [
+            await ben.node.append(
+                ben.person, news.space, SHARED.name, Shared("x", "", 1, id, life_ms=HOUR_MS), life_ms=POST_LIFE_MS
+            )
+            for id in ids
+        ]
+        await ben.carry_to(ann, space=news.space)
+        await ann.until(lambda: len(service.read_channel(ann.node, ann.person, news.space)) == 2 + len(hostile))
+        assert {one.file.letter for one in files.listing(ann.node, ann.person)} == shown
+        for post in hostile:
             with pytest.raises(NotFoundError):
                 read(ann, post.id)
+            with pytest.raises(NotFoundError):
+                await files.ask(ann.node, ann.person, post.id)
+            with pytest.raises(NotFoundError):
+                await files.let_go(ann.node, ann.person, post.id)
+        clock.at_ms += HOUR_MS
+        assert len(view.due_to_drop(ann.node, clock.at_ms)) == len(hostile)
+        await service.drop_due(ann.node)
+        assert view.due_to_drop(ann.node, clock.at_ms) == []
+        assert held() == before
 
 
 async def test_what_breaks_off_on_its_way_into_a_channel_leaves_nothing(tmp_path: Path) -> None:

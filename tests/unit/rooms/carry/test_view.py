@@ -233,7 +233,7 @@ def test_removed_posts_are_due_to_be_dropped_after_three_days(store: Store) -> N
     told, other = post(NEWS, "removed"), post(NEWS, "kept", clock=2)
     add(store, NEWS, told, other, hide(NEWS, told), hide(NEWS, other, author=STRANGER.signing))
     assert view.due_to_drop(store, NOW_MS + 3 * DAY_MS) == []
-    assert view.due_to_drop(store, NOW_MS + 3 * DAY_MS + 1) == [told.id]
+    assert view.due_to_drop(store, NOW_MS + 3 * DAY_MS + 1) == [view.Due(told.id, NEWS.id, told.header.author, None)]
     store.drop_payload(told.id)
     add(store)
     assert view.due_to_drop(store, NOW_MS + 4 * DAY_MS) == []

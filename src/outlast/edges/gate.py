@@ -32,7 +32,7 @@ from outlast.edges.doors import (
 )
 from outlast.edges.https.authority import Authority
 from outlast.edges.residents import SESSION_ROW, KeptSession, keep
-from outlast.edges.spread.shelf import Counter
+from outlast.edges.spread.counter import Counter
 from outlast.errors import LockedError, NotFoundError, OutlastError, UsageError
 from outlast.kernel import Home, Node, Person
 from outlast.ui.page import Site

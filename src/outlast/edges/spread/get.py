@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -16,12 +16,13 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from outlast.edges.gate import Access, TooOftenError, Web, route
-from outlast.edges.spread.install import WHEELS
-from outlast.edges.spread.shelf import Counter, Shelf
-from outlast.edges.spread.wheels import SYSTEMS
+from outlast.edges.spread.counter import Counter
 from outlast.errors import NotFoundError, OutlastError
 from outlast.ui.languages import marked
 from outlast.ui.page import attachment, fields, go, render, translator
+
+if TYPE_CHECKING:
+    from outlast.edges.spread.shelf import Shelf
 
 SETTING: Final = "web/get"
 SERVED_MAX: Final = 16
@@ -43,8 +44,7 @@ def open_routes() -> list[Route]:
     """The page and the files, for everybody."""
     return [
         route("/get", "GET", get, Access.OPEN),
-        route("/get/{name}", "GET", get_file, Access.OPEN),
-        route(f"/get/{WHEELS}/{{name}}", "GET", get_wheel, Access.OPEN),
+        route("/get/{path:path}", "GET", get_file, Access.OPEN),
     ]
 
 
@@ -68,6 +68,8 @@ class Handout(FileResponse):
 
 async def get(request: Request) -> Response:
     """What to do on which computer, and what is here for it."""
+    from outlast.edges.spread.wheels import SYSTEMS
+
     shelf = await _shelf(request)
     systems = {SYSTEMS[key].name: pythons for key, pythons in shelf.systems.items()}
     _ = translator(request)
@@ -78,16 +80,8 @@ async def get(request: Request) -> Response:
 
 
 async def get_file(request: Request) -> Response:
-    """A file of the set."""
-    return await _hand_out(request, request.path_params["name"])
-
-
-async def get_wheel(request: Request) -> Response:
-    """The program or a library, as a wheel."""
-    return await _hand_out(request, f"{WHEELS}/{request.path_params['name']}")
-
-
-async def _hand_out(request: Request, path: str) -> Response:
+    """A file of the set: the program or a library as a wheel, and what they are checked by."""
+    path: str = request.path_params["path"]
     shelf = await _shelf(request)
     counter: Counter = request.state.web.counter
     if path not in shelf.files:

@@ -18,7 +18,8 @@ from outlast.edges.daemon import told_by_signals
 from outlast.edges.doors import Door
 from outlast.edges.gate import Access, Web, route
 from outlast.edges.spread import get
-from outlast.edges.spread.shelf import Counter, Shelf
+from outlast.edges.spread.counter import Counter
+from outlast.edges.spread.shelf import Shelf
 from outlast.edges.web import LOOPBACK, bind, guarded, local_addresses, server_of
 from outlast.kernel import Home
 from outlast.ui.page import Site, go

@@ -6,7 +6,6 @@ another hash than the lock pins, and nobody could tell it from a changed one.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
@@ -83,25 +82,6 @@ class Shelf:
             else:
                 (folder / path).write_bytes(content)
         os.sync()
-
-
-class Counter:
-    """What a process hands on while it runs, and to how many at this moment."""
-
-    def __init__(self, shelf: Shelf | None = None, *, always: bool = False) -> None:
-        """Without a shelf this installation's own is opened when it is first asked for."""
-        self._shelf = shelf
-        self._opening = asyncio.Lock()
-        self.always = always
-        """Whether it is handed on whatever a node's setting says: ``outlast share`` has no node."""
-        self.served = 0
-
-    async def shelf(self) -> Shelf:
-        """What is handed on; raises NotFoundError or StorageError when this copy has nothing to hand on."""
-        async with self._opening:
-            if self._shelf is None:
-                self._shelf = await asyncio.to_thread(open_shelf)
-            return self._shelf
 
 
 def shared_folder() -> Path:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from outlast.edges.spread import get
+from outlast.edges.spread.counter import Counter
 from outlast.edges.spread.install import INDEX, INSTALLER, MANIFEST, File
-from outlast.edges.spread.shelf import Counter, Shelf, write_index, write_manifest
+from outlast.edges.spread.shelf import Shelf, write_index, write_manifest
 from outlast.edges.spread.signing import words_of_release
 from tests.unit.edges.served import Served, served
 

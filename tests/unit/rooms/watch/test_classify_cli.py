@@ -94,10 +94,19 @@ def test_of_a_cut_archive_what_can_be_unpacked_is_answered_and_then_the_damage_t
 
 
 def test_of_much_damage_the_first_is_told_and_the_rest_counted(line: Line, tmp_path: Path) -> None:
-    (tmp_path / "noise").write_text("noise\n" * 100)
+    (tmp_path / "noise").write_text('{"cut": \n' * 100)
     code, _, complaints = line(tmp_path / "noise")
     assert (code, len(complaints)) == (6, 22)
     assert complaints[20].endswith("noise: 80 more could not be read")
+
+
+def test_of_a_damaged_measurement_of_many_lines_one_is_told(line: Line, tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("x" + json.dumps(GOOD, indent=1))
+    (tmp_path / "utf-16").write_text(json.dumps(GOOD, indent=1), encoding="utf-16")
+    for name in ("one", "utf-16"):
+        code, rows, complaints = line(tmp_path / name)
+        assert (code, rows, len(complaints)) == (6, [], 2)
+        assert complaints[0].startswith(f"{tmp_path / name}: line 1: it is no JSON")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", gzip.compress(b"", mtime=0)])

@@ -59,6 +59,13 @@ def test_damage_is_told_by_the_line_where_it_begins() -> None:
     assert found(b'{"a": 1}\nnoise\n\n{"b": 2}\n{"cut": [\n{"c": 3}\n') == [{"a": 1}, 2, {"b": 2}, 5, {"c": 3}]
 
 
+def test_lines_in_a_row_that_belong_to_no_record_are_one_damage_for_each_thousand() -> None:
+    noise = b"noise\n" * 1000
+    assert found(noise) == [1]
+    assert found(noise + b'x\n{"a": 1}\n' + noise) == [1, 1001, {"a": 1}, 1003]
+    assert found(b"noise\n\nnoise\n{\nnoise") == [1, 4]
+
+
 def test_a_line_that_is_too_long_is_dropped_and_the_next_is_read() -> None:
     assert found(b'{"a": "' + b"x" * 200 + b'"}\n{"b": 2}\n', max_bytes=100) == [1, {"b": 2}]
 

@@ -2,7 +2,8 @@
 
 A file is one JSON object, however it is laid out, or one object a line (JSONL). In a file that is not one object, a
 record begins at a line whose first byte is ``{`` and is complete when that line ends with ``}``, else at the next line
-that begins with ``}``; so a cut line costs itself and nothing else. Memory stays at one record.
+that begins with ``}``; so a cut line costs itself and nothing else, and a damaged object of a thousand lines is not
+told a thousand times. Memory stays at one record.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ RECORD_MAX_BYTES: Final = 16 << 20
 """The longest record that is read; OONI's collector takes less."""
 PARTS_MAX: Final = 1_000_000
 """So many braces and brackets at most: each stands for up to a hundred bytes of memory once it is decoded."""
+STRAYS_AT_ONCE: Final = 1000
+"""So many lines in a row that belong to no record are told as one."""
 _BOM: Final = b"\xef\xbb\xbf"
 _BLANK: Final = b" \t\r\n"
 _BREAKS: Final = re.compile(rb"\n[\r\n]*")
@@ -65,11 +68,15 @@ def records(
     if head:
         head[0] = head[0].removeprefix(_BOM)
     held: Damage | None = None
+    strays = 0
     for line, data in _by_lines(chain(head, left), max_bytes):
         if held is not None:
             yield held
             held = None
         found = f"it is longer than {max_bytes} bytes" if data is None else decode(data)
+        strays = strays + 1 if isinstance(found, str) and data is not None and not data.startswith(b"{") else 0
+        if strays and (strays - 1) % STRAYS_AT_ONCE:
+            continue
         if not isinstance(found, str):
             yield line, found
         elif broken:

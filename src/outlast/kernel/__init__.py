@@ -39,7 +39,7 @@ from outlast.kernel.mail import LETTER_MAX_BYTES
 from outlast.kernel.membership import Membership
 from outlast.kernel.neighbours import PeerState
 from outlast.kernel.node import Node, find_rooms
-from outlast.kernel.packing import Packing, progress_of, read_parcels
+from outlast.kernel.packing import Packing, parcels_here, progress_of, read_parcels, strange_parcels
 from outlast.kernel.parcel import FILE_MAX_BYTES, PARCEL_LIFE_DAYS, PARCELS_MAX, ParcelError, counts_of
 from outlast.kernel.person import Contact, ContactDevice, Custody, Person
 from outlast.kernel.revocation import REVOKE, is_ended, revocation_in
@@ -135,6 +135,7 @@ __all__ = [
     "measure_disk",
     "node_text",
     "open_backup",
+    "parcels_here",
     "parse_channel",
     "parse_id",
     "parse_node",
@@ -145,6 +146,7 @@ __all__ = [
     "read_parcels",
     "revocation_in",
     "space_text",
+    "strange_parcels",
     "verify",
     "wipe_secret",
     "write_secret",

@@ -237,6 +237,8 @@ def _rule_against(entry: Entry, state: AdmissionState) -> Rule | None:
         rule = _rule_of_genesis(entry, state)
     elif space not in state.spaces:
         rule = Rule.SPACE
+    elif h.kind == GENESIS.name:
+        rule = Rule.GENESIS  # within a space it would found another one, in the name of anybody
     elif state.closed.get(space) == SEALED:
         rule = None if is_wellformed_sealed(h) else Rule.SEALED
     else:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from outlast.errors import NotFoundError, StorageError, UsageError
-from outlast.kernel.chunks import PLACES_MAX, Cut, Manifest
+from outlast.kernel.chunks import PLACES_MAX, Cut, Manifest, places
 from outlast.kernel.entry import CHUNK_BYTES, Entry
 from outlast.kernel.identity import SigningKey
 from outlast.kernel.overlap import Overlap
@@ -131,14 +131,41 @@ def progress_of(node: Node, parcels: Sequence[bytes], size_bytes: int) -> Progre
 
     Padding counts for nothing, and what is not known yet for what is missing.
     """
-    held, total = 0, 0
-    for parcel, count in zip(parcels, counts_of(size_bytes), strict=True):
-        found = node.open_store.progress(parcel)
-        held += found.held_bytes if found is not None else 0
-        total += count * CHUNK_BYTES
+    held = sum(one.held_bytes for one in parcels_here(node, parcels, size_bytes).values())
+    total = sum(counts_of(size_bytes)) * CHUNK_BYTES
     return Progress(
         size_bytes if held == total else min(held * size_bytes // total, max(0, size_bytes - 1)), size_bytes
     )
+
+
+def parcels_here(node: Node, parcels: Sequence[bytes], size_bytes: int) -> dict[bytes, Progress]:
+    """Of the parcels of a file of this size those that are here, by their ids, and how much of each.
+
+    A letter may name anything: what is no parcel, or one of another size, is none of them.
+    """
+    counts = dict(zip(parcels, counts_of(size_bytes), strict=True))
+    found = ((one, node.open_store.progress(one, PARCEL_SPACE)) for one in parcels)
+    return {id: one for id, one in found if one is not None and one.size_bytes == counts[id] * CHUNK_BYTES}
+
+
+def strange_parcels(node: Node, key: bytes, parcels: Sequence[bytes], size_bytes: int) -> set[bytes]:
+    """What is here of these and was not sealed under the key of the file: whoever named it has no part in it."""
+    sealer, store = Sealer(key), node.open_store
+    strange = store.known(parcels) - parcels_here(node, parcels, size_bytes).keys()
+    for part, parcel in enumerate(parcels):
+        entry = store.get(parcel)
+        if entry is None or entry.payload is None or parcel in strange:
+            continue
+        place, data = 0, entry.payload
+        if Manifest.of(entry) is not None:
+            place = next(iter(places(store.holding(parcel))), 0)
+            data = store.chunk(parcel, place).data or b""
+        if data:
+            try:
+                sealer.open(data, part * PLACES_MAX + place)
+            except ParcelError:
+                strange.add(parcel)
+    return strange
 
 
 def read_parcels(node: Node, key: bytes, parcels: Sequence[bytes], size_bytes: int, start: int = 0) -> Iterator[bytes]:

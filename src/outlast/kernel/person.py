@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
 
@@ -63,6 +63,7 @@ CLAIMS: Final = 32
 CustodyEvent = Literal["kept", "copied", "received", "read"]
 DeviceState = Literal["ok", "copied", "renewed", "ended"]
 _EVENTS: Final[tuple[CustodyEvent, ...]] = ("kept", "copied", "received", "read")
+_PARCELS: Final = "SELECT entry FROM parcel WHERE letter = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,7 +392,7 @@ class Person:
     async def expect_parcels(self, letter: bytes, sender: bytes, parcels: Sequence[bytes]) -> None:
         """Remember that a letter that came names these parcels: what is here of them is not let go when room is short.
 
-        Those that are not here yet are passed over: call again when there is news.
+        Only what is a parcel of its file may be named (see ``parcels_here``); call again when there is news.
         """
         entries = self.node.open_store.load(parcels)
 
@@ -410,14 +411,19 @@ class Person:
             [(letter, one.id, peer, int(outgoing), one.header.expires_day) for one in parcels],
         )
 
-    async def forget_parcels(self, parcels: Sequence[bytes]) -> None:
-        """Let go of these parcels: their chunks are dropped, unless letters of somebody else here name them too."""
-        rows = [(entry,) for entry in parcels]
-        await self.node.write(
-            lambda: self.vault.write(lambda tx: tx.executemany("DELETE FROM parcel WHERE entry = ?", rows))
-        )
-        for entry in self.node.open_store.known(parcels):
-            if not any(one.names_parcel(entry) for one in list(self.node.people.values())):
+    async def forget_parcels(self, letters: Sequence[bytes], spare: Container[bytes] = ()) -> None:
+        """Let go of the parcels that these letters name: their chunks are dropped, unless other letters here name them.
+
+        Those in ``spare`` are not dropped: they are somebody else's (see ``strange_parcels``).
+        """
+
+        def forget(tx: Transaction) -> set[bytes]:
+            named = [row for letter in letters for row in tx.query(_PARCELS, (letter,))]
+            tx.executemany("DELETE FROM parcel WHERE letter = ?", [(letter,) for letter in letters])
+            return {bytes(row[0]) for row in named}
+
+        for entry in await self.node.write(lambda: self.vault.write(forget)):
+            if entry not in spare and not any(one.names_parcel(entry) for one in list(self.node.people.values())):
                 await self.node.drop_content(entry)
 
     def parcels_for(self, to: bytes) -> dict[bytes, int]:

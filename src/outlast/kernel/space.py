@@ -116,8 +116,8 @@ def make_closed_genesis(
 
 
 def read_genesis(entry: Entry) -> SpaceBody:
-    """The body of a genesis whose payload is at hand; raises KindError when it is malformed."""
-    if entry.header.kind != GENESIS.name or entry.payload is None:
+    """The body of a genesis whose payload is at hand; raises KindError when it is malformed, or stands in a space."""
+    if (entry.header.kind, entry.header.space) != (GENESIS.name, NO_SPACE) or entry.payload is None:
         raise KindError("this is no genesis of a space")
     body: SpaceBody = GENESIS.decode(entry.payload)
     return body

@@ -895,16 +895,18 @@ class Store:
             (auto_bytes, limit),
         )
 
-    def progress(self, id: bytes) -> Progress | None:
-        """How much of an entry's content is here; None when the entry is not, or its manifest."""
+    def progress(self, id: bytes, space: bytes | None = None) -> Progress | None:
+        """How much of an entry's content is here; None when the entry is not, or stands in another space."""
         rows = self._database.query(
             f"SELECT e.header, e.whole, f.held_bytes FROM entry e LEFT JOIN file f ON f.n = e.n WHERE {_BY_ID}",
             (_prefix(id), id),
         )
         if not rows:
             return None
-        header, whole, held = rows[0]
-        size = _decode(header).payload_size
+        header, whole, held = _decode(rows[0][0]), *rows[0][1:]
+        if space not in (None, header.space):
+            return None
+        size = header.payload_size
         return Progress(held if held is not None else size if whole == 1 and size <= PAYLOAD_MAX_BYTES else 0, size)
 
     def is_awaited(self, id: bytes, auto_bytes: int) -> bool:

@@ -100,10 +100,10 @@ def find(vault: Rows, letter: bytes, now_ms: int) -> FileRow | None:
     return _file(rows[0]) if rows else None
 
 
-def parcels(vault: Rows, letters: Sequence[bytes]) -> list[bytes]:
-    """The parcels of the files that these letters name, also of letters that are not shown any more."""
+def named(vault: Rows, letters: Sequence[bytes]) -> list[FileRow]:
+    """The files that these letters name, also those that are not shown any more."""
     found = (vault.query(f"SELECT {_FILE_COLUMNS} FROM {FILE} WHERE letter = ?", (letter,)) for letter in letters)
-    return [parcel for rows in found for row in rows for parcel in _file(row).parcels]
+    return [_file(row) for rows in found for row in rows]
 
 
 def awaited(vault: Rows) -> list[FileRow]:

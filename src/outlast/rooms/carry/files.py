@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import BinaryIO, Final, Literal
 
@@ -25,13 +26,16 @@ from outlast.kernel import (
     Person,
     Put,
     RowChanges,
+    parcels_here,
     progress_of,
     read_parcels,
+    strange_parcels,
 )
 from outlast.rooms.carry import file_view, groups, places, shared, speaking, view
 from outlast.rooms.carry.entries import (
     FILE,
     GROUP_PREVIEW_MAX_BYTES,
+    ID_BYTES,
     POST_LIFE_MS,
     PREVIEW_MAX_BYTES,
     TYPE_FORM,
@@ -303,7 +307,15 @@ async def let_go(node: Node, person: Person, letter: bytes) -> None:
         await node.drop_content(*one.file.parcels)
         return
     await _set_state(node, person, letter, file_view.GONE)
-    await person.forget_parcels(one.file.parcels)
+    await free(node, person, [one.file])
+
+
+async def free(node: Node, person: Person, gone: Sequence[FileRow]) -> None:
+    """Free what files of letters and groups take here; what they name and is somebody else's stays."""
+    spare = {parcel for file in gone for parcel in await _strange(node, file)}
+    # Before an entry of a group names its parcels they are noted under the first of them.
+    noted = [file.parcels[0] if file.outgoing and len(file.letter) == ID_BYTES else file.letter for file in gone]
+    await person.forget_parcels(noted, spare)
 
 
 # ---- by itself ----
@@ -311,27 +323,38 @@ async def let_go(node: Node, person: Person, letter: bytes) -> None:
 
 async def run(node: Node) -> None:
     """While the node is open: fetch what is to come, and tell senders what has come."""
+    sound: set[bytes] = set()
     while True:
         revision, began = node.revision, node.loop.time()
         for person in list(node.people.values()):
             with contextlib.suppress(OutlastError):  # the disk is full, or the person was locked: with the next news
-                await _look(node, person)
+                await _look(node, person, sound)
         await pause(node, began)
         await node.wait(revision)
 
 
-async def _look(node: Node, person: Person) -> None:
+async def _look(node: Node, person: Person, sound: set[bytes]) -> None:
+    """``sound``: the letters whose files were looked into."""
     for file in file_view.awaited(person):
         if node.now_ms() >= _until_ms(file):
             await _settle(node, person, file, file_view.GONE)
             continue
-        here = node.open_store.known(file.parcels)
+        found = parcels_here(node, file.parcels, file.size_bytes)
+        if file.letter not in sound and node.open_store.known(file.parcels):
+            # Everybody's node carries parcels: who names those of others is not told whether they are here.
+            if await _strange(node, file):
+                await person.forget_parcels([file.letter], file.parcels)
+                await _settle(node, person, file, file_view.GONE)
+                continue
+            if len(found) == len(file.parcels) and all(one.held_bytes for one in found.values()):
+                sound.add(file.letter)
+        here = found.keys()
         noted = {bytes(row[0]) for row in person.query("SELECT entry FROM parcel WHERE letter = ?", (file.letter,))}
         if here - noted:
-            await person.expect_parcels(file.letter, file.peer, file.parcels)
+            await person.expect_parcels(file.letter, file.peer, list(here))
             if file.state == file_view.ASKED or (_is_welcome(node, person, file) and node.open_store.pooled(here)):
                 await _fetch(node, file)  # what strangers brought is not fetched by itself
-        if len(here) == len(file.parcels) and progress_of(node, file.parcels, file.size_bytes).is_whole:
+        if progress_of(node, file.parcels, file.size_bytes).is_whole:
             await node.keep_content(file.parcels)
             if _is_group(person, file.peer):
                 await groups.acknowledge_file(person, file.peer, file.letter)
@@ -352,8 +375,12 @@ def _is_welcome(node: Node, person: Person, file: FileRow) -> bool:
 
 
 async def _fetch(node: Node, file: FileRow) -> None:
-    for parcel in node.open_store.known(file.parcels):
+    for parcel in parcels_here(node, file.parcels, file.size_bytes):
         await node.fetch(parcel)
+
+
+async def _strange(node: Node, file: FileRow) -> set[bytes]:
+    return await node.read(partial(strange_parcels, node, file.key, file.parcels, file.size_bytes))
 
 
 async def _settle(node: Node, person: Person, file: FileRow, state: int) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 
 from outlast.errors import LockedError, NotFoundError, StorageError
 from outlast.kernel import Delete, Node, Person, RowChange, Transaction
-from outlast.rooms.carry import file_view, group_view, view
+from outlast.rooms.carry import file_view, files, group_view, view
 from outlast.rooms.carry.private import is_here, remember
 
 RESTORE_MS: Final = 10 * 60 * 1000
@@ -86,8 +86,7 @@ async def destroy(node: Node, person: Person) -> int:
         return 0
     for text in said:
         await node.drop_content(text)
-    if parcels := file_view.parcels(person, over):
-        await person.forget_parcels(parcels)
+    await files.free(node, person, file_view.named(person, over))
     gone: list[RowChange] = [Delete(table, {"letter": letter}) for letter in over for table in view.OF_LETTERS]
     gone += [Delete(group_view.SAID, {"id": text}) for text in said]
     gone += [Delete(group_view.HEARING, {"said": text}) for text in said]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from outlast.kernel import DAY_MS
-from outlast.rooms.watch.entries import WEEK_DAYS
+from outlast.rooms.watch.entries import HOUR_S, WEEK_DAYS
+from outlast.rooms.watch.proto.detector import GRAVITY
 from outlast.rooms.watch.proto.detector import State as FusedState
-from outlast.rooms.watch.proto.fusion import STATEMENT_FRESH_S, Statement, witnessed
+from outlast.rooms.watch.proto.fusion import CLOCK_AHEAD_S, STATEMENT_FRESH_S, Statement, witnessed
 from outlast.rooms.watch.view import Cut, Seen
 from outlast.terms import OUTAGE_LIFE_DAYS
 
@@ -159,28 +161,40 @@ def _outage_duties(now: Situation) -> list[Duty]:
 def agreeing_with(cut: Cut, witnesses: Sequence[Seen], people: Mapping[bytes, bytes]) -> list[Seen]:
     """Those who stand for an outage: known people in enough networks who said so within one hour; else nobody.
 
+    What they say together is as grave as what the outage is said to be, or graver.
+
     ``fusion.witnessed`` counts: of each person the newest word, of each network one. Witnesses whose key nobody told
     of, or who name no network, are heard and not counted. An hour in which enough agree is enough: news travel slowly
     in an outage, and a witness who is cut off falls silent.
     """
+    gravity = GRAVITY[FusedState(cut.state)]
+    if not gravity:
+        return []  # that nothing is cut is no outage
     until_s = (cut.end_s or cut.start_s) + FRESH_S
     near = [
         one
         for one in witnesses
-        if one.entity == cut.entity and one.asn and one.key in people and cut.start_s - FRESH_S <= one.at_s <= until_s
+        if one.entity == cut.entity
+        and one.asn
+        and one.key in people
+        and cut.start_s - FRESH_S <= one.at_s <= until_s
+        and not one.at_s % HOUR_S  # as all that is signed by such keys: any number of other times could be made up
     ]
     said = {(one.at_s, people[one.key], one.asn): one for one in reversed(near)}
+    words = sorted(said.items())
+    times = [at_s for (at_s, _, _), _ in words]
     statements = [
-        Statement(person.hex(), f"AS{asn}", at_s, FusedState(one.state)) for (at_s, person, asn), one in said.items()
+        Statement(person.hex(), f"AS{asn}", at_s, FusedState(one.state)) for (at_s, person, asn), one in words
     ]
     best: list[Seen] = []
-    for hour_s in sorted({one.at_s for one in near}):
-        agreed = witnessed(statements, hour_s)
-        if agreed.state in (None, FusedState.NORMAL) or len(agreed.agreeing) <= len(best):
+    for hour_s in sorted(set(times)):
+        first, behind = bisect_left(times, hour_s - STATEMENT_FRESH_S), bisect_right(times, hour_s)
+        agreed = witnessed(statements[first : bisect_right(times, hour_s + CLOCK_AHEAD_S)], hour_s)
+        if agreed.state is None or GRAVITY[agreed.state] < gravity or len(agreed.agreeing) <= len(best):
             continue
         newest: dict[str, Seen] = {}
-        for (at_s, _person, asn), one in sorted(said.items()):
-            if hour_s - STATEMENT_FRESH_S <= at_s <= hour_s and one.state != "normal":
+        for (_at_s, _person, asn), one in words[first:behind]:
+            if one.state != "normal":
                 newest[f"AS{asn}"] = one
         best = [newest[network] for network in agreed.agreeing if network in newest]
     return best

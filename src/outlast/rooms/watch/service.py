@@ -11,6 +11,7 @@ import contextlib
 import io
 import logging
 import os
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -97,7 +98,12 @@ LOOK_S: Final = 60.0
 PAUSE_S: Final = 0.3
 """However much comes in, what is due is looked at no more often than this."""
 STRANGERS_MAX: Final = 50
-"""Outages are shown of so many whom nobody here knows."""
+"""Outages are shown of so many whom nobody here knows,"""
+OUTAGES_OF_ONE: Final = 50
+"""and of each whom somebody here knows."""
+WITNESSED_S: Final = 14 * 86_400
+WITNESSES_OF_ONE: Final = WITNESSED_S // 3600
+"""The newest words of one person that are looked at: one an hour."""
 HEARTBEATS: Final = "nodes that say that they are there"
 HEARTBEATS_SHOWN_S: Final = 31 * 86_400
 ROUTES: Final = "nodes that tried a way out"
@@ -348,9 +354,13 @@ def believed(node: Node, person: Person, entity: str = "") -> list[Cut]:
 def _published(node: Node, person: Person, entity: str) -> tuple[list[Cut], list[Cut]]:
     """What was published: confirmed by enough known people, and only claimed."""
     where, now_ms, known = spaces(node, person), node.now_ms(), people(node, person)
-    by_known = view.outages(node, where, now_ms, entity=entity, keys=list(known))
-    cuts = [*by_known, *view.outages(node, where, now_ms, entity=entity, limit=STRANGERS_MAX)]
-    witnesses = view.witnesses(node, where, 0, entity, list(known))
+    cuts = [
+        cut
+        for keys in _keys_of(known)
+        for cut in view.outages(node, where, now_ms, entity=entity, keys=keys, limit=OUTAGES_OF_ONE)
+    ]
+    cuts += view.outages(node, where, now_ms, entity=entity, limit=STRANGERS_MAX)
+    witnesses = _witnesses(node, person, known, 0, entity)
     confirmed = [cut for cut in cuts if agenda.agreeing_with(cut, witnesses, known)]
     return confirmed, [cut for cut in cuts if cut not in confirmed]
 
@@ -358,9 +368,29 @@ def _published(node: Node, person: Person, entity: str) -> tuple[list[Cut], list
 def standing(node: Node, person: Person, cut: Cut) -> Standing:
     """Who stands for an outage."""
     since_s, known = cut.start_s - agenda.FRESH_S, people(node, person)
-    counted = view.witnesses(node, spaces(node, person), since_s, cut.entity, list(known))
-    said = view.witnesses(node, spaces(node, person), since_s, cut.entity)
+    counted = _witnesses(node, person, known, since_s, cut.entity)
+    said = view.witnesses(node, spaces(node, person), node.now_ms(), since_s=since_s, entity=cut.entity)
     return Standing(cut, agenda.agreeing_with(cut, counted, known), said)
+
+
+def _witnesses(node: Node, person: Person, known: Mapping[bytes, bytes], since_s: int, entity: str) -> list[view.Seen]:
+    """What known people witness: of each so much that none of them leaves no room for the others."""
+    where, now_ms = spaces(node, person), node.now_ms()
+    return [
+        one
+        for keys in _keys_of(known)
+        for one in view.witnesses(
+            node, where, now_ms, since_s=since_s, entity=entity, keys=keys, limit=WITNESSES_OF_ONE
+        )
+    ]
+
+
+def _keys_of(known: Mapping[bytes, bytes]) -> list[list[bytes]]:
+    """The keys of each person."""
+    found = defaultdict[bytes, list[bytes]](list)
+    for key, who in known.items():
+        found[who].append(key)
+    return list(found.values())
 
 
 def people(node: Node, person: Person) -> dict[bytes, bytes]:
@@ -758,7 +788,7 @@ def situation(node: Node, person: Person) -> Situation:
         key_day=next((one.day for one in keys if one.seed and one.day == week), None),
         verified=[one.identity for one in contacts],
         alarms=view.alarms(person, chosen.country) if chosen.country else (),
-        witnesses=view.witnesses(node, spaces(node, person), now_ms // 1000 - 14 * 86_400, chosen.country, list(known)),
+        witnesses=_witnesses(node, person, known, now_ms // 1000 - WITNESSED_S, chosen.country),
         people=known,
         link_is_up=lamps.link_lamp(view.link_check(person), now_ms).light != "bad",
     )

@@ -34,6 +34,7 @@ from outlast.rooms.watch import asked
 from outlast.rooms.watch.entries import (
     ASK,
     HEARTBEAT,
+    HOUR_S,
     KEY,
     KEY_LIFE_DAYS,
     KEYS_MAX,
@@ -381,7 +382,7 @@ def observations(
         f"SELECT id, key, n, at_s, {_MEASURED}, raw_bytes FROM {_OBSERVATION} WHERE at_s >= ? AND at_s <= ?"
         f" AND until_ms > ? AND space IN ({_marks(spaces)}){_under(keys)}"
         " ORDER BY at_s DESC, n DESC LIMIT ?",
-        (since_s, now_ms // 1000 + 3600, now_ms, *spaces, *(keys or ()), limit),
+        (since_s, _soon_s(now_ms), now_ms, *spaces, *(keys or ()), limit),
     )
     return [_measured(row) for row in rows]
 
@@ -478,15 +479,22 @@ def heard(
 
 
 def witnesses(
-    store: Rows, spaces: Sequence[bytes], since_s: int, entity: str = "", keys: Sequence[bytes] | None = None
+    store: Rows,
+    spaces: Sequence[bytes],
+    now_ms: int,
+    *,
+    since_s: int = 0,
+    entity: str = "",
+    keys: Sequence[bytes] | None = None,
+    limit: int = 1000,
 ) -> list[Seen]:
-    """The newest 1000 witnesses of these channels, the newest first; of one place, or under ``keys``, if given."""
+    """The newest witnesses of these channels, the newest first; of one place, or under ``keys``, if given."""
     if not spaces:
         return []
     rows = store.query(
-        f"SELECT id, key, at_s, entity, state, start_s, country, asn FROM {_WITNESS} WHERE at_s >= ?"
-        f" AND (? = '' OR entity = ?) AND space IN ({_marks(spaces)}){_under(keys)} ORDER BY at_s DESC, id LIMIT 1000",
-        (since_s, entity, entity, *spaces, *(keys or ())),
+        f"SELECT id, key, at_s, entity, state, start_s, country, asn FROM {_WITNESS} WHERE at_s >= ? AND at_s <= ?"
+        f" AND (? = '' OR entity = ?) AND space IN ({_marks(spaces)}){_under(keys)} ORDER BY at_s DESC, id LIMIT ?",
+        (since_s, _soon_s(now_ms), entity, entity, *spaces, *(keys or ()), limit),
     )
     return [Seen(*row) for row in rows]
 
@@ -505,9 +513,9 @@ def outages(
         return []
     rows = store.query(
         f"SELECT id, key, at_s, entity, state, start_s, end_s, evidence, witnesses FROM {_OUTAGE} WHERE until_ms > ?"
-        f" AND (? = '' OR entity = ?) AND space IN ({_marks(spaces)}){_under(keys)}"
+        f" AND max(at_s, start_s) <= ? AND (? = '' OR entity = ?) AND space IN ({_marks(spaces)}){_under(keys)}"
         " ORDER BY start_s DESC, n DESC LIMIT ?",
-        (now_ms, entity, entity, *spaces, *(keys or ()), limit),
+        (now_ms, _soon_s(now_ms), entity, entity, *spaces, *(keys or ()), limit),
     )
     return [_cut(row) for row in rows]
 
@@ -677,6 +685,11 @@ def _cut(row: Sequence[Any]) -> Cut:
 
 def _under(keys: Sequence[bytes] | None) -> str:
     return "" if keys is None else f" AND key IN ({_marks(keys)})"
+
+
+def _soon_s(now_ms: int) -> int:
+    """Up to when somebody's clock may run ahead: what is said to be later has not happened."""
+    return now_ms // 1000 + HOUR_S
 
 
 def _marks(values: Sequence[Any]) -> str:

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from outlast.errors import UsageError
-from outlast.kernel import DAY_MS, Entry, Home, Kind, Node
+from outlast.kernel import DAY_MS, Entry, Home, Kind, Node, Put
 from outlast.kernel.identity import SigningKey
 from outlast.kernel.log import loose_entry
 from outlast.rooms.watch import ROOM, service, view
@@ -203,7 +203,7 @@ async def test_an_outage_is_published_once_three_verified_people_in_three_networ
             await see(one, alarm())
         for one in others:
             spaces = [channel.space]
-            await one.until(lambda one=one, spaces=spaces: view.witnesses(one.node, spaces, 0, "BY"))
+            await one.until(lambda one=one, spaces=spaces: view.witnesses(one.node, spaces, NOW_MS))
             await one.until(lambda one=one: any(name.startswith("key:") for name in view.said(one.person)))
             assert view.outages(one.node, [channel.space], NOW_MS) == [], "two are no quorum"
             await one.carry_to(ann)
@@ -286,6 +286,47 @@ async def test_strangers_with_many_keys_make_no_outage_and_push_nothing_out(tmp_
         assert own.id is None, "what the own signals show is not replaced by a claim"
         shown = service.measured(ann.node, ann.person)
         assert sum(one.key is None for one in shown) == 1
+
+
+async def test_one_known_person_with_many_words_silences_nobody(tmp_path: Path) -> None:
+    async with houses(tmp_path, Clock(), "ann", "ben", "cid", "eve", "mal") as all_five:
+        ann, *others = all_five
+        channel = await service.found_channel(ann.node, ann.person, "Watch")
+        await service.set_place(ann.node, ann.person, "BY", 7)
+        start_s = NOW_MS // 1000 - 7200
+
+        def say(by: House, kind: Kind, body: msgspec.Struct, at_s: int = start_s) -> Entry:
+            return loose_entry(
+                SigningKey.from_seed(by.person.device), space=channel.space, kind=kind.name,
+                payload=kind.encode(body), ts_ms=at_s * 1000, life_ms=30 * DAY_MS, priority=kind.priority,
+            )  # fmt: skip
+
+        def vouch(by: House) -> Put:
+            key = SigningKey.from_seed(by.person.device).public
+            row = {"key": key, "peer": by.person.identity, "came_ms": NOW_MS, "until_day": 2**30}
+            return Put(view.VOUCHED, row)
+
+        await ann.node.write(lambda: ann.person.vault.transaction([vouch(one) for one in others], "watch"))
+        whitelist, last_s = Witness("BY", "whitelist", start_s, "BY", 1), 253_402_300_799
+        mal, well = others[3], Witness("BY", "normal", start_s, "BY", 9)
+        hour, far_s = 3600, NOW_MS // 1000 + 40 * DAY_MS // 1000
+        entries = [
+            say(one, WITNESS, msgspec.structs.replace(whitelist, asn=asn)) for asn, one in enumerate(others[:3], 1)
+        ]
+        entries.append(say(others[0], OUTAGE, Outage("BY", "whitelist", start_s, None, (), ())))
+        entries += [say(mal, WITNESS, well, far_s + number) for number in range(1000)]
+        entries += [say(mal, WITNESS, well, start_s + number) for number in range(1, service.WITNESSES_OF_ONE)]
+        entries += [
+            say(mal, OUTAGE, Outage("BY", "normal", last_s - number, None, (), ()), far_s) for number in range(99)
+        ]
+        for number in range(99):
+            false = Outage("BY", "blackout" if number % 2 else "normal", start_s + 60 * number, None, (), ())
+            entries.append(say(mal, OUTAGE, false, start_s + hour))
+        await ann.node.ingest(entries)
+        [sure] = service.believed(ann.node, ann.person, "BY")
+        assert (sure.state, sure.start_s, sure.end_s) == ("whitelist", start_s, None)
+        assert service.three_lamps(ann.node, ann.person).cuts == [sure]
+        assert all(one.start_s <= NOW_MS // 1000 + hour for one in service.outages(ann.node, ann.person))
 
 
 @asynccontextmanager

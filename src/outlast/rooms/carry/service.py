@@ -279,7 +279,7 @@ async def retract(node: Node, person: Person, id: bytes) -> None:
         raise NotFoundError("there is no such post in the channels that you follow")
     if found.device != person.device:
         await speaking.speak_for(node, person, found.space)
-    file = view.find_shared(node, id, node.now_ms())
+    file = shared.find(node, person, id)
     await node.append(person, found.space, HIDE.name, Hide(id), life_ms=OUTLIVING_MS)
     if file is not None:
         await shared.end(node, person, file)

@@ -49,10 +49,10 @@ async def share(
     return post.id
 
 
-async def end(node: Node, person: Person, file: SharedFile) -> None:
+async def end(node: Node, person: Person, file: FileRow) -> None:
     """Drop a file's bytes wherever this arrives, if they are known here."""
     with contextlib.suppress(NotFoundError):
-        await node.end(person, file.space, [file.content])
+        await node.end(person, file.peer, file.parcels)
 
 
 def is_its(content: Entry, space: bytes, device: bytes) -> bool:

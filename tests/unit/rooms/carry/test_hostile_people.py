@@ -6,7 +6,7 @@ from pathlib import Path
 
 from outlast.kernel.space import GENESIS, OPEN, SpaceBody
 from outlast.rooms.carry import file_view, files, forgetting, places, service, view
-from outlast.rooms.carry.entries import FILE, File
+from outlast.rooms.carry.entries import DEVICE, FILE, SHARED, ChannelDevice, File, Shared
 from tests.unit.rooms.carry.houses import House, houses
 from tests.unit.rooms.carry.said import entry
 from tests.unit.rooms.carry.test_files import content, is_here, meet, read, send, stream
@@ -115,6 +115,22 @@ async def test_who_cannot_open_a_file_is_not_told_who_has_it(tmp_path: Path) -> 
         await ben.carry_to(mal)
         await mal.settled()
         assert [one.event for one in mal.person.custody([asked])[asked]] == ["kept", "copied"]
+
+
+async def test_who_removes_a_post_removes_no_file_of_others_that_it_names(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "mal") as (ann, mal):
+        space = (await service.create_channel(ann.node, ann.person, "News", [mal.person.identity])).space
+        data = content(100_000)
+        good = await put(ann, space, data)
+        [bytes_of_it] = files.find(ann.node, ann.person, good).file.parcels
+        payload = SHARED.encode(Shared("theirs.jpg", "", 100_000, bytes_of_it))
+        false = entry(mal.person.signing_key, space, SHARED.name, payload, at_ms=ann.node.now_ms())
+        certificate = DEVICE.encode(ChannelDevice(mal.person.certificate))
+        shown = entry(mal.person.signing_key, space, DEVICE.name, certificate, at_ms=ann.node.now_ms(), life_days=60)
+        await ann.node.ingest([shown, false])
+        await ann.until(lambda: view.find_post(ann.node, false.id, ann.node.now_ms()))
+        await service.retract(ann.node, ann.person, false.id)
+        assert read(ann, good) == data
 
 
 async def test_a_channel_begins_nowhere_but_in_its_own_beginning(tmp_path: Path) -> None:

@@ -20,10 +20,11 @@ from outlast.kernel.links import tcp
 from outlast.kernel.log import Head, next_entry
 from outlast.kernel.mail import MAIL_SPACE
 from outlast.kernel.membership import ADD, ADMIN, HERE, MEMBER_ACT, MEMBER_ACTS_MAX, REMOVE, ActBody
+from outlast.kernel.outbox import Outgoing
 from outlast.kernel.person import Person
 from outlast.kernel.wire import space_mac
-from tests.kernel.forger import Forger
-from tests.kernel.society import POST, Note, society, story
+from tests.kernel.forger import Forger, note
+from tests.kernel.society import NOTE, POST, Note, envelopes, hand_over, notes, settle, society, story
 from tests.kernel.test_groups import LIFE_MS, everybody_meets, group, holds, members, quartet, say, texts, trio
 
 
@@ -213,6 +214,30 @@ class TestKeys:
             await by_mail(clara, boris, brings(space, forged))
             assert forged.id in {said.id for said in boris.read_space(space) if not said.counts}
             assert texts(boris, space) == []
+
+    @story
+    async def test_a_member_who_writes_under_the_id_of_anothers_letter_keeps_it_from_nobody(
+        self, tmp_path: Path
+    ) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris, clara = await trio(nodes)
+            space = await group("sealed", anna, boris, clara)
+            before = {bytes(row[0]) for row in clara.query("SELECT letter FROM seen_letter")}
+            await say(anna, space, "meet at noon")
+            await settle(anna)
+            await hand_over(envelopes(anna), clara)
+            [known] = {bytes(row[0]) for row in clara.query("SELECT letter FROM seen_letter")} - before
+            false = Outgoing(boris.identity, NOTE.name, note("nothing"), known, clara.node.now_ms())
+            await clara.node.write(
+                lambda: clara.outbox.commit(lambda tx: (clara.outbox.put_letters(tx, [false])[0], None))
+            )
+            await clara.outbox.flush()
+            await hand_over(envelopes(clara)[-1:], boris)
+            assert notes(boris) == ["nothing"]
+            await hand_over(envelopes(anna), boris)
+            await boris.groups.tend()
+            await settle(boris)
+            assert texts(boris, space) == ["meet at noon"]
 
     @story
     async def test_one_who_is_out_cannot_speak_by_their_own_program(self, tmp_path: Path) -> None:

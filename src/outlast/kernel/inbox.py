@@ -612,7 +612,7 @@ class Inbox:
 
     def _deliver(self, tx: Transaction, letter: Letter, expires_day: int, news: _News, introduced: set[bytes]) -> None:
         """Give a letter, once, to whom its kind is for."""
-        if tx.query("SELECT 1 FROM seen_letter WHERE letter = ?", (letter.id,)):
+        if tx.query("SELECT 1 FROM seen_letter WHERE (letter, sender) = (?, ?)", (letter.id, letter.sender)):
             return
         tx.execute(
             "INSERT INTO seen_letter(letter, sender, sent_ms, received_ms, expires_day) VALUES (?, ?, ?, ?, ?)",

@@ -116,6 +116,16 @@ _SCHEMA: Final = (
     ) WITHOUT ROWID;
     CREATE INDEX awaited_tag ON awaited (tag);
     """,
+    """
+    -- Its sender chooses the id of a letter, and all members of a group see that of one to all: two may take the same.
+    ALTER TABLE seen_letter RENAME TO seen_letter_before;
+    CREATE TABLE seen_letter (
+        letter BLOB NOT NULL, sender BLOB NOT NULL, sent_ms INTEGER NOT NULL, received_ms INTEGER NOT NULL,
+        expires_day INTEGER NOT NULL, PRIMARY KEY (letter, sender)
+    ) WITHOUT ROWID;
+    INSERT INTO seen_letter SELECT * FROM seen_letter_before;
+    DROP TABLE seen_letter_before;
+    """,
 )
 
 T = TypeVar("T")

@@ -24,13 +24,23 @@ def no_core_dumps() -> None:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder, and what is missing above it, with mode 0700; one that is there gets it. Raises StorageError."""
+    """Make a folder, and what is missing above it, with mode 0700; one that is there gets it.
+
+    Raises StorageError, also where a disk keeps no permissions, as FAT and exFAT do not.
+    """
     try:
         missing = [one for one in folder.parents if not one.exists()]
         for one in (*reversed(missing), folder):
             one.mkdir(mode=0o700, exist_ok=True)
         folder.chmod(0o700)
+        is_private = not folder.stat().st_mode & 0o077
     except OSError as error:
         raise StorageError(
             "cannot make %(folder)s: %(error)s; name another folder by --home", folder=folder, error=error
         ) from None
+    if not is_private:
+        raise StorageError(
+            "anybody at this computer could read %(folder)s: its disk keeps no permissions; name a folder on another disk"
+            " by --home",
+            folder=folder,
+        )

@@ -49,3 +49,10 @@ def test_where_no_folder_can_be_made_that_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"cannot make .*; name another folder by --home"):
         make_private(tmp_path / "file" / "home")
+
+
+def test_nothing_is_kept_where_a_disk_keeps_no_permissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.chmod(0o755)
+    monkeypatch.setattr(Path, "chmod", lambda _path, _mode: None)  # as exFAT by FUSE takes it
+    with pytest.raises(StorageError, match="its disk keeps no permissions; name a folder on another disk by --home"):
+        make_private(tmp_path)

@@ -40,7 +40,7 @@ def make_private(folder: Path) -> None:
         ) from None
     if not is_private:
         raise StorageError(
-            "anybody at this computer could read %(folder)s: its disk keeps no permissions; name a folder on another disk"
-            " by --home",
+            "anybody at this computer could read %(folder)s: its disk keeps no permissions;"
+            " name a folder on another disk by --home",
             folder=folder,
         )

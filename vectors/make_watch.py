@@ -26,7 +26,7 @@ from outlast.rooms.watch.entries import (
     WatchKey,
     Witness,
 )
-from outlast.terms import OUTAGE, Outage
+from outlast.terms import OUTAGE, Fact, Outage
 
 HOUR_MS = 1_795_305_600_000
 SEED = sha256(b"a key of one week").digest()
@@ -50,7 +50,12 @@ def made() -> dict[str, Any]:
         "page-7",
         "outlast",
     )
-    cut = Outage("BY", "routes-up-traffic-down", START_S, None, ("bgp: 3 % lower",), (sha256(b"a witness").digest(),))
+    evidence = (
+        Fact("changed", ("ping-slash24", -0.97, START_S, -0.98)),
+        Fact("own-line", (True, False, None)),
+        "somebody's own words",
+    )
+    cut = Outage("BY", "routes-up-traffic-down", START_S, None, evidence, (sha256(b"a witness").digest(),))
     bodies: list[tuple[Kind, msgspec.Struct]] = [
         (OBSERVATION, observed),
         (HEARTBEAT, Heartbeat("BY", 6697)),

@@ -20,6 +20,8 @@ STATES: Final[tuple[State, ...]] = get_args(State)
 
 EVIDENCE_MAX: Final = 40
 EVIDENCE_MAX_CHARS: Final = 300
+VALUES_MAX: Final = 16
+NUMBER_MAX: Final = 10**15
 WITNESSES_MAX: Final = 64
 OUTAGE_LIFE_DAYS: Final = 400
 LAST_S: Final = 253_402_300_799
@@ -29,6 +31,19 @@ _ENTITY: Final = re.compile(r"[A-Z]{2}(-[A-Z0-9]{1,3})?|AS[1-9][0-9]{0,9}")
 _COUNTRY: Final = re.compile(r"[A-Z]{2}|")
 
 
+Value = str | int | float | bool | None
+
+
+class Fact(msgspec.Struct, array_like=True, frozen=True):
+    """A line of evidence as data, which who shows it puts in words: its kind, and values in the order of that kind.
+
+    The kinds stand in docs/spec/watch.md. Times are UTC, in seconds; shares are fractions of one.
+    """
+
+    kind: str
+    values: tuple[Value, ...] = ()
+
+
 class Outage(msgspec.Struct, array_like=True, frozen=True):
     """A place was cut off, or is: says who signs the entry that bears it."""
 
@@ -36,7 +51,7 @@ class Outage(msgspec.Struct, array_like=True, frozen=True):
     state: State
     start_s: int  # UTC, seconds since 1970
     end_s: int | None  # None while it lasts
-    evidence: tuple[str, ...]  # a line each, in English: what each signal showed; hints call themselves hints
+    evidence: tuple[str | Fact, ...]  # a line each: what each signal showed, hints too; a text says it in words
     witnesses: tuple[bytes, ...]  # 32 B each: ids of the entries ``watch.witness`` that it stands on
 
 
@@ -120,12 +135,18 @@ def is_sane(outage: Outage) -> bool:
         and 0 <= outage.start_s <= LAST_S
         and (end_s is None or outage.start_s <= end_s <= LAST_S)
         and len(outage.evidence) <= EVIDENCE_MAX
-        and all(is_line(one) for one in outage.evidence)
+        and all(is_evidence(one) for one in outage.evidence)
         and len(outage.witnesses) <= WITNESSES_MAX
         and all(len(one) == 32 for one in outage.witnesses)
     )
 
 
-def is_line(text: str) -> bool:
-    """Whether a text is one line of evidence: not long, without controls and what turns the direction of writing."""
-    return len(text) <= EVIDENCE_MAX_CHARS and text.isprintable()
+def is_evidence(line: str | Fact) -> bool:
+    """Whether this is one line of evidence: its texts not long, without controls and what turns the direction of
+    writing; its numbers such as something was measured in."""
+    if isinstance(line, str):
+        return len(line) <= EVIDENCE_MAX_CHARS and line.isprintable()
+    return len(line.values) <= VALUES_MAX and all(
+        is_evidence(one) if isinstance(one, str) else one is None or abs(one) <= NUMBER_MAX
+        for one in (line.kind, *line.values)
+    )

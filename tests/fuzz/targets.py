@@ -330,7 +330,14 @@ def watch_bodies() -> Iterable[tuple[Kind, msgspec.Struct]]:
     yield OBSERVATION, msgspec.convert(observed, OBSERVATION.body)
     yield HEARTBEAT, msgspec.convert(["BY", 6697], HEARTBEAT.body)
     yield WITNESS, msgspec.convert(["BY", "blackout", 1_795_000_000, "BY", 6697], WITNESS.body)
-    cut = ["BY-HM", "restoring", 1_795_000_000, 1_795_100_000, ["bgp: 9 % lower"], [secret("witness")]]
+    cut = [
+        "BY-HM",
+        "restoring",
+        1_795_000_000,
+        1_795_100_000,
+        ["bgp: 9 % lower", ["changed", ["bgp", -0.5, 1_795_000_000, 2]]],
+        [secret("witness")],
+    ]
     yield OUTAGE, msgspec.convert(cut, OUTAGE.body)
     yield ROUTE, Route("web", "freeze", 1_795_305_600, "BY", 6697)
     yield KEY, msgspec.convert([secret("key"), TODAY], KEY.body)

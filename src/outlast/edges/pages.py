@@ -18,6 +18,7 @@ from outlast.edges.events import events
 from outlast.edges.gate import LAN_SETTING, Access, ForbiddenError, StrangerError, Web, route, set_session
 from outlast.edges.https import pages as trust
 from outlast.edges.spread import get
+from outlast.edges.stick import service as sticks
 from outlast.errors import LockedError, NotFoundError, OutlastError, Sentence, UsageError
 from outlast.kernel import BACKUP_MAX_BYTES, Node, Person, count_backup, let_go_of_carried, open_backup
 from outlast.ui.languages import marked
@@ -233,6 +234,7 @@ async def home(request: Request) -> Response:
         cards=room_cards(request),
         left=first_run.steps_left(request),
         waiting=sneakernet.waiting_to_leave(person),
+        plugged=[medium.name for medium in await sticks.found_media(person)],
         alone=not person.contacts(),
         device=person.device_state if request.state.door == "localhost" else "ok",
         doubts=doubts(web.node) if request.state.door == "localhost" else [],

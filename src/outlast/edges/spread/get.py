@@ -71,7 +71,7 @@ async def get(request: Request) -> Response:
     from outlast.edges.spread.wheels import SYSTEMS
 
     shelf = await _shelf(request)
-    systems = {SYSTEMS[key].name: pythons for key, pythons in shelf.systems.items()}
+    systems = [(SYSTEMS[key].name, pythons) for key, pythons in shelf.systems.items()]
     _ = translator(request)
     strip = "off", _("This page comes from a computer near you, not from the internet.")
     own: dict[str, Any] = {"tabs": [], "live": False, "person": None, "strip": strip}

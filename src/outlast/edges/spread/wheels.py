@@ -23,6 +23,7 @@ import packaging.version
 
 from outlast.edges.spread.install import WHEELS, File, Locked, choose
 from outlast.errors import StorageError
+from outlast.ui.languages import marked
 
 PYTHONS: Final = ((3, 11), (3, 12), (3, 13), (3, 14))
 _GLIBC: Final = {"x86_64": (36, 4), "aarch64": (36, 16)}  # 2.x: Debian 12's, and the oldest that wheels are named after
@@ -50,13 +51,19 @@ def _linux(machine: str) -> tuple[str, ...]:
 
 
 SYSTEMS: Final = {
-    "linux-x86_64": System("Linux, Intel or AMD", "linux", "Linux", "x86_64", _linux("x86_64")),
-    "linux-aarch64": System("Linux, ARM (Raspberry Pi, 64 bits)", "linux", "Linux", "aarch64", _linux("aarch64")),
+    "linux-x86_64": System(marked("Linux, Intel or AMD"), "linux", "Linux", "x86_64", _linux("x86_64")),
+    "linux-aarch64": System(
+        marked("Linux, ARM (Raspberry Pi, 64 bits)"), "linux", "Linux", "aarch64", _linux("aarch64")
+    ),
     "macos-arm64": System(
-        "macOS, Apple's processor", "darwin", "Darwin", "arm64", tuple(packaging.tags.mac_platforms((14, 0), "arm64"))
+        marked("macOS, Apple's processor"),
+        "darwin",
+        "Darwin",
+        "arm64",
+        tuple(packaging.tags.mac_platforms((14, 0), "arm64")),
     ),
     "macos-x86_64": System(
-        "macOS, Intel", "darwin", "Darwin", "x86_64", tuple(packaging.tags.mac_platforms((14, 0), "x86_64"))
+        marked("macOS, Intel"), "darwin", "Darwin", "x86_64", tuple(packaging.tags.mac_platforms((14, 0), "x86_64"))
     ),
 }
 

@@ -18,6 +18,7 @@ from outlast.rooms.watch.io.files import read_capped
 from outlast.rooms.watch.lamps import Lamp
 from outlast.rooms.watch.places import country_names, entity_name
 from outlast.rooms.watch.proto.classify import classify
+from outlast.rooms.watch.proto.evidence import english
 from outlast.rooms.watch.proto.measurement import read
 from outlast.rooms.watch.view import Channel as FollowedChannel
 from outlast.rooms.watch.view import Cut, Measured
@@ -378,7 +379,7 @@ def _outage(call: Call[Any], cut: Cut) -> Outage:
         cut.state,
         _iso(cut.start_s),
         None if cut.end_s is None else _iso(cut.end_s),
-        list(cut.evidence),
+        [english(line) for line in cut.evidence],
         len(standing.agreeing),
         standing.confirmed,
     )

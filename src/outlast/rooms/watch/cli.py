@@ -147,6 +147,7 @@ def detect(
 
 
 def _report(report: Report) -> dict[str, Any]:
+    from outlast.rooms.watch.proto.evidence import english
     from outlast.rooms.watch.proto.series import iso
 
     alarms = [
@@ -154,7 +155,7 @@ def _report(report: Report) -> dict[str, Any]:
             "start": iso(alarm.start_s),
             "end": None if alarm.end_s is None else iso(alarm.end_s),
             "state": alarm.state.value,
-            "evidence": list(alarm.evidence),
+            "evidence": [english(line) for line in alarm.evidence],
         }
         for alarm in report.alarms
     ]

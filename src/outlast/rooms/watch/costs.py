@@ -19,7 +19,6 @@ from outlast.rooms.watch.timeline import short
 from outlast.rooms.watch.view import Cut
 
 _NUMBER: Final = re.compile(r"[0-9]{1,15}(\.[0-9]{1,6})?")
-_HIDDEN: Final = frozenset(("country", "days", "rates", "source", "source_year", "note", "year_note", "data"))
 PICTURE_WIDTH: Final = 340
 _LEFT: Final = 8
 _ROW: Final = 34
@@ -85,24 +84,11 @@ def _digits(value: float) -> str:
     return f"{round(value, places):,.{max(places, 0)}f}".removesuffix(".00").removesuffix(".0")
 
 
-def inputs(one: Cost) -> list[tuple[str, str]]:
-    """What went into a figure, a name and a value each, without what stands beside it."""
-    found = []
-    for name, value in one.inputs.items():
-        if name in _HIDDEN:
-            continue
-        text = money(float(value)) if isinstance(value, int | float) and value > 3000 else str(value)
-        found.append((name.replace("_", " "), text))
-    rates = one.inputs.get("rates")
-    if rates:
-        unit = "USD a person and day" if one.method.endswith("people") else "of GDP"
-        told = [f"{rate:g}" if one.method.endswith("people") else f"{rate:.2%}".replace(".00", "") for rate in rates]
-        found.append(("rate", f"{' / '.join(dict.fromkeys(told))} {unit}"))
-    return found
+def picture(rows: Sequence[Cost], summary: str) -> Markup:
+    """The methods' ranges beside each other, on a scale where each mark is ten times the one before; empty for none.
 
-
-def picture(rows: Sequence[Cost]) -> Markup:
-    """The methods' ranges beside each other, on a scale where each mark is ten times the one before; empty for none."""
+    ``summary`` says the same for who does not see it.
+    """
     shown = [one for one in rows if one.high > 0]
     if not shown:
         return Markup("")
@@ -131,10 +117,9 @@ def picture(rows: Sequence[Cost]) -> Markup:
         parts.append(Markup('<text class="name" x="{}" y="{}">{}</text>').format(_LEFT, y + 2, one.method))
         parts.append(Markup('<path class="range" d="M{:.1f} {}H{:.1f}"/>').format(x(one.low), y + 13, max(x(one.high), x(one.low) + 1)))  # fmt: skip # noqa: E501
         parts.append(Markup('<circle class="dot" cx="{:.1f}" cy="{}" r="4"/>').format(x(one.mid), y + 13))
-    label = " ".join(f"{one.method}: {money(one.low)} to {money(one.high)} USD." for one in shown)
     return Markup(
         '<svg class="plot ranges" viewBox="0 0 {} {}" role="img" aria-label="{}" direction="ltr">{}</svg>'
-    ).format(PICTURE_WIDTH, height, label, Markup("").join(parts))
+    ).format(PICTURE_WIDTH, height, summary, Markup("").join(parts))
 
 
 def _number(text: str) -> float | None:

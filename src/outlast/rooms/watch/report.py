@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 
 from outlast.rooms.watch import costs, timeline
 from outlast.rooms.watch.costs import Running
+from outlast.rooms.watch.proto.evidence import english
 from outlast.rooms.watch.timeline import Band, Line, day_text
 from outlast.rooms.watch.view import Cut, Measured
 
@@ -127,7 +128,7 @@ def _outages(cuts: Sequence[Cut]) -> Markup:
             cut.state,
             day_text(cut.start_s),
             "lasts" if cut.end_s is None else day_text(cut.end_s) + (" (signals end)" if cut.fades_out else ""),
-            Markup("<br>").join(cut.evidence),
+            Markup("<br>").join(map(english, cut.evidence)),
         )
         for cut in cuts
     ]

@@ -104,9 +104,9 @@ OUTAGES_OF_ONE: Final = 50
 WITNESSED_S: Final = 14 * 86_400
 WITNESSES_OF_ONE: Final = WITNESSED_S // 3600
 """The newest words of one person that are looked at: one an hour."""
-HEARTBEATS: Final = "nodes that say that they are there"
+HEARTBEATS: Final = marked("nodes that say that they are there")
 HEARTBEATS_SHOWN_S: Final = 31 * 86_400
-ROUTES: Final = "nodes that tried a way out"
+ROUTES: Final = marked("nodes that tried a way out")
 DAY_S: Final = DAY_MS // 1000
 ROUTES_SHOWN_S: Final = ROUTE_LIFE_DAYS * DAY_S
 ABLE: Final = "able"

@@ -7,16 +7,17 @@ from dataclasses import replace
 from typing import Final
 
 from outlast.rooms.watch.proto.detector import State
+from outlast.rooms.watch.proto.evidence import fact
 from outlast.rooms.watch.proto.fusion import COUNTRY, Alarm, Controls, detect, own_state, without_own_outage
 from outlast.rooms.watch.proto.heartbeats import DOMESTIC, FOREIGN, SOURCE, Heard, read_rows
 from outlast.rooms.watch.proto.series import DAY_S, HOUR_S, Origin, Point, gather
 from outlast.rooms.watch.view import Cut, LinkCheck, StoredSeries
-from outlast.terms import EVIDENCE_MAX, EVIDENCE_MAX_CHARS, STATES, is_line
+from outlast.terms import EVIDENCE_MAX, STATES, is_evidence
 from outlast.terms import State as Said
 
 LIVE_S: Final = 3 * DAY_S
 """An alarm that lasts in a file which ends earlier than this is not said to last now."""
-SIGNALS_END: Final = "the signals end here: whether it went on is not known"
+SIGNALS_END: Final = fact("signals-end")
 GRACE_S: Final = 6 * HOUR_S
 """So long after an hour its heartbeats may come; who comes by a stick that is slower is never heard in time."""
 AWAY_S: Final = 15 * 60
@@ -139,11 +140,7 @@ def own_cut(check: LinkCheck, before: Cut | None, country: str) -> Cut | None:
     lasting = before if before is not None and before.end_s is None else None
     if word is State.NORMAL:
         return None if lasting is None else replace(lasting, end_s=at_s)
-    told = {True: "answers", False: "does not answer", None: "was not asked"}
-    evidence = (
-        f"own line: the gateway {told[check.gateway]}, a target in the country {told[check.domestic]},"
-        f" a target abroad {told[check.abroad]}",
-    )
+    evidence = (fact("own-line", check.gateway, check.domestic, check.abroad),)
     if lasting is None:
         return Cut(None, None, at_s, country, _said(word.value), at_s, None, evidence, (), own=True)
     return None if lasting.state == word.value else replace(lasting, state=_said(word.value), evidence=evidence)
@@ -151,7 +148,7 @@ def own_cut(check: LinkCheck, before: Cut | None, country: str) -> Cut | None:
 
 def _cut(alarm: Alarm, country: str, faded_s: int | None) -> Cut:
     """An alarm as it is kept; ``faded_s`` is when the signals ended in it, None when they did not."""
-    lines = [line for line in (one[:EVIDENCE_MAX_CHARS] for one in alarm.evidence) if is_line(line)]
+    lines = [line for line in alarm.evidence if is_evidence(line)]
     more = () if faded_s is None else (SIGNALS_END,)
     return Cut(
         None,

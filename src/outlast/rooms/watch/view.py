@@ -47,7 +47,7 @@ from outlast.rooms.watch.entries import (
     is_sane_witness,
 )
 from outlast.rooms.watch.proto.heartbeats import DOMESTIC, FOREIGN
-from outlast.terms import OUTAGE, ROUTE, State, is_sane, is_sane_route
+from outlast.terms import OUTAGE, ROUTE, Fact, State, is_sane, is_sane_route
 
 RUN: Final = "local_watch_run"
 SETTING: Final = "local_watch_setting"
@@ -322,7 +322,7 @@ class Cut:
     state: State
     start_s: int
     end_s: int | None
-    evidence: tuple[str, ...]
+    evidence: tuple[str | Fact, ...]
     witnesses: tuple[bytes, ...]
     own: bool = False  # by this node's own line, and not by a series
     fades_out: bool = False  # it only ends because nothing more is known: it may have gone on
@@ -678,7 +678,7 @@ def _measured(row: Sequence[Any]) -> Measured:
 
 def _cut(row: Sequence[Any]) -> Cut:
     id, key, at_s, entity, state, start_s, end_s, evidence, ids, *marks = row
-    read = msgspec.msgpack.decode(evidence, type=tuple[str, ...])
+    read = msgspec.msgpack.decode(evidence, type=tuple[str | Fact, ...])
     witnesses = tuple(ids[at : at + 32] for at in range(0, len(ids), 32))
     return Cut(id, key, at_s, entity, state, start_s, end_s, read, witnesses, *map(bool, marks))
 

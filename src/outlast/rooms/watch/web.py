@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from markupsafe import Markup
@@ -236,7 +236,7 @@ def _country(request: Request, code: str, *, error: OutlastError | None = None) 
             outlines(), {code: mark} if mark.words else {}, country_names(_.language), label=name, focus=code
         ),
         outages=[_shown(cut, _, sure) for cut in cuts],
-        series=view.series(person, code),
+        series=[(words.signal(one.signal, _), one) for one in view.series(person, code)],
         report=f"/watch/country/{code}/report?from={from_s}&to={to_s}",
         cost=costs.of_lasting(code, sure, now_s),
         money=_money(_),
@@ -290,6 +290,7 @@ async def show_outage(request: Request) -> Response:
         "watch/outage.html",
         None,
         shown=_shown(cut, _),
+        evidence=[(words.evidence(line, _), isinstance(line, str)) for line in cut.evidence],
         code=code,
         plots=_plots(lines, [cut], from_s, to_s, _) if lines else (),
         standing=standing,
@@ -330,8 +331,8 @@ async def show_cost(request: Request) -> Response:
         asked=asked,
         rows=rows,
         money=_money(_),
-        inputs=costs.inputs,
-        picture=costs.picture(rows),
+        told=[words.cost(one, asked["year"], _, _money(_)) for one in rows],
+        picture=costs.picture(rows, " ".join(words.cost_range(one, _, _money(_)) for one in rows)),
         names=names,
         name=names.get(asked["country"], asked["country"]),
         running=[_shown(cut, _) for cut in service.believed(node, person) if cut.end_s is None],
@@ -546,6 +547,7 @@ def _plots(
     lines: Sequence[timeline.Line], cuts: Sequence[Cut], from_s: int, to_s: int, _: Translation
 ) -> tuple[Markup, Markup]:
     """The same timeline twice, for narrow screens and for wide ones."""
+    lines = [replace(line, name=words.signal(line.name, _)) for line in lines]
     bands = [
         timeline.Band(cut.start_s, cut.end_s, _(words.STATES[cut.state]), "warn" if cut.state == "degraded" else "bad")
         for cut in cuts

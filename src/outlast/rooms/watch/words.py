@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
+from outlast.errors import Part
 from outlast.rooms.watch.lamps import Lamp
+from outlast.rooms.watch.proto.cost import YOUR_SHARE, Cost, nearest
+from outlast.rooms.watch.proto.detector import REGIONS_UP
+from outlast.rooms.watch.proto.evidence import ANSWERS, Unit, change, english, hours, told
+from outlast.rooms.watch.proto.heartbeats import DOMESTIC, FOREIGN
+from outlast.rooms.watch.proto.series import HOUR_S
+from outlast.rooms.watch.service import HEARTBEATS, ROUTES
+from outlast.terms import Fact, Value
 from outlast.ui.languages import Translation, marked
+from outlast.ui.page import moment
 
 STATES: Final[Mapping[str, str]] = {
     "normal": marked("as usual"),
@@ -57,6 +67,142 @@ COUNTRY: Final[Mapping[str, str]] = {
     "own-link": marked("Your own line is down, so this node cannot say."),
     "normal": marked("As usual, by every signal that this node has."),
 }
+
+
+SIGNALS: Final[Mapping[str, str]] = {
+    DOMESTIC: marked("people in the country who are heard"),
+    FOREIGN: marked("people abroad who are heard"),
+    HEARTBEATS: HEARTBEATS,
+}
+ROUTE_ENDS: Final[Mapping[str, str]] = {
+    "ok": marked("answered"),
+    "dns": marked("its name leads nowhere"),
+    "refused": marked("refused"),
+    "syn-drop": marked("no answer at all"),
+    "rst-after-hello": marked("cut off at the greeting"),
+    "freeze": marked("frozen after a while"),
+    "tls-mitm": marked("a wrong certificate"),
+    "fully-encrypted-filter": marked("what looks random is dropped"),
+    "wrong-key": marked("a wrong key"),
+    "wrong-clock": marked("a wrong clock"),
+    "captive-portal": marked("a network to sign in to first"),
+    "throttled": marked("too slow"),
+    "unknown": marked("not clear why"),
+}
+COST_INPUTS: Final[Mapping[str, str]] = {
+    "gdp_usd": marked("GDP in dollars"),
+    "gdp_year": marked("GDP of the year"),
+    "population": marked("population"),
+    "population_year": marked("population of the year"),
+    "share": marked("your share"),
+    "affected": marked("share of the country that was cut off"),
+    "connectivity": marked("connectivity"),
+    "internet_share": marked("the internet's share of the economy"),
+    "reported_usd": marked("reported, in dollars"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A cost in words: what went in, by name and value; what is to be said of it; and where it was published."""
+
+    inputs: Sequence[tuple[str, str]]
+    notes: Sequence[str]
+    source: str
+
+
+def evidence(line: str | Fact, _: Translation) -> str:
+    """A line of evidence in the reader's language; one by somebody else that is none of ours, as it stands."""
+
+    def write(unit: Unit, value: Value) -> Part:
+        match unit, value:
+            case Unit.NAME, str():
+                # A name keeps its own direction of writing.
+                return f"\u2068{', '.join(signal(name, _) for name in value.split(', '))}\u2069"
+            case Unit.CHANGE, int() | float():
+                return change(percent(abs(value), _), rises=value > 0)
+            case Unit.AMOUNT, int() | float():
+                return number(float(f"{value:.4g}"), _)
+            case Unit.SPAN, int() | float():
+                return hours(number(float(f"{value / HOUR_S:.3g}"), _))
+            case Unit.TIME, int():
+                return moment(value * 1000, _)
+            case Unit.ANSWER, bool() | None:
+                return ANSWERS[value]
+        return _.digits(value)
+
+    known = None if isinstance(line, str) else told(line, write)
+    return english(line) if known is None else _(known)
+
+
+def number(value: float, _: Translation) -> str:
+    """A number as the page's language writes it."""
+    from babel.numbers import format_decimal
+
+    return _.digits(format_decimal(value, locale=_.language.replace("-", "_"), numbering_system="default"))
+
+
+def percent(share: float, _: Translation, places: int = 0) -> str:
+    """A share of one as a percentage, with at most so many places behind the point."""
+    from babel import Locale
+    from babel.numbers import format_percent
+
+    locale = Locale.parse(_.language.replace("-", "_"))
+    sign = locale.number_symbols[locale.default_numbering_system]["percentSign"]
+    rounded = round(share, places + 2)
+    text = format_percent(rounded, locale=locale, decimal_quantization=False, numbering_system="default")
+    return _.digits(text).replace("%", sign)
+
+
+def signal(name: str, _: Translation) -> str:
+    """The name of a signal: as its source has it, or in words for what this program counts itself."""
+    first, dot, source = name.partition(" · ")
+    whole, _colon, part = first.rpartition(": ")
+    if first in SIGNALS:
+        first = _(SIGNALS[first])
+    elif part == REGIONS_UP:
+        first = _("%(signal)s: share of regions that are up", signal=whole)
+    elif whole == ROUTES and part in ROUTE_ENDS:
+        first = f"{_(ROUTES)}: {_(ROUTE_ENDS[part])}"
+    return f"{first}{dot}{source}"
+
+
+def cost(one: Cost, year: str, _: Translation, money: Callable[[float], str]) -> Told:
+    """What one method says of a cut that was asked about for ``year``."""
+    given = one.inputs
+    inputs = []
+    for name, label in COST_INPUTS.items():
+        match given.get(name):
+            case str() as text:
+                inputs.append((_(label), _(text)))
+            case int() | float() as value if name.endswith("year"):
+                inputs.append((_(label), _.digits(value)))
+            case int() | float() as value if name in ("gdp_usd", "population", "reported_usd"):
+                inputs.append((_(label), money(value)))
+            case int() | float() as value:
+                inputs.append((_(label), percent(value, _, 2)))
+    rates = list(dict.fromkeys(given.get("rates", ())))
+    if rates and one.method.endswith("people"):
+        amounts = " / ".join(number(rate, _) for rate in rates)
+        inputs.append((_("rate"), _("%(rate)s dollars a person and day", rate=amounts)))
+    elif rates:
+        shares = " / ".join(percent(rate, _, 2) for rate in rates)
+        inputs.append((_("rate"), _("%(rate)s of GDP", rate=shares)))
+    notes = []
+    if note := given.get("note"):
+        notes.append(_(note))
+    if "year_note" in given:
+        known = given.get("gdp_year", given.get("population_year"))
+        notes.append(_(nearest(_.digits(year), _.digits(known))))
+    if given["source"] == str(YOUR_SHARE):
+        notes.append(_(YOUR_SHARE))
+    source = [given["source"]] * (given["source"] != str(YOUR_SHARE)) + [given["data"]] * ("data" in given)
+    return Told(inputs, [f"{note[:1].upper()}{note[1:]}." for note in notes], ". ".join(source))
+
+
+def cost_range(one: Cost, _: Translation, money: Callable[[float], str]) -> str:
+    """A method with its range, in a sentence."""
+    return _("%(method)s: %(low)s to %(high)s dollars.", method=one.method, low=money(one.low), high=money(one.high))
 
 
 def site(lamp: Lamp, _: Translation) -> str:

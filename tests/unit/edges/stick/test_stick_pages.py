@@ -18,8 +18,10 @@ def test_a_folder_named_by_hand_is_written_read_and_erased_by_the_page(tmp_path:
         boris.owner() as there,
     ):
         ala.run(ala.person.add_contact(boris.run(boris.person.link())))
+        assert "Plugged in" not in here.get("/").text
         for browser in (here, there):
             assert browser.submit("/stick/folder", folder=str(stick)).status_code == 303
+        assert "Plugged in: stick. See what is on it." in here.get("/").text
         assert "Nothing of Outlast is on this stick." in here.get("/stick").text
         assert here.submit("/stick/give", stick=str(stick)).status_code == 400
         assert here.submit("/stick/give", stick=str(stick), **{f"to-{boris.person.id}": "on"}).status_code == 303

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from outlast.address import Target
-from outlast.rooms.reach.proto.bootstrap import SILENT_S, STALLED_S, Bootstrap
+from outlast.errors import Sentence
+from outlast.rooms.reach.proto.bootstrap import SILENT_S, STALLED_S, STEPS, Bootstrap
 from outlast.rooms.reach.proto.failures import BridgeError, Kind
 
 STUCK = "Problem bootstrapping. Stuck at 5% (conn): Connecting to a relay. ({}; {}; count 2; recommendation warn; host"
@@ -24,6 +25,7 @@ def follow(*lines: str, level: str = "warn") -> Bootstrap:
 def test_a_start_is_done_when_tor_says_so_and_has_a_port() -> None:
     start = follow("Bootstrapped 45% (requesting_descriptors): Asking for relay descriptors", level="notice")
     assert (start.percent, start.step, start.done) == (45, "Asking for relay descriptors", False)
+    assert Sentence(start.step) in STEPS, "it is translated where it is shown"
     start.take(b"[notice] Bootstrapped 100% (done): Done", 2.0)
     assert not start.done
     start.take(b"[notice] Opened Socks listener connection (ready) on 127.0.0.1:41617", 2.0)

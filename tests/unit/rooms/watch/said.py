@@ -12,7 +12,7 @@ from outlast.kernel.identity import SigningKey
 from outlast.kernel.log import loose_entry
 from outlast.kernel.space import OPEN, SpaceBody, make_genesis
 from outlast.rooms.watch.entries import HEARTBEAT, OBSERVATION, WITNESS, Heartbeat, Observation, Witness
-from outlast.terms import OUTAGE, Outage
+from outlast.terms import OUTAGE, Fact, Outage
 from tests.unit.kernel.people import NOW_MS, person, secret
 
 HOUR_MS = 3_600_000
@@ -67,6 +67,6 @@ def witness(by: str, *, asn: int = 6697, state: Any = "blackout", start_s: int =
 
 def outage(by: str = "ann", **changed: Any) -> Entry:
     """An outage of Belarus that lasts."""
-    seen = ("bgp: 97 % gone",)
+    seen = (Fact("changed", ("bgp", -0.97, NOW_S, -1)), "somebody's own words")
     plain = Outage("BY", "blackout", NOW_S, None, seen, (secret("a witness"),))
     return say(OUTAGE, msgspec.structs.replace(plain, **changed), by=by)

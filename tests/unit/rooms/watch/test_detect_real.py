@@ -10,6 +10,7 @@ import pytest
 
 from outlast.edges.main import run
 from outlast.rooms.watch.proto.detector import State, kind_of
+from outlast.rooms.watch.proto.evidence import english
 from outlast.rooms.watch.proto.fusion import Report, detect
 from outlast.rooms.watch.proto.ioda import PUBLISHED, published_alerts
 from outlast.rooms.watch.proto.recognise import read_series
@@ -33,7 +34,7 @@ def reports_of(name: str) -> dict[str, Report]:
 
 
 def said(report: Report) -> str:
-    return " ".join(line for alarm in report.alarms for line in alarm.evidence)
+    return " ".join(line for alarm in report.alarms for line in map(english, alarm.evidence))
 
 
 def test_iran_2026_is_an_alarm_at_the_onset_never_before_and_to_the_end() -> None:

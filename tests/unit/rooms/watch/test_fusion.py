@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outlast.rooms.watch.proto.detector import GRAVITY, State
+from outlast.rooms.watch.proto.evidence import english
 from outlast.rooms.watch.proto.fusion import (
     Controls,
     Nation,
@@ -131,7 +132,7 @@ def test_regions_make_up_the_country_and_stay_to_be_seen() -> None:
     (fused, whole) = detect(rows)
     assert whole.signal == "connectivity"
     assert whole.alarms[0].state is State.DEGRADED
-    assert any("6 of 10 regions" in line for line in fused.alarms[0].evidence)
+    assert any("6 of 10 regions" in english(line) for line in fused.alarms[0].evidence)
     each = {report.signal: report for report in detect(rows, regions=True)[2:]}
     assert len(each) == 10
     assert sum(bool(report.alarms) for report in each.values()) == 6
@@ -162,7 +163,7 @@ def test_the_operator_s_word_ends_an_alarm() -> None:
     nation.accept(BEGIN_S + 300 * HOUR_S, "ping-slash24")
     (fused, own) = nation.reports()
     assert fused.alarms[0].end_s == own.alarms[0].end_s == BEGIN_S + 300 * HOUR_S
-    assert any("operator" in line for line in own.alarms[0].evidence)
+    assert any("operator" in english(line) for line in own.alarms[0].evidence)
 
 
 def test_a_signal_that_falls_silent_is_not_called_well() -> None:
@@ -177,7 +178,7 @@ def test_a_signal_that_falls_silent_is_not_called_well() -> None:
 
 
 def hint_of(report: Report) -> str:
-    return " ".join(line for alarm in report.alarms for line in alarm.evidence if "hint" in line)
+    return " ".join(line for alarm in report.alarms for line in map(english, alarm.evidence) if "hint" in line)
 
 
 def test_hints_need_their_course_and_say_on_what_they_rest() -> None:
@@ -207,9 +208,9 @@ def test_hints_need_their_course_and_say_on_what_they_rest() -> None:
 def test_evidence_says_figures_and_what_is_missing() -> None:
     gone: list[float | None] = [3.0] + [None] * 10
     fused, _, telescope = detect([*series("ping-slash24", [3.0] * 11), *series("telescope", gone)])
-    assert "telescope: no values since" in " ".join(fused.alarms[0].evidence)
-    assert telescope.alarms[0].evidence[0].startswith("3 where 100 is usual at this hour: 97% lower")
-    assert iso(BEGIN_S + (CUT + 1) * HOUR_S) in telescope.alarms[0].evidence[-1]
+    assert "telescope: no values since" in " ".join(map(english, fused.alarms[0].evidence))
+    assert english(telescope.alarms[0].evidence[0]).startswith("3 where 100 is usual at this hour: 97% lower")
+    assert iso(BEGIN_S + (CUT + 1) * HOUR_S) in english(telescope.alarms[0].evidence[-1])
 
 
 @pytest.mark.parametrize(

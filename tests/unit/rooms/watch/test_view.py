@@ -19,6 +19,7 @@ from outlast.kernel.vault import Vault
 from outlast.rooms.watch import ROOM, view
 from outlast.rooms.watch.entries import KEY, KEY_LIFE_DAYS, KEYS_MAX, OBSERVATION, WatchKey
 from outlast.rooms.watch.view import Cut, StoredSeries, receive, series_row
+from outlast.terms import Fact
 from tests.unit.kernel.entries import KEY as STORE_KEY
 from tests.unit.kernel.people import NOW_MS, secret
 from tests.unit.rooms.watch.said import NEWS, NOW_S, heartbeat, key, observation, outage, say, witness
@@ -100,7 +101,7 @@ def test_outages_keep_their_evidence_and_witnesses(store: Store) -> None:
     add(store, NEWS, outage(), outage("ben", start_s=NOW_S - 3600, end_s=NOW_S))
     lasting, over = view.outages(store, SPACES, NOW_MS)
     assert (lasting.entity, lasting.state, lasting.end_s) == ("BY", "blackout", None)
-    assert lasting.evidence == ("bgp: 97 % gone",)
+    assert lasting.evidence == (Fact("changed", ("bgp", -0.97, NOW_S, -1)), "somebody's own words")
     assert lasting.witnesses == (secret("a witness"),)
     assert over.end_s == NOW_S
 
@@ -114,6 +115,7 @@ def test_outages_keep_their_evidence_and_witnesses(store: Store) -> None:
         {"start_s": 2**60},
         {"evidence": ("x" * 301,)},
         {"evidence": ("two\nlines",)},
+        {"evidence": (Fact("regions", (float("nan"),)),)},
         {"evidence": ("one",) * 41},
         {"witnesses": (b"short",)},
     ],

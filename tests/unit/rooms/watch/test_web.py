@@ -20,6 +20,7 @@ from outlast.rooms.watch.entries import HEARTBEAT, Heartbeat
 from outlast.rooms.watch.proto.series import DAY_S
 from outlast.terms import LAST_S, OUTAGE, Outage
 from outlast.ui.languages import Catalogues
+from outlast.ui.page import LANGUAGE_COOKIE
 from tests.unit.edges.outline import Outline
 from tests.unit.edges.served import Browser, Served, served
 from tests.unit.rooms.watch.test_service import RAW, measured
@@ -111,6 +112,10 @@ def test_a_file_of_signals_becomes_a_timeline_and_an_outage(node: Served, page: 
     [cut] = service.outages(node.node, node.person)
     assert (cut.entity, cut.end_s is None) == ("BY", False), "old signals do not say that it lasts"
     assert f"/watch/outage/BY/{cut.start_s}" in text
+    page.cookies.set(LANGUAGE_COOKIE, "de")
+    shown = text_of(page.get(f"/watch/outage/BY/{cut.start_s}"))
+    assert "\u2068Google (Search)\u2069: 98 % niedriger seit " in shown
+    page.cookies.set(LANGUAGE_COOKIE, "en")
     closer = re.findall(r'href="(/watch/country/BY\?from=\d+&amp;to=\d+)#timeline">Closer', answer.text)[0]
     assert page.get(closer.replace("&amp;", "&")).status_code == 200
     page.submit("/watch/country/BY/forget")

@@ -26,6 +26,37 @@ _CHILD: Final = re.compile(r"Managed proxy .*: the bridge does not work: ([a-z-]
 """What our own transport tells of a bridge (``io.managed``), with its class (``failures``)."""
 _PROXY: Final = re.compile(r"Proxy Client: unable to connect .*\(\"?([A-Za-z0-9 -]{1,60})\"?\)$")
 
+STARTING: Final = Sentence("Starting")
+STEPS: Final = (
+    STARTING,
+    Sentence("Connecting to pluggable transport"),
+    Sentence("Connected to pluggable transport"),
+    Sentence("Connecting to proxy"),
+    Sentence("Connected to proxy"),
+    Sentence("Connecting to a relay"),
+    Sentence("Connected to a relay"),
+    Sentence("Handshaking with a relay"),
+    Sentence("Handshake with a relay done"),
+    Sentence("Establishing an encrypted directory connection"),
+    Sentence("Asking for networkstatus consensus"),
+    Sentence("Loading networkstatus consensus"),
+    Sentence("Loading authority key certs"),
+    Sentence("Asking for relay descriptors"),
+    Sentence("Loading relay descriptors"),
+    Sentence("Loaded enough directory info to build circuits"),
+    Sentence("Connecting to pluggable transport to build circuits"),
+    Sentence("Connected to pluggable transport to build circuits"),
+    Sentence("Connecting to proxy to build circuits"),
+    Sentence("Connected to proxy to build circuits"),
+    Sentence("Connecting to a relay to build circuits"),
+    Sentence("Connected to a relay to build circuits"),
+    Sentence("Finishing handshake with a relay to build circuits"),
+    Sentence("Handshake finished with a relay to build circuits"),
+    Sentence("Establishing a Tor circuit"),
+    Sentence("Done"),
+)
+"""What tor 0.4 says that it does, in its own words, here to be translated; other words are shown as they come."""
+
 _TOLD: Final[dict[str, tuple[Kind, Sentence]]] = {
     "CONNECTREFUSED": (Kind.REFUSED, Sentence("the connection was refused")),
     "TIMEOUT": (Kind.SYN_DROP, Sentence("nothing answers there")),
@@ -70,7 +101,7 @@ class Bootstrap:
 
     def __init__(self, now_s: float) -> None:
         self.percent = 0
-        self.step = "Starting"
+        self.step = str(STARTING)
         """What tor does now, in its own words."""
         self.socks: Target | None = None
         self._trouble: Failure | None = None

@@ -24,6 +24,8 @@ DAYS_OF_YEAR: Final = 365  # as West and NetBlocks count, in leap years too
 DAYS_MAX: Final = 36_500
 SOURCE: Final = "World Bank, CC BY 4.0"
 CONNECTIVITY: Final = ("low", "medium", "high")
+ANY_CONNECTIVITY: Final = Sentence("unknown: the range is from low to high")
+YOUR_SHARE: Final = Sentence("the share that you gave")
 
 
 class Indicators(msgspec.Struct, frozen=True):
@@ -48,7 +50,7 @@ class Method(msgspec.Struct, frozen=True):
     rates: tuple[float, float, float]
     year: int
     source: str
-    note: str
+    note: Sentence
     classes: bool = False
 
 
@@ -73,7 +75,7 @@ METHODS: Final = (
         (0.004, 0.010, 0.019),
         2016,
         "Deloitte for Facebook: The economic impact of disruptions to Internet connectivity, October 2016",
-        "an average country of low, medium and high connectivity, all services cut",
+        Sentence("an average country of low, medium and high connectivity, all services cut"),
         classes=True,
     ),
     Method(
@@ -82,7 +84,7 @@ METHODS: Final = (
         (0.06, 0.66, 2.36),  # 0.6, 6.6 and 23.6 million dollars for 10 million people
         2016,
         "Deloitte for Facebook: The economic impact of disruptions to Internet connectivity, October 2016",
-        "the same estimate for each person, in dollars of 2016",
+        Sentence("the same estimate for each person, in dollars of 2016"),
         classes=True,
     ),
     Method(
@@ -91,8 +93,10 @@ METHODS: Final = (
         (0.014, 0.069, 0.124),
         2016,
         "D. West: Internet shutdowns cost countries $2.4 billion last year, Brookings Institution, October 2016",
-        "the internet's share of the economy, between the least and the most that West quotes (Indonesia, United"
-        " Kingdom; Boston Consulting Group); its mean in the middle",
+        Sentence(
+            "the internet's share of the economy, between the least and the most that West quotes (Indonesia, United"
+            " Kingdom; Boston Consulting Group); its mean in the middle"
+        ),
     ),
     Method(
         "oecd-2011",
@@ -100,7 +104,7 @@ METHODS: Final = (
         (0.03, 0.035, 0.04),
         2011,
         "OECD: The economic impact of shutting down Internet and mobile phone services in Egypt, February 2011",
-        "the share of telecommunications and internet services in Egypt's GDP; telephones were cut too",
+        Sentence("the share of telecommunications and internet services in Egypt's GDP; telephones were cut too"),
     ),
     Method(
         "icrier-2018",
@@ -108,8 +112,10 @@ METHODS: Final = (
         (0.16, 0.235, 0.31),
         2018,
         "R. Kathuria and others: The anatomy of an Internet blackout, ICRIER, April 2018",
-        "elasticity of India's GDP per head to mobile (low) and to all internet traffic (high); estimated from growth"
-        " over years, here stretched to the loss of all traffic",
+        Sentence(
+            "elasticity of India's GDP per head to mobile (low) and to all internet traffic (high); estimated from"
+            " growth over years, here stretched to the loss of all traffic"
+        ),
     ),
 )
 
@@ -217,7 +223,7 @@ def _rows(
         common["reported_usd"] = reported_usd
     if share is not None and (gdp := known["gdp_usd"]):
         cost = gdp[0] / DAYS_OF_YEAR * days * share
-        inputs = {**common, **_told("gdp_usd", gdp, year), "share": share, "source": "the share that you gave"}
+        inputs = {**common, **_told("gdp_usd", gdp, year), "share": share, "source": str(YOUR_SHARE)}
         yield Cost("gdp-share", cost, cost, cost, inputs)
     for method in METHODS:
         base = known[method.of]
@@ -226,12 +232,17 @@ def _rows(
         low, mid, high = method.rates
         inputs = {**common, **_told(method.of, base, year), "affected": affected}
         if method.classes:
-            inputs["connectivity"] = connectivity or "unknown: the range is from low to high"
+            inputs["connectivity"] = connectivity or str(ANY_CONNECTIVITY)
             if connectivity is not None:
                 low = mid = high = method.rates[CONNECTIVITY.index(connectivity)]
         elif method.name == "brookings-2016" and internet_share is not None:
             low = mid = high = inputs["internet_share"] = internet_share
-        inputs |= {"rates": [low, mid, high], "source": method.source, "source_year": method.year, "note": method.note}
+        inputs |= {
+            "rates": [low, mid, high],
+            "source": method.source,
+            "source_year": method.year,
+            "note": str(method.note),
+        }
         day = base[0] / DAYS_OF_YEAR if method.of == "gdp_usd" else base[0]
         all_days = day * days * affected
         yield Cost(method.name, all_days * low, all_days * mid, all_days * high, inputs)
@@ -241,8 +252,15 @@ def _told(name: str, value: tuple[int, int], year: int) -> dict[str, Any]:
     """A value with its year, and a word when that is another year than was asked for."""
     told: dict[str, Any] = {name: value[0], f"{name.partition('_')[0]}_year": value[1], "data": SOURCE}
     if value[1] != year:
-        told["year_note"] = f"{year} is not in the table: {value[1]} is the nearest year before"
+        told["year_note"] = str(nearest(year, value[1]))
     return told
+
+
+def nearest(year: int | str, known: int | str) -> Sentence:
+    """That a value is of another year than was asked for."""
+    return Sentence(
+        "%(year)s is not in the table: %(known)s is the nearest year before", {"year": year, "known": known}
+    )
 
 
 def _of_year(values: dict[int, int], year: int) -> tuple[int, int] | None:

@@ -37,8 +37,10 @@ from outlast.rooms.watch.proto.detector import (
     State,
     kind_of,
 )
+from outlast.rooms.watch.proto.evidence import fact
 from outlast.rooms.watch.proto.heartbeats import DOMESTIC, FOREIGN
-from outlast.rooms.watch.proto.series import HOUR_S, Key, Point, SeriesError, country_of, gather, iso, key_of
+from outlast.rooms.watch.proto.series import HOUR_S, Key, Point, SeriesError, country_of, gather, key_of
+from outlast.terms import EVIDENCE_MAX, Fact
 
 COUNTRY: Final = "country"
 ALARMS_MIN: Final = 2
@@ -55,16 +57,15 @@ SWITCHED_LOSS: Final = 0.9
 ROUTES_KEPT_LOSS: Final = 0.2
 RETURN_S: Final = 3 * HOUR_S
 COURSE_MAX: Final = 4096
-EVIDENCE_MAX: Final = 40
 
 
 class Alarm(Struct, frozen=True):
-    """One alarm: s UTC, ``end_s`` None while it lasts; the gravest state it reached; evidence as plain sentences."""
+    """One alarm: s UTC, ``end_s`` None while it lasts; the gravest state it reached; evidence as ``evidence.FORMS``."""
 
     start_s: int
     end_s: int | None
     state: State
-    evidence: tuple[str, ...]
+    evidence: tuple[Fact, ...]
 
 
 class Report(Struct, frozen=True):
@@ -221,7 +222,7 @@ class _Course:
         self.raised: Raised | None = None
         self.ended_s: int | None = None
         self._gravest = State.NORMAL
-        self._lines: list[str] = []
+        self._lines: list[Fact] = []
         self._past: list[Alarm] = []
 
     @property
@@ -246,13 +247,14 @@ class _Course:
     def report(self, name: str, country: str) -> Report:
         return Report(name, country, self.alarms(), self.machine.judging, self.machine.silent_since)
 
-    def told(self) -> str:
+    def told(self) -> Fact:
         """This signal in one line of the country's evidence."""
         assert self.raised is not None
-        return (
-            f"{self.signal}: {_percent(self.raised.loss, self.kind)} since {iso(self.raised.t_s)},"
-            f" at worst {_percent(self.worst[0], self.kind)}"
-        )
+        return fact("changed", self.signal, self.change(self.raised.loss), self.raised.t_s, self.change(self.worst[0]))
+
+    def change(self, loss: float) -> float:
+        """A loss as a change of the usual."""
+        return loss if self.kind.rises else -loss
 
     def _follow(self, t_s: int, loss: float) -> None:
         """Keep how deep it went, and from when to when it lay within a tenth of that."""
@@ -276,31 +278,28 @@ class _Course:
                     self.worst, self._scanned = (change.loss, change.t_s), 0.0
                     self._run.clear()
                 case Restoring(t_s=t_s):
-                    self._lines.append(f"restoring since {iso(t_s)}: at least half of the loss has come back")
+                    self._lines.append(fact("half-back", t_s))
                 case FellAgain(t_s=t_s):
-                    self._lines.append(f"fell again at {iso(t_s)}")
+                    self._lines.append(fact("again", t_s))
                 case Silent(t_s=t_s):
                     if self.raised is not None:
-                        self._lines.append(f"no values since {iso(t_s)}: missing, which is not 0")
+                        self._lines.append(fact("missing", t_s))
                 case Ended(t_s=t_s, accepted=accepted):
                     assert self.raised is not None
                     if accepted:
-                        self._lines.append("the operator accepted this level as the new usual")
+                        self._lines.append(fact("accepted"))
                     self._past.append(Alarm(self.raised.t_s, t_s, self._gravest, self._evidence(ended=True)))
                     self.raised, self.half_gone_s, self.ended_s = None, None, t_s
 
-    def _why(self, raised: Raised) -> str:
-        times = "" if raised.sharp else " for three values in a row"
-        return (
-            f"{raised.value:.4g} where {raised.usual:.4g} is usual at this hour: {_percent(raised.loss, self.kind)}"
-            f"{times}; it is an alarm from {_percent(raised.threshold, self.kind)}"
-        )
+    def _why(self, raised: Raised) -> Fact:
+        kind = "value" if raised.sharp else "values"
+        return fact(kind, raised.value, raised.usual, self.change(raised.loss), self.change(raised.threshold))
 
-    def _evidence(self, *, ended: bool = False) -> tuple[str, ...]:
+    def _evidence(self, *, ended: bool = False) -> tuple[Fact, ...]:
         lines = list(self._lines[:EVIDENCE_MAX])
-        lines.insert(1, f"at worst {_percent(self.worst[0], self.kind)} at {iso(self.worst[1])}")
-        if not ended and self.machine.silent_since is not None and not lines[-1].startswith("no values"):
-            lines.append(f"no values since {iso(self.machine.silent_since)}: missing, which is not 0")
+        lines.insert(1, fact("worst", self.change(self.worst[0]), self.worst[1]))
+        if not ended and self.machine.silent_since is not None and lines[-1].kind != "missing":
+            lines.append(fact("missing", self.machine.silent_since))
         return tuple(lines)
 
 
@@ -311,9 +310,9 @@ class _Fused:
         self.state = State.NORMAL
         self._start_s = 0
         self._gravest = State.NORMAL
-        self._lines: dict[str, str] = {}
+        self._lines: dict[str, Fact] = {}
         self._past: list[Alarm] = []
-        self._hints: tuple[str, ...] = ()
+        self._hints: tuple[Fact, ...] = ()
         self._most_gone = 0
 
     def step(self, t_s: int, signals: Sequence[_Course], regions: Sequence[_Course]) -> None:
@@ -327,7 +326,7 @@ class _Fused:
         if before is State.NORMAL:
             self._start_s, self._gravest, self._lines, self._hints, self._most_gone = t_s, self.state, {}, (), 0
         elif self.state is not before and self.state is State.RESTORING:
-            self._lines["restoring"] = f"restoring since {iso(t_s)}: at least half of every loss has come back"
+            self._lines["restoring"] = fact("restoring", t_s)
         if self.state is not State.RESTORING:
             self._lines.pop("restoring", None)
         self._gravest = max(self._gravest, self.state, key=GRAVITY.__getitem__)
@@ -337,13 +336,11 @@ class _Fused:
             if course.raised is not None:
                 self._lines[course.signal] = course.told()
             if silent_s is not None and live:
-                self._lines[f"{course.signal} silent"] = (
-                    f"{course.signal}: no values since {iso(silent_s)} while {live} other signals report"
-                )
+                self._lines[f"{course.signal} silent"] = fact("silent", course.signal, silent_s, live)
         gone = [course for course in regions if course.half_gone_s is not None]
         if len(gone) > self._most_gone:
             self._most_gone = len(gone)
-            self._lines["regions"] = f"{len(gone)} of {len(regions)} regions have lost at least half at {iso(t_s)}"
+            self._lines["regions"] = fact("regions", len(gone), len(regions), t_s)
         self._hints = (
             hints([course for course in signals if course.raised is not None], signals, regions) or self._hints
         )
@@ -353,7 +350,7 @@ class _Fused:
             return tuple(self._past)
         return (*self._past, Alarm(self._start_s, None, self._gravest, self._evidence()))
 
-    def _evidence(self) -> tuple[str, ...]:
+    def _evidence(self) -> tuple[Fact, ...]:
         return (*list(self._lines.values())[:EVIDENCE_MAX], *self._hints)
 
 
@@ -410,7 +407,7 @@ def _gone_beside(one: Detector | None, other: Detector | None, alarmed: Sequence
     return other.alarm_since is None and not other.learning and (other.silent_since is None or deaf)
 
 
-def hints(alarmed: Sequence[_Course], signals: Sequence[_Course], regions: Sequence[_Course]) -> tuple[str, ...]:
+def hints(alarmed: Sequence[_Course], signals: Sequence[_Course], regions: Sequence[_Course]) -> tuple[Fact, ...]:
     """What the course of the alarm looks like, each with the figures it rests on; nothing when it looks like nothing.
 
     Ordered: nearly all gone within 90 minutes and flat for six hours and more, while the routes are known to be up: a
@@ -425,37 +422,31 @@ def hints(alarmed: Sequence[_Course], signals: Sequence[_Course], regions: Seque
     assert leading.raised is not None
     worst, (deep_s, last_s) = leading.worst[0], leading.deep
     fall_s, held_s, back_s = deep_s - leading.raised.t_s, last_s - deep_s, leading.now_s - last_s
-    found: list[str] = []
+    spread = _spread(regions)
+    more = "-regions" if spread else ""
     routes = [course for course in signals if course.kind is ROUTES and course.machine.silent_since is None]
     kept = bool(routes) and all(course.raised is None or course.worst[0] < ROUTES_KEPT_LOSS for course in routes)
     switched = worst >= SWITCHED_LOSS and fall_s <= max(SWITCHED_S, leading.step_s)
     if kept and switched and held_s >= HELD_S and held_s >= back_s:
-        fall = f"{leading.signal} {_percent(worst, leading.kind)} within {_hours(fall_s)}"
-        figures = [f"{fall}, then flat for {_hours(held_s)}", "the routes stayed up", *_spread(regions)]
-        found.append(f"hint, no finding: like an ordered shutdown ({'; '.join(figures)})")
-    elif worst >= 1 - RETURNED and back_s >= RETURN_S and back_s >= held_s and leading.machine.loss <= RETURNED * worst:
-        figures = [
-            f"{leading.signal} lay at its worst for {_hours(held_s)} and has been coming back for {_hours(back_s)}"
-        ]
-        found.append(f"hint, no finding: like a power cut or damage ({'; '.join([*figures, *_spread(regions)])})")
-    elif 1 - GONE <= worst < GONE and held_s >= HELD_S and held_s >= back_s:
+        return (fact(f"like-ordered{more}", leading.signal, leading.change(worst), fall_s, held_s, *spread),)
+    if worst >= 1 - RETURNED and back_s >= RETURN_S and back_s >= held_s and leading.machine.loss <= RETURNED * worst:
+        return (fact(f"like-power{more}", leading.signal, held_s, back_s, *spread),)
+    if 1 - GONE <= worst < GONE and held_s >= HELD_S and held_s >= back_s:
         latency = [course.signal for course in alarmed if course.kind is LATENCY]
         abroad = [course.signal for course in alarmed if course.kind is HEARTBEATS and course.signal == FOREIGN]
         if latency or abroad:
             with_it = ", ".join(latency + abroad)
-            found.append(
-                f"hint, no finding: like a broken cable ({leading.signal} lost a part, {_percent(worst, leading.kind)},"
-                f" for {_hours(held_s)}, with {with_it})"
-            )
-    return tuple(found)
+            return (fact("like-cable", leading.signal, leading.change(worst), held_s, with_it),)
+    return ()
 
 
-def _spread(regions: Sequence[_Course]) -> list[str]:
+def _spread(regions: Sequence[_Course]) -> tuple[int, ...]:
+    """How many regions lost half, of how many, and within how many s nine in ten of them; nothing for too few."""
     times = sorted(course.half_gone_s for course in regions if course.half_gone_s is not None)
     if len(times) < WITNESSES_MIN:
-        return []
+        return ()
     spread_s = times[int(0.9 * (len(times) - 1))] - times[int(0.1 * (len(times) - 1))]
-    return [f"{len(times)} of {len(regions)} regions lost half, nine in ten of them within {_hours(spread_s)}"]
+    return len(times), len(regions), spread_s
 
 
 class Controls(Struct, frozen=True):
@@ -553,11 +544,3 @@ def _course(courses: dict[Key, _Course], point: Point) -> _Course:
     if key not in courses:
         courses[key] = _Course(point.signal, point.step_s)
     return courses[key]
-
-
-def _percent(share: float, kind: Kind) -> str:
-    return f"{share:.0%} {'higher' if kind.rises else 'lower'}"
-
-
-def _hours(seconds: int) -> str:
-    return f"{seconds / HOUR_S:.3g} h"

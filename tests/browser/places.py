@@ -12,6 +12,7 @@ from PIL import Image
 
 from outlast.address import Target
 from outlast.edges import pages
+from outlast.edges.stick import service as sticks
 from outlast.edges.web import room_routes
 from outlast.rooms.carry import files, groups, service
 from outlast.rooms.reach import service as reach
@@ -29,6 +30,7 @@ from tests.unit.edges.served import Served
 from tests.unit.edges.spread.test_get import hand_on
 
 NAME = "Somebody-with-a-name-that-has-no-place-to-break"
+STICK = "A-STICK"
 NO_PAGES = {
     "/carry/files/{file}/picture",
     "/carry/files/{file}/play",
@@ -55,6 +57,8 @@ def overlooked(node: Served, places: Iterable[str]) -> list[str]:
 def filled(node: Served, other: Served, folder: Path) -> list[str]:
     """Put something on every page; all addresses that a person can look at."""
     hand_on(node, folder)
+    (folder / STICK).mkdir()
+    node.run(sticks.add_folder(node.person, str(folder / STICK)))
     contact = node.run(node.person.add_contact(other.run(other.person.link())))
     node.run(service.send(node.node, node.person, contact.identity, "x" * 300))
     node.run(node.person.renew())
@@ -100,11 +104,11 @@ def watched(node: Served) -> list[str]:
         "blocked", "ok", "down", "unknown", "ok", "a-block-page", "outlast", 0,
     )  # fmt: skip
     node.run(watch.keep(node.node, node.person, blocked, b"{}"))
-    cut = watch.outages(node.node, node.person)[0]
+    cuts = [f"/watch/outage/BY/{cut.start_s}" for cut in watch.outages(node.node, node.person)]
     cost = "/watch/cost?country=BY&days=1&year=2019&reported=56400000"
     plain = [route.path for route in watch_routes() if "GET" in (route.methods or ()) and "{" not in route.path]
     plain.remove("/watch/go")
-    return [*plain, cost, "/watch/country/BY", "/watch/country/AF", f"/watch/outage/BY/{cut.start_s}"]
+    return [*plain, cost, "/watch/country/BY", "/watch/country/AF", *cuts]
 
 
 def ways_out(node: Served) -> list[str]:

@@ -17,7 +17,6 @@ from outlast.edges.stick import pages, service
 from outlast.edges.stick.memory import memory, note, trips
 from outlast.errors import NotFoundError, ProtocolError, UsageError
 from outlast.kernel import BundleReport, Person, parse_id, parse_space, read_genesis, space_text
-from outlast.ui.command import size
 from outlast.ui.languages import marked
 from outlast.ui.page import attachment, fields, go, render, upload
 
@@ -52,7 +51,6 @@ async def stick(request: Request) -> Response:
         work=pages.work_of(person),
         chosen_targets=memory(person).chosen,
         names=defaultdict(str, names),
-        size=size,
         waiting=waiting_to_leave(person),
         trips=trips(person),
         chosen=request.query_params.get("to", ""),

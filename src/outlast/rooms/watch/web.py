@@ -331,7 +331,7 @@ async def show_cost(request: Request) -> Response:
         asked=asked,
         rows=rows,
         money=_money(_),
-        told=[words.cost(one, asked["year"], _, _money(_)) for one in rows],
+        sayings=[words.cost(one, asked["year"], _, _money(_)) for one in rows],
         picture=costs.picture(rows, " ".join(words.cost_range(one, _, _money(_)) for one in rows)),
         names=names,
         name=names.get(asked["country"], asked["country"]),

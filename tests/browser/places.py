@@ -92,7 +92,7 @@ def watched(node: Served) -> list[str]:
     rows = ["Time (UTC),Google (Search),A-signal-with-a-name-that-has-no-place-to-break-at-all"]
     for number in range(-6 * 48, 0):
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(now_s + number * 1800))
-        rows.append(f"{at},{3 if number > -12 else ['90', '95', '100', ''][number % 4]},{40 + number % 9}")
+        rows.append(f"{at},{3 if number > -20 else ['90', '95', '100', ''][number % 4]},{40 + number % 9}")
     node.run(watch.consent(node.node, True))
     node.run(watch.set_place(node.node, node.person, "BY", 6697))
     node.run(watch.set_controls(node.node, node.person, ["www.example.by"], ["www.example.org"]))

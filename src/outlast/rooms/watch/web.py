@@ -331,6 +331,7 @@ async def show_cost(request: Request) -> Response:
         asked=asked,
         rows=rows,
         money=_money(_),
+        implied=words.number(round(share * 100, 1), _) if rows and (share := rows[0].implied_share) is not None else "",
         sayings=[words.cost(one, asked["year"], _, _money(_)) for one in rows],
         picture=costs.picture(rows, " ".join(words.cost_range(one, _, _money(_)) for one in rows)),
         names=names,

@@ -132,7 +132,10 @@ def evidence(line: str | Fact, _: Translation) -> str:
         return _.digits(value)
 
     known = None if isinstance(line, str) else told(line, write)
-    return english(line) if known is None else _(known)
+    if known is None:
+        return english(line)
+    text = _(known)
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def number(value: float, _: Translation) -> str:

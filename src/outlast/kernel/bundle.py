@@ -240,7 +240,7 @@ class BundleWriter:
 
     def add_content(self, content: Content) -> bytes:
         """The bytes that became ready by adding a chunk of an entry's content, behind all entries."""
-        return self._record(Record.CONTENT, content.id + content.place.to_bytes(2, "big") + content.data)
+        return self._record(Record.CONTENT, content.id + content.place.to_bytes(2, "big"), content.data)
 
     def add_holding(self, holding: Holding) -> bytes:
         """The bytes that became ready by saying what is held of a content that the receiver has sent."""
@@ -258,20 +258,21 @@ class BundleWriter:
             yield self._chunk(bytes(self._data).ljust(DATA_BYTES, b"\0"), final=index == last)
             self._data.clear()
 
-    def _record(self, record: Record, body: bytes) -> bytes:
-        encoded = b"".join((len(body).to_bytes(4, "big"), bytes((record,)), body))
-        self._digest.update(encoded)
+    def _record(self, record: Record, *body: bytes) -> bytes:
         if self._first == _NONE:
             self._first = len(self._data)
-        self._data += encoded
+        for part in (sum(map(len, body)).to_bytes(4, "big"), bytes((record,)), *body):
+            self._digest.update(part)
+            self._data += part
         ready = []
         while len(self._data) >= DATA_BYTES:
-            ready.append(self._chunk(bytes(self._data[:DATA_BYTES]), final=False))
+            with memoryview(self._data)[:DATA_BYTES] as data:
+                ready.append(self._chunk(data, final=False))
             del self._data[:DATA_BYTES]
         return b"".join(ready)
 
-    def _chunk(self, data: bytes, *, final: bool) -> bytes:
-        chunk = self._chunks.close(self._first.to_bytes(2, "big") + data, self._index, final)
+    def _chunk(self, data: bytes | memoryview, *, final: bool) -> bytes:
+        chunk = self._chunks.close(self._first.to_bytes(2, "big"), data, self._index, final)
         self._first = _NONE
         self._index += 1
         return chunk
@@ -291,6 +292,7 @@ class BundleReader:
         self._input = b""
         self._prefix = b""
         self._chunks: _Chunks | None = None
+        self._is_open = False
         self._index = 0
         self._ended = False  # the last chunk was read
         self._damaged: list[int] = []
@@ -343,8 +345,13 @@ class BundleReader:
                 raise BundleError("the bundle was cut off at its beginning: copy the file again")
             raise BundleError("this file is no bundle")
         signed: bool | None = None
-        whole = self._trailer is not None and self._trailer[:32] == self._digest.digest()
-        whole = whole and self._manifest is not None and not self._malformed
+        whole = self._manifest is not None and not self._malformed
+        if self._trailer is None:
+            whole = False
+        elif self._is_open:  # nobody has signed the digest, and the chunks' checksums say as much
+            whole = whole and not self._damaged
+        else:
+            whole = whole and self._trailer[:32] == self._digest.digest()
         if self._writer is not None and self._trailer is not None:
             message = _signed(self._manifest_bytes, self._trailer[:32])
             signed = verify(self._writer.device, self._trailer[32:], message)
@@ -374,6 +381,7 @@ class BundleReader:
         if flags == _OPEN:
             self._input = self._input[_PREFIX_BYTES:]
             self._chunks = _OpenChunks(head)
+            self._is_open = True
             return True
         end = _PREFIX_BYTES + SLOTS * _SLOT_BYTES
         if len(self._input) < end:
@@ -422,7 +430,8 @@ class BundleReader:
         if kind == Record.TRAILER:
             self._trailer = bytes(content)
             return []
-        self._digest.update(encoded)
+        if not self._is_open:
+            self._digest.update(encoded)
         if kind == Record.CONTENT:
             if _CONTENT_HEAD_BYTES < len(content) <= _CONTENT_HEAD_BYTES + PAYLOAD_MAX_BYTES:
                 place = int.from_bytes(content[32:_CONTENT_HEAD_BYTES], "big")
@@ -452,8 +461,7 @@ class BundleReader:
     def _read_manifest(self, body: bytes) -> Manifest:
         try:
             manifest = _manifest_decoder.decode(body)
-            is_open = isinstance(self._chunks, _OpenChunks)
-            self._writer = None if is_open else read_certificate(manifest.certificate)
+            self._writer = None if self._is_open else read_certificate(manifest.certificate)
         except (msgspec.MsgspecError, UnicodeError, RecursionError, IdentityError):
             raise BundleError("the bundle's manifest is malformed: its writer is broken") from None
         receivers = manifest.receivers
@@ -468,7 +476,7 @@ class BundleReader:
         ):
             raise BundleError("the bundle's manifest is malformed: its writer is broken")
         devices = [receiver.device for receiver in receivers]
-        if not is_open and self._devices and not set(self._devices).intersection(devices):
+        if not self._is_open and self._devices and not set(self._devices).intersection(devices):
             raise ElsewhereError("this bundle was written for somebody else and passed on")
         return manifest
 
@@ -481,8 +489,8 @@ class _SealedChunks:
         # Not the slots: damage to those of others would take every chunk with it.
         self._prefix = prefix
 
-    def close(self, plaintext: bytes, index: int, final: bool) -> bytes:
-        return self._cipher.encrypt(_nonce(index, final), plaintext, self._prefix)
+    def close(self, first: bytes, data: bytes | memoryview, index: int, final: bool) -> bytes:
+        return self._cipher.encrypt(_nonce(index, final), b"".join((first, data)), self._prefix)
 
     def open(self, chunk: memoryview, index: int, final: bool) -> bytes | None:
         try:
@@ -497,18 +505,19 @@ class _OpenChunks:
     def __init__(self, prefix: bytes) -> None:
         self._prefix = prefix
 
-    def close(self, plaintext: bytes, index: int, final: bool) -> bytes:
-        return plaintext + self._checksum(plaintext, index, final)
+    def close(self, first: bytes, data: bytes | memoryview, index: int, final: bool) -> bytes:
+        return b"".join((first, data, self._checksum(index, final, first, data)))
 
     def open(self, chunk: memoryview, index: int, final: bool) -> memoryview | None:
         plaintext = chunk[:CHUNK_BYTES]
-        if not hmac.compare_digest(chunk[CHUNK_BYTES:], self._checksum(plaintext, index, final)):
+        if not hmac.compare_digest(chunk[CHUNK_BYTES:], self._checksum(index, final, plaintext)):
             return None
         return plaintext
 
-    def _checksum(self, plaintext: bytes | memoryview, index: int, final: bool) -> bytes:
+    def _checksum(self, index: int, final: bool, *plaintext: bytes | memoryview) -> bytes:
         digest = sha256(b"".join((_OPEN_DOMAIN, self._prefix, _nonce(index, final))))
-        digest.update(plaintext)  # apart: large, and not copied
+        for part in plaintext:
+            digest.update(part)  # apart: large, and not copied
         return digest.digest()[:_TAG_BYTES]
 
 

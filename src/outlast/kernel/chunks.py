@@ -12,7 +12,7 @@ with a bit for each place, the first chunk's the lowest.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
@@ -29,6 +29,8 @@ OPEN_MAX: Final = 4
 """Contents fetched from one peer at a time."""
 INTERESTS_MAX: Final = 4096
 """Contents of which a peer is told what more of them comes."""
+BATCHES: Final = 2
+"""Batches of chunks that are made durable at a time: one is sealed while the disk takes the other."""
 
 _ASK_STEP: Final = 8
 _READY_MAX: Final = 48
@@ -101,10 +103,10 @@ class Cut(NamedTuple):
     """A chunk of content that is made here."""
 
     hash: bytes
-    data: bytes
+    data: bytes | memoryview
 
 
-def _cut(data: bytes) -> Cut:
+def _cut(data: bytes | memoryview) -> Cut:
     return Cut(sha256(data).digest(), data)
 
 
@@ -116,7 +118,7 @@ class Splitter:
         self.size_bytes = 0
         """Of all that was fed."""
         self._max_bytes = min(max_bytes, CONTENT_MAX_BYTES)
-        self._rest = bytearray()
+        self._rest = b""
         self._hashes = bytearray()
 
     def feed(self, data: bytes) -> list[Cut]:
@@ -124,17 +126,21 @@ class Splitter:
         self.size_bytes += len(data)
         if self.size_bytes > self._max_bytes:
             raise UsageError("a file here has at most %(most)s bytes: this one is larger", most=self._max_bytes)
-        self._rest += data
-        whole = max(0, len(self._rest) - 1) // CHUNK_BYTES * CHUNK_BYTES
-        with memoryview(self._rest) as rest:
-            chunks = [_cut(bytes(rest[at : at + CHUNK_BYTES])) for at in range(0, whole, CHUNK_BYTES)]
-        del self._rest[:whole]
+        start = CHUNK_BYTES - len(self._rest) if self._rest else 0
+        if start >= len(data):
+            self._rest += data
+            return []
+        view = memoryview(data)
+        chunks = [_cut(self._rest + view[:start])] if self._rest else []
+        whole = start + (len(data) - start - 1) // CHUNK_BYTES * CHUNK_BYTES
+        chunks += [_cut(view[at : at + CHUNK_BYTES]) for at in range(start, whole, CHUNK_BYTES)]
+        self._rest = bytes(view[whole:])
         self._hashes += b"".join(chunk.hash for chunk in chunks)
         return chunks
 
     def finish(self) -> tuple[Cut, Manifest | None]:
         """The last chunk, and the manifest; without a manifest that chunk is the whole content."""
-        last = _cut(bytes(self._rest))
+        last = _cut(self._rest)
         return last, Manifest(self.size_bytes, bytes(self._hashes) + last.hash) if self._hashes else None
 
 
@@ -290,7 +296,7 @@ class Fetching:
         self._asked: dict[tuple[bytes, int], _Asked] = {}
         self._part = bytearray()
         self._part_of: tuple[bytes, int] | None = None
-        self._arrived: deque[tuple[bytes, int]] = deque()
+        self._arrived: set[tuple[bytes, int]] = set()
         self._loading = False
         self._more = True
 
@@ -378,13 +384,14 @@ class Fetching:
             raise ChunkError("it sends a chunk that is not the one of the manifest")
         self._part, self._part_of = bytearray(), None
         self._forget(key)
-        self._arrived.append(key)
+        self._arrived.add(key)
         return Chunk(id, place, digest, chunk, requested)
 
-    def durable(self, count: int) -> None:
-        """The oldest ``count`` chunks that came are in the store."""
-        for _ in range(count):
-            self._downloads.settle(*self._arrived.popleft())
+    def durable(self, chunks: Iterable[Chunk]) -> None:
+        """These chunks that came are in the store."""
+        for chunk in chunks:
+            self._arrived.remove((chunk.id, chunk.place))
+            self._downloads.settle(chunk.id, chunk.place)
 
     def holds(self, said: Holds) -> int:
         """The peer says what it has; returns the bytes of the budget that will not come."""

@@ -3,15 +3,18 @@
     slot = nonce 12 B || ChaCha20-Poly1305(length u32 || chunk, and zeros up to 65,540 B) 65,556 B
 
 SQLite would write each chunk twice, page by page: into its log, then into its file. Here it is written once, and the
-store knows which chunk stands in which slot. The order makes it durable: ``put``, ``sync``, then the store's commit; a
-slot is put anew only after a commit by which nothing names it. The hash of a chunk is authenticated with its slot: one
-that was put anew meanwhile, moved or taken from an older file shows. All slots look alike.
+store knows which chunk stands in which slot. The order makes it durable: ``put``, then the store's commit; a slot is
+put anew only after a commit by which nothing names it. The hash of a chunk is authenticated with its slot: one that was
+put anew meanwhile, moved or taken from an older file shows. All slots look alike.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from threading import Lock
 from typing import Final, Self
 
 from cryptography.exceptions import InvalidTag
@@ -26,17 +29,19 @@ _NONCE_BYTES: Final = 12
 _PLAIN_BYTES: Final = _LENGTH_BYTES + CHUNK_BYTES
 _SLOT_BYTES: Final = _NONCE_BYTES + _PLAIN_BYTES + 16
 _LABEL: Final = b"outlast/heap/1"
+_TOGETHER: Final = 16  # slots that are written at a time, where they follow each other: each write costs a turn
 
 
 class Heap:
-    """An open heap. One thread puts, any may get; methods raise StorageError when the disk is full or fails."""
+    """An open heap, for any threads that put into different slots; a full or failing disk is StorageError."""
 
     def __init__(self, path: Path, descriptor: int, key: bytes) -> None:
         """Made by ``open`` alone."""
         self._path = path
         self._descriptor = descriptor
         self._cipher = ChaCha20Poly1305(derive(key, _LABEL))
-        self._synced = True
+        self._syncing = Lock()
+        self._failures = 0
 
     @classmethod
     def open(cls, path: Path, key: bytes) -> Self:
@@ -50,27 +55,39 @@ class Heap:
             complain(error, path)
         return cls(path, descriptor, key)
 
-    def put(self, slot: int, hash: bytes, chunk: bytes | memoryview) -> None:
-        """Write a chunk of at most 64 KiB with its hash (32 B) into a slot, numbered from 1; durable after ``sync``."""
-        nonce = os.urandom(_NONCE_BYTES)
-        plain = b"".join((len(chunk).to_bytes(_LENGTH_BYTES, "big"), chunk, bytes(CHUNK_BYTES - len(chunk))))
-        sealed, at = nonce + self._cipher.encrypt(nonce, plain, hash), (slot - 1) * _SLOT_BYTES
-        self._synced = False
+    def put(self, chunks: Iterable[tuple[int, bytes, bytes | memoryview]]) -> None:
+        """Write chunks of at most 64 KiB with their hashes (32 B) into slots, numbered from 1; durable on return."""
+        failures = self._failures
+        plain, slots = bytearray(_PLAIN_BYTES), memoryview(bytearray(_TOGETHER * _SLOT_BYTES))
         try:
-            while sealed:  # what is cut short by a disk that fills up fails as a whole the next time
-                written = os.pwrite(self._descriptor, sealed, at)
-                sealed, at = sealed[written:], at + written
+            for first, run in _runs(chunks):
+                nonces = os.urandom(_NONCE_BYTES * len(run))
+                for number, (hash, chunk) in enumerate(run):
+                    end = _LENGTH_BYTES + len(chunk)
+                    plain[:_LENGTH_BYTES] = len(chunk).to_bytes(_LENGTH_BYTES, "big")
+                    plain[_LENGTH_BYTES:end] = chunk
+                    plain[end:] = bytes(_PLAIN_BYTES - end)
+                    nonce = nonces[number * _NONCE_BYTES :][:_NONCE_BYTES]
+                    slot = slots[number * _SLOT_BYTES :][:_SLOT_BYTES]
+                    slot[:_NONCE_BYTES] = nonce
+                    self._cipher.encrypt_into(nonce, plain, hash, slot[_NONCE_BYTES:])
+                self._write(slots[: len(run) * _SLOT_BYTES], (first - 1) * _SLOT_BYTES)
+            with self._syncing:
+                # The system tells one caller alone that something could not be written, whoever put it.
+                if self._failures != failures:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+                try:
+                    os.fdatasync(self._descriptor)
+                except OSError:
+                    self._failures += 1
+                    raise
         except OSError as error:
             complain(error, self._path)
 
-    def sync(self) -> None:
-        """All that was put is durable when this returns."""
-        if not self._synced:
-            try:
-                os.fdatasync(self._descriptor)
-            except OSError as error:
-                complain(error, self._path)
-            self._synced = True
+    def _write(self, data: memoryview, at: int) -> None:
+        while data:  # what is cut short by a disk that fills up fails as a whole the next time
+            written = os.pwrite(self._descriptor, data, at)
+            data, at = data[written:], at + written
 
     def get(self, slot: int, hash: bytes) -> bytes | None:
         """The chunk with this hash (32 B) in a slot; None when another one is there, or it is damaged."""
@@ -97,3 +114,18 @@ class Heap:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _runs(
+    chunks: Iterable[tuple[int, bytes, bytes | memoryview]],
+) -> Iterator[tuple[int, list[tuple[bytes, bytes | memoryview]]]]:
+    """The chunks whose slots follow each other, as the first slot and what stands from there on."""
+    first, run = 0, list[tuple[bytes, bytes | memoryview]]()
+    for slot, hash, chunk in chunks:
+        if run and (slot != first + len(run) or len(run) == _TOGETHER):
+            yield first, run
+            run = []
+        first = slot if not run else first
+        run.append((hash, chunk))
+    if run:
+        yield first, run

@@ -27,7 +27,6 @@ from collections.abc import (
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from importlib.metadata import entry_points
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
@@ -41,7 +40,7 @@ from outlast.kernel.admit import (
 )
 from outlast.kernel.backup import BackupBody
 from outlast.kernel.bundle import Content
-from outlast.kernel.chunks import Chunk, Cut, Manifest, Splitter, Wanted, is_chunked
+from outlast.kernel.chunks import BATCHES, Chunk, Cut, Manifest, Splitter, Wanted, is_chunked
 from outlast.kernel.circular import GROUPS
 from outlast.kernel.devices import is_named
 from outlast.kernel.discovery import Discovery, Lookout
@@ -747,17 +746,17 @@ class Node:
             raise UsageError("entries of kind %(kind)r are made of a body: use append", kind=kind)
         splitter, first, stage = Splitter(known.max_bytes), 0, None
         try:
-            async with Overlap() as staging:
+            async with Overlap(BATCHES) as staging:
                 async for chunks in _cuts(source, splitter):
                     if stage is None:
                         stage = await self.write(partial(store.open_stage, space, self.today()))
-                    await staging.begin(partial(self.write, partial(store.stage_chunks, stage, first, chunks)))
+                    await staging.begin(partial(self.stage_chunks, stage, first, chunks))
                     first += len(chunks)
             last, manifest = splitter.finish()
             if manifest is None:
-                return await self._append(person, space, known, last.data, life_ms, local)
+                return await self._append(person, space, known, bytes(last.data), life_ms, local)
             assert stage is not None
-            await self.write(partial(store.stage_chunks, stage, first, [last]))
+            await self.stage_chunks(stage, first, [last])
             entry = await self._append(person, space, known, manifest.hashes, life_ms, local, manifest.size_bytes)
             if not store.known([entry.id]):
                 stage = None  # the disk is full: the entry takes its chunks from there when it comes in
@@ -768,6 +767,14 @@ class Node:
                 with contextlib.suppress(StorageError):
                     await self.write(partial(store.close_stage, stage))
                     await self.free_chunks(store)
+
+    async def stage_chunks(self, stage: int, first: int, chunks: Sequence[Cut]) -> None:
+        """Make chunks of a stage durable from a place on (``Store.open_stage``), in any order of the places."""
+        store = self.open_store
+        with store.laying() as laid:
+            await self.write(partial(store.reserve_stage, laid, stage, chunks))
+            await self.read(partial(store.lay, laid, chunks))
+            await self.write(partial(store.stage_chunks, laid, stage, first, chunks))
 
     def read_content(self, entry: bytes, start: int = 0) -> Iterator[bytes]:
         """The content of an entry from a byte on, in pieces of at most 64 KiB.
@@ -867,7 +874,10 @@ class Node:
         Raises StorageError when the disk refuses; then none of them is kept.
         """
         store = self.open_store
-        grown = await self.write(lambda: store.put_chunks(chunks))
+        with store.laying() as laid:
+            await self.write(partial(store.reserve_chunks, laid, chunks))
+            await self.read(partial(store.lay, laid, chunks))
+            grown = await self.write(partial(store.put_chunks, laid, chunks))
         if source is not None:
             await self.door.charge(store, source, sum(len(chunk.data) for chunk in chunks if not chunk.requested))
         await self._content_grown(store, grown)
@@ -1082,12 +1092,11 @@ async def _cuts(source: Path | AsyncIterable[bytes], splitter: Splitter) -> Asyn
     """What is cut off a source, about 4 MiB at a time: one transaction each."""
 
     def cut(parts: Iterable[bytes]) -> list[Cut]:
-        return [chunk for part in parts for chunk in splitter.feed(part)]
+        return splitter.feed(b"".join(parts))
 
     if isinstance(source, Path):
         with await asyncio.to_thread(source.open, "rb") as file:
-            pieces = iter(partial(file.read, CHUNK_BYTES), b"")
-            while chunks := await asyncio.to_thread(cut, islice(pieces, BLOCK_BYTES // CHUNK_BYTES + 1)):
+            while chunks := await asyncio.to_thread(lambda: splitter.feed(file.read(BLOCK_BYTES + 1))):
                 yield chunks
         return
     block: list[bytes] = []

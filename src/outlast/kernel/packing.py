@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from outlast.errors import NotFoundError, StorageError, UsageError
-from outlast.kernel.chunks import PLACES_MAX, Cut, Manifest, places
+from outlast.kernel.chunks import BATCHES, PLACES_MAX, Cut, Manifest, places
 from outlast.kernel.entry import CHUNK_BYTES, Entry
 from outlast.kernel.identity import SigningKey
 from outlast.kernel.overlap import Overlap
@@ -56,7 +56,7 @@ class Packing:
         self._hashes: list[list[bytes]] = []
         self._stages: list[int | None] = []
         self._first = b""  # the only chunk of a parcel that has one, which is no manifest's
-        self._staging = Overlap()
+        self._staging = Overlap(BATCHES)
 
     async def __aenter__(self) -> Self:
         """This."""
@@ -117,13 +117,13 @@ class Packing:
         )
         hashes.extend(cut.hash for cut in cuts)
         if not first and len(cuts) == 1:
-            self._first = cuts[0].data
+            self._first = bytes(cuts[0].data)
             return
         stage = self._stages[-1]
         if stage is None:
             stage = await self._node.write(partial(store.open_stage, PARCEL_SPACE, self._node.today()))
             self._stages[-1] = stage
-        await self._staging.begin(partial(self._node.write, partial(store.stage_chunks, stage, first, cuts)))
+        await self._staging.begin(partial(self._node.stage_chunks, stage, first, cuts))
 
 
 def progress_of(node: Node, parcels: Sequence[bytes], size_bytes: int) -> Progress:

@@ -154,9 +154,9 @@ class ChunksLoaded:
 
 @dataclass(frozen=True, slots=True)
 class ChunksIngested:
-    """The oldest ``count`` chunks of IngestChunk commands are durable."""
+    """Answers IngestChunk, of any number of chunks and in any order: these are durable."""
 
-    count: int
+    chunks: Sequence[Chunk]
 
 
 @dataclass(frozen=True, slots=True)

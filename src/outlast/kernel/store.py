@@ -16,10 +16,12 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
 import msgspec
@@ -147,6 +149,8 @@ _SIZE: Final = (
 
 T = TypeVar("T")
 _Bucket = tuple[int, int, bool]  # number of the space, expires_day, pooled
+Laid = dict[tuple[int, bytes], int]
+"""Slots of the heap into which chunks were put that no commit names yet, by space and hash."""
 
 # What stands in the store was canonical when it came in, and the file's encryption authenticates it.
 _decode = msgspec.msgpack.Decoder(Header).decode
@@ -216,6 +220,8 @@ class Store:
         """Made by ``open`` alone."""
         self._database = database
         self._heap = heap
+        self._reserving = Lock()
+        self._reserved: set[int] = set()  # slots of the heap that are being put, and no commit names yet
         self._rooms = {check_room_name(room.name): room for room in rooms}
         self._spaces: dict[bytes, int] = {}
         self._removals = 0
@@ -351,35 +357,71 @@ class Store:
             rows += self._database.read(f"{found} AND e.space = {_SPACE}{named}", (space,))
         return [_entry(*row) for row in rows]
 
-    def put_chunks(self, chunks: Sequence[Chunk]) -> Grown:
+    @contextmanager
+    def laying(self) -> Iterator[Laid]:
+        """Slots of the heap for chunks that are to be stored within this block, on any thread.
+
+        At its end they are free again, unless a commit names them. First ``reserve_chunks`` or ``reserve_stage``, then
+        ``lay`` while the writer is at something else, then ``put_chunks`` or ``stage_chunks``, which lays what was not.
+        """
+        laid: Laid = {}
+        try:
+            yield laid
+        finally:
+            with self._reserving:
+                self._reserved.difference_update(laid.values())
+
+    def reserve_chunks(self, laid: Laid, chunks: Sequence[Chunk]) -> None:
+        """Find slots for what is to be put by ``put_chunks`` and is not here."""
+
+        def act(t: Transaction) -> None:
+            for id, its in _by_entry(chunks).items():
+                for (space,) in t.query(f"SELECT space FROM entry e WHERE {_BY_ID}", (_prefix(id), id)):
+                    self._reserve(t, laid, space, [chunk.hash for chunk in its])
+
+        self._write(act)
+
+    def reserve_stage(self, laid: Laid, stage: int, chunks: Sequence[Cut]) -> None:
+        """Find slots for what is to be put by ``stage_chunks`` and is not here."""
+
+        def act(t: Transaction) -> None:
+            space = t.query("SELECT space FROM stage WHERE n = ?", (stage,))[0][0]
+            self._reserve(t, laid, space, [chunk.hash for chunk in chunks])
+
+        self._write(act)
+
+    def lay(self, laid: Laid, chunks: Sequence[Chunk] | Sequence[Cut]) -> None:
+        """Put chunks into the slots reserved for them, durable, on any thread."""
+        data = {chunk.hash: chunk.data for chunk in chunks}
+        self._heap.put((slot, hash, data[hash]) for (_, hash), slot in laid.items())
+
+    def put_chunks(self, laid: Laid, chunks: Sequence[Chunk]) -> Grown:
         """Store chunks, each at all its places in its entry; what is here already is skipped.
 
         The caller has compared them with the manifest. A content that becomes whole adds a PAYLOAD_ARRIVED change.
-        Entries that are gone meanwhile are passed over.
+        Entries that are gone meanwhile are passed over. Not to be called in ``together``: slots may be let go of only
+        after the commit.
         """
 
         def act(t: Transaction) -> Grown:
             changes: list[Change] = []
             holdings: dict[bytes, int] = {}
             whole: list[bytes] = []
-            by_entry: dict[bytes, list[Chunk]] = {}
-            for chunk in chunks:
-                by_entry.setdefault(chunk.id, []).append(chunk)
-            for id, its in by_entry.items():
+            for id, its in _by_entry(chunks).items():
                 rows = _with_place(t, id)
                 if not rows or not (file := _file(t, rows[0][4])) or rows[0][3] is None:
                     continue
                 header, signature, _, payload, n, space, *_ = rows[0]
                 manifest = Manifest(file.size_bytes, payload)
-                numbers = self._put_chunks(t, space, [(chunk.hash, chunk.data) for chunk in its])
-                fresh = _put_pieces(t, n, [(at, number) for number, hash in numbers for at in manifest.places_of(hash)])
+                numbers = self._put_chunks(t, laid, space, {chunk.hash: chunk.data for chunk in its})
+                found = [(at, number) for hash, number in numbers.items() for at in manifest.places_of(hash)]
+                fresh = _put_pieces(t, n, found)
                 if not fresh:
                     continue
                 if _grow(t, n, manifest, fresh):
                     changes.append(_log(t, Event.PAYLOAD_ARRIVED, n, _entry(header, signature, id, payload)))
                     whole.append(id)
                 holdings[id] = _holding(t, n)
-            self._heap.sync()
             return Grown(changes, holdings, whole)
 
         return self._write(act)
@@ -439,14 +481,13 @@ class Store:
 
         return self._write(act)
 
-    def stage_chunks(self, stage: int, first: int, chunks: Sequence[Cut]) -> None:
-        """Keep chunks from a place on; the entry that names them takes them from there."""
+    def stage_chunks(self, laid: Laid, stage: int, first: int, chunks: Sequence[Cut]) -> None:
+        """Keep chunks from a place on; the entry that names them takes them from there. See ``put_chunks``."""
 
         def act(t: Transaction) -> None:
             space = t.query("SELECT space FROM stage WHERE n = ?", (stage,))[0][0]
-            numbers = self._put_chunks(t, space, chunks)
-            _put_pieces(t, -stage, [(place, number) for place, (number, _) in enumerate(numbers, first)])
-            self._heap.sync()
+            numbers = self._put_chunks(t, laid, space, dict(chunks))
+            _put_pieces(t, -stage, [(place, numbers[chunk.hash]) for place, chunk in enumerate(chunks, first)])
 
         self._write(act)
 
@@ -480,7 +521,8 @@ class Store:
 
         freed, last = self._write(act)
         if freed:
-            self._heap.shorten(last)
+            with self._reserving:
+                self._heap.shorten(max((last, *self._reserved)))
         return freed
 
     def expire(self, before_day: int, limit: int = 2000) -> int:
@@ -1105,31 +1147,38 @@ class Store:
             raise
 
     def _put_chunks(
-        self, t: Transaction, space: int, chunks: Sequence[tuple[bytes, bytes | memoryview]]
-    ) -> list[tuple[int, bytes]]:
-        """Put chunks, as (hash, bytes), that are not here yet into the heap; the number and hash of each."""
-        numbers: dict[bytes, int] = {}
-        gaps = iter([n for (n,) in t.query("SELECT n FROM gap ORDER BY n LIMIT ?", (len(chunks),))])
-        last = 0
-        made: list[tuple[int, int, bytes]] = []
-        used: list[tuple[int]] = []
-        for hash, data in chunks:
-            if hash in numbers:
-                continue
-            if rows := t.query("SELECT n FROM chunk WHERE space = ? AND hash = ?", (space, hash)):
-                numbers[hash] = int(rows[0][0])
-                continue
-            if (gap := next(gaps, None)) is not None:
-                used.append((gap,))
-                numbers[hash] = gap
-            else:
-                last = (last or _last_chunk(t)) + 1
-                numbers[hash] = last
-            made.append((numbers[hash], space, hash))
-            self._heap.put(numbers[hash], hash, data)
-        t.executemany("DELETE FROM gap WHERE n = ?", used)
-        t.executemany("INSERT INTO chunk VALUES (?, ?, ?, 0)", made)
-        return [(numbers[hash], hash) for hash, _ in chunks]
+        self, t: Transaction, laid: Laid, space: int, chunks: Mapping[bytes, bytes | memoryview]
+    ) -> dict[bytes, int]:
+        """Name chunks, by their hashes, that are in the heap or are put there now: their numbers."""
+        numbers = _chunk_numbers(t, space, chunks)
+        late = self._reserve(t, laid, space, [hash for hash in chunks if hash not in numbers])
+        if late:  # nobody has laid them, or they were here when the others were laid
+            self._heap.put((slot, hash, chunks[hash]) for hash, slot in late.items())
+        made = {hash: laid[space, hash] for hash in chunks if hash not in numbers}
+        last, slots = _last_chunk(t), set(made.values())
+        t.executemany("DELETE FROM gap WHERE n = ?", [(n,) for n in slots if n < last])
+        # What stands between is being put by others, and is free unless they commit.
+        between = set(range(last + 1, max(slots, default=0))) - slots
+        t.executemany("INSERT INTO gap VALUES (?)", [(n,) for n in between])
+        t.executemany("INSERT INTO chunk VALUES (?, ?, ?, 0)", [(n, space, hash) for hash, n in made.items()])
+        return numbers | made
+
+    def _reserve(self, t: Transaction, laid: Laid, space: int, hashes: Sequence[bytes]) -> dict[bytes, int]:
+        """Find slots for those of these chunks that are not here, and have none yet."""
+        here = _chunk_numbers(t, space, hashes)
+        wanted = [hash for hash in dict.fromkeys(hashes) if hash not in here and (space, hash) not in laid]
+        if not wanted:
+            return {}
+        with self._reserving:
+            # Others' slots look free until their commit, which comes before they let go of them.
+            rows = t.query("SELECT n FROM gap ORDER BY n LIMIT ?", (len(wanted) + len(self._reserved),))
+            slots = [n for (n,) in rows if n not in self._reserved][: len(wanted)]
+            last = max((_last_chunk(t), *self._reserved, *slots))
+            slots += range(last + 1, last + 1 + len(wanted) - len(slots))
+            self._reserved.update(slots)
+        found = dict(zip(wanted, slots, strict=True))
+        laid.update(((space, hash), slot) for hash, slot in found.items())
+        return found
 
     def _prepare_views(self, t: Transaction) -> None:
         present = dict(t.query("SELECT name, version FROM room"))
@@ -1441,6 +1490,21 @@ def _set_wanted(t: Transaction, id: bytes, wanted: int) -> None:
                 "INSERT INTO file VALUES (?, ?, 0, ?) ON CONFLICT (n) DO UPDATE SET wanted = excluded.wanted",
                 (n, h.payload_size, wanted),
             )
+
+
+def _by_entry(chunks: Iterable[Chunk]) -> dict[bytes, list[Chunk]]:
+    found: dict[bytes, list[Chunk]] = {}
+    for chunk in chunks:
+        found.setdefault(chunk.id, []).append(chunk)
+    return found
+
+
+def _chunk_numbers(t: Transaction, space: int, hashes: Iterable[bytes]) -> dict[bytes, int]:
+    """Those of these chunks that a space holds, and their numbers."""
+    import apsw
+
+    wanted = apsw.carray(tuple(hashes) or (b"",))
+    return dict(t.query("SELECT hash, n FROM chunk WHERE space = ? AND hash IN carray(?)", (space, wanted)))
 
 
 def _last_chunk(rows: Database | Transaction) -> int:

@@ -291,8 +291,8 @@ class Session:
                 self._fetching.loaded(wanted)
             case ChunksLoaded(chunks, holdings):
                 self._say_holds(self._serving.loaded(chunks, holdings))
-            case ChunksIngested(count):
-                self._fetching.durable(count)
+            case ChunksIngested(chunks):
+                self._fetching.durable(chunks)
             case ContentGrew(holdings, whole):
                 self._content_grew(holdings, whole)
             case MoreWanted(requested):

@@ -19,7 +19,7 @@ from outlast.errors import Sentence, UsageError
 from outlast.kernel import bundle as bundles
 from outlast.kernel import forward, mail
 from outlast.kernel.admit import Admitted, Held, Known, Refused
-from outlast.kernel.chunks import Loaded, is_chunked, places
+from outlast.kernel.chunks import BATCHES, Loaded, is_chunked, places
 from outlast.kernel.database import Transaction
 from outlast.kernel.entry import CHUNK_BYTES, Entry
 from outlast.kernel.identity import Device, read_certificate
@@ -344,7 +344,7 @@ async def read_bundle(person: Person, source: BinaryIO, *, progress: Progress = 
             refused[_STRANGE_PARTS.text] += 1
         await keeping.begin(partial(person.node.keep_chunks, right, None))
 
-    async with Overlap() as keeping, Overlap() as taking:
+    async with Overlap(BATCHES) as keeping, Overlap() as taking:
         while items := await asyncio.to_thread(read):
             for item in items:
                 if isinstance(item, Entry):

@@ -183,7 +183,7 @@ class Place:
         last, manifest = splitter.finish()
         assert manifest is not None, "a file has more than one chunk"
         entry = self._sign(space, FILE.name, manifest.hashes, len(content), life_days, FILE.priority)
-        self.chunks[entry.id] = {place: chunk.data for place, chunk in enumerate([*chunks, last])}
+        self.chunks[entry.id] = {place: bytes(chunk.data) for place, chunk in enumerate([*chunks, last])}
         self.ingest([entry], None)
         return entry
 
@@ -376,7 +376,7 @@ class Place:
                 return ChunksLoaded(loaded, {one.id: self._held(one.id) for one in loaded if one.data is None})
             case IngestChunk(chunk):
                 self.keep_chunk(chunk)
-                return ChunksIngested(1)
+                return ChunksIngested([chunk])
             case Copied(ids):
                 for one in ids:
                     self.copies.setdefault(one, set()).add(peer)

@@ -130,7 +130,8 @@ def bring_content(store: Store, *contents: tuple[Entry, list[bytes]]) -> None:
     for entry, chunks in contents:
         wanted, _ = store.open_content(entry.id)
         assert wanted is not None
-        store.put_chunks([Chunk(entry.id, n, sha256(data).digest(), data) for n, data in enumerate(chunks)])
+        with store.laying() as laid:
+            store.put_chunks(laid, [Chunk(entry.id, n, sha256(data).digest(), data) for n, data in enumerate(chunks)])
 
 
 def large_content(letter: bytes, author: str = "other") -> tuple[Entry, list[bytes]]:

@@ -35,8 +35,7 @@ def test_a_chunk_of_any_size_is_got_back_after_reopening(tmp_path: Path, size: i
     data = os.urandom(size)
     for slot in (1, 3):
         heap = Heap.open(tmp_path / "store.chunks", KEY)
-        heap.put(slot, hash_of(data), data)
-        heap.sync()
+        heap.put([(slot, hash_of(data), data)])
         heap.close()
     heap = Heap.open(tmp_path / "store.chunks", KEY)
     assert [heap.get(slot, hash_of(data)) for slot in (1, 2, 3, 4)] == [data, None, data, None]
@@ -47,9 +46,9 @@ def test_the_file_is_its_owners_alone_and_shows_neither_chunks_nor_how_long_they
     tmp_path: Path, heap: Heap
 ) -> None:
     path, data = tmp_path / "store.chunks", b"kingfisher " * 100
-    heap.put(1, hash_of(data), data)
+    heap.put([(1, hash_of(data), data)])
     first = path.read_bytes()
-    heap.put(1, hash_of(data), data)
+    heap.put([(1, hash_of(data), data)])
     assert (len(first), stat.S_IMODE(path.stat().st_mode)) == (SLOT_BYTES, 0o600)
     assert b"kingfisher" not in first
     assert bytes(64) not in first
@@ -58,8 +57,8 @@ def test_the_file_is_its_owners_alone_and_shows_neither_chunks_nor_how_long_they
 
 def test_a_slot_opens_for_the_chunk_that_was_put_last_and_for_no_other_key(tmp_path: Path, heap: Heap) -> None:
     old, new = b"old", b"new"
-    heap.put(1, hash_of(old), old)
-    heap.put(1, hash_of(new), new)
+    heap.put([(1, hash_of(old), old)])
+    heap.put([(1, hash_of(new), new)])
     assert (heap.get(1, hash_of(old)), heap.get(1, hash_of(new))) == (None, new)
     other = Heap.open(tmp_path / "store.chunks", bytes(32))
     assert other.get(1, hash_of(new)) is None
@@ -68,7 +67,7 @@ def test_a_slot_opens_for_the_chunk_that_was_put_last_and_for_no_other_key(tmp_p
 
 def test_a_damaged_or_cut_slot_gives_nothing(tmp_path: Path, heap: Heap) -> None:
     path, data = tmp_path / "store.chunks", b"data"
-    heap.put(1, hash_of(data), data)
+    heap.put([(1, hash_of(data), data)])
     sealed = path.read_bytes()
     for damaged in (sealed[:-1], sealed[:5], b"", bytes([sealed[0] ^ 1]) + sealed[1:], sealed[:-1] + b"\0"):
         if damaged != sealed:
@@ -78,20 +77,20 @@ def test_a_damaged_or_cut_slot_gives_nothing(tmp_path: Path, heap: Heap) -> None
 
 def test_a_disk_without_room_is_said_and_what_was_there_stays(heap: Heap) -> None:
     data = os.urandom(CHUNK_BYTES)
-    heap.put(1, hash_of(data), data)
+    heap.put([(1, hash_of(data), data)])
     with Disk() as disk:
         disk.fill(1)
         with pytest.raises(StorageError, match="full"):
-            heap.put(2, hash_of(data), data)
+            heap.put([(2, hash_of(data), data)])
         disk.make_room()
-        heap.put(2, hash_of(data), data)
+        heap.put([(2, hash_of(data), data)])
     assert [heap.get(slot, hash_of(data)) for slot in (1, 2)] == [data, data]
 
 
 def test_what_stands_behind_the_last_chunk_is_given_back_to_the_disk(tmp_path: Path, heap: Heap) -> None:
     data = b"data"
     for slot in (1, 2, 3):
-        heap.put(slot, hash_of(data), data)
+        heap.put([(slot, hash_of(data), data)])
     heap.shorten(1)
     heap.shorten(5)
     assert (tmp_path / "store.chunks").stat().st_size == SLOT_BYTES

@@ -17,7 +17,7 @@ from outlast.edges.people import kept_link, renew_link
 from outlast.edges.residents import keep
 from outlast.errors import OutlastError, UsageError
 from outlast.kernel import BACKUP_MAX_BYTES, BackupBody, Node, Person, entropy_of, open_backup
-from outlast.ui.page import LANGUAGE_COOKIE, fields, go, render, translator, upload
+from outlast.ui.page import LANGUAGE_COOKIE, fields, go, render, translator, upload, whole_moment
 
 HOWS: Final = ("new", "join", "words", "backup")
 LEFT_ROW: Final = "web/first-run"
@@ -68,7 +68,7 @@ def only_before(request: Request) -> Response | None:
 def render_name(request: Request, how: str, form: dict[str, str], wrong: str = "", status: int = 200) -> Response:
     """Step 3, again with what was typed when something was wrong with it; never with a secret."""
     typed = form.get("name", "")
-    now = f"{datetime.now():%Y-%m-%d %H:%M}"
+    now = whole_moment(datetime.now(), translator(request))
     return render(request, "first/name.html", status=status, step=3, how=how, typed=typed, wrong=wrong, now=now)
 
 

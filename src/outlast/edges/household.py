@@ -19,7 +19,7 @@ from outlast.edges.people import renew_link
 from outlast.errors import OutlastError, UsageError
 from outlast.kernel import BACKUP_MAX_BYTES, Node, Person
 from outlast.ui.languages import marked
-from outlast.ui.page import fields, go, render, translator
+from outlast.ui.page import fields, go, render, translator, whole_moment
 
 HOWS: Final = ("new", "words", "backup")
 NOTICES: Final = {"gone": marked("You no longer live on this node: your vault was destroyed.")}
@@ -49,7 +49,7 @@ async def add_page(request: Request) -> Response:
 
 def render_add(request: Request, how: str, form: dict[str, str], wrong: str = "", status: int = 200) -> Response:
     """The form, again with the name that was typed when something was wrong with it; never with a secret."""
-    typed, now = form.get("name", ""), f"{datetime.now():%Y-%m-%d %H:%M}"
+    typed, now = form.get("name", ""), whole_moment(datetime.now(), translator(request))
     more = {"how": how, "typed": typed, "wrong": wrong, "now": now, "step": 0}
     return render(request, "first/name.html", status=status, tabs=[], **more)
 

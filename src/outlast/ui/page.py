@@ -369,11 +369,21 @@ def moment(at_ms: int, _: Translation) -> str:
     except (ValueError, OverflowError, OSError):
         return ""
     clock = f"{at:%H:%M}"
-    if at.date() != now.date():
-        months = _("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec").split()
-        year = "" if at.year == now.year else f" {at.year}"
-        clock = f"{at.day} {months[at.month - 1]}{year} {clock}"
-    return _.digits(clock)
+    if at.date() == now.date():
+        return _.digits(clock)
+    if at.year != now.year:
+        return whole_moment(at, _)
+    return _.digits(_("%(day)s %(month)s %(clock)s", day=at.day, month=_month(at, _), clock=clock))
+
+
+def whole_moment(at: datetime, _: Translation) -> str:
+    """A time in words, with its day and year."""
+    parts = {"day": at.day, "month": _month(at, _), "year": at.year, "clock": f"{at:%H:%M}"}
+    return _.digits(_("%(day)s %(month)s %(year)s %(clock)s", **parts))
+
+
+def _month(at: datetime, _: Translation) -> str:
+    return _("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec").split()[at.month - 1]
 
 
 @jinja2.pass_context

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -20,6 +21,7 @@ LATE_MS: Final = 10 * 60 * 1000
 """From this delay on a message says when it came."""
 MINUTE_MS: Final = 60_000
 LATEST: Final = "#latest"
+_CHANNEL_LINK: Final = re.compile(r"outlast://channel/[A-Za-z0-9_-]{40,2000}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,12 @@ class Bubble:
     left: str = ""  # how long it is still shown, in words, when it disappears
     file: Shown | None = None
     event: str = ""  # what became of a member, in words; there is no text then
+
+    @property
+    def leads_to(self) -> str:
+        """The first link of a channel in the text, not looked at closer; nothing where there is none."""
+        found = _CHANNEL_LINK.search(self.text)
+        return found[0] if found else ""
 
 
 def stages(custody: Sequence[Custody]) -> tuple[Stage, ...]:

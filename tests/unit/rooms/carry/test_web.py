@@ -51,7 +51,7 @@ def test_somebody_writes_and_sees_that_it_is_kept_here(page: Browser, ben: Serve
     shown = text_of(page.get(with_(ben)))
     assert '<p dir="auto">Is the bridge open? Tell me.</p>' in shown
     assert re.search(r"kept here <time[^>]*>[^<]*</time> · no copy elsewhere yet", shown)
-    assert "You: Is the bridge open?" in text_of(page.get("/carry/"))
+    assert "<bdi>You:</bdi> Is the bridge open?" in text_of(page.get("/carry/"))
 
 
 def test_the_page_tells_each_station_of_a_letter(page: Browser, ann: Served, ben: Served) -> None:
@@ -230,6 +230,26 @@ def test_a_channel_is_started_posted_in_and_read_elsewhere(page: Browser, ann: S
         assert reader.submit(place, text="false").status_code == 400
         assert reader.submit(place + "/leave").status_code == 303
         assert reader.get(place).status_code == 404
+
+
+def test_readers_move_on_to_the_channel_whose_link_stands_in_a_post(page: Browser, ann: Served, ben: Served) -> None:
+    old, new = (ann.run(service.create_channel(ann.node, ann.person, name)) for name in ("Bread", "Bread again"))
+    place = f"/carry/channels/{old.id}"
+    ann.run(service.post(ann.node, ann.person, old.space, f"We go on there ({new.link})."))
+    own = page.get(place).text
+    assert "/carry/channels#start" in own
+    assert f'value="{new.link}"' not in own
+    with ben.owner() as reader:
+        ben.run(service.follow(ben.node, ben.person, old.link))
+        stick = io.BytesIO()
+        ann.run(ann.person.write_bundle(stick, space=old.space))
+        stick.seek(0)
+        ben.run(ben.person.read_bundle(stick))
+        shown = reader.get(place).text
+        assert f'form="follow" name="link" value="{new.link}"' in shown
+        assert "/carry/channels#start" not in shown
+        followed = reader.submit("/carry/channels/follow", link=new.link)
+        assert followed.headers["location"] == f"/carry/channels/{new.id}"
 
 
 def test_a_page_that_is_open_gets_only_what_is_live(page: Browser, ben: Served) -> None:

@@ -17,7 +17,7 @@ from outlast.edges.people import kept_link, renew_link
 from outlast.edges.residents import keep
 from outlast.errors import OutlastError, UsageError
 from outlast.kernel import BACKUP_MAX_BYTES, BackupBody, Node, Person, entropy_of, open_backup
-from outlast.ui.page import LANGUAGE_COOKIE, fields, go, render, translator, upload, whole_moment
+from outlast.ui.page import LANGUAGE_COOKIE, error_line, fields, go, render, translator, upload, whole_moment
 
 HOWS: Final = ("new", "join", "words", "backup")
 LEFT_ROW: Final = "web/first-run"
@@ -87,7 +87,7 @@ async def make(request: Request) -> Response:
             raise UsageError("the two passphrases differ: type the same twice")
         node = await begin(web, chosen, form, passphrase, data)
     except OutlastError as error:
-        return render_name(request, chosen, form, sentence(_(error)), error.status)
+        return render_name(request, chosen, form, error_line(request, error), error.status)
     person = next(iter(node.people.values()))
     request.state.session.person = person.key
     await node.confirm_clock()  # the page showed the date
@@ -95,11 +95,6 @@ async def make(request: Request) -> Response:
     await remember(person, LATER)
     await renew_link(person)
     return go("/first/words" if chosen != "join" else "/first/words?join=1")
-
-
-def sentence(line: str) -> str:
-    """An error's line as a sentence on a page."""
-    return line[:1].upper() + line[1:] + ("" if line.endswith((".", "!", "?")) else ".")
 
 
 async def kept_file(request: Request) -> tuple[dict[str, str], bytes]:

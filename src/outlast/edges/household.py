@@ -13,13 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from outlast.edges.first_run import LATER, kept_file, newcomer, remember, sentence
+from outlast.edges.first_run import LATER, kept_file, newcomer, remember
 from outlast.edges.gate import Access, Web, route, set_session
 from outlast.edges.people import renew_link
 from outlast.errors import OutlastError, UsageError
 from outlast.kernel import BACKUP_MAX_BYTES, Node, Person
 from outlast.ui.languages import marked
-from outlast.ui.page import fields, go, render, translator, whole_moment
+from outlast.ui.page import error_line, fields, go, render, translator, whole_moment
 
 HOWS: Final = ("new", "words", "backup")
 NOTICES: Final = {"gone": marked("You no longer live on this node: your vault was destroyed.")}
@@ -69,7 +69,7 @@ async def add(request: Request) -> Response:
         name, more = await newcomer(how, form, data)
         person = await node.add_person(name, form.get("passphrase", ""), **more)
     except OutlastError as error:
-        return render_add(request, how, form, sentence(_(error)), error.status)
+        return render_add(request, how, form, error_line(request, error), error.status)
     await remember(person, LATER)
     await renew_link(person)
     await web.end(request.state.session)

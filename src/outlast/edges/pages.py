@@ -27,6 +27,7 @@ from outlast.ui.page import (
     STATIC,
     Card,
     attachment,
+    error_line,
     fields,
     go,
     render,
@@ -132,7 +133,7 @@ async def enter(request: Request) -> Response:
         try:
             person = (await try_passphrase(web, form.get("passphrase", ""), "enter")).key
         except LockedError as error:
-            return await doorway(request, status=error.status, wrong=_(error))
+            return await doorway(request, status=error.status, wrong=error_line(request, error))
     secret = secrets.token_urlsafe(32)
     session = web.sessions.open(secret, door, person, "", web.now_ms())
     answer = go("/")
@@ -164,7 +165,7 @@ async def unlock(request: Request) -> Response:
     try:
         person = await try_passphrase(request.state.web, form.get("passphrase", ""), "unlock")
     except LockedError as error:
-        return await doorway(request, status=error.status, wrong=translator(request)(error))
+        return await doorway(request, status=error.status, wrong=error_line(request, error))
     session = request.state.session
     if session.door == "https" and session.person != person.key:
         return await doorway(request, status=403, wrong=translator(request)("That opens another vault than yours."))
@@ -341,7 +342,7 @@ async def backup_file(request: Request) -> Response:
             raise UsageError("the two passphrases differ: type the same twice")
         data = await person.backup(passphrase)
     except UsageError as error:
-        return render_backup(request, wrong=first_run.sentence(_(error)), at="file")
+        return render_backup(request, wrong=error_line(request, error), at="file")
     return download(data, f"outlast-{datetime.now():%Y-%m-%d}.backup")
 
 
@@ -357,7 +358,7 @@ async def backup_test(request: Request) -> Response:
     try:
         body = await run_in_threadpool(open_backup, await file.read(), form.get("passphrase", ""))
     except OutlastError as error:
-        return render_backup(request, wrong=translator(request)(error), at="test")
+        return render_backup(request, wrong=error_line(request, error), at="test")
     return render_backup(request, counts=count_backup(body), at="test")
 
 
@@ -383,7 +384,7 @@ async def backup_shares(request: Request) -> Response:
             raise UsageError("say how many shares there are to be, and how many of them are enough")
         shares = person.secret_shares(*map(int, numbers))
     except UsageError as error:
-        return render_backup(request, wrong=translator(request)(error), at="shares")
+        return render_backup(request, wrong=error_line(request, error), at="shares")
     return render(request, "shares.html", shares=shares, threshold=int(numbers[0]), name=person.name, live=False)
 
 
@@ -396,7 +397,7 @@ async def not_proven(request: Request, form: dict[str, str], what: str) -> str:
         try:
             opened = await try_passphrase(web, form.get("passphrase", ""), what)
         except LockedError as error:
-            return _(error)
+            return error_line(request, error)
         if opened is not person:
             return _("That opens another vault than yours.")
     return ""

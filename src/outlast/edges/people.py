@@ -1,5 +1,7 @@
 """People and the nodes that this one meets: contacts, verification, neighbours."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -8,12 +10,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from outlast import address
-from outlast.edges.gate import Access, Web, route
+from outlast.edges.gate import Access, route
+from outlast.edges.nearby import heard_at
 from outlast.edges.residents import keep
-from outlast.errors import NotFoundError, UsageError
+from outlast.errors import NotFoundError, OutlastError, UsageError
 from outlast.kernel import Contact, Discovery, Node, Person, node_text, parse_id, parse_node
 from outlast.ui.languages import marked
-from outlast.ui.page import fields, go, render, upload, with_camera
+from outlast.ui.page import error_line, fields, go, render, upload, with_camera
 from outlast.ui.photo import read_qr
 
 LINK_ROW: Final = "web/link"
@@ -93,14 +96,23 @@ async def renew_link(person: Person) -> None:
 
 async def add_page(request: Request) -> Response:
     """The forms to add somebody: by link, by a photographed QR code."""
-    return with_camera(request, render(request, "add.html", typed="", wrong=""))
+    return render_add(request)
+
+
+def render_add(request: Request, typed: str = "", error: OutlastError | None = None) -> Response:
+    """The forms, again with the link that was typed when something was wrong with it."""
+    status, wrong = error.status if error else 200, error_line(request, error)
+    return with_camera(request, render(request, "add.html", status=status, typed=typed, wrong=wrong))
 
 
 async def add(request: Request) -> Response:
     """Add somebody by their link."""
     person: Person = request.state.person
-    form = await fields(request)
-    added = await person.add_contact(form.get("link", ""))
+    link = (await fields(request)).get("link", "")
+    try:
+        added = await person.add_contact(link)
+    except OutlastError as error:
+        return render_add(request, link, error)
     return go(f"/people/{added.id}", "added")
 
 
@@ -108,11 +120,14 @@ async def add_by_photo(request: Request) -> Response:
     """Add somebody by a photo of their QR code."""
     person: Person = request.state.person
     file, _form = await upload(request, "photo", memory_bytes=PHOTO_MAX_BYTES)
-    text = await read_qr(await file.read())
-    if not text:
-        # Not wrong use: pages that show what the camera sees send one frame after another until there is a code.
-        raise NotFoundError("No QR code was found in this photo: come closer, hold still, avoid glare.")
-    added = await person.add_contact(text)
+    try:
+        text = await read_qr(await file.read())
+        if not text:
+            # Not wrong use: pages that show what the camera sees send one frame after another until there is a code.
+            raise NotFoundError("No QR code was found in this photo: come closer, hold still, avoid glare.")
+        added = await person.add_contact(text)
+    except OutlastError as error:
+        return render_add(request, error=error)
     return go(f"/people/{added.id}", "added")
 
 
@@ -195,16 +210,25 @@ async def note_renewal(request: Request) -> Response:
 
 
 async def nodes(request: Request) -> Response:
-    """The neighbours that this node connects to."""
+    """The other nodes that this one meets, and how others meet it."""
+    return render_nodes(request)
+
+
+def render_nodes(
+    request: Request, form: Mapping[str, str] = MappingProxyType({}), error: OutlastError | None = None
+) -> Response:
+    """The page, again with what was typed when something was wrong with it."""
     node: Node = request.state.node
-    web: Web = request.state.web
     return render(
         request,
         "nodes.html",
+        status=error.status if error else 200,
         node_id=node_text(node.transport_id),
         peers=[(node_text(peer.node), peer) for peer in node.peers()],
-        addresses=web.lan_addresses,
+        addresses=[address.show((host, port)) for own, port in node.heard_at for host in heard_at(own)],
         discovery=node.discovery,
+        typed=form,
+        wrong=error_line(request, error),
     )
 
 
@@ -221,8 +245,11 @@ async def find_nodes(request: Request) -> Response:
 async def add_node(request: Request) -> Response:
     """Keep a session with another node from now on."""
     form = await fields(request)
-    host, port = address.read(form.get("address", ""))
-    await request.state.node.peer_add(parse_node(form.get("node", "")), host, port)
+    try:
+        host, port = address.read(form.get("address", ""))
+        await request.state.node.peer_add(parse_node(form.get("node", "")), host, port)
+    except OutlastError as error:
+        return render_nodes(request, form, error)
     return go("/nodes", "peer-added")
 
 

@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from http.cookies import CookieError, SimpleCookie
 from importlib import import_module
-from ipaddress import ip_address
 from typing import Final, assert_never
 
 import uvicorn
@@ -41,9 +40,10 @@ from outlast.edges.https import pages as prove
 from outlast.edges.https.authority import Leaf, now_utc
 from outlast.edges.https.naming import Naming
 from outlast.edges.https.trusting import PORT_SETTING, found, is_on
+from outlast.edges.nearby import local_addresses
 from outlast.errors import LockedError, OutlastError, StorageError, UsageError
 from outlast.kernel import Home, Node, Room, find_rooms
-from outlast.ui.page import AT_THE_COMPUTER, LANGUAGE_COOKIE, TAKES_BYTES, Site, render
+from outlast.ui.page import AT_THE_COMPUTER, LANGUAGE_COOKIE, TAKES_BYTES, Site, error_line, render
 
 HEADERS_MAX_BYTES: Final = 16 * 1024
 LOOPBACK: Final = ("127.0.0.1", "::1")
@@ -190,24 +190,10 @@ async def tell(request: Request, error: Exception) -> Response:
         status = error.status_code
         line = _("There is no such page here.") if status == 404 else _("This page cannot be used like that.")
     elif isinstance(error, OutlastError):
-        status, line = error.status, _(error)
+        status, line = error.status, error_line(request, error)
     else:
         status, line = 500, _("Something went wrong inside Outlast; nothing was lost. `outlast doctor` says more.")
-    return render(request, "error.html", status=status, line=line[:1].upper() + line[1:])
-
-
-def local_addresses() -> list[str]:
-    """The addresses by which neighbours on the same private network reach this machine, IPv4 first."""
-    import ifaddr
-
-    found = [ip.ip if isinstance(ip.ip, str) else ip.ip[0] for adapter in ifaddr.get_adapters() for ip in adapter.ips]
-    return sorted((one for one in found if is_neighbourly(one)), key=lambda address: ":" in address)
-
-
-def is_neighbourly(address: str) -> bool:
-    """Whether an address is one of a private network, where a phone in the same room can be."""
-    at = ip_address(address)
-    return at.is_private and not at.is_loopback and not (at.version == 6 and at.is_link_local)
+    return render(request, "error.html", status=status, line=line)
 
 
 class Server(uvicorn.Server):

@@ -154,6 +154,8 @@ class Neighbours:
         self._ways: dict[tuple[str, str, bytes | None], asyncio.Task[None]] = {}
         """What goes each way, by the room that brings it, its name and where it leads."""
         self._servers: list[tcp.Listener] = []
+        self.heard_at: list[tuple[str, int]] = []
+        """Where neighbours can call: a host, as it was given to ``listen``, and a port."""
         self._live: set[_Live] = set()
         self._seen: dict[bytes, int] = {}
         self._errors: dict[bytes, Sentence] = {}
@@ -204,6 +206,7 @@ class Neighbours:
         for server in self._servers:
             await server.close()
         self._servers.clear()
+        self.heard_at.clear()
 
     async def listen(self, host: str, port: int) -> int:
         """Wait for neighbours on this address; returns the port. Raises LinkError when it is taken."""
@@ -211,6 +214,7 @@ class Neighbours:
             host, port, static=self._node.transport.secret, on_channel=self._accept, strangers=lambda: self.strangers
         )
         self._servers.append(server)
+        self.heard_at.append((host, server.port))
         return server.port
 
     def refresh_peers(self) -> None:

@@ -1018,6 +1018,11 @@ class Node:
         """Wait for neighbours on this address; returns the port. Raises LinkError when it is taken."""
         return await self.neighbours.listen(host, port)
 
+    @property
+    def heard_at(self) -> list[tuple[str, int]]:
+        """Where neighbours can call now: each a host, as it was given to ``listen``, and a port."""
+        return list(self.neighbours.heard_at)
+
     def ways_changed(self) -> None:
         """A room's ways have come, gone, or may lead somewhere now: its ``links`` is asked again."""
         if self.store is not None:

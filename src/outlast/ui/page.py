@@ -41,7 +41,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from outlast.errors import UsageError
+from outlast.errors import OutlastError, UsageError
 from outlast.ui.languages import Catalogues, Translation
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ ALIKE_S: Final = 1.0
 """So long a page is given out as it was made: what it says about the time is no older."""
 ALIKE_MAX: Final = 16
 """So many are kept: one of the longest messages may have a megabyte."""
+ENDS: Final = ".!?…。؟"
+"""With these sentences end in the languages of the pages."""
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
@@ -231,6 +233,12 @@ def status_line(node: "Node | None", _: Translation) -> tuple[str, str]:
     if reached:
         return "ok", _.ngettext("Connected to %(n)d other node.", "Connected to %(n)d other nodes.", reached)
     return "warn" if peers else "off", _("No other node in reach. Messages wait here and can leave by stick or phone.")
+
+
+def error_line(request: Request, error: OutlastError | None) -> str:
+    """What went wrong, as a sentence in the page's language; empty when nothing did."""
+    line = translator(request)(error) if error else ""
+    return line[:1].upper() + line[1:] + ("." if line and line[-1] not in ENDS else "")
 
 
 def go(path: str, said: str = "") -> RedirectResponse:

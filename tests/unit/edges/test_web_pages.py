@@ -297,6 +297,7 @@ def test_a_wrong_link_gets_one_line(owner: Browser, link: str) -> None:
     answer = owner.submit("/people/add", link=link)
     assert answer.status_code == 400
     assert 'role="alert"' in answer.text
+    assert f">{link}</textarea>" in answer.text, "what was typed stays"
 
 
 def photo(text: str, *, noise: bool = True) -> bytes:
@@ -376,6 +377,15 @@ def test_a_wrong_address_or_id_gets_one_line(owner: Browser, address: str, id_: 
     answer = owner.submit("/nodes/add", address=address, node=id_)
     assert answer.status_code == 400
     assert 'role="alert"' in answer.text
+    assert f'name="address" value="{address}"' in answer.text, "what was typed stays"
+
+
+def test_the_page_of_nodes_says_where_others_can_call_this_one(node: Served, owner: Browser) -> None:
+    assert "No other node can call this one now" in owner.get("/nodes").text
+    port = node.run(node.node.listen("127.0.0.1", 0))
+    assert f"<code>127.0.0.1:{port}</code>" in owner.get("/nodes").text
+    node.run(node.node.stop_listening())
+    assert f"127.0.0.1:{port}" not in owner.get("/nodes").text
 
 
 # ---- sneakernet ----

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -17,14 +17,13 @@ from outlast.edges import pages
 from outlast.edges.daemon import told_by_signals
 from outlast.edges.doors import Door
 from outlast.edges.gate import Access, Web, route
+from outlast.edges.nearby import heard_at
 from outlast.edges.spread import get
 from outlast.edges.spread.counter import Counter
 from outlast.edges.spread.shelf import Shelf
-from outlast.edges.web import LOOPBACK, bind, guarded, local_addresses, server_of
+from outlast.edges.web import LOOPBACK, bind, guarded, server_of
 from outlast.kernel import Home
 from outlast.ui.page import Site, go
-
-ANYWHERE: Final = ("0.0.0.0", "::")
 
 
 class Shared(msgspec.Struct, frozen=True):
@@ -47,17 +46,13 @@ async def serve(shelf: Shelf, host: str, port: int, announce: Callable[[dict[str
     listener = bind(host, port)
     port = listener.getsockname()[1]
 
-    def addresses() -> list[str]:
-        """Where neighbours reach it now; one socket listens at addresses of one kind."""
-        return [one for one in local_addresses() if (":" in one) == (":" in host)] if host in ANYWHERE else [host]
-
     def names() -> list[str]:
-        return [*addresses(), *LOOPBACK]
+        return [*heard_at(host), *LOOPBACK]
 
     web = Web(Home(Path()), None, Site({}))
     web.port, web.counter = port, Counter(shelf, always=True)
     server = server_of(guarded(_routes(), web, Door("lan", port, names)))
-    urls = [f"http://{show((one, port))}/get" for one in addresses()]
+    urls = [f"http://{show((one, port))}/get" for one in heard_at(host)]
     release = msgspec.to_builtins(shelf.release)
     with told_by_signals(stop):
         serving = asyncio.create_task(server.serve(sockets=[listener]))

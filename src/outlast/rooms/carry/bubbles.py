@@ -7,12 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from starlette.requests import Request
-
-from outlast.errors import NotFoundError, OutlastError
+from outlast.errors import NotFoundError
 from outlast.kernel import Custody
 from outlast.ui.languages import Translation
-from outlast.ui.page import translator
 
 PAGE: Final = 50
 """How many messages a page shows."""
@@ -96,12 +93,6 @@ def time_left(ms: int, _: Translation) -> str:
     if minutes <= 48 * 60:
         return _.ngettext("disappears in %(n)d hour", "disappears in %(n)d hours", -(-minutes // 60))
     return _.ngettext("disappears in %(n)d day", "disappears in %(n)d days", -(-minutes // 1440))
-
-
-def error_line(request: Request, error: OutlastError | None) -> str:
-    """What went wrong, in the page's language; empty when nothing did."""
-    line = translator(request)(error) if error else ""
-    return line[:1].upper() + line[1:]
 
 
 def read_bytes(text: str) -> bytes:

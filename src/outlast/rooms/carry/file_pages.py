@@ -18,11 +18,11 @@ from starlette.routing import Route
 from outlast.errors import NotFoundError, OutlastError, UsageError
 from outlast.kernel import FILE_MAX_BYTES, Node, Person, parse_id, parse_space
 from outlast.rooms.carry import attention, files, groups, service, uploads
-from outlast.rooms.carry.bubbles import Shown, error_line, read_bytes, read_number
+from outlast.rooms.carry.bubbles import Shown, read_bytes, read_number
 from outlast.rooms.carry.files import Held
 from outlast.rooms.carry.io import media
 from outlast.ui.arriving import arriving
-from outlast.ui.page import attachment, fields, go, render, takes_files
+from outlast.ui.page import attachment, error_line, fields, go, render, takes_files
 
 PART_BYTES: Final = 4 << 20
 """Of a file in one request of a browser with JavaScript."""

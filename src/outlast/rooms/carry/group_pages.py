@@ -18,7 +18,6 @@ from outlast.rooms.carry.bubbles import (
     Bubble,
     Stage,
     beginning,
-    error_line,
     read_bytes,
     read_number,
     time_left,
@@ -26,7 +25,7 @@ from outlast.rooms.carry.bubbles import (
 from outlast.rooms.carry.entries import GROUP_TEXT_MAX_BYTES
 from outlast.rooms.carry.group_view import Line
 from outlast.rooms.carry.groups import Group, Scene
-from outlast.ui.page import alike, fields, go, render, translator
+from outlast.ui.page import alike, error_line, fields, go, render, translator
 
 
 def routes() -> list[Route]:

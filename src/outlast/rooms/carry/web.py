@@ -30,7 +30,6 @@ from outlast.rooms.carry.bubbles import (
     Bubble,
     Shown,
     beginning,
-    error_line,
     read_bytes,
     read_number,
     stages,
@@ -39,7 +38,7 @@ from outlast.rooms.carry.bubbles import (
 from outlast.rooms.carry.entries import LETTER_TEXT_MAX_BYTES, POST_TEXT_MAX_BYTES
 from outlast.rooms.carry.service import Channel
 from outlast.rooms.carry.view import ChannelPost, Message
-from outlast.ui.page import Card, News, alike, fields, go, render, translator
+from outlast.ui.page import Card, News, alike, error_line, fields, go, render, translator
 
 
 def routes() -> list[Route]:

@@ -113,7 +113,7 @@ async def add(request: Request) -> Response:
         added = await person.add_contact(link)
     except OutlastError as error:
         return render_add(request, link, error)
-    return go(f"/people/{added.id}", "added")
+    return go(f"/people/{added.id}", "" if added.verified_ms else "added")
 
 
 async def add_by_photo(request: Request) -> Response:
@@ -128,7 +128,7 @@ async def add_by_photo(request: Request) -> Response:
         added = await person.add_contact(text)
     except OutlastError as error:
         return render_add(request, error=error)
-    return go(f"/people/{added.id}", "added")
+    return go(f"/people/{added.id}", "" if added.verified_ms else "added")
 
 
 def named(request: Request) -> Contact:

@@ -30,6 +30,7 @@ from tests.unit.rooms.watch.pcap import RST, Packet, packets
 QUICK = Patience(dns_s=1.0, connect_s=1.0, tls_s=1.0, fetch_s=1.0)
 ALONE = Settings(quic=False, isolate=False)
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+HELD: list[asyncio.StreamWriter] = []
 
 
 @contextlib.asynccontextmanager
@@ -63,8 +64,9 @@ def answering(*pieces: bytes, then: Callable[[asyncio.StreamWriter], None] = lam
     return talk
 
 
-def stay(_writer: asyncio.StreamWriter) -> None:
-    """Keep the connection open."""
+def stay(writer: asyncio.StreamWriter) -> None:
+    """Keep the connection open: from 3.13 on Python closes what nobody holds."""
+    HELD.append(writer)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,8 @@ def parse_url(text: str) -> Url:
         host = str(IPv6Address(name)) if ":" in name else name.encode("idna").decode("ascii")
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         (host + target).encode("ascii")
+        if any(ord(each) <= 32 for each in host):  # what IDNA makes of other blanks
+            raise ValueError
     except (ValueError, UnicodeError):
         raise UsageError("%(text)r is no URL", text=text[:80]) from None
     if parts.scheme not in ("http", "https") or not host or parts.username is not None or port == 0:

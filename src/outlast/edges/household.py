@@ -43,12 +43,12 @@ async def household(request: Request) -> Response:
 
 async def add_page(request: Request) -> Response:
     """The form that the newcomer fills in."""
-    how = request.query_params.get("how", "new")
-    return render_add(request, how if how in HOWS else "new", {})
+    return render_add(request, request.query_params.get("how", "new"), {})
 
 
 def render_add(request: Request, how: str, form: dict[str, str], wrong: str = "", status: int = 200) -> Response:
     """The form, again with the name that was typed when something was wrong with it; never with a secret."""
+    how = how if how in HOWS else "new"
     typed, now = form.get("name", ""), whole_moment(datetime.now(), translator(request))
     more = {"how": how, "typed": typed, "wrong": wrong, "now": now, "step": 0}
     return render(request, "first/name.html", status=status, tabs=[], **more)

@@ -171,6 +171,7 @@ def add_boris(node: Served) -> None:
         csrf = re.findall(r'name="csrf" value="([^"]+)"', page)[-1]
         form = {"csrf": csrf, "how": "new", "name": "Boris", "passphrase": BORISS}
         assert browser.post("/household/add", data=form | {"again": "another"}).status_code == 400
+        assert browser.post("/household/add", data=form | {"again": "another", "how": "nohow"}).status_code == 400
         taken = browser.post("/household/add", data=form | {"passphrase": ANNAS, "again": ANNAS})
         assert (taken.status_code, "Boris" in taken.text, ANNAS in taken.text) == (400, True, False)
         done = browser.post("/household/add", data=form | {"again": BORISS})

@@ -99,8 +99,8 @@ BOMB = gzip.compress(b" " * (65 << 20), 1, mtime=0)
 @pytest.mark.parametrize(
     ("answer", "problem"),
     [
-        (page(ioda())[:-100], "gave no answer: eof error"),
-        (b"", "gave no answer: eof error"),
+        (page(ioda())[:-100], "gave no answer: the connection ended too early"),
+        (b"", "gave no answer: the connection ended too early"),
         (b"HTTP/1.1 200 OK\r\n\r\n" + ioda(), "does not say how long"),
         (page(b" " * (33 << 20)), "sends more than 33554432 bytes"),
         (page(BOMB), "holds more than"),

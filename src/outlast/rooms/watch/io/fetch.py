@@ -16,7 +16,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from outlast.address import Target
-from outlast.errors import NotFoundError, ProtocolError, UsageError
+from outlast.errors import NotFoundError, ProtocolError, Sentence, UsageError
 from outlast.rooms.watch.io.files import pieces, unpack_capped
 from outlast.rooms.watch.io.series import SERIES_MAX_BYTES
 from outlast.rooms.watch.io.wire import (
@@ -32,7 +32,7 @@ from outlast.rooms.watch.io.wire import (
     strict_context,
 )
 from outlast.rooms.watch.proto.endpoints import Endpoint, read_answer
-from outlast.rooms.watch.proto.http import HEADERS, REDIRECTS, Exchange, Url, parse_url, redirect_of
+from outlast.rooms.watch.proto.http import HEADERS, MALFORMED, REDIRECTS, Exchange, Url, parse_url, redirect_of
 from outlast.rooms.watch.proto.mrt import summarise
 from outlast.rooms.watch.proto.probe import is_address
 from outlast.rooms.watch.proto.series import Origin
@@ -62,6 +62,32 @@ def proxy_of(environ: Mapping[str, str]) -> Target | None:
     raise UsageError("nothing was asked: of proxies only ALL_PROXY=socks5h://HOST:PORT is known here, without password")
 
 
+_UNKNOWN_NAME: Final = Sentence("its name is not known")
+_NO_LOOKUP: Final = Sentence("its name could not be looked up")
+_BAD_CERTIFICATE: Final = Sentence("its certificate is not valid")
+_FAILURES: Final = {
+    "connection_aborted": Sentence("the connection was reset"),
+    "connection_refused": Sentence("the connection was refused"),
+    "connection_reset": Sentence("the connection was reset"),
+    "dns_no_answer": _UNKNOWN_NAME,
+    "dns_non_recoverable_failure": _NO_LOOKUP,
+    "dns_nxdomain_error": _UNKNOWN_NAME,
+    "dns_server_misbehaving": _NO_LOOKUP,
+    "dns_temporary_failure": _NO_LOOKUP,
+    "eof_error": Sentence("the connection ended too early"),
+    "generic_timeout_error": Sentence("no answer in time"),
+    "host_unreachable": Sentence("No route to host"),
+    "network_down": Sentence("Network is down"),
+    "network_unreachable": Sentence("Network is unreachable"),
+    "ssl_failed_handshake": Sentence("no encryption could be agreed on"),
+    "ssl_invalid_certificate": _BAD_CERTIFICATE,
+    "ssl_invalid_hostname": _BAD_CERTIFICATE,
+    "ssl_unknown_authority": _BAD_CERTIFICATE,
+    MALFORMED: Sentence("what came is no answer in HTTP"),
+}
+"""What a failure of ``failure_of`` means for a person."""
+
+
 async def fetch(asked: Endpoint, country: str, proxy: Target | None, fetch_s: float = FETCH_S) -> bytes:
     """The answer of a public server as it came, read once to see that it is one.
 
@@ -73,9 +99,9 @@ async def fetch(asked: Endpoint, country: str, proxy: Target | None, fetch_s: fl
         async with asyncio.timeout(fetch_s):
             data = await _follow(url, asked.max_bytes, proxy)
     except (OSError, End, Refused) as error:
-        raise NotFoundError(
-            "%(host)s gave no answer: %(reason)s", host=url.host, reason=failure_of(error).replace("_", " ")
-        ) from None
+        failure = failure_of(error)
+        reason = _FAILURES.get(failure) or Sentence(failure.replace("_", " "))
+        raise NotFoundError("%(host)s gave no answer: %(reason)s", host=url.host, reason=reason) from None
     except SocksError as error:
         raise NotFoundError("%(host)s was not reached: %(error)s", host=url.host, error=error) from None
     try:

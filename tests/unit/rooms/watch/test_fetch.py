@@ -120,7 +120,7 @@ BOMB = gzip.compress(b" " * (65 << 20), 1, mtime=0)
         (page(b"", "429 Too Many Requests", "Retry-After: \x1b[31m"), "try again in a while"),
         (page(b"", "500 Internal Server Error"), "try again later"),
         (page(b"", "404 Not Found"), "does not give this"),
-        (b"no HTTP at all\r\n\r\n", "malformed"),
+        (b"no HTTP at all\r\n\r\n", "no answer in HTTP"),
     ],
     ids=lambda value: f"{len(value)} bytes" if isinstance(value, bytes) else value,
 )
@@ -143,7 +143,7 @@ async def test_a_redirect_within_the_server_is_followed(tmp_path: Path, monkeypa
 async def test_a_server_that_says_nothing_is_left_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(tmp_path, lambda *_: page(ioda())[:-1], stay=True) as servers:
         monkeypatch.setenv("SSL_CERT_FILE", str(servers.authority))
-        with pytest.raises(NotFoundError, match="timeout"):
+        with pytest.raises(NotFoundError, match="no answer in time"):
             await fetch(IODA, "BY", Target("127.0.0.1", servers.port), fetch_s=0.3)
 
 
@@ -153,14 +153,14 @@ async def test_a_server_that_says_nothing_is_left_in_time(tmp_path: Path, monkey
 async def test_a_certificate_of_somebody_else_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(tmp_path, names=("www.example.org",)) as servers:
         monkeypatch.setenv("SSL_CERT_FILE", str(servers.authority))
-        with pytest.raises(NotFoundError, match="ssl invalid hostname"):
+        with pytest.raises(NotFoundError, match="for another name"):
             await fetch(IODA, "BY", Target("127.0.0.1", servers.port), fetch_s=10)
         assert servers.asked == []
 
 
 async def test_an_authority_that_is_not_trusted_ends_it(tmp_path: Path) -> None:
     async with serving(tmp_path) as servers:
-        with pytest.raises(NotFoundError, match="ssl"):
+        with pytest.raises(NotFoundError, match="not valid"):
             await fetch(IODA, "BY", Target("127.0.0.1", servers.port), fetch_s=10)
         assert servers.asked == []
 

@@ -81,7 +81,7 @@ _FAILURES: Final = {
     "network_unreachable": Sentence("Network is unreachable"),
     "ssl_failed_handshake": Sentence("no encryption could be agreed on"),
     "ssl_invalid_certificate": _BAD_CERTIFICATE,
-    "ssl_invalid_hostname": _BAD_CERTIFICATE,
+    "ssl_invalid_hostname": Sentence("its certificate is for another name"),
     "ssl_unknown_authority": _BAD_CERTIFICATE,
     MALFORMED: Sentence("what came is no answer in HTTP"),
 }

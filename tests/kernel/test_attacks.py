@@ -382,6 +382,28 @@ class TestLetters:
             assert notes(anna) == ["hello", "once"]
 
     @story
+    async def test_letters_whose_bodies_never_come_keep_nobody_elses_from_being_waited_for(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(inbox, "AWAITED_MAX", 20)
+        monkeypatch.setattr(inbox, "AWAITED_OF_ONE", 10)
+        async with society(tmp_path) as nodes:
+            anna = await nodes.join("anna")
+            now, link = anna.node.now_ms(), await anna.link()
+            mallory, boris = Forger(), Forger("Boris")
+
+            def promised(by: Forger, place: mail.Place) -> Entry:
+                return by.introduce(mail.apart(by.letter(b"", now), place), link, now)
+
+            nowhere = [mail.Place(os.urandom(16), os.urandom(32), os.urandom(32)) for _ in range(25)]
+            await hand_over([promised(mallory, place) for place in nowhere], anna)
+            body, place = mail.seal_body(note("hello"), now_ms=now, rand=os.urandom)
+            await hand_over([promised(boris, place)], anna)
+            await hand_over([body], anna)
+            assert notes(anna) == ["hello"]
+            assert anna.query("SELECT count(*) FROM awaited") == [(10,)]
+
+    @story
     async def test_tags_used_again_do_not_lose_a_letter(self, tmp_path: Path) -> None:
         """Boris' disk was put back to this morning's copy, so his counters run again."""
         async with society(tmp_path) as nodes:

@@ -76,7 +76,9 @@ INTROS_MAX: Final = 8
 ENDED_MAX: Final = 64
 """Devices of a contact that are remembered, the ended ones included."""
 AWAITED_MAX: Final = 10_000
-"""Letters that wait for bodies which lie apart; more are opened again at another start."""
+"""Letters that wait for bodies which lie apart; more are opened again at another start,"""
+AWAITED_OF_ONE: Final = 1000
+"""and more of one sender, who may have written about bodies that there are not."""
 NOT_BLOCKED: Final = "sender NOT IN (SELECT identity FROM contact WHERE blocked)"
 """Of the letters that wait for their bodies, those that may be delivered: they may wait while somebody is blocked."""
 REVOKED_MAX: Final = 64
@@ -582,7 +584,8 @@ class Inbox:
         self._awaited.add(place.tag)
         for found in self._stored(tx, [place.tag]):
             self._accept_body(tx, found, news, introduced)
-        if len(self._awaited) > AWAITED_MAX and place.tag in self._awaited:
+        (of_one,) = tx.query("SELECT count(*) FROM awaited WHERE sender = ?", (letter.sender,))[0]
+        if (len(self._awaited) > AWAITED_MAX or of_one > AWAITED_OF_ONE) and place.tag in self._awaited:
             tx.execute("DELETE FROM awaited WHERE envelope = ?", (entry.id,))
             self._awaited.discard(place.tag)
             return False

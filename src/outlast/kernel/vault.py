@@ -125,6 +125,7 @@ _SCHEMA: Final = (
     ) WITHOUT ROWID;
     INSERT INTO seen_letter SELECT * FROM seen_letter_before;
     DROP TABLE seen_letter_before;
+    CREATE INDEX awaited_sender ON awaited (sender);
     """,
 )
 

@@ -107,9 +107,14 @@ def named(vault: Rows, letters: Sequence[bytes]) -> list[FileRow]:
 
 
 def awaited(vault: Rows) -> list[FileRow]:
-    """The newest files that came and are not whole yet, as far as known; first those that were asked for."""
+    """The newest files that came and are not whole yet, as far as known; first those that were asked for.
+
+    The newest of each go before the older ones of anybody: however many one names, others do not wait for it.
+    """
     rows = vault.query(
-        f"SELECT {_FILE_COLUMNS} FROM {FILE} WHERE state IN ({NEW}, {ASKED}) ORDER BY state DESC, at_ms DESC LIMIT ?",
+        f"SELECT {_FILE_COLUMNS} FROM {FILE} WHERE state IN ({NEW}, {ASKED})"
+        " ORDER BY state DESC, row_number() OVER (PARTITION BY peer ORDER BY state DESC, at_ms DESC), at_ms DESC"
+        " LIMIT ?",
         (AWAITED_MAX,),
     )
     return [_file(row) for row in rows]

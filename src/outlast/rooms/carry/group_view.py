@@ -6,7 +6,7 @@ membership when they are shown: it may change with every act that arrives.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -183,12 +183,13 @@ def find(vault: Rows, id: bytes) -> Line | None:
     return _line(rows[0]) if rows else None
 
 
-def unread(vault: Rows, space: bytes) -> list[Line]:
-    """The texts of a group that wait to be read, at most ``UNREAD_MAX``."""
+def unread(vault: Rows, space: bytes, devices: Collection[bytes] | None = None) -> list[Line]:
+    """The texts of a group that wait to be read, at most ``UNREAD_MAX``; only by these devices (32 B) if given."""
+    by = "" if devices is None else f" AND device IN ({', '.join('?' * len(devices))})"
     rows = vault.query(
         f"SELECT {_COLUMNS} FROM {SAID} WHERE space = ? AND read_ms IS NULL AND event = '{TEXT}'"
-        " AND hidden_ms IS NULL ORDER BY n LIMIT ?",
-        (space, UNREAD_MAX),
+        f" AND hidden_ms IS NULL{by} ORDER BY n LIMIT ?",
+        (space, *(devices or ()), UNREAD_MAX),
     )
     return [_line(row) for row in rows]
 

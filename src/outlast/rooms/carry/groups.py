@@ -541,7 +541,9 @@ def _forgetting(space: bytes) -> list[RowChange]:
 
 def _group(person: Person, one: Space) -> Group:
     membership, blocked = person.groups.membership(one.space), _blocked(person)
-    unread = group_view.unread(person, one.space)
+    # Others can leave any number of texts that are not shown.
+    heard = [device for device, who in membership.devices.items() if who in membership.roles.keys() - blocked]
+    unread = group_view.unread(person, one.space, heard)
     latest = read(person, one.space, limit=1)
     return Group(
         space=one.space,

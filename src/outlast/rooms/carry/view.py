@@ -63,7 +63,7 @@ PASSING: Final = {
 HIDDEN_KEPT_MS: Final = 3 * DAY_MS
 """How long after its removal a post's payload stays on this node."""
 UNREAD_MAX: Final = 200
-"""Unread posts are counted among so many that came last: a channel may hold any number."""
+"""Unread posts are counted up to here: a channel may hold any number."""
 LETTERS: Final = Index(MESSAGE, "local_carry_search")
 """Where words are looked for in letters."""
 
@@ -85,6 +85,13 @@ _AUTHOR = (
     " AND NOT EXISTS (SELECT 1 FROM view_carry_revoked r WHERE r.space = {0}.space AND r.device = {0}.device"
     " AND r.identity = d.identity AND ({0}.seq = zeroblob(8) OR {0}.seq > r.seq"
     " OR ({0}.seq = r.seq AND {0}.id <> r.last))) LIMIT 1)"
+)
+
+# Whether a device can be one that speaks in the channel ?1: who never can, in any number, is passed over at once.
+_MAY_SPEAK = (
+    "(device IN (SELECT d.device FROM view_carry_device d JOIN view_carry_signer s"
+    " ON s.space = d.space AND s.identity = d.identity WHERE d.space = ?1)"
+    " OR EXISTS (SELECT 1 FROM view_carry_channel WHERE space = ?1 AND writers = 'anyone'))"
 )
 
 VIEWS: Final = (
@@ -451,11 +458,11 @@ def find_post(store: Rows, id: bytes, now_ms: int) -> ChannelPost | None:
 
 
 def unread_posts(store: Rows, space: bytes, read_n: int, device: bytes, now_ms: int) -> int:
-    """How many posts by others arrived in a channel after number ``read_n``, of the ``UNREAD_MAX`` that came last."""
+    """How many posts by others arrived in a channel after number ``read_n``; counted up to ``UNREAD_MAX``."""
     rows = store.query(
-        "SELECT count(*) FROM view_carry_shown WHERE space = ? AND device <> ? AND until_ms > ?"
-        f" AND n >= (SELECT min(n) FROM (SELECT n FROM {_POST} WHERE space = ? AND n > ? ORDER BY n DESC LIMIT ?))",
-        (space, device, now_ms, space, read_n, UNREAD_MAX),
+        f"SELECT count(*) FROM (SELECT 1 FROM view_carry_shown WHERE space = ?1 AND n > ?2 AND device <> ?3"
+        f" AND until_ms > ?4 AND {_MAY_SPEAK} LIMIT ?5)",
+        (space, read_n, device, now_ms, UNREAD_MAX),
     )
     return int(rows[0][0])
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from outlast.kernel import Put
+from outlast.kernel.groups import Said
 from outlast.kernel.space import GENESIS, OPEN, SpaceBody
-from outlast.rooms.carry import file_view, files, forgetting, places, service, view
-from outlast.rooms.carry.entries import DEVICE, FILE, SHARED, ChannelDevice, File, Shared
+from outlast.rooms.carry import file_view, files, forgetting, group_view, groups, places, service, view
+from outlast.rooms.carry.entries import DEVICE, FILE, POST, SHARED, ChannelDevice, File, Post, Shared
+from outlast.rooms.carry.private import remember
+from tests.unit.kernel.people import secret
 from tests.unit.rooms.carry.houses import House, houses
 from tests.unit.rooms.carry.said import entry
 from tests.unit.rooms.carry.test_files import content, is_here, meet, read, send, stream
@@ -115,6 +119,26 @@ async def test_who_cannot_open_a_file_is_not_told_who_has_it(tmp_path: Path) -> 
         await ben.carry_to(mal)
         await mal.settled()
         assert [one.event for one in mal.person.custody([asked])[asked]] == ["kept", "copied"]
+
+
+async def test_somebody_who_is_blocked_hides_no_news_of_a_group_by_any_number_of_texts(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben", "mal") as (ann, ben, mal):
+        space = await circle(ann, ben, mal)
+        await ben.person.block(mal.person.identity)
+        membership = ben.person.groups.membership(space)
+        [device] = [one for one, who in membership.devices.items() if who == mal.person.identity]
+
+        def said(number: int) -> Put:
+            body, now = POST.encode(Post("noise")), ben.node.now_ms()
+            one = Said(secret(number), POST.name, body, device, mal.person.identity, number, number, now, counts=True)
+            row = group_view.text_row(one, space, ben.person.identity, now)
+            assert row is not None
+            return row
+
+        await remember(ben.node, ben.person, [said(number) for number in range(group_view.UNREAD_MAX + 9)])
+        await groups.post(ann.node, ann.person, space, "come home")
+        await trips(ann, ben, until=lambda: groups.get(ben.person, space).unread)
+        assert groups.get(ben.person, space).unread == 1
 
 
 async def test_who_removes_a_post_removes_no_file_of_others_that_it_names(tmp_path: Path) -> None:

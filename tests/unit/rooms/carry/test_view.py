@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from outlast.kernel.entry import DAY_MS, Entry
 from outlast.kernel.revocation import is_ended, revocation_in
-from outlast.kernel.room import Change, Delete, Event, Letter
+from outlast.kernel.room import Change, Delete, Event, Letter, Put
 from outlast.kernel.store import Incoming, Store
 from outlast.kernel.vault import Vault
-from outlast.rooms.carry import ROOM, view
-from outlast.rooms.carry.entries import DEVICE, HIDE, POST, TEXT
+from outlast.rooms.carry import ROOM, file_view, view
+from outlast.rooms.carry.entries import DEVICE, HIDE, POST, TEXT, File
 from outlast.rooms.carry.view import fold, message_row, receive
 from tests.unit.kernel.entries import KEY
 from tests.unit.kernel.people import NOW_MS, Person, person, secret
@@ -258,6 +258,27 @@ def test_unread_are_the_posts_of_others_that_arrived_since(store: Store) -> None
     assert view.unread_posts(store, NEWS.id, read, STRANGER.device.device, NOW_MS) == 1
     assert view.unread_posts(store, NEWS.id, 0, STRANGER.device.device, NOW_MS) == 3
     assert view.unread_posts(store, NEWS.id, 0, OWNER.device.device, NOW_MS) == 0
+
+
+def test_any_number_of_posts_by_strangers_hides_none_that_counts_from_the_count_of_unread(store: Store) -> None:
+    add(store, NEWS, post(NEWS, "a word that matters"))
+    many = (
+        post(NEWS, f"noise {number}", clock=number, author=STRANGER.signing) for number in range(view.UNREAD_MAX + 9)
+    )
+    add(store, *many)
+    assert view.unread_posts(store, NEWS.id, 0, secret("reader"), NOW_MS) == 1
+
+
+def test_a_contact_who_names_any_number_of_files_keeps_none_of_others_waiting(vault: Vault) -> None:
+    def named(by: str, number: int) -> Put:
+        file = File("photo.jpg", "", 1, bytes(32), (secret(by, number),))
+        return file_view.file_row(secret(by, number)[:16], secret(by), file, number, outgoing=False)
+
+    rows = [named("ann", 1), *(named("mal", number) for number in range(2, file_view.AWAITED_MAX + 9))]
+    vault.transaction(rows, "carry")
+    found = [one.peer for one in file_view.awaited(vault)]
+    assert len(found) == file_view.AWAITED_MAX
+    assert secret("ann") in found
 
 
 def test_unread_posts_are_counted_among_the_last_that_came_however_many_there_are(store: Store) -> None:

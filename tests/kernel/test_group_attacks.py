@@ -216,6 +216,27 @@ class TestKeys:
             assert texts(boris, space) == []
 
     @story
+    async def test_what_waits_for_who_was_asked_in_is_not_exchanged_for_what_nobody_signed(
+        self, tmp_path: Path
+    ) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris, clara = await trio(nodes)
+            space = await group("sealed", anna, clara)
+            await say(anna, space, "hello")
+            await anna.add_member(space, boris.identity)
+            await everybody_meets(anna, boris, clara)
+            false = [
+                msgspec.structs.replace(one, signature=os.urandom(64))
+                for one in clara.node.open_store.load(holds(clara, space))
+                if one.id != space
+            ]
+            await by_mail(clara, boris, brings(space, *false))
+            await boris.join_space(space)
+            await settle(boris)
+            assert texts(boris, space) == ["hello"]
+            assert members(boris, space) == {"anna", "boris", "clara"}
+
+    @story
     async def test_a_member_who_writes_under_the_id_of_anothers_letter_keeps_it_from_nobody(
         self, tmp_path: Path
     ) -> None:

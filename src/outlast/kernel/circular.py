@@ -182,8 +182,6 @@ def _invitation(letter: Letter, said: Circular) -> Put | None:
     genesis = _whole(said.genesis)
     if genesis is None or genesis.id != said.space:
         return None
-    if not verify(genesis.header.author, genesis.signature, signing_input(genesis.header_bytes)):
-        return None
     for epoch, secret in said.secrets:
         if epoch == said.space:
             try:
@@ -198,11 +196,14 @@ def _invitation(letter: Letter, said: Circular) -> Put | None:
 
 
 def _whole(packed: bytes) -> Entry | None:
+    """The entry, with its payload, that its author signed: of one id others could be made, and take its place."""
     try:
         entry, end = unpack(packed)
     except ProtocolError:
         return None
-    return entry if end == len(packed) and entry.payload is not None else None
+    if end != len(packed) or entry.payload is None:
+        return None
+    return entry if verify(entry.header.author, entry.signature, signing_input(entry.header_bytes)) else None
 
 
 GROUPS: Final = Room("group", 1, letters=(CIRCULAR,), migrations=MIGRATIONS, receive=receive)

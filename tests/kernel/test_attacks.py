@@ -16,7 +16,7 @@ from outlast.kernel.admit import Admitted, Refused, Rule
 from outlast.kernel.bundle import BundleWriter
 from outlast.kernel.door import SPACE_LOW_BYTES
 from outlast.kernel.entry import DAY_MS, Entry, day_of
-from outlast.kernel.identity import SigningKey
+from outlast.kernel.identity import SigningKey, id_text
 from outlast.kernel.node import Node
 from outlast.kernel.outbox import Receipt
 from outlast.kernel.person import Person
@@ -236,6 +236,19 @@ class TestIdentities:
             await anna.send(forger.identity.public, NOTE.name, _note("hello"))
             assert len(envelopes(anna)) - before <= inbox.DEVICES_MAX
             assert anna.query("SELECT count(*) FROM device")[0][0] <= 2 * inbox.DEVICES_MAX
+
+    @story
+    async def test_who_introduces_themselves_by_a_contacts_name_is_told_apart_and_takes_it_from_nobody(
+        self, tmp_path: Path
+    ) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await friends(nodes)
+            now, link = nodes.clock(), await anna.link()
+            posing = [Forger("BORIS"), Forger("\uff42oris"), Forger("anna")]
+            await hand_over([one.introduce(one.letter(note(one.name), now), link, now) for one in posing], anna)
+            assert anna.find("boris").identity == boris.identity
+            for one in posing:
+                assert anna.contact(one.identity.public).name == f"{one.name} ({id_text(one.identity.public)[:8]})"
 
     @story
     async def test_who_floods_a_link_with_identities_meets_an_end(

@@ -29,6 +29,8 @@ from outlast.kernel.identity import (
     parse_space,
     read_certificate,
     space_text,
+    spelled,
+    told_apart,
     verify,
 )
 from outlast.kernel.invite import make_channel_link, parse_channel
@@ -146,7 +148,9 @@ __all__ = [
     "read_parcels",
     "revocation_in",
     "space_text",
+    "spelled",
     "strange_parcels",
+    "told_apart",
     "verify",
     "wipe_secret",
     "write_secret",

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import base64
 import hmac
+import unicodedata
+from collections.abc import Container
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Self
@@ -165,6 +167,19 @@ def check_name(name: str) -> str:
     if not name or len(name) > NAME_MAX_CHARS or not name.isprintable():
         raise UsageError("a name has 1 to %(most)s printable characters", most=NAME_MAX_CHARS)
     return name
+
+
+def spelled(name: str) -> str:
+    """A name as it is compared: two that differ in case or form of their letters alone are one."""
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
+def told_apart(name: str, identity: bytes, taken: Container[str]) -> str:
+    """What somebody calls themself, with the beginning of their ID when somebody else is called so (``spelled``)."""
+    if spelled(name) not in taken:
+        return name
+    mark = f" ({id_text(identity)[:8]})"
+    return name[: NAME_MAX_CHARS - len(mark)] + mark
 
 
 def certify(

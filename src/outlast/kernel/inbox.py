@@ -22,7 +22,7 @@ from outlast.kernel import devices, mail
 from outlast.kernel.database import Transaction
 from outlast.kernel.entry import Entry, day_of
 from outlast.kernel.hpke import OpeningKey
-from outlast.kernel.identity import Device, read_certificate
+from outlast.kernel.identity import Device, read_certificate, spelled, told_apart
 from outlast.kernel.kinds import Kind, KindError
 from outlast.kernel.outbox import (
     IN,
@@ -513,10 +513,11 @@ class Inbox:
             known = tx.query("SELECT blocked FROM contact WHERE identity = ?", (device.identity,))
             if (known and known[0][0]) or not self._has_room_for(tx, device.identity):
                 return False
+            taken = {spelled(self._person.name), *(spelled(row[0]) for row in tx.query("SELECT name FROM contact"))}
             tx.execute(
                 "INSERT OR IGNORE INTO contact(identity, name, verified_ms, blocked, added_ms, intro)"
                 " VALUES (?, ?, NULL, 0, ?, NULL)",
-                (device.identity, device.name, now),
+                (device.identity, told_apart(device.name, device.identity, taken), now),
             )
             if not self.put_device(tx, device, sealed.prekey, sealed.prekey_day):
                 return True

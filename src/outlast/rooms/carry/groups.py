@@ -7,6 +7,7 @@ search and for when the store has let go of it; the node's store never has a tex
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -28,6 +29,8 @@ from outlast.kernel import (
     check_name,
     id_text,
     space_text,
+    spelled,
+    told_apart,
 )
 from outlast.kernel import Group as Space
 from outlast.rooms.carry import file_view, group_view, places
@@ -207,8 +210,12 @@ class Scene:
 def scene(person: Person, space: bytes) -> Scene:
     """Who speaks in a joined group; raises NotFoundError."""
     membership = person.groups.membership(space)
-    known = {contact.identity: contact.name for contact in person.contacts()}
-    return Scene(person, membership, person.groups.names(space) | known | {person.identity: person.name})
+    known = {contact.identity: contact.name for contact in person.contacts()} | {person.identity: person.name}
+    claimed = {identity: name for identity, name in person.groups.names(space).items() if identity not in known}
+    # Anybody can take any name: no stranger goes by that of somebody else.
+    spellings = Counter(map(spelled, (*known.values(), *claimed.values())))
+    taken = {spelling for spelling, count in spellings.items() if count > 1}
+    return Scene(person, membership, known | {one: told_apart(name, one, taken) for one, name in claimed.items()})
 
 
 def read(person: Person, space: bytes, before: bytes | None = None, limit: int = -1) -> list[Line]:

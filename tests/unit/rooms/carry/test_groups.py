@@ -252,6 +252,10 @@ async def test_unknown_members_go_by_the_names_they_gave_themselves(tmp_path: Pa
         assert unknown.identity == cleo.person.identity
         assert unknown.name in ("cleo", id_text(cleo.person.identity)[:8])
         assert groups.find_member(ann.person, space, unknown.id).identity == cleo.person.identity
+        assert groups.scene(cleo.person, space).name(ann.person.identity) == "ann"
+        await cleo.person.rename(ben.person.identity, "ANN")
+        named = groups.scene(cleo.person, space).name(ann.person.identity)
+        assert named == f"ann ({id_text(ann.person.identity)[:8]})", "nobody goes by a contact's name"
 
 
 async def test_nothing_in_the_nodes_stores_says_a_word_or_a_name_of_a_group(tmp_path: Path) -> None:

@@ -139,6 +139,8 @@ class TestContacts:
             now, link = nodes.clock(), await anna.link()
             two = [Forger("Boris"), Forger("Boris")]
             await hand_over([one.introduce(one.letter(note("hi"), now), link, now) for one in two], anna)
+            for contact in anna.contacts():
+                await anna.rename(contact.identity, "Boris")
             with pytest.raises(UsageError, match="2 contacts"):
                 anna.find("boris")
             for contact in anna.contacts():

@@ -675,7 +675,7 @@ def _hotspot_lines(answer: dict[str, Any]) -> Iterator[str]:
 
 
 def _written_lines(answer: dict[str, Any]) -> Iterator[str]:
-    yield f"Wrote {answer['entries']} entries, {size(answer['bytes'])}, to {answer['file']}."
+    yield f"Entries written: {answer['entries']}, {size(answer['bytes'])}, to {answer['file']}."
     if answer["left_out"]:
         yield f"There was no room for {answer['left_out']} more: they go with the next trip."
 

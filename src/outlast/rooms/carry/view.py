@@ -457,12 +457,15 @@ def find_post(store: Rows, id: bytes, now_ms: int) -> ChannelPost | None:
     return ChannelPost(*rows[0]) if rows else None
 
 
-def unread_posts(store: Rows, space: bytes, read_n: int, device: bytes, now_ms: int) -> int:
-    """How many posts by others arrived in a channel after number ``read_n``; counted up to ``UNREAD_MAX``."""
+def unread_posts(store: Rows, space: bytes, read_n: int, mine: tuple[bytes, bytes], now_ms: int) -> int:
+    """How many posts by others arrived in a channel after number ``read_n``; counted up to ``UNREAD_MAX``.
+
+    ``mine``: the reader's device and identity, 32 B each; what their earlier devices said is theirs, too.
+    """
     rows = store.query(
         f"SELECT count(*) FROM (SELECT 1 FROM view_carry_shown WHERE space = ?1 AND n > ?2 AND device <> ?3"
-        f" AND until_ms > ?4 AND {_MAY_SPEAK} LIMIT ?5)",
-        (space, read_n, device, now_ms, UNREAD_MAX),
+        f" AND author IS NOT ?4 AND until_ms > ?5 AND {_MAY_SPEAK} LIMIT ?6)",
+        (space, read_n, *mine, now_ms, UNREAD_MAX),
     )
     return int(rows[0][0])
 

@@ -39,6 +39,8 @@ async def listening(talk: Talk) -> AsyncIterator[str]:
     server = await asyncio.start_server(talk, "127.0.0.1", 0)
     async with server:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        while HELD:
+            HELD.pop().close()
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
@@ -65,7 +67,7 @@ def answering(*pieces: bytes, then: Callable[[asyncio.StreamWriter], None] = lam
 
 
 def stay(writer: asyncio.StreamWriter) -> None:
-    """Keep the connection open: from 3.13 on Python closes what nobody holds."""
+    """Keep the connection open until the server ends: from 3.13 on Python closes what nobody holds."""
     HELD.append(writer)
 
 

@@ -14,7 +14,7 @@ __all__ = ["ROOM"]
 
 ROOM = Room(
     name="carry",
-    version=3,
+    version=4,
     kinds=KINDS,
     letters=LETTERS,
     views=VIEWS,

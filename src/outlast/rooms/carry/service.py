@@ -395,7 +395,7 @@ def _channel(node: Node, person: Person, one: Follow) -> Channel:
         name=head.name if head else one.name,
         owner=head.owner if head else None,
         may_post=head is not None and (head.writers == "anyone" or view.is_signer(node, one.space, person.identity)),
-        unread=view.unread_posts(node, one.space, one.read_n, (person.device, person.identity), now),
+        unread=view.unread_posts(node, head, one.read_n, person.device, person.identity, now),
         last=latest[0] if latest else None,
         forked=head is not None and head.forked,
         signers=tuple(who for who in view.signers(node, one.space) if head is not None and who != head.owner),

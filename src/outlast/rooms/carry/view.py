@@ -87,13 +87,6 @@ _AUTHOR = (
     " OR ({0}.seq = r.seq AND {0}.id <> r.last))) LIMIT 1)"
 )
 
-# Whether a device can be one that speaks in the channel ?1: who never can, in any number, is passed over at once.
-_MAY_SPEAK = (
-    "(device IN (SELECT d.device FROM view_carry_device d JOIN view_carry_signer s"
-    " ON s.space = d.space AND s.identity = d.identity WHERE d.space = ?1)"
-    " OR EXISTS (SELECT 1 FROM view_carry_channel WHERE space = ?1 AND writers = 'anyone'))"
-)
-
 VIEWS: Final = (
     f"CREATE TABLE {_CHANNEL} (space BLOB PRIMARY KEY, name TEXT, owner BLOB, writers TEXT, made_ms INTEGER)",
     f"CREATE TABLE {_SIGNER} (space BLOB, identity BLOB, PRIMARY KEY (space, identity)) WITHOUT ROWID",
@@ -105,6 +98,8 @@ VIEWS: Final = (
     " until_ms INTEGER, n INTEGER, text TEXT, reply_to BLOB)",
     f"CREATE INDEX view_carry_post_order ON {_POST} (space, clock, ts_ms, id)",
     f"CREATE INDEX view_carry_post_arrival ON {_POST} (space, n)",
+    f"CREATE INDEX view_carry_post_device ON {_POST} (space, device, n)",
+    f"CREATE INDEX view_carry_post_until ON {_POST} (until_ms)",
     f"CREATE TABLE {_SHARED} (id BLOB PRIMARY KEY, type TEXT, size_bytes INTEGER, content BLOB, preview BLOB)",
     f"CREATE TABLE {_HIDE} (id BLOB PRIMARY KEY, space BLOB, device BLOB, seq BLOB, post BLOB, ts_ms INTEGER)",
     f"CREATE INDEX view_carry_hide_post ON {_HIDE} (post)",
@@ -457,15 +452,29 @@ def find_post(store: Rows, id: bytes, now_ms: int) -> ChannelPost | None:
     return ChannelPost(*rows[0]) if rows else None
 
 
-def unread_posts(store: Rows, space: bytes, read_n: int, mine: tuple[bytes, bytes], now_ms: int) -> int:
+# Of a channel of signers only their posts are looked at: others can leave any number there. Where anyone may write, all
+# that came last counts.
+_UNREAD: Final = {
+    "owner": f"n > ?2 AND device IN (SELECT d.device FROM {_DEVICE} d JOIN {_SIGNER} s ON s.space = d.space"
+    " AND s.identity = d.identity WHERE d.space = ?1 AND d.device <> ?3 AND d.identity <> ?4)",
+    "anyone": "device <> ?3 AND author IS NOT ?4 AND n >= (SELECT min(n) FROM"
+    f" (SELECT n FROM {_POST} WHERE space = ?1 AND n > ?2 ORDER BY n DESC LIMIT ?6))",
+}
+
+
+def unread_posts(
+    store: Rows, head: ChannelHead | None, read_n: int, device: bytes, identity: bytes, now_ms: int
+) -> int:
     """How many posts by others arrived in a channel after number ``read_n``; counted up to ``UNREAD_MAX``.
 
-    ``mine``: the reader's device and identity, 32 B each; what their earlier devices said is theirs, too.
+    ``device`` and ``identity`` (32 B each) are the reader's; what their earlier devices said is theirs, too.
     """
+    if head is None:
+        return 0
     rows = store.query(
-        f"SELECT count(*) FROM (SELECT 1 FROM view_carry_shown WHERE space = ?1 AND n > ?2 AND device <> ?3"
-        f" AND author IS NOT ?4 AND until_ms > ?5 AND {_MAY_SPEAK} LIMIT ?6)",
-        (space, read_n, *mine, now_ms, UNREAD_MAX),
+        "SELECT count(*) FROM (SELECT 1 FROM view_carry_shown WHERE space = ?1 AND until_ms > ?5"
+        f" AND {_UNREAD[head.writers]} LIMIT ?6)",
+        (head.space, read_n, device, identity, now_ms, UNREAD_MAX),
     )
     return int(rows[0][0])
 
@@ -516,14 +525,14 @@ class Due(NamedTuple):
 
 def due_to_drop(store: Rows, now_ms: int) -> list[Due]:
     """Posts that were removed so long ago that their payloads are to go, or have disappeared."""
+    found = f"SELECT p.id, p.space, p.device, f.content FROM {{}} p LEFT JOIN {_SHARED} f ON f.id = p.id WHERE"
+    # UNION ALL: to leave out what is in both, SQLite would go through all posts in the order of their ids.
     rows = store.query(
-        f"WITH due AS (SELECT id FROM view_carry_said WHERE id IN (SELECT post FROM {_HIDE}) AND hidden_ms < ?"
-        f" UNION SELECT id FROM {_POST} WHERE until_ms <= ?)"
-        " SELECT p.id, p.space, p.device, f.content FROM due"
-        f" JOIN {_POST} p USING (id) LEFT JOIN {_SHARED} f USING (id)",
+        f"{found.format('view_carry_said')} p.id IN (SELECT post FROM {_HIDE}) AND p.hidden_ms < ?"
+        f" UNION ALL {found.format(_POST)} p.until_ms <= ?",
         (now_ms - HIDDEN_KEPT_MS, now_ms),
     )
-    return [Due(*row) for row in rows]
+    return list(dict.fromkeys(Due(*row) for row in rows))
 
 
 # ---- questions to a vault ----

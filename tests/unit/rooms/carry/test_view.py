@@ -251,13 +251,17 @@ def test_older_posts_are_found_page_by_page(store: Store) -> None:
     assert [one.text for one in (*before, *newest)] == ["1", "2", "3", "4", "5", "6"]
 
 
+def unread(store: Store, read_n: int, device: bytes, identity: bytes) -> int:
+    return view.unread_posts(store, view.channel_head(store, NEWS.id), read_n, device, identity, NOW_MS)
+
+
 def test_unread_are_the_posts_of_others_that_arrived_since(store: Store) -> None:
     add(store, NEWS, post(NEWS, "one"), post(NEWS, "two", clock=2))
     read = max(one.n for one in view.posts(store, NEWS.id, NOW_MS))
     add(store, post(NEWS, "earlier, but later here", clock=1, at_ms=NOW_MS - 1))
-    assert view.unread_posts(store, NEWS.id, read, (STRANGER.device.device, STRANGER.identity.public), NOW_MS) == 1
-    assert view.unread_posts(store, NEWS.id, 0, (STRANGER.device.device, STRANGER.identity.public), NOW_MS) == 3
-    assert view.unread_posts(store, NEWS.id, 0, (secret("their next device"), OWNER.identity.public), NOW_MS) == 0
+    assert unread(store, read, STRANGER.device.device, STRANGER.identity.public) == 1
+    assert unread(store, 0, STRANGER.device.device, STRANGER.identity.public) == 3
+    assert unread(store, 0, secret("their next device"), OWNER.identity.public) == 0
 
 
 def test_any_number_of_posts_by_strangers_hides_none_that_counts_from_the_count_of_unread(store: Store) -> None:
@@ -266,7 +270,7 @@ def test_any_number_of_posts_by_strangers_hides_none_that_counts_from_the_count_
         post(NEWS, f"noise {number}", clock=number, author=STRANGER.signing) for number in range(view.UNREAD_MAX + 9)
     )
     add(store, *many)
-    assert view.unread_posts(store, NEWS.id, 0, (secret("reader"), secret("who reads")), NOW_MS) == 1
+    assert unread(store, 0, secret("reader"), secret("who reads")) == 1
 
 
 def test_a_contact_who_names_any_number_of_files_keeps_none_of_others_waiting(vault: Vault) -> None:
@@ -284,9 +288,9 @@ def test_a_contact_who_names_any_number_of_files_keeps_none_of_others_waiting(va
 def test_unread_posts_are_counted_among_the_last_that_came_however_many_there_are(store: Store) -> None:
     add(store, NEWS, *(post(NEWS, f"post {number}", clock=number) for number in range(view.UNREAD_MAX + 50)))
     reader = STRANGER.device.device, STRANGER.identity.public
-    assert view.unread_posts(store, NEWS.id, 0, reader, NOW_MS) == view.UNREAD_MAX
+    assert unread(store, 0, *reader) == view.UNREAD_MAX
     read = view.posts(store, NEWS.id, NOW_MS)[-11].n
-    assert view.unread_posts(store, NEWS.id, read, reader, NOW_MS) == 10
+    assert unread(store, read, *reader) == 10
 
 
 ONE, TWO = post(NEWS, "one", seq=1), post(NEWS, "two", clock=2, seq=1)

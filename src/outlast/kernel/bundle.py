@@ -292,7 +292,6 @@ class BundleReader:
         self._input = b""
         self._prefix = b""
         self._chunks: _Chunks | None = None
-        self._is_open = False
         self._index = 0
         self._ended = False  # the last chunk was read
         self._damaged: list[int] = []
@@ -345,13 +344,8 @@ class BundleReader:
                 raise BundleError("the bundle was cut off at its beginning: copy the file again")
             raise BundleError("this file is no bundle")
         signed: bool | None = None
-        whole = self._manifest is not None and not self._malformed
-        if self._trailer is None:
-            whole = False
-        elif self._is_open:  # nobody has signed the digest, and the chunks' checksums say as much
-            whole = whole and not self._damaged
-        else:
-            whole = whole and self._trailer[:32] == self._digest.digest()
+        whole = self._trailer is not None and self._trailer[:32] == self._digest.digest()
+        whole = whole and self._manifest is not None and not self._malformed
         if self._writer is not None and self._trailer is not None:
             message = _signed(self._manifest_bytes, self._trailer[:32])
             signed = verify(self._writer.device, self._trailer[32:], message)
@@ -381,7 +375,6 @@ class BundleReader:
         if flags == _OPEN:
             self._input = self._input[_PREFIX_BYTES:]
             self._chunks = _OpenChunks(head)
-            self._is_open = True
             return True
         end = _PREFIX_BYTES + SLOTS * _SLOT_BYTES
         if len(self._input) < end:
@@ -430,8 +423,7 @@ class BundleReader:
         if kind == Record.TRAILER:
             self._trailer = bytes(content)
             return []
-        if not self._is_open:
-            self._digest.update(encoded)
+        self._digest.update(encoded)
         if kind == Record.CONTENT:
             if _CONTENT_HEAD_BYTES < len(content) <= _CONTENT_HEAD_BYTES + PAYLOAD_MAX_BYTES:
                 place = int.from_bytes(content[32:_CONTENT_HEAD_BYTES], "big")
@@ -461,7 +453,8 @@ class BundleReader:
     def _read_manifest(self, body: bytes) -> Manifest:
         try:
             manifest = _manifest_decoder.decode(body)
-            self._writer = None if self._is_open else read_certificate(manifest.certificate)
+            is_open = isinstance(self._chunks, _OpenChunks)
+            self._writer = None if is_open else read_certificate(manifest.certificate)
         except (msgspec.MsgspecError, UnicodeError, RecursionError, IdentityError):
             raise BundleError("the bundle's manifest is malformed: its writer is broken") from None
         receivers = manifest.receivers
@@ -476,7 +469,7 @@ class BundleReader:
         ):
             raise BundleError("the bundle's manifest is malformed: its writer is broken")
         devices = [receiver.device for receiver in receivers]
-        if not self._is_open and self._devices and not set(self._devices).intersection(devices):
+        if not is_open and self._devices and not set(self._devices).intersection(devices):
             raise ElsewhereError("this bundle was written for somebody else and passed on")
         return manifest
 

@@ -154,8 +154,6 @@ class Neighbours:
         self._ways: dict[tuple[str, str, bytes | None], asyncio.Task[None]] = {}
         """What goes each way, by the room that brings it, its name and where it leads."""
         self._servers: list[tcp.Listener] = []
-        self.heard_at: list[tuple[str, int]] = []
-        """Where neighbours can call: a host, as it was given to ``listen``, and a port."""
         self._live: set[_Live] = set()
         self._seen: dict[bytes, int] = {}
         self._errors: dict[bytes, Sentence] = {}
@@ -206,7 +204,11 @@ class Neighbours:
         for server in self._servers:
             await server.close()
         self._servers.clear()
-        self.heard_at.clear()
+
+    @property
+    def heard_at(self) -> list[tuple[str, int]]:
+        """Where neighbours can call now: each a host, as it was given to ``listen``, and a port."""
+        return [(server.host, server.port) for server in self._servers]
 
     async def listen(self, host: str, port: int) -> int:
         """Wait for neighbours on this address; returns the port. Raises LinkError when it is taken."""
@@ -214,7 +216,6 @@ class Neighbours:
             host, port, static=self._node.transport.secret, on_channel=self._accept, strangers=lambda: self.strangers
         )
         self._servers.append(server)
-        self.heard_at.append((host, server.port))
         return server.port
 
     def refresh_peers(self) -> None:

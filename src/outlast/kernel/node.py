@@ -75,7 +75,7 @@ from outlast.kernel.vault import Vault
 
 T = TypeVar("T")
 
-BLOCK_BYTES: Final = 4 << 20
+BLOCK_BYTES: Final = 3 << 20
 """Of content that is read or written at a time."""
 FILES_AUTO_BYTES: Final = 16 << 20
 """Content up to this size is fetched without anybody asking for it."""
@@ -1021,7 +1021,7 @@ class Node:
     @property
     def heard_at(self) -> list[tuple[str, int]]:
         """Where neighbours can call now: each a host, as it was given to ``listen``, and a port."""
-        return list(self.neighbours.heard_at)
+        return self.neighbours.heard_at
 
     def ways_changed(self) -> None:
         """A room's ways have come, gone, or may lead somewhere now: its ``links`` is asked again."""
@@ -1094,7 +1094,7 @@ class Node:
 
 
 async def _cuts(source: Path | AsyncIterable[bytes], splitter: Splitter) -> AsyncIterator[list[Cut]]:
-    """What is cut off a source, about 4 MiB at a time: one transaction each."""
+    """What is cut off a source, about 3 MiB at a time: one transaction each."""
 
     def cut(parts: Iterable[bytes]) -> list[Cut]:
         return splitter.feed(b"".join(parts))

@@ -543,6 +543,7 @@ class TestHostileWriters:
         reading = read(self.raw((1, self.MANIFEST), (3, bytes(32)), (2, packed)), None)
         assert reading.ids == []
         assert reading.summary.entries == 0
+        assert not reading.summary.whole
 
     @pytest.mark.parametrize("body", [b"", b"entry", pack(entries((9,))[0])[:-1], pack(entries((9,))[0]) + b"!"])
     def test_what_is_no_entry_is_counted_and_passed_over(self, body: bytes) -> None:

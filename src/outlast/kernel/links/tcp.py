@@ -116,10 +116,11 @@ class TcpLink:
 
 
 class Listener:
-    """A listening socket; ``port`` is the one it got."""
+    """A listening socket; ``host`` is the one that was asked for, ``port`` the one it got."""
 
-    def __init__(self, server: asyncio.Server, tasks: set[asyncio.Task[None]]) -> None:
+    def __init__(self, host: str, server: asyncio.Server, tasks: set[asyncio.Task[None]]) -> None:
         """Made by ``serve``."""
+        self.host = host
         self.port: int = server.sockets[0].getsockname()[1]
         self._server = server
         self._tasks = tasks
@@ -219,7 +220,7 @@ async def serve(
         server = await asyncio.start_server(begin, host, port, limit=_READ_BYTES)
     except OSError as error:
         raise LinkError("cannot listen at %(where)s: %(error)s", where=_where(host, port), error=error) from None
-    return Listener(server, tasks)
+    return Listener(host, server, tasks)
 
 
 def _address(writer: asyncio.StreamWriter) -> str:

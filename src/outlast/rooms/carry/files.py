@@ -312,7 +312,7 @@ async def let_go(node: Node, person: Person, letter: bytes) -> None:
 
 async def free(node: Node, person: Person, gone: Sequence[FileRow]) -> None:
     """Free what files of letters and groups take here; what they name and is somebody else's stays."""
-    spare = {parcel for file in gone for parcel in await node.read(partial(_strange, node, file))}
+    spare = {parcel for file in gone for parcel in await _strange(node, file)}
     # Before an entry of a group names its parcels they are noted under the first of them.
     noted = [file.parcels[0] if file.outgoing and len(file.letter) == ID_BYTES else file.letter for file in gone]
     await person.forget_parcels(noted, spare)
@@ -342,7 +342,7 @@ async def _look(node: Node, person: Person, sound: set[bytes]) -> None:
         found = parcels_here(node, file.parcels, file.size_bytes)
         if file.letter not in sound and node.open_store.known(file.parcels):
             # Everybody's node carries parcels: who names those of others is not told whether they are here.
-            if _strange(node, file):
+            if await _strange(node, file):
                 await person.forget_parcels([file.letter], file.parcels)
                 await _settle(node, person, file, file_view.GONE)
                 continue
@@ -379,8 +379,8 @@ async def _fetch(node: Node, file: FileRow) -> None:
         await node.fetch(parcel)
 
 
-def _strange(node: Node, file: FileRow) -> set[bytes]:
-    return strange_parcels(node, file.key, file.parcels, file.size_bytes)
+async def _strange(node: Node, file: FileRow) -> set[bytes]:
+    return await node.read(partial(strange_parcels, node, file.key, file.parcels, file.size_bytes))
 
 
 async def _settle(node: Node, person: Person, file: FileRow, state: int) -> None:

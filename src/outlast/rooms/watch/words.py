@@ -197,10 +197,11 @@ def cost(one: Cost, year: str, _: Translation, money: Callable[[float], str]) ->
     if "year_note" in given:
         known = given.get("gdp_year", given.get("population_year"))
         notes.append(_(nearest(_.digits(year), _.digits(known))))
+    sources = [given[name] for name in ("source", "data") if name in given]
     if given["source"] == str(YOUR_SHARE):
         notes.append(_(YOUR_SHARE))
-    source = [given["source"]] * (given["source"] != str(YOUR_SHARE)) + [given["data"]] * ("data" in given)
-    return Told(inputs, [f"{note[:1].upper()}{note[1:]}." for note in notes], ". ".join(source))
+        sources.pop(0)
+    return Told(inputs, [f"{note[:1].upper()}{note[1:]}." for note in notes], ". ".join(sources))
 
 
 def cost_range(one: Cost, _: Translation, money: Callable[[float], str]) -> str:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 from outlast.errors import LockedError, OutlastError, ProtocolError, Sentence, StorageError, reason_of
 from outlast.kernel import sending, steps, sync
 from outlast.kernel.admit import Admitted, Known, Refused, Verdict
-from outlast.kernel.chunks import BATCHES, Chunk, Downloads, is_chunked
+from outlast.kernel.chunks import Chunk, Downloads, is_chunked
 from outlast.kernel.forward import Carriage, Offer, carriage
 from outlast.kernel.links import tcp
 from outlast.kernel.links.channel import Channel, answer, call
@@ -505,17 +505,17 @@ class Neighbours:
         read = node.loop.create_task(self._read(channel, live))
         tick = node.loop.create_task(self._tick(live))
         admit = node.loop.create_task(self._ingest(ingests, live))
-        keeps = [node.loop.create_task(self._keep_chunks(chunks, live)) for _ in range(BATCHES)]
+        keep = node.loop.create_task(self._keep_chunks(chunks, live))
         load = node.loop.create_task(self._load_chunks(loads, live))
         bulk = node.loop.create_task(self._report_bulk(channel, live))
-        tasks = (read, tick, admit, *keeps, load, bulk)
+        tasks = (read, tick, admit, keep, load, bulk)
         try:
             live.put(steps.Started())
             reason: Sentence | None = None
             turn = 0
             while reason is None:
                 event = await live.next()
-                for task in (admit, *keeps, load, bulk):
+                for task in (admit, keep, load, bulk):
                     if task.done():
                         task.result()
                 for command in session.step(event):

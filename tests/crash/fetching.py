@@ -1,7 +1,8 @@
 """A node that fetches a file from a neighbour and stops in the middle of a write to its disk, for the kill.
 
-``python -m tests.crash.fetching HOME NODE HOST PORT WRITE``: the neighbour's ID in hex, and which write to stop in (0:
-none). One line goes to standard output whenever more is durable, as the node says: ``held BYTES``; and ``stopped``.
+``python -m tests.crash.fetching HOME NODE HOST PORT WRITE``: the neighbour's ID in hex, and which write to stop in,
+counted from the first of the file's bytes (0: none). One line goes to standard output whenever more is durable, as the
+node says: ``held BYTES``; and ``stopped``.
 """
 
 from __future__ import annotations
@@ -19,9 +20,13 @@ from tests.crash.toy import house
 
 async def fetch(home: Path, node: bytes, host: str, port: int, stop: int) -> None:
     """Fetch what the neighbour has, and say how far it is."""
+    before = 0
 
     def on_write(write: Write) -> bool:
-        if write.number == stop:
+        nonlocal before
+        if not before and write.path.endswith(".chunks"):
+            before = write.number - 1
+        if before and write.number - before == stop:
             write.put(write.size // 2)
             tell("stopped")
             threading.Event().wait()

@@ -19,7 +19,7 @@ from tests.architecture.tree import ROOT
 from tests.crash.disk import Disk
 from tests.crash.toy import FILE, MONTH_MS, House, house, make
 
-CHUNKS = 96
+CHUNKS = 240
 CONTENT = random.Random(1).randbytes(CHUNKS * CHUNK_BYTES - 77)
 
 
@@ -89,7 +89,7 @@ def test_a_node_killed_while_it_fetches_holds_what_it_said_and_never_asks_for_it
             chance = random.Random(2)
             durable: set[int] = set()
             partial = 0
-            for stop in [*(chance.randint(5, 60) for _ in range(6)), 0]:
+            for stop in [*(chance.randint(4, 40) for _ in range(6)), 0]:
                 asked.clear()
                 said = await fetch_and_die(home.path, source, port, stop)
                 assert not durable.intersection(asked)

@@ -59,19 +59,20 @@ def take(one: socket.socket, size: int, hashed: bool) -> str:
     return found.hexdigest() if not size else "-" * 64
 
 
-def answer(one: socket.socket) -> None:
-    """Answer a client that has said its line."""
+def answer(one: socket.socket) -> bool:
+    """Answer a client that has said its line; whether that was all, so that the connection is to be closed."""
     try:
-        line = one.recv(80, socket.MSG_PEEK).partition(b"\n")[0]
-        one.recv(len(line) + 1)
-        if line == b"one":
+        line = one.recv(4)
+        if line == b"one\n":
             one.send(b"!")
         elif line:
+            line += one.recv(80, socket.MSG_PEEK).partition(b"\n")[0]
+            one.recv(len(line) + 1 - 4)
             Thread(target=serve, args=(one, line.split()), daemon=True).start()
-            return
+            return False
     except OSError:
         pass
-    one.close()
+    return True
 
 
 def main() -> None:
@@ -88,8 +89,11 @@ def main() -> None:
                     silent[one.fileno()] = one
                     ready.register(one.fileno(), select.EPOLLIN)
                 elif file in silent:
-                    ready.unregister(file)
-                    answer(silent.pop(file))
+                    one = silent.pop(file)
+                    if answer(one):
+                        one.close()  # which also takes it out of what is watched
+                    else:
+                        ready.unregister(file)
                 else:
                     return
 

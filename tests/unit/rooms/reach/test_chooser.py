@@ -17,6 +17,7 @@ from outlast.rooms.reach.proto.chooser import (
     MEMORY_DAYS,
     NETWORKS_MAX,
     PROOF_WAIT_S,
+    STAGGER_S,
     STRIKES,
     WORKED_MAX,
     AllWanted,
@@ -243,6 +244,18 @@ def test_what_failed_is_tried_again_in_the_background_one_at_a_time_and_ever_mor
     assert pauses == [pytest.approx(pause, abs=1) for pause in (30, 60, 120, 240, 480, 960, *4 * [1800])]
     assert starts["tor"] == [0]
     assert (world.using, most) == ("tor", 1)
+
+
+def test_what_is_tried_in_the_background_begins_anew_when_the_carrier_breaks_unless_it_is_slow() -> None:
+    for limit_s, stopped in ((ATTEMPT_LIMIT_S, ["ss"]), (2 * ATTEMPT_LIMIT_S, [])):
+        machine, _ = chooser(WEB, SS._replace(limit_s=limit_s))
+        machine.step(Woke(), 0.25)
+        machine.step(Failed("ss", "refused"), 0.3)
+        machine.step(Passed("web0", proof=True), 0.4)
+        assert ids(machine.step(Woke(), 100.0), Try) == ["ss"]
+        out = machine.step(Lost("web0", "freeze@16000"), 103.0)
+        assert ids(out, Stop) == stopped
+        assert ids(machine.step(Woke(), 103.0 + STAGGER_S), Try) == stopped
 
 
 def test_an_attempt_without_end_is_stopped() -> None:

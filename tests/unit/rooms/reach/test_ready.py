@@ -53,9 +53,21 @@ def test_a_loop_has_one_watcher_and_keeps_it_no_longer_than_itself() -> None:
     assert gone() is None
 
 
-def test_without_an_epoll_the_loop_watches(loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_epoll_the_loop_watches(
+    loop: asyncio.AbstractEventLoop, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delattr(ready.select, "epoll")
-    assert watcher_of(loop) is loop
+    near, _far = pair
+    heard: list[str] = []
+    watcher = watcher_of(loop)
+    watcher.add_writer(near.fileno(), heard.append, "write")
+    turns(loop)
+    assert set(heard) == {"write"}
+    heard.clear()
+    watcher.forget(near.fileno())
+    turns(loop)
+    assert not heard
+    assert not loop.remove_writer(near.fileno())
 
 
 def test_what_is_ready_is_told_until_it_is_read(
@@ -115,6 +127,68 @@ def test_reading_and_writing_come_and_go_apart(
     assert told() == set()
     assert not watcher.remove_writer(fd)
     assert not watcher.remove_reader(fd)
+
+
+def test_what_is_left_is_told_to_nobody_and_wakes_the_loop_once(
+    loop: asyncio.AbstractEventLoop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    near, far = pair
+    told: list[str] = []
+    watcher = Ready(loop)
+    watcher.add_reader(near.fileno(), told.append, "read")
+    watcher.remove_reader(near.fileno())
+    far.send(b"bread")
+    turns(loop)
+    assert not told
+    assert not watcher._poll(0)  # the kernel says no more of it
+    watcher.add_reader(near.fileno(), told.append, "read again")
+    turns(loop)
+    assert set(told) == {"read again"}
+
+
+@pytest.mark.parametrize("forgotten", [True, False])
+def test_what_is_closed_after_it_was_left_takes_nothing_from_the_one_that_has_its_number_next(
+    loop: asyncio.AbstractEventLoop, forgotten: bool
+) -> None:
+    told: list[str] = []
+    watcher = Ready(loop)
+    old, written = os.pipe()
+    watcher.add_reader(old, told.append, "old")
+    watcher.remove_reader(old)
+    if forgotten:
+        watcher.forget(old)
+    os.close(old)
+    new, write = os.pipe()
+    assert new == old  # else this shows nothing
+    watcher.add_reader(new, told.append, "new")
+    turns(loop)
+    assert not told
+    os.write(write, b"x")
+    turns(loop)
+    assert set(told) == {"new"}
+    watcher.forget(new)
+    for fd in (new, write, written):
+        os.close(fd)
+
+
+def test_what_is_forgotten_is_told_to_nobody_in_the_same_turn_either(loop: asyncio.AbstractEventLoop) -> None:
+    pairs = [socket.socketpair() for _ in range(2)]
+    told: list[int] = []
+    watcher = Ready(loop)
+
+    def closes(own: int) -> None:
+        told.append(own)
+        for one, _ in pairs:
+            watcher.forget(one.fileno())
+            one.close()
+
+    (first, _), (second, _) = pairs
+    watcher.add_writer(first.fileno(), closes, 1)
+    watcher.add_writer(second.fileno(), closes, 2)
+    turns(loop)
+    assert len(told) == 1
+    for _, far in pairs:
+        far.close()
 
 
 def test_a_reset_behind_data_that_was_read_is_told_too(loop: asyncio.AbstractEventLoop) -> None:

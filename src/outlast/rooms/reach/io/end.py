@@ -528,6 +528,7 @@ class End:
         if joint.finished:
             joint.sock = None
             self._joints.pop(joint.stream, None)
+            self._watcher.forget(sock.fileno())
             sock.close()
             return
         with suppress(OSError):
@@ -544,10 +545,7 @@ class End:
             self.session.consumed(stream, len(joint.tail), self._loop.time())
         if sock is None:
             return
-        if joint.reading:
-            self._watcher.remove_reader(sock.fileno())
-        if joint.tail:
-            self._watcher.remove_writer(sock.fileno())
+        self._watcher.forget(sock.fileno())
         _cut(sock)
 
     # --- time

@@ -244,12 +244,13 @@ class _Opening:
 
     def _answered(self, one: socket.socket) -> None:
         code = one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        self._exit.watcher.remove_writer(one.fileno())
         self._trying.discard(one)
         if code == 0:
+            self._exit.watcher.remove_writer(one.fileno())
             opened = self._end()
             opened(one)
             return
+        self._exit.watcher.forget(one.fileno())
         one.close()
         self._why = _NO_WAY.get(code, Refusal.FAILED)
         self._try_next()
@@ -281,7 +282,7 @@ class _Opening:
         if self._next is not None:
             self._next.cancel()
         for one in self._trying:
-            self._exit.watcher.remove_writer(one.fileno())
+            self._exit.watcher.forget(one.fileno())
             one.close()
         self._trying.clear()
         return opened

@@ -242,13 +242,15 @@ class _Caller:
     def refuse(self, refusal: Refusal) -> None:
         if self._one is not None and self._reader is not None:
             _say(self._one, self._reader.refused(refusal.code))
+            self._gate.watcher.forget(self._one.fileno())
             _hang_up(self._one)
             self._one = None
 
     def drop(self) -> None:
         """End it before it has said what it wants."""
         if self._one is not None:
-            self._leave()
+            self._gate.watcher.forget(self._one.fileno())
+            self._gate.settled(self)
             self._one.close()
             self._one = None
 

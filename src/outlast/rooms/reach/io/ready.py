@@ -1,7 +1,8 @@
 """Which sockets of streams are ready: one epoll for all of a loop, which the loop itself watches as one file.
 
 A stream is short, and each time that a socket is watched and left again uvloop asks the kernel six times. Here it is
-twice. What is told is told again while it is so: of data with a reset behind it, uvloop tells once.
+once: what is left stays with the kernel until somebody watches it again, it is closed, or something happens to it. What
+is told is told again while it is so: of data with a reset behind it, uvloop tells once.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import select
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 EVENTS_MAX: Final = 256
@@ -38,6 +40,10 @@ class Watcher(Protocol):
         """Call it no more; False when nothing was to be called. To be done before the file is closed."""
         ...
 
+    def forget(self, fd: int, /) -> None:
+        """Call nothing of it any more: it is closed next."""
+        ...
+
     def call_soon(self, callback: Callable[[], None], /) -> object:
         """Call this once, behind whatever is ready now."""
         ...
@@ -47,7 +53,7 @@ class Ready:
     """A watcher of many files that come and go."""
 
     __slots__ = (
-        "__weakref__", "_after", "_loop", "_modify", "_new", "_poll", "_readers", "_register", "_turning",
+        "__weakref__", "_after", "_left", "_loop", "_modify", "_new", "_poll", "_readers", "_register", "_turning",
         "_unregister", "_writers",
     )  # fmt: skip
 
@@ -58,6 +64,7 @@ class Ready:
         self._modify, self._unregister = epoll.modify, epoll.unregister
         self._readers: dict[int, tuple[Callable[..., None], tuple[Any, ...]]] = {}
         self._writers: dict[int, tuple[Callable[..., None], tuple[Any, ...]]] = {}
+        self._left: set[int] = set()  # with the kernel, and nobody's
         self._new: set[int] = set()  # watched since the events of this turn were asked for
         self._turning = False
         self._after: list[Callable[[], None]] = []
@@ -70,8 +77,7 @@ class Ready:
             if fd in self._writers:
                 self._modify(fd, _BOTH)
             else:
-                self._register(fd, _IN)
-                self._new.add(fd)
+                self._watch(fd, _IN)
         self._readers[fd] = callback, args
 
     def remove_reader(self, fd: int, /) -> bool:
@@ -81,7 +87,7 @@ class Ready:
         if fd in self._writers:
             self._modify(fd, _OUT)
         else:
-            self._unregister(fd)
+            self._left.add(fd)
         return True
 
     def add_writer(self, fd: int, callback: Callable[..., None], /, *args: Any) -> None:
@@ -90,8 +96,7 @@ class Ready:
             if fd in self._readers:
                 self._modify(fd, _BOTH)
             else:
-                self._register(fd, _OUT)
-                self._new.add(fd)
+                self._watch(fd, _OUT)
         self._writers[fd] = callback, args
 
     def remove_writer(self, fd: int, /) -> bool:
@@ -101,8 +106,30 @@ class Ready:
         if fd in self._readers:
             self._modify(fd, _IN)
         else:
-            self._unregister(fd)
+            self._left.add(fd)
         return True
+
+    def forget(self, fd: int, /) -> None:
+        """Call nothing of it any more: it is closed next, which the kernel takes for its end."""
+        self._readers.pop(fd, None)
+        self._writers.pop(fd, None)
+        self._left.discard(fd)
+
+    def _watch(self, fd: int, mask: int) -> None:
+        self._new.add(fd)
+        if fd in self._left:
+            self._left.remove(fd)
+            try:
+                self._modify(fd, mask)
+                return
+            except FileNotFoundError:  # it was closed, and this is another one
+                pass
+        self._register(fd, mask)
+
+    def _drop(self, fd: int) -> None:
+        self._left.remove(fd)
+        with suppress(OSError):  # it was closed
+            self._unregister(fd)
 
     def call_soon(self, callback: Callable[[], None], /) -> None:
         """Call this once, behind whatever is ready now: in this turn, while there is one."""
@@ -112,13 +139,18 @@ class Ready:
             loop.call_soon(callback)
 
     def _turn(self) -> None:
-        new, readers, writers = self._new, self._readers, self._writers
+        new, left, readers, writers = self._new, self._left, self._readers, self._writers
         new.clear()
         self._turning = True
         try:
             for fd, mask in self._poll(0, EVENTS_MAX):
                 # What one callback closes, and another opens under the same number, is not what the event was about.
-                if mask != _OUT and (call := readers.get(fd)) and fd not in new:
+                if fd in new:
+                    continue
+                if fd in left:
+                    self._drop(fd)
+                    continue
+                if mask != _OUT and (call := readers.get(fd)):
                     call[0](*call[1])
                 if mask != _IN and (call := writers.get(fd)) and fd not in new:
                     call[0](*call[1])
@@ -137,13 +169,28 @@ class Ready:
                 loop.call_soon(self._finish)
 
 
+class ByLoop:
+    """A loop as a watcher, where there is no epoll."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Ask the loop itself."""
+        self.add_reader, self.remove_reader = loop.add_reader, loop.remove_reader
+        self.add_writer, self.remove_writer = loop.add_writer, loop.remove_writer
+        self.call_soon = loop.call_soon
+
+    def forget(self, fd: int, /) -> None:
+        """Call nothing of it any more."""
+        self.remove_reader(fd)
+        self.remove_writer(fd)
+
+
 _ready: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Ready] = weakref.WeakKeyDictionary()
 
 
 def watcher_of(loop: asyncio.AbstractEventLoop) -> Watcher:
     """What watches the sockets of a loop's streams: the loop itself, where there is no epoll."""
     if not hasattr(select, "epoll"):
-        return loop
+        return ByLoop(loop)
     found = _ready.get(loop)
     if found is None:
         found = _ready[loop] = Ready(loop)

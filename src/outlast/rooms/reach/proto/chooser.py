@@ -15,7 +15,8 @@ carries them out. Its law:
   the runners, and it is used until another passes its test or it fails its own. So does one that brings nothing of a
   page that is known to answer; what a target does is no fault of a carrier's. A carrier that broke is dropped at once.
 - Candidates that failed are tried again in the background, one at a time, after 30 s to 30 min, doubled each time, with
-  jitter. One that works again is noted, and changes nothing while the one in use works.
+  jitter. One that works again is noted, and changes nothing while the one in use works. When that one breaks, what is
+  being tried so begins anew with the others, unless it is slow by nature.
 """
 
 from __future__ import annotations
@@ -459,6 +460,11 @@ class Chooser:
         self._stop(id_, out)
         self._note_failure(self._runners[id_], failure, now_s)
         self._leave(out)
+        if not self._racing:
+            # What is tried in the background may hang in what the censor did before. What is slow by nature goes on.
+            for other, runner in self._runners.items():
+                if runner.candidate.limit_s <= ATTEMPT_LIMIT_S:
+                    self._stop(other, out)
         self._rounds = 0
         self._race(now_s)
 

@@ -606,7 +606,7 @@ def bundle_vectors() -> dict[str, Any]:
     content = bytes(range(256)) * 300
     film = make_entry(sha256(content[:65_536]).digest() + sha256(content[65_536:]).digest(), payload_size=len(content))
     showing = BundleWriter.open(made_day=DAY)
-    parts = [Content(film.id, 0, content[:65_536]), Content(film.id, 1, content[65_536:])]
+    parts = [Content.of(film.id, 0, content[:65_536]), Content.of(film.id, 1, content[65_536:])]
     with_content = b"".join([showing.start(), showing.add(film), *map(showing.add_content, parts), *showing.finish()])
     chunk = 65_552
     return {

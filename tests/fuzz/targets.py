@@ -1357,7 +1357,7 @@ def bundle_file(sealed: bool) -> bytes:
         )
     else:
         writer = BundleWriter.open(made_day=TODAY)
-    content = bundle.Content(entries()[0].id, 1, bytes(1000))
+    content = bundle.Content.of(entries()[0].id, 1, bytes(1000))
     return b"".join((writer.start(), *map(writer.add, entries()), writer.add_content(content), *writer.finish()))
 
 

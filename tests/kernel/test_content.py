@@ -213,8 +213,8 @@ async def test_an_open_bundle_carries_the_files_of_its_channel_and_what_is_false
         cleo = await nodes.join("cleo")
         await cleo.node.follow(space)
         writer = BundleWriter.open(made_day=cleo.node.today())
-        false = [Content(entry.id, 0, content[:CHUNK_BYTES]), Content(entry.id, 1, bytes(CHUNK_BYTES))]
-        false += [Content(entry.id, 2047, b"x"), Content(b"n" * 32, 0, b"x")]
+        false = [Content.of(entry.id, 0, content[:CHUNK_BYTES]), Content.of(entry.id, 1, bytes(CHUNK_BYTES))]
+        false += [Content.of(entry.id, 2047, b"x"), Content.of(b"n" * 32, 0, b"x")]
         whole = anna.node.open_store.load([space, entry.id])
         parts = [writer.start(), *map(writer.add, whole), *map(writer.add_content, false), *writer.finish()]
         report = await cleo.read_bundle(io.BytesIO(b"".join(parts)))

@@ -19,6 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from nacl.bindings import (
     crypto_aead_chacha20poly1305_ietf_decrypt,
+    crypto_aead_chacha20poly1305_ietf_encrypt,
     crypto_scalarmult,
     crypto_scalarmult_base,
     crypto_sign,
@@ -510,7 +511,7 @@ class TestBundle:
         content = unhex(said["repeated"]) * said["times"]
         found, _ = unpack(entry)
         writer = BundleWriter.open(made_day=said["made_day"])
-        parts = [Content(found.id, place, content[at : at + 65_536]) for place, at in ((0, 0), (1, 65_536))]
+        parts = [Content.of(found.id, place, content[at : at + 65_536]) for place, at in ((0, 0), (1, 65_536))]
         file = b"".join([writer.start(), writer.add(found), *map(writer.add_content, parts), *writer.finish()])
         assert len(file) == said["file_size"]
         assert sha256(file).hexdigest() == said["file_sha256"]
@@ -520,6 +521,12 @@ class TestBundle:
         assert read.payload == b"".join(sha256(part.data).digest() for part in parts)
         assert rest == parts
         assert reader.finish().whole
+        stream = b"".join(file[at + 2 : at + 65_536] for at in range(10, len(file), 65_552))
+        records, digest = self.records(b"\0\0" + stream), sha256()
+        assert [kind for kind, _, _ in records] == [1, 2, 4, 4, 3]
+        for kind, body, encoded in records[:-1]:
+            digest.update(encoded[:39] + sha256(body[34:]).digest() if kind == 4 else encoded)
+        assert records[-1][1] == digest.digest()
 
     def test_an_open_one_is_read_and_as_specified(self) -> None:
         found, summary = read_open(OPEN)
@@ -530,8 +537,8 @@ class TestBundle:
         assert len(chunks) == 3
         for index, chunk in enumerate(chunks):
             nonce = index.to_bytes(11, "big") + bytes([index == 2])
-            message = b"outlast/bundle-open/1" + prefix + nonce + chunk[:65_536]
-            assert chunk[65_536:] == sha256(message).digest()[:16]
+            key = sha256(b"outlast/bundle-open/1" + prefix).digest()
+            assert chunk[65_536:] == crypto_aead_chacha20poly1305_ietf_encrypt(b"", chunk[:65_536], nonce, key)
 
     @pytest.mark.parametrize("case", BUNDLE["open"]["damaged"])
     def test_damage_loses_what_it_touches(self, case: dict[str, Any]) -> None:

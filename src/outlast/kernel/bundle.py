@@ -8,7 +8,8 @@ A *sealed* bundle is for one to four devices. Each slot wraps the file key by HP
 nobody needs wrap it to nobody, so that the number of devices shows nowhere. Chunks are sealed by
 ChaCha20-Poly1305 with a counter and a final flag in the nonce (the STREAM construction: Hoang et
 al., CRYPTO 2015), so that none can be swapped, repeated or cut off unseen. An *open* bundle, for
-public channels, has no slots: its tags are checksums, and nothing in it says who wrote the file.
+public channels, has no slots: its tags, under a key that everybody knows, are checksums, and nothing
+in it says who wrote the file.
 
 ``first`` says where in the chunk the first record begins (0xFFFF: none does). A damaged chunk
 therefore loses only the records that touch it. Files have one of few sizes. Nothing is compressed,
@@ -17,7 +18,6 @@ so nothing is ever decompressed. The wire is docs/spec/bundle.md.
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -131,6 +131,12 @@ class Content(NamedTuple):
     id: bytes
     place: int
     data: bytes
+    hash: bytes  # SHA-256 of the data: whoever has it already need not hash again
+
+    @classmethod
+    def of(cls, id: bytes, place: int, data: bytes) -> Content:
+        """The chunk with this data."""
+        return cls(id, place, data, sha256(data).digest())
 
 
 class Holding(NamedTuple):
@@ -240,7 +246,8 @@ class BundleWriter:
 
     def add_content(self, content: Content) -> bytes:
         """The bytes that became ready by adding a chunk of an entry's content, behind all entries."""
-        return self._record(Record.CONTENT, content.id + content.place.to_bytes(2, "big"), content.data)
+        id, place, data, hash = content
+        return self._record(Record.CONTENT, id + place.to_bytes(2, "big"), data, hash)
 
     def add_holding(self, holding: Holding) -> bytes:
         """The bytes that became ready by saying what is held of a content that the receiver has sent."""
@@ -258,16 +265,18 @@ class BundleWriter:
             yield self._chunk(bytes(self._data).ljust(DATA_BYTES, b"\0"), final=index == last)
             self._data.clear()
 
-    def _record(self, record: Record, *body: bytes) -> bytes:
+    def _record(self, record: Record, body: bytes, data: bytes = b"", hash: bytes = b"") -> bytes:
+        """A record of the body and the data behind it, for which its hash stands in the digest."""
         if self._first == _NONE:
             self._first = len(self._data)
-        for part in (sum(map(len, body)).to_bytes(4, "big"), bytes((record,)), *body):
-            self._digest.update(part)
-            self._data += part
+        head = b"".join(((len(body) + len(data)).to_bytes(4, "big"), bytes((record,)), body))
+        self._digest.update(head + hash)
+        self._data += head
+        self._data += data
         ready = []
         while len(self._data) >= DATA_BYTES:
-            with memoryview(self._data)[:DATA_BYTES] as data:
-                ready.append(self._chunk(data, final=False))
+            with memoryview(self._data)[:DATA_BYTES] as part:
+                ready.append(self._chunk(part, final=False))
             del self._data[:DATA_BYTES]
         return b"".join(ready)
 
@@ -423,13 +432,12 @@ class BundleReader:
         if kind == Record.TRAILER:
             self._trailer = bytes(content)
             return []
+        if kind == Record.CONTENT and _CONTENT_HEAD_BYTES < len(content) <= _CONTENT_HEAD_BYTES + PAYLOAD_MAX_BYTES:
+            place = int.from_bytes(content[32:_CONTENT_HEAD_BYTES], "big")
+            part = Content.of(bytes(content[:32]), place, bytes(content[_CONTENT_HEAD_BYTES:]))
+            self._digest.update(b"".join((encoded[: _HEAD_BYTES + _CONTENT_HEAD_BYTES], part.hash)))
+            return [part]
         self._digest.update(encoded)
-        if kind == Record.CONTENT:
-            if _CONTENT_HEAD_BYTES < len(content) <= _CONTENT_HEAD_BYTES + PAYLOAD_MAX_BYTES:
-                place = int.from_bytes(content[32:_CONTENT_HEAD_BYTES], "big")
-                return [Content(bytes(content[:32]), place, bytes(content[_CONTENT_HEAD_BYTES:]))]
-            self._malformed += 1
-            return []
         body = bytes(content)
         if kind == Record.MANIFEST and self._manifest is None:
             self._manifest = self._read_manifest(body)
@@ -443,6 +451,8 @@ class BundleReader:
             if end == len(body):
                 self._entries += 1
                 return [entry]
+            self._malformed += 1
+        if kind == Record.CONTENT:
             self._malformed += 1
         if kind == Record.HOLDING:
             if 32 <= len(body) <= 32 + PLACES_MAX // 8:
@@ -496,22 +506,19 @@ class _OpenChunks:
     """Chunks in clear; the tag is a checksum against damage, not against people."""
 
     def __init__(self, prefix: bytes) -> None:
-        self._prefix = prefix
+        self._cipher = ChaCha20Poly1305(sha256(_OPEN_DOMAIN + prefix).digest())
 
     def close(self, first: bytes, data: bytes | memoryview, index: int, final: bool) -> bytes:
-        return b"".join((first, data, self._checksum(index, final, first, data)))
+        plaintext = b"".join((first, data))
+        return plaintext + self._cipher.encrypt(_nonce(index, final), b"", plaintext)
 
     def open(self, chunk: memoryview, index: int, final: bool) -> memoryview | None:
         plaintext = chunk[:CHUNK_BYTES]
-        if not hmac.compare_digest(chunk[CHUNK_BYTES:], self._checksum(index, final, plaintext)):
+        try:
+            self._cipher.decrypt(_nonce(index, final), chunk[CHUNK_BYTES:], plaintext)
+        except InvalidTag:
             return None
         return plaintext
-
-    def _checksum(self, index: int, final: bool, *plaintext: bytes | memoryview) -> bytes:
-        digest = sha256(b"".join((_OPEN_DOMAIN, self._prefix, _nonce(index, final))))
-        for part in plaintext:
-            digest.update(part)  # apart: large, and not copied
-        return digest.digest()[:_TAG_BYTES]
 
 
 _Chunks = _SealedChunks | _OpenChunks

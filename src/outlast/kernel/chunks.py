@@ -83,10 +83,6 @@ class Manifest:
         """The bytes of a chunk: 64 KiB but for the last one."""
         return min(CHUNK_BYTES, self.size_bytes - place * CHUNK_BYTES)
 
-    def is_chunk(self, place: int, data: bytes) -> bool:
-        """Whether this is the chunk that stands at a place."""
-        return place < len(self) and sha256(data).digest() == self.hash_at(place)
-
     def places_of(self, hash: bytes) -> list[int]:
         """Where chunks of this hash stand, rising; content that repeats itself names one chunk many times."""
         places, at = [], self.hashes.find(hash)
@@ -199,6 +195,8 @@ class Loaded(NamedTuple):
     """The space of its entry; None when the entry is not here."""
     data: bytes | None
     """None when it is not here, or damaged on this disk."""
+    hash: bytes = b""
+    """The SHA-256 of the data; of what is not here nothing."""
 
 
 class Holds(NamedTuple):
@@ -482,7 +480,7 @@ class Serving:
         self._loading = False
         lacked: dict[bytes, list[int]] = {}
         shown: dict[bytes, int] = {}
-        for id, place, space, data in chunks:
+        for id, place, space, data, _ in chunks:
             if space in self._spaces:
                 shown[id] = holdings.get(id, 0)
                 if data is not None:

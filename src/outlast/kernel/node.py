@@ -848,7 +848,7 @@ class Node:
                 return wanted
         return None
 
-    async def verify_content(self, parts: Sequence[Content]) -> list[Chunk]:
+    def verify_content(self, parts: Sequence[Content]) -> list[Chunk]:
         """Take parts of contents that a person brought in, whatever their size, and return those that are right.
 
         They are still to be kept (``keep_chunks``).
@@ -858,15 +858,11 @@ class Node:
         for entry in store.load({part.id for part in parts}):
             if (manifest := Manifest.of(entry)) is not None and space_of(entry) in store.spaces():
                 manifests[entry.id] = manifest
-
-        def verify() -> list[Chunk]:
-            return [
-                Chunk(part.id, part.place, manifest.hash_at(part.place), part.data)
-                for part in parts
-                if (manifest := manifests.get(part.id)) is not None and manifest.is_chunk(part.place, part.data)
-            ]
-
-        return await asyncio.to_thread(verify)
+        return [
+            Chunk(part.id, part.place, part.hash, part.data)
+            for part in parts
+            if (manifest := manifests.get(part.id)) is not None and manifest.hash_at(part.place) == part.hash
+        ]
 
     async def keep_chunks(self, chunks: Sequence[Chunk], source: bytes | None) -> None:
         """Make chunks durable that a neighbour (32 B) sent, or a person brought.

@@ -983,7 +983,7 @@ class Store:
             space, number, hash = rows[0]
             data = self._heap.get(number, hash) if number is not None else None
             if data is not None or number is None or rows == missed:
-                return Loaded(id, place, space, data)
+                return Loaded(id, place, space, data, hash or b"")
             missed = rows  # damaged, or its slot was given to another one meanwhile
         return Loaded(id, place, None, None)
 
@@ -999,7 +999,7 @@ class Store:
                 f" ON p.entry = e.n JOIN chunk c ON c.n = p.chunk WHERE {_BY_ID} AND p.place IN carray(?)",
                 (_prefix(id), id, _numbers(wanted)),
             )
-            here = {place: Loaded(id, place, space, self._heap.get(n, hash)) for place, space, n, hash in rows}
+            here = {place: Loaded(id, place, space, self._heap.get(n, hash), hash) for place, space, n, hash in rows}
             for place in wanted:
                 one = here.get(place)
                 # What is not here, is damaged, or was moved meanwhile is looked for once more by itself.

@@ -19,7 +19,7 @@ from outlast.errors import Sentence, UsageError
 from outlast.kernel import bundle as bundles
 from outlast.kernel import forward, mail
 from outlast.kernel.admit import Admitted, Held, Known, Refused
-from outlast.kernel.chunks import BATCHES, Loaded, is_chunked, places
+from outlast.kernel.chunks import BATCHES, is_chunked, places
 from outlast.kernel.database import Transaction
 from outlast.kernel.entry import CHUNK_BYTES, Entry
 from outlast.kernel.identity import Device, read_certificate
@@ -190,13 +190,15 @@ async def write_bundle(
     incomplete: set[bytes] = set()
     total, done = sum(store.content_size(id) for id in chunked), 0
 
-    def write_contents(loaded: Sequence[Loaded]) -> None:
-        nonlocal size
-        for id, place, _, data in loaded:
+    def contents(asked: Sequence[tuple[bytes, int]]) -> list[bytes]:
+        """The next bytes of the file, with these chunks in them."""
+        pieces = []
+        for id, place, _, data, hash in store.chunks(asked):
             if data is None:
                 incomplete.add(id)  # damaged, or dropped meanwhile
             else:
-                size += out.write(writer.add_content(bundles.Content(id, place, data)))
+                pieces.append(writer.add_content(bundles.Content(id, place, data, hash)))
+        return pieces
 
     left = math.inf if max_bytes is None else writer.room(max_bytes)
     async with Overlap() as writing:
@@ -215,8 +217,9 @@ async def write_bundle(
             for at in range(0, len(here), CONTENTS_LOADED):
                 done += CONTENTS_LOADED * CHUNK_BYTES
                 progress(min(done, total), total)
-                loaded = await person.node.read(partial(store.chunks, here[at : at + CONTENTS_LOADED]))
-                await writing.begin(partial(asyncio.to_thread, write_contents, loaded))
+                pieces = await person.node.read(partial(contents, here[at : at + CONTENTS_LOADED]))
+                size += sum(map(len, pieces))
+                await writing.begin(partial(asyncio.to_thread, out.writelines, pieces))
     for piece in writer.finish():
         size += out.write(piece)
     person.node.metrics.link_bytes_out[LINK] += size
@@ -339,7 +342,7 @@ async def read_bundle(person: Person, source: BinaryIO, *, progress: Progress = 
                 refused[verdict.rule.line.text] += 1
         theirs.extend((e.id, e.header.expires_day) for e in held[: HELD_BY_MAX - len(theirs)])
         # Their manifests are among the entries before them.
-        right = await person.node.verify_content(contents) if contents else []
+        right = person.node.verify_content(contents)
         if len(right) < len(contents):
             refused[_STRANGE_PARTS.text] += 1
         await keeping.begin(partial(person.node.keep_chunks, right, None))

@@ -457,7 +457,9 @@ class TestTruncation:
 class TestContent:
     def test_parts_come_in_order_behind_the_entries_and_one_that_damage_touches_is_lost(self) -> None:
         [entry] = entries((300,))
-        parts = [Content(entry.id, place, bytes([place]) * size) for place, size in ((0, 65_536), (1, 65_536), (2, 7))]
+        parts = [
+            Content.of(entry.id, place, bytes([place]) * size) for place, size in ((0, 65_536), (1, 65_536), (2, 7))
+        ]
         writer = open_writer()
         file = [writer.start(), writer.add(entry), *map(writer.add_content, parts), *writer.finish()]
         data = b"".join(file)

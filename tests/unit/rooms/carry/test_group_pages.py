@@ -61,7 +61,7 @@ def test_somebody_founds_a_group_asks_others_in_and_writes(ann: Served, ben: Ser
         assert '<p dir="auto">Hello all</p>' in shown
         assert "no member is known to have it yet" in shown
         listed = line(page.get("/carry/").text)
-        assert "<bdi>You:</bdi> Hello all" in listed
+        assert 'You:</span> <span class="one-line" dir="auto">Hello all' in listed
         assert "2 members" in listed
         assert "asked" in page.get(address + "/members").text
         refused = page.submit(address, text="ы" * 3000)

@@ -51,7 +51,7 @@ def test_somebody_writes_and_sees_that_it_is_kept_here(page: Browser, ben: Serve
     shown = text_of(page.get(with_(ben)))
     assert '<p dir="auto">Is the bridge open? Tell me.</p>' in shown
     assert re.search(r"kept here <time[^>]*>[^<]*</time> · no copy elsewhere yet", shown)
-    assert "<bdi>You:</bdi> Is the bridge open?" in text_of(page.get("/carry/"))
+    assert 'You:</span> <span class="one-line" dir="auto">Is the bridge open?' in text_of(page.get("/carry/"))
 
 
 def test_the_page_tells_each_station_of_a_letter(page: Browser, ann: Served, ben: Served) -> None:

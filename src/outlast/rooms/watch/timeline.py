@@ -24,6 +24,8 @@ GAP: Final = 34
 AXIS: Final = 22
 CHAR: Final = 6.1
 """Width of a small letter, about: labels that would not fit are left out."""
+BOLD: Final = 1.15
+"""How much wider the letters of titles are, about."""
 MONTHS: Final = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec"
 Scale = Callable[[float], float]
 _STEPS_S: Final = (
@@ -59,6 +61,7 @@ class Words:
     summary: str = "%(name)s from %(start)s to %(end)s: lowest %(low)s, highest %(high)s, last %(last)s."
     nothing: str = "%(name)s: nothing was measured in this time."
     month: str = MONTHS
+    digits: Callable[[object], str] = str
 
 
 def draw(
@@ -75,7 +78,7 @@ def draw(
     shown = [_within(line, from_s, to_s) for line in lines]
     parts = [_patterns(id)]
     bottom = height - AXIS
-    named = False
+    name = Markup("")
     for band in bands:
         end_s = to_s if band.end_s is None else band.end_s
         if end_s < from_s or band.start_s > to_s:
@@ -86,13 +89,12 @@ def draw(
                 '<rect class="band {0}" x="{1:.1f}" y="{2}" width="{3:.1f}" height="{4}" fill="url(#{5}-{0})"/>'
             ).format(band.light, left, TOP, right - left, bottom - TOP, id)
         )
-        if right - left > len(band.name) * CHAR and not named:
-            named = True
-            parts.append(_text(left + 3, TOP + 11, band.name, "start", "name"))
+        if right - left > len(band.name) * CHAR and not name:
+            name = _text(left + 3, TOP + 11, band.name, "start", "name")
     for number, line in enumerate(shown):
         top = TOP + number * (PANEL + GAP)
         parts.append(_panel(line, top, inner, x, words))
-    parts.append(_time_axis(from_s, to_s, bottom, inner, x, words))
+    parts += (_time_axis(from_s, to_s, bottom, inner, x, words), name)
     label = " ".join(describe(line, from_s, to_s, words) for line in shown)
     return Markup('<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}" direction="ltr">{}</svg>').format(
         width, height, label, Markup("").join(parts)
@@ -106,11 +108,11 @@ def describe(line: Line, from_s: int, to_s: int, words: Words) -> str:
         return words.nothing % {"name": line.name}
     return words.summary % {
         "name": line.name,
-        "start": day_text(from_s, words.month),
-        "end": day_text(to_s, words.month),
-        "low": short(min(values)),
-        "high": short(max(values)),
-        "last": short(values[-1]),
+        "start": words.digits(day_text(from_s, words.month)),
+        "end": words.digits(day_text(to_s, words.month)),
+        "low": words.digits(short(min(values))),
+        "high": words.digits(short(max(values))),
+        "last": words.digits(short(values[-1])),
     }
 
 
@@ -168,11 +170,11 @@ def _panel(line: Line, top: int, inner: int, x: Scale, words: Words) -> Markup:
         return base - PANEL * min(max(value / most, 0.0), 1.0)
 
     right = LEFT + inner
-    parts = [_text(LEFT, top - 6, _fitting(line.name, inner), "start", "title")]
+    parts = [_text(LEFT, top - 6, _fitting(line.name, inner / BOLD), "start", "title")]
     for share in (0.0, 0.5, 1.0):
         at = base - PANEL * share
         parts.append(Markup('<path class="grid" d="M{} {:.1f}H{}"/>').format(LEFT, at, right))
-        parts.append(_text(LEFT - 4, at + 3.5, short(most * share), "end", "tick"))
+        parts.append(_text(LEFT - 4, at + 3.5, words.digits(short(most * share)), "end", "tick"))
     for start_s, end_s in gaps(line):
         parts.append(
             Markup('<path class="missing" d="M{:.1f} {}H{:.1f}"/>').format(
@@ -263,7 +265,7 @@ def _time_axis(from_s: int, to_s: int, bottom: int, inner: int, x: Scale, words:
         half = len(text) * CHAR / 2
         place = min(max(x(at_s), LEFT - 20 + half), LEFT + inner - half)
         parts.append(Markup('<path class="axis" d="M{:.1f} {}v4"/>').format(x(at_s), bottom))
-        parts.append(_text(place, bottom + 16, text, "middle", "tick"))
+        parts.append(_text(place, bottom + 16, words.digits(text), "middle", "tick"))
     return Markup("").join(parts)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from markupsafe import Markup
@@ -19,7 +20,7 @@ from outlast.rooms.watch.io.consent import RISKS
 from outlast.rooms.watch.places import country_names, entity_name, outlines
 from outlast.rooms.watch.view import Cut
 from outlast.ui.languages import Translation
-from outlast.ui.page import Card, attachment, fields, go, moment, render, takes_files, translator, upload
+from outlast.ui.page import Card, attachment, fields, go, moment, render, takes_files, translator, upload, whole_moment
 
 FILE_MAX_BYTES: Final = 16 << 20
 PAGE: Final = 100
@@ -230,8 +231,8 @@ def _country(request: Request, code: str, *, error: OutlastError | None = None) 
         name=name,
         plots=plots,
         spans=_zoom(code, from_s, to_s, whole, _) if whole else (),
-        from_text=_.digits(timeline.day_text(from_s, _months(_))),
-        to_text=_.digits(timeline.day_text(to_s, _months(_))),
+        from_text=whole_moment(datetime.fromtimestamp(from_s, UTC), _),
+        to_text=whole_moment(datetime.fromtimestamp(to_s, UTC), _),
         picture=worldmap.draw(
             outlines(), {code: mark} if mark.words else {}, country_names(_.language), label=name, focus=code
         ),
@@ -299,7 +300,7 @@ async def show_outage(request: Request) -> Response:
         cost=costs.of_cut(cut, now_s),
         money=_money(_),
         own=cut.id is None,
-        lasts_h=((cut.end_s or now_s) - cut.start_s) // 3600,
+        lasts_h=((cut.end_s or now_s) - cut.start_s + 1800) // 3600,
     )
 
 
@@ -536,7 +537,9 @@ def _marks(node: Node, person: Person, _: Translation) -> dict[str, worldmap.Mar
         if node.now_ms() // 1000 - last_s <= lamps.RECENT_S:
             marks[code] = worldmap.Mark("ok", _(words.STATES["normal"]))
         else:
-            marks[code] = worldmap.Mark("old", _("signals end %(day)s", day=timeline.day_text(last_s, _months(_))[:-6]))
+            marks[code] = worldmap.Mark(
+                "old", _("signals end %(day)s", day=_.digits(timeline.day_text(last_s, _months(_))[:-6]))
+            )
     for cut in reversed(service.believed(node, person)):
         if cut.end_s is None:
             shown = _shown(cut, _)
@@ -558,6 +561,7 @@ def _plots(
         summary=_("%(name)s from %(start)s to %(end)s: lowest %(low)s, highest %(high)s, last %(last)s."),
         nothing=_("%(name)s: nothing was measured in this time."),
         month=_months(_),
+        digits=_.digits,
     )
     narrow = timeline.draw(lines, bands, from_s, to_s, width=NARROW, words=said, id="narrow")
     return narrow, timeline.draw(lines, bands, from_s, to_s, width=WIDE, words=said, id="wide")

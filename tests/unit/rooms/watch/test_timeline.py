@@ -55,6 +55,14 @@ def test_no_dip_is_lost_when_many_points_share_one_column() -> None:
     assert len(thinned) < 20
 
 
+def test_the_name_of_a_band_is_drawn_over_the_lines_and_numbers_in_the_readers_digits() -> None:
+    line = Line("bgp", [(0, 5.0), (7200, 6.0)], 7200)
+    band = Band(0, None, "cut off")
+    picture = draw([line], [band], 0, 7200, width=340, words=Words(digits=lambda text: f"<{text}>"), id="p")
+    assert picture.index('class="line"') < picture.index("cut off")
+    assert all(f"&lt;{text}&gt;</text>" in picture for text in ("0", "10", "1 Jan", "01:00"))
+
+
 def test_who_does_not_see_the_plot_is_told_of_it() -> None:
     picture = draw([Line("bgp", [(0, 5.0), (60, 6.0)], 60)], [], 0, 60, width=340, words=Words(), id="p")
     label = ElementTree.fromstring(picture).get("aria-label")

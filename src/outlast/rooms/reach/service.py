@@ -163,7 +163,7 @@ def state(node: Node, person: Person) -> State:
 
 
 def _of_starting(one: Starting) -> Sentence:
-    return Sentence("%(percent)d %%: %(step)s", {"percent": one.percent, "step": Sentence(one.step)})
+    return Sentence("%(percent)d%%: %(step)s", {"percent": one.percent, "step": Sentence(one.step)})
 
 
 STEPS: Final = {"untried": "waiting", "trying": "trying", "works": "passed", "failed": "failed", "in-use": "working"}

@@ -82,7 +82,7 @@ def test_without_a_word_it_is_given_longer_and_then_told_to_be_stuck() -> None:
     assert start.stalled(SILENT_S) is None
     failure = start.stalled(SILENT_S + 1)
     assert failure is not None
-    assert str(failure.evidence) == "tor stays at 30 % and does not say why"
+    assert str(failure.evidence) == "tor stays at 30% and does not say why"
 
 
 def test_a_wrong_clock_is_not_forgotten_for_what_follows_from_it() -> None:

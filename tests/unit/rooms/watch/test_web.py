@@ -248,7 +248,7 @@ def test_the_home_page_has_a_card_of_the_room(node: Served, page: Browser) -> No
 
 def test_cost_shows_the_implied_share_and_refuses_nonsense(page: Browser) -> None:
     text = text_of(page.get("/watch/cost?country=BY&days=1&year=2019&reported=56400000"))
-    assert "The reported cost is 32 % of the GDP of these days." in text
+    assert "The reported cost is 32% of the GDP of these days." in text
     assert page.get("/watch/cost?country=BY&days=-1&year=2019").status_code == 400
     assert page.get("/watch/cost?country=BY&days=0&year=2019").status_code == 400
     assert page.get("/watch/cost?country=BY&days=1e9&year=2019").status_code == 400

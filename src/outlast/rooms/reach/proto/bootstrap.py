@@ -141,7 +141,7 @@ class Bootstrap:
             return None
         if self._trouble is None and waited_s < SILENT_S:
             return None
-        stays = Sentence("tor stays at %(percent)d %% and does not say why", {"percent": self.percent})
+        stays = Sentence("tor stays at %(percent)d%% and does not say why", {"percent": self.percent})
         return self._trouble or Failure(Kind.UNKNOWN, stays)
 
 

@@ -20,13 +20,13 @@ from tests.crash.toy import house
 
 async def fetch(home: Path, node: bytes, host: str, port: int, stop: int) -> None:
     """Fetch what the neighbour has, and say how far it is."""
-    before = 0
+    first = 0
 
     def on_write(write: Write) -> bool:
-        nonlocal before
-        if not before and write.path.endswith(".chunks"):
-            before = write.number - 1
-        if before and write.number - before == stop:
+        nonlocal first
+        if not first and write.path.endswith(".chunks"):
+            first = write.number
+        if first and write.number - first + 1 == stop:
             write.put(write.size // 2)
             tell("stopped")
             threading.Event().wait()

@@ -341,11 +341,11 @@ async def read_bundle(person: Person, source: BinaryIO, *, progress: Progress = 
             if isinstance(verdict, Refused | Held):
                 refused[verdict.rule.line.text] += 1
         theirs.extend((e.id, e.header.expires_day) for e in held[: HELD_BY_MAX - len(theirs)])
-        # Their manifests are among the entries before them.
-        right = person.node.verify_content(contents)
-        if len(right) < len(contents):
-            refused[_STRANGE_PARTS.text] += 1
-        await keeping.begin(partial(person.node.keep_chunks, right, None))
+        if contents:  # their manifests are among the entries before them
+            right = person.node.verify_content(contents)
+            if len(right) < len(contents):
+                refused[_STRANGE_PARTS.text] += 1
+            await keeping.begin(partial(person.node.keep_chunks, right, None))
 
     async with Overlap(BATCHES) as keeping, Overlap() as taking:
         while items := await asyncio.to_thread(read):

@@ -473,6 +473,30 @@ class TestContent:
         assert [item for item in reading.items if isinstance(item, Content)] == parts[2:]
         assert not reading.summary.whole
 
+    def test_the_signature_covers_the_data_that_only_its_hash_stands_for(self) -> None:
+        [entry] = entries((300,))
+
+        def file(part: Content, signer: SigningKey) -> bytes:
+            writer = sealed_writer(signer=signer)
+            return b"".join([writer.start(), writer.add(entry), writer.add_content(part), *writer.finish()])
+
+        told = Content.of(entry.id, 0, b"bread")
+        honest = file(told, ALICE.signing)
+        assert read(honest).summary.whole
+        replayed = Replayed(ALICE.signing, read_trailer(honest)[32:])
+        other = read(file(Content.of(entry.id, 0, b"stone"), replayed)).summary  # type: ignore[arg-type]
+        assert (other.whole, other.signature_ok) == (False, False)
+
+    @pytest.mark.parametrize("sealed", [True, False])
+    def test_a_hash_that_is_not_the_datas_is_noticed(self, sealed: bool) -> None:
+        [entry] = entries((300,))
+        writer = sealed_writer() if sealed else open_writer()
+        lie = Content.of(entry.id, 0, b"bread")._replace(data=b"stone")
+        data = b"".join([writer.start(), writer.add(entry), writer.add_content(lie), *writer.finish()])
+        reading = read(data) if sealed else read(data, None)
+        assert Content.of(entry.id, 0, b"stone") in reading.items
+        assert not reading.summary.whole
+
     @pytest.mark.parametrize("body", [b"", b"i" * 34, b"i" * 34 + bytes(65_537)])
     def test_a_part_of_an_impossible_length_is_malformed(self, body: bytes) -> None:
         hostile = TestHostileWriters()

@@ -300,7 +300,7 @@ async def show_outage(request: Request) -> Response:
         cost=costs.of_cut(cut, now_s),
         money=_money(_),
         own=cut.id is None,
-        lasts_h=((cut.end_s or now_s) - cut.start_s + 1800) // 3600,
+        lasts_h=round(((cut.end_s or now_s) - cut.start_s) / 3600),
     )
 
 

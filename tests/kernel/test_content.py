@@ -223,6 +223,15 @@ async def test_an_open_bundle_carries_the_files_of_its_channel_and_what_is_false
 
 
 @story
+async def test_a_disk_that_is_full_when_the_files_of_a_bundle_are_written_is_told(tmp_path: Path) -> None:
+    async with society(tmp_path) as nodes:
+        anna, _, space = await two(nodes)
+        await put(anna, space, some_bytes(9_000_000))
+        with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(OSError, match="No space left"):
+            await anna.write_bundle(full, space=space)
+
+
+@story
 async def test_of_files_a_small_bundle_carries_those_that_fit_as_a_whole(tmp_path: Path) -> None:
     async with society(tmp_path) as nodes:
         anna, boris, space = await two(nodes)

@@ -30,6 +30,8 @@ ROOT = Path(__file__).resolve().parents[2]
 MEMORY_BYTES = 256 * 1024 * 1024
 CPU_MAX_S = 2.0
 HANG_S = 10
+EXECUTIONS_LEAST = 500
+"""What any target tries, however slow the machine: what is asked of the reasons must not hang on its speed."""
 INPUT_MAX_BYTES = 16 * 1024
 _COUNTS = struct.Struct("<QQQ")
 
@@ -53,7 +55,10 @@ class Outcome:
 
 
 def run(targets: Sequence[Target], seed: int, seconds: float) -> Iterator[Outcome]:
-    """Fuzz each target for ``seconds`` of processor time, two at a time; the same ``seed`` tries the same inputs."""
+    """Fuzz each target for ``seconds`` of processor time, two at a time, and for ``EXECUTIONS_LEAST`` inputs at least.
+
+    The same ``seed`` tries the same inputs.
+    """
     command = [sys.executable, "-m", "tests.fuzz.engine", str(seed), str(seconds), *(target.name for target in targets)]
     # Sets have one order, and the program is instrumented in a process that nothing else imported it into.
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
@@ -108,7 +113,7 @@ def become_fuzzer(target: Target, seed: int, seconds: float, place: Path, counts
 
 
 def fuzz(target: Target, seed: int, seconds: float, place: Path, counts: mmap.mmap) -> None:
-    """Fuzz one target until it has used ``seconds`` of processor time, or has failed; ends the process."""
+    """Fuzz one target until it has used ``seconds`` and tried enough, or has failed; ends the process."""
     import atheris
 
     from tests.fuzz.mutate import mutate
@@ -143,7 +148,7 @@ def fuzz(target: Target, seed: int, seconds: float, place: Path, counts: mmap.mm
         elif reason != NO_INPUT:
             reasons.add(re.sub(r"\d+|'.*'|\".*\"|`.*`|- at .*", "", reason))
         _COUNTS.pack_into(counts, 0, executions, accepted, len(reasons))
-        if time.process_time() - began > seconds:
+        if executions >= EXECUTIONS_LEAST and time.process_time() - began > seconds:
             os._exit(0)  # libFuzzer counts whole seconds, and those of the clock
 
     def changed(data: bytes, max_size: int, chance: int) -> bytes:

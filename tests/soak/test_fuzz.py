@@ -14,7 +14,7 @@ SEED = 20261121
 ALL_S = 600
 """In the soak, by the clock on two free cores; each target gets an equal part."""
 EACH_S = 0.6
-"""In the suite, of processor time for each target: 30 s for all."""
+"""In the suite, of processor time for each target: 30 s for all, and more for those that are slow."""
 
 
 def test_no_decoder_falls_for_any_bytes(soaking: bool) -> None:

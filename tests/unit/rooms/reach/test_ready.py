@@ -247,6 +247,94 @@ def test_an_event_of_a_closed_file_is_not_told_to_the_one_that_has_its_number_no
         os.close(fd)
 
 
+def test_what_is_called_last_comes_behind_the_others_and_behind_what_they_asked_for(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    ones = [os.pipe() for _ in range(5)]
+    watcher = Ready(loop)
+    told: list[str] = []
+
+    def others(fd: int) -> None:
+        os.read(fd, 1)
+        told.append("other")
+        watcher.call_soon(lambda: told.append("asked for"))
+
+    def last(fd: int) -> None:
+        os.read(fd, 1)
+        told.append("last")
+        watcher.call_soon(lambda: told.append("asked for by the last"))
+
+    for number, (read, write) in enumerate(ones):
+        os.write(write, b"xx")
+        watcher.add_reader(read, last if number in (0, 3) else others, read)
+        if number in (0, 3):
+            watcher.call_last(read)
+    turns(loop, 1)
+    once = ["other"] * 3 + ["asked for"] * 3 + ["last"] * 2 + ["asked for by the last"] * 2
+    assert told[: len(once)] == once
+    for fd in (fd for one in ones for fd in one):
+        watcher.forget(fd)
+        os.close(fd)
+
+
+def test_who_has_the_number_of_a_forgotten_one_that_was_called_last_is_not(loop: asyncio.AbstractEventLoop) -> None:
+    ones = [os.pipe() for _ in range(2)]
+    watcher = Ready(loop)
+    told: list[int] = []
+    (old, written), (other, write) = ones
+    watcher.add_reader(old, told.append, old)
+    watcher.call_last(old)
+    watcher.forget(old)
+    os.close(old)
+    new, write_new = os.pipe()
+    assert new == old  # else this shows nothing
+    for fd, into in ((new, write_new), (other, write)):  # in this order they become ready, and are told
+        watcher.add_reader(fd, told.append, fd)
+        os.write(into, b"x")
+    turns(loop, 1)
+    assert told[:2] == [new, other]
+    for fd in (new, write_new, other, write, written):
+        watcher.forget(fd)
+        os.close(fd)
+
+
+def test_who_reads_is_told_that_the_end_is_behind_what_there_is(
+    loop: asyncio.AbstractEventLoop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    near, far = pair
+    watcher = Ready(loop)
+    told: list[tuple[bytes, bool]] = []
+    watcher.add_reader(near.fileno(), lambda: told.append((near.recv(3), watcher.at_end)))
+    far.send(b"bre")
+    turns(loop)
+    far.send(b"ad")
+    far.shutdown(socket.SHUT_WR)
+    turns(loop)
+    assert told[:3] == [(b"bre", False), (b"ad", True), (b"", True)]
+    assert not watcher.at_end  # nobody is called
+    near.send(b"the other direction stands")
+    assert far.recv(3) == b"the"
+    told.clear()
+    watcher.end_reader(near.fileno())
+    assert not watcher._poll(0)
+    turns(loop)
+    assert not told
+
+
+def test_what_has_ended_for_who_reads_may_still_be_written_to(
+    loop: asyncio.AbstractEventLoop, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    near, far = pair
+    watcher = Ready(loop)
+    told: list[str] = []
+    watcher.add_reader(near.fileno(), told.append, "read")
+    watcher.add_writer(near.fileno(), told.append, "write")
+    far.shutdown(socket.SHUT_WR)
+    watcher.end_reader(near.fileno())
+    turns(loop)
+    assert set(told) == {"write"}
+
+
 def test_one_callback_that_fails_leaves_the_others(
     loop: asyncio.AbstractEventLoop, pair: tuple[socket.socket, socket.socket]
 ) -> None:

@@ -6,6 +6,9 @@ SQLite would write each chunk twice, page by page: into its log, then into its f
 store knows which chunk stands in which slot. The order makes it durable: ``put``, then the store's commit; a slot is
 put anew only after a commit by which nothing names it. The hash of a chunk is authenticated with its slot: one that was
 put anew meanwhile, moved or taken from an older file shows. All slots look alike.
+
+What is put leaves the system's page cache as soon as it is durable: films would push out what the node reads all the
+time, and on a virtual machine that borrows its memory page by page each new page costs more than what is done with it.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Final, Self
@@ -58,6 +62,7 @@ class Heap:
     def put(self, chunks: Iterable[tuple[int, bytes, bytes | memoryview]]) -> None:
         """Write chunks of at most 64 KiB with their hashes (32 B) into slots, numbered from 1; durable on return."""
         failures = self._failures
+        laid: list[int] = []
         plain, slots = bytearray(_PLAIN_BYTES), memoryview(bytearray(_TOGETHER * _SLOT_BYTES))
         try:
             for first, run in _runs(chunks):
@@ -72,6 +77,7 @@ class Heap:
                     slot[:_NONCE_BYTES] = nonce
                     self._cipher.encrypt_into(nonce, plain, hash, slot[_NONCE_BYTES:])
                 self._write(slots[: len(run) * _SLOT_BYTES], (first - 1) * _SLOT_BYTES)
+                laid += range(first, first + len(run))
             with self._syncing:
                 # The system tells one caller alone that something could not be written, whoever put it.
                 if self._failures != failures:
@@ -83,6 +89,7 @@ class Heap:
                     raise
         except OSError as error:
             complain(error, self._path)
+        self.let_go(laid)
 
     def _write(self, data: memoryview, at: int) -> None:
         while data:  # what is cut short by a disk that fills up fails as a whole the next time
@@ -100,6 +107,21 @@ class Heap:
         except (InvalidTag, ValueError):
             return None
         return plain[_LENGTH_BYTES : _LENGTH_BYTES + int.from_bytes(plain[:_LENGTH_BYTES], "big")]
+
+    def let_go(self, slots: Iterable[int]) -> None:
+        """Say that what stands in these slots, which is durable, is not read again soon."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        spans: list[list[int]] = []
+        for slot in sorted(slots):
+            if spans and slot == spans[-1][1]:
+                spans[-1][1] += 1
+            else:
+                spans.append([slot, slot + 1])
+        for first, end in spans:
+            with suppress(OSError):  # filesystems need not listen
+                at, size = (first - 1) * _SLOT_BYTES, (end - first) * _SLOT_BYTES
+                os.posix_fadvise(self._descriptor, at, size, os.POSIX_FADV_DONTNEED)
 
     def shorten(self, slots: int) -> None:
         """Give the disk what stands behind so many slots."""

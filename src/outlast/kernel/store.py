@@ -987,8 +987,8 @@ class Store:
             missed = rows  # damaged, or its slot was given to another one meanwhile
         return Loaded(id, place, None, None)
 
-    def chunks(self, places: Iterable[tuple[bytes, int]]) -> list[Loaded]:
-        """Chunks, by entry and place."""
+    def chunks(self, places: Iterable[tuple[bytes, int]], *, once: bool = False) -> list[Loaded]:
+        """Chunks, by entry and place; ``once``: they are not asked for again soon."""
         asked: dict[bytes, list[int]] = {}
         for id, place in places:
             asked.setdefault(id, []).append(place)
@@ -1000,6 +1000,8 @@ class Store:
                 (_prefix(id), id, _numbers(wanted)),
             )
             here = {place: Loaded(id, place, space, self._heap.get(n, hash), hash) for place, space, n, hash in rows}
+            if once:
+                self._heap.let_go(n for _, _, n, _ in rows)
             for place in wanted:
                 one = here.get(place)
                 # What is not here, is damaged, or was moved meanwhile is looked for once more by itself.

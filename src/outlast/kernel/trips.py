@@ -193,7 +193,7 @@ async def write_bundle(
     def contents(asked: Sequence[tuple[bytes, int]]) -> list[bytes]:
         """The next bytes of the file, with these chunks in them."""
         pieces = []
-        for id, place, _, data, hash in store.chunks(asked):
+        for id, place, _, data, hash in store.chunks(asked, once=True):
             if data is None:
                 incomplete.add(id)  # damaged, or dropped meanwhile
             else:

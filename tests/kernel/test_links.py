@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from outlast.kernel import forward
+from outlast.kernel import neighbours as shells
 from outlast.kernel.home import Home
 from outlast.kernel.links.link import Cost, Link, LinkError, Way
 from outlast.kernel.node import Node
@@ -163,6 +164,51 @@ async def test_ways_come_and_go_while_the_node_is_open(tmp_path: Path) -> None:
         ways.clear()
         one.ways_changed()
         await until(lambda: not is_linked(nodes.anna), nodes.anna, nodes.boris)
+
+
+def test_what_somebody_follows_now_comes_without_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @story
+    async def run() -> None:
+        road = Road(bits_per_s=1_000_000)
+        async with two(tmp_path, road) as nodes:
+            await open_road(road, nodes)
+            monkeypatch.setattr(shells, "RETRY_MIN_S", 1000.0)  # of those who cannot be reached
+            for number in (1, 2):
+                space = await nodes.anna.node.new_space(nodes.anna, "News")  # the session begins anew here,
+                await nodes.boris.node.follow(space)  # and there, where it has hardly begun
+                await nodes.anna.node.append(nodes.anna, space, POST.name, Note("bread"), life_ms=DAY_MS)
+                await until(lambda least=number: posts(nodes.boris) == least, nodes.boris)
+
+    run()
+
+
+def test_who_ends_each_session_to_have_another_one_is_not_called_all_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @story
+    async def run() -> None:
+        road = Road()
+        async with two(tmp_path, road) as nodes:
+            await open_road(road, nodes)
+            monkeypatch.setattr(shells, "RETRY_MIN_S", 1000.0)
+            pauses: list[float] = []
+
+            def pause(_: float, most: float) -> float:
+                pauses.append(most)
+                nodes.anna.node.touch()
+                return most
+
+            monkeypatch.setattr(shells.random, "uniform", pause)
+            while not pauses:
+                before = len(road.pipes)
+                nodes.boris.node.neighbours.refresh()
+                await until(
+                    lambda pipes=before: pauses or (len(road.pipes) > pipes and is_linked(nodes.boris)), nodes.anna
+                )
+            assert 2 < len(road.pipes) <= shells.CALLS_AT_ONCE + 1
+            assert not is_linked(nodes.anna)
+
+    run()
 
 
 @story

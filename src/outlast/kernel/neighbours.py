@@ -15,6 +15,7 @@ import contextlib
 import logging
 import os
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("outlast")
 
 RETRY_MIN_S: Final = 1.0
+CALLS_AT_ONCE: Final = 8
+"""So often in as many times RETRY_MIN_S a neighbour is called anew without a pause after a session: a side ends it each
+time that somebody there follows something, and what it says last may be lost with the link."""
 RETRY_MAX_S: Final = 60.0
 TICK_S: Final = 10.0
 NEWS_MAX: Final = 4096
@@ -342,7 +346,8 @@ class Neighbours:
             while self.strangers:
                 channel = await tcp.connect(host, port)
                 try:
-                    if not await self._run(channel, os.urandom(32), named=False):
+                    was = await self._run(channel, os.urandom(32), named=False)
+                    if was is None or not was.in_step:
                         break
                 finally:
                     await channel.close()
@@ -367,19 +372,25 @@ class Neighbours:
     async def _keep_calling(self, peer: bytes, opens: Callable[[], Awaitable[Channel]], bits_per_s: int | None) -> None:
         """Have a session with a neighbour whenever there is none over a link as good as this."""
         wait_s = RETRY_MIN_S
+        calls = deque[float](maxlen=CALLS_AT_ONCE)
         wake = self._wakes.setdefault(peer, asyncio.Event())
         while True:
             while (rival := self._rival(peer, bits_per_s)) is not None:
                 await rival.over.wait()
             began = self._node.loop.time()
+            often = len(calls) == CALLS_AT_ONCE and began - calls[0] < CALLS_AT_ONCE * RETRY_MIN_S
+            calls.append(began)
             try:
                 channel = await opens()
                 bits_per_s = channel.link.bits_per_s
                 try:
-                    if await self._run(channel, peer):
-                        wait_s = RETRY_MIN_S
+                    was = await self._run(channel, peer)
                 finally:
                     await channel.close()
+                if was and was.in_step:
+                    wait_s = RETRY_MIN_S
+                if was and not was.session.failed and not often:
+                    continue
             except OutlastError as error:
                 self._errors[peer] = reason_of(error)
                 self._node.touch()
@@ -469,14 +480,14 @@ class Neighbours:
                 return False
         return True
 
-    async def _run(self, channel: Channel, peer: bytes, *, named: bool = True) -> bool:
-        """One session from its first message to its end; whether both sides came to have the same.
+    async def _run(self, channel: Channel, peer: bytes, *, named: bool = True) -> _Live | None:
+        """One session from its first message to its end, as it was then; None: there was none, or it failed here.
 
         The caller closes the channel, however this ends.
         """
         node, initiator, link = self._node, channel.initiator, channel.link
         if not self._is_better(peer, link, initiator):
-            return False
+            return None
         spaces, access = node.named()
         bounds = carriage(link.bits_per_s, half_duplex=link.duplex is Duplex.HALF, metered=link.cost is Cost.METERED)
         limits = steps.Limits(intake_bytes=node.door.share_left(peer), output_bytes=self._output_left(link, bounds))
@@ -538,6 +549,7 @@ class Neighbours:
             self._errors[peer] = reason_of(error)
         except Exception:
             self._failed(peer)
+            return None
         finally:
             # Whoever removes the neighbour now, or has a better link, cancels this task once more: what tells others
             # that the session is over comes before anything that waits.
@@ -561,7 +573,7 @@ class Neighbours:
             if live.told:
                 with contextlib.suppress(OutlastError):
                     await node.write(partial(node.open_store.tell_peer, peer, live.told))
-        return live.in_step
+        return live
 
     def _output_left(self, link: Link, bounds: Carriage) -> int:
         """What may still be sent today over a kind of link."""

@@ -213,6 +213,8 @@ class Session:
         self._unlike: set[bytes] = set()  # spaces of which the peer may list what is urgent
         self._urgent_listed = 0
 
+        self.failed = False
+        """Whether a side could not go on with the other; else it ended to have another session, or the link broke."""
         self._done = self._peer_done = self._in_step = False
         self._now_ms: int | None = None
         self._progress_ms: int | None = None
@@ -321,6 +323,7 @@ class Session:
 
     def _hello_arrived(self, hello: Hello) -> None:
         if not set(VERSIONS) & set(hello.versions):
+            self.failed = True
             self._send(Type.BYE, Bye(Reason.NO_COMMON_VERSION))
             self._close(_BYE_LINES[Reason.NO_COMMON_VERSION])
             return
@@ -537,6 +540,7 @@ class Session:
             case Type.WHOLE:
                 self._copied(self._sending.whole(body.ids))
             case Type.BYE:
+                self.failed = body.reason != Reason.FINISHED
                 self._close(_BYE_LINES.get(body.reason, Sentence("the other node ended the session")))
             case Type.ENTRIES:
                 raise AssertionError("entries are no msgpack")
@@ -721,6 +725,7 @@ class Session:
 
     def _cut_off(self, reason: Reason, line: Sentence) -> None:
         self._end()
+        self.failed = True
         self._out = [Send(encode(Type.BYE, Bye(reason))), CutOff(line)]
 
 

@@ -60,9 +60,12 @@ def take(one: socket.socket, size: int, hashed: bool) -> str:
 
 
 def answer(one: socket.socket) -> bool:
-    """Answer a client that has said its line; whether that was all, so that the connection is to be closed."""
+    """Answer a client that has said its line; whether that was all, so that the connection is to be closed.
+
+    Raises BlockingIOError when it has said nothing yet.
+    """
     try:
-        line = one.recv(4)
+        line = one.recv(4, socket.MSG_DONTWAIT)
         if line == b"one\n":
             one.send(b"!")
         elif line:
@@ -70,6 +73,8 @@ def answer(one: socket.socket) -> bool:
             one.recv(len(line) + 1 - 4)
             Thread(target=serve, args=(one, line.split()), daemon=True).start()
             return False
+    except BlockingIOError:
+        raise
     except OSError:
         pass
     return True
@@ -78,6 +83,8 @@ def answer(one: socket.socket) -> bool:
 def main() -> None:
     """Say the port, then serve until stdin ends."""
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener, select.epoll() as ready:
+        # Whoever connects speaks first: the kernel keeps it until then, and nobody waits for it here.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
         print(listener.getsockname()[1], flush=True)
         ready.register(listener.fileno(), select.EPOLLIN)
         ready.register(sys.stdin.fileno(), select.EPOLLIN)
@@ -86,8 +93,12 @@ def main() -> None:
             for file, _ in ready.poll():
                 if file == listener.fileno():
                     one, _ = listener.accept()
-                    silent[one.fileno()] = one
-                    ready.register(one.fileno(), select.EPOLLIN)
+                    try:
+                        if answer(one):
+                            one.close()
+                    except BlockingIOError:
+                        silent[one.fileno()] = one
+                        ready.register(one.fileno(), select.EPOLLIN)
                 elif file in silent:
                     one = silent.pop(file)
                     if answer(one):

@@ -277,6 +277,28 @@ def test_what_is_called_last_comes_behind_the_others_and_behind_what_they_asked_
         os.close(fd)
 
 
+def test_what_is_called_last_is_called_although_one_of_the_others_fails_each_time(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    loop.set_exception_handler(lambda _, context: None)
+    watcher = Ready(loop)
+    told = asyncio.Event()
+
+    def fails() -> None:
+        raise ZeroDivisionError
+
+    (first, into), (second, write) = ones = [os.pipe() for _ in range(2)]
+    for fd in (into, write):
+        os.write(fd, b"x")
+    watcher.add_reader(first, fails)
+    watcher.add_reader(second, told.set)
+    watcher.call_last(second)
+    loop.run_until_complete(asyncio.wait_for(told.wait(), LIMIT_S))
+    for fd in (fd for one in ones for fd in one):
+        watcher.forget(fd)
+        os.close(fd)
+
+
 def test_who_has_the_number_of_a_forgotten_one_that_was_called_last_is_not(loop: asyncio.AbstractEventLoop) -> None:
     ones = [os.pipe() for _ in range(2)]
     watcher = Ready(loop)

@@ -170,9 +170,12 @@ class Ready:
         self._turning = True
         try:
             events = self._poll(0, EVENTS_MAX)
-            self._tell([event for event in events if event[0] not in self._last])
-            self._finish()
-            self._tell([event for event in events if event[0] in self._last])
+            last = [event for event in events if event[0] in self._last]
+            try:
+                self._tell([event for event in events if event[0] not in self._last])
+                self._finish()
+            finally:  # one that fails leaves the others
+                self._tell(last)
         finally:
             self._turning = self.at_end = False
             self._finish()

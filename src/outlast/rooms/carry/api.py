@@ -245,6 +245,8 @@ async def _file_get(call: Call[FileGetParams]) -> Written:
         path = _free_name(path, one.file.name)  # its sender chose the name: it must not take another file's place
     with new_file(path, 0o600) as out:
         await files.write(call.node, call.person, letter, out, call.progress)
+    if not one.file.is_public:
+        await files.told(call.node, call.person, letter)  # a command's node is closed now, whatever else it has to do
     return Written(str(path), one.file.size_bytes)
 
 

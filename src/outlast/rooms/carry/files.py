@@ -48,6 +48,7 @@ from outlast.rooms.carry.private import pause, remember
 READ_BYTES: Final = 1 << 20
 WRITE_PIECES: Final = 64
 """Pieces of up to 64 KiB that are opened and written at a time."""
+TOLD_S: Final = 5.0
 State = Literal["offered", "coming", "here", "gone"]
 Progress = Callable[[int, int | None], None]
 
@@ -268,6 +269,14 @@ async def wait(node: Node, person: Person, letter: bytes, progress: Progress = s
         if one.state in ("here", "gone"):
             return one
         await node.wait(revision)
+
+
+async def told(node: Node, person: Person, letter: bytes) -> None:
+    """Return when the sender of a file that is here is told so, as ``run`` does by itself, or in TOLD_S at most."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(TOLD_S):
+            while find(node, person, letter).file.state in (file_view.NEW, file_view.ASKED):
+                await node.wait(node.revision)
 
 
 def read(node: Node, person: Person, letter: bytes, start: int = 0) -> Iterator[bytes]:

@@ -273,7 +273,7 @@ async def wait(node: Node, person: Person, letter: bytes, progress: Progress = s
 
 async def told(node: Node, person: Person, letter: bytes) -> None:
     """Return when the sender of a file that is here is told so, as ``run`` does by itself, or in TOLD_S at most."""
-    with contextlib.suppress(TimeoutError):
+    with contextlib.suppress(TimeoutError, NotFoundError):  # or it is removed meanwhile
         async with asyncio.timeout(TOLD_S):
             while find(node, person, letter).file.state in (file_view.NEW, file_view.ASKED):
                 await node.wait(node.revision)

@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("outlast")
 
 RETRY_MIN_S: Final = 1.0
+RETRY_MAX_S: Final = 60.0
 CALLS_AT_ONCE: Final = 8
 """So often in as many times RETRY_MIN_S a neighbour is called anew without a pause after a session: a side ends it each
 time that somebody there follows something, and what it says last may be lost with the link."""
-RETRY_MAX_S: Final = 60.0
 TICK_S: Final = 10.0
 NEWS_MAX: Final = 4096
 """News that wait for a session; one that is further behind is ended, and the next one finds what is missing."""

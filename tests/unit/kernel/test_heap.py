@@ -42,6 +42,16 @@ def test_a_chunk_of_any_size_is_got_back_after_reopening(tmp_path: Path, size: i
     heap.close()
 
 
+def test_what_is_durable_leaves_the_page_cache_and_nothing_beside_it(
+    heap: Heap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_go: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, at, size, advice: let_go.append((at, size)), raising=False)
+    monkeypatch.setattr(os, "POSIX_FADV_DONTNEED", 4, raising=False)
+    heap.put((slot, hash_of(b"bread"), b"bread") for slot in (7, 1, 2, 3))
+    assert let_go == [(0, 3 * SLOT_BYTES), (6 * SLOT_BYTES, SLOT_BYTES)]
+
+
 def test_the_file_is_its_owners_alone_and_shows_neither_chunks_nor_how_long_they_are(
     tmp_path: Path, heap: Heap
 ) -> None:

@@ -10,7 +10,6 @@ import asyncio
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import islice, zip_longest
 from struct import pack
 from typing import Final, Protocol
 
@@ -49,7 +48,6 @@ UNSENT_MAX_BYTES: Final = 256 * 1024  # on one outer; nothing more is read for i
 UNREAD_MAX_BYTES: Final = 1024 * 1024  # beyond twice what is retained: who reads has not so much waiting for them
 _SMALL_BYTES: Final = 8 * 1024  # pieces up to this wait for others until the loop's turn is over
 _SPARE_BLOCKS: Final = 64
-_MORE: Final = getattr(socket, "MSG_MORE", 0)
 
 
 class _Block:
@@ -276,15 +274,14 @@ class End:
     # --- what the machine says
 
     def _carry_out(self, events: list[Event]) -> None:
-        for event, after in zip_longest(events, islice(events, 1, None)):
+        for event in events:
             if type(event) is Arrived:  # nearly all are
                 stream, pieces = event
                 joint = self._joints.get(stream)
                 if joint is None:
                     self.session.consumed(stream, sum(map(len, pieces)), self._loop.time())
                 else:
-                    # The end that follows goes in the same packet.
-                    self._deliver(joint, pieces, _MORE if type(after) is Finished and after.stream == stream else 0)
+                    self._deliver(joint, pieces)
                 continue
             match event:
                 case Finished(stream):
@@ -458,8 +455,6 @@ class End:
             session.send(stream, memoryview(block.data[: DATA_HEADER_BYTES + size]), size, now)
             _spare.append(block)
             if size <= _SMALL_BYTES:
-                if self._watcher.at_end:
-                    self._readable(joint)  # the end, which goes with it
                 self._flush_soon()
             else:
                 self._flush()
@@ -472,15 +467,16 @@ class End:
 
     def _end_reading(self, joint: _Joint) -> None:
         """The socket's other side sends no more."""
+        sock = joint.sock
         joint.finished = True
+        if sock is not None and joint.reading:
+            joint.reading = False
+            self._watcher.remove_reader(sock.fileno())
         self.session.finish(joint.stream, self._loop.time())
         self._flush_soon()
         self._end_writing(joint)
-        if joint.sock is not None and joint.reading:
-            joint.reading = False
-            self._watcher.end_reader(joint.sock.fileno())
 
-    def _deliver(self, joint: _Joint, pieces: Sequence[memoryview | bytes | bytearray], flags: int = 0) -> None:
+    def _deliver(self, joint: _Joint, pieces: Sequence[memoryview | bytes | bytearray]) -> None:
         sock = joint.sock
         if sock is None or joint.tail:
             for piece in pieces:
@@ -490,7 +486,7 @@ class End:
         for piece in pieces:
             size += len(piece)
         try:
-            sent = sock.send(pieces[0], flags) if len(pieces) == 1 else sock.sendmsg(pieces, (), flags)
+            sent = sock.send(pieces[0]) if len(pieces) == 1 else sock.sendmsg(pieces)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:

@@ -74,8 +74,7 @@ class Gate:
         self._sweep: asyncio.TimerHandle | None = None
         self._associated: set[_Datagrams] = set()
         self._forwards: set[Pump] = set()
-        self.watcher.add_reader(self._listener.fileno(), self._accept)
-        self.watcher.call_last(self._listener.fileno())
+        loop.add_reader(self._listener.fileno(), self._accept)
 
     @property
     def at(self) -> Target:
@@ -85,7 +84,7 @@ class Gate:
 
     def close(self) -> None:
         """Stop listening, and end what has not been handed on; streams are their carriers'."""
-        self.watcher.forget(self._listener.fileno())
+        self.loop.remove_reader(self._listener.fileno())
         self._listener.close()
         if self._sweep is not None:
             self._sweep.cancel()
@@ -162,7 +161,7 @@ class Gate:
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     # The listener stays readable: without a pause this would be all that is done.
-                    self.watcher.remove_reader(self._listener.fileno())
+                    self.loop.remove_reader(self._listener.fileno())
                     self.loop.call_later(SWEEP_S, self._listen_again)
                     return
                 continue
@@ -183,7 +182,7 @@ class Gate:
 
     def _listen_again(self) -> None:
         if self._listener.fileno() >= 0:
-            self.watcher.add_reader(self._listener.fileno(), self._accept)
+            self.loop.add_reader(self._listener.fileno(), self._accept)
 
     def _drop_slow(self) -> None:
         oldest = self.loop.time() - HANDSHAKE_S

@@ -23,7 +23,6 @@ from typing import Final, Protocol
 
 from outlast.address import Target
 from outlast.rooms.reach.io.outer import Owner, broken
-from outlast.rooms.reach.io.ready import watcher_of
 
 READ_BYTES: Final = 256 * 1024
 SEND_BYTES: Final = 1024 * 1024
@@ -78,7 +77,6 @@ class Tls:
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._loop = loop
-        self._watcher = watcher_of(loop)
         self._sock = sock
         self._scratch = _scratches.get(loop) or _scratches.setdefault(loop, _Scratch())
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -205,7 +203,6 @@ class Tls:
     def attach(self, owner: Owner) -> None:
         """Name the owner of this outer; what came before is handed over on the next turn."""
         self._side = _Owned(self, owner)
-        self._watcher.call_last(self._sock.fileno())
         self._loop.call_soon(self._hand_on)
 
     def _hand_on(self) -> None:
@@ -234,12 +231,12 @@ class Tls:
     def _read_on(self) -> None:
         if not self._reading and not self.closed:
             self._reading = True
-            self._watcher.add_reader(self._sock.fileno(), self._readable)
+            self._loop.add_reader(self._sock, self._readable)
 
     def _read_off(self) -> None:
         if self._reading:
             self._reading = False
-            self._watcher.remove_reader(self._sock.fileno())
+            self._loop.remove_reader(self._sock)
 
     def _readable(self) -> None:
         raw = self._scratch.raw
@@ -271,7 +268,7 @@ class Tls:
             self._shake()
         else:
             self._deliver()
-        # Without an epoll uvloop calls once for data with a reset behind it, and never again: look for it.
+        # uvloop calls once for data with a reset behind it, and never again: the data was read, look for it.
         if size < len(raw) and not self.closed and (fault := self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
             self._break(OSError(fault, os.strerror(fault)))
 
@@ -388,7 +385,7 @@ class Tls:
         self._tail = data[sent:]
         if self._tail and not self._writing:
             self._writing = True
-            self._watcher.add_writer(self._sock.fileno(), self._writable)
+            self._loop.add_writer(self._sock, self._writable)
 
     def _writable(self) -> None:
         self._send(self._tail)
@@ -401,7 +398,7 @@ class Tls:
     def _write_off(self) -> None:
         if self._writing:
             self._writing = False
-            self._watcher.remove_writer(self._sock.fileno())
+            self._loop.remove_writer(self._sock)
 
     def _shut(self) -> None:
         if self._ending and not self._ended:
@@ -415,10 +412,10 @@ class Tls:
         """Close at once; what is unsent is dropped and nobody is told."""
         if self.closed:
             return
-        self._reading = self._writing = False
+        self._read_off()
+        self._write_off()
         self.closed = True
         self._tail = memoryview(b"")
-        self._watcher.forget(self._sock.fileno())
         self._sock.close()
 
     def abort(self) -> None:

@@ -26,7 +26,6 @@ from typing import Final, NamedTuple
 
 from outlast.address import household
 from outlast.rooms.reach.io.pump import Plain, Pump
-from outlast.rooms.reach.io.ready import watcher_of
 from outlast.rooms.reach.io.tls import Tls, reset
 from outlast.rooms.reach.proto.web import PADDING_MAX, REQUEST_MAX_BYTES, Doors, key_asked, path_asked, write_accept
 from outlast.tls import protocols_of
@@ -92,7 +91,6 @@ class WebServer:
     ) -> None:
         """``context`` gives what is in force now; ``users`` are secrets of 32 B by what their owners are called."""
         self.loop = loop
-        self._watcher = watcher_of(loop)
         self.site = site
         self.clock = clock
         self.accept = accept
@@ -118,13 +116,12 @@ class WebServer:
         """Take connections of a listening socket, which becomes this server's own."""
         sock.setblocking(False)
         self._listening.append(sock)
-        self._watcher.add_reader(sock.fileno(), self._take, sock)
-        self._watcher.call_last(sock.fileno())
+        self.loop.add_reader(sock, self._take, sock)
 
     def close(self) -> None:
         """End all but the outers that were given away."""
         for sock in self._listening:
-            self._watcher.forget(sock.fileno())
+            self.loop.remove_reader(sock)
             sock.close()
         self._listening.clear()
         self._let_go(self.loop.time())
@@ -238,7 +235,7 @@ class WebServer:
 
     def _rest(self) -> None:
         for sock in self._listening:
-            self._watcher.remove_reader(sock.fileno())
+            self.loop.remove_reader(sock)
         self.loop.call_later(_RETRY_S, self._go_on)
 
     def _go_on(self) -> None:
@@ -246,7 +243,7 @@ class WebServer:
             self.loop.call_later(_RETRY_S, self._go_on)
             return
         for sock in self._listening:
-            self._watcher.add_reader(sock.fileno(), self._take, sock)
+            self.loop.add_reader(sock, self._take, sock)
 
     def context_in_force(self) -> ssl.SSLContext:
         """The certificate's context, with our eye on what clients say first."""

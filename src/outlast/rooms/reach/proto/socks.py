@@ -15,7 +15,6 @@ from outlast.socks import NO_METHOD, NO_PASSWORD, NOWHERE, PASSWORD, Command
 
 HELD_MAX_BYTES: Final = 1024
 _COMMAND_UNKNOWN, _ADDRESS_UNKNOWN = 7, 8
-_COMMANDS: Final = {command.value: command for command in Command}
 _GRANTED: Final = b"\x05\x00\x00\x01" + bytes(6)
 
 
@@ -92,9 +91,9 @@ class Socks5:
         if found is None:
             return b"", None
         target, end = found
-        if (command := _COMMANDS.get(held[1])) is None:
+        if held[1] not in (1, 3):
             return reply(_COMMAND_UNKNOWN), Ended("a command that is not served")
-        return b"", Request(command, target, self._isolation, held[end:])
+        return b"", Request(Command(held[1]), target, self._isolation, held[end:])
 
 
 class Socks4:

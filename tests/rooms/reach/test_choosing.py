@@ -84,6 +84,15 @@ def relaying(here: Place, *bridges: Bridge, **others: object) -> Iterator[Runnin
         made.close()
 
 
+@contextmanager
+def using(here: Place, first: Bridge, second: Bridge, **others: object) -> Iterator[Running]:
+    """A relay that takes the first of two bridges, however fast the second one is."""
+    with relaying(here, first, **others) as relay:
+        relay.until(Using(bridge_id(first)))
+        relay.change(bridges=(first, second))
+        yield relay
+
+
 @pytest.fixture
 def here() -> Iterator[Place]:
     with place() as made:
@@ -132,8 +141,7 @@ def test_a_stream_waits_while_there_is_no_way_and_goes_when_there_is_one(here: P
 def test_when_the_bridge_in_use_ends_another_one_takes_over(here: Place, site: Target) -> None:
     there = Place()
     first, second = ProxyBridge(there.gate().at, "socks5"), ProxyBridge(here.gate().at, "socks5")
-    with relaying(here, first, second) as relay:
-        relay.until(Using(bridge_id(first)))
+    with using(here, first, second) as relay:
         there.close()
         for _ in range(STRIKES):
             with pytest.raises(ConnectionError):
@@ -145,13 +153,14 @@ def test_when_the_bridge_in_use_ends_another_one_takes_over(here: Place, site: T
 
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence is looked at soon."""
-    for where, name, seconds in (
-        (choosing, "LOOK_S", 0.1),
-        (choosing, "SILENT_S", 0.2),
-        (attempt, "LEADS_S", 0.5),
-        (attempt, "SILENCE_S", 0.3),
-    ):
-        monkeypatch.setattr(where, name, seconds)
+    monkeypatch.setattr(choosing, "LOOK_S", 0.1)
+    monkeypatch.setattr(choosing, "SILENT_S", 0.2)
+
+
+def strict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who does not answer soon brings nothing: for bridges that were taken already, as a busy machine is slow too."""
+    monkeypatch.setattr(attempt, "LEADS_S", 0.5)
+    monkeypatch.setattr(attempt, "SILENCE_S", 0.3)
 
 
 def page(one: socket.socket) -> None:
@@ -171,9 +180,8 @@ def test_a_site_that_is_gone_changes_no_bridge(here: Place, site: Target) -> Non
     first, second = ProxyBridge(here.gate().at, "socks5"), ProxyBridge(here.gate().at, "socks5")
     with (
         serving(page) as answers,
-        relaying(here, first, second, test_url=f"http://{LOOPBACK}:{answers.port}/") as relay,
+        using(here, first, second, test_url=f"http://{LOOPBACK}:{answers.port}/") as relay,
     ):
-        relay.until(Using(bridge_id(first)))
         for _ in range(3 * STRIKES):
             with pytest.raises(ConnectionError, match="5"):
                 through(relay.gate, gone)
@@ -196,9 +204,8 @@ def test_a_slow_site_changes_no_bridge(here: Place, monkeypatch: pytest.MonkeyPa
     with (
         serving(page) as answers,
         serving(slow) as at,
-        relaying(here, first, second, test_url=f"http://{LOOPBACK}:{answers.port}/") as relay,
+        using(here, first, second, test_url=f"http://{LOOPBACK}:{answers.port}/") as relay,
     ):
-        relay.until(Using(bridge_id(first)))
         with through(relay.gate, at) as stream:
             stream.sendall(b"?")
             assert until_end(stream) == b"at last"
@@ -229,8 +236,8 @@ def test_a_bridge_that_opens_streams_and_brings_nothing_is_left_and_has_its_clas
 
     with serving(opening) as at:
         first, second = ProxyBridge(at, "socks5"), ProxyBridge(here.gate().at, "socks5")
-        with relaying(here, first, second) as relay:
-            relay.until(Using(bridge_id(first)))
+        with using(here, first, second) as relay:
+            strict(monkeypatch)
             filtering.set()
             with through(relay.gate, site) as stream:
                 stream.sendall(b"GET / HTTP/1.0\r\n\r\n")
@@ -285,8 +292,8 @@ def test_a_bridge_that_stays_silent_is_found_out_while_streams_are_opened(
 
     with serving(censored) as at:
         first, second = ProxyBridge(at, "socks5"), ProxyBridge(here.gate().at, "socks5")
-        with relaying(here, first, second) as relay:
-            relay.until(Using(bridge_id(first)))
+        with using(here, first, second) as relay:
+            strict(monkeypatch)
             filtering.set()
             with dialled(relay.gate) as stream:
                 stream.sendall(b"\x05\x01\x00\x05\x01\x00\x01" + socket.inet_aton(site.host) + bytes(2))
@@ -340,8 +347,7 @@ def test_a_test_that_is_over_before_its_stream_is_there_breaks_no_carrier(here: 
 def test_programs_ask_again_for_a_way_for_datagrams_when_the_bridge_is_another_one(here: Place) -> None:
     there = Place()
     first, second = ProxyBridge(there.gate().at, "socks5"), ProxyBridge(here.gate().at, "socks5")
-    with relaying(here, first, second) as relay:
-        relay.until(Using(bridge_id(first)))
+    with using(here, first, second) as relay:
         with dialled(relay.gate) as control:
             control.sendall(b"\x05\x01\x00")
             assert control.recv(2) == b"\x05\x00"

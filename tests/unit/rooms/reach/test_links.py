@@ -229,8 +229,11 @@ def test_no_error_repeats_a_secret(password: str, data: st.DataObject) -> None:
     cut = text[: data.draw(st.integers(0, len(text) - 5))]
     with pytest.raises(UsageError) as caught:
         read_bridge(cut)
-    assert password[:12] not in str(caught.value)
-    assert quote(password)[:12] not in str(caught.value)
+    with pytest.raises(UsageError) as to_anybody:
+        read_bridge("")
+    said = str(caught.value).replace(str(to_anybody.value), "")
+    assert password[:12] not in said
+    assert quote(password)[:12] not in said
 
 
 @given(st.text() | st.text("ss://@:#?%=[] 1a").map("ss://".__add__) | st.text().map("outlast://bridge/".__add__))

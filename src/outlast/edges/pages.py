@@ -93,9 +93,11 @@ def routes() -> list[Route]:
 
 
 async def doorway(request: Request, *, status: int = 200, wrong: str = "") -> Response:
-    """What a visitor sees who was not let in, or whose vault is locked."""
+    """What a visitor sees who was not let in, or whose vault is locked; the first run, where there is none yet."""
     web: Web = request.state.web
     session = request.state.session
+    if session is not None and not session.waiting_code and not web.made:
+        return go(first_run.first_page(request))
     if session is not None and session.door != "lan" and not session.waiting_code:
         return render(request, "unlock.html", status=status, wrong=wrong)
     return render(
@@ -221,8 +223,6 @@ def static_bytes(name: str) -> tuple[bytes, bytes]:
 async def home(request: Request) -> Response:
     """A card for each room, and what is left of the first steps; for strangers the doorway."""
     web: Web = request.state.web
-    if request.state.session is not None and not request.state.session.waiting_code and not web.made:
-        return go(first_run.first_page(request))
     if request.state.person is None:
         # A newcomer's first look is no error; an open page that asks for news must learn that it is shut out.
         shut = 423 if request.state.session else 401 if "x-fragment" in request.headers else 200

@@ -77,6 +77,15 @@ def test_the_first_run_leads_from_the_terminal_s_link_to_the_start_page(tmp_path
         assert len(node.home.people()) == 1
 
 
+def test_every_page_leads_to_the_first_run_until_there_is_somebody_whose_it_is(tmp_path: Path) -> None:
+    with served(tmp_path / "home", name=None) as node, node.stranger(follow_redirects=True) as browser:
+        browser.post("/enter", data={"token": node.serving.launch_url})
+        for page in ("/", "/people", "/settings"):
+            assert browser.get(page).url.path == "/first/language", page
+        # As from a page that is still open after the home was removed.
+        assert browser.submit("/unlock", passphrase=PASSPHRASE).url.path == "/first/language"
+
+
 @pytest.mark.parametrize(
     ("form", "line"),
     [

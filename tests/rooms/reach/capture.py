@@ -14,6 +14,7 @@ from tests.e2e.machines import enter
 
 ALL_FRAMES, OUTGOING = 0x0003, 4  # ETH_P_ALL, PACKET_OUTGOING: linux/if_ether.h, linux/if_packet.h
 TCP, UDP = 6, 17
+SYN, ACK = 0x02, 0x10  # RFC 9293 §3.1
 NAME_PORTS = {53: "DNS", 853: "DNS over TLS", 5353: "mDNS", 5355: "LLMNR", 137: "NetBIOS"}
 
 
@@ -25,6 +26,7 @@ class Sent:
     address: str
     port: int
     payload: bytes
+    begins: bool  # UDP, and of TCP a SYN without an ACK: not what is still sent of an older connection
 
 
 @dataclass
@@ -36,6 +38,10 @@ class Capture:
     def to(self) -> set[tuple[int, str, int]]:
         """Protocol, address and port of whatever was written to."""
         return {(one.protocol, one.address, one.port) for one in self.sent}
+
+    def begun(self) -> set[tuple[int, str, int]]:
+        """The same of what began meanwhile: kernels still see to connections of programs that have ended."""
+        return {(one.protocol, one.address, one.port) for one in self.sent if one.begins}
 
     def asked(self) -> set[str]:
         """By which protocols names were asked for, as far as a port tells."""
@@ -91,4 +97,5 @@ def _read(frame: bytes) -> Sent | None:
     if protocol not in (TCP, UDP):
         return None
     head = (body[12] >> 4) * 4 if protocol == TCP else 8
-    return Sent(protocol, str(ip_address(address)), int.from_bytes(body[2:4]), body[head:])
+    begins = protocol == UDP or body[13] & (SYN | ACK) == SYN
+    return Sent(protocol, str(ip_address(address)), int.from_bytes(body[2:4]), body[head:], begins)

@@ -230,9 +230,7 @@ def test_every_now_and_then_connections_are_reset(land: Border) -> None:
 def test_a_capture_shows_who_was_written_to_and_which_names_were_asked_for(land: Border) -> None:
     with captured(land.networks["client"], "uplink") as seen:
         assert passes(land, f"http://{FREE}/2000")
-    # Kernels may still see to connections of programs that have ended, which were to bridges or encrypted.
-    new = {one for one in seen.to() if one[1] not in BRIDGES + STANDING and one != (TCP, SITE, 443)}
-    assert new == {(UDP, RESOLVER, 53), (TCP, SITE, 80)}
+    assert {one for one in seen.begun() if one[1] not in BRIDGES + STANDING} == {(UDP, RESOLVER, 53), (TCP, SITE, 80)}
     assert seen.asked() == {"DNS"}
     assert seen.told(FREE.encode())
     assert not seen.told(BANNED_NAME.encode())

@@ -330,18 +330,19 @@ def test_who_says_nothing_is_not_held_for_ever_when_the_site_is_not_there(
     monkeypatch.setattr(web_server, "LINGER_S", 0.2)
 
     async def story() -> None:
-        nobody = socket.socket()  # keeps its port from being anybody's, the bridge's own least of all
-        nobody.bind(("127.0.0.1", 0))
-        async with running_bridge(tmp_path, Site(nobody.getsockname())) as running:
-            _, raw = await asyncio.open_connection("127.0.0.1", running.port)
-            _, shaken = await asyncio.open_connection("127.0.0.1", running.port, ssl=trusting(), server_hostname=NAME)
-            assert running.server.connections == 2
-            async with asyncio.timeout(5):
-                while running.server.connections:
-                    await asyncio.sleep(0.05)
-            for writer in (raw, shaken):
-                writer.transport.abort()
-        nobody.close()
+        with socket.socket() as nobody:  # keeps its port from being anybody's, the bridge's own least of all
+            nobody.bind(("127.0.0.1", 0))
+            async with running_bridge(tmp_path, Site(nobody.getsockname())) as running:
+                _, raw = await asyncio.open_connection("127.0.0.1", running.port)
+                _, shaken = await asyncio.open_connection(
+                    "127.0.0.1", running.port, ssl=trusting(), server_hostname=NAME
+                )
+                assert running.server.connections == 2
+                async with asyncio.timeout(5):
+                    while running.server.connections:
+                        await asyncio.sleep(0.05)
+                for writer in (raw, shaken):
+                    writer.transport.abort()
 
     asyncio.run(story())
 

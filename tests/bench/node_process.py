@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import resource
 import sys
 import time
@@ -20,6 +19,7 @@ from outlast.kernel import Home, Kind, Node, Person, Room, find_rooms, parse_spa
 from outlast.kernel.links import tcp
 from outlast.memory import reuse_freed_memory
 from outlast.rooms.carry import service
+from outlast.ui.file import new_file
 
 FILE = Kind("bench.file", None, max_bytes=128 << 20)
 ROOM = Room("bench", 1, kinds=(FILE,))
@@ -92,10 +92,8 @@ class Driver:
 
     async def write_bundle(self, space: str, path: str) -> dict[str, Any]:
         """Write a channel and its files into a bundle, durable."""
-        with Path(path).open("wb") as out:
+        with new_file(Path(path), 0o600) as out:
             await self.person.write_bundle(out, space=parse_space(space))
-            out.flush()
-            os.fsync(out.fileno())
         return {}
 
     async def read_bundle(self, path: str, ids: list[str]) -> dict[str, Any]:

@@ -55,7 +55,8 @@ BUNDLE_VERSION: Final = 1
 SLOTS: Final = 4
 """The most devices that one sealed bundle can be for."""
 CHUNK_BYTES: Final = 64 * 1024
-DATA_BYTES: Final = CHUNK_BYTES - 2
+_FIRST_BYTES: Final = 2
+DATA_BYTES: Final = CHUNK_BYTES - _FIRST_BYTES
 """Bytes of the stream of records in each chunk."""
 ACKS_MAX: Final = 1000
 """The most acknowledgements told to one receiver; the newest count."""
@@ -130,11 +131,11 @@ class Content(NamedTuple):
 
     id: bytes
     place: int
-    data: bytes
+    data: bytes | memoryview
     hash: bytes  # SHA-256 of the data: whoever has it already need not hash again
 
     @classmethod
-    def of(cls, id: bytes, place: int, data: bytes) -> Content:
+    def of(cls, id: bytes, place: int, data: bytes | memoryview) -> Content:
         """The chunk with this data."""
         return cls(id, place, data, sha256(data).digest())
 
@@ -173,7 +174,7 @@ class BundleWriter:
         self._manifest = msgspec.msgpack.encode(manifest)
         self._signer = signer
         self._digest = sha256()
-        self._data = bytearray()
+        self._plain = bytearray(_FIRST_BYTES)
         self._first = _NONE
         self._index = 0
 
@@ -238,7 +239,7 @@ class BundleWriter:
         count = (max_bytes - len(self._header)) // (CHUNK_BYTES + _TAG_BYTES)
         trailer = _HEAD_BYTES + 32 + (64 if self._signer is not None else 0)
         # A chunk that was filled to its end is followed by another one.
-        return (_below(count) - self._index) * DATA_BYTES - len(self._data) - trailer - 1
+        return (_below(count) - self._index) * DATA_BYTES - (len(self._plain) - _FIRST_BYTES) - trailer - 1
 
     def add(self, entry: Entry) -> bytes:
         """The bytes that became ready by adding an entry; often none."""
@@ -253,7 +254,7 @@ class BundleWriter:
         """The bytes that became ready by saying what is held of a content that the receiver has sent."""
         return self._record(Record.HOLDING, holding.id + to_bytes(holding.held))
 
-    def finish(self) -> Iterator[bytes]:
+    def finish(self) -> Iterator[bytes | bytearray]:
         """The last bytes of the file, one chunk at a time; must be run to its end."""
         digest = self._digest.digest()
         signature = b""
@@ -262,26 +263,29 @@ class BundleWriter:
         yield self._record(Record.TRAILER, digest + signature)
         last = padded(self._index + 1) - 1
         for index in range(self._index, last + 1):
-            yield self._chunk(bytes(self._data).ljust(DATA_BYTES, b"\0"), final=index == last)
-            self._data.clear()
+            self._plain += bytes(CHUNK_BYTES - len(self._plain))
+            yield self._chunk(final=index == last)
 
-    def _record(self, record: Record, body: bytes, data: bytes = b"", hash: bytes = b"") -> bytes:
+    def _record(self, record: Record, body: bytes, data: bytes | memoryview = b"", hash: bytes = b"") -> bytes:
         """A record of the body and the data behind it, for which its hash stands in the digest."""
         if self._first == _NONE:
-            self._first = len(self._data)
+            self._first = len(self._plain) - _FIRST_BYTES
         head = b"".join(((len(body) + len(data)).to_bytes(4, "big"), bytes((record,)), body))
         self._digest.update(head + hash)
-        self._data += head
-        self._data += data
         ready = []
-        while len(self._data) >= DATA_BYTES:
-            with memoryview(self._data)[:DATA_BYTES] as part:
-                ready.append(self._chunk(part, final=False))
-            del self._data[:DATA_BYTES]
+        for part in (memoryview(head), memoryview(data)):
+            while len(part) >= (room := CHUNK_BYTES - len(self._plain)):
+                self._plain += part[:room]
+                part = part[room:]
+                ready.append(self._chunk(final=False))
+            self._plain += part
         return b"".join(ready)
 
-    def _chunk(self, data: bytes | memoryview, *, final: bool) -> bytes:
-        chunk = self._chunks.close(self._first.to_bytes(2, "big"), data, self._index, final)
+    def _chunk(self, *, final: bool) -> bytes | bytearray:
+        """What is full, as it stands in the file; the next one begins."""
+        self._plain[:_FIRST_BYTES] = self._first.to_bytes(_FIRST_BYTES, "big")
+        chunk = self._chunks.close(self._plain, self._index, final)
+        self._plain = bytearray(_FIRST_BYTES)
         self._first = _NONE
         self._index += 1
         return chunk
@@ -492,8 +496,8 @@ class _SealedChunks:
         # Not the slots: damage to those of others would take every chunk with it.
         self._prefix = prefix
 
-    def close(self, first: bytes, data: bytes | memoryview, index: int, final: bool) -> bytes:
-        return self._cipher.encrypt(_nonce(index, final), b"".join((first, data)), self._prefix)
+    def close(self, plaintext: bytearray, index: int, final: bool) -> bytes:
+        return self._cipher.encrypt(_nonce(index, final), plaintext, self._prefix)
 
     def open(self, chunk: memoryview, index: int, final: bool) -> bytes | None:
         try:
@@ -508,9 +512,9 @@ class _OpenChunks:
     def __init__(self, prefix: bytes) -> None:
         self._cipher = ChaCha20Poly1305(sha256(_OPEN_DOMAIN + prefix).digest())
 
-    def close(self, first: bytes, data: bytes | memoryview, index: int, final: bool) -> bytes:
-        plaintext = b"".join((first, data))
-        return plaintext + self._cipher.encrypt(_nonce(index, final), b"", plaintext)
+    def close(self, plaintext: bytearray, index: int, final: bool) -> bytearray:
+        plaintext += self._cipher.encrypt(_nonce(index, final), b"", plaintext)
+        return plaintext
 
     def open(self, chunk: memoryview, index: int, final: bool) -> memoryview | None:
         plaintext = chunk[:CHUNK_BYTES]

@@ -193,7 +193,7 @@ class Loaded(NamedTuple):
     place: int
     space: bytes | None
     """The space of its entry; None when the entry is not here."""
-    data: bytes | None
+    data: bytes | memoryview | None
     """None when it is not here, or damaged on this disk."""
     hash: bytes = b""
     """The SHA-256 of the data; of what is not here nothing."""

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -33,7 +33,9 @@ _NONCE_BYTES: Final = 12
 _PLAIN_BYTES: Final = _LENGTH_BYTES + CHUNK_BYTES
 _SLOT_BYTES: Final = _NONCE_BYTES + _PLAIN_BYTES + 16
 _LABEL: Final = b"outlast/heap/1"
-_TOGETHER: Final = 16  # slots that are written at a time, where they follow each other: each write costs a turn
+_TOGETHER: Final = 16  # slots that are read or written at a time, where they follow each other: each call costs a turn
+_sync: Final = getattr(os, "fdatasync", os.fsync)  # macOS has the latter alone
+T = TypeVar("T")
 
 
 class Heap:
@@ -65,7 +67,7 @@ class Heap:
         laid: list[int] = []
         plain, slots = bytearray(_PLAIN_BYTES), memoryview(bytearray(_TOGETHER * _SLOT_BYTES))
         try:
-            for first, run in _runs(chunks):
+            for first, run in _runs((slot, (hash, chunk)) for slot, hash, chunk in chunks):
                 nonces = os.urandom(_NONCE_BYTES * len(run))
                 for number, (hash, chunk) in enumerate(run):
                     end = _LENGTH_BYTES + len(chunk)
@@ -83,7 +85,7 @@ class Heap:
                 if self._failures != failures:
                     raise OSError(errno.EIO, os.strerror(errno.EIO))
                 try:
-                    os.fdatasync(self._descriptor)
+                    _sync(self._descriptor)
                 except OSError:
                     self._failures += 1
                     raise
@@ -96,17 +98,23 @@ class Heap:
             written = os.pwrite(self._descriptor, data, at)
             data, at = data[written:], at + written
 
-    def get(self, slot: int, hash: bytes) -> bytes | None:
-        """The chunk with this hash (32 B) in a slot; None when another one is there, or it is damaged."""
+    def get(self, chunks: Iterable[tuple[int, bytes]]) -> list[memoryview | None]:
+        """The chunks with these hashes (32 B) in their slots; None where another one is, or it is damaged."""
+        found: list[memoryview | None] = []
+        for first, run in _runs(chunks):
+            try:
+                slots = memoryview(os.pread(self._descriptor, len(run) * _SLOT_BYTES, (first - 1) * _SLOT_BYTES))
+            except OSError as error:
+                complain(error, self._path)
+            found += [self._open(slots[n * _SLOT_BYTES :][:_SLOT_BYTES], hash) for n, hash in enumerate(run)]
+        return found
+
+    def _open(self, slot: memoryview, hash: bytes) -> memoryview | None:
         try:
-            sealed = os.pread(self._descriptor, _SLOT_BYTES, (slot - 1) * _SLOT_BYTES)
-        except OSError as error:
-            complain(error, self._path)
-        try:
-            plain = self._cipher.decrypt(sealed[:_NONCE_BYTES], memoryview(sealed)[_NONCE_BYTES:], hash)
+            plain = memoryview(self._cipher.decrypt(slot[:_NONCE_BYTES], slot[_NONCE_BYTES:], hash))
         except (InvalidTag, ValueError):
             return None
-        return plain[_LENGTH_BYTES : _LENGTH_BYTES + int.from_bytes(plain[:_LENGTH_BYTES], "big")]
+        return plain[_LENGTH_BYTES:][: int.from_bytes(plain[:_LENGTH_BYTES], "big")]
 
     def let_go(self, slots: Iterable[int]) -> None:
         """Say that what stands in these slots, which is durable, is not read again soon."""
@@ -138,16 +146,14 @@ class Heap:
             self._descriptor = -1
 
 
-def _runs(
-    chunks: Iterable[tuple[int, bytes, bytes | memoryview]],
-) -> Iterator[tuple[int, list[tuple[bytes, bytes | memoryview]]]]:
-    """The chunks whose slots follow each other, as the first slot and what stands from there on."""
-    first, run = 0, list[tuple[bytes, bytes | memoryview]]()
-    for slot, hash, chunk in chunks:
+def _runs(slots: Iterable[tuple[int, T]]) -> Iterator[tuple[int, list[T]]]:
+    """The slots that follow each other, as the first one and what belongs to each from there on."""
+    first, run = 0, list[T]()
+    for slot, content in slots:
         if run and (slot != first + len(run) or len(run) == _TOGETHER):
             yield first, run
             run = []
         first = slot if not run else first
-        run.append((hash, chunk))
+        run.append(content)
     if run:
         yield first, run

@@ -795,7 +795,7 @@ class Node:
                 raise NotFoundError(
                     "a part of this is damaged on this disk, or was dropped: drop it and fetch it again"
                 )
-            yield data[max(0, start - place * CHUNK_BYTES) :]
+            yield bytes(data[max(0, start - place * CHUNK_BYTES) :])
 
     def content(self, entry: bytes) -> Progress:
         """How much of an entry's content is here; raises NotFoundError when the entry is not."""

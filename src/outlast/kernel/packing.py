@@ -156,7 +156,8 @@ def strange_parcels(node: Node, key: bytes, parcels: Sequence[bytes], size_bytes
         entry = store.get(parcel)
         if entry is None or entry.payload is None or parcel in strange:
             continue
-        place, data = 0, entry.payload
+        place = 0
+        data: bytes | memoryview = entry.payload
         if Manifest.of(entry) is not None:
             place = next(iter(places(store.holding(parcel))), 0)
             data = store.chunk(parcel, place).data or b""

@@ -101,7 +101,7 @@ class Sealer:
             cuts.append(Cut(sha256(data).digest(), data))
         return cuts
 
-    def open(self, chunk: bytes, number: int) -> bytes:
+    def open(self, chunk: bytes | memoryview, number: int) -> bytes:
         """The 65,520 B in the chunk of that number of the file; raises ParcelError."""
         try:
             return self._cipher.decrypt(_nonce(number), chunk, None)

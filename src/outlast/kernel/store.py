@@ -754,7 +754,7 @@ class Store:
         A heap of many GiB takes minutes: it is looked at a few MiB at a time.
         """
         rows = self._database.read("SELECT n, hash FROM chunk WHERE n > ? ORDER BY n LIMIT ?", (after, limit))
-        return rows[-1][0] if rows else 0, all(self._heap.get(*row) is not None for row in rows)
+        return rows[-1][0] if rows else 0, None not in self._heap.get(rows)
 
     # ---- reader ----
 
@@ -981,7 +981,7 @@ class Store:
             (place, _prefix(id), id),
         ):
             space, number, hash = rows[0]
-            data = self._heap.get(number, hash) if number is not None else None
+            data = self._heap.get([(number, hash)])[0] if number is not None else None
             if data is not None or number is None or rows == missed:
                 return Loaded(id, place, space, data, hash or b"")
             missed = rows  # damaged, or its slot was given to another one meanwhile
@@ -999,7 +999,8 @@ class Store:
                 f" ON p.entry = e.n JOIN chunk c ON c.n = p.chunk WHERE {_BY_ID} AND p.place IN carray(?)",
                 (_prefix(id), id, _numbers(wanted)),
             )
-            here = {place: Loaded(id, place, space, self._heap.get(n, hash), hash) for place, space, n, hash in rows}
+            read = self._heap.get((n, hash) for _, _, n, hash in rows)
+            here = {row[0]: Loaded(id, row[0], row[1], data, row[3]) for row, data in zip(rows, read, strict=True)}
             if once:
                 self._heap.let_go(n for _, _, n, _ in rows)
             for place in wanted:

@@ -11,21 +11,40 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedWriter, FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Final
 
 from outlast.errors import NotFoundError, StorageError, UsageError
+
+STEP_BYTES: Final = 8 << 20
+"""What the system may hold of a file that is being written: progress is the disk's then, and not the memory's."""
+
+
+class _Steady(FileIO):
+    """A file that reaches the disk while it is written: a slow stick is waited for by who writes, not at the end."""
+
+    _held_bytes = 0
+
+    def write(self, data: Any, /) -> int:
+        written = super().write(data)
+        self._held_bytes += written
+        if self._held_bytes >= STEP_BYTES:
+            os.fsync(self.fileno())
+            self._held_bytes = 0
+        return written
 
 
 @contextmanager
 def new_file(path: Path, mode: int) -> Iterator[BinaryIO]:
     """A file to write that takes its name, in place of an older one, once it is whole and durable.
 
+    Who writes much of it, in a thread, waits for the disk there: little is left to be written at the end.
     Raises StorageError when the disk is full or does not allow it; nothing is left behind then.
     """
     draft = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}")
     try:
-        with open(draft, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as out:
+        with BufferedWriter(_Steady(draft, "x", opener=lambda name, flags: os.open(name, flags, mode))) as out:
             yield out
             out.flush()
             os.fsync(out.fileno())

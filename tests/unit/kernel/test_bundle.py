@@ -510,14 +510,14 @@ class TestHostileWriters:
         """An open bundle of these records, whatever they are."""
         writer = open_writer()
         writer.start()
-        writer._data.clear()
+        del writer._plain[2:]
         writer._first = 0xFFFF
         writer._digest = sha256()
         out = [MAGIC + b"\x01\x01"]
         for kind, body in records:
             out.append(writer._record(kind, body))  # type: ignore[arg-type]
         if head is not None:
-            writer._data += head
+            writer._plain += head
         return b"".join([*out, *writer.finish()])
 
     MANIFEST = msgspec.msgpack.encode(Manifest(1, b"", (), 0, 1, None))

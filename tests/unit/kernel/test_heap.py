@@ -9,6 +9,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from outlast.errors import StorageError
 from outlast.kernel.entry import CHUNK_BYTES
@@ -38,7 +40,19 @@ def test_a_chunk_of_any_size_is_got_back_after_reopening(tmp_path: Path, size: i
         heap.put([(slot, hash_of(data), data)])
         heap.close()
     heap = Heap.open(tmp_path / "store.chunks", KEY)
-    assert [heap.get(slot, hash_of(data)) for slot in (1, 2, 3, 4)] == [data, None, data, None]
+    assert heap.get((slot, hash_of(data)) for slot in (1, 2, 3, 4)) == [data, None, data, None]
+    heap.close()
+
+
+@given(st.lists(st.integers(1, 60)), st.sets(st.integers(1, 60)))
+def test_slots_are_read_in_any_order_and_each_by_itself(
+    tmp_path_factory: pytest.TempPathFactory, asked: list[int], put: set[int]
+) -> None:
+    heap = Heap.open(tmp_path_factory.mktemp("heap") / "store.chunks", KEY)
+    data = {slot: slot.to_bytes(1, "big") * slot for slot in range(1, 61)}
+    heap.put((slot, hash_of(data[slot]), data[slot]) for slot in put)
+    found = heap.get((slot, hash_of(data[slot])) for slot in asked)
+    assert found == [data[slot] if slot in put else None for slot in asked]
     heap.close()
 
 
@@ -69,9 +83,9 @@ def test_a_slot_opens_for_the_chunk_that_was_put_last_and_for_no_other_key(tmp_p
     old, new = b"old", b"new"
     heap.put([(1, hash_of(old), old)])
     heap.put([(1, hash_of(new), new)])
-    assert (heap.get(1, hash_of(old)), heap.get(1, hash_of(new))) == (None, new)
+    assert heap.get([(1, hash_of(old)), (1, hash_of(new))]) == [None, new]
     other = Heap.open(tmp_path / "store.chunks", bytes(32))
-    assert other.get(1, hash_of(new)) is None
+    assert other.get([(1, hash_of(new))]) == [None]
     other.close()
 
 
@@ -82,7 +96,7 @@ def test_a_damaged_or_cut_slot_gives_nothing(tmp_path: Path, heap: Heap) -> None
     for damaged in (sealed[:-1], sealed[:5], b"", bytes([sealed[0] ^ 1]) + sealed[1:], sealed[:-1] + b"\0"):
         if damaged != sealed:
             path.write_bytes(damaged)
-            assert heap.get(1, hash_of(data)) is None
+            assert heap.get([(1, hash_of(data))]) == [None]
 
 
 def test_a_disk_without_room_is_said_and_what_was_there_stays(heap: Heap) -> None:
@@ -94,7 +108,7 @@ def test_a_disk_without_room_is_said_and_what_was_there_stays(heap: Heap) -> Non
             heap.put([(2, hash_of(data), data)])
         disk.make_room()
         heap.put([(2, hash_of(data), data)])
-    assert [heap.get(slot, hash_of(data)) for slot in (1, 2)] == [data, data]
+    assert heap.get((slot, hash_of(data)) for slot in (1, 2)) == [data, data]
 
 
 def test_what_stands_behind_the_last_chunk_is_given_back_to_the_disk(tmp_path: Path, heap: Heap) -> None:
@@ -104,4 +118,4 @@ def test_what_stands_behind_the_last_chunk_is_given_back_to_the_disk(tmp_path: P
     heap.shorten(1)
     heap.shorten(5)
     assert (tmp_path / "store.chunks").stat().st_size == SLOT_BYTES
-    assert heap.get(1, hash_of(data)) == data
+    assert heap.get([(1, hash_of(data))]) == [data]

@@ -45,8 +45,6 @@ KEPT_BYTES: Final = 1 << 16
 BLOCK_BYTES: Final = 1 << 20
 BEGINNING_BYTES: Final = PEEK_BYTES
 """What is kept of a file that was found: it tells for whom it is, and is recognised by it."""
-STEP_BYTES: Final = 8 << 20
-"""So often what was written is waited for, so that the progress is that of the stick and not of the memory."""
 MARK_BYTES: Final = 32
 WRITTEN_NOW_MS: Final = 120_000
 """A draft that grew within this time may still be being written."""
@@ -185,9 +183,6 @@ def put(medium: Medium, source: BinaryIO, size: int, progress: Progress) -> byte
             out.write(block)
             done += len(block)
             progress(done, size)
-            if done % STEP_BYTES == 0:
-                out.flush()
-                os.fsync(out.fileno())
         out.flush()
         os.fsync(out.fileno())
         if _read_back(Path(out.name)) != digest.digest():

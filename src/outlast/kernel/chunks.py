@@ -272,8 +272,8 @@ class _Open:
     requested: bool
     within: int = _EVERYWHERE
     """What the peer holds, as far as it said."""
-    asked: int = 0
-    """How many of its chunks are asked for."""
+    owed: int = 0
+    """How many of its chunks are asked for and not durable yet."""
 
 
 class _Asked(NamedTuple):
@@ -353,7 +353,7 @@ class Fetching:
                 continue
             idle = 0
             room -= len(taken)
-            file.asked += len(taken)
+            file.owed += len(taken)
             manifest = file.manifest
             for place in taken:
                 self._asked[id, place] = _Asked(manifest.hash_at(place), manifest.size_at(place), file.requested)
@@ -381,7 +381,7 @@ class Fetching:
         if sha256(chunk).digest() != digest:
             raise ChunkError("it sends a chunk that is not the one of the manifest")
         self._part, self._part_of = bytearray(), None
-        self._forget(key)
+        del self._asked[key]
         self._arrived.add(key)
         return Chunk(id, place, digest, chunk, requested)
 
@@ -390,6 +390,7 @@ class Fetching:
         for chunk in chunks:
             self._arrived.remove((chunk.id, chunk.place))
             self._downloads.settle(chunk.id, chunk.place)
+            self._files[chunk.id].owed -= 1
 
     def holds(self, said: Holds) -> int:
         """The peer says what it has; returns the bytes of the budget that will not come."""
@@ -398,8 +399,9 @@ class Fetching:
             key = said.id, place
             if key not in self._asked or key == self._part_of:
                 raise ChunkError("it lacks a chunk that was not asked for, or that it has begun to send")
-            freed += 0 if self._asked[key].requested else self._asked[key].size
-            self._forget(key)
+            asked = self._asked.pop(key)
+            freed += 0 if asked.requested else asked.size
+            self._files[said.id].owed -= 1
             self._downloads.give_back(*key)
         file = self._files.get(said.id)
         if file is not None:
@@ -419,14 +421,9 @@ class Fetching:
         self._arrived.clear()
         self._files.clear()
 
-    def _forget(self, key: tuple[bytes, int]) -> None:
-        del self._asked[key]
-        if file := self._files.get(key[0]):
-            file.asked -= 1
-
     def _retire(self) -> None:
         for id, file in list(self._files.items()):
-            if file.asked:
+            if file.owed:  # what is not durable would be found missing when it is opened again
                 continue
             free = self._downloads.free(id)
             if self._downloads.is_over(id):

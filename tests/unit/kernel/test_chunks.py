@@ -16,11 +16,14 @@ from outlast.errors import UsageError
 from outlast.kernel.chunks import (
     ASKED_MAX,
     PLACES_MAX,
+    Chunk,
     ChunkError,
     Downloads,
     Fetching,
+    Holds,
     Manifest,
     Splitter,
+    Wanted,
     places,
     to_bytes,
 )
@@ -147,6 +150,43 @@ def test_content_that_is_wanted_while_the_store_is_asked_for_the_next_is_not_mis
     assert not fetching.begin_load()
     fetching.look_again()
     assert fetching.begin_load()
+
+
+@given(st.data())
+@settings(max_examples=200)
+def test_no_chunk_is_asked_of_a_peer_again_while_the_one_that_came_is_made_durable(data: st.DataObject) -> None:
+    chunks, manifest = cut(some_bytes(11 * CHUNK_BYTES))
+    assert manifest is not None
+    everywhere = st.integers(0, (1 << len(manifest)) - 1)
+    fetching, id = Fetching(Downloads()), bytes(32)
+    asked: set[int] = set()
+    arrived: list[Chunk] = []
+    here: set[int] = set()
+    for _ in range(40):
+        if fetching.begin_load():
+            missing = (1 << len(manifest)) - 1 - sum(1 << place for place in here)
+            fetching.loaded(Wanted(id, manifest, missing, requested=True) if missing else None)
+        for _, fresh, _ in fetching.asks(0):
+            assert not {*fresh} & (asked | here | {chunk.place for chunk in arrived})
+            asked |= {*fresh}
+        match data.draw(st.sampled_from(("comes", "is durable", "lacks"))):
+            case "comes" if asked:
+                place = asked.pop()
+                chunk = fetching.piece(id, place, 0, chunks[place])
+                assert chunk is not None
+                arrived.append(chunk)
+            case "is durable" if arrived:
+                made = data.draw(st.integers(1, len(arrived)))
+                fetching.durable(arrived[:made])
+                here |= {chunk.place for chunk in arrived[:made]}
+                del arrived[:made]
+            case "lacks":
+                held = data.draw(everywhere)
+                lacked = sorted(place for place in asked if not held >> place & 1)
+                fetching.holds(Holds(id, lacked, held))
+                asked.difference_update(lacked)
+    assert fetching.awaits is bool(asked)
+    assert fetching.busy is bool(arrived)
 
 
 # Sessions

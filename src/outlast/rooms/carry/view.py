@@ -242,7 +242,8 @@ def _read_genesis(change: Change) -> RowChanges:
         "identity": owner.identity,
         "until_ms": _INT64_MAX,
     }
-    signers = [Put(_SIGNER, {"space": space, "identity": signer}) for signer in body.signers]
+    named = dict.fromkeys((owner.identity, *body.signers))
+    signers = [Put(_SIGNER, {"space": space, "identity": signer}) for signer in named]
     return [Put(_CHANNEL, channel), Put(_DEVICE, device), *signers]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 
 import msgspec
@@ -20,10 +21,17 @@ SECOND = SigningKey.from_seed(secret("owner", "second device"))
 SECOND_CERTIFICATE = certify(OWNER.identity, SECOND, secret("seal"), 20_000, "owner")
 
 
-def channel(name: str = "News", *, owner: Person = OWNER, writers: str = "owner", at_ms: int = NOW_MS) -> Entry:
-    """The genesis of a channel whose one signer is its owner."""
-    signers = (owner.identity.public,)
-    body = SpaceBody(OPEN, name, owner.device.certificate, writers, signers, secret(name)[:16])
+def channel(
+    name: str = "News",
+    *,
+    owner: Person = OWNER,
+    writers: str = "owner",
+    at_ms: int = NOW_MS,
+    signers: Sequence[Person] | None = None,
+) -> Entry:
+    """The genesis of a channel; unless others are named, its one signer is its owner."""
+    named = tuple(one.identity.public for one in ((owner,) if signers is None else signers))
+    body = SpaceBody(OPEN, name, owner.device.certificate, writers, named, secret(name)[:16])
     return make_genesis(owner.signing, body, at_ms)
 
 

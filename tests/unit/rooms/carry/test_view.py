@@ -108,6 +108,14 @@ def test_only_the_owner_is_shown_and_only_the_owner_removes(store: Store) -> Non
     assert view.find_post(store, other.id, NOW_MS) is None
 
 
+def test_the_owner_is_shown_also_where_the_genesis_names_no_signers_or_only_others(store: Store) -> None:
+    alone, others = channel("Alone", signers=()), channel("Others", signers=(STRANGER,))
+    for one in (alone, others):
+        by_stranger = post(one, "by a stranger", author=STRANGER.signing)
+        add(store, one, post(one, "by the owner"), by_stranger, hide(one, by_stranger))
+        assert texts(store, one) == ["by the owner"]
+
+
 def test_an_open_channel_shows_everybody_and_says_whom_nobody_vouches_for(store: Store) -> None:
     square = channel("Square", writers="anyone")
     mine = post(square, "regretted", author=STRANGER.signing, clock=2)

@@ -25,6 +25,7 @@ from outlast.kernel.entry import (
     sign_entry,
 )
 from outlast.kernel.identity import SigningKey
+from outlast.kernel.links.channel import session_key
 from outlast.kernel.setrec import SetView
 from outlast.kernel.steps import (
     Bucket,
@@ -191,6 +192,7 @@ def main() -> None:
     ids = [POSTS[0].id, POSTS[1].id]
     messages = [
         message(Type.HELLO, [1], TODAY, sorted(bytes.fromhex(one["mac"]) for one in macs[:3]), 2**20),
+        message(Type.HELLO, [1], TODAY, sorted(bytes.fromhex(one["mac"]) for one in macs[3:]), 2**20, 1),
         message(Type.SUMMARY, [[0, TODAY + 4, 8], [0, 0, 1], [1, TODAY + 31, 70_000]]),
         message(Type.RECON, 0, TODAY + 4, bytes.fromhex("61000200")),
         message(Type.RECON, 0, TODAY + 4, b""),
@@ -219,12 +221,18 @@ def main() -> None:
     _, manifest = splitter.finish()
     assert manifest is not None
     _, log = run()
+    noise = json.loads((HERE / "noise.json").read_text(encoding="utf-8"))
     vectors = {
-        "about": "Sessions of docs/spec/sync.md. Bytes are in hex. `spaces`: how each side names a space. `messages`:"
-        " one of each type but ENTRIES. `content`: its bytes are SHA-256('outlast/vectors/1/content N') for N = 0, 1,"
+        "about": "Sessions of docs/spec/sync.md. Bytes are in hex. `session_keys`: of the links in noise.json, by their"
+        " transcript hash. `spaces`: how each side names a space. `messages`: one of each type but ENTRIES, and a HELLO"
+        " without its last element. `content`: its bytes are SHA-256('outlast/vectors/1/content N') for N = 0, 1,"
         " ..., cut to its size; and its manifest. `session`: two stores, given by indexes into `entries` (packed), and"
         " all messages in the order in which they arrive; `i` is the initiator, whose cuts in RECON and random fill of"
         " HELLO are free. What `r` says after its HELLO follows from what it has heard.",
+        "session_keys": [
+            {"transcript_hash": digest, "key": session_key(bytes.fromhex(digest)).hex()}
+            for digest in (one["handshake_hash"] for one in noise["link"]["vectors"])
+        ],
         "key": KEY.hex(),
         "spaces": macs,
         "messages": messages,

@@ -15,8 +15,9 @@ import pytest
 
 from outlast.kernel.chunks import Manifest, Splitter
 from outlast.kernel.entry import unpack, unpack_all
+from outlast.kernel.links.channel import session_key
 from outlast.kernel.steps import MessageArrived, Started
-from outlast.kernel.wire import Type, space_mac
+from outlast.kernel.wire import Type, decode, space_mac
 
 FOLDER = Path(__file__).parents[2] / "vectors"
 VECTORS: dict[str, Any] = json.loads((FOLDER / "session.json").read_text(encoding="utf-8"))
@@ -41,6 +42,19 @@ def test_a_space_is_named_as_written(case: dict[str, Any]) -> None:
     assert space_mac(KEY, initiator=initiator, space=space) == expected
     text = b"outlast/space/1" + (b"i" if initiator else b"r") + space
     assert hmac.digest(KEY, text, "sha256")[:16] == expected
+
+
+@pytest.mark.parametrize("case", VECTORS["session_keys"])
+def test_the_key_of_a_session_is_derived_from_the_handshake(case: dict[str, Any]) -> None:
+    digest, expected = bytes.fromhex(case["transcript_hash"]), bytes.fromhex(case["key"])
+    assert session_key(digest) == expected
+    extracted = hmac.digest(bytes(32), digest, "sha256")
+    assert hmac.digest(extracted, b"outlast/session/1" + b"\x01", "sha256") == expected
+
+
+def test_a_greeting_without_a_priority_asks_for_all() -> None:
+    hellos = [bytes.fromhex(case["bytes"]) for case in VECTORS["messages"] if case["name"] == "HELLO"]
+    assert [decode(data)[1].priority_max for data in hellos] == [7, 1]
 
 
 @pytest.mark.parametrize("case", VECTORS["messages"])

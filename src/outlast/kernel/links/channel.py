@@ -60,6 +60,11 @@ class Opened:
     hash: bytes
 
 
+def session_key(transcript_hash: bytes) -> bytes:
+    """32 B that only the two ends of a link know, by the hash of its handshake (32 B)."""
+    return derive(transcript_hash, b"outlast/session/1")
+
+
 class Channel:
     """An open link: whole messages, in order, sealed; made by ``call`` and ``answer``.
 
@@ -76,7 +81,7 @@ class Channel:
         """The other node's transport key, 32 B, proven; None between strangers (XX)."""
         self.hash = opened.hash
         """The handshake's transcript hash, 32 B, unique to this link."""
-        self.session_key = derive(opened.hash, b"outlast/session/1")
+        self.session_key = session_key(opened.hash)
         """32 B, the same at both ends and on no other link."""
         self.address = link.address
         """Where the other end is, for people."""

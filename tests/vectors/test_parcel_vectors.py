@@ -63,9 +63,10 @@ def test_a_file_is_sealed_as_its_page_says(case: dict[str, Any]) -> None:
         assert (header.payload_hash, header.payload_size) == (sha256(payload).digest(), count * 65_536)
         ids.append(entry_id(bytes.fromhex(header_hex)))
     letter = bytes.fromhex(case["letter"])
-    name, type_, size, key, named, preview = msgspec.msgpack.decode(letter)
-    assert (name, size, key.hex(), named, preview) == ("файл.bin", case["size"], case["key"], ids, b"")
+    name, type_, size, key, named, preview, life = msgspec.msgpack.decode(letter)
+    assert (name, size, key.hex(), named, preview, life) == ("файл.bin", case["size"], case["key"], ids, b"", 0)
     found = read_file(letter)
+    assert found == read_file(msgspec.msgpack.encode([name, type_, size, key, named, preview]))
     assert found is not None
     assert (found.name, found.type, list(found.parcels)) == (name, type_, ids)
 
@@ -95,7 +96,7 @@ def test_a_header_that_stands_out_is_no_parcel(change: dict[str, Any]) -> None:
 
 
 def test_a_letter_whose_parts_do_not_fit_its_size_names_no_file() -> None:
-    name, type_, size, key, named, preview = msgspec.msgpack.decode(bytes.fromhex(MADE["files"][0]["letter"]))
+    name, type_, size, key, named, preview, _ = msgspec.msgpack.decode(bytes.fromhex(MADE["files"][0]["letter"]))
     for wrong in (
         [name, type_, 1 << 28, key, named, preview],
         [name, type_, -1, key, named, preview],

@@ -56,7 +56,20 @@ def made() -> dict[str, Any]:
                 "welcome": write_welcome(welcome, user, written[-32:], padding_bytes=5 * number).hex(),
             }
         )
-    return {"greetings": greetings, "session": session()}
+    return {"greetings": greetings, "session": session(), "first_bytes": first_bytes()}
+
+
+def first_bytes() -> list[dict[str, Any]]:
+    """A stream whose OPEN bears its first bytes: what follows goes on behind them."""
+    client = Session(client=True)
+    client.line_up(1, 0.0)
+    stream = client.open(Target("192.0.2.7", 80), b"first", 0.0)
+    assert stream is not None
+    opened = b"".join(client.take(1))
+    client.room(stream, 0.1)
+    client.send(stream, memoryview(bytearray(DATA_HEADER_BYTES) + b" and second"), 11, 0.1)
+    sent = (("OPEN", opened), ("DATA", b"".join(client.take(1))))
+    return [{"side": "client", "outer": 1, "what": what, "bytes": data.hex()} for what, data in sent]
 
 
 def session() -> list[dict[str, Any]]:

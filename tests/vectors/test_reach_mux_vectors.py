@@ -76,6 +76,18 @@ def test_what_a_session_says_over_two_outers_is_understood_by_a_server() -> None
     assert b"".join(came) == b"first and second"
 
 
+def test_the_first_bytes_of_a_stream_may_come_with_its_opening_and_count() -> None:
+    opened, data = (bytes.fromhex(step["bytes"]) for step in VECTORS["first_bytes"])
+    assert opened[7:] == bytes([1, 192, 0, 2, 7, 0, 80]) + b"first"
+    assert data[7:] == struct.pack(">Q", 5) + b" and second"
+    server = Session(client=False)
+    server.line_up(1, 0.0)
+    came = [event for step in (opened, data) for event in server.receive(1, memoryview(step), 0.0)]
+    early = [event.early for event in came if isinstance(event, Opened)]
+    late = [piece for event in came if isinstance(event, Arrived) for piece in event.pieces]
+    assert b"".join([*early, *late]) == b"first and second"
+
+
 def test_what_a_server_says_is_understood_by_a_client() -> None:
     client = Session(client=True)
     client.line_up(1, 0.0)

@@ -56,8 +56,8 @@ class Type:
     CREDIT = 9  # u64 how many bytes of the other direction may be sent, counted from the stream's beginning
     ACK = 10  # u32 outer, u64 how many bytes after the greeting were received on it
     LOST = 11  # the same of an outer that whoever says it holds for lost
-    PING = 12  # 8 B
-    PONG = 13  # the same 8 B
+    PING = 12  # at most 64 B
+    PONG = 13  # the same bytes
     DONE = 14  # nothing more is sent on this outer
     DATAGRAM = 15  # an address, then one datagram to it or from it; the stream number names the association
     GOODBYE = 16  # the session is over, with all its streams

@@ -14,7 +14,7 @@ __all__ = ["ROOM"]
 
 ROOM = Room(
     name="carry",
-    version=4,
+    version=5,
     kinds=KINDS,
     letters=LETTERS,
     views=VIEWS,

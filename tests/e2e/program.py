@@ -102,6 +102,8 @@ def at_terminal(arguments: Sequence[str], *typed: str) -> tuple[int, str]:
     """Run a command at a terminal where somebody types an answer to each prompt; its exit code and what was seen."""
     child, terminal = pty.fork()
     if child == 0:
+        # A shell lets what it starts in the background ignore Ctrl-C; what is started at a terminal does not.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.execv(OUTLAST, ["outlast", *arguments])
     return converse(child, terminal, typed)
 

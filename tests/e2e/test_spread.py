@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -35,12 +35,17 @@ def _kept() -> None:
         pytest.skip("this environment kept no wheels: `python3 dev.py test` makes one that does")
 
 
+def environ_of(folder: Path) -> dict[str, str]:
+    """The environment of a person whose home directory is ``folder``; nothing of the one that the tests run in."""
+    return {"HOME": str(folder), "PATH": "/usr/bin:/bin"}
+
+
 def at(machine: Machine, folder: Path, *command: str | Path) -> str:
     """What a command prints that succeeds on another machine, whose person's home directory is ``folder``."""
     done = subprocess.run(
         command,
         cwd=folder,
-        env={"HOME": str(folder), "PATH": "/usr/bin:/bin"},
+        env=environ_of(folder),
         preexec_fn=partial(enter, machine.network),
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -58,10 +63,11 @@ def fetched(machine: Machine, folder: Path, url: str) -> bytes:
 
 
 @contextmanager
-def shared(command: Sequence[str | Path], place: Machine) -> Iterator[dict[str, Any]]:
-    """What ``outlast share`` tells on a machine, while it runs."""
+def shared(program: Path, place: Machine, environ: Mapping[str, str] | None = None) -> Iterator[dict[str, Any]]:
+    """What ``outlast share`` tells on a machine, while it runs; ``environ`` is what it finds there, if not ours."""
     process = subprocess.Popen(
-        [*command, "--json", "share", "--listen", f"{place.address}:{PORT}"],
+        [program, "--json", "share", "--listen", f"{place.address}:{PORT}"],
+        env=environ,
         preexec_fn=partial(enter, place.network),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -83,7 +89,7 @@ def test_a_neighbour_without_internet_gets_the_program_runs_it_and_hands_it_on(t
     folder = tmp_path / "a neighbour"
     folder.mkdir()
     with machines(2) as (here, there):
-        with shared([Path(sys.executable).with_name("outlast")], here) as told:
+        with shared(Path(sys.executable).with_name("outlast"), here) as told:
             [url] = told["urls"]
             assert "python3 install.py" in fetched(there, folder, url).decode()
             manifest = fetched(there, folder, f"{url}/{MANIFEST}")
@@ -94,7 +100,7 @@ def test_a_neighbour_without_internet_gets_the_program_runs_it_and_hands_it_on(t
         assert at(there, folder, program, "--version") == f"outlast {told['version']}\n"
         node = Elsewhere(tmp_path / "home", there.network)
         at(there, folder, program, "--home", node.home, "init", "--name", "Vera", "--unattended")
-        with shared([program], there) as again:
+        with shared(program, there, environ_of(folder)) as again:
             assert again["words"] == told["words"]
             assert again["systems"]
             assert all(set(found) <= set(told["systems"][key]) for key, found in again["systems"].items())
@@ -126,9 +132,9 @@ def signed_set(folder: Path, version: str, *keys: SigningKey) -> Path:
 def test_an_installed_program_takes_what_two_keys_signed_and_nothing_older(tmp_path: Path) -> None:
     old = signed_set(tmp_path, "0.9.0", *KEYS)
     new = signed_set(tmp_path, "0.10.0", KEYS[2])
+    environ = environ_of(tmp_path)
 
     def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-        environ = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
         return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=150)
 
     done = run(BARE_PYTHON, old / "install.py")
@@ -141,9 +147,13 @@ def test_an_installed_program_takes_what_two_keys_signed_and_nothing_older(tmp_p
     assert run(program, "--version").stdout == "outlast 0.9.0\n"
 
     sign(new, KEYS[0])
-    with subprocess.Popen([program, "update", new], stderr=subprocess.PIPE, text=True) as cut:
+    with subprocess.Popen([program, "update", new], env=environ, stderr=subprocess.PIPE, text=True) as cut:
         assert cut.stderr is not None
-        assert any(line.startswith("Installing") for line in iter(cut.stderr.readline, ""))
+        told = ""
+        while "Installing" not in told:
+            line = cut.stderr.readline()
+            assert line, f"it ended before it installed anything: {told}"
+            told += line
         cut.kill()
     assert (tmp_path / "outlast" / "0.10.0").is_dir(), "was not cut short"
     assert run(program, "--version").stdout == "outlast 0.9.0\n"

@@ -281,24 +281,36 @@ def test_plain_http_in_place_of_tls_is_a_captive_portal(own: dict[str, Bridge]) 
     assert name_of(behind(portal, lambda at: msgspec.structs.replace(own["web"], at=at))) == "captive-portal"
 
 
-def test_a_stream_that_crawls_is_throttled(own: dict[str, Bridge], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempts, "ATTEMPT_S", 1.0)
+@pytest.mark.parametrize(("kind", "cut_bytes"), [("ss", 0), ("web", 10_000)], ids=["stands", "was cut meanwhile"])
+def test_a_stream_that_crawls_is_throttled_whatever_became_of_its_first_connection(
+    own: dict[str, Bridge], monkeypatch: pytest.MonkeyPatch, kind: str, cut_bytes: int
+) -> None:
+    monkeypatch.setattr(attempts, "SILENCE_S", 60.0)
+    left = [cut_bytes] if cut_bytes else []
 
     async def crawl(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far, out = await asyncio.open_connection(*own["ss"].at)
+        far, out = await asyncio.open_connection(*own[kind].at)
+        cut_at = left.pop() if left else None
 
         async def up() -> None:
             while data := await reader.read(4096):
                 out.write(data)
+                await out.drain()
 
         with suppress(OSError, asyncio.CancelledError):
             upward = asyncio.create_task(up())
-            while data := await far.read(2000):
+            passed = 0
+            while (cut_at is None or passed < cut_at) and (data := await far.read(1000)):
                 writer.write(data)
-                await asyncio.sleep(0.1)
-            await upward
+                passed += len(data)
+                if cut_at is None and passed > 2000:
+                    monkeypatch.setattr(attempts, "ATTEMPT_S", 0.0)  # now the time is over
+                    await upward
+            writer.close()
+            upward.cancel()
 
-    assert name_of(behind(crawl, lambda at: msgspec.structs.replace(own["ss"], at=at))) == "throttled"
+    assert name_of(behind(crawl, lambda at: msgspec.structs.replace(own[kind], at=at))) == "throttled"
+    assert not left
 
 
 def test_a_server_of_others_that_reaches_nothing_is_not_said_to_have_another_key(own: dict[str, Bridge]) -> None:

@@ -108,14 +108,14 @@ class Tap:
         wire = max(self.wires, key=lambda wire: (order.index(wire.step), wire.received_bytes))
         if wire.stop is None:
             wire.look()
-        step = wire.step
-        if step is Step.HELLO and wire.received_bytes:
+        step, sent, received = wire.step, wire.sent_bytes, wire.received_bytes
+        if step is Step.HELLO and received:
             step = Step.STREAM if taken else Step.KEYS
-        found = wire.stop or stop
+        # Where bytes still came when the time was over, others went on after what ended this one.
+        found = stop if stop is Stop.SLOW and received else wire.stop or stop
         if step is Step.KEYS and not looks_random and _is_portal(wire.first, speaks_http=speaks_http):
             step, found = Step.HELLO, Stop.PLAIN
         elapsed_ms = round((time.monotonic() - self._began_s) * 1000)
-        sent, received = wire.sent_bytes, wire.received_bytes
         return Observed(
             step, found, sent, received, wire.unacked_bytes, elapsed_ms, looks_random, new_address=self.new_address
         )

@@ -132,7 +132,15 @@ def test_a_backup_makes_the_same_person_with_their_contacts(ada: Program, tmp_pa
 
     restored = empty.json("restore", file, "--passphrase-file", secret)
     assert restored["id"] == ada.json("id")["id"]
-    (old,) = restored["old_devices"]
+    assert [one["name"] for one in empty.json("contact", "list", "--passphrase-file", secret)] == ["Белла"]
+    assert "already" in ada.fails(2, "restore", file, "--passphrase-file", secret)
+
+
+def test_where_a_backup_came_back_the_earlier_device_is_known_and_can_be_revoked(ada: Program, tmp_path: Path) -> None:
+    file, secret = str(tmp_path / "backup"), secret_file(tmp_path)
+    ada.json("backup", file, "--passphrase-file", secret)
+    empty = Program(tmp_path / "new")
+    (old,) = empty.json("restore", file, "--passphrase-file", secret)["old_devices"]
     assert old["state"] == "earlier"
     assert old["key"] == ada.json("device", "list")[0]["key"]
     revoke = ["device", "revoke", old["key"][:8], "--passphrase-file", secret]
@@ -142,8 +150,6 @@ def test_a_backup_makes_the_same_person_with_their_contacts(ada: Program, tmp_pa
     assert "no such device" in empty.fails(4, "device", "revoke", "ffff", "--passphrase-file", secret)
     assert empty.json("device", "revoke", "--all", "--passphrase-file", secret) == renewed
     assert "--all" in empty.fails(2, "device", "revoke", "--passphrase-file", secret)
-    assert [one["name"] for one in empty.json("contact", "list", "--passphrase-file", secret)] == ["Белла"]
-    assert "already" in ada.fails(2, "restore", file, "--passphrase-file", secret)
 
 
 def test_what_is_no_backup_or_not_ours_is_told(ada: Program, tmp_path: Path) -> None:

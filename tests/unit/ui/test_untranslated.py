@@ -34,7 +34,6 @@ NAMES: Final = {
     r"|Shadowsocks 2022|web_connectivity|ioda",
     "what a language calls itself": "English",
     "methods, as their authors are known": r"(brookings|deloitte|icrier|oecd)-\d{4}(-gdp|-people)?",
-    "dollars on an axis, in thousands and millions": r"\$[\d.]+[kMG]",
     "countries and networks by their codes": r"BY|AS\d+",
     "identities, nodes and devices": r"[a-z2-7]{20,56}|[0-9a-f]{16}",
     "addresses": r"(https?|outlast)://[^ ]+|[\w.-]+\.(example|org|by)(:\d+)?",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -68,9 +68,9 @@ def of_lasting(code: str, cuts: Sequence[Cut], now_s: int) -> Running | None:
     return of_cut(min(lasting, key=lambda cut: cut.start_s), now_s) if lasting else None
 
 
-def money(value: float, million: str = "million", billion: str = "billion") -> str:
+def money(value: float) -> str:
     """Dollars with the digits that mean something: ``34,000``, ``1.2 million``, ``176 million``, ``1.3 billion``."""
-    for size, name in ((1e9, billion), (1e6, million)):
+    for size, name in ((1e9, "billion"), (1e6, "million")):
         if value >= size:
             return f"{_digits(value / size)}\u00a0{name}"
     return _digits(value)
@@ -84,10 +84,10 @@ def _digits(value: float) -> str:
     return f"{round(value, places):,.{max(places, 0)}f}".removesuffix(".00").removesuffix(".0")
 
 
-def picture(rows: Sequence[Cost], summary: str) -> Markup:
+def picture(rows: Sequence[Cost], summary: str, short: Callable[[float], str] = short) -> Markup:
     """The methods' ranges beside each other, on a scale where each mark is ten times the one before; empty for none.
 
-    ``summary`` says the same for who does not see it.
+    ``summary`` says the same for who does not see it; ``short`` writes a mark in few characters.
     """
     shown = [one for one in rows if one.high > 0]
     if not shown:
@@ -107,7 +107,7 @@ def picture(rows: Sequence[Cost], summary: str) -> Markup:
         parts.append(Markup('<path class="grid" d="M{0:.1f} 4V{1}"/>').format(x(mark), height - 20))
         anchor = "start" if mark == low else "end" if mark >= high else "middle"
         parts.append(
-            Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="{}">${}</text>').format(
+            Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="{}">{}</text>').format(
                 x(mark), height - 6, anchor, short(mark)
             )
         )

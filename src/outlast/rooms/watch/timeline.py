@@ -16,7 +16,7 @@ from typing import Final
 
 from markupsafe import Markup, escape
 
-LEFT: Final = 40
+LEFT: Final = 52
 RIGHT: Final = 8
 TOP: Final = 20
 PANEL: Final = 72
@@ -27,6 +27,7 @@ CHAR: Final = 6.1
 BOLD: Final = 1.15
 """How much wider the letters of titles are, about."""
 MONTHS: Final = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec"
+MOMENT: Final = "%(day)s %(month)s %(year)s %(clock)s"
 Scale = Callable[[float], float]
 _STEPS_S: Final = (
     *(900, 1800, 3600, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800, 1_209_600),
@@ -55,13 +56,20 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What the plot says in the reader's language; ``month`` are twelve short names with blanks between."""
+    """What the plot says in the reader's language; ``months`` are twelve short names with blanks between.
+
+    ``day``, ``month`` and ``moment`` say in which order dates are written; ``number`` writes one in few characters.
+    """
 
     missing: str = "no data"
     summary: str = "%(name)s from %(start)s to %(end)s: lowest %(low)s, highest %(high)s, last %(last)s."
     nothing: str = "%(name)s: nothing was measured in this time."
-    month: str = MONTHS
+    months: str = MONTHS
+    day: str = "%(day)s %(month)s"
+    month: str = "%(month)s %(year)s"
+    moment: str = MOMENT
     digits: Callable[[object], str] = str
+    number: Callable[[float], str] = lambda value: short(value)
 
 
 def draw(
@@ -108,23 +116,23 @@ def describe(line: Line, from_s: int, to_s: int, words: Words) -> str:
         return words.nothing % {"name": line.name}
     return words.summary % {
         "name": line.name,
-        "start": words.digits(day_text(from_s, words.month)),
-        "end": words.digits(day_text(to_s, words.month)),
-        "low": words.digits(short(min(values))),
-        "high": words.digits(short(max(values))),
-        "last": words.digits(short(values[-1])),
+        "start": words.digits(day_text(from_s, words.months, words.moment)),
+        "end": words.digits(day_text(to_s, words.months, words.moment)),
+        "low": words.number(min(values)),
+        "high": words.number(max(values)),
+        "last": words.number(values[-1]),
     }
 
 
-def day_text(at_s: int, months: str = MONTHS) -> str:
-    """A time as a reader in UTC has it: ``8 Jan 2026 16:30``."""
+def day_text(at_s: int, months: str = MONTHS, order: str = MOMENT) -> str:
+    """A time as a reader in UTC has it: ``8 Jan 2026 16:30``, or what ``order`` names of it."""
     at = datetime.fromtimestamp(at_s, UTC)
-    return f"{at.day} {months.split()[at.month - 1]} {at.year} {at:%H:%M}"
+    return order % {"day": at.day, "month": months.split()[at.month - 1], "year": at.year, "clock": f"{at:%H:%M}"}
 
 
 def short(value: float) -> str:
-    """A number in few characters: ``0``, ``12.5``, ``980``, ``1.2k``, ``3.4M``."""
-    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+    """A number in few characters: ``0``, ``12.5``, ``980``, ``1.2K``, ``3.4M``."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
         if abs(value) >= size:
             return f"{value / size:.3g}{unit}"
     return f"{value:.3g}"
@@ -174,7 +182,7 @@ def _panel(line: Line, top: int, inner: int, x: Scale, words: Words) -> Markup:
     for share in (0.0, 0.5, 1.0):
         at = base - PANEL * share
         parts.append(Markup('<path class="grid" d="M{} {:.1f}H{}"/>').format(LEFT, at, right))
-        parts.append(_text(LEFT - 4, at + 3.5, words.digits(short(most * share)), "end", "tick"))
+        parts.append(_text(LEFT - 4, at + 3.5, words.number(most * share), "end", "tick"))
     for start_s, end_s in gaps(line):
         parts.append(
             Markup('<path class="missing" d="M{:.1f} {}H{:.1f}"/>').format(
@@ -255,13 +263,9 @@ def _fitting(text: str, width: float) -> str:
 
 def _time_axis(from_s: int, to_s: int, bottom: int, inner: int, x: Scale, words: Words) -> Markup:
     parts = [Markup('<path class="axis" d="M{} {}H{}"/>').format(LEFT, bottom, LEFT + inner)]
-    months = words.month.split()
     for at_s in ticks(from_s, to_s, max(2, int(inner // 62))):
-        at = datetime.fromtimestamp(at_s, UTC)
-        long = to_s - from_s > 300 * 86_400
-        text = f"{at:%H:%M}" if at.hour or at.minute else f"{at.day} {months[at.month - 1]}"
-        if long:
-            text = f"{months[at.month - 1]} {at.year}"
+        order = words.month if to_s - from_s > 300 * 86_400 else words.day if at_s % 86_400 == 0 else "%(clock)s"
+        text = day_text(at_s, words.months, order)
         half = len(text) * CHAR / 2
         place = min(max(x(at_s), LEFT - 20 + half), LEFT + inner - half)
         parts.append(Markup('<path class="axis" d="M{:.1f} {}v4"/>').format(x(at_s), bottom))

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from markupsafe import Markup
@@ -309,7 +310,7 @@ async def show_cost(request: Request) -> Response:
     _ = translator(request)
     node, person = _who(request)
     query = request.query_params
-    year = int(timeline.day_text(node.now_ms() // 1000).split()[2])
+    year = int(timeline.day_text(node.now_ms() // 1000, order="%(year)s"))
     asked = {
         "country": query.get("country", "") or service.settings(person).country,
         "days": query.get("days", "1"),
@@ -334,7 +335,9 @@ async def show_cost(request: Request) -> Response:
         money=_money(_),
         implied=words.number(round(share * 100, 1), _) if rows and (share := rows[0].implied_share) is not None else "",
         sayings=[words.cost(one, asked["year"], _, _money(_)) for one in rows],
-        picture=costs.picture(rows, " ".join(words.cost_range(one, _, _money(_)) for one in rows)),
+        picture=costs.picture(
+            rows, " ".join(words.cost_range(one, _, _money(_)) for one in rows), partial(words.short, _=_)
+        ),
         names=names,
         name=names.get(asked["country"], asked["country"]),
         running=[_shown(cut, _) for cut in service.believed(node, person) if cut.end_s is None],
@@ -537,9 +540,8 @@ def _marks(node: Node, person: Person, _: Translation) -> dict[str, worldmap.Mar
         if node.now_ms() // 1000 - last_s <= lamps.RECENT_S:
             marks[code] = worldmap.Mark("ok", _(words.STATES["normal"]))
         else:
-            marks[code] = worldmap.Mark(
-                "old", _("signals end %(day)s", day=_.digits(timeline.day_text(last_s, _months(_))[:-6]))
-            )
+            day = timeline.day_text(last_s, _months(_), _("%(day)s %(month)s %(year)s"))
+            marks[code] = worldmap.Mark("old", _("signals end %(day)s", day=_.digits(day)))
     for cut in reversed(service.believed(node, person)):
         if cut.end_s is None:
             shown = _shown(cut, _)
@@ -560,8 +562,12 @@ def _plots(
         missing=_("no data"),
         summary=_("%(name)s from %(start)s to %(end)s: lowest %(low)s, highest %(high)s, last %(last)s."),
         nothing=_("%(name)s: nothing was measured in this time."),
-        month=_months(_),
+        months=_months(_),
+        day=_("%(day)s %(month)s"),
+        month=_("%(month)s %(year)s"),
+        moment=_("%(day)s %(month)s %(year)s %(clock)s"),
         digits=_.digits,
+        number=partial(words.short, _=_),
     )
     narrow = timeline.draw(lines, bands, from_s, to_s, width=NARROW, words=said, id="narrow")
     return narrow, timeline.draw(lines, bands, from_s, to_s, width=WIDE, words=said, id="wide")
@@ -569,16 +575,7 @@ def _plots(
 
 def _money(_: Translation) -> Callable[[float], str]:
     """Amounts as the page's language writes them."""
-    from babel.numbers import get_decimal_symbol, get_group_symbol
-
-    locale = _.language.replace("-", "_")
-    group, point = (one(locale, numbering_system="default") for one in (get_group_symbol, get_decimal_symbol))
-
-    def money(amount: float) -> str:
-        number, space, unit = costs.money(amount, million=_("million"), billion=_("billion")).partition("\u00a0")
-        return f"{_.digits(number.translate({ord(','): group, ord('.'): point}))}{space}{unit}"
-
-    return money
+    return partial(words.money, _=_)
 
 
 def _months(_: Translation) -> str:

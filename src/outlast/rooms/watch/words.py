@@ -145,6 +145,23 @@ def number(value: float, _: Translation) -> str:
     return _.digits(format_decimal(value, locale=_.language.replace("-", "_"), numbering_system="default"))
 
 
+def short(value: float, _: Translation) -> str:
+    """A number in few characters, as the page's language writes it: ``12.5``, ``1.2K``, ``3.4M``."""
+    from babel.numbers import format_compact_decimal
+
+    rounded = float(f"{value:.3g}")
+    if abs(rounded) < 1000:
+        return number(rounded, _)
+    locale = _.language.replace("-", "_")
+    return _.digits(format_compact_decimal(rounded, locale=locale, fraction_digits=2, numbering_system="default"))
+
+
+def money(value: float, _: Translation) -> str:
+    """Dollars with the digits that mean something: ``34,000``, ``1.2M``, ``1.3B``."""
+    rounded = float(f"{value:.3g}")
+    return number(rounded, _) if rounded < 1e6 else short(rounded, _)
+
+
 def percent(share: float, _: Translation, places: int = 0) -> str:
     """A share of one as a percentage, with at most so many places behind the point."""
     from babel import Locale

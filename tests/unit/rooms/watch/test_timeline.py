@@ -58,7 +58,8 @@ def test_no_dip_is_lost_when_many_points_share_one_column() -> None:
 def test_the_name_of_a_band_is_drawn_over_the_lines_and_numbers_in_the_readers_digits() -> None:
     line = Line("bgp", [(0, 5.0), (7200, 6.0)], 7200)
     band = Band(0, None, "cut off")
-    picture = draw([line], [band], 0, 7200, width=340, words=Words(digits=lambda text: f"<{text}>"), id="p")
+    words = Words(digits="<{}>".format, number="<{:g}>".format)
+    picture = draw([line], [band], 0, 7200, width=340, words=words, id="p")
     assert picture.index('class="line"') < picture.index("cut off")
     assert all(f"&lt;{text}&gt;</text>" in picture for text in ("0", "10", "1 Jan", "01:00"))
 
@@ -70,10 +71,18 @@ def test_who_does_not_see_the_plot_is_told_of_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0, "0"), (12.5, "12.5"), (1234, "1.23k"), (5.6e6, "5.6M"), (2e9, "2G"), (3e12, "3T")]
+    ("value", "text"), [(0, "0"), (12.5, "12.5"), (1234, "1.23K"), (5.6e6, "5.6M"), (2e9, "2B"), (3e12, "3T")]
 )
 def test_numbers_are_short(value: float, text: str) -> None:
     assert short(value) == text
+
+
+def test_dates_and_numbers_stand_in_the_readers_order() -> None:
+    words = Words(months="1月 " * 12, day="%(month)s%(day)s日", month="%(year)s年%(month)s", number="{:g}だ".format)
+    days = draw([Line("bgp", [(0, 5.0)], 60)], [], 0, 4 * 86_400, width=340, words=words, id="p")
+    assert all(text in days for text in ("1月2日</text>", "5だ</text>"))
+    years = draw([Line("bgp", [(0, 5.0)], 60)], [], 0, 800 * 86_400, width=340, words=words, id="p")
+    assert "1971年1月</text>" in years
 
 
 @given(st.floats(1e-6, 1e15))

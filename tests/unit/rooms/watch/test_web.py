@@ -257,7 +257,12 @@ def test_cost_shows_the_implied_share_and_refuses_nonsense(page: Browser) -> Non
 
 @pytest.mark.parametrize(
     ("language", "told"),
-    [("en", "32,800 3.74\xa0million"), ("ru", "32\xa0800 3,74\xa0млн"), ("fa", "۳۲٬۸۰۰ ۳٫۷۴\xa0میلیون")],
+    [
+        ("en", "32,800 3.74M"),
+        ("ru", "32\xa0800 3,74\xa0млн"),
+        ("fa", "۳۲٬۸۰۰ ۳٫۷۴\xa0میلیون"),
+        ("ja", "32,800 374万"),
+    ],
 )
 def test_amounts_are_written_as_the_language_writes_them(language: str, told: str) -> None:
     money = web._money(Catalogues().translation(language))

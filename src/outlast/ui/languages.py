@@ -49,12 +49,13 @@ class Translation:
         if isinstance(message, Sentence):
             values = {name: self(part) if isinstance(part, Sentence) else part for name, part in message.parts.items()}
             message = message.text
-        text = self._catalogue.gettext(message) if message else ""
+        text = whole(self._catalogue.gettext(message)) if message else ""
         return self._filled(text, message, values) if values else text
 
     def ngettext(self, one: str, many: str, n: int, **values: object) -> str:
         """The form of a sentence for the number ``n``, which fills ``%(n)d``."""
-        return self._filled(self._catalogue.ngettext(one, many, n), one if n == 1 else many, {"n": n, **values})
+        text = whole(self._catalogue.ngettext(one, many, n))
+        return self._filled(text, one if n == 1 else many, {"n": n, **values})
 
     def digits(self, number: object) -> str:
         """A number, or a time, in the digits that this language writes."""
@@ -66,6 +67,11 @@ class Translation:
             text, source = _NUMBER.sub(r"%(\1)s", text), _NUMBER.sub(r"%(\1)s", source)
             values = {**values, **numbers}
         return fill(text, source, values)
+
+
+def whole(text: str) -> str:
+    """``text`` in which a name with a hyphen is not broken over two lines."""
+    return text.replace("Wi-Fi", "Wi\u2011Fi")
 
 
 def fill(text: str, source: str, values: Mapping[str, object]) -> str:

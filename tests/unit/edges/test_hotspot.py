@@ -111,10 +111,10 @@ def stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_page_shows_the_code_of_the_wifi_before_that_of_the_node_and_phones_do_not_see_it(tmp_path: Path) -> None:
     with served(tmp_path / "ala", lan=True) as ala, ala.owner() as here, ala.phone() as phone:
-        assert "1. Join the Wi-Fi" not in here.get("/hotspot").text
+        assert "1. Join the Wi\u2011Fi" not in here.get("/hotspot").text
         assert here.submit("/hotspot", ssid="home", password="short").status_code == 400
         assert here.submit("/hotspot", ssid="home", password="kingfisher").status_code == 303
         page = here.get("/hotspot").text
-        assert page.index("1. Join the Wi-Fi") < page.index("kingfisher") < page.index("2. Open this node")
+        assert page.index("1. Join the Wi\u2011Fi") < page.index("kingfisher") < page.index("2. Open this node")
         assert ala.lan_url in page
         assert phone.get("/hotspot").status_code == 403

@@ -68,6 +68,14 @@ def test_a_translation_fills_in_values_and_plurals(catalogues: Catalogues) -> No
     assert [_.ngettext("%(n)d entry", "%(n)d entries", n) for n in (1, 2)] == ["1 ero", "2 eroj"]
 
 
+def test_no_line_breaks_within_a_name_of_ours_and_what_people_called_something_stays_as_it_is(
+    catalogues: Catalogues,
+) -> None:
+    _ = catalogues.translation("eo")
+    assert _("No Wi-Fi is called %(name)s", name="My-Wi-Fi") == "No Wi\u2011Fi is called My-Wi-Fi"
+    assert _.ngettext("%(n)d Wi-Fi", "%(n)d Wi-Fis", 2) == "2 Wi\u2011Fis"
+
+
 def test_what_is_missing_fuzzy_or_wrong_stays_english(catalogues: Catalogues) -> None:
     _ = catalogues.translation("eo")
     assert _("Settings") == "Settings"

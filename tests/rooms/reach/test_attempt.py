@@ -393,6 +393,49 @@ def test_a_proxy_behind_which_a_certificate_is_forged_is_no_captive_portal(forge
     assert name_of(behind(proxy, http, "https://test.example/64k")) == "tls-mitm"
 
 
+def only_to_tls(page: bytes, context: ssl.SSLContext) -> Serve:
+    """A proxy as squid is when it comes: it opens tunnels to port 443 alone, where ``page`` is the answer."""
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b":443 " not in head:
+            writer.write(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+        elif not page:
+            writer.write(b"HTTP/1.1 503 Service Unavailable\r\n\r\n")
+        else:
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            with suppress(ConnectionError):
+                await writer.start_tls(context)
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(page)
+        writer.close()
+
+    return proxy
+
+
+def test_a_proxy_that_opens_tunnels_to_the_port_of_tls_alone_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    self_signed(tmp_path, "connectivitycheck.gstatic.com")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "web-certificate.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "web-certificate.pem", tmp_path / "web-key.pem")
+    tried = behind(only_to_tls(b"HTTP/1.1 204 No Content\r\n\r\n", context), http)
+    assert (name_of(tried), tried.proof) == (None, False)
+
+
+def test_a_proxy_that_refuses_some_ports_and_reaches_nothing_is_not_said_to_want_another_password(
+    forged: ssl.SSLContext,
+) -> None:
+    assert name_of(behind(only_to_tls(b"", forged), http)) == "unknown"
+
+
+def test_behind_a_proxy_that_opens_tunnels_to_the_port_of_tls_alone_a_forged_certificate_is_seen(
+    forged: ssl.SSLContext,
+) -> None:
+    assert name_of(behind(only_to_tls(b"HTTP/1.1 204 No Content\r\n\r\n", forged), http)) == "tls-mitm"
+
+
 def test_a_test_page_that_was_moved_is_no_captive_portal() -> None:
     async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")

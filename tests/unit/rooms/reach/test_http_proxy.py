@@ -275,6 +275,7 @@ def test_a_client_asks_for_a_tunnel_and_takes_nothing_of_what_follows_the_answer
     [
         (b"SSH-2.0", 1),
         (b"HTTP/1.1 407 No\r\n\r\n", 2),
+        (b"HTTP/1.0 401 Unauthorized\r\n\r\n", 2),  # tinyproxy, to a wrong password
         (b"HTTP/1.1 403 No\r\n\r\n", 2),
         (b"HTTP/1.1 302 Found\r\n\r\n", 1),
         (b"HTTP/1.1 504 No\r\n\r\n", 6),

@@ -56,7 +56,7 @@ ECHO_GRACE_S: Final = 1.5
 ANSWERING: Final = "http://connectivitycheck.gstatic.com/generate_204"
 """What is asked for a first byte: a page that phones ask for all the time, and that is blocked almost nowhere."""
 SECURE: Final = "https://connectivitycheck.gstatic.com/generate_204"
-"""The same for tricks, which are tricks with TLS."""
+"""The same for tricks, which are tricks with TLS, and for proxies that let nobody through to the port of HTTP."""
 _LOOK_S: Final = 0.25
 _STATUS_BYTES: Final = 12
 _RANDOM: Final = frozenset({"obfs2", "obfs3", "obfs4", "scramblesuit"})
@@ -349,7 +349,7 @@ class _Test:
 
     def _of_refusal(self) -> Failure:
         """The bridge was heard, and the stream was refused: by it, or because it ended the connection."""
-        if isinstance(self._bridge, ProxyBridge) and any(one.refusal is Refusal.NOT_ALLOWED for one in self._streams):
+        if isinstance(self._bridge, ProxyBridge) and all(one.refusal is Refusal.NOT_ALLOWED for one in self._streams):
             return Failure(Kind.WRONG_KEY, Sentence("the proxy does not let us in: its user or password is another"))
         return Failure(Kind.UNKNOWN, Sentence("the bridge answers, and reaches nothing"))
 
@@ -387,6 +387,9 @@ class _Test:
     async def _fetch(self, carrier: Carrier) -> None:
         url = self._url or (SECURE if isinstance(self._bridge, Tricks) else ANSWERING)
         stream, odd = await self._get(carrier, url)
+        if url == ANSWERING and stream.refusal is Refusal.NOT_ALLOWED:
+            url = SECURE  # proxies of HTTP often open tunnels to the port of TLS alone
+            stream, odd = await self._get(carrier, url)
         if odd is not None and isinstance(self._bridge, ProxyBridge):
             # Where one has to sign in, every CONNECT is answered with 200, and every page is the portal's.
             if url != ANSWERING:

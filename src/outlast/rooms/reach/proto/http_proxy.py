@@ -212,7 +212,7 @@ class HttpAsking:
         status = held[9:12]
         if status[:1] == b"2":
             return b"", Reached(Target("0.0.0.0", 0), held[end:])
-        if status == b"407":
+        if status in (b"407", b"401"):  # some say to wrong credentials what a site would say
             raise SocksError("the proxy wants other credentials", 2)
         raise SocksError("the proxy refuses", _CODE.get(status, 1))
 

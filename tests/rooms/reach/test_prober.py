@@ -126,6 +126,10 @@ def probes() -> dict[str, Probe]:
         "a request that stops at its path": Probe(
             [("send", write_request("s", path_of(bytes(32), 1), bytes(16), b"")[:60])]
         ),
+        "speaking on after the end": Probe([("send", ask(b"/", LAST)), TAKE] + [("send", b"x"), ("wait", 0.2)] * 2),
+        "speaking on without a break": Probe(
+            [("send", ask(b"/", LAST) + b"more"), TAKE] + [("send", b"x"), ("wait", 0.4)] * (5 * SLOW_S)
+        ),
         "ended by TLS": Probe([("notify",)]),
         "ended by TCP": Probe([("fin",)]),
         "request, then ended by TLS": Probe([("send", ask(b"/", LAST)), ("wait", 0.2), ("notify",)]),
@@ -247,7 +251,8 @@ def write_certificate(folder: Path) -> None:
 
 @contextlib.contextmanager
 def site_alone(place: Path) -> Iterator[tuple[int, int]]:
-    settings = f"client_header_timeout {SLOW_S}; keepalive_timeout {SLOW_S}; lingering_timeout {SLOW_S};"
+    named = ("client_header_timeout", "keepalive_timeout", "lingering_timeout", "lingering_time")
+    settings = " ".join(f"{each} {SLOW_S};" for each in named)
     keys = place / "keys"
     with nginx(place / "nginx", place / "pages", keys / "web-certificate.pem", keys / "web-key.pem", settings) as ports:
         yield ports

@@ -443,7 +443,7 @@ class Visit:
             self._for_site += data
         else:
             sent = self._send(data)
-            if sent < len(data) and not self._site_deaf:
+            if sent < len(data) and not self._site_deaf and not self._over:
                 self._for_site += data[sent:]
                 self._write_on()
         if self._for_site:
@@ -452,14 +452,18 @@ class Visit:
     def _send(self, data: memoryview | bytearray) -> int:
         assert self._site is not None
         try:
-            return self._site.send(data)
+            sent = self._site.send(data)
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError:
             # The site listens no more; what it said before is still to be read.
             self._site_deaf = True
             self._for_site.clear()
-            return 0
+            sent = 0
+        # A site that has ended its side reads on, or is gone: then who goes on speaking is told so by a reset.
+        if self._site_done and (self._site_deaf or self._site.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
+            self._lose()
+        return sent
 
     def _site_writable(self) -> None:
         assert self._site is not None
@@ -471,7 +475,7 @@ class Visit:
                 self._reached()
             return
         del self._for_site[: self._send(self._for_site)]
-        if not self._for_site:
+        if not self._for_site and not self._over:
             self._write_off()
             self.tls.resume()
             if self._visitor_done:

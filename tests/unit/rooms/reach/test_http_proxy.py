@@ -15,6 +15,7 @@ from outlast.rooms.reach.proto.http_message import HEAD_MAX_BYTES, HttpError
 from outlast.rooms.reach.proto.http_proxy import Exchange, HttpAsking, HttpProxy
 from outlast.rooms.reach.proto.request import Credentials, Ended, Request, isolation_of
 from outlast.socks import Command, Reached, SocksError
+from tests.hello import client_hello
 
 HERE = Target("127.0.0.1", 1080)
 FEW = settings(max_examples=15)
@@ -192,13 +193,19 @@ def test_chunks_that_two_could_read_differently_are_refused_both_ways(chunks: by
         b"GET http://example.org/ HTTP/2.0\r\n\r\n",
         b"CONNECT example.org HTTP/1.1\r\n\r\n",
         b"CONNECT example.org:443/x HTTP/1.1\r\n\r\n",
-        b"\x16\x03\x01\x00\x00\n\n",
         b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
         b"POST /proxy.pac HTTP/1.1\r\n\r\n",
     ],
 )
 def test_what_is_no_request_for_a_proxy_is_turned_away(request_: bytes) -> None:
     said, outcome = read(request_)
+    assert said.startswith(b"HTTP/1.1 400 ")
+    assert isinstance(outcome, Ended)
+
+
+@pytest.mark.parametrize("begun", [pytest.param(client_hello(), id="hello"), b"\x16", b"\x01", b"\r\n\x16"])
+def test_who_speaks_tls_to_it_or_no_http_at_all_is_told_so_at_once(begun: bytes) -> None:
+    said, outcome = read(begun)
     assert said.startswith(b"HTTP/1.1 400 ")
     assert isinstance(outcome, Ended)
 
@@ -299,6 +306,7 @@ KEPT = b"HTTP/1.1 200 OK\r\n"
         (KEPT + b"Content-Length: 0\r\nKeep-Alive: 5\r\n\r\n", KEPT + b"Content-Length: 0\r\n\r\n"),
         (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", None),
         (b"HTTP/1.1 100 Continue\r\nX: 1\r\n\r\nHTTP/1.1 204 No\r\n\r\n", None),
+        (b"HTTP/1.1 999 Denied\r\nContent-Length: 2\r\n\r\nno", None),  # some sites have codes of their own
         # A length beside chunks means nothing (RFC 9112 §6.3), and who reads behind us must not think so.
         (
             KEPT + b"Content-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",

@@ -19,7 +19,7 @@ _LINES: Final = re.compile(rb"\r?\n")
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
 _VERSION: Final = re.compile(rb"HTTP/1\.[01]")
-_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})( [^\x00-\x08\x0a-\x1f\x7f]*)?")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})( [^\x00-\x08\x0a-\x1f\x7f]*)?")
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
 _HEX: Final = re.compile(rb"[0-9A-Fa-f]{1,15}")
 # RFC 9110 §7.6.1. Transfer-Encoding stays: the body is passed on as it is.
@@ -36,6 +36,11 @@ def end_of_head(held: bytes, start: int) -> int:
     """Where the empty line ends, or 0; looked for from ``start`` on."""
     found = _END_OF_HEAD.search(held, start)
     return found.end() if found else 0
+
+
+def may_begin(held: bytes) -> bool:
+    """Whether a request can begin with these bytes: the first are its method's."""
+    return not held or _TOKEN.match(held) is not None
 
 
 def read_request_head(head: bytes) -> tuple[bytes, bytes, bytes, Fields]:

@@ -23,6 +23,7 @@ from outlast.rooms.reach.proto.http_message import (
     HttpError,
     end_of_head,
     end_to_end,
+    may_begin,
     only,
     read_request_head,
     words_of,
@@ -113,6 +114,8 @@ class HttpProxy:
     def receive(self, data: bytes) -> tuple[bytes, Request | Ended | None]:
         """Take bytes; see ``Reader``."""
         self._held = held = (self._held + data).lstrip(b"\r\n")  # RFC 9112 §2.2
+        if not may_begin(held):  # TLS mostly: a program that is answered in plain HTTP knows what is wrong
+            return _page(b"400 Bad Request"), Ended("no HTTP")
         end = end_of_head(held, self._at)
         self._at = max(0, len(held) - 3)
         if end > HEAD_MAX_BYTES or (not end and len(held) > HEAD_MAX_BYTES):

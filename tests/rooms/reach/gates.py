@@ -19,7 +19,7 @@ from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.gate import Gate
 from outlast.rooms.reach.proto.exit_policy import Policy, allowing_private
 from outlast.rooms.reach.proto.request import Credentials
-from outlast.socks import unwrap_datagram, wrap_datagram
+from outlast.socks import NOWHERE, unwrap_datagram, wrap_datagram
 
 T = TypeVar("T")
 ANY = Target("127.0.0.1", 0)
@@ -132,10 +132,12 @@ def through(gate: Gate | Target, target: Target) -> socket.socket:
     return one
 
 
-def associated(gate: Gate | Target) -> tuple[socket.socket, socket.socket, tuple[str, int]]:
+def associated(
+    gate: Gate | Target, sends_from: Target = NOWHERE
+) -> tuple[socket.socket, socket.socket, tuple[str, int]]:
     """UDP ASSOCIATE: the connection, a socket to send from, and where to send to."""
     control = dialled(gate)
-    control.sendall(b"\x05\x01\x00\x05\x03\x00\x01" + bytes(6))
+    control.sendall(b"\x05\x01\x00\x05\x03\x00" + encode(sends_from))
     reply = exactly(control, 12)[2:]
     assert reply[1] == 0, reply
     found = decode(reply, 3)

@@ -12,7 +12,7 @@ import time
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Queue
 
@@ -431,6 +431,34 @@ def test_datagrams_go_and_come_and_end_with_their_connection(here: Place, open_g
         assert far.recv(100) == b"again"
         control.close()
         assert until_closed(udp, at, target)
+
+
+@pytest.mark.parametrize("named", [Target("127.0.0.1", 7), Target("0.0.0.0", 7)])
+def test_who_says_from_which_port_they_send_is_heard_from_there_alone(open_gate: Gate, named: Target) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ours, serving_datagrams() as (far, target):
+        ours.bind(("127.0.0.1", 0))
+        control, other, at = associated(open_gate, named._replace(port=ours.getsockname()[1]))
+        with control, other:
+            other.sendto(wrap_datagram(target, b"another's"), at)
+            ours.sendto(wrap_datagram(target, b"ours"), at)
+            assert far.recv(100) == b"ours"
+
+
+@pytest.mark.parametrize("named", [Target("192.0.2.7", 53), Target("site.example", 53), Target("2001:db8::7", 53)])
+def test_who_names_the_target_where_their_own_address_belongs_is_heard(open_gate: Gate, named: Target) -> None:
+    control, udp, at = associated(open_gate, named)
+    with control, udp, serving_datagrams() as (far, target):
+        udp.sendto(wrap_datagram(target, b"ours"), at)
+        assert far.recv(100) == b"ours"
+
+
+@contextmanager
+def serving_datagrams() -> Iterator[tuple[socket.socket, Target]]:
+    """Somebody who is sent datagrams, and where."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
+        far.bind(("127.0.0.1", 0))
+        far.settimeout(10)
+        yield far, Target(*far.getsockname())
 
 
 def until_closed(udp: socket.socket, at: tuple[str, int], target: Target) -> bool:

@@ -370,7 +370,8 @@ class _Datagrams:
         self._all = all_
         self._whose: tuple[str, int] | None = None
         self._peer_host = control.getpeername()[0]
-        self._peer_port = request.target.port
+        # Where it means to send from; some name their first target in its place (v2ray 4), or an address behind NAT.
+        self._peer_port = request.target.port if request.target.host in (self._peer_host, "0.0.0.0", "::") else 0
         here = control.getsockname()
         self._udp = socket.socket(control.family, socket.SOCK_DGRAM)
         self._udp.setblocking(False)

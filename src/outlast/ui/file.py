@@ -40,10 +40,14 @@ def new_file(path: Path, mode: int) -> Iterator[BinaryIO]:
     """A file to write that takes its name, in place of an older one, once it is whole and durable.
 
     Who writes much of it, in a thread, waits for the disk there: little is left to be written at the end.
-    Raises StorageError when the disk is full or does not allow it; nothing is left behind then.
+    Raises StorageError when the disk is full or does not allow it; nothing is left behind then. Raises UsageError for a
+    name that is taken by what is no file: a device, a pipe or a link would be replaced and not written to.
     """
     draft = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}")
     try:
+        with suppress(FileNotFoundError):
+            if not stat.S_ISREG(path.lstat().st_mode):
+                raise UsageError("%(path)s is no file", path=path)
         with BufferedWriter(_Steady(draft, "x", opener=lambda name, flags: os.open(name, flags, mode))) as out:
             yield out
             out.flush()

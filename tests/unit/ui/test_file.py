@@ -1,4 +1,6 @@
-"""Files that operations write: whole under their name or not there, and on the disk as they grow."""
+"""Files that operations write: whole under their name or not at all, on the disk as they grow, and never in the place of
+what is no file.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outlast.errors import StorageError
+from outlast.errors import StorageError, UsageError
 from outlast.ui.file import STEP_BYTES, new_file
+
+
+def test_a_new_file_takes_the_place_of_an_older_one_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.bundle"
+    path.write_bytes(b"older")
+    with new_file(path, 0o644) as out:
+        out.write(b"newer")
+        assert path.read_bytes() == b"older"
+    assert path.read_bytes() == b"newer"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nothing_is_left_of_a_file_that_was_not_finished(tmp_path: Path) -> None:
+    def write_half() -> None:
+        with new_file(tmp_path / "a", 0o644) as out:
+            out.write(b"half")
+            raise OSError("the stick was pulled")
+
+    with pytest.raises(StorageError, match="nothing of it was kept"):
+        write_half()
+    assert list(tmp_path.iterdir()) == []
 
 
 @given(st.lists(st.integers(0, STEP_BYTES), max_size=6))
@@ -36,20 +59,21 @@ def test_a_file_that_grows_reaches_the_disk_step_by_step(
     assert on_disk[-1] == path.stat().st_size == sum(sizes)
 
 
-def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "backup"
-    with new_file(path, 0o600) as out:
-        out.write(b"first")
-        assert not path.exists()
-
-    def fails() -> None:
-        with new_file(path, 0o600) as out:
-            out.write(b"second")
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fails()
-    with pytest.raises(StorageError, match="nothing of it was kept"), new_file(tmp_path / "no" / "folder", 0o600):
+@pytest.mark.parametrize("kind", ["pipe", "link", "link that leads to itself", "folder"])
+def test_what_is_no_file_stays_what_it_is(tmp_path: Path, kind: str) -> None:
+    path, target = tmp_path / "name", tmp_path / "target"
+    target.write_bytes(b"theirs")
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "link":
+            path.symlink_to(target)
+        case "link that leads to itself":
+            path.symlink_to(path)
+        case _:
+            path.mkdir()
+    before = path.lstat()
+    with pytest.raises(UsageError, match="is no file"), new_file(path, 0o644):
         pass
-    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"first", 0o600)
-    assert list(tmp_path.iterdir()) == [path], "no draft is left"
+    assert path.lstat() == before
+    assert target.read_bytes() == b"theirs"

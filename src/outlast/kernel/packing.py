@@ -42,8 +42,9 @@ _BLOCK_BYTES: Final = BLOCK_CHUNKS * PLAIN_BYTES
 class Packing:
     """A file that is being packed. Use it as an async context manager: at its end what no letter took is let go of."""
 
-    def __init__(self, node: Node) -> None:
-        """Nothing is packed yet."""
+    def __init__(self, node: Node, announced_bytes: int = 0) -> None:
+        """Nothing is packed yet; raises UsageError when more is announced than a file may have."""
+        _check_size(announced_bytes)
         self.key = os.urandom(KEY_BYTES)
         """Opens what is packed (32 B)."""
         self.size_bytes = 0
@@ -80,8 +81,7 @@ class Packing:
     async def feed(self, data: bytes) -> None:
         """More of the file; raises UsageError when it is too large, StorageError when the disk is full."""
         self.size_bytes += len(data)
-        if self.size_bytes > FILE_MAX_BYTES:
-            raise UsageError("a file has at most %(most)s GiB here: send it in parts", most=FILE_MAX_BYTES >> 30)
+        _check_size(self.size_bytes)
         self._rest += data
         while len(self._rest) > _BLOCK_BYTES:  # the last block waits: it may need to be filled up
             block = bytes(memoryview(self._rest)[:_BLOCK_BYTES])
@@ -124,6 +124,11 @@ class Packing:
             stage = await self._node.write(partial(store.open_stage, PARCEL_SPACE, self._node.today()))
             self._stages[-1] = stage
         await self._staging.begin(partial(self._node.stage_chunks, stage, first, cuts))
+
+
+def _check_size(size_bytes: int) -> None:
+    if size_bytes > FILE_MAX_BYTES:
+        raise UsageError("a file has at most %(most)s GiB here: send it in parts", most=round(FILE_MAX_BYTES / 2**30))
 
 
 def progress_of(node: Node, parcels: Sequence[bytes], size_bytes: int) -> Progress:

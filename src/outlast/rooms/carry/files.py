@@ -97,7 +97,7 @@ async def send(
     """Send a file, or bytes as they come, to a contact, a group or a channel (32 B); returns the file's id.
 
     Some MiB are in memory at a time. All of it is durable here when this returns; when it raises or is cancelled,
-    nothing is kept. ``type`` is a media type, ``preview`` a small picture, ``size_bytes`` what is told as progress,
+    nothing is kept. ``type`` is a media type, ``preview`` a small picture, ``size_bytes`` how much will come,
     ``life_ms`` as for ``service.send``. ``also`` is written into the vault together with
     the letter.
     Raises UsageError (too large, blocked, not one's own channel), NotFoundError (no such contact) and StorageError.
@@ -111,7 +111,7 @@ async def send(
         )
     if not _is_group(person, to):
         person.contact(to)
-    async with Packing(node) as packing:
+    async with Packing(node, size_bytes or 0) as packing:
         async for data in _parts(source):
             await packing.feed(data)
             progress(packing.size_bytes, size_bytes)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from outlast.errors import NotFoundError, StorageError, UsageError
-from outlast.kernel.parcel import PARCEL_SPACE, PLAIN_BYTES
+from outlast.kernel.parcel import FILE_MAX_BYTES, PARCEL_SPACE, PLAIN_BYTES
 from outlast.rooms.carry import files, group_view, groups, service
 from tests.crash.disk import Disk
 from tests.unit.rooms.carry.houses import House, houses
@@ -49,6 +49,14 @@ def is_here(house: House, letter: bytes) -> bool:
 
 def read(house: House, letter: bytes, start: int = 0) -> bytes:
     return b"".join(files.read(house.node, house.person, letter, start))
+
+
+async def test_a_file_that_is_too_large_is_refused_before_any_of_it_is_read(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        source, to = io.BytesIO(b"the beginning"), ben.person.identity
+        with pytest.raises(UsageError, match="at most 8 GiB"):
+            await files.send(ann.node, ann.person, to, source, name="film", size_bytes=FILE_MAX_BYTES + 1)
+        assert source.tell() == 0
 
 
 @pytest.mark.parametrize("size", [0, 1, PLAIN_BYTES, PLAIN_BYTES + 1, 3_000_000])

@@ -20,7 +20,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from outlast.testing import Contact, Letter, letters_between, read_contacts, spread, spread_in_town, town_contacts
+from outlast.testing import (
+    Contact,
+    Letter,
+    contact_lines,
+    letters_between,
+    read_contacts,
+    spread,
+    spread_in_town,
+    town_contacts,
+)
 
 PEOPLE: Final = (36, 500)
 DAYS: Final = 5
@@ -40,8 +49,7 @@ def run(peer_python: str | None, contacts: str | None) -> Iterator[dict[str, Any
     """Rows of each protocol, and whether the bar holds; without pons-dtn Outlast's alone."""
     if contacts is not None:
         try:
-            with Path(contacts).open() as lines:
-                met, people = read_contacts(lines)
+            met, people = read_contacts(contact_lines(Path(contacts).read_bytes()))
         except (OSError, ValueError) as error:
             raise SystemExit(f"{contacts}: {error}") from None
         if not met:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 from itertools import pairwise
 
 import pytest
 
-from outlast.testing import Contact, Letter, letters_between, read_contacts, spread, spread_in_town, town_contacts
+from outlast.testing import (
+    Contact,
+    Letter,
+    contact_lines,
+    letters_between,
+    read_contacts,
+    spread,
+    spread_in_town,
+    town_contacts,
+)
 
 DAY_S = 86_400
 
@@ -64,7 +74,16 @@ def test_any_list_of_contacts_is_read_whatever_people_are_called_and_wherever_it
     assert read_contacts(lines) == ([(0, 0, 1), (2, 0, 2), (20, 1, 2)], 3)
 
 
-@pytest.mark.parametrize("line", ["1 2", "morning 1 2"])
+def test_a_list_of_contacts_is_read_plain_or_packed_with_line_ends_and_names_of_any_kind() -> None:
+    data = "\ufeff31220\t1558\t1567\t3B\t3B\r\n31220 1558 ".encode() + "Мама\r\n".encode("koi8-r")
+    for file in (data, gzip.compress(data)):
+        assert read_contacts(contact_lines(file)) == ([(0, 0, 1), (0, 0, 2)], 3)
+    for cut in range(2, len(gzip.compress(data))):
+        with pytest.raises(ValueError, match="damaged or cut short"):
+            contact_lines(gzip.compress(data)[:cut])
+
+
+@pytest.mark.parametrize("line", ["1 2", "morning 1 2", "t i j", "nan 1 2", "inf 1 2", "1e300 1 2"])
 def test_what_is_no_list_of_contacts_is_named_by_its_line(line: str) -> None:
     with pytest.raises(ValueError, match="line 2"):
         read_contacts(["1 2 3", line])

@@ -4,7 +4,7 @@ Nothing of the program imports them; tests and rooms of others do.
 """
 
 from outlast.testing.clock import FakeClock
-from outlast.testing.contacts import Contact, Letter, letters_between, read_contacts, town_contacts
+from outlast.testing.contacts import Contact, Letter, contact_lines, letters_between, read_contacts, town_contacts
 from outlast.testing.link import MemoryLink
 from outlast.testing.pipe import Pipe, pipe
 from outlast.testing.shelf import FileShelf, MemoryShelf
@@ -25,6 +25,7 @@ __all__ = [
     "Place",
     "Teller",
     "Town",
+    "contact_lines",
     "letters_between",
     "pipe",
     "read_contacts",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from random import Random
 from typing import Final, NamedTuple
@@ -10,6 +12,8 @@ HOUR_S: Final = 3600
 DAY_S: Final = 86_400
 LIFE_S: Final = DAY_S
 """How long a letter is worth carrying."""
+TIME_MAX_S: Final = 1 << 40
+"""Times of contacts lie nearer to their zero than this."""
 
 _HOME_SIZES: Final = (1, 2, 2, 3, 4, 5)
 _WORKPLACE_PEOPLE: Final = 25
@@ -87,6 +91,19 @@ def letters_between(people: int, seed: int, until_s: int, count: int = 1000, lif
     return sorted(letters)
 
 
+def contact_lines(data: bytes) -> list[str]:
+    """The lines of a file with a list of contacts, plain or as gzip; raises ValueError when that is damaged.
+
+    People's names may be in any encoding.
+    """
+    if data.startswith(b"\x1f\x8b"):
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error):
+            raise ValueError("this gzip is damaged or cut short") from None
+    return data.decode("utf-8-sig", "surrogateescape").splitlines()
+
+
 def read_contacts(lines: Iterable[str]) -> tuple[list[Contact], int]:
     """Contacts out of lines ``t i j`` in any order, what follows in a line passed over, and how many people they name.
 
@@ -100,6 +117,8 @@ def read_contacts(lines: Iterable[str]) -> tuple[list[Contact], int]:
             continue
         try:
             at_s, a, b = float(words[0]), words[1], words[2]
+            if not abs(at_s) < TIME_MAX_S:  # nor what is no number at all, ``nan``
+                raise ValueError
         except (ValueError, IndexError):
             raise ValueError(f"line {number} is not of the form: t i j") from None
         if a != b:

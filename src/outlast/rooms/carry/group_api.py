@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from outlast.errors import NotFoundError
 from outlast.kernel import Person, id_text, space_text
 from outlast.rooms.carry import group_view, groups
 from outlast.rooms.carry.group_view import Line
@@ -162,7 +163,10 @@ async def _invite(call: Call[InviteParams]) -> Nothing:
 
 
 async def _join(call: Call[GroupParams]) -> Group:
-    space = groups.find_invitation(call.person, call.params.group)
+    try:
+        space = groups.find_invitation(call.person, call.params.group)
+    except NotFoundError:
+        return _group(groups.find(call.person, call.params.group))  # who asks once more is in it already
     return _group(await groups.join(call.node, call.person, space))
 
 

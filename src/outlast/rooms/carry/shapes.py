@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Literal
 
 import msgspec
@@ -66,7 +67,7 @@ def at_most(limit: int | None) -> int:
         return -1
     if limit < 1:
         raise UsageError("a limit is at least 1")
-    return limit
+    return min(limit, sys.maxsize)  # more than a column can count
 
 
 def read_hex(text: str, digits: int) -> bytes:

@@ -176,7 +176,7 @@ def space(
     let_go: Annotated[bool, typer.Option("--let-go", help="Let go of the files that are carried for others.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """What fills the disk, by kind, and how much is free; ``outlast carry file remove`` lets go of files of yours."""
+    """What fills the disk, by kind, and how much is free; `outlast carry file remove` lets go of files of yours."""
     if let_go:
         if not yes:
             confirm("Files on their way to other people will be gone from here.", "let go")
@@ -340,6 +340,8 @@ def peer_find(
     "neighbours" finds those that were added on both sides, wherever they are; others see that Outlast runs here, and
     not whose it is. "strangers" meets all others that look for strangers too. Without WHOM, tells how it is set.
     """
+    if whom is not None and whom not in _LOOKING:
+        raise UsageError(f"{whom!r} is nobody who can be looked for: choose {', '.join(_LOOKING)}")
     answer = call("peer.looking") if whom is None else call("peer.look", mode=whom)
     show(answer, lambda one: [_LOOKING[one["mode"]]])
 
@@ -681,13 +683,13 @@ def _written_lines(answer: dict[str, Any]) -> Iterator[str]:
 
 
 def _bundle_lines(answer: dict[str, Any]) -> Iterator[str]:
-    yield f"Read {answer['entries']} entries, {size(answer['bytes'])}; {answer['new']} were new."
+    yield f"Entries read: {answer['entries']}, {size(answer['bytes'])}; new: {answer['new']}."
     yield from answer["problems"]
 
 
 def _backup_lines(answer: dict[str, Any]) -> Iterator[str]:
     yield f"This backup opens. It is {answer['name']}'s, made {local_time(answer['made_ms'])}."
-    yield f"{answer['contacts']} contacts, {answer['devices']} devices, {answer['rows']} rows of the rooms."
+    yield f"Contacts: {answer['contacts']}; devices: {answer['devices']}; rows of the rooms: {answer['rows']}."
 
 
 def _share_lines(answer: dict[str, Any]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from outlast.edges.client import Client
 from outlast.edges.commands import app
 from outlast.edges.config import default_home
 from outlast.errors import OutlastError, StorageError, UsageError
-from outlast.ui.command import Terminal, fault, report, using
+from outlast.ui.command import Terminal, fault, refuse_no_text, report, using
 
 VALUED = {"--home": "DIR", "--passphrase-file": "FILE", "--person": "NAME"}
 INTERRUPTED = 130
@@ -37,6 +38,7 @@ UNREAD = 141
 
 def main() -> None:
     """Carry out the command line that this process was started with, and end the process."""
+    _complete_streams()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -70,7 +72,7 @@ def run(arguments: Sequence[str]) -> int:
 def read_settings(arguments: Sequence[str]) -> tuple[Terminal, list[str]]:
     """Split what may stand before or behind any command from the rest; what follows ``--`` is text.
 
-    Raises UsageError when a value is missing.
+    Raises UsageError when a value is missing, or one is no text.
     """
     given: dict[str, str] = {}
     rest: list[str] = []
@@ -92,6 +94,7 @@ def read_settings(arguments: Sequence[str]) -> tuple[Terminal, list[str]]:
     file = given.get("--passphrase-file") or os.environ.get("OUTLAST_PASSPHRASE_FILE")
     passphrase_file = Path(file).expanduser() if file else None
     whose = given.get("--person") or os.environ.get("OUTLAST_PERSON", "")
+    refuse_no_text(str(home.absolute()), whose)
     return Terminal(Client(home, passphrase_file, whose), as_json, home, passphrase_file), rest
 
 
@@ -124,6 +127,15 @@ class RoomCommands(TyperCommand):
             raise UsageError(f"the room {self.name} has no commands")
         commands.rich_markup_mode = None
         return get_command(commands).make_context(info_name, args or ["--help"], parent=parent, **extra)
+
+
+def _complete_streams() -> None:
+    # Without them the first files that are opened, perhaps a vault's, would be taken for what is printed to.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):  # letters that this terminal has not are no reason to stop
+        sys.stdout.reconfigure(errors="replace")
 
 
 def _first_line(module: str) -> str:

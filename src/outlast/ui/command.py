@@ -70,18 +70,33 @@ def terminal() -> Terminal:
 
 
 def call(operation: str, /, **params: Any) -> Any:
-    """What the operation of that name answers: dicts, lists, text, numbers. Parameters that are None are left out."""
-    return _current.get().call(operation, {name: value for name, value in params.items() if value is not None})
+    """What the operation of that name answers: dicts, lists, text, numbers. Parameters that are None are left out.
+
+    Raises UsageError for what is no text.
+    """
+    given = {name: value for name, value in params.items() if value is not None}
+    refuse_no_text(*given.values())
+    return _current.get().call(operation, given)
 
 
 def show(answer: Any, lines: Callable[[Any], Iterable[str]]) -> None:
     """Print an answer: with ``--json`` as one line of JSON, else the ``lines`` made of it, stripped of controls."""
     if _current.get().json:
-        print(json.dumps(answer, ensure_ascii=False, separators=(",", ":")))
+        narrow = sys.stdout.encoding.lower() != "utf-8"
+        print(json.dumps(answer, ensure_ascii=narrow, separators=(",", ":")))
     else:
         for line in lines(answer):
             print(clean(line))
     sys.stdout.flush()
+
+
+def refuse_no_text(*typed: object) -> None:
+    """Raises UsageError for bytes that are no UTF-8, which arrive as halves of surrogate pairs."""
+    for one in typed:
+        if isinstance(one, list | tuple):
+            refuse_no_text(*one)
+        elif isinstance(one, str) and any(unicodedata.category(character) == "Cs" for character in one):
+            raise UsageError(f"{one[-80:]!r} is no text in UTF-8: write it so, or give the file or folder such a name")
 
 
 def clean(text: str) -> str:

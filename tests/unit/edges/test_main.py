@@ -82,6 +82,7 @@ def test_asking_for_help_is_no_error(command: list[str], capsys: pytest.CaptureF
         ["peer", "add", "only-one"],
         ["init"],
         ["up", "--port", "many"],
+        ["peer", "find", "everybody"],
         ["--nonsense"],
         ["--home"],
     ],
@@ -147,6 +148,38 @@ def test_nobody_reading_the_output_is_quiet(tmp_path: Path) -> None:
     os.close(writer)
     assert done.stderr == b""
     assert done.returncode in (1, 141)
+
+
+def test_a_command_whose_output_is_closed_does_its_work_and_tells_how_it_ended(tmp_path: Path) -> None:
+    def code(command: str) -> int:
+        return subprocess.run(["sh", "-c", f"'{OUTLAST}' --home '{tmp_path / 'h'}' {command}"], check=False).returncode
+
+    assert code("init --name Ada --unattended >&- 2>&- <&-") == 0
+    assert code("id --json >&-") == 0
+    assert code("contact verify Nobody >&- 2>&-") == 4
+
+
+def test_letters_that_a_terminal_has_not_are_shown_as_marks_and_kept_for_programs(tmp_path: Path) -> None:
+    assert outlast("init", "--name", "Ада", "--unattended", home=tmp_path).returncode == 0
+    assert "name   ???\n" in outlast("id", home=tmp_path, PYTHONIOENCODING="ascii").stdout
+    assert json.loads(outlast("id", "--json", home=tmp_path, PYTHONIOENCODING="ascii").stdout)["name"] == "Ада"
+
+
+def test_what_is_no_text_in_utf_8_is_refused_and_not_cut(tmp_path: Path) -> None:
+    home = tmp_path / "h"
+    assert outlast("init", "--name", "Ada", "--unattended", home=home).returncode == 0
+    link = json.loads(outlast("id", "--json", home=home).stdout)["link"]
+    bela = tmp_path / "b"
+    assert outlast("init", "--name", "Bela", "--unattended", home=bela).returncode == 0
+    assert outlast("contact", "add", link, home=bela).returncode == 0
+    in_koi8 = os.fsdecode("хлеб".encode("koi8-r"))
+    for command in (["carry", "send", "Ada", in_koi8], ["bundle", "read", in_koi8], ["--person", in_koi8, "id"]):
+        done = outlast(*command, home=bela)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "no text in UTF-8" in done.stderr
+    done = outlast("init", "--name", "Cleo", "--unattended", home=tmp_path / in_koi8)
+    assert (done.returncode, "no text in UTF-8" in done.stderr) == (2, True)
+    assert outlast("carry", "sent", home=bela).stdout == ""
 
 
 def test_completion_is_offered(tmp_path: Path) -> None:

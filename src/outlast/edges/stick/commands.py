@@ -95,7 +95,7 @@ def _lines(sticks: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _taken(answer: dict[str, Any]) -> Iterator[str]:
-    yield f"Files read: {answer['files']}, with {answer['entries']} entries; {answer['new']} were new."
+    yield f"Files read: {answer['files']}, entries in them: {answer['entries']}; new: {answer['new']}."
     yield from answer["problems"]
 
 

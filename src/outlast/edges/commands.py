@@ -634,8 +634,8 @@ def _peer_lines(peers: list[dict[str, Any]]) -> list[str]:
 
 def _trust_lines(answer: dict[str, Any]) -> Iterator[str]:
     yield f"The encrypted door is {'open' if answer['on'] else 'closed'}."
-    if answer["name"]:
-        yield f"Address:      {answer['url'] or 'known as soon as the node runs'}"
+    if answer["on"]:
+        yield f"Address:      {answer['url'] or 'by `outlast trust` as soon as a running node has opened it'}"
         yield f"Six words:    {answer['words']}"
         yield f"Fingerprint:  {answer['fingerprint']}"
         yield f"Certificates until {local_time(answer['ends_ms'])}. Phones find it at /trust of their door."

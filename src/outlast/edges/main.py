@@ -150,4 +150,7 @@ def _first_line(module: str) -> str:
 def _one_line(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     where = f"; see `{context.command_path} --help`" if context else ""
-    return error.format_message().strip().rstrip(".") + where
+    line = error.format_message().strip().rstrip(".")
+    if context and ("\n" in line or line == "Missing command"):  # some groups say all of their help instead
+        line = f"name a command: {', '.join(context.command.commands)}"
+    return line + where

@@ -182,6 +182,11 @@ def test_what_is_no_text_in_utf_8_is_refused_and_not_cut(tmp_path: Path) -> None
     assert outlast("carry", "sent", home=bela).stdout == ""
 
 
+def test_a_group_without_a_command_names_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["peer"]) == 2
+    assert capsys.readouterr().err == "outlast: name a command: add, list, remove, find; see `outlast peer --help`\n"
+
+
 def test_completion_is_offered(tmp_path: Path) -> None:
     done = outlast(home=tmp_path, _OUTLAST_COMPLETE="complete_bash", COMP_WORDS="outlast con", COMP_CWORD="1")
     assert "contact" in done.stdout

@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from outlast.edges.https.authority import LEAVES, issue, new_name, read
+from outlast.edges.main import run
 from outlast.errors import StorageError
 from tests.unit.edges.served import LAN, Browser, Served, served
 
@@ -172,3 +173,14 @@ def test_wiping_destroys_the_keys_and_a_new_certificate_is_for_a_new_name(tmp_pa
         assert node.serving.web.authority is None
         node.run(node.node.wipe())
         assert not (tmp_path / "home").exists()
+
+
+def test_the_command_names_an_address_of_an_open_door_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(*arguments: str) -> str:
+        assert run(["--home", str(tmp_path / "home"), *arguments]) == 0
+        return capsys.readouterr().out
+
+    said("init", "--name", "Ada", "--unattended")
+    assert said("trust") == "The encrypted door is closed.\n"
+    assert "Address:      by `outlast trust` as soon as a running node has opened it\n" in said("trust", "--on")
+    assert said("trust", "--off") == "The encrypted door is closed.\n"

@@ -132,3 +132,8 @@ def _part(value: object) -> Part:
     if isinstance(value, BaseException):
         return reason_of(value)
     return value if isinstance(value, str | int | float | Sentence) else str(value)
+
+
+def port_taken(where: str) -> StorageError:
+    """The error for an address at which another program listens."""
+    return StorageError("%(where)s is in use by another program: end it, or choose another port", where=where)

@@ -6,6 +6,7 @@ enough), then the page. A route without a Gate cannot be mounted.
 """
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -41,7 +42,7 @@ from outlast.edges.https.authority import Leaf, now_utc
 from outlast.edges.https.naming import Naming
 from outlast.edges.https.trusting import PORT_SETTING, found, is_on
 from outlast.edges.nearby import local_addresses
-from outlast.errors import LockedError, OutlastError, StorageError, UsageError
+from outlast.errors import LockedError, OutlastError, StorageError, UsageError, port_taken
 from outlast.kernel import Home, Node, Room, find_rooms
 from outlast.ui.page import AT_THE_COMPUTER, LANGUAGE_COOKIE, TAKES_BYTES, Site, error_line, render
 
@@ -407,6 +408,8 @@ def bind(address: str, port: int) -> socket.socket:
         listener.listen(128)
     except OSError as error:
         listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise port_taken(f"{host_of(address)}:{port}") from None
         raise StorageError(
             "cannot listen on %(host)s:%(port)s: %(error)s; choose another port with --port",
             host=host_of(address),

@@ -19,7 +19,7 @@ from queue import Queue
 import pytest
 
 from outlast.address import Target, encode
-from outlast.errors import UsageError
+from outlast.errors import StorageError, UsageError
 from outlast.rooms.reach.io import gate as gates
 from outlast.rooms.reach.io.carrier import Client
 from outlast.rooms.reach.io.gate import Gate
@@ -359,7 +359,7 @@ def test_others_are_served_only_with_credentials(here: Place, site: Target) -> N
 
 
 def test_a_port_in_use_and_an_address_of_somebody_else_are_told_in_one_line(here: Place, open_gate: Gate) -> None:
-    with pytest.raises(UsageError, match="in use by another program"):
+    with pytest.raises(StorageError, match="in use by another program"):
         here.gate(at=open_gate.at)
     with pytest.raises(UsageError, match="cannot listen at"):
         here.gate(at=Target("203.0.113.9", 1080), credentials=US)

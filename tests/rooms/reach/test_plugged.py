@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from outlast.address import Target
-from outlast.errors import OutlastError, UsageError
+from outlast.errors import OutlastError, StorageError
 from outlast.rooms.reach.io import children, plugged
 from outlast.rooms.reach.io.attempt import attempt
 from outlast.rooms.reach.io.children import ChildError
@@ -141,7 +141,7 @@ def test_what_keeps_a_bridge_from_serving_is_told(tmp_path: Path) -> None:
         exit_ = Exit(asyncio.get_running_loop(), allowing_private())
         with socket.create_server(ANY) as taken:
             at = Target(*taken.getsockname())
-            with pytest.raises(UsageError, match="in use by another program"):
+            with pytest.raises(StorageError, match="in use by another program"):
                 await PluggedListener.start(exit_, server_at(tmp_path, at))
         with pytest.raises(ChildError, match="'nosuch' is not known here"):
             await PluggedListener.start(exit_, server_at(tmp_path, ANY, "nosuch"))

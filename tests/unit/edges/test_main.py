@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from itertools import chain
@@ -180,6 +181,25 @@ def test_what_is_no_text_in_utf_8_is_refused_and_not_cut(tmp_path: Path) -> None
     done = outlast("init", "--name", "Cleo", "--unattended", home=tmp_path / in_koi8)
     assert (done.returncode, "no text in UTF-8" in done.stderr) == (2, True)
     assert outlast("carry", "sent", home=bela).stdout == ""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "up --port {busy}",
+        "up --port 0 --listen 127.0.0.1:{busy}",
+        "share --listen 127.0.0.1:{busy}",
+        "watch serve-control --listen 127.0.0.1:{busy}",
+        "reach connect --listen 127.0.0.1:{busy} --bridge socks5://127.0.0.1:9",
+    ],
+)
+def test_a_port_that_is_taken_is_no_mistake_of_who_typed_and_no_fault(command: str, tmp_path: Path) -> None:
+    assert outlast("init", "--name", "Ada", "--unattended", home=tmp_path).returncode == 0
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        where = f"127.0.0.1:{busy.getsockname()[1]}"
+        done = outlast(*command.format(busy=busy.getsockname()[1]).split(), home=tmp_path)
+    assert done.returncode == 5
+    assert f"outlast: {where} is in use by another program" in done.stderr
 
 
 def test_a_group_without_a_command_names_its_commands(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from outlast.errors import ProtocolError
+from outlast.errors import ProtocolError, port_taken
 from outlast.kernel.links.channel import Channel, answer, call
 from outlast.kernel.links.link import Cost, Duplex, LinkError
 from outlast.kernel.noise import Pattern
@@ -219,6 +220,8 @@ async def serve(
     try:
         server = await asyncio.start_server(begin, host, port, limit=_READ_BYTES)
     except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise port_taken(_where(host, port)) from None
         raise LinkError("cannot listen at %(where)s: %(error)s", where=_where(host, port), error=error) from None
     return Listener(host, server, tasks)
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from outlast.errors import ProtocolError
+from outlast.errors import ProtocolError, StorageError
 from outlast.kernel.identity import SealingKey, node_text
 from outlast.kernel.links import channel as channels
 from outlast.kernel.links import tcp
@@ -325,7 +325,7 @@ def test_what_cannot_be_reached_is_told_in_one_line() -> None:
         with pytest.raises(LinkError, match="no address that can be found"):
             await connect("no-such-host.invalid", port, static=HERE.secret, remote=THERE.public)
         async with listening(nothing) as listener:
-            with pytest.raises(LinkError, match="cannot listen"):
+            with pytest.raises(StorageError, match="in use by another program"):
                 await serve("127.0.0.1", listener.port, static=THERE.secret, on_channel=nothing)
 
     asyncio.run(run())

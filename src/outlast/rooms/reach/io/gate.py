@@ -17,7 +17,7 @@ from typing import Final
 
 from outlast import address
 from outlast.address import Target, household
-from outlast.errors import UsageError
+from outlast.errors import UsageError, port_taken
 from outlast.rooms.reach.io.carrier import Association, Client, Refusal
 from outlast.rooms.reach.io.pump import Plain, Pump
 from outlast.rooms.reach.io.ready import watcher_of
@@ -429,7 +429,7 @@ class _Datagrams:
 
 
 def listen(at: Target) -> socket.socket:
-    """A listening, non-blocking socket; raises UsageError with what to do when the address cannot be had."""
+    """A listening, non-blocking socket; raises UsageError or StorageError, with what to do, when there can be none."""
     where = address.show(at)
     try:
         one = socket.create_server(
@@ -437,9 +437,7 @@ def listen(at: Target) -> socket.socket:
         )
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise UsageError(
-                "%(where)s is in use by another program: end it, or choose another port", where=where
-            ) from None
+            raise port_taken(where) from None
         if error.errno == errno.EACCES:
             raise UsageError("%(where)s needs more rights: choose a port above 1023", where=where) from None
         raise UsageError("cannot listen at %(where)s: %(error)s", where=where, error=error) from None

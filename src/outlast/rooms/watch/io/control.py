@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hmac
 import socket
 import ssl
@@ -19,7 +20,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from outlast.errors import StorageError, UsageError
+from outlast.errors import StorageError, UsageError, port_taken
 from outlast.rooms.watch.io.probe import Hands, Patience, own_networks
 from outlast.rooms.watch.proto.control import REQUEST_MAX_BYTES, ControlError, Rate, answer, read_request
 from outlast.rooms.watch.proto.probe import Network, Probe
@@ -134,11 +135,13 @@ class Connection(H11Protocol):
 
 
 def listener(host: str, port: int) -> socket.socket:
-    """A listening socket; raises UsageError when the address cannot be had."""
+    """A listening socket; raises UsageError or StorageError when the address cannot be had."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=CONNECTIONS_MAX)
     except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise port_taken(f"{host}:{port}") from None
         raise UsageError(
             "cannot listen at %(host)s port %(port)s: %(error)s", host=host, port=port, error=error
         ) from None

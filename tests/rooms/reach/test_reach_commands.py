@@ -255,6 +255,25 @@ def test_what_cannot_be_is_told_in_one_line_that_says_what_to_do(
     assert [told in line for line in said.err.splitlines() if line.startswith("outlast: ")] == [True]
 
 
+def test_settings_are_shown_in_words_and_what_is_not_set_as_a_dash(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["--home", str(tmp_path / "home"), "init", "--name", "Ada", "--unattended"]) == 0
+    capsys.readouterr()
+    assert run(["--home", str(tmp_path / "home"), "reach", "set", "--country", "BY", "--direct", "example.by"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "on: no",
+        "listen: 127.0.0.1:1080",
+        "user: -",
+        "direct: example.by",
+        "country: BY",
+        "asn: -",
+        "publish: no",
+        "channel: -",
+        "test url: -",
+    ]
+
+
 @pytest.mark.parametrize(
     ("listen", "name", "host"),
     [

@@ -354,7 +354,10 @@ def publish(
 
 def _setting_lines(now: dict[str, Any]) -> Iterator[str]:
     for name, value in now.items():
-        yield f"{name}: {', '.join(value) if isinstance(value, list) else value}"
+        if isinstance(value, bool):
+            value = "yes" if value else "no"
+        told = ", ".join(value) if isinstance(value, list) else value
+        yield f"{name.replace('_', ' ')}: {told or '-'}"
 
 
 def forget(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:

@@ -56,7 +56,7 @@ def prune_before(
         return Stopped(
             Sentence(
                 "The date moved to %(date)s since this node last cleaned up: "
-                "nothing is deleted until you confirm that it is right.",
+                "nothing but messages that disappear is deleted until you confirm that it is right.",
                 {"date": _date(local_day)},
             )
         )
@@ -67,7 +67,7 @@ def prune_before(
     return Stopped(
         Sentence(
             "No verified contact was met lately to compare the date %(date)s with: "
-            "nothing is deleted until one is, or you confirm that it is right.",
+            "nothing but messages that disappear is deleted until one is, or you confirm that it is right.",
             {"date": _date(local_day)},
         )
     )

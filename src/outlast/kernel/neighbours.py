@@ -215,7 +215,7 @@ class Neighbours:
         return [(server.host, server.port) for server in self._servers]
 
     async def listen(self, host: str, port: int) -> int:
-        """Wait for neighbours on this address; returns the port. Raises LinkError when it is taken."""
+        """Wait for neighbours on this address; returns the port. Raises StorageError when it is taken."""
         server = await tcp.serve(
             host, port, static=self._node.transport.secret, on_channel=self._accept, strangers=lambda: self.strangers
         )

@@ -1011,7 +1011,7 @@ class Node:
         return self.transport.public
 
     async def listen(self, host: str, port: int) -> int:
-        """Wait for neighbours on this address; returns the port. Raises LinkError when it is taken."""
+        """Wait for neighbours on this address; returns the port. Raises StorageError when it is taken."""
         return await self.neighbours.listen(host, port)
 
     @property

@@ -1,6 +1,4 @@
-"""Files that operations write: whole under their name or not at all, on the disk as they grow, and never in the place of
-what is no file.
-"""
+"""Files that operations write: whole under their name or not at all, on the disk as they grow, in no device's place."""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ async def serve(
     The link is closed when ``on_channel`` returns. A caller that breaks the rules is dropped in silence,
     and so is the slowest when there are too many.
 
-    Raises LinkError when the port cannot be had.
+    Raises StorageError when the port is taken, LinkError when it cannot be had for another reason.
     """
     opening: dict[TcpLink, None] = {}
 

@@ -1421,7 +1421,8 @@ def read_chunks(data: bytes) -> str | None:
             return NO_INPUT
         first, final, content, place = chunk
         data = content[: bundle.DATA_BYTES].ljust(bundle.DATA_BYTES, b"\xff")
-        made.append(cipher.close((first % 2**16).to_bytes(2, "big"), data, place % 2**40, final))
+        plaintext = bytearray((first % 2**16).to_bytes(2, "big") + data)
+        made.append(cipher.close(plaintext, place % 2**40, final))
     cuts = [size for size in sizes if type(size) is int and size > 0][:40]
     return read_bundle(head + b"".join(made), cuts)
 

@@ -34,7 +34,6 @@ _PLAIN_BYTES: Final = _LENGTH_BYTES + CHUNK_BYTES
 _SLOT_BYTES: Final = _NONCE_BYTES + _PLAIN_BYTES + 16
 _LABEL: Final = b"outlast/heap/1"
 _TOGETHER: Final = 16  # slots that are read or written at a time, where they follow each other: each call costs a turn
-_sync: Final = getattr(os, "fdatasync", os.fsync)  # macOS has the latter alone
 T = TypeVar("T")
 
 
@@ -85,7 +84,7 @@ class Heap:
                 if self._failures != failures:
                     raise OSError(errno.EIO, os.strerror(errno.EIO))
                 try:
-                    _sync(self._descriptor)
+                    (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(self._descriptor)  # macOS has the latter
                 except OSError:
                     self._failures += 1
                     raise

@@ -151,6 +151,7 @@ def _one_line(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     where = f"; see `{context.command_path} --help`" if context else ""
     line = error.format_message().strip().rstrip(".")
-    if context and ("\n" in line or line == "Missing command"):  # some groups say all of their help instead
-        line = f"name a command: {', '.join(context.command.commands)}"
-    return line + where
+    commands = getattr(context.command, "commands", None) if context else None
+    if commands and ("\n" in line or line == "Missing command"):  # some groups say all of their help instead
+        line = f"name a command: {', '.join(commands)}"
+    return " ".join(line.split()) + where

@@ -95,8 +95,13 @@ def refuse_no_text(*typed: object) -> None:
     for one in typed:
         if isinstance(one, list | tuple):
             refuse_no_text(*one)
-        elif isinstance(one, str) and any(unicodedata.category(character) == "Cs" for character in one):
-            raise UsageError(f"{one[-80:]!r} is no text in UTF-8: write it so, or give the file or folder such a name")
+        elif isinstance(one, str):
+            try:
+                one.encode()
+            except UnicodeEncodeError:
+                raise UsageError(
+                    f"{one[-80:]!r} is no text in UTF-8: write it so, or give the file or folder such a name"
+                ) from None
 
 
 def clean(text: str) -> str:

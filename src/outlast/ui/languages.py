@@ -49,12 +49,12 @@ class Translation:
         if isinstance(message, Sentence):
             values = {name: self(part) if isinstance(part, Sentence) else part for name, part in message.parts.items()}
             message = message.text
-        text = whole(self._catalogue.gettext(message)) if message else ""
+        text = _whole(self._catalogue.gettext(message)) if message else ""
         return self._filled(text, message, values) if values else text
 
     def ngettext(self, one: str, many: str, n: int, **values: object) -> str:
         """The form of a sentence for the number ``n``, which fills ``%(n)d``."""
-        text = whole(self._catalogue.ngettext(one, many, n))
+        text = _whole(self._catalogue.ngettext(one, many, n))
         return self._filled(text, one if n == 1 else many, {"n": n, **values})
 
     def digits(self, number: object) -> str:
@@ -69,7 +69,7 @@ class Translation:
         return fill(text, source, values)
 
 
-def whole(text: str) -> str:
+def _whole(text: str) -> str:
     """``text`` in which a name with a hyphen is not broken over two lines."""
     return text.replace("Wi-Fi", "Wi\u2011Fi")
 

@@ -9,12 +9,14 @@ import subprocess
 import sys
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outlast.edges.main import read_settings, run, tree
+from outlast.edges.main import _one_line, read_settings, run, tree
 from outlast.errors import UsageError
 
 OUTLAST = Path(sys.executable).with_name("outlast")
@@ -226,3 +228,9 @@ def test_a_fault_of_the_program_is_one_line_without_its_text(
     monkeypatch.setenv("OUTLAST_DEBUG", "1")
     with pytest.raises(ValueError, match="Ada"):
         run(["status", "--home", str(tmp_path)])
+
+
+def test_what_an_argument_lacks_is_told_in_one_line_however_many_it_has() -> None:
+    error = typer.TyperException("Missing option '--way'. Choose from:\n\tweb,\n\tss")
+    error.ctx = SimpleNamespace(command_path="outlast reach", command=object())  # a command, and no group of them
+    assert _one_line(error) == "Missing option '--way'. Choose from: web, ss; see `outlast reach --help`"

@@ -116,7 +116,7 @@ def ways_out(node: Served) -> list[str]:
     contact = node.person.contacts()[0].identity
     at = Target("a-host-name-without-end." * 3 + "example", 443)
     bridge = WebBridge(at, "www.example.org", bytes(32), label=NAME)
-    held = node.run(reach.add_bridge(node.node, node.person, write_bridge(bridge)))
+    [held], _ = node.run(reach.add_bridges(node.node, node.person, write_bridge(bridge)))
     offer = Uplink(bytes(16), ("192.168.1.7",), 8388, bytes(32), 5_000_000, True, node.call(node.node.today) + 9)
     rows = [
         want_row(Want(bytes(16), contact, False, b"", None, False, False, node.call(node.node.now_ms))),

@@ -39,7 +39,7 @@ def closed(taken: Taken) -> Iterator[tuple[str, bytes]]:
 async def busy(ann: House, bob: House) -> Needles:
     """Ann has bridges, gave some, borrows an uplink and lends hers; what of it nobody is to find."""
     node, person = ann.node, ann.person
-    await service.add_bridge(node, person, LINK)
+    await service.add_bridges(node, person, LINK)
     await service.serve(bob.node, bob.person, Served("web", "127.0.0.1:1", Target("192.0.2.88", 443), pin=b"p" * 32))
     await service.invite(bob.node, bob.person, person.identity)
     await bob.carry_to(ann)

@@ -171,7 +171,7 @@ def test_what_fails_is_published_by_its_class_alone_and_remembered_for_who_gave_
             channel = await watch.found_channel(bob.node, bob.person, "we watch")
             await service.set_place(bob.node, bob.person, "BY", 6697)
             await service.publish(bob.node, bob.person, on=True, channel=watch.link_of(channel))
-            held = await service.add_bridge(bob.node, bob.person, DEAD)
+            [held], _ = await service.add_bridges(bob.node, bob.person, DEAD)
             await service.set_gate(bob.node, bob.person, ["127.0.0.1:0"], "", "", [])
             await service.switch(bob.node, bob.person, on=True)
             routes = "SELECT transport, outcome, country, asn FROM view_watch_route"

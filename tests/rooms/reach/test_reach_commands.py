@@ -188,6 +188,20 @@ def test_links_are_read_from_standard_input_so_that_no_command_line_shows_them(t
     assert second.encode() not in kept
 
 
+def test_a_text_with_several_bridges_is_kept_and_what_is_none_is_told(tmp_path: Path) -> None:
+    home = [*OUTLAST, "--home", str(tmp_path)]
+    subprocess.run([*home, "init", "--name", "Zoya", "--unattended"], capture_output=True, check=True)
+    text = b"Today:\nsocks5://127.0.0.1:1\nvmess://eyJ2IjoiMiJ9\nsocks5://127.0.0.1:2\n"
+    done = subprocess.run([*home, "reach", "bridge", "add", "-"], input=text, capture_output=True)
+    assert done.returncode == 0
+    *kept, problem = done.stdout.decode().splitlines()
+    assert [line.endswith("(proxy) is kept.") for line in kept] == [True, True]
+    assert problem.startswith("Not kept: vmess:// is no way out that Outlast has")
+    done = subprocess.run([*home, "reach", "bridge", "add", "Nothing\nhere"], capture_output=True)
+    assert done.returncode == 2
+    assert b"this is no bridge" in done.stderr
+
+
 def test_ctrl_c_ends_it_also_while_its_program_has_not_begun_yet(tmp_path: Path) -> None:
     begun = tmp_path / "begun"
     os.mkfifo(begun)

@@ -101,7 +101,7 @@ async def settled(web: Any, person: Person, friend: str, word: str, country: str
     upload = await uploads.begin(node, person, peer, f"{word}film.mp4", 1 << 20, "a mark")
 
     at = Target("bridge.example", 443)
-    bridge = await reach.add_bridge(
+    [bridge], _ = await reach.add_bridges(
         node, person, write_bridge(WebBridge(at, "www.example.org", secrets.token_bytes(32), label=f"{word}bridge"))
     )
     asked = secrets.token_bytes(16)

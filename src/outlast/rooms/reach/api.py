@@ -88,6 +88,13 @@ class Bridge(msgspec.Struct, frozen=True):
     outcome: str
 
 
+class Added(msgspec.Struct, frozen=True):
+    """The bridges of a text that are kept now, and what is wrong with the other links in it, a line each."""
+
+    kept: list[Bridge]
+    wrong: list[str]
+
+
 class Link(msgspec.Struct, frozen=True):
     """The text of a bridge. Whoever has it can use the bridge, and have it blocked."""
 
@@ -174,10 +181,10 @@ class SwitchParams(msgspec.Struct, frozen=True):
     on: bool
 
 
-class LinkParams(msgspec.Struct, frozen=True):
-    """A bridge's link, or a line of Tor's."""
+class LinksParams(msgspec.Struct, frozen=True):
+    """A text with links of bridges and lines of Tor's, one or several, with prose between them or not."""
 
-    link: str
+    links: str
 
 
 class BridgeParams(msgspec.Struct, frozen=True):
@@ -313,8 +320,9 @@ async def _links(call: Call[Nothing]) -> list[Link]:
     return [Link(one.id, one.link) for one in service.bridges(call.person)]
 
 
-async def _add(call: Call[LinkParams]) -> Bridge:
-    return _bridge(call.person, await service.add_bridge(call.node, call.person, call.params.link))
+async def _add(call: Call[LinksParams]) -> Added:
+    held, wrong = await service.add_bridges(call.node, call.person, call.params.links)
+    return Added([_bridge(call.person, one) for one in held], [str(one) for one in wrong])
 
 
 async def _remove(call: Call[BridgeParams]) -> Nothing:
@@ -474,7 +482,7 @@ OPERATIONS: list[Operation[Any, Any]] = [
     Operation("reach.switch", SwitchParams, Status, _switch, "Look for a way out and keep one, or stop.", unsafe=True),
     Operation("reach.bridges", Nothing, list[Bridge], _bridges, "The bridges that can be used, without their links."),
     Operation("reach.bridge.links", Nothing, list[Link], _links, "The links of all bridges.", unsafe=True),
-    Operation("reach.bridge.add", LinkParams, Bridge, _add, "Keep a bridge by its link.", unsafe=True),
+    Operation("reach.bridge.add", LinksParams, Added, _add, "Keep the bridges of a text.", unsafe=True),
     Operation("reach.bridge.remove", BridgeParams, Nothing, _remove, "Forget a bridge.", unsafe=True),
     Operation("reach.bridge.link", BridgeParams, Link, _link, "The link of a bridge.", unsafe=True),
     Operation("reach.bridge.invite", InviteParams, Nothing, _invite, "Give a contact a bridge.", unsafe=True),

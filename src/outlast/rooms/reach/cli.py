@@ -215,13 +215,16 @@ def pt() -> None:
 def _bridges(links: list[str] | None) -> tuple[Bridge, ...]:
     """The bridges that were named, else those that the node keeps; raises UsageError when there is none."""
     from outlast.kernel import Home
-    from outlast.rooms.reach.proto.links import bridge_id, read_bridge
+    from outlast.rooms.reach.proto.links import bridge_id, read_bridges
 
-    if links and "-" in links:
-        links = [one for one in links if one != "-"] + commands.read_links()
-    elif not links and Home(terminal().home).exists():
+    if not links and Home(terminal().home).exists():
         links = [one["link"] for one in call("reach.bridge.links")]
-    found = [read_bridge(link) for link in links or ()]
+    found: list[Bridge] = []
+    for text in map(commands.links_of, links or ()):
+        kept, wrong = read_bridges(text)
+        found += kept
+        for error in wrong:
+            say(f"Not used: {error}.")
     if not found:
         raise UsageError(
             "no way out is known: give --bridge LINK, which somebody abroad makes by `outlast reach serve`"

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from outlast.errors import UsageError
+from outlast.rooms.reach.proto.links import TEXT_MAX_CHARS
 from outlast.ui.command import call, confirm, local_time, show, table
 
-LINKS_MAX_CHARS = 1 << 20
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 Who = Annotated[str, typer.Argument(metavar="NAME", help="A contact: name, ID, or the beginning of an ID.")]
@@ -94,14 +94,23 @@ def bridge() -> None:
 
 @bridges.command()
 def add(
-    link: Annotated[
-        str, typer.Argument(metavar="LINK", help="outlast://bridge/, ss://, a proxy, a line of Tor's; - reads one.")
+    links: Annotated[
+        str,
+        typer.Argument(
+            metavar="LINK",
+            help="outlast://bridge/, ss://, a proxy, a line of Tor's; or a text with several; - reads it.",
+        ),
     ],
 ) -> None:
-    """Keep a bridge."""
-    if link == "-":
-        link = next(iter(read_links()), "")
-    show(call("reach.bridge.add", link=link), lambda one: [f"Bridge {one['id']} ({one['transport']}) is kept."])
+    """Keep a bridge, or all that stand in a text."""
+    show(call("reach.bridge.add", links=links_of(links)), _added_lines)
+
+
+def _added_lines(added: dict[str, Any]) -> Iterator[str]:
+    for one in added["kept"]:
+        yield f"Bridge {one['id']} ({one['transport']}) is kept."
+    for problem in added["wrong"]:
+        yield f"Not kept: {problem}."
 
 
 @bridges.command("list")
@@ -367,9 +376,9 @@ def forget(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fal
     show(call("reach.forget"), lambda _: ["Forgotten."])
 
 
-def read_links() -> list[str]:
-    """Links from standard input, one a line: what stands in a command is seen by every program of this machine."""
-    return [line.strip() for line in sys.stdin.read(LINKS_MAX_CHARS).splitlines() if line.strip()]
+def links_of(typed: str) -> str:
+    """What was typed, or for - standard input: what stands in a command is seen by every program of this machine."""
+    return sys.stdin.read(TEXT_MAX_CHARS + 1) if typed == "-" else typed
 
 
 def size_of(text: str) -> int:

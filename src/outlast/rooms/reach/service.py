@@ -67,7 +67,7 @@ from outlast.rooms.reach.io.relay import Config, Event, Profile, Starting
 from outlast.rooms.reach.proto.bridge import Bridge, PluggedBridge, TorBridge, WebBridge
 from outlast.rooms.reach.proto.chooser import Memory
 from outlast.rooms.reach.proto.failures import Kind
-from outlast.rooms.reach.proto.links import bridge_id, read_bridge, write_bridge
+from outlast.rooms.reach.proto.links import bridge_id, read_bridge, read_bridges, write_bridge
 from outlast.rooms.reach.proto.request import Credentials, read_credentials
 from outlast.rooms.reach.proto.rules import read_rules
 from outlast.rooms.reach.serving import Served, server_of
@@ -348,21 +348,23 @@ def bridges(person: Person) -> list[Held]:
     return view.bridges(person)
 
 
-async def add_bridge(node: Node, person: Person, text: str) -> Held:
-    """Keep a bridge by its link: ``outlast://bridge/``, ``ss://``, a line of Tor's, or a proxy.
+async def add_bridges(node: Node, person: Person, text: str) -> tuple[list[Held], list[UsageError]]:
+    """Keep the bridges of a text: links ``outlast://bridge/`` and ``ss://``, lines of Tor's, proxies, prose or none.
 
-    One that is here already is that one. Raises UsageError with one line that says what is wrong with the link.
+    One that is here already is that one. Beside them comes what is wrong with the other links of the text, each in one
+    line. Raises UsageError when the text has no bridge, and when they are too many together; then none is kept.
     """
-    bridge = read_bridge(text)
-    id = bridge_id(bridge)
-    known = next((one for one in bridges(person) if one.id == id), None)
-    if known is not None:
-        return known
-    if len(bridges(person)) >= view.BRIDGES_MAX:
+    found, wrong = read_bridges(text)
+    known = {one.id: one for one in bridges(person)}
+    new = {
+        id: Held(id, write_bridge(bridge), None, None, False, node.now_ms(), 0, None, "", False)
+        for bridge in found
+        if (id := bridge_id(bridge)) not in known
+    }
+    if len(known) + len(new) > view.BRIDGES_MAX:
         raise UsageError("at most %(most)s bridges are kept: remove some first", most=view.BRIDGES_MAX)
-    one = Held(id, write_bridge(bridge), None, None, False, node.now_ms(), 0, None, "", False)
-    await remember(node, person, [view.bridge_row(one)])
-    return one
+    await remember(node, person, [view.bridge_row(one) for one in new.values()])
+    return list({one.id: one for bridge in found for one in [(known | new)[bridge_id(bridge)]]}.values()), wrong
 
 
 async def remove_bridge(node: Node, person: Person, id: str) -> None:

@@ -49,7 +49,7 @@ def routes() -> list[Route]:
         Route("/reach/programs", show_programs, methods=["GET"]),
         Route("/reach/bridges", show_bridges, methods=["GET"]),
         Route("/reach/bridges/try", try_bridges, methods=["POST"]),
-        Route("/reach/bridges/add", add_bridge, methods=["POST"]),
+        Route("/reach/bridges/add", add_bridges, methods=["POST"]),
         Route("/reach/bridges/photo", add_by_photo, methods=["POST"]),
         Route("/reach/bridges/ask", ask_for_bridge, methods=["POST"]),
         Route("/reach/bridges/give", give_bridge, methods=["POST"]),
@@ -173,8 +173,8 @@ async def try_bridges(request: Request) -> Response:
 
 
 @at_the_computer
-async def add_bridge(request: Request) -> Response:
-    """Keep a bridge by its link."""
+async def add_bridges(request: Request) -> Response:
+    """Keep bridges by their links."""
     return await _add(request, (await fields(request)).get("link", ""))
 
 
@@ -197,7 +197,9 @@ async def _add(request: Request, text: str) -> Response:
     try:
         if not text:
             raise UsageError("give the bridge's link")
-        await service.add_bridge(*_who(request), text)
+        _held, wrong = await service.add_bridges(*_who(request), text)
+        if wrong:
+            raise UsageError("not all of these links are kept: %(problem)s", problem=wrong[0])
     except OutlastError as error:
         return _bridges(request, error=error)
     return go("/reach/bridges")

@@ -29,9 +29,9 @@ async def ask(house: House, operation_name: str, **params: Any) -> Any:
 
 async def test_a_bridge_is_added_listed_without_its_secret_shown_and_removed(tmp_path: Path) -> None:
     async with houses(tmp_path, Clock(), "Ann") as (ann,):
-        added = await ask(ann, "reach.bridge.add", link=SS)
+        added = await ask(ann, "reach.bridge.add", links=SS)
         [listed] = await ask(ann, "reach.bridges")
-        assert listed == added
+        assert added == {"kept": [listed], "wrong": []}
         assert (listed["transport"], listed["label"], listed["by"]) == ("ss", "mine", None)
         assert "c2VjcmV0" not in str(listed)
         assert await ask(ann, "reach.bridge.link", id=listed["id"][:5]) == {"id": listed["id"], "link": SS}
@@ -102,7 +102,7 @@ async def test_the_uplink_is_lent_offered_and_used(tmp_path: Path) -> None:
         await bob.until(lambda: service.neighbours(bob.person))
         [offer] = (await ask(bob, "reach.shared"))["offered"]
         assert (offer["by"]["name"], offer["accepted"]) == ("Ann", False)
-        await ask(bob, "reach.bridge.add", link=SS)
+        await ask(bob, "reach.bridge.add", links=SS)
         await ask(bob, "reach.use", id=offer["id"])
         await bob.until(lambda: service.neighbours(bob.person)[0].told)
         await bob.carry_to(ann)

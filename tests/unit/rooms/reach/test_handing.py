@@ -169,13 +169,13 @@ async def test_what_is_revoked_is_forgotten_by_all_who_came_in_through_it(tmp_pa
 
 async def test_a_bridge_that_one_added_is_handed_on_as_it_is(tmp_path: Path) -> None:
     async with houses(tmp_path, Clock(), "Ann", "Bob") as (ann, bob):
-        held = await service.add_bridge(ann.node, ann.person, SS)
+        [held], _ = await service.add_bridges(ann.node, ann.person, SS)
         await service.invite(ann.node, ann.person, bob.person.identity)
         await ann.carry_to(bob)
         await bob.until(lambda: service.bridges(bob.person))
         assert only(bob).link == held.link
         assert isinstance(read_bridge(only(bob).link), ShadowsocksBridge)
-        proxy = await service.add_bridge(ann.node, ann.person, "socks5://192.0.2.9:1080")
+        [proxy], _ = await service.add_bridges(ann.node, ann.person, "socks5://192.0.2.9:1080")
         with pytest.raises(UsageError, match="shows the own network"):
             await service.invite(ann.node, ann.person, bob.person.identity, proxy.id)
 
@@ -233,7 +233,7 @@ async def test_a_bridge_that_was_handed_on_is_forgotten_with_its_day(tmp_path: P
         await service.invite(ann.node, ann.person, bob.person.identity)
         await ann.carry_to(bob)
         await bob.until(lambda: service.bridges(bob.person))
-        await service.add_bridge(bob.node, bob.person, SS)
+        await service.add_bridges(bob.node, bob.person, SS)
         clock.ms += (view.LIFE_DAYS + 1) * DAY_MS
         bob.node.touch()
         await bob.until(lambda: len(service.bridges(bob.person)) == 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from contextlib import suppress
 from urllib.parse import quote
 
 import pytest
@@ -26,6 +27,7 @@ from outlast.rooms.reach.proto.links import (
     bridge_id,
     label_of,
     read_bridge,
+    read_bridges,
     write_bridge,
 )
 
@@ -144,6 +146,10 @@ def test_a_bridge_has_the_same_id_whatever_it_is_called(bridge: Bridge) -> None:
             "ss://" + base64.b64encode(b"aes-256-gcm:p@ss/word@192.0.2.7:8443").decode() + "#old",
             ShadowsocksBridge(AT, "aes-256-gcm", "p@ss/word", "old"),
         ),
+        (  # as channels that pass links on write them
+            "ss://YWVzLTEyOC1nY206dGVzdA@192.0.2.7:8443?path=---@one---@two&security=none#@name",
+            ShadowsocksBridge(AT, "aes-128-gcm", "test", "@name"),
+        ),
         (
             f"obfs4 192.0.2.7:8443 {PRINT} cert={CERT} iat-mode=0",
             TorBridge(AT, "obfs4", PRINT, {"cert": CERT, "iat-mode": "0"}),
@@ -159,6 +165,9 @@ def test_a_bridge_has_the_same_id_whatever_it_is_called(bridge: Bridge) -> None:
             TorBridge(AT, "webtunnel", PRINT, {"url": "https://a.example/b?c=d", "ver": "0.0.1"}),
         ),
         ("socks5h://192.0.2.7:8443", ProxyBridge(AT, "socks5")),
+        ("socks://192.0.2.7:8443#name", ProxyBridge(AT, "socks5")),
+        ("socks://user:p%40ss@192.0.2.7:8443", ProxyBridge(AT, "socks5", "user", "p@ss")),
+        ("socks://dXNlcjpwQHNzOjE%3D@192.0.2.7:8443", ProxyBridge(AT, "socks5", "user", "p@ss:1")),
         ("http://us%3Aer:p%40ss@192.0.2.7:8443/", ProxyBridge(AT, "http", "us:er", "p@ss")),
         ("tricks://192.0.2.7:8443", Tricks(AT)),
         ("tricks://Dns.Example@[2001:db8::1]:443/q.", Tricks(Target("2001:db8::1", 443), "dns.example", "/q")),
@@ -168,6 +177,63 @@ def test_a_bridge_has_the_same_id_whatever_it_is_called(bridge: Bridge) -> None:
 def test_the_forms_that_others_write_are_read(text: str, bridge: Bridge) -> None:
     assert read_bridge(text) == bridge
     assert read_bridge(write_bridge(bridge)) == bridge
+
+
+SS = "ss://YWVzLTEyOC1nY206dGVzdA@192.0.2.7:8443"
+OBFS4 = f"obfs4 192.0.2.7:8443 {PRINT} cert={CERT} iat-mode=0"
+WEBTUNNEL = f"webtunnel [2001:db8::1]:443 {PRINT} url=https://a.example/b"
+
+
+@pytest.mark.parametrize(
+    ("text", "links", "wrong"),
+    [
+        (SS, [SS], []),
+        (f"Bridge {OBFS4}\nBridge {WEBTUNNEL}\r\n\n{OBFS4.replace('.7:', '.8:')}", [OBFS4, WEBTUNNEL, "192.0.2.8"], []),
+        (
+            f"Fresh, at 17:30 \N{WAVING BLACK FLAG}\N{VARIATION SELECTOR-16}\n{SS}#one two\nvmess://eyJ2IjoiMiJ9#x\n"
+            f"@channel\n<socks5://192.0.2.9:1080> {SS}9\nhttps://t.example/channel",
+            [f"{SS}#one%20two", "socks5://192.0.2.9:1080"],
+            ["vmess:// is no way out", "no number from 1 to 65535", "https:// is no way out"],
+        ),
+        (f"take this:\n{SS}\nand tell me", [SS], []),
+        (f"['{OBFS4}', '{WEBTUNNEL}']", [OBFS4, WEBTUNNEL], []),  # the QR codes of Tor's own site
+        (OBFS4.replace(PRINT, "") + "\n" + OBFS4.replace(".7", ".8"), [f"{AT.host}:8443 cert", "192.0.2.8"], []),
+        ("192.0.2.7:443\n[2001:db8::1]:443\n", ["192.0.2.7:443", "[2001:db8::1]:443"], []),
+        (f"{SS}#a\nvless://b@c:1#d", [f"{SS}#a"], ["vless:// is no way out"]),
+        # One bridge may stand in several lines.
+        (SS[:30] + "\n" + SS[30:], [SS], []),
+        (SS[:-2] + "\n" + SS[-2:], [SS], []),
+        (OBFS4.replace(" cert", "\n cert"), [OBFS4], []),
+        (WEBTUNNEL.replace(" url", "\nurl"), [WEBTUNNEL], []),
+    ],
+)
+def test_a_text_may_hold_several_bridges(text: str, links: list[str], wrong: list[str]) -> None:
+    found, problems = read_bridges(text)
+    assert len(found) == len(links)
+    assert all(link in write_bridge(bridge) for link, bridge in zip(links, found, strict=True))
+    assert len(problems) == len(wrong)
+    assert all(says in str(problem) for says, problem in zip(wrong, problems, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "this is no bridge"),
+        ("hello\nthere", "this is no bridge"),
+        ("https://a.example/\nvmess://eyJ2IjoiMiJ9", "https:// is no way out"),
+        ("x" * 32_001, "at most 32000 characters at once"),
+    ],
+)
+def test_a_text_without_a_bridge_is_refused(text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        read_bridges(text)
+
+
+@given(st.text(alphabet="s:/.@#?\n\r= 1aA[]<", max_size=60) | st.text(max_size=60))
+def test_any_text_is_read_as_several_or_refused(text: str) -> None:
+    with suppress(UsageError):
+        found, _ = read_bridges(text)
+        assert found
 
 
 @pytest.mark.parametrize(
@@ -203,6 +269,8 @@ def test_the_forms_that_others_write_are_read(text: str, bridge: Bridge) -> None
         ("tricks://dns.example:443/dns-query", "needs the address of a resolver"),
         ("tricks://192.0.2.7:443/a?b", "incomplete or damaged"),
         ("http://192.0.2.7:80/index.html", "this is the address of a page"),
+        ("socks://eA@192.0.2.7:80:1", "names no port"),
+        ("socks://e@192.0.2.7:80", "incomplete or damaged"),
         ("socks5://:word@192.0.2.7:80", "has a password and no user"),
         ("socks5://" + "u" * 256 + "@192.0.2.7:80", "at most 255 bytes"),
         ("socks5://192.0.2.7:0", "no number from 1 to 65535"),

@@ -38,7 +38,7 @@ async def test_what_is_published_is_the_kind_of_way_and_how_it_ended_and_watch_c
             await service.publish(node, person, on=True, channel=watch.link_of(channel))
         await service.set_place(node, person, "by", 6697)
         await service.publish(node, person, on=True, channel=watch.link_of(channel))
-        await service.add_bridge(node, person, SS)
+        await service.add_bridges(node, person, SS)
         await service.carry_out(node, person, Publish("web", "freeze", clock.ms))
         [id] = [row[0] for row in node.query("SELECT id FROM view_watch_route")]
         entry = node.open_store.load([id])[0]
@@ -73,21 +73,37 @@ def test_the_same_outcome_is_due_once_a_day() -> None:
 async def test_a_bridge_is_kept_once_found_by_the_beginning_of_its_id_and_forgotten(tmp_path: Path) -> None:
     async with houses(tmp_path, Clock(), "Ann") as (ann,):
         node, person = ann.node, ann.person
-        held = await service.add_bridge(node, person, f"  <{SS}> ")
-        assert await service.add_bridge(node, person, SS) == held
+        [held], _ = await service.add_bridges(node, person, f"  <{SS}> ")
+        assert await service.add_bridges(node, person, f"{SS}\n{SS}") == ([held], [])
         assert service.find_bridge(person, held.id[:6].upper()) == held
         with pytest.raises(UsageError):
-            await service.add_bridge(node, person, "https://example.org/")
+            await service.add_bridges(node, person, "https://example.org/")
         await service.remove_bridge(node, person, held.id)
         with pytest.raises(NotFoundError, match="no bridge"):
             service.find_bridge(person, held.id)
+
+
+async def test_all_bridges_of_a_text_are_kept_or_none_where_they_are_too_many(tmp_path: Path) -> None:
+    async with houses(tmp_path, Clock(), "Ann") as (ann,):
+        node, person = ann.node, ann.person
+        proxies = [f"socks5://192.0.2.{number}:1080" for number in range(view.BRIDGES_MAX)]
+        held, [wrong] = await service.add_bridges(node, person, f"{proxies[0]}\nvmess://eyJ2IjoiMiJ9\n{SS}")
+        assert [one.link for one in held] == [proxies[0], SS]
+        kept = service.bridges(person)
+        assert {one.id for one in kept} == {one.id for one in held}
+        assert "vmess:// is no way out" in str(wrong)
+        with pytest.raises(UsageError, match=f"at most {view.BRIDGES_MAX} bridges are kept"):
+            await service.add_bridges(node, person, "\n".join(proxies))
+        assert service.bridges(person) == kept
+        await service.add_bridges(node, person, "\n".join(proxies[:-1]))
+        assert len(service.bridges(person)) == view.BRIDGES_MAX
 
 
 async def test_wiping_takes_all_that_others_gave_and_leaves_the_settings(tmp_path: Path) -> None:
     async with houses(tmp_path, Clock(), "Ann") as (ann,):
         node, person = ann.node, ann.person
         await service.set_place(node, person, "BY", 1)
-        await service.add_bridge(node, person, SS)
+        await service.add_bridges(node, person, SS)
         await service.remember(node, person, view.worked_rows("net", [Worked("b", 1)]))
         await service.forget_all(node, person)
         assert service.bridges(person) == []
@@ -123,7 +139,7 @@ async def test_ways_lead_to_nodes_behind_bridges_and_to_neighbours_elsewhere_and
         node, person = bob.node, bob.person
         await bob.until(lambda: service._houses.get(node))
         link = link_for(Served("web", "0.0.0.0:443", Target("192.0.2.1", 443), pin=b"p" * 32), bytes(32), b"n" * 32)
-        held = await service.add_bridge(node, person, link)
+        [held], _ = await service.add_bridges(node, person, link)
         await node.peer_add(ann.node.transport_id, "62.115.0.2", 9)
         assert service.links(node) == [], "nothing leads anywhere before it is switched on"
         await service.switch(node, person, on=True)

@@ -63,7 +63,7 @@ def text_of(answer: httpx.Response) -> str:
 def filled(node: Served, page: Browser) -> list[str]:
     """Something on every page; all that can be looked at."""
     person, identity = node.person, node.person.contacts()[0].identity
-    held = node.run(service.add_bridge(node.node, person, LINK))
+    [held], _ = node.run(service.add_bridges(node.node, person, LINK))
     day = node.call(node.node.today)
     offer = Uplink(bytes(16), ("192.168.1.7",), 8388, bytes(32), 5_000_000, True, day + 9)
     want = Want(bytes(16), identity, False, b"", None, False, False, node.call(node.node.now_ms))
@@ -111,6 +111,14 @@ def test_a_bridge_comes_by_link_or_by_photo_and_goes(node: Served, page: Browser
     assert [one.link for one in service.bridges(node.person)] == [LINK]
 
 
+def test_of_a_pasted_message_every_bridge_is_kept_and_what_is_none_is_said(node: Served, page: Browser) -> None:
+    message = f"For today:\n{LINK}\nsocks5://192.0.2.9:1080\nvmess://eyJ2IjoiMiJ9#no"
+    answer = page.submit("/reach/bridges/add", link=message)
+    assert answer.status_code == 400
+    assert "Not all of these links are kept: vmess:// is no way out that Outlast has" in text_of(answer)
+    assert [one.link for one in service.bridges(node.person)] == [LINK, "socks5://192.0.2.9:1080"]
+
+
 @pytest.mark.parametrize("link", ["", "nonsense", "outlast://bridge/AAAA", "ss://x", "x" * 9000], ids=str)
 def test_what_is_no_bridge_is_answered_in_one_line(page: Browser, link: str) -> None:
     answer = page.submit("/reach/bridges/add", link=link)
@@ -136,7 +144,7 @@ def test_the_one_button_switches_on_and_off(node: Served, page: Browser) -> None
 def test_all_bridges_are_tried_at_a_button_and_each_says_in_words_how_it_went(
     node: Served, page: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = node.run(service.add_bridge(node.node, node.person, LINK))
+    [held], _ = node.run(service.add_bridges(node.node, node.person, LINK))
     assert "Try all" not in page.get("/reach/bridges").text
     assert "switch that on first" in page.submit("/reach/bridges/try").text
     supervisor = Supervisor(Child.start, none, lambda: 0)

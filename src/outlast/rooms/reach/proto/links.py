@@ -30,6 +30,8 @@ from outlast.rooms.reach.proto.bridge import (
 )
 
 LINK_MAX_CHARS: Final = 2000
+TEXT_MAX_CHARS: Final = 32_000
+"""Characters of a text that may hold several bridges."""
 LINK_VERSION: Final = 1
 LABEL_MAX_CHARS: Final = 60
 ID_CHARS: Final = 16
@@ -50,6 +52,17 @@ _FORMS: Final = Sentence(
 _AROUND: Final = "<>(){}\"'`“”„«»"
 _BEHIND: Final = _AROUND + ".,;:!"
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*)://", re.ASCII | re.IGNORECASE)
+# Where another link may begin: at a line, in a list as Tor's QR codes have it (['...', '...']), and at a scheme that
+# is no value of the link before (url=https://).
+_PIECES: Final = re.compile(
+    r"""[\r\n]+|\[['"]|['"],\s*['"]|['"]\]|(?=(?<![a-z0-9+.=-])[a-z][a-z0-9+.-]*://)""", re.ASCII | re.IGNORECASE
+)
+_ENDPOINT: Final = r"([0-9.]{7,15}|\[[0-9a-f:.]+\]):[0-9]+"
+_BEGINNING: Final = re.compile(
+    rf"\W*[a-z][a-z0-9+.-]*://|\W*(bridge:?\s+)?(\w+\s+)?{_ENDPOINT}\s+(\$?[0-9a-f]{{40}}\b|[\w-]+=)",
+    re.ASCII | re.IGNORECASE,
+)
+_BARE: Final = re.compile(rf"\s*{_ENDPOINT}\s*$", re.ASCII | re.IGNORECASE)
 _NAME: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*", re.ASCII)
 _TRANSPORT: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,63}", re.ASCII)
 _FINGERPRINT: Final = re.compile(r"\$?([0-9a-fA-F]{40})", re.ASCII)
@@ -78,6 +91,35 @@ class _Plugged(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fiel
     label: str
 
 
+def read_bridges(text: str) -> tuple[list[Bridge], list[UsageError]]:
+    """The bridges in a text as people pass them on: an answer of Tor's with three lines, a post with links and prose.
+
+    And what is wrong with those links in it that are none; prose is passed over. A text with one bridge is read as
+    ``read_bridge`` reads it, in several lines too. Raises UsageError where there is no bridge at all.
+    """
+    if len(text) > TEXT_MAX_CHARS:
+        raise UsageError("this text is too long: give at most %(most)s characters at once", most=TEXT_MAX_CHARS)
+    parts = _PIECES.split(text)
+    # A lone address may be a bridge of Tor's, but beside links it is rather where one of them is wrapped.
+    pieces = [one for one in parts if _BEGINNING.match(one)] or [one for one in parts if _BARE.match(one)]
+    if len(pieces) < 2:
+        try:
+            return [read_bridge(text)], []
+        except UsageError:
+            if not pieces:
+                raise
+    found: list[Bridge] = []
+    wrong: list[UsageError] = []
+    for piece in pieces:
+        try:
+            found.append(read_bridge(piece))
+        except UsageError as error:
+            wrong.append(error)
+    if not found:
+        raise wrong[0]
+    return found, wrong
+
+
 def read_bridge(text: str) -> Bridge:
     """The bridge that a text names; white space and what people put around links is passed over.
 
@@ -100,6 +142,8 @@ def read_bridge(text: str) -> Bridge:
                 bridge = _read_shadowsocks(text[scheme.end() :])
             case "socks5" | "socks5h":
                 bridge = _read_proxy("socks5", text[scheme.end() :])
+            case "socks":
+                bridge = _read_socks(text[scheme.end() :])
             case "http":
                 bridge = _read_proxy("http", text[scheme.end() :])
             case "tricks":
@@ -235,9 +279,9 @@ def _read_own(text: str) -> Bridge:
 def _read_shadowsocks(rest: str) -> Bridge:
     rest, _, tag = rest.partition("#")
     rest = "".join(rest.split()).rstrip(_BEHIND + "[]")
+    rest, _, query = rest.partition("?")
     user, at, where = rest.rpartition("@")
     if at:
-        where, _, query = where.partition("?")
         for pair in query.split("&"):
             key, _, value = pair.partition("=")
             plugin = _unquote(value).partition(";")[0] if key.lower() == "plugin" else ""
@@ -251,7 +295,7 @@ def _read_shadowsocks(rest: str) -> Bridge:
         if ":" not in user:
             account = _text_of(_unbase64(account))
     else:
-        account, at, where = _text_of(_unbase64(rest.partition("?")[0].rstrip("/"))).rpartition("@")
+        account, at, where = _text_of(_unbase64(rest.rstrip("/"))).rpartition("@")
         if not at:
             raise _damaged()
     method, colon, password = account.partition(":")
@@ -282,6 +326,15 @@ def _read_proxy(scheme: str, rest: str) -> Bridge:
     if at and not user:
         raise UsageError("this link has a password and no user")
     return _checked(ProxyBridge(_target(where.rstrip("/")), scheme, _unquote(user), _unquote(password)))
+
+
+def _read_socks(rest: str) -> Bridge:
+    # As v2rayN and its kin write it: user and password in base64, where others have them percent-encoded.
+    account, at, where = rest.partition("@")
+    if at and ":" not in account:
+        user, colon, password = _text_of(_unbase64(_unquote(account))).partition(":")
+        account = quote(user, safe="") + colon + quote(password, safe="")
+    return _read_proxy("socks5", account + at + where)
 
 
 def _read_tricks(rest: str) -> Bridge:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -119,10 +120,9 @@ def read_channel_link(text: str) -> ChannelInvitation:
 
 def parse_channel(text: str) -> ChannelInvitation:
     """What a channel's link says, or its ID with the name that an ID gives; raises UsageError when it is neither."""
-    text = text.strip()
-    if text.lower().startswith(_SCHEME):
+    if _SCHEME in text.lower():
         return read_channel_link(text)
-    space = parse_space(text)
+    space = parse_space(text.strip())
     return ChannelInvitation(space, space_text(space)[:8])
 
 
@@ -136,10 +136,23 @@ def _to_text(prefix: str, body: msgspec.Struct) -> str:
 
 
 def _from_text(prefix: str, text: str, form: type[_Body]) -> _Body:
+    try:
+        return _from_link(prefix, text, form)
+    except UsageError:
+        # In a message with words before or after it, the link is one of the words.
+        word = next((word for word in text.split() if prefix in word.lower()), text)
+        if word == text.strip():
+            raise
+        return _from_link(prefix, word, form)
+
+
+def _from_link(prefix: str, text: str, form: type[_Body]) -> _Body:
     # Programs break long lines, and put "=", soft hyphens or zero-width characters where they do.
-    text = "".join(c for c in text if c.isprintable() and c not in " =").strip(_AROUND)
-    if text[: len(prefix)].lower() != prefix:
+    text = "".join(c for c in text if c.isprintable() and c not in " =")
+    found = re.search(re.escape(prefix), text, re.ASCII | re.IGNORECASE)
+    if found is None:
         raise UsageError("this is not the link: it begins with %(prefix)s; copy it whole", prefix=prefix)
+    text = text[found.start() :].strip(_AROUND)
     if len(text) > LINK_MAX_CHARS:
         raise UsageError(
             "a link has at most %(most)s characters, this has %(size)s", most=LINK_MAX_CHARS, size=len(text)

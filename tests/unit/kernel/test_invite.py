@@ -20,6 +20,7 @@ from outlast.kernel.invite import (
     InviteError,
     make_channel_link,
     make_link,
+    parse_channel,
     read_channel_link,
     read_link,
 )
@@ -87,6 +88,9 @@ class TestContactLink:
             lambda text: "\u200b".join(text[at : at + 20] for at in range(0, len(text), 20)),
             lambda text: "\u00ad\n \t".join((text[:10], text[10:60], text[60:])),
             lambda text: text + "==",
+            lambda text: f"Anna, 17:30:\n{text}\nWrite to me!",
+            lambda text: f"mine:{text}, and https://a.example/",
+            lambda text: "Here:\n" + "\n".join(text[at : at + 76] for at in range(0, len(text), 76)),
         ],
     )
     def test_what_programs_do_to_it_does_not_matter(self, change: Callable[[str], str]) -> None:
@@ -170,6 +174,7 @@ class TestChannelLink:
         text = make_channel_link(space, "  Nexta   Live ")
         assert text.startswith(CHANNEL)
         assert read_channel_link(f"<{text}>\n") == ChannelInvitation(space, "Nexta Live")
+        assert parse_channel(f"Read this: {text}!\nToday") == ChannelInvitation(space, "Nexta Live")
 
     @pytest.mark.parametrize("name", ["", "a\nb\x00", "n" * (NAME_MAX_CHARS + 1)])
     def test_a_bad_name_is_refused_in_both_directions(self, name: str) -> None:

@@ -48,13 +48,14 @@ def in_a_copy(folder: Path, package: Path, story: str) -> str:
     place = folder / "copy"
     place.mkdir()
     order = ["unshare", "--mount", "sh", "-c", COPY, "sh", place, package, story]
-    done = subprocess.run(order, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=150)
+    done = subprocess.run(order, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=360)
     if "mount" in done.stderr.splitlines()[:1] and os.environ.get("CI") != "true":
         pytest.skip(f"no copy of this system can be made here: {done.stderr}")
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
+@pytest.mark.timeout(420)  # packages are built and installed
 def test_the_package_installs_runs_hands_itself_on_and_goes(tmp_path: Path) -> None:
     kept = Path(sys.prefix) / SHARED / WHEELS
     if not (kept.is_dir() and shutil.which("dpkg-deb") and os.geteuid() == 0) and os.environ.get("CI") != "true":

@@ -11,7 +11,7 @@ from tests.e2e.machines import Elsewhere, machines
 from tests.e2e.program import made
 from tests.e2e.test_cli_messages import until
 
-pytestmark = pytest.mark.serial
+pytestmark = [pytest.mark.serial, pytest.mark.timeout(420)]  # neighbours are called for now and then
 
 NOWHERE = "10.77.0.200:1"
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.browser.phone import WAIT_MS, Album, phone
+from outlast.kernel import id_text
+from tests.browser.phone import WAIT_MS, Album, Phone, phone
 from tests.e2e.program import Program
-from tests.unit.edges.served import served
+from tests.unit.edges.served import Served, served
 
 pytestmark = pytest.mark.serial
 
@@ -67,6 +70,47 @@ def test_what_was_typed_stays_when_the_node_is_gone_and_nothing_is_sent_twice(
         assert page.page.get_by_label("Message").input_value() == "second, a long one"
         page.shot("node is gone")
     assert [letter["text"] for letter in program.json("carry", "sent")] == ["first"]
+
+
+@contextmanager
+def writing(chromium: Any, album: Album, folder: Path, *, js: bool) -> Iterator[tuple[Served, Phone]]:
+    """Ala's node, under a passphrase, and her page of the letters to Boris."""
+    with served(folder / "b", name="Boris", rooms=None) as b:
+        link, boris = b.run(b.person.link()), id_text(b.person.identity)
+    with (
+        served(folder / "a", name="Ala", passphrase=PASSPHRASE, rooms=None) as node,
+        phone(chromium, album, "Ala", node.url, js=js) as page,
+    ):
+        node.run(node.run(node.node.unlock(PASSPHRASE)).add_contact(link))
+        page.enter(node.serving.launch_url)
+        page.go(f"/carry/with/{boris}")
+        yield node, page
+
+
+@pytest.mark.parametrize("js", [True, False])
+def test_what_was_typed_stands_on_the_page_that_says_that_one_is_shut_out(
+    chromium: Any, album: Album, tmp_path: Path, js: bool
+) -> None:
+    with writing(chromium, album, tmp_path, js=js) as (node, page):
+        page.fill("Message", "typed a moment before")
+        node.run(node.node.lock())
+        if not js:
+            page.click("Send")
+        page.page.get_by_label("Passphrase").wait_for(timeout=WAIT_MS)
+        assert page.page.get_by_label("What you wrote").input_value() == "typed a moment before"
+        page.shot("typed and locked")
+        page.fill("Passphrase", PASSPHRASE)
+        page.click("Unlock")
+        page.sees("Hello, Ala")
+
+
+def test_an_answer_that_is_no_page_of_ours_takes_nothing_away(chromium: Any, album: Album, tmp_path: Path) -> None:
+    with writing(chromium, album, tmp_path, js=True) as (_node, page):
+        page.page.route("**/carry/with/*", lambda route: route.fulfill(status=503, body="Service Unavailable"))
+        page.fill("Message", "a long thought")
+        page.click("Send")
+        page.sees("The node did not answer, so nothing was sent. Try again.")
+        assert page.page.get_by_label("Message").input_value() == "a long thought"
 
 
 def test_a_file_that_is_sent_shows_how_much_has_left_and_then_what_came_of_it(

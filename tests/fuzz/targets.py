@@ -1939,7 +1939,9 @@ def check_form(data: bytes) -> str | None:
     headers = gate.Headers(raw=[(b"content-length", length.encode("latin-1", "replace"))])
 
     async def read() -> None:
-        again = await gate.checked(gate.limited(receive, 8192, headers), "x" * 43)
+        start, again = await gate.beginning(gate.limited(receive, 8192, headers), gate.CSRF_PREFIX_BYTES)
+        gate.typed_in(start)
+        gate.check_token(start, "x" * 43)
         read_again = b""
         while True:
             message = await again()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from enum import IntEnum
 from typing import Any, Final, Protocol
+from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.datastructures import Headers
@@ -37,7 +38,9 @@ from outlast.errors import LockedError, NotFoundError, OutlastError, UsageError
 from outlast.kernel import Home, Node, Person
 from outlast.ui.page import Site
 
-FORM_MAX_BYTES: Final = 64 * 1024
+FORM_MAX_BYTES: Final = 160 * 1024
+"""A form of text: the longest message fits, of 15 KiB characters of any alphabet, each of them up to nine bytes."""
+TEXT_FORM: Final = "application/x-www-form-urlencoded"
 DISK_KEPT_BYTES: Final = 256 << 20
 """What uploads leave free of the disk."""
 BODY_STALL_S: Final = 60.0
@@ -259,6 +262,14 @@ class Gate:
         """Raise what the error page tells, or pass the request on."""
         state = scope["state"]
         session: Session | None = state["session"]
+        changes, headers, start = scope["method"] not in SAFE_METHODS, Headers(scope=scope), b""
+        is_text = changes and headers.get("content-type", "").lower().startswith(TEXT_FORM)
+        if changes:
+            most = FORM_MAX_BYTES if is_text else room_for(self.max_bytes, state["node"])
+            receive = limited(receive, most, headers)
+        if is_text:  # read before anything is refused, so that the refusal can give back what was written
+            start, receive = await beginning(receive, FORM_MAX_BYTES)
+            state["typed"] = typed_in(start)
         if self.access in (Access.HOST, Access.OWNER) and state["door"] == "lan":
             raise ForbiddenError("This is done at the computer that runs the node, not over Wi-Fi.")
         if self.access > Access.OPEN and (session is None or session.waiting_code):
@@ -269,10 +280,10 @@ class Gate:
             web: Web = state["web"]
             if session is None or not 0 <= web.now_ms() - session.proved_ms < PROOF_MS:
                 raise UnprovedError("Give your passphrase first.")
-        if scope["method"] not in SAFE_METHODS:
-            receive = limited(receive, room_for(self.max_bytes, state["node"]), Headers(scope=scope))
-            if session is not None:
-                receive = await checked(receive, session.csrf)
+        if changes and session is not None:
+            if not is_text:
+                start, receive = await beginning(receive, CSRF_PREFIX_BYTES)
+            check_token(start, session.csrf)
         await self.app(scope, receive, send)
 
 
@@ -310,28 +321,37 @@ def limited(receive: Receive, max_bytes: int, headers: Headers) -> Receive:
     return receive_limited
 
 
-async def checked(receive: Receive, csrf: str) -> Receive:
-    """``receive`` once the body was seen to begin with the form token; raises ForbiddenError when it does not.
-
-    The token is the first field of every form, so an upload is checked before it is read.
-    """
+async def beginning(receive: Receive, least_bytes: int) -> tuple[bytes, Receive]:
+    """At least so much of a body, or all of it when it is shorter; and ``receive`` that begins with that again."""
     seen: list[Message] = []
-    start = b""
-    while len(start) < CSRF_PREFIX_BYTES:
+    start = bytearray()
+    while len(start) < least_bytes:
         message = await receive()
         seen.append(message)
         start += message.get("body", b"")
         if not message.get("more_body", False):
             break
+
+    async def receive_again() -> Message:
+        return seen.pop(0) if seen else await receive()
+
+    return bytes(start), receive_again
+
+
+def check_token(start: bytes, csrf: str) -> None:
+    """Raise ForbiddenError when a body does not begin with the form token.
+
+    The token is the first field of every form, so an upload is checked before it is read.
+    """
     match = _FIRST_FIELD.match(start)
     given = (match[1] or match[2]).decode() if match else ""
     if not secrets.compare_digest(given, csrf):
         raise ForbiddenError("This form is too old or came from elsewhere; nothing was done. Open the page again.")
 
-    async def receive_again() -> Message:
-        return seen.pop(0) if seen else await receive()
 
-    return receive_again
+def typed_in(body: bytes) -> str:
+    """What a person wrote in a form of text: its field ``text``, empty where there is none."""
+    return dict(parse_qsl(body.decode(errors="replace"))).get("text", "").strip()
 
 
 def route(

@@ -102,6 +102,8 @@ class Guard:
             "person": None if session is None or session.waiting_code else web.person_of(session),
             "csrf": session.csrf if session else "",
             "translation": web.site.catalogues.translation(language),
+            "typed": "",
+            "unsent": "",
         }
         loop = asyncio.get_running_loop()
         began_s = loop.time()
@@ -180,7 +182,8 @@ def guarded(routes: Sequence[Route], web: Web, door: Door) -> ASGIApp:
 
 
 async def tell(request: Request, error: Exception) -> Response:
-    """The page that says in one line what went wrong and what to do."""
+    """The page that says in one line what went wrong and what to do, and gives back what was written."""
+    request.state.unsent = request.state.typed
     if isinstance(error, UnprovedError):
         back = request.url.path if request.method in SAFE_METHODS else "/"
         return prove.render_prove(request, back, status=error.status)

@@ -51,6 +51,8 @@ HERE: Final = Path(__file__).parent
 STATIC: Final = HERE / "static"
 LANGUAGE_COOKIE: Final = "outlast-language"
 UPLOAD_MEMORY_BYTES: Final = 1 << 20
+FIELDS_MAX: Final = 2000
+"""Of a form of text: each contact may be ticked."""
 TAKES_BYTES: Final = "takes_bytes"
 AT_THE_COMPUTER: Final = "at_the_computer"
 ALIKE_S: Final = 1.0
@@ -209,6 +211,7 @@ def render(request: Request, template: str, *, status: int = 200, **context: Any
             "live": person is not None,
             "revision": state.node.revision if state.node else 0,
             "notice": _(notice),
+            "unsent": state.unsent,
         }
         | context
     )
@@ -248,7 +251,7 @@ def go(path: str, said: str = "") -> RedirectResponse:
 
 async def fields(request: Request) -> dict[str, str]:
     """The text fields of a submitted form, trimmed."""
-    form = await request.form(max_files=0, max_fields=64)
+    form = await request.form(max_files=0, max_fields=FIELDS_MAX)
     return {name: value.strip() for name, value in form.items() if isinstance(value, str)}
 
 

@@ -134,7 +134,7 @@ async def mark_read(request: Request) -> Response:
 async def remove_text(request: Request) -> Response:
     """Take a text away."""
     group = _group(request)
-    one = read_bytes((await fields(request)).get("text", ""))
+    one = read_bytes((await fields(request)).get("line", ""))
     try:
         await groups.hide(request.state.node, request.state.person, one)
     except OutlastError as error:

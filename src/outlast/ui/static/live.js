@@ -9,7 +9,7 @@
     [...box.querySelectorAll("input, textarea, select")].some((field) => field === page.activeElement ||
       field.type !== "hidden" && "defaultValue" in field && field.value !== field.defaultValue);
 
-  // Exchange what differs, from the outside in; a part that somebody works in is kept.
+  // Exchange what differs, but no part that somebody works in.
   const swap = (old, fresh) => {
     if (old.isEqualNode(fresh)) return;
     if (!used(old)) { old.replaceWith(fresh); return; }
@@ -38,20 +38,21 @@
     running = true;
     try {
       const answer = await fetch(location.href, { headers, cache: "no-store" });
-      if (answer.status === 401 || answer.status === 423 || answer.redirected) location.reload();
-      else if (answer.ok) auto(show(await answer.text()));
+      if ([401, 423].includes(answer.status) || answer.redirected) {
+        if (dispatchEvent(new Event("out", { cancelable: true }))) location.reload();
+      } else if (answer.ok) auto(show(await answer.text()));
     } catch { /* the node is away; the stream comes back with it */ }
     running = false;
     if (again) { again = false; refresh(); }
   };
 
-  // A form marked data-auto sends itself while somebody looks.
+  // A form marked data-auto sends itself.
   const auto = (fresh) => {
     const form = fresh.querySelector("form[data-auto]");
     if (form && !page.hidden) (form.id && page.getElementById(form.id) || form).requestSubmit();
   };
 
-  // A form marked data-live is sent from within the page, and never twice; an unusual answer becomes a plain page.
+  // A form marked data-live is sent from within the page, never twice; an unusual answer becomes a plain page.
   page.addEventListener("submit", async (event) => {
     const form = event.target, main = page.getElementById("main");
     if (!("live" in form.dataset)) return;
@@ -61,13 +62,14 @@
     try {
       const body = new FormData(form, event.submitter);
       const answer = await fetch(event.submitter?.getAttribute("formaction") || form.action, { method: "POST", headers, body: new URLSearchParams(body) });
-      const html = await answer.text();
+      const html = await answer.text(), fresh = parse(html).getElementById("main");
       if (answer.ok && new URL(answer.url).pathname === location.pathname) {
         form.reset();
         show(html);
         end();
       } else if (answer.ok) location.assign(answer.url);
-      else main.replaceWith(parse(html).getElementById("main"));
+      else if (fresh) main.replaceWith(fresh);
+      else throw answer; // not ours
     } catch {
       const line = page.getElementById("away") || main.appendChild(page.createElement("p"));
       Object.assign(line, { id: "away", className: "notice bad", textContent: page.body.dataset.away });

@@ -26,6 +26,17 @@
   }, true);
   addEventListener("pagehide", () => { if (timer) keep(); });
 
+  // Shut out, the page goes. What was typed is kept all the same, or comes back on the page that tells why not.
+  addEventListener("out", (event) => {
+    const form = page.querySelector("form[data-draft]"), action = form?.action;
+    if (!form?.elements.text.value) return;
+    event.preventDefault();
+    timer = clearTimeout(timer);
+    form.action = form.dataset.draft;
+    form.submit();
+    form.action = action;
+  });
+
   const bar = () => page.getElementById("tabs")?.dataset ?? {}, told = page.getElementById("told");
   const bare = page.title.replace(/^\(\d+\) /, "");
   let count = +bar().count;

@@ -116,7 +116,7 @@ def test_who_leads_takes_texts_away_and_changes_who_belongs(ann: Served, ben: Se
         refused = page.submit(address + "/members/remove", who=ann.person.id)
         assert (refused.status_code, "only the founder" in line(refused.text).lower()) == (400, True)
     with ann.owner() as page:
-        assert page.submit(address + "/remove", text=bad.hex()).status_code == 303
+        assert page.submit(address + "/remove", line=bad.hex()).status_code == 303
         assert "a rumour" not in page.get(address).text
         assert page.submit(address + "/members/role", who=ben.person.id).status_code == 303
         assert ">leads</span>" in page.get(address + "/members").text

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import re
+import socket
+from html import unescape
 from pathlib import Path
 
 import httpx
 import pytest
 
 from outlast.kernel import Custody, id_text
-from outlast.rooms.carry import ROOM, service
+from outlast.rooms.carry import ROOM, places, service
 from outlast.rooms.carry.bubbles import Stage, stages
+from outlast.rooms.carry.entries import LETTER_TEXT_MAX_BYTES
 from tests.unit.edges.served import Browser, Served, served
 from tests.unit.kernel.people import secret
 from tests.unit.rooms.carry.two import trip, until, with_
@@ -287,3 +290,57 @@ def test_empty_pages_say_what_to_do(tmp_path: Path) -> None:
         assert "need their link once" in text_of(browser.get("/carry/"))
         assert "one voice for many" in text_of(browser.get("/carry/channels"))
         assert "waits here until it can travel" in text_of(browser.get("/"))
+
+
+# ---- what was written and could not be sent ----
+
+
+@pytest.mark.parametrize("letter", ["a", "я", "漢"])
+def test_a_text_as_long_as_its_field_takes_comes_back_with_what_is_wrong_in_every_alphabet(
+    page: Browser, ann: Served, ben: Served, letter: str
+) -> None:
+    text = letter * (LETTER_TEXT_MAX_BYTES - 5) + "!.!.!"
+    assert f'maxlength="{len(text)}"' in page.get(with_(ben)).text
+    answer = page.submit(with_(ben), text=text)
+    assert answer.status_code == (303 if letter == "a" else 400)
+    assert text in page.get(with_(ben)).text, "sent, or in the form for another try"
+    ann.run(places.keep_draft(ann.node, ann.person, ben.person.identity, ""))
+
+
+def test_what_was_written_comes_back_from_a_page_whose_session_is_over(page: Browser, ann: Served, ben: Served) -> None:
+    written = {"csrf": page.token(), "text": f"The bridge is open {HOSTILE}"}
+    page.submit("/leave")
+    nobody = page.post(with_(ben), data=written)
+    assert nobody.status_code == 401
+    with ann.owner() as again:
+        other_session = again.post(with_(ben), data=written)
+        assert other_session.status_code == 403
+    for answer in (nobody, other_session):
+        found = re.search(r"<textarea readonly[^>]*>([^<]*)</textarea>", answer.text)
+        assert found
+        assert unescape(found[1]) == written["text"]
+    assert "bridge is open" not in str([one.text for one in service.sent(ann.person)])
+
+
+def test_a_cut_form_gives_nothing_back_and_sends_nothing(page: Browser, ann: Served, ben: Served) -> None:
+    before = len(service.sent(ann.person))
+    cookies = "; ".join(f"{name}={value}" for name, value in page.cookies.items())
+    form = f"csrf={page.token()}&text=half a thou"
+    head = (
+        f"POST {with_(ben)} HTTP/1.1\r\nHost: localhost:{ann.serving.port}\r\nCookie: {cookies}\r\n"
+        "Connection: close\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+        f"Content-Length: {len(form) + 100}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", ann.serving.port), timeout=20) as cut:
+        cut.sendall((head + form).encode())
+        cut.shutdown(socket.SHUT_WR)
+        while cut.recv(65536):
+            pass
+    page.get("/")
+    assert len(service.sent(ann.person)) == before
+
+
+def test_every_contact_may_be_ticked_in_one_form(page: Browser) -> None:
+    many = {f"contact {number}": "on" for number in range(500)}
+    answer = page.submit("/carry/groups/new", name="", **many)
+    assert "<h1>New group</h1>" in answer.text, "its own page asks for the name that is missing"

@@ -6,7 +6,6 @@ enough), then the page. A route without a Gate cannot be mounted.
 """
 
 import asyncio
-import errno
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from outlast.edges import pages
-from outlast.edges.doors import Door, DoorKind, host_of
+from outlast.edges.doors import Door, DoorKind
 from outlast.edges.gate import (
     FORM_MAX_BYTES,
     LAN_SETTING,
@@ -41,8 +40,9 @@ from outlast.edges.https import pages as prove
 from outlast.edges.https.authority import Leaf, now_utc
 from outlast.edges.https.naming import Naming
 from outlast.edges.https.trusting import PORT_SETTING, found, is_on
+from outlast.edges.listening import Places, bind
 from outlast.edges.nearby import local_addresses
-from outlast.errors import LockedError, OutlastError, StorageError, UsageError, port_taken
+from outlast.errors import LockedError, OutlastError, StorageError, UsageError
 from outlast.kernel import Home, Node, Room, find_rooms
 from outlast.ui.page import AT_THE_COMPUTER, LANGUAGE_COOKIE, TAKES_BYTES, Site, error_line, render
 
@@ -220,8 +220,6 @@ def server_of(app: ASGIApp, context: ssl.SSLContext | None = None) -> Server:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        # Each phone keeps a stream and a connection open; a process may have 1024 files.
-        limit_concurrency=640,
         h11_max_incomplete_event_size=32 * 1024,
         timeout_graceful_shutdown=3,
         ssl_context_factory=(lambda _config, _default: context) if context else None,
@@ -235,6 +233,7 @@ class Serving:
     def __init__(self, web: Web, addresses: Callable[[], list[str]] = local_addresses) -> None:
         """Nothing listens yet."""
         self.web = web
+        self.for_host, self.for_phones = Places.for_host(), Places.for_phones()
         web.switch_lan = self.switch_lan
         web.match_https = self.match_https
         self._addresses = addresses
@@ -272,11 +271,11 @@ class Serving:
 
     async def open(self, port: int, lan: bool | None) -> None:
         """Listen on loopback, and for phones; raises StorageError when the port is taken."""
-        first = bind("127.0.0.1", port)
+        first = bind("127.0.0.1", port, self.for_host)
         self.web.port = first.getsockname()[1]
         listeners = [first]
         with suppress(OSError, StorageError):
-            listeners.append(bind("::1", self.web.port))
+            listeners.append(bind("::1", self.web.port, self.for_host))
         await self._start("localhost", "", listeners)
         self._follow = asyncio.create_task(self._follow_addresses())
         if lan:
@@ -350,7 +349,7 @@ class Serving:
         """The port that the encrypted door had, else one near the others', else any: phones keep the address."""
         store = self.web.node.open_store
         for port in (int(store.meta(PORT_SETTING) or 0), self.web.port + 2, 0):
-            with suppress(StorageError), bind(address, port) as free:
+            with suppress(StorageError), bind(address, port, self.for_phones) as free:
                 chosen: int = free.getsockname()[1]
                 await self.web.node.write(partial(store.set_meta, PORT_SETTING, b"%d" % chosen))
                 return chosen
@@ -361,7 +360,7 @@ class Serving:
             await self._stop(one)
         for address in wanted:
             if (kind, address) not in self._servers:
-                await self._start(kind, address, [bind(address, port)])
+                await self._start(kind, address, [bind(address, port, self.for_phones)])
 
     async def _start(self, kind: DoorKind, address: str, listeners: list[socket.socket]) -> None:
         match kind:
@@ -395,32 +394,6 @@ class Serving:
         await self._naming.stop()
         for name in list(self._servers):
             await self._stop(name)
-
-
-def bind(address: str, port: int) -> socket.socket:
-    """A TCP socket bound to an address of this machine; raises StorageError when the port is taken or not allowed."""
-    # asyncio switches Nagle's algorithm off (40 ms a page) only where the protocol is named.
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if ":" in address:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind((address, port))
-        # Two sockets can be bound to one port; only one can listen.
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise port_taken(f"{host_of(address)}:{port}") from None
-        raise StorageError(
-            "cannot listen on %(host)s:%(port)s: %(error)s; choose another port with --port",
-            host=host_of(address),
-            port=port,
-            error=error,
-        ) from None
-    listener.setblocking(False)
-    return listener
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from starlette.routing import Route
 from outlast.edges import gate, pages
 from outlast.edges.doors import IDLE_MS, JOIN_MS, Tries
 from outlast.edges.gate import DISK_KEPT_BYTES, FORM_MAX_BYTES, Access, Gate
+from outlast.edges.https import trusting
 from outlast.edges.web import serving
 from outlast.errors import StorageError
 from outlast.kernel import Node
@@ -531,6 +533,24 @@ def test_a_form_that_stalls_is_given_up_and_its_connection_with_it(
         slow.sendall(f"{head}Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 100\r\n\r\n".encode())
         answer = b"".join(iter(lambda: slow.recv(65536), b""))
         assert answer.startswith(b"HTTP/1.1 408"), answer[:200]
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_who_opens_connections_and_asks_for_nothing_takes_no_more_than_a_share(tmp_path: Path, encrypted: bool) -> None:
+    with served(tmp_path / "home", lan=True) as node, ExitStack() as lines:
+        url = node.lan_url
+        if encrypted:
+            node.run(trusting.switch(node.node, True))
+            node.run(node.serving.match_https())
+            url = f"https://{LAN}:{node.serving.web.https_port}"
+        node.serving.for_phones.most, node.serving.for_phones.share = 8, 2
+        at = (LAN, int(url.rpartition(":")[2]))
+        idle = [lines.enter_context(socket.create_connection(at, 20, ("127.0.0.9", 0))) for _ in range(12)]
+        own = httpx.HTTPTransport(local_address="127.0.0.10", verify=False)
+        with node.stranger(url, transport=own) as phone:
+            assert phone.get("/").status_code in (200, 421)
+        hung_up = [line for line in idle if select.select([line], [], [], 0)[0] and not line.recv(1)]
+        assert len(hung_up) == 8
 
 
 def test_a_taken_port_gives_one_clear_line(tmp_path: Path, node: Served) -> None:

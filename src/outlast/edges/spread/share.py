@@ -17,11 +17,12 @@ from outlast.edges import pages
 from outlast.edges.daemon import told_by_signals
 from outlast.edges.doors import Door
 from outlast.edges.gate import Access, Web, route
+from outlast.edges.listening import Places, bind
 from outlast.edges.nearby import heard_at
 from outlast.edges.spread import get
 from outlast.edges.spread.counter import Counter
 from outlast.edges.spread.shelf import Shelf
-from outlast.edges.web import LOOPBACK, bind, guarded, server_of
+from outlast.edges.web import LOOPBACK, guarded, server_of
 from outlast.kernel import Home
 from outlast.ui.page import Site, go
 
@@ -43,7 +44,7 @@ async def serve(shelf: Shelf, host: str, port: int, announce: Callable[[dict[str
     ``announce`` is told what (as ``Shared``) once neighbours can reach it. Raises StorageError when the port is taken.
     """
     stop = asyncio.Event()
-    listener = bind(host, port)
+    listener = bind(host, port, Places.for_phones())
     port = listener.getsockname()[1]
 
     def names() -> list[str]:

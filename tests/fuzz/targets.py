@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt
 from shamir_mnemonic import generate_mnemonics
-from starlette.requests import Request
+from starlette.requests import Request, cookie_parser
 from starlette.types import Message
 from zeroconf.asyncio import AsyncServiceInfo
 
@@ -42,7 +42,6 @@ from outlast.edges.spread.install import InstallError, read_manifest
 from outlast.edges.spread.shelf import write_index, write_manifest
 from outlast.edges.spread.signing import sign as sign_release
 from outlast.edges.spread.signing import signers
-from outlast.edges.web import read_cookies
 from outlast.errors import LockedError, OutlastError, ProtocolError, StorageError, UsageError
 from outlast.kernel import (
     backup,
@@ -1090,7 +1089,7 @@ SHARES = generate_mnemonics(1, [(2, 3)], secret("words"), iteration_exponent=0)[
 def read_header_texts(data: bytes) -> None:
     """A browser's cookies, and an address as people type it."""
     text = data.decode("latin-1")
-    read_cookies(text)
+    cookie_parser(text)
     host, port = address.read(text)
     assert host in text
     assert 0 <= port < 65_536

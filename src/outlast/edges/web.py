@@ -11,7 +11,6 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
-from http.cookies import CookieError, SimpleCookie
 from importlib import import_module
 from typing import Final, assert_never
 
@@ -19,7 +18,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import Request, cookie_parser
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -85,7 +84,7 @@ class Guard:
         if refusal := self.refuse(scope, headers):
             await refusal(scope, receive, send)
             return
-        cookies = read_cookies(headers.get("cookie", ""))
+        cookies = cookie_parser(headers.get("cookie", ""))
         web = self.web
         web.adopt()
         session = web.find(cookies.get(self.door.cookie, ""), self.door.kind)
@@ -144,14 +143,6 @@ def with_headers(send: Send, common: Mapping[str, str]) -> Send:
         await send(message)
 
     return send_with_headers
-
-
-def read_cookies(header: str) -> dict[str, str]:
-    """The cookies of a request; none when the header is malformed."""
-    jar: SimpleCookie = SimpleCookie()
-    with suppress(CookieError):
-        jar.load(header)
-    return {name: morsel.value for name, morsel in jar.items()}
 
 
 def room_routes(site: Site) -> list[Route]:

@@ -266,6 +266,16 @@ def test_the_session_s_cookie_is_out_of_reach_of_scripts_and_other_sites(node: S
     assert all(secret.encode() not in digest for digest in sessions)
 
 
+@pytest.mark.parametrize(
+    "others", ['prefs={"a": 1}', "a b=c", "flag", "=nameless", "expires=soon", "x=caf\xe9", 'half="a']
+)
+def test_cookies_of_other_servers_on_this_computer_shut_nobody_out(node: Served, others: str) -> None:
+    with node.owner() as owner, node.stranger() as same:
+        own = f"outlast-{node.serving.port}={owner.cookies[f'outlast-{node.serving.port}']}"
+        for line in (f"{others}; {own}", f"{own}; {others}"):
+            assert same.get("/people", headers={"cookie": line.encode("latin-1")}).status_code == 200
+
+
 RULES = [
     "default-src 'none'",
     "script-src 'self'",

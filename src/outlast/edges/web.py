@@ -104,11 +104,9 @@ class Guard:
             "typed": "",
             "unsent": "",
         }
-        loop = asyncio.get_running_loop()
-        began_s = loop.time()
-        await self.app(scope, receive, send)
         if "x-fragment" in headers and scope["method"] == "GET":
-            web.turns.took(loop.time() - began_s)
+            send = when_it_begins(send, web.turns.took)
+        await self.app(scope, receive, send)
 
     def refuse(self, scope: Scope, headers: Headers) -> Response | None:
         """The answer to a request that was not meant for us, or that another site made."""
@@ -143,6 +141,19 @@ def with_headers(send: Send, common: Mapping[str, str]) -> Send:
         await send(message)
 
     return send_with_headers
+
+
+def when_it_begins(send: Send, tell: Callable[[float], None]) -> Send:
+    """``send`` that tells how many seconds the answer took to make: not to be read, which is up to who asked."""
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+
+    async def send_and_tell(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            tell(loop.time() - began_s)
+        await send(message)
+
+    return send_and_tell
 
 
 def room_routes(site: Site) -> list[Route]:

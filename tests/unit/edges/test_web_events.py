@@ -95,6 +95,14 @@ def test_a_browser_has_a_bounded_number_of_streams_and_gives_them_back(node: Ser
         node.run(until_closed())
 
 
+def test_who_reads_an_answer_slowly_makes_no_page_of_others_wait(node: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    took: list[float] = []
+    monkeypatch.setattr(node.serving.web.turns, "took", took.append)
+    with node.owner() as owner, owner.stream("GET", "/events", headers={"x-fragment": "1"}) as stream:
+        assert next(stream.iter_lines())
+        assert len(took) == 1, "the answer was made, however long it is read"
+
+
 def test_locking_ends_every_stream(tmp_path: Path) -> None:
     with served(tmp_path / "home", passphrase="heron, river, stone") as node, node.owner() as owner:
         owner.submit("/unlock", passphrase="heron, river, stone")

@@ -123,6 +123,7 @@ class Web:
         self.home = home
         self.site = site
         self._node = node
+        self._starter = self._sole()
         self._made: asyncio.Event = asyncio.Event()
         self.launch = secrets.token_urlsafe(32)
         self.sessions = Sessions()
@@ -154,7 +155,14 @@ class Web:
     def take(self, node: Node) -> None:
         """From now on serve this node, which the first run made."""
         self._node = node
+        self._starter = self._sole()
         self._made.set()
+
+    def _sole(self) -> str:
+        """The key of the one who lives here, or who alone needs no passphrase; empty where that is nobody."""
+        here = self.home.people() if self.made else []
+        bare = here if len(here) == 1 else [one for one in here if not self.home.needs_passphrase(one)]
+        return bare[0] if len(bare) == 1 else ""
 
     async def wait_node(self) -> Node:
         """The node, as soon as there is one."""
@@ -171,10 +179,8 @@ class Web:
         if session is None or not self.made or self.node.locked:
             return None
         if not session.person and session.door == "localhost":
-            # Whoever started the node is the one who lives here, or the one who needs no passphrase.
-            here = self.home.people()
-            bare = here if len(here) == 1 else [one for one in here if not self.home.needs_passphrase(one)]
-            return self.node.people.get(bare[0]) if len(bare) == 1 else None
+            # Whoever started the node is the one who lived here then, and does so still.
+            return self.node.people.get(self._starter) if self._starter and self._starter == self._sole() else None
         return self.node.people.get(session.person)
 
     def is_in(self, session: Session) -> bool:
@@ -244,7 +250,10 @@ class Web:
             await keep(person, SESSION_ROW + session.digest.hex(), value)
 
     def try_secret(self, what: str) -> None:
-        """Count one try at a secret; raises TooOftenError when there were too many."""
+        """Count one try at a secret; raises TooOftenError when there were too many.
+
+        ``what`` names the form and who uses it, a door or a person: none may use up the tries of others.
+        """
         if self.tries.take(what, self.now_ms()):
             raise TooOftenError("too many tries: wait half a minute, then try again")
 

@@ -65,7 +65,7 @@ async def add(request: Request) -> Response:
         if form.get("passphrase", "") != form.get("again"):
             raise UsageError("the two passphrases differ: type the same twice")
         # A passphrase that somebody else has is refused, so each try here is one at theirs.
-        web.try_secret("enter")
+        web.try_secret(f"enter {request.state.door}")
         name, more = await newcomer(how, form, data)
         person = await node.add_person(name, form.get("passphrase", ""), **more)
     except OutlastError as error:

@@ -133,7 +133,7 @@ async def enter(request: Request) -> Response:
             return await doorway(request, status=401, wrong=line)
     else:
         try:
-            person = (await try_passphrase(web, form.get("passphrase", ""), "enter")).key
+            person = (await try_passphrase(web, form.get("passphrase", ""), f"enter {door}")).key
         except LockedError as error:
             return await doorway(request, status=error.status, wrong=error_line(request, error))
     secret = secrets.token_urlsafe(32)
@@ -149,7 +149,7 @@ async def enter(request: Request) -> Response:
 async def try_passphrase(web: Web, passphrase: str, what: str) -> Person:
     """The person whose vault this passphrase opens; raises LockedError when it opens none, TooOftenError.
 
-    ``what`` keeps the tries of strangers apart: they must not use up those of the owner.
+    ``what`` as in ``Web.try_secret``.
     """
     if not opens_by_passphrase(web):
         raise LockedError("no passphrase opens this node: use the link from the terminal")
@@ -164,11 +164,11 @@ async def unlock(request: Request) -> Response:
     if request.state.door == "lan":
         raise ForbiddenError("This is done at the computer that runs the node, not over Wi-Fi.")
     form = await fields(request)
+    session = request.state.session
     try:
-        person = await try_passphrase(request.state.web, form.get("passphrase", ""), "unlock")
+        person = await try_passphrase(request.state.web, form.get("passphrase", ""), f"unlock {session.person}")
     except LockedError as error:
         return await doorway(request, status=error.status, wrong=error_line(request, error))
-    session = request.state.session
     if session.door == "https" and session.person != person.key:
         return await doorway(request, status=403, wrong=translator(request)("That opens another vault than yours."))
     session.person = person.key
@@ -354,7 +354,7 @@ def download(data: bytes, name: str) -> Response:
 async def backup_test(request: Request) -> Response:
     """Open a backup file and say what it holds, without restoring anything."""
     file, form = await upload(request, "file")
-    request.state.web.try_secret("backup")
+    request.state.web.try_secret(f"backup {request.state.person.key}")
     try:
         body = await run_in_threadpool(open_backup, await file.read(), form.get("passphrase", ""))
     except OutlastError as error:
@@ -395,7 +395,7 @@ async def not_proven(request: Request, form: dict[str, str], what: str) -> str:
     _ = translator(request)
     if web.home.needs_passphrase(person.key):
         try:
-            opened = await try_passphrase(web, form.get("passphrase", ""), what)
+            opened = await try_passphrase(web, form.get("passphrase", ""), f"{what} {person.key}")
         except LockedError as error:
             return error_line(request, error)
         if opened is not person:

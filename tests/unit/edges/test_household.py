@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from outlast.edges.api import operations_of
+from outlast.edges.doors import Tries
 from outlast.errors import LockedError, NotFoundError, UsageError
 from outlast.kernel import Home, Node, Person, find_rooms
 from outlast.rooms.carry import service
@@ -227,6 +228,55 @@ def test_the_names_of_people_are_not_shown_to_who_was_not_let_in(shared: Served)
             for browser in (stranger, launched):
                 shown = browser.get(page)
                 assert not re.search("Anna|Boris", shown.text + str(shown.headers)), page
+
+
+def test_who_knows_one_passphrase_of_the_node_guesses_no_faster_at_another(shared: Served) -> None:
+    add_boris(shared)
+    shared.serving.web.tries = Tries(5, 3_600_000)
+    with shared.stranger() as browser:
+        guesses = ["a wrong guess"] * 3 + [BORISS] + ["a wrong guess"] * 3
+        found = [browser.post("/enter", data={"passphrase": guess}) for guess in guesses[:3]]
+        with shared.stranger() as own:
+            found += [own.post("/enter", data={"passphrase": BORISS})]
+        found += [browser.post("/enter", data={"passphrase": guess}) for guess in guesses[4:]]
+    assert [one.status_code for one in found] == [423] * 3 + [303] + [423] * 2 + [429]
+
+
+def test_one_who_uses_up_their_tries_leaves_another_theirs(shared: Served) -> None:
+    add_boris(shared)
+    shared.serving.web.tries = Tries(5, 15_000)
+    with shared.stranger() as annas, shared.stranger() as boriss:
+        came_in(shared, annas, ANNAS)
+        came_in(shared, boriss, BORISS)
+        shared.serving.web.tries = Tries(1, 3_600_000)
+        assert [boriss.submit("/backup/words", passphrase="a wrong guess").status_code for _ in "12"] == [400, 429]
+        assert annas.submit("/backup/words", passphrase=ANNAS).status_code == 200
+
+
+def test_who_came_in_by_the_terminal_s_link_as_one_is_never_taken_for_who_lives_here_afterwards(tmp_path: Path) -> None:
+    with served(tmp_path / "home", name="Anna", passphrase=ANNAS) as node, node.owner() as annas:
+        anna = node.run(node.node.unlock(ANNAS))
+        assert "Hello, Anna" in annas.get("/").text
+        node.run(node.node.add_person("Boris", BORISS))
+        node.run(node.node.remove_person(anna.key))
+        assert annas.get("/people").status_code == 423
+        with node.owner() as launched:
+            assert launched.get("/people").status_code == 423
+            assert "Boris" not in launched.get("/").text
+
+
+def test_a_phone_of_one_whose_vault_is_locked_can_join_another(tmp_path: Path) -> None:
+    with served(tmp_path / "home", name="Anna", passphrase=ANNAS) as node:
+        anna = node.run(node.node.unlock(ANNAS))
+        with node.phone() as phone, node.stranger() as boriss:
+            node.run(node.node.add_person("Boris", BORISS))
+            node.run(node.node.lock_person(anna.key))
+            came_in(node, boriss, BORISS)
+            boriss.submit("/phones/invite")
+            path = re.findall(r"/join/[\w-]+", boriss.get("/phones/invite").text)[0]
+            shown = phone.get(path).text
+            form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', shown))
+            assert phone.post(path, data={**form, "label": "shared"}).status_code == 303
 
 
 # ---- commands ----

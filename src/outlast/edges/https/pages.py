@@ -78,13 +78,14 @@ async def prove(request: Request) -> Response:
     back = form.get("back", "/")
     if session.door != "https" or not web.home.needs_passphrase(person.key):
         raise ForbiddenError("This is done at the computer that runs the node, not over Wi-Fi.")
-    web.try_secret("prove")
+    trial = f"prove {person.key}"
+    web.try_secret(trial)
     try:
         keys = await web.node.read(lambda: web.home.whose(form.get("passphrase", "")))
     except LockedError as error:
         return render_prove(request, back, translator(request)(error), error.status)
     if keys.person != person.key:
         return render_prove(request, back, translator(request)("That opens another vault than yours."), 403)
-    web.tries.forgive("prove")
+    web.tries.forgive(trial)
     session.proved_ms = web.now_ms()
     return go(back if back.startswith("/") and not back.startswith(("//", "/\\")) else "/")

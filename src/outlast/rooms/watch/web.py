@@ -21,7 +21,19 @@ from outlast.rooms.watch.io.consent import RISKS
 from outlast.rooms.watch.places import country_names, entity_name, outlines
 from outlast.rooms.watch.view import Cut
 from outlast.ui.languages import Translation
-from outlast.ui.page import Card, attachment, fields, go, moment, render, takes_files, translator, upload, whole_moment
+from outlast.ui.page import (
+    Card,
+    at_the_computer,
+    attachment,
+    fields,
+    go,
+    moment,
+    render,
+    takes_files,
+    translator,
+    upload,
+    whole_moment,
+)
 
 FILE_MAX_BYTES: Final = 16 << 20
 PAGE: Final = 100
@@ -414,8 +426,9 @@ async def set_controls(request: Request) -> Response:
     return go("/watch/settings")
 
 
+@at_the_computer
 async def set_consent(request: Request) -> Response:
-    """Agree to the risks of measuring, or not any more."""
+    """Agree to the risks of measuring, or not any more: they are the operator's, and no affair of joined phones."""
     form = await fields(request)
     await service.consent(request.state.node, form.get("agreed") == "yes")
     return go("/watch/settings#measure")

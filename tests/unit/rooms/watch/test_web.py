@@ -222,6 +222,13 @@ def test_nothing_is_measured_before_the_risks_were_agreed_to(node: Served, page:
     assert service.settings(node.person).consented is False
 
 
+def test_no_phone_agrees_to_the_risks_of_whoever_runs_the_node(node: Served) -> None:
+    with node.phone() as phone:
+        assert 'action="/watch/settings/consent"' not in phone.get("/watch/settings").text
+        assert phone.submit("/watch/settings/consent", agreed="yes").status_code == 403
+    assert service.settings(node.person).consented is False
+
+
 def test_the_export_is_ooni_jsonl_without_addresses(node: Served, page: Browser) -> None:
     filled(node, page)
     answer = page.submit("/watch/export")

@@ -219,6 +219,7 @@ def server_of(app: ASGIApp, context: ssl.SSLContext | None = None) -> Server:
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="error",  # what strangers send goes into no log, and scrolls nothing away in the terminal
         access_log=False,
         server_header=False,
         proxy_headers=False,

@@ -408,6 +408,13 @@ def test_an_unattended_node_takes_no_passphrase_for_an_owner_s(node: Served) -> 
         assert "assphrase" not in thief.get("/").text
 
 
+def test_what_strangers_send_goes_into_no_log(node: Served, caplog: pytest.LogCaptureFixture) -> None:
+    host = f"Host: localhost:{node.serving.port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    assert raw(node.serving.port, f"GET / HTTP/1.1\r\n{host}".encode()).startswith(b"HTTP/1.1 200")
+    assert raw(node.serving.port, b"\x16\x03\x01\r\n\r\n").startswith(b"HTTP/1.1 400")
+    assert caplog.messages == []
+
+
 @pytest.fixture(scope="module")
 def junk() -> list[bytes]:
     return [b"", b"\xff\xfe\x00", b"=&=&&", b"a" * 5000, b"%zz%", b"--b\r\n\r\n--b--", "имя=я&id=\U0001f600".encode()]

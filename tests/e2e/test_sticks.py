@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import io
 import os
 import struct
 from pathlib import Path
@@ -15,6 +16,7 @@ from outlast.edges.stick.media import Disk, Medium, media
 from outlast.edges.stick.memory import Targets
 from outlast.errors import StorageError
 from outlast.kernel import BUNDLE_MAGIC
+from outlast.rooms.carry.files import send as send_file
 from outlast.rooms.carry.service import inbox, send
 from tests.e2e.disks import KNOWN, stick
 from tests.unit.rooms.carry.houses import House, houses
@@ -169,6 +171,27 @@ def test_a_mounted_stick_is_found_by_itself_and_can_be_taken_out(tmp_path: Path)
         assert not any(one.folder == place for one in media(home=place / "home", disk_of=usb))
         assert files.take_out(found)
         assert not place.is_mount()
+
+
+def test_a_computer_that_is_full_is_not_taken_for_a_full_stick(tmp_path: Path) -> None:
+    async def take() -> None:
+        with stick(tmp_path, "ext4", 48) as computer:
+            async with houses(computer, "ala", "boris") as (ala, boris):
+                medium = Medium(tmp_path / "folder")
+                medium.folder.mkdir()
+                film = io.BytesIO(os.urandom(4 << 20))
+                await send_file(ala.node, ala.person, boris.person.identity, film, name="film")
+                await service.write(ala.person, medium, to(boris), silent)
+                left = os.statvfs(computer)
+                (computer / "everything else").write_bytes(bytes(left.f_bavail * left.f_frsize - (2 << 20)))
+                with pytest.raises(StorageError, match=r"store\.chunks is full: .*make room") as told:
+                    await service.read(boris.person, medium, silent)
+                assert "erase" not in str(told.value)
+                (computer / "everything else").unlink()
+                taken = await service.read(boris.person, medium, silent)
+                assert (taken.files, taken.problems) == (1, [])
+
+    asyncio.run(take())
 
 
 def test_what_fits_on_a_small_stick_goes_first_and_the_rest_is_told(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
 from outlast.edges.stick.media import Medium
-from outlast.errors import NotFoundError, OutlastError, StorageError
+from outlast.errors import NotFoundError, StorageError
 from outlast.kernel import BUNDLE_MAGIC, BUNDLE_MIN_BYTES, PEEK_BYTES
 from outlast.ui.file import new_file
 
@@ -129,16 +129,29 @@ def _no_link(name: str, flags: int) -> int:
 
 @contextmanager
 def stick_errors() -> Iterator[None]:
-    """What goes wrong with a stick, as one line that says what to do: raises StorageError."""
+    """What goes wrong with a stick, as one line that says what to do: raises StorageError.
+
+    What the node says of its own disk passes as it is: nobody is to erase a stick because the computer is full.
+    """
     try:
         yield
-    except OutlastError as error:
-        cause = error.__cause__
-        if not isinstance(cause, OSError):
-            raise
-        raise _stick_error(cause) from cause
     except OSError as error:
         raise _stick_error(error) from error
+
+
+@contextmanager
+def _new_file(medium: Medium) -> Iterator[BinaryIO]:
+    """A file on a stick under a name by chance, whole and durable behind the block or not there: raises StorageError.
+
+    Nothing in the name tells what it is or for whom.
+    """
+    try:
+        with new_file(medium.folder / f"{secrets.token_hex(4)}.{secrets.token_hex(2)[:3]}", 0o644) as out:
+            yield out
+    except StorageError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        raise _stick_error(error.__cause__) from error.__cause__
 
 
 def _stick_error(error: OSError) -> StorageError:
@@ -171,13 +184,12 @@ def room(medium: Medium) -> int:
 def put(medium: Medium, source: BinaryIO, size: int, progress: Progress) -> bytes:
     """Copy ``size`` bytes of ``source`` onto a stick under a name by chance, read them back; by what it is recognised.
 
-    Nothing in the name tells what it is or for whom. Once this returns the file is durable. Raises StorageError.
+    Once this returns the file is durable. Raises StorageError.
     """
     beginning = source.read(BEGINNING_BYTES)
     source.seek(0)
-    path = medium.folder / f"{secrets.token_hex(4)}.{secrets.token_hex(2)[:3]}"
     digest, done = sha256(), 0
-    with stick_errors(), new_file(path, 0o644) as out:
+    with _new_file(medium) as out:
         while block := source.read(BLOCK_BYTES):
             digest.update(block)
             out.write(block)
@@ -278,8 +290,7 @@ def take_out(medium: Medium) -> bool:
 def make_mark(medium: Medium) -> bytes:
     """Leave 32 bytes by chance on a stick, by which this node alone knows it again; they."""
     mark = os.urandom(MARK_BYTES)
-    path = medium.folder / f"{secrets.token_hex(4)}.{secrets.token_hex(2)[:3]}"
-    with stick_errors(), new_file(path, 0o644) as out:
+    with _new_file(medium) as out:
         out.write(mark)
     return mark
 

@@ -36,7 +36,8 @@ from outlast.edges.spread.install import (
     File,
     InstallError,
 )
-from outlast.errors import NotFoundError, Sentence, StorageError
+from outlast.errors import NotFoundError, Sentence, StorageError, UsageError
+from outlast.ui.file import new_file
 
 SOURCES: Final = ("pyproject.toml", "LICENSE", "src")
 NOTHING_KEPT: Final = Sentence(
@@ -73,15 +74,21 @@ class Shelf:
         return Release(version, signing.words_of_release(self.manifest), signed, signed >= signing.NEEDED)
 
     def write(self, folder: Path) -> None:
-        """Write the set into a folder, such as one on a stick, over an older one; it is durable when this returns."""
+        """Write the set into a folder, such as one on a stick, over an older one; it is durable when this returns.
+
+        A stick may be somebody else's: links in the folder are not followed. Raises UsageError for them, StorageError.
+        """
+        if (folder / WHEELS).is_symlink():
+            raise UsageError("%(path)s is a link: name another folder", path=folder / WHEELS)
         (folder / WHEELS).mkdir(parents=True, exist_ok=True)
         (folder / SIGNATURES).unlink(missing_ok=True)
         for path, content in self.files.items():
-            if isinstance(content, Path):
-                shutil.copyfile(content, folder / path)
-            else:
-                (folder / path).write_bytes(content)
-        os.sync()
+            with new_file(folder / path, 0o644) as out:
+                if isinstance(content, Path):
+                    with content.open("rb") as source:
+                        shutil.copyfileobj(source, out)
+                else:
+                    out.write(content)
 
 
 def shared_folder() -> Path:

@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 
 from outlast import __version__
+from outlast.edges.spread import install
 from outlast.edges.spread.install import MANIFEST, SHARED, WHEELS
 from outlast.edges.spread.release import sign
 from outlast.edges.spread.shelf import build, made_shelf
 from outlast.kernel import SigningKey
 from tests.architecture.tree import ROOT
+from tests.e2e.disks import cut_off, stick
 from tests.e2e.machines import Elsewhere, Machine, enter, machines
 
 pytestmark = pytest.mark.serial
@@ -110,7 +112,7 @@ def test_a_neighbour_without_internet_gets_the_program_runs_it_and_hands_it_on(t
 KEYS = [SigningKey.from_seed(bytes([number]) * 32) for number in range(1, 4)]
 
 
-def signed_set(folder: Path, version: str, *keys: SigningKey) -> Path:
+def signed_set(folder: Path, version: str, *keys: SigningKey, starts: bool = True) -> Path:
     """A release of this program as that version, in which three keys are pinned, signed by some."""
     source = folder / f"source {version}"
     shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
@@ -120,6 +122,8 @@ def signed_set(folder: Path, version: str, *keys: SigningKey) -> Path:
         text = (source / name).read_text()
         assert text.count(f'version = "{__version__}"') + text.count(f'version__ = "{__version__}"') == 1
         (source / name).write_text(text.replace(f'"{__version__}"', f'"{version}"'))
+    if not starts:
+        (source / "src/outlast/edges/main.py").write_text("raise SystemExit('no computer runs this')\n")
     pinned = "".join(f"{key.public.hex()} a key\n" for key in KEYS)
     (source / "src/outlast/edges/spread/release_keys.txt").write_text(pinned)
     made = folder / f"set {version}"
@@ -167,6 +171,25 @@ def test_an_installed_program_takes_what_two_keys_signed_and_nothing_older(tmp_p
     assert downgrade.returncode == 2
     assert "only newer ones are taken" in downgrade.stderr
     assert run(program, "--version").stdout == "outlast 0.10.0\n"
+
+    lame = run(program, "update", signed_set(tmp_path, "0.11.0", *KEYS[:2], starts=False))
+    assert lame.returncode == 5
+    assert "no computer runs this" in lame.stderr
+    assert "what was installed does not start" in lame.stderr
+    assert run(program, "--version").stdout == "outlast 0.10.0\n"
+
+
+def test_a_power_cut_while_the_program_changes_over_leaves_one_that_starts(tmp_path: Path) -> None:
+    # A filesystem that writes a name down long before what stands in the file.
+    with stick(tmp_path, "ext4", 16, options="loop,noauto_da_alloc") as disk:
+        launcher = install.launcher_in(disk)
+        for version in ("1.0.0", "1.0.1"):
+            install.point(launcher, version)
+        with open(disk / "another file", "wb") as other:
+            os.fsync(other.fileno())
+        cut_off(disk)
+    with stick(tmp_path, "ext4", 16) as disk:
+        assert install.current(install.launcher_in(disk)) in ("1.0.0", "1.0.1")
 
 
 def test_equal_sources_make_equal_bytes_wherever_they_lie(tmp_path: Path) -> None:

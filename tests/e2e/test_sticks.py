@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import io
 import os
-import struct
 from pathlib import Path
 
 import pytest
@@ -18,13 +16,10 @@ from outlast.errors import StorageError
 from outlast.kernel import BUNDLE_MAGIC
 from outlast.rooms.carry.files import send as send_file
 from outlast.rooms.carry.service import inbox, send
-from tests.e2e.disks import KNOWN, stick
+from tests.e2e.disks import KNOWN, cut_off, stick
 from tests.unit.rooms.carry.houses import House, houses
 
 pytestmark = pytest.mark.serial
-
-SHUT_DOWN = 0x8004587D
-"""EXT4_IOC_SHUTDOWN: from then on the filesystem behaves as if its disk had been pulled out."""
 
 
 def silent(_done: int, _total: int | None) -> None:
@@ -104,9 +99,7 @@ def test_a_stick_pulled_in_the_middle_leaves_a_half_file_that_is_seen_and_cleane
             with stick(tmp_path, "ext4", 16) as place:
 
                 def pulled(_done: int, _total: int | None) -> None:
-                    folder = os.open(place, os.O_RDONLY)
-                    fcntl.ioctl(folder, SHUT_DOWN, struct.pack("I", 2))
-                    os.close(folder)
+                    cut_off(place)
 
                 (tmp_path / "large").write_bytes(BUNDLE_MAGIC + os.urandom(4 << 20))
                 with open(tmp_path / "large", "rb") as source, pytest.raises(StorageError, match="pulled out"):

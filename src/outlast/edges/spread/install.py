@@ -25,7 +25,6 @@ import shutil
 import subprocess
 import sys
 import time
-import urllib.request
 import venv
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +33,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 from urllib.error import HTTPError
+from urllib.request import HTTPRedirectHandler, ProxyHandler, build_opener
 
 FORMAT = 1
 MANIFEST, SIGNATURES, INDEX = "manifest.json", "manifest.sig", "index.json"
@@ -42,7 +42,7 @@ MANIFEST_MAX_BYTES = 64 * 1024
 INDEX_MAX_BYTES = 1024 * 1024
 FILE_MAX_BYTES = 256 * 1024 * 1024
 FILES_MAX = 2000
-TOO_MANY = 429
+NOT_FOUND, TOO_MANY = 404, 429
 BUSY_S = (5.0, 15.0, 30.0, 60.0)
 """So long a source is left alone that says that it is busy (RFC 6585), before it is asked again."""
 HELD = ".outlast"
@@ -94,17 +94,14 @@ def main(arguments: list[str]) -> int:
     beside = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description="Installs Outlast from somebody nearby who has it.")
     parser.add_argument("source", nargs="?", default=str(beside), help="the address that ends in /get, or a folder")
-    parser.add_argument("--into", type=Path, default=Path.home() / "outlast", help="where to (default: ~/outlast)")
+    parser.add_argument("--into", type=Path, default=Path("~/outlast"), help="where to (default: ~/outlast)")
     given = parser.parse_args(arguments)
     try:
-        launcher = install(given.source, given.into.expanduser().absolute())
-        subprocess.run([launcher, "release"], check=True)
+        launcher = install(given.source, expanded(given.into).absolute())
     except InstallError as error:
         print(f"Not installed: {error}", file=sys.stderr)
         return 1
-    except subprocess.CalledProcessError:
-        print("Not installed: what was installed does not start; the reason stands above.", file=sys.stderr)
-        return 1
+    subprocess.run([launcher, "release"])
     print(f"Outlast is installed. Start it:\n\n    {quoted(launcher)} up\n")
     return 0
 
@@ -114,35 +111,44 @@ def install(source: str, into: Path, accept: Callable[[bytes, bytes], None] | No
 
     ``source`` is an address or a folder. ``accept`` is given the manifest and its signatures (empty when there are
     none) before anything else is fetched, and raises what speaks against them. Each version has a folder of its own,
-    and the program changes to it last: until then, whatever happens, the version that was there goes on.
+    and the program changes to it last, when it has started once: until then, whatever happens, the version that was
+    there goes on.
     """
+    launcher = launcher_in(into)
+    before = current(launcher)
     manifest_data = read(source, MANIFEST, MANIFEST_MAX_BYTES)
     manifest = read_manifest(manifest_data)
     signatures = read(source, SIGNATURES, MANIFEST_MAX_BYTES, optional=True)
     if accept:
         accept(manifest_data, signatures)
-    launcher = launcher_in(into)
     try:
         if into.exists() and not launcher.exists() and not (into / HELD).exists() and any(into.iterdir()):
             raise InstallError(f"{into} has other files in it: name another folder with --into")
         into.mkdir(parents=True, exist_ok=True)
         with alone(into):
-            before = current(launcher)
-            if before == manifest.version:
+            now = current(launcher)
+            if now == manifest.version:
                 raise InstallError(f"Outlast {manifest.version} is there already: {launcher}")
+            if now != before:  # what was accepted in its place may be older than this one
+                raise InstallError(f"Outlast {now} was installed meanwhile: try again")
             folder = into / manifest.version
-            shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was cut short
-            shared = folder / SHARED
-            (shared / WHEELS).mkdir(parents=True)
-            (shared / MANIFEST).write_bytes(manifest_data)
-            if signatures:
-                (shared / SIGNATURES).write_bytes(signatures)
-            for file in manifest.files:
-                fetch(source, file, shared / file.path)
-            fetch_libraries(source, manifest, shared)
-            make_environment(folder, manifest, shared)
-            os.sync()  # a power cut must not leave a program that points to what is not there
-            point(launcher, manifest.version)
+            shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was killed
+            try:
+                shared = folder / SHARED
+                (shared / WHEELS).mkdir(parents=True)
+                (shared / MANIFEST).write_bytes(manifest_data)
+                if signatures:
+                    (shared / SIGNATURES).write_bytes(signatures)
+                for file in manifest.files:
+                    fetch(source, file, shared / file.path)
+                fetch_libraries(source, manifest, shared)
+                make_environment(folder, manifest, shared)
+                start(folder)
+                os.sync()  # a power cut must not leave a program that points to what is not there
+                point(launcher, manifest.version)
+            finally:
+                if current(launcher) != manifest.version:  # half of it would only fill the disk
+                    shutil.rmtree(folder, ignore_errors=True)
             for other in into.iterdir():  # one that may still be running stays until the next time
                 if _VERSION.fullmatch(other.name) and other.name not in (before, manifest.version):
                     shutil.rmtree(other, ignore_errors=True)
@@ -303,6 +309,16 @@ def make_environment(folder: Path, manifest: Manifest, shared: Path) -> None:
     wanted.unlink()
 
 
+def start(folder: Path) -> None:
+    """Start the program that was installed into ``folder`` once; raises InstallError when it does not run here."""
+    bin = folder / "bin"
+    done = subprocess.run(
+        [bin / "python", "-I", bin / "outlast", "release"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    if done.returncode:
+        raise InstallError("what was installed does not start; the reason stands above")
+
+
 def launcher_in(into: Path) -> Path:
     """The program that people start, in a folder that Outlast is installed into."""
     return into / "outlast"
@@ -318,11 +334,15 @@ def current(launcher: Path) -> str:
 
 
 def point(launcher: Path, version: str) -> None:
-    """Let ``launcher`` start this version; it changes in one step."""
-    folder = str(launcher.parent).replace("'", "'\\''")
-    text = f"#!/bin/sh\n# outlast-version: {version}\nexec '{folder}/{version}/bin/outlast' \"$@\"\n"
+    """Let ``launcher`` start this version; it changes in one step, which a power cut does not divide."""
+    folder = str(launcher.parent / version / "bin").replace("'", "'\\''")
+    # -I: nobody's PYTHONPATH puts other libraries before those that were compared with their hashes.
+    text = f"#!/bin/sh\n# outlast-version: {version}\nexec '{folder}/python' -I '{folder}/outlast' \"$@\"\n"
     draft = launcher.with_name(launcher.name + ".new")
-    draft.write_text(text, encoding="utf-8")
+    with draft.open("w", encoding="utf-8") as written:
+        written.write(text)
+        written.flush()
+        os.fsync(written.fileno())
     draft.chmod(0o755)
     os.replace(draft, launcher)
 
@@ -349,13 +369,25 @@ def read(source: str, path: str, max_bytes: int, *, optional: bool = False) -> b
     try:
         with opened(source, path) as stream:
             data = b"".join(blocks(stream, source, max_bytes + 1))
-    except InstallError:
-        if optional:
+    except InstallError as error:
+        if optional and is_missing(error.__cause__):
             return b""
         raise
     if len(data) > max_bytes:
         raise InstallError(f"{path} is larger than it may be")
     return data
+
+
+def is_missing(error: BaseException | None) -> bool:
+    """Whether a source said that it does not have a file; one that breaks off may have it."""
+    return isinstance(error, FileNotFoundError) or (isinstance(error, HTTPError) and error.code == NOT_FOUND)
+
+
+class NowhereElse(HTTPRedirectHandler):
+    """A neighbour's answer is theirs: it must not send this computer to others, or to what listens on this one."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Go nowhere: the answer counts as a refusal."""
 
 
 def opened(source: str, path: str) -> BinaryIO:
@@ -364,7 +396,7 @@ def opened(source: str, path: str) -> BinaryIO:
         if not re.match("https?://", source):
             return (Path(source) / path).open("rb")
         # A neighbour is reached directly, whatever proxies this computer uses otherwise.
-        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        direct = build_opener(ProxyHandler({}), NowhereElse)
         for wait_s in (*BUSY_S, None):
             try:
                 stream: BinaryIO = direct.open(f"{source.rstrip('/')}/{path}", timeout=30)
@@ -400,6 +432,14 @@ def describe() -> str:
 def say(line: str) -> None:
     """Tell the person what happens, apart from what a command answers."""
     print(line, file=sys.stderr, flush=True)
+
+
+def expanded(path: Path) -> Path:
+    """A path in which ``~`` is the home directory; raises InstallError for somebody who has none."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise InstallError("this user has no home directory: name a folder with --into") from None
 
 
 def quoted(path: Path) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -135,50 +138,137 @@ def test_what_is_refused_is_not_fetched_and_leaves_nothing(tmp_path: Path) -> No
     assert not into.exists()
 
 
+def test_an_attempt_that_fails_leaves_the_program_that_was_there_and_gives_the_disk_its_room_back(
+    tmp_path: Path,
+) -> None:
+    source, into = tmp_path / "source", tmp_path / "into"
+    source.mkdir()
+    (source / "manifest.json").write_bytes(manifest())
+    (source / "install.py").write_bytes(b"changed")
+    into.mkdir()
+    install.point(install.launcher_in(into), "1.0.0")
+    with pytest.raises(InstallError, match="not what the list says"):
+        install.install(str(source), into)
+    assert sorted(path.name for path in into.iterdir()) == [install.HELD, "outlast"]
+    assert install.current(install.launcher_in(into)) == "1.0.0"
+
+
+def test_what_another_installation_brought_meanwhile_is_not_replaced_by_what_may_be_older(tmp_path: Path) -> None:
+    source, into = tmp_path / "source", tmp_path / "into"
+    source.mkdir()
+    (source / "manifest.json").write_bytes(manifest())
+    into.mkdir()
+    launcher = install.launcher_in(into)
+    install.point(launcher, "1.0.0")
+
+    def accept(_manifest: bytes, _signatures: bytes) -> None:
+        install.point(launcher, "1.2.4")
+
+    with pytest.raises(InstallError, match=r"1\.2\.4 was installed meanwhile"):
+        install.install(str(source), into, accept)
+    assert install.current(launcher) == "1.2.4"
+
+
 def test_a_source_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InstallError, match=r"does not give manifest\.json"):
         install.install(str(tmp_path / "nowhere"), tmp_path / "into")
 
 
 def test_the_launcher_starts_the_version_that_it_points_to(tmp_path: Path) -> None:
-    into = tmp_path / "it's here"
+    into = tmp_path / "it's hier drüben"
     launcher = install.launcher_in(into)
     for version in ("1.0.0", "1.0.1"):
-        (into / version / "bin").mkdir(parents=True)
-        program = into / version / "bin" / "outlast"
-        program.write_text(f'#!/bin/sh\necho {version} "$@"\n')
-        program.chmod(0o755)
+        installed(into / version, f"import sys; print({version!r}, *sys.argv[1:])")
         install.point(launcher, version)
         assert install.current(launcher) == version
         assert subprocess.check_output([launcher, "a", "b c"], text=True) == f"{version} a b c\n"
 
 
-def test_a_busy_source_is_asked_again_and_another_trouble_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = [429, 429, 200, 503]
+def test_the_program_takes_no_library_from_where_its_environment_says(tmp_path: Path) -> None:
+    into, foreign = tmp_path / "into", tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "json.py").write_text("raise SystemExit('somebody else')")
+    installed(into / "1.0.0", "import json; print('ours')")
+    launcher = install.launcher_in(into)
+    install.point(launcher, "1.0.0")
+    environ = {**os.environ, "PYTHONPATH": str(foreign)}
+    assert subprocess.check_output([launcher], text=True, env=environ, cwd=foreign) == "ours\n"
 
-    class Busy(BaseHTTPRequestHandler):
+
+def test_a_program_that_does_not_start_is_found_before_it_takes_the_place_of_another(tmp_path: Path) -> None:
+    installed(tmp_path / "1.0.0", "import sys; assert sys.argv[1:] == ['release']")
+    install.start(tmp_path / "1.0.0")
+    installed(tmp_path / "1.0.1", "raise SystemExit(1)")
+    with pytest.raises(InstallError, match="does not start"):
+        install.start(tmp_path / "1.0.1")
+
+
+def installed(folder: Path, program: str) -> None:
+    """A version as it is installed, with a program of one line."""
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "python").symlink_to(sys.executable)
+    (folder / "bin" / "outlast").write_text(program)
+
+
+@contextmanager
+def answering(answers: list[int], location: str = "") -> Iterator[str]:
+    """The address of a neighbour who gives these answers, one after another."""
+
+    class Neighbour(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(answers.pop(0))
+            if location:
+                self.send_header("Location", location)
             self.end_headers()
             self.wfile.write(b"abc")
 
         def log_message(self, *_: Any) -> None:
             """Say nothing."""
 
-    monkeypatch.setattr(install, "BUSY_S", (0.0, 0.0))
-    with HTTPServer(("127.0.0.1", 0), Busy) as server:
+    with HTTPServer(("127.0.0.1", 0), Neighbour) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
-            source = f"http://127.0.0.1:{server.server_port}/get"
-            assert install.read(source, "manifest.json", 10) == b"abc"
-            with pytest.raises(InstallError, match="Service Unavailable"):
-                install.read(source, "manifest.json", 10)
-            answers += [429] * 3
-            with pytest.raises(InstallError, match="Too Many Requests"):
-                install.read(source, "manifest.json", 10)
-            assert answers == []
+            yield f"http://127.0.0.1:{server.server_port}/get"
         finally:
             server.shutdown()
+
+
+def test_a_busy_source_is_asked_again_and_another_trouble_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [429, 429, 200, 503]
+    monkeypatch.setattr(install, "BUSY_S", (0.0, 0.0))
+    with answering(answers) as source:
+        assert install.read(source, "manifest.json", 10) == b"abc"
+        with pytest.raises(InstallError, match="Service Unavailable"):
+            install.read(source, "manifest.json", 10)
+        answers += [429] * 3
+        with pytest.raises(InstallError, match="Too Many Requests"):
+            install.read(source, "manifest.json", 10)
+        assert answers == []
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_neighbour_sends_nobody_elsewhere(status: int) -> None:
+    elsewhere = [200]
+    with answering(elsewhere) as other, answering([status], other) as source:
+        with pytest.raises(InstallError, match=r"does not give manifest\.json"):
+            install.read(source, "manifest.json", 10)
+        assert elsewhere == [200], "it was asked"
+
+
+def test_signatures_are_missing_only_where_the_source_says_so(tmp_path: Path) -> None:
+    assert install.read(str(tmp_path), "manifest.sig", 10, optional=True) == b""
+    with answering([404, 503]) as source:
+        assert install.read(source, "manifest.sig", 10, optional=True) == b""
+        with pytest.raises(InstallError, match="Service Unavailable"):
+            install.read(source, "manifest.sig", 10, optional=True)
+
+
+def test_who_has_no_home_directory_is_asked_for_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    assert install.expanded(Path("~/outlast")) == home / "outlast"
+    with pytest.raises(InstallError, match="--into"):
+        install.expanded(Path("~nobody-of-this-name/outlast"))
 
 
 def test_the_installer_needs_nothing_but_the_standard_library() -> None:

@@ -11,11 +11,11 @@ from starlette.routing import Route
 
 from outlast import address
 from outlast.edges.gate import Access, route
-from outlast.edges.nearby import heard_at
 from outlast.edges.residents import keep
 from outlast.errors import NotFoundError, OutlastError, UsageError
 from outlast.kernel import Contact, Discovery, Node, Person, node_text, parse_id, parse_node
 from outlast.ui.languages import marked
+from outlast.ui.nearby import heard_at
 from outlast.ui.page import error_line, fields, go, render, upload, with_camera
 from outlast.ui.photo import read_qr
 

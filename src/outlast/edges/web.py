@@ -40,9 +40,9 @@ from outlast.edges.https.authority import Leaf, now_utc
 from outlast.edges.https.naming import Naming
 from outlast.edges.https.trusting import PORT_SETTING, found, is_on
 from outlast.edges.listening import Places, bind
-from outlast.edges.nearby import local_addresses
 from outlast.errors import LockedError, OutlastError, StorageError, UsageError
 from outlast.kernel import Home, Node, Room, find_rooms
+from outlast.ui.nearby import local_addresses
 from outlast.ui.page import AT_THE_COMPUTER, LANGUAGE_COOKIE, TAKES_BYTES, Site, error_line, render
 
 HEADERS_MAX_BYTES: Final = 16 * 1024

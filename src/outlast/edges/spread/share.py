@@ -18,12 +18,12 @@ from outlast.edges.daemon import told_by_signals
 from outlast.edges.doors import Door
 from outlast.edges.gate import Access, Web, route
 from outlast.edges.listening import Places, bind
-from outlast.edges.nearby import heard_at
 from outlast.edges.spread import get
 from outlast.edges.spread.counter import Counter
 from outlast.edges.spread.shelf import Shelf
 from outlast.edges.web import LOOPBACK, guarded, server_of
 from outlast.kernel import Home
+from outlast.ui.nearby import heard_at
 from outlast.ui.page import Site, go
 
 

@@ -280,12 +280,17 @@ class _Story:
 
     def lines(self, event: Event) -> Iterator[str]:
         """The lines for an event, none for what a person need not know."""
+        from outlast import address
         from outlast.rooms.reach.io.choosing import Attempted
         from outlast.rooms.reach.io.relay import Failed, Listening, Serving, Starting, Using
+        from outlast.rooms.reach.proto.pac import PATH
+        from outlast.ui.nearby import reached_at
 
         match event:
             case Listening():
-                yield f"The gate is open at {event.at} for SOCKS 5, SOCKS 4a and HTTP. The proxy file: {event.pac}"
+                at = [address.show(one) for one in reached_at(address.read(event.at))]
+                pac = f"http://{at[0]}{PATH}"
+                yield f"The gate is open at {', '.join(at)} for SOCKS 5, SOCKS 4a and HTTP. The proxy file: {pac}"
             case Using(bridge):
                 if bridge is None and self._using is not None:
                     yield "The way out is lost; new connections wait while another one is looked for."

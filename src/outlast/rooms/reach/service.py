@@ -68,6 +68,7 @@ from outlast.rooms.reach.proto.bridge import Bridge, PluggedBridge, TorBridge, W
 from outlast.rooms.reach.proto.chooser import Memory
 from outlast.rooms.reach.proto.failures import Kind
 from outlast.rooms.reach.proto.links import bridge_id, read_bridge, read_bridges, write_bridge
+from outlast.rooms.reach.proto.pac import PATH
 from outlast.rooms.reach.proto.request import Credentials, read_credentials
 from outlast.rooms.reach.proto.rules import read_rules
 from outlast.rooms.reach.serving import Served, server_of
@@ -75,6 +76,7 @@ from outlast.rooms.reach.supervisor import Now, Supervisor
 from outlast.rooms.reach.uplinks import lend, stop_lending
 from outlast.rooms.reach.view import Borrowed, Held, Invited, Lent, Want
 from outlast.terms import ROUTE, ROUTE_LIFE_DAYS, Outcome, Route, read_place
+from outlast.ui.nearby import reached_at
 
 __all__ = ["answer", "ask", "invite", "lend", "lose", "revoke", "stop_lending"]
 
@@ -156,10 +158,9 @@ def state(node: Node, person: Person) -> State:
         code, since_ms = "no-bridge", now.since_ms
     else:
         code, since_ms = "trying" if any(one.state != "failed" for one in steps) else "nothing-works", now.since_ms
-    listens = [one.at for one in gates]
-    return State(
-        code, since_ms, now.using or "", listens, gates[0].pac if gates else "", steps, problem, tuple(now.closed)
-    )
+    listens = [address.show(one) for gate in gates for one in reached_at(address.read(gate.at))]
+    pac_url = f"http://{listens[0]}{PATH}" if listens else ""
+    return State(code, since_ms, now.using or "", listens, pac_url, steps, problem, tuple(now.closed))
 
 
 def _of_starting(one: Starting) -> Sentence:

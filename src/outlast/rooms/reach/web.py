@@ -16,9 +16,11 @@ from outlast.errors import NotFoundError, OutlastError, UsageError
 from outlast.kernel import Node, Person, parse_id
 from outlast.rooms.reach import handing, service, uplinks, words
 from outlast.rooms.reach.proto.links import read_bridge
+from outlast.rooms.reach.proto.pac import PATH
 from outlast.rooms.reach.serving import Served
 from outlast.rooms.reach.view import Held
 from outlast.ui.languages import Translation
+from outlast.ui.nearby import reached_at
 from outlast.ui.page import Card, at_the_computer, fields, go, render, takes_files, translator, upload, with_camera
 from outlast.ui.photo import read_qr
 
@@ -133,7 +135,7 @@ async def show_programs(request: Request) -> Response:
     """What to set in browsers, phones and other programs."""
     node, person = _who(request)
     chosen, now = service.settings(person), service.state(node, person)
-    places = [address.read(one) for one in (now.listens or chosen.listen)]
+    places = [one for named in (now.listens or chosen.listen) for one in reached_at(address.read(named))]
     at = places[0]
     account = f"{quote(chosen.user)}:{quote(chosen.password)}@" if chosen.user and request.state.door != "lan" else ""
     telegram = f"tg://socks?server={quote(at.host)}&port={at.port}"
@@ -144,10 +146,10 @@ async def show_programs(request: Request) -> Response:
         "reach/programs.html",
         None,
         at=at,
-        pac=now.pac_url or f"http://{address.show(at)}/proxy.pac",
+        pac=f"http://{address.show(at)}{PATH}",
         curl=f"curl --proxy socks5h://{account}{address.show(at)} https://example.org/",
         telegram=telegram,
-        nearby=[one for one in places if not service.is_loopback(one.host)],
+        nearby=[f"http://{address.show(one)}{PATH}" for one in places if not service.is_loopback(one.host)],
         has_password=bool(chosen.user),
         on=chosen.on,
     )

@@ -12,6 +12,7 @@ import httpx
 import pytest
 import segno
 
+from outlast import address
 from outlast.address import Target
 from outlast.errors import Sentence
 from outlast.rooms.carry import ROOM as CARRY
@@ -26,6 +27,7 @@ from outlast.rooms.reach.proto.links import write_bridge
 from outlast.rooms.reach.supervisor import Now, Supervisor
 from outlast.rooms.reach.view import Borrowed, Want, borrowed_row, bridge_row, want_row
 from outlast.terms import TRANSPORTS
+from outlast.ui.nearby import heard_at, local_addresses
 from tests.unit.edges.outline import Outline
 from tests.unit.edges.served import Browser, Served, served
 
@@ -200,6 +202,25 @@ def test_settings_are_kept_and_a_password_is_never_shown(node: Served, page: Bro
     assert "socks5h://me:correct%20horse@127.0.0.1:1090" in page.get("/reach/programs").text
     with node.phone() as phone:
         assert "correct" not in phone.get("/reach/programs").text
+
+
+def test_a_gate_that_listens_everywhere_is_told_by_addresses_that_programs_can_use(
+    node: Served, page: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    form = {"listen": "0.0.0.0:1090 [::]:1090", "user": "me", "password": "correct horse", "direct": ""}
+    assert page.submit("/reach/settings/gate", **form).status_code == 303
+    told = page.get("/reach/programs").text
+    assert 'value="http://127.0.0.1:1090/proxy.pac"' in told
+    assert "0.0.0.0" not in told
+    assert "//[::]" not in told
+    for one in local_addresses():
+        assert f'value="http://{address.show((one, 1090))}/proxy.pac"' in told
+    page.submit("/reach/switch", on="yes")
+    gates = [Listening("0.0.0.0:1090", "http://0.0.0.0:1090/proxy.pac")] * (service.OWN_GATES + 1)
+    monkeypatch.setattr(service, "relaying", lambda *_: Now(since_ms=1, listens=gates))
+    now = service.state(node.node, node.person)
+    assert now.pac_url == "http://127.0.0.1:1090/proxy.pac"
+    assert now.listens == [f"{one}:1090" for one in ("127.0.0.1", *heard_at("0.0.0.0"))]
 
 
 def test_the_line_is_lent_and_borrowed(node: Served, page: Browser, contact: str) -> None:

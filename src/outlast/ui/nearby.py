@@ -3,12 +3,22 @@
 from ipaddress import ip_address
 from typing import Final
 
+from outlast.address import Target
+
 ANYWHERE: Final = ("0.0.0.0", "::")
 
 
 def heard_at(host: str) -> list[str]:
     """Where neighbours reach now what listens at ``host``; one socket listens at addresses of one kind."""
     return [one for one in local_addresses() if (":" in one) == (":" in host)] if host in ANYWHERE else [host]
+
+
+def reached_at(at: Target) -> list[Target]:
+    """Where programs reach what listens ``at`` an address: this computer's own first, then neighbours'."""
+    if at.host not in ANYWHERE:
+        return [at]
+    own = "::1" if ":" in at.host else "127.0.0.1"
+    return [Target(one, at.port) for one in (own, *heard_at(at.host))]
 
 
 def local_addresses() -> list[str]:

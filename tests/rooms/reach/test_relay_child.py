@@ -8,7 +8,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, TypeVar
+
+import pytest
 
 from outlast import address
 from outlast.address import Target
@@ -35,6 +38,23 @@ async def told(events: AsyncIterator[Event], kind: type[E]) -> E:
 async def at_once(work: Any, *arguments: Any) -> Any:
     """Do in a thread what waits for sockets."""
     return await asyncio.to_thread(work, *arguments)
+
+
+def test_no_code_is_taken_from_the_folder_that_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "outlast").mkdir()
+    (tmp_path / "outlast" / "__init__.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+
+    async def open_a_gate() -> None:
+        child = await Child.start()
+        try:
+            await child.configure(Config(profiles=(Profile(ANY),)))
+            await told(child.events(), Listening)
+        finally:
+            await child.close()
+
+    asyncio.run(open_a_gate())
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_change_of_what_is_to_be_done_leaves_streams_and_gates_that_stay_alone() -> None:

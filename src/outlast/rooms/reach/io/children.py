@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 import shutil
+import sys
 import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -27,6 +28,14 @@ _LOCK: Final = "lock"
 _KEPT_VARIABLES: Final = ("PATH", "HOME", "TMPDIR", "LANG", "SYSTEMROOT", "PYTHONPATH")  # the last for our own
 
 Ready = TypeVar("Ready")
+
+
+def own_program(module: str) -> tuple[str, ...]:
+    """The command that runs a module of ours as a program: it takes no code from the folder that one happens to be in.
+
+    Where this process listens to none of Python's environment variables, neither does the other.
+    """
+    return sys.executable, "-I" if sys.flags.isolated else "-P", "-m", module
 
 
 class ChildError(OutlastError):

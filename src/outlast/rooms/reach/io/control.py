@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from outlast.errors import OutlastError
+from outlast.rooms.reach.io.children import own_program
 from outlast.rooms.reach.io.relay import Config, Event, Failed, Relay, run
 
 LINE_MAX_BYTES: Final = 4 << 20
@@ -38,7 +39,7 @@ class Child:
         here, there = socket.socketpair()
         try:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "outlast.rooms.reach.io.child", str(there.fileno())),
+                *(*own_program("outlast.rooms.reach.io.child"), str(there.fileno())),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(there.fileno(),),
             )

@@ -11,7 +11,6 @@ import asyncio
 import os
 import shlex
 import shutil
-import sys
 from asyncio.subprocess import Process
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -23,7 +22,7 @@ from typing import Final
 from outlast.address import Target
 from outlast.errors import OutlastError, UsageError
 from outlast.rooms.reach.io.carrier import Association, Client, Refusal
-from outlast.rooms.reach.io.children import ChildError, Kept, PrivateFolder, end, lines, start
+from outlast.rooms.reach.io.children import ChildError, Kept, PrivateFolder, end, lines, own_program, start
 from outlast.rooms.reach.io.direct import Dialled
 from outlast.rooms.reach.io.pluggable import find_program
 from outlast.rooms.reach.io.upstream import Proxy
@@ -253,7 +252,7 @@ def _without_spaces(command: Sequence[str], script: Path) -> Sequence[str]:
 
 def _transport_command(transport: str) -> Sequence[str]:
     if transport == OUTLAST:
-        return (sys.executable, "-m", f"{__package__}.managed")
+        return own_program(f"{__package__}.managed")
     return (find_program(transport),)
 
 

@@ -18,6 +18,9 @@ from typing import Final
 MEMORY_BYTES: Final = 1 << 30
 CPU_S: Final = 30
 WAIT_S: Final = 60.0
+PIECE_BYTES: Final = 1 << 16
+OUT_MAX_BYTES: Final = 1 << 28
+"""More than any picture that is made anew has: what comes out waits in the memory of the process that holds keys."""
 
 
 async def run(program: Path, data: bytes, *words: str) -> bytes | None:
@@ -34,17 +37,31 @@ async def run(program: Path, data: bytes, *words: str) -> bytes | None:
         env={},
         cwd="/",
     )
-    out = b""
+    assert child.stdin is not None
+    assert child.stdout is not None
+    giving = asyncio.create_task(_give(child.stdin, data))
+    out = bytearray()
     try:
         async with asyncio.timeout(WAIT_S):
-            out, _err = await child.communicate(data)
+            while len(out) <= OUT_MAX_BYTES and (piece := await child.stdout.read(PIECE_BYTES)):
+                out += piece
+            if len(out) <= OUT_MAX_BYTES:
+                await child.wait()
     except TimeoutError:
         pass
     finally:
+        giving.cancel()
         with suppress(ProcessLookupError):
             child.kill()
         await child.wait()
-    return out if child.returncode == 0 else None
+    return bytes(out) if child.returncode == 0 else None
+
+
+async def _give(stdin: asyncio.StreamWriter, data: bytes) -> None:
+    with suppress(ConnectionError):  # it had enough of it
+        stdin.write(data)
+        await stdin.drain()
+        stdin.close()
 
 
 def confine() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from outlast.ui.limited import MEMORY_BYTES, run
+from outlast.ui.limited import MEMORY_BYTES, OUT_MAX_BYTES, run
 
 
 def program(folder: Path, work: str) -> Path:
@@ -34,6 +34,17 @@ def test_it_makes_bytes_of_bytes_and_words(tmp_path: Path) -> None:
 )
 def test_more_memory_another_file_or_the_network_are_refused(tmp_path: Path, work: str) -> None:
     assert asyncio.run(run(program(tmp_path, work), b"")) is None
+
+
+def test_it_says_no_more_than_fits_into_the_memory_of_who_started_it(tmp_path: Path) -> None:
+    endless = program(tmp_path, f"[os.write(1, bytes(1 << 20)) for _ in range({OUT_MAX_BYTES >> 20})]; return b'x'")
+    assert asyncio.run(run(endless, b"")) is None
+
+
+def test_it_may_leave_what_it_was_given_unread(tmp_path: Path) -> None:
+    path = tmp_path / "program.py"
+    path.write_text("import os\ndef prepare():\n    os.write(1, b'enough'); os._exit(0)\n")
+    assert asyncio.run(run(path, bytes(1 << 22))) == b"enough"
 
 
 def test_it_has_no_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,12 +90,17 @@ async def start(network: Network) -> None:
     await stop()
     await _nmcli(added(network))
     # By stdin: what stands in the words of a command can be read by every program of the computer.
-    secret = f"802-11-wireless-security.psk:{network.password}\n" if network.password else ""
+    secret = f"802-11-wireless-security.psk:{octal(network.password)}\n" if network.password else ""
     try:
         await _nmcli(["connection", "up", "id", CONNECTION, "passwd-file", "/dev/stdin"], secret)
     except StorageError:
         await stop()
         raise
+
+
+def octal(password: str) -> str:
+    """A password as nmcli reads it from a file: it takes a backslash for the beginning of a number, and spaces away."""
+    return "".join(f"\\{ord(sign):03o}" if sign in "\\ " else sign for sign in password)
 
 
 async def stop() -> None:

@@ -86,6 +86,17 @@ def test_the_hotspot_isolates_its_phones_and_its_password_is_in_no_command(
     assert record.read_text().splitlines()[-1] == "connection delete id outlast-hotspot"
 
 
+def test_networkmanager_starts_the_hotspot_with_the_password_that_the_code_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # nmcli reads a backslash there as an escape, and takes spaces away at both ends that are none.
+    record = stand_in(tmp_path, monkeypatch)
+    password = r" c:\temp\101 #;:=' "
+    asyncio.run(start(Network("home", password)))
+    said = record.read_text().splitlines()[-1].removeprefix("802-11-wireless-security.psk:")
+    assert re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), said.strip()) == password
+
+
 def test_a_hotspot_that_cannot_start_says_why_in_one_line_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

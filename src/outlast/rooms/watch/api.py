@@ -168,7 +168,7 @@ class SettingsParams(msgspec.Struct, frozen=True):
 
 
 class SeriesParams(msgspec.Struct, frozen=True):
-    """A file on the node's computer, by its absolute path, and the country that it is about (two letters)."""
+    """A file on the node's computer, by its absolute path, and its country, by two letters or English name."""
 
     file: str
     country: str
@@ -286,8 +286,9 @@ async def _read(call: Call[SeriesParams]) -> Series:
     path = Path(call.params.file)
     if not path.is_absolute():
         raise UsageError("name the file by its whole path")
+    code = _country(call.params.country)
     data = await asyncio.to_thread(read_capped, path, service.SERIES_MAX_BYTES)
-    return Series(await service.read_series(call.node, call.person, data, path.name, call.params.country))
+    return Series(await service.read_series(call.node, call.person, data, path.name, code))
 
 
 async def _export(call: Call[Nothing]) -> Text:
@@ -432,7 +433,7 @@ def _channel_of(call: Call[Any], text: str) -> bytes:
 
 
 def _country(text: str) -> str:
-    names = country_names("en")
+    text, names = text.strip(), country_names("en")
     if text.upper() in names:
         return text.upper()
     found = [code for code, name in names.items() if name.casefold() == text.casefold()]

@@ -561,9 +561,9 @@ def _status_lines(lamps: dict[str, Any]) -> Iterator[str]:
 @app.command("read")
 def read_series(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Of IODA, Tor Metrics, OONI or Monash; also packed.")],
-    country: Annotated[str, typer.Option("--country", metavar="CC", help="The two letters of the country.")],
+    country: Annotated[str, typer.Option("--country", metavar="COUNTRY", help="Two letters, or English name.")],
 ) -> None:
-    """Keep the series in a file for timeline and lamps, and look for outages in them."""
+    """Keep a country's series in a file, for timeline and lamps, and look for outages in them."""
     answer = call("watch.read", file=str(file.absolute()), country=country)
     show(answer, lambda a: [f"{a['series']} series kept; see `outlast watch status`."])
 

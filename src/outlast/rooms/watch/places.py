@@ -13,6 +13,8 @@ OUTLINES: Final = Path(__file__).parent / "data" / "outlines.json"
 # Codes of CLDR that are no country: unions, the world, what is unknown, and pseudo-languages' places.
 _NO_COUNTRY: Final = frozenset(("EU", "EZ", "UN", "QO", "XA", "XB", "ZZ"))
 
+_KOSOVO: Final = {"XKX": "XK", "XKO": "XK"}  # CLDR has no three letters of it; the World Bank and GADM have these
+
 
 class Outlines(msgspec.Struct, frozen=True):
     """The map: a path for each country, in units of ``width`` by ``height``; a dot for those that are too small."""
@@ -49,6 +51,14 @@ def country_names(language: str) -> dict[str, str]:
 def country_codes() -> frozenset[str]:
     """The two letters of all countries (ISO 3166-1 alpha-2, and XK)."""
     return frozenset(country_names("en"))
+
+
+def two_letters(code: str) -> str:
+    """A country's two letters by its two or three; what is no such code stays as it is."""
+    from babel.core import get_global
+
+    named: list[str] = get_global("territory_aliases").get(code) or [_KOSOVO.get(code, code)]
+    return named[0]
 
 
 def entity_name(entity: str, language: str) -> str:

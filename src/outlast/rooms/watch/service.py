@@ -472,11 +472,11 @@ async def note_link(
 async def read_series(node: Node, person: Person, packed: bytes, name: str, country: str) -> int:
     """Keep the series in a file (of IODA, Tor Metrics, OONI, Monash) and look for outages in them; how many series.
 
-    ``country`` is for files that name none; the file may be packed by gzip or bzip2. Raises ProtocolError, UsageError.
+    ``country``, two letters, is whose rows are kept, with those that name none; the file may be packed by gzip or
+    bzip2. Raises ProtocolError; UsageError where it says nothing of this country.
     """
-    country = country.strip().upper()
     if country not in country_codes():
-        raise UsageError("say which country the file is about")
+        raise UsageError("there is no country with these two letters")
     now_ms = node.now_ms()
 
     def work() -> tuple[list[view.StoredSeries], list[Cut]]:

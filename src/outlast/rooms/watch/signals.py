@@ -6,11 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from outlast.errors import UsageError
+from outlast.rooms.watch.places import two_letters
 from outlast.rooms.watch.proto.detector import State
 from outlast.rooms.watch.proto.evidence import fact
 from outlast.rooms.watch.proto.fusion import COUNTRY, Alarm, Controls, detect, own_state, without_own_outage
 from outlast.rooms.watch.proto.heartbeats import DOMESTIC, FOREIGN, SOURCE, Heard, read_rows
-from outlast.rooms.watch.proto.series import DAY_S, HOUR_S, Origin, Point, gather
+from outlast.rooms.watch.proto.series import DAY_S, HOUR_S, Origin, Point, country_of, gather
 from outlast.rooms.watch.view import Cut, LinkCheck, StoredSeries
 from outlast.terms import EVIDENCE_MAX, STATES, is_evidence
 from outlast.terms import State as Said
@@ -25,11 +27,30 @@ AWAY_S: Final = 15 * 60
 CAUGHT_UP_S: Final = HOUR_S
 """So long after it was away a node has what it missed; until then it settles no hour."""
 KEPT_S: Final = 60 * DAY_S
+OTHERS_MAX: Final = 5
+"""So many countries are named of a file that is about others."""
 
 
 def stored(points: Iterable[Point], country: str, fetched_ms: int, sha256: bytes) -> list[StoredSeries]:
-    """Rows as they are kept, under the two letters of their country; with the mean of its regions where it has none."""
-    moved = [_of_country(point, country) for point in points]
+    """Rows as they are kept, under the two letters of their country; with the mean of its regions where it has none.
+
+    Rows that name no country are taken as this one's; those of others, of continents and of networks are left out.
+    Raises UsageError when nothing is left.
+    """
+    others: set[str] = set()
+    moved: list[Point] = []
+    for point in points:
+        named = country_of(point.entity)
+        if named and two_letters(named) != country:
+            others.add(named)
+        else:
+            moved.append(_of_country(point, country))
+    if not moved:
+        raise UsageError(
+            "this file says nothing of %(country)s: it is about %(others)s",
+            country=country,
+            others=", ".join(sorted(others)[:OTHERS_MAX]) + ("…" if len(others) > OTHERS_MAX else ""),
+        )
     kept = gather([*moved, *_means(moved, country)])
     return [
         StoredSeries(

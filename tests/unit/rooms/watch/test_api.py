@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from outlast.errors import NotFoundError, UsageError
-from outlast.rooms.watch import service
+from outlast.rooms.watch import service, view
 from outlast.rooms.watch.api import OPERATIONS
 from outlast.ui.operation import Call
 from tests.unit.rooms.carry.houses import House
@@ -86,6 +87,38 @@ async def test_a_file_becomes_outages_and_a_report(tmp_path: Path) -> None:
             await ask(ann, "watch.read", file="ioda.csv", country="BY")
         with pytest.raises(NotFoundError):
             await ask(ann, "watch.read", file=str(tmp_path / "nothing"), country="BY")
+
+
+def tor_metrics() -> str:
+    """Tor's file of all countries: 40 days of two countries, and of the world."""
+    days = [date(2026, 1, 1) + timedelta(day) for day in range(40)]
+    rows = [
+        f"{day},{country},{users},,,70"
+        for number, day in enumerate(days)
+        for country, users in (("", 2_000_000), ("by", 9_000 + number), ("zw", 4_000 + number))
+    ]
+    return "\n".join(["# The Tor Project", "date,country,users,lower,upper,frac", *rows])
+
+
+async def test_of_a_file_about_several_countries_one_is_kept(tmp_path: Path) -> None:
+    file = tmp_path / "tor.csv"
+    file.write_text(tor_metrics())
+    async with house(tmp_path) as ann:
+        for country in ("BY", " zimbabwe "):  # as people write them
+            assert (await ask(ann, "watch.read", file=str(file), country=country))["series"] == 1
+        usual = {one.entity: one.points[0][1] for one in view.series(ann.person)}
+        assert usual == {"BY": 9_000, "ZW": 4_000}
+
+
+async def test_a_file_about_another_country_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "tor.csv"
+    file.write_text(tor_metrics())
+    async with house(tmp_path) as ann:
+        with pytest.raises(UsageError, match="this file says nothing of IR: it is about BY, ZW"):
+            await ask(ann, "watch.read", file=str(file), country="IR")
+        with pytest.raises(NotFoundError, match="there is no country 'Atlantis': give its two letters"):
+            await ask(ann, "watch.read", file=str(file), country="Atlantis")
+        assert view.series(ann.person) == []
 
 
 async def test_measurements_are_listed_and_exported_without_addresses(tmp_path: Path) -> None:

@@ -81,9 +81,7 @@ def read_json(data: Any, origin: Origin) -> list[Point]:
         if begin is None or not 0 < series.step <= 31 * DAY_S or len(found) + len(series.values) > POINTS_MAX:
             raise SeriesError("a series of IODA has an impossible beginning, step or length")
         kind, code = name_of(series.entityType), name_of(str(series.entityCode))
-        entity = code if kind in ("country", "continent", "asn") else f"/{kind}/{code}"
-        if kind == "asn":
-            entity = f"AS{code}"
+        entity = _entity(kind, code)
         signal = name_of(series.datasource if not series.subtype else f"{series.datasource} {series.subtype}")
         for number, value in enumerate(series.values):
             at = begin + number * series.step
@@ -92,6 +90,18 @@ def read_json(data: Any, origin: Origin) -> list[Point]:
     if not found:
         raise SeriesError("there is no series of IODA in this document")
     return stepped(found)
+
+
+def _entity(kind: str, code: str) -> str:
+    match kind:
+        case "country":
+            return code
+        case "asn":
+            return f"AS{code}"
+        case "continent":  # its two letters are some country's: SA is South America and Saudi Arabia
+            return f"continent {code}"
+        case _:
+            return f"/{kind}/{code}"
 
 
 def _leaves(data: Any, depth: int) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,40 @@
+"""Which rows of a file are kept as a country's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from outlast.errors import UsageError
+from outlast.rooms.watch import signals
+from outlast.rooms.watch.proto.ioda import read_json
+from outlast.rooms.watch.proto.series import Origin, Point
+from tests.unit.rooms.watch.test_series import ioda_series
+
+
+def kept(country: str, *entities: str) -> set[str]:
+    """Under which names rows of these entities are kept as the country's."""
+    points = [Point("ioda", entity, "bgp", 1_767_889_800, 5.0, 600) for entity in entities]
+    return {one.entity for one in signals.stored(points, country, 0, b"")}
+
+
+def test_rows_of_the_country_and_rows_that_name_none_are_its_own() -> None:
+    assert kept("IR", "IR") == kept("IR", "IRN") == kept("IR", "") == {"IR"}
+    assert kept("XK", "XKO") == {"XK"}  # Kosovo, as Monash's maps name it
+    assert kept("IR", "IRN/Fars", "/region/1226", "IQ/Fars") == {"IR", "IR/Fars", "IR/region/1226"}
+
+
+@pytest.mark.parametrize("entity", ["IQ", "IRQ/Fars", "AS58224", "ir", "IRNA"])
+def test_what_is_about_something_else_is_no_news_of_the_country(entity: str) -> None:
+    with pytest.raises(UsageError, match=rf"says nothing of IR: it is about {entity.partition('/')[0]}$"):
+        kept("IR", entity)
+
+
+def test_of_many_other_countries_some_are_named() -> None:
+    with pytest.raises(UsageError, match=r"it is about AE, AF, AL, AM, AO…$"):
+        kept("IR", "AO", "AR", "AE", "AF", "AL", "AM")
+
+
+def test_a_continent_is_no_country_of_the_same_two_letters() -> None:
+    points = read_json([[[ioda_series(entityType="continent", entityCode="SA")]]], Origin())
+    with pytest.raises(UsageError, match=r"it is about continent SA$"):
+        signals.stored(points, "SA", 0, b"")  # South America, and Saudi Arabia

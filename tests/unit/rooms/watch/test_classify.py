@@ -286,6 +286,44 @@ def test_failures_of_doh_and_a_missing_aaaa_say_nothing_of_the_site() -> None:
     assert judged(queries=queries, tcp_connect=[connect()], requests=[request()], seen=control()).layers.dns == "ok"
 
 
+SIX, THEIR_SIX = "2a03:2880:f201:e5::1", "2a03:2880:f242:e0::1"
+
+
+def test_where_no_ipv6_gets_through_and_ipv4_does_nothing_is_said_of_a_silent_address() -> None:
+    four = [connect(), connect("1.2.3.5", transaction=7)]
+    seen = control(THEIRS, SIX)
+    seen["tcp_connect"] |= {f"[{SIX}]:80": {"failure": None}}
+    queries = [lookup(OURS, SIX)]
+
+    def tcp(failure: str | None, others: Any) -> str:
+        silent = connect(SIX, failure, transaction=6)
+        return judged(queries=queries, tcp_connect=[silent, *others], requests=[request()], seen=seen).layers.tcp
+
+    assert tcp("generic_timeout_error", four) == "ok"
+    assert tcp("generic_timeout_error", [connect(SIX, transaction=8), *four]) == "blocked"  # IPv6 leads elsewhere
+    assert tcp("generic_timeout_error", [connect(failure="generic_timeout_error")]) == "blocked"  # nor does IPv4
+
+
+def test_other_ipv6_addresses_that_nobody_can_compare_are_not_forged_where_ipv4_is_proven() -> None:
+    queries = [lookup(ELSEWHERE), lookup(SIX, transaction=2, query_type="AAAA")]
+    proven: Any = {"tcp_connect": [connect(ELSEWHERE, port=443)], "tls_handshakes": [handshake(ELSEWHERE)]}
+    seen = control(THEIRS, THEIR_SIX)
+    assert judged(queries=queries, **proven, seen=seen).layers.dns == "ok"
+    assert judged(queries=queries, seen=seen).layers.dns == "blocked"  # nothing was proven
+    for other in (
+        lookup(SIX, transaction=2, engine="udp"),
+        lookup("5.6.7.9", transaction=2),
+        lookup("fe80::1", transaction=2),
+    ):
+        assert judged(queries=[queries[0], other], **proven, seen=seen).layers.dns == "blocked"
+    theirs_known = seen | {"ip_info": {THEIR_SIX: {"asn": 32934, "flags": 0}}}
+    ours_known = lookup(SIX, transaction=2)
+    ours_known["answers"][0]["asn"] = 6697
+    assert judged(queries=[queries[0], ours_known], **proven, seen=seen).layers.dns == "ok"
+    assert judged(queries=queries, **proven, seen=theirs_known).layers.dns == "ok"
+    assert judged(queries=[queries[0], ours_known], **proven, seen=theirs_known).layers.dns == "blocked"
+
+
 def test_a_host_without_ipv6_is_not_blocked() -> None:
     six = "2001:4860::8"
     seen = control(OURS, six)
@@ -464,6 +502,49 @@ def test_a_kind_of_tors_targets_none_of_which_answers_is_blocked() -> None:
     closed = target("obfs4", "connection_refused", "connection_refused")
     assert layers_of("tor", targets={"a": good, "b": closed})[1] == "blocked"
     assert layers_of("tor", targets={"b": closed})[1] == "unknown"
+
+
+def test_most_of_tors_authorities_are_enough_and_bridges_may_be_gone() -> None:
+    def targets(protocol: str, good: int, bad: int) -> Any:
+        ends = [None] * good + ["generic_timeout_error"] * bad
+        return {
+            f"{protocol} {number}": {"target_protocol": protocol, "failure": end, "tcp_connect": [connect(failure=end)]}
+            for number, end in enumerate(ends)
+        }
+
+    def tcp(**found: tuple[int, int]) -> str:
+        every = [targets(protocol, *ended) for protocol, ended in found.items()]
+        return layers_of("tor", targets={name: one for each in every for name, one in each.items()})[1]
+
+    assert tcp(or_port_dirauth=(1, 9)) == tcp(dir_port=(10, 0), or_port_dirauth=(4, 6)) == "blocked"
+    assert tcp(or_port_dirauth=(5, 5)) == tcp(or_port_dirauth=(10, 0), obfs4=(1, 14)) == "ok"
+    assert tcp(or_port_dirauth=(0, 10)) == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("test", "engine", "started", "tls"),
+    [
+        ("0.2.0", "3.14.1", "2022-10-18 23:59:59", "blocked"),
+        ("0.2.0", "3.14.1", "2022-10-19 00:00:00", "unknown"),
+        ("0.2.2", "3.17.1", "2023-05-01 08:00:00", "blocked"),
+        ("0.2.2", "3.17.1", "2023-05-30 18:08:35", "unknown"),
+        ("0.2.2", "", "2023-05-30 18:08:35", "unknown"),
+        ("0.2.3", "3.17.2", "2023-11-06 12:00:00", "blocked"),
+        ("0.2.4", "3.20.0", "2023-12-01 12:00:00", "unknown"),
+        ("0.2.5", "3.20.1-alpha", "2024-01-01 12:00:00", "blocked"),
+        ("0.2.10", "3.24.0", "2026-01-01 12:00:00", "blocked"),
+    ],
+)
+def test_a_probe_that_signal_has_outgrown_says_nothing(test: str, engine: str, started: str, tls: str) -> None:
+    other = {**handshake(failure="ssl_unknown_authority"), "server_name": "b.example"}
+    top = {
+        "test_name": "signal",
+        "test_version": test,
+        "annotations": {"engine_version": engine},
+        "measurement_start_time": started,
+        "test_keys": {"tls_handshakes": [handshake(), other]},
+    }
+    assert classify(from_object(top)).layers.tls == tls
 
 
 def test_the_request_through_tor_is_the_control_of_the_direct_one() -> None:

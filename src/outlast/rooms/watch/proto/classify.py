@@ -7,6 +7,7 @@ where it comes from stands in docs/spec/watch-classify.md.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_address
 from typing import Final, Literal
@@ -17,6 +18,7 @@ from outlast.rooms.watch.proto import fingerprints as prints
 from outlast.rooms.watch.proto.analysis import (
     NO_ANSWER,
     Analysis,
+    Network,
     analyse,
     common_rare_headers,
     different_words,
@@ -44,6 +46,14 @@ SPEED_MIN_S: Final = 1.0
 SLOWER_THAN: Final = 0.2
 """Two servers can differ by much without anybody's doing; a fifth is more than they usually do."""
 TIMEOUT: Final = "generic_timeout_error"
+AUTHORITIES: Final = frozenset({"dir_port", "or_port_dirauth"})
+"""Tor's directory authorities, as ts-023 names their two kinds of target."""
+SIGNAL_FAILS: Final = (
+    # Before this version the test fails for everybody since this day (OONI's own list: fastpath's score_signal).
+    ("test", (0, 2, 2), "2022-10-19"),  # another root signs Signal's certificates
+    ("engine", (3, 17, 2), "2023-05-02"),  # one of the names that are asked for is no more
+    ("test", (0, 2, 5), "2023-11-07"),  # certificates again, and an own fault of 0.2.4
+)
 _SILENCED: Final = frozenset({TIMEOUT, "connection_reset", "eof_error"})
 
 
@@ -93,7 +103,7 @@ def classify(
         analysis = analyse(found, network)
         as_before = analyse(classic(found), network)
         blocking, accessible = legacy(as_before)
-        layers, evidence = _web(found, analysis)
+        layers, evidence = _web(found, analysis, network)
         if layers.tls == "unknown" and layers.dns != "blocked" and (filtered := _filtered_by_name(measurement)):
             layers = msgspec.structs.replace(layers, tls="blocked")
             evidence.append(filtered)
@@ -215,7 +225,7 @@ def alike(analysis: Analysis) -> bool:
 # ---- layers of web_connectivity ----
 
 
-def _web(found: Observations, analysis: Analysis) -> tuple[Layers, list[str]]:
+def _web(found: Observations, analysis: Analysis, network: Network) -> tuple[Layers, list[str]]:
     evidence: list[str] = []
 
     def blocked(layer: str, *because: tuple[Sequence[int], str]) -> bool:
@@ -231,13 +241,15 @@ def _web(found: Observations, analysis: Analysis) -> tuple[Layers, list[str]]:
     resolved_there = expected is not None and any(map(_is_address, expected.dns_addresses))
     good = analysis.dns_lookup_success_with_valid_address
     ghosts = () if resolved_there or expected is None or good else analysis.dns_lookup_success
+    unreached, unproven = _ipv6_unreached(found), _ipv6_unproven(found, analysis, network)
+    forged = _without(analysis.dns_lookup_success_with_invalid_addresses, unproven)
 
     dns: Layer = "unknown"
     if blocked(
         "dns",
         (analysis.dns_lookup_unexpected_failure if resolved_there else (), "the lookup failed, the control's did not"),
         (
-            analysis.dns_lookup_success_with_invalid_addresses if resolved_there else (),
+            forged if resolved_there else (),
             "addresses that are not the control's, and no certificate proves them",
         ),
         (ghosts, "addresses for a name that the control found none for"),
@@ -254,8 +266,8 @@ def _web(found: Observations, analysis: Analysis) -> tuple[Layers, list[str]]:
     for step, unexpected, unexplained, both, tried in (
         (
             "tcp",
-            analysis.tcp_connect_unexpected_failure,
-            analysis.tcp_connect_unexplained_failure,
+            _without(analysis.tcp_connect_unexpected_failure, unreached),
+            _without(analysis.tcp_connect_unexplained_failure, unreached),
             analysis.tcp_connect_expected_failure,
             [one.tcp_connect_failure for one in endpoints],
         ),
@@ -295,6 +307,40 @@ def _web(found: Observations, analysis: Analysis) -> tuple[Layers, list[str]]:
     elif expected is not None and expected.final_response_failure:
         http = "down"
     return Layers(dns, steps["tcp"], steps["tls"], http), evidence
+
+
+def _without(transactions: Iterable[int], left_out: frozenset[int]) -> tuple[int, ...]:
+    return tuple(one for one in transactions if one not in left_out)
+
+
+def _ipv6_unreached(found: Observations) -> frozenset[int]:
+    """Connects to IPv6 where none went well and one to IPv4 did: a network whose IPv6 leads nowhere looks the same."""
+    tried = {True: dict[int, bool](), False: dict[int, bool]()}
+    for transaction, one in found.known_tcp_endpoints.items():
+        tried[":" in (one.ip_address or "")][transaction] = one.tcp_connect_failure == SUCCESS
+    dead = any(tried[False].values()) and not any(tried[True].values())
+    return frozenset(tried[True]) if dead else frozenset()
+
+
+def _ipv6_unproven(found: Observations, analysis: Analysis, network: Network) -> frozenset[int]:
+    """Lookups of IPv6 alone that nobody can compare, as a network of theirs or of the control's addresses is not known.
+
+    They count for nothing where the same engine gave addresses that are valid.
+    """
+    valid = set(analysis.dns_lookup_success_with_valid_address)
+    engines = {one.dns_engine for one in found.dns_lookup_successes if one.transaction_id in valid}
+    compared = {
+        one.transaction_id
+        for one in found.dns_lookup_successes
+        if ":" not in (one.ip_address or "")
+        or one.ip_address_bogon
+        or (one.ip_address_asn and any(map(network, one.control_dns_resolved_addrs or ())))
+    }
+    return frozenset(
+        one.transaction_id
+        for one in found.dns_lookup_successes
+        if one.dns_engine in engines and one.transaction_id not in compared
+    )
 
 
 def _bogons_apart(found: Observations) -> tuple[int, ...]:
@@ -383,29 +429,51 @@ def _services(measurement: Measurement) -> tuple[Layers, list[str]]:
     return Layers(*layers), evidence
 
 
+def _signal(measurement: Measurement) -> tuple[Layers, list[str]]:
+    """ts-029; of probes that ask Signal for what it no longer has, or distrust the certificates it has now, nothing."""
+    versions = {"test": _version(measurement.test_version), "engine": _version(measurement.engine_version)}
+    for what, mended, since in SIGNAL_FAILS:
+        if versions[what] < mended and measurement.started >= since:
+            return Layers(), [f"signal: this version of the test fails for everybody since {since}"]
+    return _services(measurement)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """As numbers, what follows them left out; a version that is not told is older than all."""
+    numbers = itertools.takewhile(str.isdecimal, text.partition("-")[0].split("."))
+    return tuple(int(number[:9]) for number in numbers)
+
+
 def _no_aaaa(one: Lookup) -> bool:
     return one.query_type == "AAAA" and one.failure is not None
 
 
-def _of_groups(layer: str, ended: Iterable[Ended], alive: bool, evidence: list[str]) -> Layer:
-    well: dict[str, bool] = {}
+def _of_groups(
+    layer: str, ended: Iterable[Ended], alive: bool, evidence: list[str], by_most: frozenset[str] = frozenset()
+) -> Layer:
+    """Groups fail when all in them do, those of ``by_most`` when more than half do."""
+    tried: dict[str, list[bool]] = {}
     for name, success in ended:
-        well[name] = well.get(name, False) or success
-    if not well:
+        tried.setdefault(name, []).append(success)
+    if not tried:
         return "unknown"
-    failed = sorted(name for name, success in well.items() if not success)
+    failed = sorted(
+        name for name, well in tried.items() if (2 * sum(well) < len(well) if name in by_most else not any(well))
+    )
     if not failed:
         return "ok"
     if not alive:
         return "unknown"
-    evidence.append(
-        f"{layer}: all of {', '.join(name or 'the addresses' for name in failed[:5])} failed, others did not"
-    )
+    told = (f"{name or 'the addresses'} ({tried[name].count(False)} of {len(tried[name])})" for name in failed[:5])
+    evidence.append(f"{layer}: {', '.join(told)} failed, others did not")
     return "blocked"
 
 
 def _tor(measurement: Measurement) -> tuple[Layers, list[str]]:
-    """ts-023: each kind of target has several; a kind none of which answers, while others do, is blocked."""
+    """ts-023: each kind of target has several; a kind none of which answers, while others do, is blocked.
+
+    Bridges come and go; authorities stand for years, so that it takes but most of them.
+    """
     ended: dict[str, list[Ended]] = {"tcp": [], "tls": [], "http": []}
     for target in measurement.targets:
         if target.connect is not None:
@@ -415,7 +483,7 @@ def _tor(measurement: Measurement) -> tuple[Layers, list[str]]:
             ended["http" if target.protocol == "dir_port" else "tls"].append((target.protocol, target.whole == SUCCESS))
     alive = any(well for _, well in ended["tcp"])
     evidence: list[str] = []
-    layers = {layer: _of_groups(layer, tried, alive, evidence) for layer, tried in ended.items()}
+    layers = {layer: _of_groups(layer, tried, alive, evidence, AUTHORITIES) for layer, tried in ended.items()}
     return Layers(**layers), evidence
 
 
@@ -474,7 +542,7 @@ def _dns_consistency(measurement: Measurement) -> tuple[Layers, list[str]]:
 
 _OTHERS: Final[dict[str, Rule]] = {
     "telegram": _services,
-    "signal": _services,
+    "signal": _signal,
     "whatsapp": _services,
     "facebook_messenger": _services,
     "tor": _tor,

@@ -127,6 +127,8 @@ class Measurement(msgspec.Struct, frozen=True):
     started: str = ""
     probe_cc: str = ""
     probe_asn: str = ""
+    test_version: str = ""
+    engine_version: str = ""
     lookups: tuple[Lookup, ...] = ()
     connects: tuple[Connect, ...] = ()
     handshakes: tuple[Handshake, ...] = ()
@@ -170,6 +172,8 @@ def from_object(top: Mapping[str, Any]) -> Measurement:
         started=_text(top.get("measurement_start_time")),
         probe_cc=_text(top.get("probe_cc")),
         probe_asn=_text(top.get("probe_asn")),
+        test_version=_text(top.get("test_version")),
+        engine_version=_text(_dict(top.get("annotations")).get("engine_version")),
         lookups=lookups,
         connects=connects,
         handshakes=handshakes,

@@ -9,7 +9,7 @@ from outlast.kernel.bundle import BundleError
 from outlast.kernel.database import Transaction
 from outlast.kernel.devices import OwnDevice
 from outlast.kernel.discovery import Discovery
-from outlast.kernel.entry import CONTENT_MAX_BYTES, DAY_MS, Entry
+from outlast.kernel.entry import CLOCK_MAX, CONTENT_MAX_BYTES, DAY_MS, Entry
 from outlast.kernel.footprint import Footprint, let_go_of_carried, measure_disk
 from outlast.kernel.groups import Group, Said
 from outlast.kernel.home import Home, wipe_secret, write_secret
@@ -67,6 +67,7 @@ __all__ = [
     "BACKUP_MAX_BYTES",
     "BUNDLE_MAGIC",
     "BUNDLE_MIN_BYTES",
+    "CLOCK_MAX",
     "CONTENT_MAX_BYTES",
     "DAY_MS",
     "FILE_MAX_BYTES",

@@ -39,6 +39,8 @@ CONTENT_MAX_BYTES: Final = CHUNK_BYTES * (PAYLOAD_MAX_BYTES // 32)
 KIND_MAX_BYTES: Final = 32
 TAGS_MAX: Final = 8
 TAG_MAX_BYTES: Final = 32
+CLOCK_MAX: Final = 2**53
+"""No clock that somebody claims raises or outranks others beyond this: order then follows the times."""
 DAY_MS: Final = 86_400_000
 HOUR_MS: Final = 3_600_000
 

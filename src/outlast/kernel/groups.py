@@ -20,7 +20,7 @@ from outlast.kernel import circular
 from outlast.kernel import devices as own_devices
 from outlast.kernel.admit import Held
 from outlast.kernel.circular import CIRCULAR, INVITED, JOINED, LEFT
-from outlast.kernel.entry import PAYLOAD_MAX_BYTES, Entry, pack, unpack
+from outlast.kernel.entry import CLOCK_MAX, PAYLOAD_MAX_BYTES, Entry, pack, unpack
 from outlast.kernel.epoch import EPOCHS_MAX, Inner, access_key, commitment, epoch_key, open_entry, seal_entry
 from outlast.kernel.identity import check_name, identity_key, read_certificate
 from outlast.kernel.kinds import Kind
@@ -56,8 +56,6 @@ if TYPE_CHECKING:
 
 MAILED_MAX: Final = 50
 """Members up to which entries go to each of them by mail; larger groups have them by sync alone."""
-CLOCK_MAX: Final = 2**53
-"""No clock that a member claims raises that of others beyond this: order then follows the times."""
 READ_MAX: Final = 4 * ACTS_MAX
 """Entries that never expire of which it is looked whether they are acts: of one device, and of all who do not lead."""
 WELCOMING: Final = 50
@@ -89,7 +87,7 @@ class Said:
     device: bytes  # 32 B
     author: bytes | None  # 32 B, identity; None while the device was not shown by a member
     seq: int
-    clock: int
+    clock: int  # at most CLOCK_MAX
     at_ms: int  # its author's claim
     counts: bool
 
@@ -198,7 +196,8 @@ class Groups:
                 continue
             h = entry.header
             author, counts = membership.devices.get(h.author), membership.speaks(h.author, h.seq, entry.id)
-            found.append(Said(entry.id, inner.kind, inner.body, h.author, author, h.seq, h.clock, inner.ts_ms, counts))
+            clock = min(h.clock, CLOCK_MAX)
+            found.append(Said(entry.id, inner.kind, inner.body, h.author, author, h.seq, clock, inner.ts_ms, counts))
         return sorted(found, key=lambda said: (said.clock, said.at_ms, said.id))
 
     def read(self, space: bytes, limit: int = 1000) -> list[Said]:

@@ -631,11 +631,21 @@ class Node:
     # ---- speaking on the log ----
 
     async def append(
-        self, person: Person, space: bytes, kind: str, body: msgspec.Struct, *, life_ms: int, local: RowChanges = ()
+        self,
+        person: Person,
+        space: bytes,
+        kind: str,
+        body: msgspec.Struct,
+        *,
+        life_ms: int,
+        local: RowChanges = (),
+        clock: int = 0,
     ) -> Entry:
         """Sign an entry in a followed space and keep it; durable in the vault's outbox first, then by the one door.
 
         ``life_ms`` 0 = never expires, where the kind allows it. ``local`` is written in the vault together with it.
+        ``clock`` is the Lamport time of what the person has read in an open space, where only the room knows whose
+        words count; in a group it is known here.
         """
         known = self._speakable(space, kind)
         payload = known.encode(body)
@@ -645,7 +655,7 @@ class Node:
             raise UsageError(
                 "an entry holds at most %(most)s bytes, this has %(size)s", most=PAYLOAD_MAX_BYTES, size=len(payload)
             )
-        return await self._append(person, space, known, payload, life_ms, local)
+        return await self._append(person, space, known, payload, life_ms, local, clock=clock)
 
     async def _append(
         self,
@@ -656,8 +666,9 @@ class Node:
         life_ms: int,
         local: RowChanges,
         size_bytes: int | None = None,
+        clock: int = 0,
     ) -> Entry:
-        make = partial(person.outbox.next, space, kind, payload, life_ms, size_bytes)
+        make = partial(person.outbox.next, space, kind, payload, life_ms, size_bytes, clock)
         return await person.outbox.append(space, make, lambda _: (local, ()))
 
     async def append_apart(

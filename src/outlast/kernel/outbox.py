@@ -269,9 +269,11 @@ class Outbox:
         await self._person.renew()
         raise UsageError("this device wrote somewhere else too, so a new one has begun here just now: do it again")
 
-    def next(self, space: bytes, kind: Kind, payload: bytes, life_ms: int, size_bytes: int | None = None) -> Entry:
-        """The next entry of this device's chain in a space; who keeps it holds ``speaking``."""
-        head, clock = self.head(space)
+    def next(
+        self, space: bytes, kind: Kind, payload: bytes, life_ms: int, size_bytes: int | None = None, clock: int = 0
+    ) -> Entry:
+        """The next entry of this device's chain in a space, later than ``clock``; who keeps it holds ``speaking``."""
+        head, own = self.head(space)
         return next_entry(
             self._person.signing_key,
             head,
@@ -279,7 +281,7 @@ class Outbox:
             kind=kind.name,
             payload=payload,
             size_bytes=size_bytes,
-            clock=clock + 1,
+            clock=max(own, clock) + 1,
             ts_ms=self._node.now_ms(),
             life_ms=life_ms,
             priority=kind.priority,

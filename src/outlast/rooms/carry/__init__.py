@@ -14,7 +14,7 @@ __all__ = ["ROOM"]
 
 ROOM = Room(
     name="carry",
-    version=5,
+    version=6,
     kinds=KINDS,
     letters=LETTERS,
     views=VIEWS,

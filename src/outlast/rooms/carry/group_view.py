@@ -25,7 +25,6 @@ TEXTS: Final = Index(SAID, "local_carry_said_search")
 """Where words are looked for in groups."""
 UNREAD_MAX: Final = 200
 """Unread texts of a group are counted up to here."""
-_INT64_MAX: Final = 2**63 - 1
 
 TEXT: Final = "text"
 """The event of a row that somebody wrote; the others tell of members."""
@@ -112,7 +111,7 @@ def _row(
         "device": said.device,
         "author": said.author,
         "seq": _seq(said.seq),
-        "clock": min(said.clock, _INT64_MAX),
+        "clock": said.clock,
         "at_ms": at_ms,
         "came_ms": now_ms,
         "until_ms": until_ms,

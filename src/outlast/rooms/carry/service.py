@@ -264,7 +264,8 @@ async def post(
     await speaking.speak_for(node, person, space)
     life_ms = places.life_for(person, space, life_ms)
     body, local = Post(text, reply_to, life_ms), [places.sent(space)]
-    entry = await node.append(person, space, POST.name, body, life_ms=life_ms or POST_LIFE_MS, local=local)
+    clock = view.newest_clock(node, space)
+    entry = await node.append(person, space, POST.name, body, life_ms=life_ms or POST_LIFE_MS, local=local, clock=clock)
     return entry.id
 
 

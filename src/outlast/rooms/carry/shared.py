@@ -41,7 +41,8 @@ async def share(
     size_bytes = content.header.payload_size
     file = Shared(file_name(name), type if TYPE_FORM(type) else "", size_bytes, content.id, preview, life_ms)
     try:
-        post = await node.append(person, space, SHARED.name, file, life_ms=entry_life_ms, local=also)
+        clock = view.newest_clock(node, space)
+        post = await node.append(person, space, SHARED.name, file, life_ms=entry_life_ms, local=also, clock=clock)
     except BaseException:
         with contextlib.suppress(OutlastError):
             await asyncio.shield(node.end(person, space, [content.id]))

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from outlast.errors import ProtocolError
 from outlast.kernel import (
+    CLOCK_MAX,
     DAY_MS,
     GENESIS,
     REVOKE,
@@ -278,7 +279,7 @@ def _posted(change: Change, text: str, reply_to: bytes | None = None, life_ms: i
     header = entry.header
     latest_ms = shown_until(header.ts_ms, life_ms) or header.ts_ms + POST_LIFE_MS
     row = _said(entry) | {
-        "clock": min(header.clock, _INT64_MAX),
+        "clock": min(header.clock, CLOCK_MAX),
         "ts_ms": header.ts_ms,
         "until_ms": min(header.expires_day * DAY_MS, latest_ms),
         "n": change.cursor,
@@ -445,6 +446,14 @@ def posts(store: Rows, space: bytes, now_ms: int, *, before: bytes | None = None
         (*args, limit),
     )
     return [ChannelPost(*row) for row in reversed(rows)]
+
+
+def newest_clock(store: Rows, space: bytes) -> int:
+    """The Lamport time of the last post that counts in a channel; 0 when there is none."""
+    rows = store.query(
+        "SELECT clock FROM view_carry_shown WHERE space = ? ORDER BY clock DESC, ts_ms DESC, id DESC LIMIT 1", (space,)
+    )
+    return int(rows[0][0]) if rows else 0
 
 
 def find_post(store: Rows, id: bytes, now_ms: int) -> ChannelPost | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 
 from outlast.errors import NotFoundError, UsageError
 from outlast.kernel import DAY_MS, Home, Node, Person, id_text, open_backup, space_text
+from outlast.kernel.epoch import Inner, seal_entry
 from outlast.rooms.carry import ROOM, group_view, groups
-from outlast.rooms.carry.entries import HIDE, Hide
+from outlast.rooms.carry.entries import HIDE, POST, Hide, Post
 from tests.unit.kernel.people import secret
 from tests.unit.rooms.carry.houses import House, houses
 
@@ -352,3 +354,37 @@ async def test_a_large_group_travels_by_sync_alone_and_nobody_is_told_who_has_wh
         await ben.settled()
         assert [len(one.person.query("SELECT entry FROM sent")) for one in (ann, ben)] == before
         assert group_view.hearing(ann.person, said) == {}
+
+
+async def test_who_claims_a_clock_beyond_all_bounds_does_not_put_what_others_say_out_of_order(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben", "cleo") as (ann, ben, cleo):
+        space = await circle(ann, ben, cleo)
+        head, _ = ben.person.outbox.head(space)
+        assert head is not None
+        membership = ben.person.groups.membership(space)
+        secrets = {epoch: ben.person.groups._readings[space].secrets[epoch] for epoch in membership.epochs}
+        inner = Inner(POST.name, ben.node.now_ms(), POST.encode(Post("far")))
+        far = seal_entry(
+            ben.person.signing_key,
+            head,
+            inner,
+            space=space,
+            secrets=secrets,
+            clock=2**63,
+            life_ms=DAY_MS,
+            rand=os.urandom,
+        )
+        for one in (ann, cleo):
+            await one.node.ingest([far])
+            await one.until(lambda one=one: texts(one, space) == ["far"])
+        said = ["far"]
+        for number in range(4):
+            said.append(f"one {number}")
+            await groups.post(ann.node, ann.person, space, said[-1])
+        await ann.carry_to(cleo)
+        await cleo.until(lambda: len(texts(cleo, space)) == len(said))
+        said.append("two")
+        await groups.post(cleo.node, cleo.person, space, "two")
+        await cleo.carry_to(ann)
+        await ann.until(lambda: len(texts(ann, space)) == len(said))
+        assert texts(ann, space) == said == texts(cleo, space)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from outlast.errors import NotFoundError, UsageError
-from outlast.rooms.carry import service, view
+from outlast.rooms.carry import files, service, view
 from tests.unit.kernel.people import secret
 from tests.unit.rooms.carry.houses import houses
+from tests.unit.rooms.carry.test_files import stream
 
 
 async def test_each_signer_writes_and_the_reader_sees_by_whom(tmp_path: Path) -> None:
@@ -43,6 +44,23 @@ async def test_each_signer_writes_and_the_reader_sees_by_whom(tmp_path: Path) ->
         await ben.carry_to(eve, space=news.space)
         assert service.read_channel(eve.node, eve.person, news.space) == []
         assert view.due_to_drop(eve.node, eve.node.now_ms() + view.HIDDEN_KEPT_MS + 60_000)
+
+
+async def test_who_writes_after_what_they_have_read_is_read_after_it(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben", "eve") as (ann, ben, eve):
+        news = await service.create_channel(ann.node, ann.person, "Street", [ben.person.identity])
+        for number in range(5):
+            await service.post(ann.node, ann.person, news.space, f"by Ann, {number}")
+        for one in (ben, eve):
+            await service.follow(one.node, one.person, news.link)
+            await ann.carry_to(one, space=news.space)
+        await service.post(ben.node, ben.person, news.space, "by Ben")
+        await files.send(ben.node, ben.person, news.space, stream(b"a map"), name="map.txt")
+        await ben.carry_to(ann, space=news.space)
+        await service.post(ann.node, ann.person, news.space, "by Ann again")
+        await ann.carry_to(eve, space=news.space)
+        posts = service.read_channel(eve.node, eve.person, news.space)
+        assert [one.text for one in posts[5:]] == ["by Ben", "map.txt", "by Ann again"]
 
 
 async def test_what_a_signers_ended_device_says_later_does_not_count(tmp_path: Path) -> None:

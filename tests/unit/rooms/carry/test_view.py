@@ -252,6 +252,16 @@ def test_a_clock_beyond_what_the_database_holds_stops_nothing(store: Store) -> N
     assert texts(store) == ["near", "far"]
 
 
+def test_who_claims_a_clock_beyond_all_bounds_does_not_stand_behind_everything_for_ever(store: Store) -> None:
+    far = [post(NEWS, f"far {n}", clock=clock, at_ms=NOW_MS) for n, clock in enumerate((2**53, 2**60, 2**63))]
+    assert view.newest_clock(store, NEWS.id) == 0
+    add(store, NEWS, *far, post(NEWS, "not the owner's", author=STRANGER.signing, clock=2**40))
+    seen = view.newest_clock(store, NEWS.id)
+    add(store, post(NEWS, "answer", clock=seen + 1, at_ms=NOW_MS + 1), post(NEWS, "late", clock=seen + 9, at_ms=NOW_MS))
+    assert sorted(texts(store)[:4]) == ["far 0", "far 1", "far 2", "late"]
+    assert texts(store)[4:] == ["answer"]
+
+
 def test_older_posts_are_found_page_by_page(store: Store) -> None:
     add(store, NEWS, *(post(NEWS, str(number), clock=number // 2, at_ms=NOW_MS + number) for number in range(7)))
     newest = view.posts(store, NEWS.id, NOW_MS + 9, limit=3)

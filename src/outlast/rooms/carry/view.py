@@ -77,16 +77,23 @@ _HIDE: Final = "view_carry_hide"
 _FORK: Final = "view_carry_fork"
 _REVOKED: Final = "view_carry_revoked"
 _INT64_MAX: Final = 2**63 - 1
+_GONE: Final = (Event.EXPIRED, Event.PAYLOAD_DROPPED)
+"""After these an entry says nothing: also what ends or certifies others may have been ended by a tombstone."""
 
 # The identity for which a device said something in a channel, NULL when no signer of its genesis certified it, or when
-# that identity had ended the device before (the kernel's ``is_ended``, in SQL; a seq has 8 bytes, big-endian).
-_AUTHOR = (
+# that identity had ended the device before. Of two that certified it one counts, the same everywhere.
+_FOR_WHOM = (
     "(SELECT d.identity FROM view_carry_device d JOIN view_carry_signer s"
     " ON s.space = d.space AND s.identity = d.identity WHERE d.space = {0}.space AND d.device = {0}.device"
     " AND NOT EXISTS (SELECT 1 FROM view_carry_revoked r WHERE r.space = {0}.space AND r.device = {0}.device"
-    " AND r.identity = d.identity AND ({0}.seq = zeroblob(8) OR {0}.seq > r.seq"
-    " OR ({0}.seq = r.seq AND {0}.id <> r.last))) LIMIT 1)"
+    " AND r.identity = d.identity AND {1}) ORDER BY d.identity LIMIT 1)"
 )
+# The kernel's ``is_ended``, in SQL; a seq has 8 bytes, big-endian.
+_AUTHOR = _FOR_WHOM.format(
+    "{0}", "({0}.seq = zeroblob(8) OR {0}.seq > r.seq OR ({0}.seq = r.seq AND {0}.id <> r.last))"
+)
+# Where a device was ended its identity has said which branch counts.
+_FORKED_FOR = _FOR_WHOM.format("f", "f.seq >= r.seq")
 
 VIEWS: Final = (
     f"CREATE TABLE {_CHANNEL} (space BLOB PRIMARY KEY, name TEXT, owner BLOB, writers TEXT, made_ms INTEGER)",
@@ -139,8 +146,12 @@ MIGRATIONS: Final = (
 
 def fold(change: Change, _rows: Rows) -> RowChanges:
     """The rows of the public view that a change of the store brings or takes."""
-    reading = _READINGS.get(change.entry.header.kind)
-    return reading(change) if reading else ()
+    entry = change.entry
+    if change.event is Event.FORKED:  # of whichever kind the branch is that came later
+        return [Put(_FORK, _said(entry))]
+    reading = _READINGS.get(entry.header.kind)
+    rows = reading(change) if reading else ()
+    return [*rows, Delete(_FORK, {"id": entry.id})] if change.event is Event.EXPIRED and entry.header.seq else rows
 
 
 def receive(letter: Letter, rows: Rows) -> RowChanges:
@@ -216,7 +227,7 @@ def message_row(
 
 def _read_genesis(change: Change) -> RowChanges:
     entry = change.entry
-    if change.event is Event.EXPIRED:
+    if change.event in _GONE:
         where: dict[str, Value] = {"space": entry.id}
         return [Delete(_CHANNEL, where), Delete(_SIGNER, where), Delete(_DEVICE, {"id": entry.id})]
     if entry.payload is None:
@@ -257,9 +268,9 @@ def _read_shared(change: Change) -> RowChanges:
     payload, id = change.entry.payload, change.entry.id
     file = read_shared(payload) if payload is not None and change.entry.header.version == 1 else None
     post = _posted(change, file.name, None, file.life_ms) if file else _posted(change, "")
-    if change.event in (Event.EXPIRED, Event.PAYLOAD_DROPPED):
+    if change.event in _GONE:
         return [*post, Delete(_SHARED, {"id": id})]
-    if file is None or change.event is Event.FORKED:
+    if file is None:
         return post
     row: dict[str, Value] = {name: getattr(file, name) for name in ("type", "size_bytes", "content", "preview")}
     return [*post, Put(_SHARED, {"id": id} | row)]
@@ -268,11 +279,7 @@ def _read_shared(change: Change) -> RowChanges:
 def _posted(change: Change, text: str, reply_to: bytes | None = None, life_ms: int = 0) -> RowChanges:
     """The rows of a post of that text; none that shows nothing is kept."""
     entry = change.entry
-    if change.event is Event.FORKED:
-        return [Put(_FORK, _said(entry))]
-    if change.event is Event.EXPIRED:
-        return [Delete(_POST, {"id": entry.id}), Delete(_FORK, {"id": entry.id})]
-    if change.event is Event.PAYLOAD_DROPPED:
+    if change.event in _GONE:
         return [Delete(_POST, {"id": entry.id})]
     if is_blank(text):
         return ()
@@ -291,7 +298,7 @@ def _posted(change: Change, text: str, reply_to: bytes | None = None, life_ms: i
 
 def _read_hide(change: Change) -> RowChanges:
     entry = change.entry
-    if change.event is Event.EXPIRED:
+    if change.event in _GONE:
         return [Delete(_HIDE, {"id": entry.id})]
     body = _body(entry)
     return [Put(_HIDE, _said(entry) | {"post": body.post, "ts_ms": entry.header.ts_ms})] if body else ()
@@ -299,7 +306,7 @@ def _read_hide(change: Change) -> RowChanges:
 
 def _read_device(change: Change) -> RowChanges:
     entry = change.entry
-    if change.event is Event.EXPIRED:
+    if change.event in _GONE:
         return [Delete(_DEVICE, {"id": entry.id})]
     body = _body(entry)
     try:
@@ -318,7 +325,7 @@ def _read_device(change: Change) -> RowChanges:
 
 def _read_revoke(change: Change) -> RowChanges:
     entry = change.entry
-    if change.event is Event.EXPIRED:
+    if change.event in _GONE:
         return [Delete(_REVOKED, {"id": entry.id})]
     found = revocation_in(entry)
     if found is None:
@@ -403,7 +410,7 @@ def channel_head(store: Rows, space: bytes) -> ChannelHead | None:
     """The channel of that id, or None while its genesis is not here."""
     rows = store.query(
         "SELECT space, name, owner, writers,"
-        f" EXISTS (SELECT 1 FROM {_FORK} f WHERE f.space = c.space AND {_AUTHOR.format('f')} IS NOT NULL)"
+        f" EXISTS (SELECT 1 FROM {_FORK} f WHERE f.space = c.space AND {_FORKED_FOR} IS NOT NULL)"
         f" FROM {_CHANNEL} c WHERE space = ?",
         (space,),
     )
@@ -417,7 +424,7 @@ def author_of(store: Rows, space: bytes, device: bytes, until_ms: int) -> bytes 
     """The identity for which a device speaks in a channel until that time, or None."""
     rows = store.query(
         f"SELECT d.identity FROM {_DEVICE} d JOIN {_SIGNER} s ON s.space = d.space AND s.identity = d.identity"
-        " WHERE d.space = ? AND d.device = ? AND d.until_ms >= ?",
+        " WHERE d.space = ? AND d.device = ? AND d.until_ms >= ? ORDER BY d.identity",
         (space, device, until_ms),
     )
     return rows[0][0] if rows else None

@@ -96,9 +96,11 @@ def ended(space: Entry, last: Entry | None, *, identity: SigningKey = OWNER.iden
     return entry(SECOND, space.id, REVOKE.name, payload, number=number)
 
 
-def device(space: Entry, certificate: bytes = SECOND_CERTIFICATE, *, author: SigningKey = SECOND) -> Entry:
+def device(
+    space: Entry, certificate: bytes = SECOND_CERTIFICATE, *, author: SigningKey = SECOND, seq: int = 0
+) -> Entry:
     """A device of the owner's comes to speak for them."""
-    return entry(author, space.id, DEVICE.name, DEVICE.encode(ChannelDevice(certificate)), life_days=60)
+    return entry(author, space.id, DEVICE.name, DEVICE.encode(ChannelDevice(certificate)), life_days=60, seq=seq)
 
 
 def letter(

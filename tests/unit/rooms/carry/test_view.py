@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outlast.kernel.entry import DAY_MS, Entry
+from outlast.kernel.identity import certify
 from outlast.kernel.revocation import is_ended, revocation_in
 from outlast.kernel.room import Change, Delete, Event, Letter, Put
 from outlast.kernel.store import Incoming, Store
 from outlast.kernel.vault import Vault
 from outlast.rooms.carry import ROOM, file_view, view
-from outlast.rooms.carry.entries import DEVICE, HIDE, POST, TEXT, File
+from outlast.rooms.carry.entries import DEVICE, HIDE, POST, SHARED, TEXT, File, Shared
 from outlast.rooms.carry.view import fold, message_row, receive
 from tests.unit.kernel.entries import KEY
 from tests.unit.kernel.people import NOW_MS, Person, person, secret
@@ -34,6 +35,7 @@ from tests.unit.rooms.carry.said import (
 )
 
 NEWS = channel()
+OTHER_KIND = entry(OWNER.signing, NEWS.id, "carry.content", b"bytes", seq=1)
 PEER = secret("peer")
 
 
@@ -64,6 +66,13 @@ def add(store: Store, *entries: Entry) -> None:
 def texts(store: Store, space: Entry = NEWS, now_ms: int = NOW_MS) -> list[str]:
     """What is shown in a channel."""
     return [one.text for one in view.posts(store, space.id, now_ms)]
+
+
+def forked(store: Store) -> bool:
+    """Whether the channel is said to have parted."""
+    head = view.channel_head(store, NEWS.id)
+    assert head is not None
+    return head.forked
 
 
 def take(vault: Vault, *letters: Letter) -> None:
@@ -212,17 +221,47 @@ def test_a_channel_that_is_left_leaves_nothing_behind(store: Store) -> None:
 def test_two_posts_in_one_place_of_the_owners_chain_are_both_shown_and_reported(store: Store) -> None:
     add(store, NEWS, post(NEWS, "come", seq=1), post(NEWS, "stay away", seq=1, clock=2))
     assert texts(store) == ["come", "stay away"]
-    head = view.channel_head(store, NEWS.id)
-    assert head is not None
-    assert head.forked
+    assert forked(store)
 
 
 def test_a_strangers_fork_does_not_discredit_the_owner(store: Store) -> None:
     forks = [post(NEWS, text, seq=1, author=STRANGER.signing) for text in ("a", "b")]
     add(store, NEWS, *forks)
-    head = view.channel_head(store, NEWS.id)
-    assert head is not None
-    assert not head.forked
+    assert not forked(store)
+
+
+@pytest.mark.parametrize("other", [hide(NEWS, NEWS, seq=1), device(NEWS, author=OWNER.signing, seq=1), OTHER_KIND])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_fork_is_reported_whatever_stands_on_its_branches(store: Store, other: Entry, is_first: bool) -> None:
+    said = post(NEWS, "said", seq=1)
+    add(store, NEWS, *((other, said) if is_first else (said, other)))
+    assert forked(store)
+    store.remove([other.id])
+    store.remove([said.id])
+    add(store)
+    assert not forked(store)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_of_a_fork_where_the_device_was_ended_one_branch_counts_and_nothing_is_open(
+    store: Store, is_first: bool
+) -> None:
+    last, other = post(NEWS, "last", seq=2), post(NEWS, "by the thief", seq=2)
+    add(store, NEWS, *((other, last) if is_first else (last, other)), ended(NEWS, last))
+    assert texts(store) == ["last"]
+    assert not forked(store)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_device_that_two_signers_claim_speaks_for_the_same_one_everywhere(store: Store, is_first: bool) -> None:
+    news = channel("Two", signers=[OWNER, STRANGER])
+    claim = device(
+        news, certify(STRANGER.identity, SECOND, secret("seal"), 20_000, "stranger"), author=STRANGER.signing
+    )
+    add(store, news, *((claim, device(news)) if is_first else (device(news), claim)), post(news, author=SECOND))
+    [shown] = view.posts(store, news.id, NOW_MS)
+    assert shown.author == min(OWNER.identity.public, STRANGER.identity.public)
+    assert view.author_of(store, news.id, SECOND.public, NOW_MS) == shown.author
 
 
 def test_a_payload_that_comes_late_is_shown_then_and_one_dropped_is_not(store: Store) -> None:
@@ -325,6 +364,16 @@ TALE = [
 ]
 
 
+HISTORY = [
+    *TALE,
+    ended(NEWS, TWO),
+    entry(OWNER.signing, NEWS.id, SHARED.name, SHARED.encode(Shared("map", "", 5, OTHER_KIND.id)), seq=3),
+    hide(NEWS, TWO, seq=3),
+    OTHER_KIND,
+    device(NEWS, author=OWNER.signing, seq=1),
+]
+
+
 @settings(max_examples=20)
 @given(st.permutations(TALE), st.booleans())
 def test_the_view_is_the_same_in_whatever_order_entries_arrive(entries: Sequence[Entry], rebuilt: bool) -> None:
@@ -334,9 +383,74 @@ def test_the_view_is_the_same_in_whatever_order_entries_arrive(entries: Sequence
         if rebuilt:
             store.rebuild("carry")
         assert texts(store) == ["one", "two", "second device"]
-        head = view.channel_head(store, NEWS.id)
-        assert head is not None
-        assert head.forked
+        assert forked(store)
+        store.close()
+
+
+def seen(store: Store) -> tuple[object, ...]:
+    """What a channel shows, and what is to go of it, but for the order of arrival."""
+    rows = store.query("SELECT id, author, hidden_ms, clock, until_ms, text FROM view_carry_said ORDER BY id")
+    due = sorted((one.post, one.content or b"") for one in view.due_to_drop(store, NOW_MS + 9 * DAY_MS))
+    files = [one.id for one in view.shared_files(store, NEWS.id, NOW_MS)]
+    return view.channel_head(store, NEWS.id), texts(store), rows, due, files
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.permutations(HISTORY), st.permutations(HISTORY), st.integers(0, len(HISTORY)), st.booleans())
+def test_whoever_holds_the_same_is_shown_the_same(
+    one: list[Entry], other: list[Entry], count: int, together: bool
+) -> None:
+    told = []
+    held = {entry.id for entry in one[:count]}
+    for order in (one, other):
+        with TemporaryDirectory() as folder:
+            store = Store.open(Path(folder) / "store.db", KEY, rooms=[ROOM])
+            entries = [entry for entry in order if entry.id in held]
+            if together:
+                store.append([Incoming(entry) for entry in entries])
+            add(store, *entries)
+            told.append(seen(store))
+            store.close()
+    assert told[0] == told[1]
+
+
+FATES = ("comes", "comes bare", "its payload goes", "is ended", "goes")
+
+
+def suffer(store: Store, one: Entry, fate: str) -> None:
+    """Something that can happen to an entry in a store."""
+    match fate:
+        case "comes":
+            store.append([Incoming(one)])
+        case "comes bare":
+            store.append([Incoming(Entry(one.header, one.header_bytes, one.signature, one.id, None))])
+        case "its payload goes":
+            store.drop_payload(one.id)
+        case "is ended":
+            store.end(one.id)
+        case "goes":
+            store.remove([one.id])
+
+
+def rows_of(store: Store) -> dict[str, list[tuple[object, ...]]]:
+    """All that the view holds."""
+    tables = store.query("SELECT name FROM sqlite_schema WHERE type = 'table' AND name GLOB 'view_carry_*'")
+    return {table: sorted(store.query(f'SELECT * FROM "{table}"')) for (table,) in tables}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, len(HISTORY) - 1), st.sampled_from(FATES), st.booleans()), max_size=60))
+def test_a_view_made_anew_is_the_one_that_grew(events: list[tuple[int, str, bool]]) -> None:
+    with TemporaryDirectory() as folder:
+        store = Store.open(Path(folder) / "store.db", KEY, rooms=[ROOM])
+        for number, fate, looks in events:
+            suffer(store, HISTORY[number], fate)
+            if looks:
+                add(store)
+        add(store)
+        grown = rows_of(store)
+        store.rebuild("carry")
+        assert rows_of(store) == grown
         store.close()
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from outlast.kernel import Put
+from outlast.kernel import DAY_MS, Put
+from outlast.kernel.epoch import Inner, seal_entry
 from outlast.kernel.groups import Said
 from outlast.kernel.space import GENESIS, OPEN, SpaceBody
 from outlast.rooms.carry import file_view, files, forgetting, group_view, groups, places, service, view
-from outlast.rooms.carry.entries import DEVICE, FILE, POST, SHARED, ChannelDevice, File, Post, Shared
+from outlast.rooms.carry.entries import DEVICE, FILE, HIDE, POST, SHARED, ChannelDevice, File, Hide, Post, Shared
 from outlast.rooms.carry.private import remember
 from tests.unit.kernel.people import secret
 from tests.unit.rooms.carry.houses import House, houses
 from tests.unit.rooms.carry.said import entry
 from tests.unit.rooms.carry.test_files import content, is_here, meet, read, send, stream
 from tests.unit.rooms.carry.test_forgetting import Clock
-from tests.unit.rooms.carry.test_groups import circle, trips
+from tests.unit.rooms.carry.test_groups import circle, texts, trips
 from tests.unit.rooms.carry.test_shared import channel, put
 
 
@@ -139,6 +141,31 @@ async def test_somebody_who_is_blocked_hides_no_news_of_a_group_by_any_number_of
         await groups.post(ann.node, ann.person, space, "come home")
         await trips(ann, ben, until=lambda: groups.get(ben.person, space).unread)
         assert groups.get(ben.person, space).unread == 1
+
+
+async def test_an_admin_who_was_removed_takes_away_no_text_of_others_by_a_number_of_before(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        space = await circle(ann, ben)
+        await groups.add(ann.node, ann.person, space, ben.person.identity, groups.ADMIN)
+        said = await groups.post(ann.node, ann.person, space, "stays")
+        await trips(ann, ben, until=lambda: texts(ben, space) and groups.get(ben.person, space).leads)
+        secrets = ben.person.groups._readings[space].secrets
+        await groups.remove(ann.node, ann.person, space, ben.person.identity)
+        inner = Inner(HIDE.name, ben.node.now_ms(), HIDE.encode(Hide(said)))
+        forged = seal_entry(
+            ben.person.signing_key,
+            None,
+            inner,
+            space=space,
+            secrets=secrets,
+            clock=1,
+            life_ms=DAY_MS,
+            rand=os.urandom,
+        )
+        await ann.node.ingest([forged])
+        await groups.catch_up(ann.node, ann.person)
+        assert ann.person.query(f"SELECT id FROM {group_view.REMOVAL}") == [(forged.id,)]
+        assert texts(ann, space) == ["stays"]
 
 
 async def test_who_removes_a_post_removes_no_file_of_others_that_it_names(tmp_path: Path) -> None:

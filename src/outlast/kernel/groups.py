@@ -240,6 +240,8 @@ class Groups:
             Delete(table, {"space": space})
             for table in (circular.SECRET, circular.TOLD, circular.WAITING, circular.ACT)
         ]
+        # That it was left is remembered, so that nothing of it is taken in; what it was is nobody's business any more.
+        changes.append(Put(circular.HELD, {"space": space, "name": "", "owner": b"", "genesis": b"", "sender": None}))
         async with self._tending:
             await self._set_state(space, LEFT, changes)
             self._readings.pop(space, None)

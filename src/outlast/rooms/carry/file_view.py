@@ -21,7 +21,9 @@ ASKED: Final = 1
 WHOLE: Final = 2
 """that is here, or was sent from here;"""
 GONE: Final = 3
-"""that was let go of, or whose time is over."""
+"""that was let go of, or whose time is over;"""
+ENDED: Final = 4
+"""of a text that was taken away, or of a group that was left: it is not shown any more, and freed next."""
 
 AWAITED_MAX: Final = 500
 """So many are looked at whenever there is news: a contact may name any number of files that there are not."""
@@ -77,7 +79,8 @@ _FILE_COLUMNS: Final = "letter, peer, outgoing, name, type, size_bytes, key, par
 
 
 _SHOWN: Final = (
-    f"NOT EXISTS (SELECT 1 FROM {LETTERS} m WHERE m.letter = {FILE}.letter AND m.until_ms IS NOT NULL"
+    f"state <> {ENDED}"
+    f" AND NOT EXISTS (SELECT 1 FROM {LETTERS} m WHERE m.letter = {FILE}.letter AND m.until_ms IS NOT NULL"
     " AND (m.until_ms <= ? OR m.back_ms IS NOT NULL))"
     f" AND NOT EXISTS (SELECT 1 FROM {SAID} s WHERE s.id = {FILE}.letter AND s.until_ms <= ?)"
 )
@@ -104,6 +107,21 @@ def named(vault: Rows, letters: Sequence[bytes]) -> list[FileRow]:
     """The files that these letters name, also those that are not shown any more."""
     found = (vault.query(f"SELECT {_FILE_COLUMNS} FROM {FILE} WHERE letter = ?", (letter,)) for letter in letters)
     return [_file(row) for rows in found for row in rows]
+
+
+def of(vault: Rows, peer: bytes) -> list[FileRow]:
+    """All files from or to one person, or of a group, also those that are not shown any more."""
+    return [_file(row) for row in vault.query(f"SELECT {_FILE_COLUMNS} FROM {FILE} WHERE peer = ?", (peer,))]
+
+
+def end(letter: bytes) -> Put:
+    """The row by which a file is ended."""
+    return Put(FILE, {"letter": letter, "state": ENDED})
+
+
+def ended(vault: Rows) -> list[FileRow]:
+    """The files that are to be freed."""
+    return [_file(row) for row in vault.query(f"SELECT {_FILE_COLUMNS} FROM {FILE} WHERE state = {ENDED}")]
 
 
 def awaited(vault: Rows) -> list[FileRow]:

@@ -79,15 +79,20 @@ def until_next_look_s(ends_ms: Sequence[int], now_ms: int) -> float:
 
 
 async def destroy(node: Node, person: Person) -> int:
-    """Destroy the person's letters, and texts of their groups, whose time is over; how many these were."""
+    """Destroy the person's letters, and texts of their groups, whose time is over; how many these were.
+
+    Files of texts that were taken away, and of groups that were left, go too.
+    """
     said = group_view.over(person, node.now_ms())
     over = said + [bytes(row[0]) for row in person.query(*_over(node.now_ms()))]
-    if not over or not is_here(node, person):
+    ended = file_view.ended(person)
+    if not (over or ended) or not is_here(node, person):
         return 0
     for text in said:
         await node.drop_content(text)
-    await files.free(node, person, file_view.named(person, over))
+    await files.free(node, person, [*file_view.named(person, over), *ended])
     gone: list[RowChange] = [Delete(table, {"letter": letter}) for letter in over for table in view.OF_LETTERS]
+    gone += [Delete(file_view.FILE, {"letter": file.letter}) for file in ended]
     gone += [Delete(group_view.SAID, {"id": text}) for text in said]
     gone += [Delete(group_view.HEARING, {"said": text}) for text in said]
     await remember(node, person, gone)

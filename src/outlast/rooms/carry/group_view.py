@@ -233,6 +233,14 @@ def newest_clock(vault: Rows, space: bytes) -> int:
     return int(vault.query(f"SELECT ifnull(max(clock), 0) FROM {SAID} WHERE space = ?", (space,))[0][0])
 
 
+def heard(vault: Rows, space: bytes) -> list[bytes]:
+    """The texts of a group that somebody is known to have."""
+    rows = vault.query(
+        f"SELECT DISTINCT h.said FROM {HEARING} h JOIN {SAID} s ON s.id = h.said WHERE s.space = ?", (space,)
+    )
+    return [bytes(row[0]) for row in rows]
+
+
 def hearing(vault: Rows, id: bytes) -> dict[bytes, int]:
     """Who is known to have a text, by identity, and since when this is known (ms)."""
     return {bytes(i): at for i, at in vault.query(f"SELECT identity, at_ms FROM {HEARING} WHERE said = ?", (id,))}

@@ -278,7 +278,7 @@ async def join(node: Node, person: Person, space: bytes) -> Group:
 async def leave(node: Node, person: Person, space: bytes) -> None:
     """Leave a group, or decline an invitation; what is here of it goes."""
     await person.leave_space(space)
-    await remember(node, person, _forgetting(space))
+    await _forget(node, person, space)
 
 
 async def add(node: Node, person: Person, space: bytes, identity: bytes, role: str = MEMBER) -> None:
@@ -410,7 +410,7 @@ async def _look_at_all(node: Node, person: Person, places: dict[bytes, _Place]) 
     joined = {one.space for one in person.groups.held(JOINED) if one.type == SEALED}
     for space in (*(group_view.spaces(person) - joined), *(places.keys() - joined)):
         places.pop(space, None)
-        await remember(node, person, _forgetting(space))
+        await _forget(node, person, space)
     for space in joined:
         if not is_here(node, person):
             return
@@ -451,7 +451,7 @@ async def _take_in(node: Node, person: Person, space: bytes, said: Sequence[Said
     recent = [one for one in fresh if now - one.at_ms < ACKNOWLEDGED_MS and one.id not in files]
     await _acknowledge(person, membership, [(one.author, one.id) for one in recent if one.counts])
 
-    def write(tx: Transaction) -> bool:
+    def write(tx: Transaction) -> tuple[bool, bool]:
         still = [one.id for one in fresh if not group_view.find(tx, one.id)]
         changes: list[RowChange] = [*removals, *(texts[id] for id in still)]
         changes += [files[id][1] for id in still if id in files]
@@ -460,14 +460,17 @@ async def _take_in(node: Node, person: Person, space: bytes, said: Sequence[Said
         for line, id, device, seq in group_view.due(tx, space):
             if _may_remove(membership, line, id, device, seq):
                 hidden.append(Put(group_view.SAID, {"n": line.n, "text": "", "hidden_ms": now}))
-                hidden.append(Delete(file_view.FILE, {"letter": line.id}))
+                hidden += [file_view.end(file.letter) for file in file_view.named(tx, [line.id or b""])]
         events = _events(tx, space, membership, now)
         tx.apply([*hidden, *events], ROOM_NAME)
-        return bool(changes or hidden or events)
+        return bool(changes or hidden or events), bool(hidden)
 
-    is_news = fresh or removals or _is_news(person, space, membership)
-    if is_news and await node.write(lambda: person.vault.write(write)):
-        node.touch()
+    if fresh or removals or _is_news(person, space, membership):
+        has_changed, has_hidden = await node.write(lambda: person.vault.write(write))
+        if has_hidden:
+            await node.write(person.vault.forget_deleted)
+        if has_changed:
+            node.touch()
 
 
 async def acknowledge_file(person: Person, space: bytes, id: bytes) -> None:
@@ -537,10 +540,13 @@ def _event(old: str | None, new: str | None) -> str:
     return "leads" if new != MEMBER else "follows"
 
 
-def _forgetting(space: bytes) -> list[RowChange]:
+async def _forget(node: Node, person: Person, space: bytes) -> None:
     tables = (group_view.SAID, group_view.REMOVAL, group_view.MEMBER, group_view.CALLED)
     rows: list[RowChange] = [Delete(table, {"space": space}) for table in tables]
-    return [Delete(file_view.FILE, {"peer": space}), *rows, places.forget(space)]
+    rows += [Delete(group_view.HEARING, {"said": text}) for text in group_view.heard(person, space)]
+    rows += [file_view.end(file.letter) for file in file_view.of(person, space)]
+    await remember(node, person, [*rows, places.forget(space)])
+    await node.write(person.vault.forget_deleted)
 
 
 # ---- rows as they are shown ----

@@ -78,6 +78,8 @@ async def keep_draft(node: Node, person: Person, place: bytes, text: str) -> Non
     text = text[:DRAFT_MAX_CHARS]
     if find(person, place).draft != text:
         await remember(node, person, [Put(PLACE, {"place": place, "draft": text})])
+        if not text:
+            await node.write(person.vault.forget_deleted)
 
 
 def sent(place: bytes) -> Put:

@@ -150,6 +150,7 @@ async def take_back(node: Node, person: Person, letter: bytes) -> None:
         raise NotFoundError("there is no such message of yours")
     if not await person.take_back(letter, local=[Delete(table, {"letter": letter}) for table in view.OF_LETTERS]):
         raise UsageError("this message may have left already: it cannot be taken back")
+    await node.write(person.vault.forget_deleted)
 
 
 def doubts(person: Person, message: Message) -> str:

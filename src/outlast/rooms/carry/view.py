@@ -56,7 +56,7 @@ OF_LETTERS: Final = (MESSAGE, file_view.FILE)
 """Tables with rows of letters, by the column ``letter``."""
 PASSING: Final = {
     MESSAGE: "until_ms IS NOT NULL",
-    file_view.FILE: f"letter IN (SELECT letter FROM {MESSAGE} WHERE until_ms IS NOT NULL"
+    file_view.FILE: f"state = {file_view.ENDED} OR letter IN (SELECT letter FROM {MESSAGE} WHERE until_ms IS NOT NULL"
     f" UNION ALL SELECT id FROM {group_view.SAID} WHERE until_ms IS NOT NULL)",
     group_view.SAID: "until_ms IS NOT NULL",
 }

@@ -203,3 +203,14 @@ def test_what_cannot_be_destroyed_now_is_not_tried_without_a_pause() -> None:
     assert forgetting.until_next_look_s([5_000, 9_000], 4_000) == 1.0
     assert forgetting.until_next_look_s([], 4_000) == forgetting.LOOK_S
     assert forgetting.until_next_look_s([1_000, 99_000], 4_000) == forgetting.RETRY_S > 0
+
+
+async def test_a_letter_that_is_taken_back_and_a_draft_that_is_emptied_leave_nothing_behind(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        to = ben.person.identity
+        letter = await service.send(ann.node, ann.person, to, SECRET)
+        await service.take_back(ann.node, ann.person, letter)
+        assert holding(tmp_path / "ann") == []
+        await places.keep_draft(ann.node, ann.person, to, SECRET)
+        await places.keep_draft(ann.node, ann.person, to, "")
+        assert holding(tmp_path / "ann") == []

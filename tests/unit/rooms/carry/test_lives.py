@@ -8,9 +8,9 @@ from outlast.kernel import open_backup
 from outlast.rooms.carry import file_view, files, group_view, groups, places, service, view
 from outlast.rooms.carry.places import HOUR_MS
 from tests.unit.rooms.carry.houses import House, houses
-from tests.unit.rooms.carry.test_files import content, stream
+from tests.unit.rooms.carry.test_files import content, is_here, stream
 from tests.unit.rooms.carry.test_forgetting import SECRET, Clock, holding
-from tests.unit.rooms.carry.test_groups import circle, texts
+from tests.unit.rooms.carry.test_groups import circle, texts, trips
 from tests.unit.rooms.carry.test_shared import channel
 
 
@@ -112,3 +112,42 @@ async def test_a_backup_has_no_texts_of_groups_that_disappear(tmp_path: Path) ->
         column = said.columns.index("text")
         assert [row[column] for row in said.rows if row[column]] == ["stays"]
         assert tables[file_view.FILE].rows == []
+
+
+async def in_a_group(ann: House, ben: House, *, name: str = "Reading circle") -> tuple[bytes, bytes, bytes]:
+    """A group of two with a text and a file of Ann's that Ben has, which she knows."""
+    space = await circle(ann, ben, name=name)
+    text = await groups.post(ann.node, ann.person, space, SECRET)
+    file = await files.send(ann.node, ann.person, space, stream(content(200_000)), name="bakery.txt")
+    await trips(ann, ben, until=lambda: is_here(ben, file) and group_view.hearing(ann.person, file))
+    return space, text, file
+
+
+async def holds_no_file(house: House) -> None:
+    await house.until(lambda: not house.person.query(f"SELECT 1 FROM {file_view.FILE} UNION SELECT 1 FROM parcel"))
+    while house.node.query("SELECT 1 FROM chunk"):
+        await house.node.write(lambda: None)
+
+
+async def test_what_was_taken_away_in_a_group_is_gone_from_vaults_and_so_are_the_bytes_of_files(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        space, text, file = await in_a_group(ann, ben)
+        for one in (text, file):
+            await groups.hide(ann.node, ann.person, one)
+        assert files.listing(ann.node, ann.person) == []
+        await trips(ann, ben, until=lambda: not texts(ben, space))
+        assert files.listing(ben.node, ben.person) == []
+        for house in (ann, ben):
+            await holds_no_file(house)
+        assert [place for name in ("ann", "ben") for place in holding(tmp_path / name)] == []
+
+
+async def test_of_a_group_that_was_left_nothing_stays_not_even_its_name(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        space, *_ = await in_a_group(ann, ben, name=SECRET)
+        for house in (ben, ann):
+            await groups.leave(house.node, house.person, space)
+            assert files.listing(house.node, house.person) == []
+            await holds_no_file(house)
+            assert not house.person.query(f"SELECT 1 FROM {group_view.HEARING}")
+        assert [place for name in ("ann", "ben") for place in holding(tmp_path / name)] == []

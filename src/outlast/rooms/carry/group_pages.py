@@ -57,8 +57,7 @@ def bubble(request: Request, line: Line, scene: Scene | None = None) -> Bubble:
     mine = author == person.identity
     if line.event != group_view.TEXT:
         return Bubble("", "", False, line.at_ms, event=_event(request, line.event, name, mine))
-    answered = groups.find_line(person, line.reply_to) if line.reply_to else None
-    has_quote = answered is not None and answered.space == line.space and answered.hidden_ms is None
+    answered = groups.find_shown(person, line.space, line.reply_to) if line.reply_to else None
     note = ""
     if mine:
         known, others = scene.received(line)
@@ -72,7 +71,7 @@ def bubble(request: Request, line: Line, scene: Scene | None = None) -> Bubble:
         at_ms=line.at_ms,
         came_ms=line.came_ms if line.came_ms - line.at_ms > LATE_MS else None,
         unread=line.read_ms is None,
-        quote=beginning(answered.text) if answered and has_quote else "",
+        quote=beginning(answered.text) if answered else "",
         journey=(Stage("kept", line.at_ms, 1),) if mine else (),
         by="" if mine else name,
         note=note,
@@ -160,15 +159,13 @@ async def leave(request: Request) -> Response:
 def _show(request: Request, group: Group, *, draft: str = "", error: OutlastError | None = None) -> Response:
     person: Person = request.state.person
     query = request.query_params
-    at = groups.find_line(person, read_bytes(query["at"])) if "at" in query else None
-    if at is not None and at.space == group.space:
+    at = groups.find_shown(person, group.space, read_bytes(query["at"])) if "at" in query else None
+    if at is not None:
         found = [*groups.read(person, group.space, at.id, PAGE), at]
     else:
         found = groups.read(person, group.space, limit=PAGE + 1)
     shown = found[-PAGE:]
-    answered = groups.find_line(person, read_bytes(query["reply"])) if "reply" in query else None
-    if answered is not None and answered.space != group.space:
-        answered = None
+    answered = groups.find_shown(person, group.space, read_bytes(query["reply"])) if "reply" in query else None
     texts = [line for line in shown if line.id is not None]
     scene, settings = groups.scene(person, group.space), places.find(person, group.space)
     return render(

@@ -6,7 +6,7 @@ membership when they are shown: it may change with every act that arrives.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -193,9 +193,14 @@ def unread(vault: Rows, space: bytes, devices: Collection[bytes] | None = None) 
     return [_line(row) for row in rows]
 
 
-def search(vault: Rows, words: Sequence[str]) -> list[Line]:
-    """The texts of groups that hold all of these words, the newest first."""
-    return TEXTS.find(vault, f"text, {_COLUMNS}", lambda row: _line(row[1:]), words)
+def search(vault: Rows, words: Sequence[str], is_shown: Callable[[Line], bool]) -> list[Line]:
+    """The texts of groups that hold all of these words and are shown, the newest first."""
+
+    def read(row: Sequence[Any]) -> Line | None:
+        line = _line(row[1:])
+        return line if is_shown(line) else None
+
+    return TEXTS.find(vault, f"text, {_COLUMNS}", read, words)
 
 
 def over(vault: Rows, now_ms: int) -> list[bytes]:

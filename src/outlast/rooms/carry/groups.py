@@ -240,6 +240,15 @@ def find_line(person: Person, id: bytes) -> Line | None:
     return None if line is None or line.is_over(person.node.now_ms()) else line
 
 
+def find_shown(person: Person, space: bytes, id: bytes) -> Line | None:
+    """The text of that id (32 B) in a joined group, if it is shown there."""
+    line = group_view.find(person, id)
+    if line is None or line.space != space:
+        return None
+    membership = person.groups.membership(space)
+    return line if _is_shown(line, membership, _blocked(person), person.node.now_ms()) else None
+
+
 def search(person: Person, text: str) -> list[Line]:
     """The texts of joined groups with all words of ``text`` in them, the newest first; raises UsageError for none."""
     words = text.split()
@@ -247,8 +256,11 @@ def search(person: Person, text: str) -> list[Line]:
         raise UsageError("say what to look for")
     memberships = {one.space: person.groups.membership(one.space) for one in person.groups.held(JOINED)}
     blocked, now = _blocked(person), person.node.now_ms()
-    found = (line for line in group_view.search(person, words) if line.space in memberships)
-    return [line for line in found if _is_shown(line, memberships[line.space], blocked, now)]
+
+    def is_shown(line: Line) -> bool:
+        return line.space in memberships and _is_shown(line, memberships[line.space], blocked, now)
+
+    return group_view.search(person, words, is_shown)
 
 
 # ---- doing ----
@@ -322,10 +334,8 @@ async def post(
     text = group_text(text)
     person.groups.find(space, JOINED)
     life_ms = places.life_for(person, space, life_ms)
-    if reply_to is not None:
-        answered = find_line(person, reply_to)
-        if answered is None or answered.space != space:
-            raise NotFoundError("the message that this answers is not in this group")
+    if reply_to is not None and find_shown(person, space, reply_to) is None:
+        raise NotFoundError("the message that this answers is not in this group")
     local = [places.sent(space)]
     entry = await node.append(
         person, space, POST.name, Post(text, reply_to, life_ms), life_ms=POST_LIFE_MS, local=local

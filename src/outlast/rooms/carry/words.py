@@ -55,14 +55,15 @@ class Index:
         self,
         vault: Rows,
         columns: str,
-        read: Callable[[Sequence[Any]], T],
+        read: Callable[[Sequence[Any]], T | None],
         words: Sequence[str],
         shown: tuple[str, Value] = ("?", 1),
     ) -> list[T]:
         """What ``read`` makes of the rows whose text holds all of these words, the newest first.
 
         In whatever case, also inside of longer ones. ``columns`` begin with ``text``, which ``read`` is given too.
-        ``shown`` is a condition with one parameter, and its value: other rows are passed over.
+        ``shown`` is a condition with one parameter, and its value: other rows are passed over, and so are those of
+        which ``read`` makes None.
         """
         condition, value = shown
         folded = [word.casefold() for word in words]
@@ -77,8 +78,8 @@ class Index:
             rows = vault.query(
                 f"SELECT {columns} FROM {self.table} WHERE {condition} ORDER BY n DESC LIMIT ?", (value, SHORT_SEARCH)
             )
-        held = (row for row in rows if all(word in row[0].casefold() for word in folded))
-        return [read(row) for row in islice(held, SEARCH_MAX)]
+        held = (read(row) for row in rows if all(word in row[0].casefold() for word in folded))
+        return list(islice((one for one in held if one is not None), SEARCH_MAX))
 
     @property
     def _last(self) -> str:

@@ -98,6 +98,11 @@ def test_who_wrote_is_said_and_what_is_new_is_counted_until_it_is_read(ann: Serv
         assert groups.get(ben.person, space).unread == 0
         assert page.submit(address, text="Where?", reply_to=first.hex()).status_code == 303
         assert 'class="quote one-line" dir="auto">Water at ten<' in page.get(address).text
+        ben.run(ben.person.block(ann.person.identity))
+        for shown in (page.get(address).text, page.get(f"{address}?reply={first.hex()}&at={first.hex()}").text):
+            assert "Where?" in shown
+            assert "Water at ten" not in shown
+        ben.run(ben.person.block(ann.person.identity, blocked=False))
         found = line(page.submit("/carry/search", words="WATER ten").text)
         assert "in the group <bdi>Water</bdi>" in found
     trip(ben, ann)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
+from outlast.errors import NotFoundError
 from outlast.kernel import DAY_MS, Put
 from outlast.kernel.epoch import Inner, seal_entry
 from outlast.kernel.groups import Said
@@ -12,6 +15,7 @@ from outlast.kernel.space import GENESIS, OPEN, SpaceBody
 from outlast.rooms.carry import file_view, files, forgetting, group_view, groups, places, service, view
 from outlast.rooms.carry.entries import DEVICE, FILE, HIDE, POST, SHARED, ChannelDevice, File, Hide, Post, Shared
 from outlast.rooms.carry.private import remember
+from outlast.rooms.carry.words import SEARCH_MAX
 from tests.unit.kernel.people import secret
 from tests.unit.rooms.carry.houses import House, houses
 from tests.unit.rooms.carry.said import entry
@@ -126,6 +130,9 @@ async def test_who_cannot_open_a_file_is_not_told_who_has_it(tmp_path: Path) -> 
 async def test_somebody_who_is_blocked_hides_no_news_of_a_group_by_any_number_of_texts(tmp_path: Path) -> None:
     async with houses(tmp_path, "ann", "ben", "mal") as (ann, ben, mal):
         space = await circle(ann, ben, mal)
+        heard = await groups.post(ann.node, ann.person, space, "What a noise!")
+        await trips(ann, ben, until=lambda: texts(ben, space))
+        await groups.mark_read(ben.node, ben.person, space)
         await ben.person.block(mal.person.identity)
         membership = ben.person.groups.membership(space)
         [device] = [one for one, who in membership.devices.items() if who == mal.person.identity]
@@ -141,6 +148,11 @@ async def test_somebody_who_is_blocked_hides_no_news_of_a_group_by_any_number_of
         await groups.post(ann.node, ann.person, space, "come home")
         await trips(ann, ben, until=lambda: groups.get(ben.person, space).unread)
         assert groups.get(ben.person, space).unread == 1
+        assert SEARCH_MAX < group_view.UNREAD_MAX + 9
+        assert [line.id for line in groups.search(ben.person, "noise")] == [heard]
+        assert groups.find_shown(ben.person, space, secret(3)) is None
+        with pytest.raises(NotFoundError, match="not in this group"):
+            await groups.post(ben.node, ben.person, space, "what noise?", secret(3))
 
 
 async def test_an_admin_who_was_removed_takes_away_no_text_of_others_by_a_number_of_before(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
 
@@ -63,7 +63,7 @@ CLAIMS: Final = 32
 CustodyEvent = Literal["kept", "copied", "received", "read"]
 DeviceState = Literal["ok", "copied", "renewed", "ended"]
 _EVENTS: Final[tuple[CustodyEvent, ...]] = ("kept", "copied", "received", "read")
-_PARCELS: Final = "SELECT entry FROM parcel WHERE letter = ?"
+_PARCELS: Final = "SELECT entry, peer FROM parcel WHERE letter = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -414,13 +414,16 @@ class Person:
     async def forget_parcels(self, letters: Sequence[bytes], spare: Container[bytes] = ()) -> None:
         """Let go of the parcels that these letters name: their chunks are dropped, unless other letters here name them.
 
-        Those in ``spare`` are not dropped: they are somebody else's (see ``strange_parcels``).
+        Those in ``spare`` are not dropped: they are somebody else's (see ``strange_parcels``). Those of a group stay
+        while somebody is locked who may belong to it.
         """
+        everybody_is_here = len(self.node.people) == len(self.node.home.people())
+        shared: Collection[bytes] = () if everybody_is_here else self.node.open_store.closed()
 
         def forget(tx: Transaction) -> set[bytes]:
             named = [row for letter in letters for row in tx.query(_PARCELS, (letter,))]
             tx.executemany("DELETE FROM parcel WHERE letter = ?", [(letter,) for letter in letters])
-            return {bytes(row[0]) for row in named}
+            return {bytes(entry) for entry, peer in named if peer not in shared}
 
         for entry in await self.node.write(lambda: self.vault.write(forget)):
             if entry not in spare and not any(one.names_parcel(entry) for one in list(self.node.people.values())):

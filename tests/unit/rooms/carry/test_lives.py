@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from outlast.kernel import open_backup
-from outlast.rooms.carry import file_view, files, group_view, groups, places, service, view
+import pytest
+
+from outlast.kernel import Node, Person, open_backup
+from outlast.rooms.carry import file_view, files, forgetting, group_view, groups, places, service, view
 from outlast.rooms.carry.places import HOUR_MS
 from tests.unit.rooms.carry.houses import House, houses
-from tests.unit.rooms.carry.test_files import content, is_here, stream
+from tests.unit.rooms.carry.test_files import content, is_here, read, stream
 from tests.unit.rooms.carry.test_forgetting import SECRET, Clock, holding
 from tests.unit.rooms.carry.test_groups import circle, texts, trips
 from tests.unit.rooms.carry.test_shared import channel
+
+End = Callable[[Node, Person, bytes], Awaitable[None]]
 
 
 def found(house: House, space: bytes) -> list[str]:
@@ -151,3 +156,21 @@ async def test_of_a_group_that_was_left_nothing_stays_not_even_its_name(tmp_path
             await holds_no_file(house)
             assert not house.person.query(f"SELECT 1 FROM {group_view.HEARING}")
         assert [place for name in ("ann", "ben") for place in holding(tmp_path / name)] == []
+
+
+@pytest.mark.parametrize("end", [files.let_go, groups.leave])
+async def test_what_somebody_who_is_locked_has_in_the_same_group_stays_theirs(end: End, tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        cleo = House(ben.node, await ben.node.add_person("cleo", "words of cleo's"))
+        for one, other in ((ann, cleo), (cleo, ann), (ben, cleo), (cleo, ben)):
+            await one.person.add_contact(await other.person.link())
+        space = await circle(ann, ben, cleo)
+        data = content(200_000)
+        file = await files.send(ann.node, ann.person, space, stream(data), name="map.png")
+        await trips(ann, ben, cleo, until=lambda: is_here(ben, file) and is_here(cleo, file))
+        await ben.node.lock_person(cleo.person.key)
+        await end(ben.node, ben.person, file if end is files.let_go else space)
+        await ben.until(lambda: not ben.person.query("SELECT 1 FROM parcel"))
+        await forgetting.destroy(ben.node, ben.person)
+        cleo = House(ben.node, await ben.node.unlock("words of cleo's"))
+        assert read(cleo, file) == data

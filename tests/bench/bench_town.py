@@ -55,7 +55,9 @@ def run(peer_python: str | None, contacts: str | None) -> Iterator[dict[str, Any
         if not met:
             raise SystemExit(f"{contacts}: nobody meets anybody there")
         letters = letters_between(people, 0, met[-1].at_s)
-        yield from rows(f"{people} people of {Path(contacts).name}", [(met, letters)], people, peer_python)
+        # Columns or times that were taken for others show in these numbers.
+        place = f"{people} people of {Path(contacts).name}, {len(met):,} contacts in {met[-1].at_s / DAY_S:.1f} days"
+        yield from rows(place, [(met, letters)], people, peer_python)
         return
     for people in PEOPLE:
         towns = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from outlast.testing import (
     spread_in_town,
     town_contacts,
 )
+from tests.bench.bench_town import run
 
 DAY_S = 86_400
 
@@ -83,7 +85,25 @@ def test_a_list_of_contacts_is_read_plain_or_packed_with_line_ends_and_names_of_
             contact_lines(gzip.compress(data)[:cut])
 
 
-@pytest.mark.parametrize("line", ["1 2", "morning 1 2", "t i j", "nan 1 2", "inf 1 2", "1e300 1 2"])
-def test_what_is_no_list_of_contacts_is_named_by_its_line(line: str) -> None:
+def test_connections_as_the_one_simulator_writes_them_are_contacts_where_they_begin() -> None:
+    lines = ["3\tCONN\t2\t9\tup", "185.5\tCONN\t9\t4\tup", "190\tCONN\t2\t9\tdown", "200 CONN 9 4 DOWN"]
+    assert read_contacts(lines) == ([(0, 0, 1), (182, 1, 2)], 3)
     with pytest.raises(ValueError, match="line 2"):
+        read_contacts(["1 CONN 2 3 up", "2 CONN 2 3"])
+
+
+@pytest.mark.parametrize(
+    "line", ["1 2", "morning 1 2", "t i j", "nan 1 2", "inf 1 2", "1e300 1 2", "1563000000000 1 2"]
+)
+def test_what_is_no_list_of_contacts_in_seconds_is_named_by_its_line(line: str) -> None:
+    with pytest.raises(ValueError, match="line 2 is not of the form: t i j, with t in seconds"):
         read_contacts(["1 2 3", line])
+
+
+def test_the_bench_says_how_many_meet_how_often_and_how_long_so_that_columns_taken_for_others_are_seen(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "met.txt"
+    file.write_text("0 1 2\n43200 2 3\n216000 1 3\n")
+    (row,) = run(None, str(file))
+    assert row["work"] == "letters through 3 people of met.txt, 3 contacts in 2.5 days"

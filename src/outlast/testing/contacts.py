@@ -81,7 +81,10 @@ def town_contacts(people: int, seed: int, days: int = 5) -> list[Contact]:
 
 
 def letters_between(people: int, seed: int, until_s: int, count: int = 1000, life_s: int = LIFE_S) -> list[Letter]:
-    """Letters between any two, in order of time, whose lives end at a full hour and before ``until_s``."""
+    """Letters between any two, in order of time, whose lives end at a full hour and before ``until_s``.
+
+    Where a life is longer than that, all are written at the first moment.
+    """
     rnd = Random(f"letters/{people}/{seed}")
     letters = []
     for _ in range(count):
@@ -107,8 +110,8 @@ def contact_lines(data: bytes) -> list[str]:
 def read_contacts(lines: Iterable[str]) -> tuple[list[Contact], int]:
     """Contacts out of lines ``t i j`` in any order, what follows in a line passed over, and how many people they name.
 
-    Times are seconds and count from the earliest one on, people are numbered anew. Raises ValueError with the line's
-    number.
+    Lines ``t CONN i j up`` of the ONE simulator are read as well, and its ``down`` passed over. Times are seconds and
+    count from the earliest one on, people are numbered anew. Raises ValueError with the line's number.
     """
     rows = []
     for number, line in enumerate(lines, 1):
@@ -116,11 +119,15 @@ def read_contacts(lines: Iterable[str]) -> tuple[list[Contact], int]:
         if not words or words[0].startswith("#"):
             continue
         try:
+            if words[1] == "CONN":
+                if words[4].lower() == "down":
+                    continue
+                del words[1]
             at_s, a, b = float(words[0]), words[1], words[2]
             if not abs(at_s) < TIME_MAX_S:  # nor what is no number at all, ``nan``
                 raise ValueError
         except (ValueError, IndexError):
-            raise ValueError(f"line {number} is not of the form: t i j") from None
+            raise ValueError(f"line {number} is not of the form: t i j, with t in seconds") from None
         if a != b:
             rows.append((at_s, a, b))
     rows.sort()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from itertools import pairwise
+from itertools import pairwise, permutations
 from pathlib import Path
 
 import pytest
@@ -41,6 +41,15 @@ def test_a_letter_goes_from_hand_to_hand_in_the_order_of_time_alone() -> None:
 def test_who_holds_a_letter_is_sent_it_no_second_time() -> None:
     contacts = [Contact(10, 0, 1), Contact(20, 0, 1), Contact(30, 0, 2), Contact(40, 1, 2)]
     assert spread(contacts, [Letter(0, 0, 2, DAY_S)]) == (1, 1, 2)
+
+
+def test_of_letters_to_everybody_as_many_arrive_as_copies_of_one_are_made() -> None:
+    """Who spared a copy would spare a receiver: carriers know nobody's, and send nothing that is held already."""
+    contacts = town_contacts(9, 0, days=1)
+    letters = [Letter(0, writer, receiver, 12 * 3600) for writer, receiver in permutations(range(9), 2)]
+    for outcome in (spread(contacts, letters), spread_in_town(contacts, letters, 9)):
+        assert 0 < outcome.delivered < outcome.letters
+        assert outcome.transmissions == outcome.delivered * 8
 
 
 def test_at_its_hour_a_letter_ends_everywhere() -> None:

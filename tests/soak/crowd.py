@@ -30,8 +30,8 @@ class Seen:
 class Wire:
     """One keep-alive connection to the node."""
 
-    def __init__(self, own: str, host: str, port: int, cookie: str) -> None:
-        self._own, self._at = own, (host, port)
+    def __init__(self, host: str, port: int, cookie: str) -> None:
+        self._at = host, port
         self._headers = f"host: {host}:{port}\r\ncookie: {cookie}\r\n"
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._used = 0.0
@@ -40,7 +40,7 @@ class Wire:
         """Send a request; what comes back is read from the result."""
         if self._streams is None or time.monotonic() - self._used > IDLE_S:
             self.close()
-            self._streams = await asyncio.open_connection(*self._at, local_addr=(self._own, 0))
+            self._streams = await asyncio.open_connection(*self._at)
         reader, writer = self._streams
         lines = "".join(f"{name}: {value}\r\n" for name, value in more.items())
         writer.write(f"{method} {path} HTTP/1.1\r\n{self._headers}{lines}\r\n".encode() + body)
@@ -77,9 +77,9 @@ async def head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
 class Phone:
     """One phone that has the channel at ``path`` open."""
 
-    def __init__(self, own: str, host: str, port: int, cookie: str, path: str, seen: Seen) -> None:
+    def __init__(self, host: str, port: int, cookie: str, path: str, seen: Seen) -> None:
         self._path, self._seen = path, seen
-        self._wire, self._writing, self._news = (Wire(own, host, port, cookie) for _ in range(3))
+        self._wire, self._writing, self._news = (Wire(host, port, cookie) for _ in range(3))
         self._turn = asyncio.Lock()
         self._csrf, self._looking, self._again = "", False, False
         self.latest = ""
@@ -156,8 +156,7 @@ def crowd(host: str, port: int, cookies: Sequence[str], path: str, seconds: floa
 
 async def _crowd(host: str, port: int, cookies: Sequence[str], path: str, seconds: float, each_s: float) -> Seen:
     seen = Seen()
-    own = (f"127.1.{number // 250}.{number % 250 + 1}" for number in range(len(cookies)))  # each phone has an address
-    phones = [Phone(next(own), host, port, cookie, path, seen) for cookie in cookies]
+    phones = [Phone(host, port, cookie, path, seen) for cookie in cookies]
     streams = [await phone.open() for phone in phones]
     loop, began = asyncio.get_running_loop(), asyncio.get_running_loop().time()
     posts: list[asyncio.Task[None]] = []

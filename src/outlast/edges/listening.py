@@ -1,4 +1,4 @@
-"""Listening sockets, and how many connections they have at a time: a process has 1024 files.
+"""Listening sockets, and how many connections they have at a time: a process may have so many files and no more.
 
 A connection takes a place from its first packet on, whether anything is asked by it or not, and before an encrypted one
 has shaken hands.
@@ -6,11 +6,15 @@ has shaken hands.
 
 import errno
 import socket
-from typing import Any
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
+from outlast import descriptors
 from outlast.edges.doors import host_of
 from outlast.errors import StorageError, port_taken
+
+FILES: Final = 2560
+"""That a node has open at most; half of them are phones' connections."""
 
 
 class Places:
@@ -28,8 +32,11 @@ class Places:
 
     @classmethod
     def for_phones(cls) -> "Places":
-        """Each phone keeps a stream and a connection open; a browser has at most six to one host."""
-        return cls(512, 16)
+        """Each phone keeps a stream and up to two connections open; a browser has at most six to one host.
+
+        Two hundred phones may come from one address, where a router stands between.
+        """
+        return cls(descriptors.allow(FILES) // 2, 16)
 
     @classmethod
     def for_host(cls) -> "Places":

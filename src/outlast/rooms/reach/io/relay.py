@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import resource
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -16,7 +15,7 @@ from typing import Any, Final, Protocol, assert_never
 
 import msgspec
 
-from outlast import address
+from outlast import address, descriptors
 from outlast.address import Target
 from outlast.errors import OutlastError, Sentence
 from outlast.rooms.reach.io import names
@@ -454,10 +453,7 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
         factory = uvloop.new_event_loop
     names.end_in_time()
     no_core_dumps()  # keys and targets are in its memory
-    # A stream has two or three files open, and what a shell usually allows is enough for few hundred streams.
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, FILES_MAX)), hard))
+    descriptors.allow(FILES_MAX)  # a stream has two or three
     # Streams come and go by the thousand: no collection is to walk through all that was imported, for few of them.
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)

@@ -6,6 +6,7 @@ enough), then the page. A route without a Gate cannot be mounted.
 """
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import Request, cookie_parser
+from starlette.requests import ClientDisconnect, Request, cookie_parser
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -179,7 +180,9 @@ def build_app(web: Web, door: Door) -> ASGIApp:
 
 def guarded(routes: Sequence[Route], web: Web, door: Door) -> ASGIApp:
     """An ASGI app of these routes, whose mistakes are told on a page."""
-    app = Starlette(routes=routes, exception_handlers={OutlastError: tell, HTTPException: tell, 500: tell})
+    app = Starlette(
+        routes=routes, exception_handlers=dict.fromkeys((OutlastError, HTTPException, ClientDisconnect, 500), tell)
+    )
     return Guard(app, web, door)
 
 
@@ -197,6 +200,8 @@ async def tell(request: Request, error: Exception) -> Response:
         line = _("There is no such page here.") if status == 404 else _("This page cannot be used like that.")
     elif isinstance(error, OutlastError):
         status, line = error.status, error_line(request, error)
+    elif isinstance(error, ClientDisconnect):  # no fault of ours, and nobody is there to read it
+        status, line = 400, _("What you sent did not arrive whole: send it again.")
     else:
         status, line = 500, _("Something went wrong inside Outlast; nothing was lost. `outlast doctor` says more.")
     return render(request, "error.html", status=status, line=line)
@@ -213,13 +218,15 @@ class Server(uvicorn.Server):
 
 def server_of(app: ASGIApp, context: ssl.SSLContext | None = None) -> Server:
     """A server for what anybody in the local network can reach, encrypted when there is a ``context``."""
+    # What strangers send goes into no log, and scrolls nothing away in the terminal.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     config = uvicorn.Config(
         app,
         http="h11",
         ws="none",
         lifespan="off",
         log_config=None,
-        log_level="error",  # what strangers send goes into no log, and scrolls nothing away in the terminal
+        log_level="error",
         access_log=False,
         server_header=False,
         proxy_headers=False,

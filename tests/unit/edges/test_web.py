@@ -409,10 +409,33 @@ def test_an_unattended_node_takes_no_passphrase_for_an_owner_s(node: Served) -> 
 
 
 def test_what_strangers_send_goes_into_no_log(node: Served, caplog: pytest.LogCaptureFixture) -> None:
-    host = f"Host: localhost:{node.serving.port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-    assert raw(node.serving.port, f"GET / HTTP/1.1\r\n{host}".encode()).startswith(b"HTTP/1.1 200")
+    host = f"Host: localhost:{node.serving.port}\r\n"
+    upgrade = f"GET / HTTP/1.1\r\n{host}Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    assert raw(node.serving.port, upgrade.encode()).startswith(b"HTTP/1.1 200")
     assert raw(node.serving.port, b"\x16\x03\x01\r\n\r\n").startswith(b"HTTP/1.1 400")
+    for kind in ("application/x-www-form-urlencoded", "multipart/form-data; boundary=b"):
+        cut_off(node, f"POST /enter HTTP/1.1\r\n{host}", kind, b"token=a")
     assert caplog.messages == []
+
+
+def test_an_upload_that_is_cut_off_is_no_fault_of_the_program(node: Served, caplog: pytest.LogCaptureFixture) -> None:
+    with node.owner() as owner:
+        cookies = "; ".join(f"{name}={value}" for name, value in owner.cookies.items())
+        form = f'--b\r\nContent-Disposition: form-data; name="csrf"\r\n\r\n{owner.token()}\r\n--b\r\n'.encode()
+    head = f"POST /stick/read HTTP/1.1\r\nHost: localhost:{node.serving.port}\r\nCookie: {cookies}\r\n"
+    cut_off(node, head, "multipart/form-data; boundary=b", form + b"x" * 2000)
+    assert caplog.messages == []
+
+
+def cut_off(node: Served, head: str, kind: str, form: bytes) -> None:
+    """Hang up in the middle of a form, and wait until the node has noticed."""
+    with socket.create_connection(("127.0.0.1", node.serving.port), timeout=10) as line:
+        line.sendall(f"{head}Content-Type: {kind}\r\nContent-Length: 100000\r\n\r\n".encode() + form)
+        line.shutdown(socket.SHUT_WR)
+        while line.recv(65536):
+            pass
+    for _turn in range(50):
+        node.run(asyncio.sleep(0))
 
 
 @pytest.fixture(scope="module")

@@ -104,6 +104,19 @@ def test_what_was_typed_stands_on_the_page_that_says_that_one_is_shut_out(
         page.sees("Hello, Ala")
 
 
+def test_a_file_that_is_sent_from_a_locked_node_does_not_claim_to_go_on_by_itself(
+    chromium: Any, album: Album, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("what was seen")
+    with writing(chromium, album, tmp_path, js=True) as (node, page):
+        page.page.route("**/events*", lambda route: route.abort())  # nothing tells it before it sends
+        page.click("File")
+        page.page.get_by_label("Any file").set_input_files(tmp_path / "notes.txt")
+        node.run(node.node.lock())
+        page.click("Send")
+        page.page.get_by_label("Passphrase").wait_for(timeout=WAIT_MS)
+
+
 def test_an_answer_that_is_no_page_of_ours_takes_nothing_away(chromium: Any, album: Album, tmp_path: Path) -> None:
     with writing(chromium, album, tmp_path, js=True) as (_node, page):
         page.page.route("**/carry/with/*", lambda route: route.fulfill(status=503, body="Service Unavailable"))

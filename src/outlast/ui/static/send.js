@@ -16,6 +16,7 @@ document.addEventListener("submit", (event) => {
     Object.assign(bar, { max: file.size || 1, value: held });
     line.textContent = `${Math.floor(100 * held / (file.size || 1))} %`;
   };
+  const said = (html) => new DOMParser().parseFromString(html, "text/html").querySelector("[role=alert]")?.textContent;
   // One request; the answer, or nothing when the node is away.
   const call = (url, fields, held) => new Promise((done) => {
     const request = new XMLHttpRequest(), body = new FormData();
@@ -23,7 +24,7 @@ document.addEventListener("submit", (event) => {
     request.upload.onprogress = ({ loaded }) => { if (held >= 0) show(Math.min(file.size, held + loaded)); };
     request.onloadend = () => {
       try { done({ status: request.status, ...JSON.parse(request.responseText) }); }
-      catch { done(request.status ? { status: request.status, error: cut } : null); }
+      catch { done(request.status ? { status: request.status, error: said(request.responseText) } : null); }
     };
     request.open(fields ? "POST" : "GET", url);
     request.timeout = 90000;
@@ -43,6 +44,7 @@ document.addEventListener("submit", (event) => {
         await wait(pause = Math.min(30, pause * 1.5));
         continue;
       }
+      if (answer.status !== 200 && !answer.error) return location.reload(); // shut out: the page says so
       if (answer.status !== 200) throw new Error(answer.error);
       told = answer;
       pause = 1;

@@ -36,7 +36,7 @@ from outlast.edges.residents import SESSION_ROW, KeptSession, keep
 from outlast.edges.spread.counter import Counter
 from outlast.errors import LockedError, NotFoundError, OutlastError, UsageError
 from outlast.kernel import Home, Node, Person
-from outlast.ui.page import Site
+from outlast.ui.page import FIELDS_MAX, Site
 
 FORM_MAX_BYTES: Final = 160 * 1024
 """A form of text: the longest message fits, of 15 KiB characters of any alphabet, each of them up to nine bytes."""
@@ -360,7 +360,11 @@ def check_token(start: bytes, csrf: str) -> None:
 
 def typed_in(body: bytes) -> str:
     """What a person wrote in a form of text: its field ``text``, empty where there is none."""
-    return dict(parse_qsl(body.decode(errors="replace"))).get("text", "").strip()
+    try:
+        form = dict(parse_qsl(body.decode(errors="replace"), max_num_fields=FIELDS_MAX))
+    except ValueError:  # no form of ours has so many; strangers send them to keep the node busy
+        return ""
+    return form.get("text", "").strip()
 
 
 def route(

@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from outlast.edges import gate, pages
 from outlast.edges.doors import IDLE_MS, JOIN_MS, Tries
-from outlast.edges.gate import DISK_KEPT_BYTES, FORM_MAX_BYTES, Access, Gate
+from outlast.edges.gate import DISK_KEPT_BYTES, FORM_MAX_BYTES, Access, Gate, typed_in
 from outlast.edges.https import trusting
 from outlast.edges.web import serving
 from outlast.errors import StorageError
@@ -366,6 +366,11 @@ def test_a_form_that_is_too_large_is_refused_by_its_length_and_by_its_bytes(node
 
         kind = {"content-type": "application/x-www-form-urlencoded"}
         assert owner.post("/people/add", content=endless(), headers=kind).status_code == 413
+
+
+def test_what_was_typed_is_found_in_a_form_and_in_no_heap_of_fields() -> None:
+    assert typed_in(b"csrf=x&text=%20a+%D1%8F%FF%00&more=") == "a я\ufffd\x00"
+    assert typed_in(b"csrf=x&text=a" + b"&x=" * 2000) == ""
 
 
 def test_an_upload_leaves_room_on_the_disk(node: Served, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,10 @@ HOLDS: Final = {
     "damaged": "damaged",
     "half": "half a file, of a stick that was pulled",
 }
-FLASH: Final = "A stick keeps old blocks in reserve: who takes its chips off may still find remains. They are sealed."
+FLASH: Final = (
+    "A stick keeps old blocks in reserve: who takes its chips off may still find remains. They are sealed, but for "
+    "channels."
+)
 
 app = typer.Typer(
     help="Sticks that are plugged in: what they hold, reading, writing, erasing.",

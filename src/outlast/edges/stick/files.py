@@ -29,8 +29,10 @@ from outlast.errors import NotFoundError, StorageError
 from outlast.kernel import BUNDLE_MAGIC, BUNDLE_MIN_BYTES, PEEK_BYTES
 from outlast.ui.file import new_file
 
-NAMES_MAX: Final = 2000
-"""Names that are looked at in one folder."""
+NAMES_MAX: Final = 1 << 16
+"""Names that are looked at in one folder: as many as FAT has room for."""
+OPENED_MAX: Final = 2000
+"""Files that are opened in one folder; those called as ours are come first."""
 FOLDERS_MAX: Final = 32
 """Folders below the first that are looked into; those in them are not."""
 FILES_MAX: Final = 500
@@ -49,6 +51,7 @@ MARK_BYTES: Final = 32
 WRITTEN_NOW_MS: Final = 120_000
 """A draft that grew within this time may still be being written."""
 
+_OURS = re.compile(r"\.?[0-9a-f]{8}\.(?:bin|[0-9a-f]{3})(?:\.[0-9a-f]{8})?")
 _DRAFT = re.compile(r"\.[0-9a-f]{8}\.(?:bin|[0-9a-f]{3})\.[0-9a-f]{8}")
 _MARK = re.compile(r"[0-9a-f]{8}\.[0-9a-f]{3}")
 
@@ -84,13 +87,17 @@ def find(folder: Path) -> list[Found]:
 def _look(folder: Path) -> tuple[list[Found], list[Path]]:
     found: list[Found] = []
     folders: list[Path] = []
+    opened = 0
     with os.scandir(folder) as names:
-        for entry in islice(names, NAMES_MAX):
+        # FAT lists what was written last behind all that was there before.
+        for entry in sorted(islice(names, NAMES_MAX), key=lambda one: _OURS.fullmatch(one.name) is None):
             with suppress(OSError):
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(Path(entry.path))
-                elif entry.is_file(follow_symlinks=False) and (one := _bundle(Path(entry.path))):
-                    found.append(one)
+                elif opened < OPENED_MAX and entry.is_file(follow_symlinks=False):
+                    opened += 1
+                    if one := _bundle(Path(entry.path)):
+                        found.append(one)
             if len(found) >= FILES_MAX:
                 break
     return found, sorted(folders)
@@ -247,6 +254,7 @@ def remove(found: Iterable[Found]) -> None:
 def erase(medium: Medium, found: list[Found], progress: Progress) -> int:
     """Overwrite and delete bundles; how many. What else is on the stick stays.
 
+    Of many bundles ``find`` tells of a part: who wants all of them gone asks again until there are none.
     Flash writes elsewhere than where it is told to: remains may stay readable for who takes the chips off.
     """
     total, done = sum(one.size for one in found), 0

@@ -227,9 +227,11 @@ async def _write_one(
 
 async def erase(person: Person, medium: Medium, progress: Progress) -> int:
     """Overwrite and delete Outlast's files on a stick, whoever wrote them, and this node's mark; how many bundles."""
-    found = await asyncio.to_thread(files.find, medium.folder)
     await set_auto(person, medium, None)
-    return await asyncio.to_thread(files.erase, medium, found, _from_thread(progress))
+    erased = 0
+    while found := await asyncio.to_thread(files.find, medium.folder):
+        erased += await asyncio.to_thread(files.erase, medium, found, _from_thread(progress))
+    return erased
 
 
 async def take_out(medium: Medium) -> bool:

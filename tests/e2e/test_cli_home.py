@@ -262,6 +262,9 @@ def test_shares_from_one_home_make_the_same_person_in_another(tmp_path: Path) ->
     file.write_text("\n".join(answer["shares"][1:]))
     again = Program(tmp_path / "again")
     assert again.json("init", "--name", "Ada", "--unattended", "--words-file", str(file))["id"] == ada.json("id")["id"]
+    file.write_text(ada("backup", "shares", "--threshold", "2", "--of", "2").stdout, encoding="utf-8-sig")
+    pasted = Program(tmp_path / "pasted")
+    assert pasted.json("init", "--name", "Ada", "--unattended", "--words-file", str(file))["id"] == ada.json("id")["id"]
     file.write_text(answer["shares"][0])
     assert "2 shares are needed" in Program(tmp_path / "third").fails(
         2, "init", "--name", "Ada", "--unattended", "--words-file", str(file)

@@ -568,9 +568,9 @@ _LOOKING: Final = {
 
 
 def read_words(file: Path) -> str:
-    """The 24 words in a file, in whatever lines; raises UsageError when it cannot be read."""
+    """The text with the 24 words in a file; raises UsageError when it cannot be read."""
     try:
-        return " ".join(file.read_text(encoding="utf-8").split())
+        return file.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UsageError(f"the file of words {file} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

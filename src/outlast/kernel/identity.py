@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import re
 import unicodedata
 from collections.abc import Container
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from outlast.errors import ProtocolError, UsageError
 
 NAME_MAX_CHARS: Final = 64
 SHARE_WORDS: Final = 33
+_NO_WORDS: Final = re.compile(r"(?m)^.*:[ \t\r]*$|(?<!\S)\d+[.):]*")
 SHARES_MAX: Final = 16
 
 _DEVICE_DOMAIN: Final = b"outlast/device/1"
@@ -296,12 +298,13 @@ def words_of(entropy: bytes) -> list[str]:
 def entropy_of(words: str) -> bytes:
     """The 32-byte secret of 24 words, or of enough shares of it (SLIP-39, 33 words each) one after another.
 
+    Words may be numbered, and lines that end with a colon are headings, as ``outlast backup shares`` writes them.
     Raises UsageError that names the first wrong word or share, and how many are needed.
     """
     from mnemonic import Mnemonic
 
     known = Mnemonic("english")
-    parts = words.lower().split()
+    parts = _NO_WORDS.sub(" ", words).lower().split()
     if parts and len(parts) % SHARE_WORDS == 0:
         return _entropy_of_shares([parts[at : at + SHARE_WORDS] for at in range(0, len(parts), SHARE_WORDS)])
     if len(parts) != 24:

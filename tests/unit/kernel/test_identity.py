@@ -288,6 +288,12 @@ class TestWords:
         assert len(words) == 24
         assert entropy_of("  ".join(words).upper()) == entropy
 
+    def test_numbers_and_headings_are_no_words(self) -> None:
+        words = words_of(secret("entropy"))
+        rows = [f"{number}. {word}" for number, word in enumerate(words, 1)]
+        assert entropy_of("My words:\r\n" + "\r\n".join(rows)) == secret("entropy")
+        assert entropy_of(" ".join(f"{number}){word}" for number, word in enumerate(words, 1))) == secret("entropy")
+
     def test_they_are_those_of_bip39(self) -> None:
         assert words_of(bytes(32)) == ["abandon"] * 23 + ["art"]
         assert words_of(b"\xff" * 32) == ["zoo"] * 23 + ["vote"]

@@ -214,6 +214,9 @@ def test_words_that_differ_verify_nobody(ada: Program, tmp_path: Path) -> None:
     who = made(tmp_path / "bela", "Bela").json("id")
     ada.json("contact", "add", who["link"])
     ada.fails(6, "contact", "verify", "Bela", *reversed(who["words"].split()))
+    told = ada.fails(2, "contact", "verify", "Bela", *who["words"].split()[:5])
+    assert "6 words, 5 were given" in told
+    assert "between you" not in told
     assert not ada.json("contact", "list")[0]["verified"]
     assert ada.json("contact", "verify", "Bela", *who["words"].upper().split())["verified"]
 

@@ -408,7 +408,10 @@ def contact_verify(
     """Say that you compared the six words with somebody, aloud or on their screen."""
     contact = call("contact.get", who=who)
     if words:
-        if " ".join(words).lower().split() != contact["words"].split():
+        given, right = " ".join(words).lower().split(), contact["words"].split()
+        if len(given) != len(right):
+            raise UsageError(f"there are {len(right)} words, {len(given)} were given; nothing was done")
+        if given != right:
             raise ProtocolError(
                 f"these are not {contact['name']}'s words: somebody may be between you; nothing was done"
             )

@@ -59,8 +59,7 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNREAD
     except OSError as error:
-        file = f"{error.filename}: " if error.filename else ""
-        return report(StorageError(f"{file}{error.strerror or error}"), as_json=as_json)
+        return report(StorageError(_of_the_system(error)), as_json=as_json)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except Exception as error:
@@ -136,6 +135,13 @@ def _complete_streams() -> None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):  # letters that this terminal has not are no reason to stop
         sys.stdout.reconfigure(errors="replace")
+
+
+def _of_the_system(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError) and error.filename is None:  # of all that looks for a file, getcwd(3) alone
+        return "the folder that you are in is there no more: change to another one"
+    file = f"{error.filename}: " if error.filename else ""
+    return f"{file}{error.strerror or error}"
 
 
 def _first_line(module: str) -> str:

@@ -214,6 +214,17 @@ def test_completion_is_offered(tmp_path: Path) -> None:
     assert "contact" in done.stdout
 
 
+def test_a_folder_that_went_while_one_was_in_it_is_said_to_be_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "stick"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    assert run(["status", "--home", "here"]) == 5
+    assert "the folder that you are in is there no more" in capsys.readouterr().err
+
+
 def test_a_fault_of_the_program_is_one_line_without_its_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

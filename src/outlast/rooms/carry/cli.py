@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from outlast.errors import NotFoundError
 from outlast.rooms.carry import group_cli, talk_cli
 from outlast.rooms.carry.console import Limit, Words, message_text, show_messages
 from outlast.ui.command import call, local_time, say, show, size, table
@@ -140,11 +141,14 @@ def file_send(
 @_file.command("get")
 def file_get(
     id_: Annotated[str, typer.Argument(metavar="FILE-ID", help="As `outlast carry file list` shows it.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="PATH", help="Where it is to go.")] = Path(),
+    output: Annotated[str, typer.Option("--output", "-o", metavar="PATH", help="Where it is to go.")] = ".",
     wait: Annotated[bool, typer.Option("--wait", help="Come back when all of it is here.")] = False,
 ) -> None:
     """Fetch a file that was sent to you, and write it down."""
-    answer = call("carry.file.get", id=id_, file=str(output.absolute()), wait=wait)
+    path = Path(output)
+    if output.endswith("/") and not path.is_dir():
+        raise NotFoundError(f"there is no folder {output}: make it first")
+    answer = call("carry.file.get", id=id_, file=str(path.absolute()), wait=wait)
     show(answer, lambda a: [f"{a['file']}  {size(a['bytes'])}"])
 
 

@@ -195,6 +195,9 @@ def test_a_file_goes_to_a_contact_by_stick_and_is_written_down(homes: tuple[Home
     assert "received" in ada("carry", "file", "list")[1]
     assert bela("carry", "file", "remove", sent["id"])[0] == 0
     assert bela.json("carry", "file", "list")[0]["state"] == "gone"
+    code, said = bela("carry", "file", "get", sent["id"], "-o", f"{folder / 'new'}/")
+    assert (code, "there is no folder" in said) == (4, True)
+    assert not (folder / "new").exists()
     code, said = bela("carry", "file", "get", sent["id"], "-o", str(folder))
     assert (code, "0 of 1048576 bytes are here" in said) == (4, True)
 

@@ -42,6 +42,7 @@ MANIFEST_MAX_BYTES = 64 * 1024
 INDEX_MAX_BYTES = 1024 * 1024
 FILE_MAX_BYTES = 256 * 1024 * 1024
 FILES_MAX = 2000
+REASON_MAX = 200
 NOT_FOUND, TOO_MANY = 404, 429
 BUSY_S = (5.0, 15.0, 30.0, 60.0)
 """So long a source is left alone that says that it is busy (RFC 6585), before it is asked again."""
@@ -409,7 +410,9 @@ def opened(source: str, path: str) -> BinaryIO:
         raise AssertionError("the last try returned or raised")
     except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        raise InstallError(f"{source} does not give {path}: {reason}") from error
+        # What a neighbour wrote there must not steer the terminal, nor fill it.
+        told = "".join(sign for sign in str(reason)[:REASON_MAX] if sign.isprintable())
+        raise InstallError(f"{source} does not give {path}: {told}") from error
 
 
 def blocks(stream: BinaryIO, source: str, max_bytes: int = FILE_MAX_BYTES + 1) -> Iterator[bytes]:

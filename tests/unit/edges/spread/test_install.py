@@ -211,12 +211,12 @@ def installed(folder: Path, program: str) -> None:
 
 
 @contextmanager
-def answering(answers: list[int], location: str = "") -> Iterator[str]:
+def answering(answers: list[int], location: str = "", reason: str | None = None) -> Iterator[str]:
     """The address of a neighbour who gives these answers, one after another."""
 
     class Neighbour(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(answers.pop(0))
+            self.send_response(answers.pop(0), reason)
             if location:
                 self.send_header("Location", location)
             self.end_headers()
@@ -253,6 +253,14 @@ def test_a_neighbour_sends_nobody_elsewhere(status: int) -> None:
         with pytest.raises(InstallError, match=r"does not give manifest\.json"):
             install.read(source, "manifest.json", 10)
         assert elsewhere == [200], "it was asked"
+
+
+def test_what_a_neighbour_says_of_a_failure_neither_steers_the_terminal_nor_fills_it() -> None:
+    with answering([500], reason="\x1b]0;fine\x07\x1b[2J" + "Installed. " * 1000) as source:
+        with pytest.raises(InstallError) as told:
+            install.read(source, "manifest.json", 10)
+        assert str(told.value).isprintable()
+        assert len(str(told.value)) < 400
 
 
 def test_signatures_are_missing_only_where_the_source_says_so(tmp_path: Path) -> None:

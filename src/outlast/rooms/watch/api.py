@@ -287,6 +287,9 @@ async def _read(call: Call[SeriesParams]) -> Series:
     if not path.is_absolute():
         raise UsageError("name the file by its whole path")
     code = _country(call.params.country)
+    if path.is_fifo():
+        # The node would wait for who writes, and one named /dev/fd/63 is its own.
+        raise UsageError("%(name)s is a pipe: name a file", name=path.name)
     data = await asyncio.to_thread(read_capped, path, service.SERIES_MAX_BYTES)
     return Series(await service.read_series(call.node, call.person, data, path.name, code))
 

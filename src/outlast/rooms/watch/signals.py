@@ -27,6 +27,8 @@ AWAY_S: Final = 15 * 60
 CAUGHT_UP_S: Final = HOUR_S
 """So long after it was away a node has what it missed; until then it settles no hour."""
 KEPT_S: Final = 60 * DAY_S
+AHEAD_S: Final = DAY_S
+"""Rows up to so long ahead of this node's clock are kept: it may be wrong by hours, and the newest rows matter most."""
 OTHERS_MAX: Final = 5
 """So many countries are named of a file that is about others."""
 
@@ -34,8 +36,8 @@ OTHERS_MAX: Final = 5
 def stored(points: Iterable[Point], country: str, fetched_ms: int, sha256: bytes) -> list[StoredSeries]:
     """Rows as they are kept, under the two letters of their country; with the mean of its regions where it has none.
 
-    Rows that name no country are taken as this one's; those of others, of continents and of networks are left out.
-    Raises UsageError when nothing is left.
+    Rows that name no country are taken as this one's; those of others, of continents and of networks are left out, and
+    those of times to come, which would make the country well, or cut, for as long. Raises UsageError when none is left.
     """
     others: set[str] = set()
     moved: list[Point] = []
@@ -51,6 +53,10 @@ def stored(points: Iterable[Point], country: str, fetched_ms: int, sha256: bytes
             country=country,
             others=", ".join(sorted(others)[:OTHERS_MAX]) + ("…" if len(others) > OTHERS_MAX else ""),
         )
+    latest_s = fetched_ms // 1000 + AHEAD_S
+    moved = [point for point in moved if point.t_s <= latest_s]
+    if not moved:
+        raise UsageError("all of this file is dated in the future: look at this computer's date, and at the file's")
     kept = gather([*moved, *_means(moved, country)])
     return [
         StoredSeries(

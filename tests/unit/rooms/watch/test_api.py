@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import date, timedelta
@@ -119,6 +121,13 @@ async def test_a_file_about_another_country_is_refused(tmp_path: Path) -> None:
         with pytest.raises(NotFoundError, match="there is no country 'Atlantis': give its two letters"):
             await ask(ann, "watch.read", file=str(file), country="Atlantis")
         assert view.series(ann.person) == []
+
+
+async def test_a_pipe_keeps_no_thread_of_the_node_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    async with house(tmp_path) as ann:
+        with pytest.raises(UsageError, match="pipe is a pipe: name a file"):
+            await asyncio.wait_for(ask(ann, "watch.read", file=str(tmp_path / "pipe"), country="BY"), 5)
 
 
 async def test_measurements_are_listed_and_exported_without_addresses(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import lzma
 import tracemalloc
 from collections import deque
 from pathlib import Path
@@ -61,6 +62,23 @@ def test_cut_or_damaged_compression_is_a_clear_error(tmp_path: Path, pack: objec
         (tmp_path / "file").write_bytes(damaged)
         with pytest.raises(ProtocolError, match="damaged or cut"):
             read_capped(tmp_path / "file", 1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("packed", "packer"),
+    [
+        (lzma.compress(TEXT), "xz"),
+        (b"\x28\xb5\x2f\xfd" + TEXT, "zstd"),
+        (b"\x04\x22\x4d\x18" + TEXT, "lz4"),
+        (b"PK\x03\x04" + TEXT, "zip"),
+        (b"7z\xbc\xaf\x27\x1c" + TEXT, "7z"),
+    ],
+    ids=["xz", "zstd", "lz4", "zip", "7z"],
+)
+def test_what_must_be_unpacked_first_is_told(tmp_path: Path, packed: bytes, packer: str) -> None:
+    (tmp_path / "file.csv").write_bytes(packed)
+    with pytest.raises(UsageError, match=f"file.csv is packed by {packer}: unpack it first"):
+        read_capped(tmp_path / "file.csv", 1 << 20)
 
 
 def test_what_is_not_there_and_what_is_no_file_are_told_apart(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import tracemalloc
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -285,10 +286,39 @@ def test_what_ioda_computes_out_of_a_signal_is_no_second_signal() -> None:
         read(json.dumps({"data": [several[1:3]]}))
 
 
-def test_json_s_whole_numbers_beyond_every_float_are_missing() -> None:
+def test_numbers_that_nobody_counts_to_are_missing() -> None:
     entity = '{"entityType":"country","entityCode":"BY","datasource":"bgp","from":1596240000,"step":300,"values":'
-    points = read('{"data":[[' + entity + "[5," + "9" * 400 + ',-1,true,null,"6",1e308]}]]}')
-    assert [value for _, value in values(points, "bgp", "BY")] == [5.0, None, None, None, None, None, 1e308]
+    points = read('{"data":[[' + entity + "[5," + "9" * 400 + ',-1,true,null,"6",1e15,1.1e15,1e308]}]]}')
+    assert [value for _, value in values(points, "bgp", "BY")] == [5.0, *[None] * 5, 1e15, None, None]
+
+
+def test_values_whose_mean_no_float_can_hold_make_no_outage() -> None:
+    half_hours = [datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=30 * number) for number in range(600)]
+    rows = [f"{at:%Y-%m-%d %H:%M:%S},900,{'' if number % 2 else '1e308'}" for number, at in enumerate(half_hours)]
+    reports = detect(read("\n".join(["Time (UTC),Active Probing,bgp", *rows])))
+    assert [report.alarms for report in reports] == [()] * len(reports)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\n\r\n"])
+def test_lines_end_as_any_system_ends_them(end: str) -> None:
+    rows = ["\ufeffTime (UTC),bgp", "2026-01-01 00:00:00,3", "2026-01-01 01:00:00,4"]
+    assert [value for _, value in values(read(end.join(rows) + end), "bgp")] == [3.0, 4.0]
+
+
+def test_a_name_is_what_can_be_seen_of_it() -> None:
+    points = read("Time (UTC),b\x1b[2Jg\u202e\x9bp  v6\n2026-01-01 00:00:00,3\n")
+    assert {point.signal for point in points} == {"b[2Jgp v6"}
+
+
+def test_a_line_that_is_all_line_ends_costs_no_memory_of_its_own() -> None:
+    line = b"x" + b"\r" * (8 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(SeriesError):
+            read_series([line], ORIGIN)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

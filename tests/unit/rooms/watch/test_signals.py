@@ -10,11 +10,13 @@ from outlast.rooms.watch.proto.ioda import read_json
 from outlast.rooms.watch.proto.series import Origin, Point
 from tests.unit.rooms.watch.test_series import ioda_series
 
+AT_S = 1_767_889_800
+
 
 def kept(country: str, *entities: str) -> set[str]:
     """Under which names rows of these entities are kept as the country's."""
-    points = [Point("ioda", entity, "bgp", 1_767_889_800, 5.0, 600) for entity in entities]
-    return {one.entity for one in signals.stored(points, country, 0, b"")}
+    points = [Point("ioda", entity, "bgp", AT_S, 5.0, 600) for entity in entities]
+    return {one.entity for one in signals.stored(points, country, AT_S * 1000, b"")}
 
 
 def test_rows_of_the_country_and_rows_that_name_none_are_its_own() -> None:
@@ -37,4 +39,12 @@ def test_of_many_other_countries_some_are_named() -> None:
 def test_a_continent_is_no_country_of_the_same_two_letters() -> None:
     points = read_json([[[ioda_series(entityType="continent", entityCode="SA")]]], Origin())
     with pytest.raises(UsageError, match=r"it is about continent SA$"):
-        signals.stored(points, "SA", 0, b"")  # South America, and Saudi Arabia
+        signals.stored(points, "SA", AT_S * 1000, b"")  # South America, and Saudi Arabia
+
+
+def test_times_to_come_are_no_news_but_what_a_wrong_clock_may_explain() -> None:
+    points = [Point("ioda", "IR", "bgp", AT_S + hours * 3600, 5.0, 3600) for hours in range(-24, 24 * 400)]
+    [series] = signals.stored(points, "IR", AT_S * 1000, b"")
+    assert [series.points[0][0] - AT_S, series.points[-1][0] - AT_S] == [-86_400, 86_400]
+    with pytest.raises(UsageError, match="all of this file is dated in the future"):
+        signals.stored(points[49:], "IR", AT_S * 1000, b"")

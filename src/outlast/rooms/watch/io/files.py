@@ -19,6 +19,14 @@ from outlast.errors import NotFoundError, ProtocolError, StorageError, UsageErro
 
 GZIP: Final = b"\x1f\x8b"
 BZIP2: Final = b"BZh"
+OTHERS: Final = {
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"PK\x03\x04": "zip",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+}
+"""How files begin that must be unpacked before they are given: no reader here has such content unpacked."""
 BUFFER_BYTES: Final = 1 << 16
 LINE_MAX_BYTES: Final = 1 << 20
 
@@ -28,7 +36,8 @@ def open_capped(path: Path, max_bytes: int) -> Iterator[BinaryIO]:
     """Open a file for reading, unpacked when it is gzip or bzip2 (several members too); closed after the block.
 
     Reading past ``max_bytes`` of unpacked content raises ProtocolError, as does damaged or cut compression. Raises
-    NotFoundError when there is no such file, UsageError when it is a folder, StorageError when it cannot be read.
+    NotFoundError when there is no such file, UsageError when it is a folder or packed in another way, StorageError when
+    it cannot be read.
     """
     name = path.name or str(path)
     try:
@@ -47,9 +56,16 @@ def open_capped(path: Path, max_bytes: int) -> Iterator[BinaryIO]:
 def unpack_capped(raw: io.BufferedReader, name: str, max_bytes: int) -> Iterator[BinaryIO]:
     """What ``open_capped`` does for a file, for a stream that is open already, as standard input is."""
     try:
-        head = raw.peek(len(BZIP2))
+        head = raw.peek(max(map(len, OTHERS)))
     except OSError as error:
         raise StorageError("%(name)s cannot be read: %(error)s", name=name, error=error) from None
+    for begins, packer in OTHERS.items():
+        if head.startswith(begins):
+            raise UsageError(
+                "%(name)s is packed by %(packer)s: unpack it first; gzip and bzip2 are read as they are",
+                name=name,
+                packer=packer,
+            )
     with _unpacked(raw, head) as source, io.BufferedReader(_Capped(source, name, max_bytes)) as capped:
         yield capped
 

@@ -1,7 +1,7 @@
 """Rows of measured series, whatever they came from: one kind of row, sorted, no doubles, missing kept apart from 0.
 
 A value that nobody measured is None and never 0: a monitor that lost its own feed must not look like a country that
-lost its network. Values that no measurement can have (NaN, infinite, negative) are None as well.
+lost its network. Values that no measurement can have (NaN, above VALUE_MAX, negative) are None as well.
 """
 
 from __future__ import annotations
@@ -26,9 +26,12 @@ POINTS_MAX: Final = 2_000_000
 SERIES_MAX: Final = 20_000
 """Series in one file; counties of a large country times a handful of signals are fewer."""
 NAME_MAX: Final = 200
+VALUE_MAX: Final = 1e15
+"""Nobody counts so many of anything; of two values near a float's end the mean is infinite."""
 _EARLIEST_S: Final = 631_152_000  # 1990: no series of the internet is older
 _LATEST_S: Final = 4_102_444_800  # 2100
 _EPOCH = re.compile(r"\d{1,14}(?:\.\d{1,9})?\Z")
+_LINE: Final = re.compile(rb"[^\r\n]+")
 _LAYOUTS: Final = ("%d-%b-%Y %H:%M:%S", "%d-%b-%Y %H:%M", "%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M:%S")
 
 
@@ -117,7 +120,7 @@ def stepped(points: Iterable[Point]) -> list[Point]:
 
 
 def number_of(text: str) -> float | None:
-    """A measured value: None when empty, no number, NaN, infinite or negative."""
+    """A measured value: None when empty, no number, NaN, above VALUE_MAX or negative."""
     if not text or len(text) > 40:
         return None
     try:
@@ -133,7 +136,7 @@ def checked(value: float | None) -> float | None:
         number = math.nan if value is None else float(value)
     except OverflowError:
         return None
-    return number if 0 <= number < math.inf else None
+    return number if 0 <= number <= VALUE_MAX else None
 
 
 def time_of(text: str) -> int | None:
@@ -178,16 +181,17 @@ def iso(t_s: int) -> str:
 
 
 def name_of(text: str) -> str:
-    """A name out of a file: one line, at most NAME_MAX characters."""
-    return " ".join(text.split())[:NAME_MAX]
+    """A name out of a file: one line of what can be seen, at most NAME_MAX characters."""
+    return "".join(one for one in " ".join(text.split()) if one.isprintable())[:NAME_MAX]
 
 
 def rows_of(lines: Iterable[bytes]) -> Iterator[list[str]]:
-    """The rows of a CSV file without its comment lines (``#``) and empty ones.
+    r"""The rows of a CSV file without its comment lines (``#``) and empty ones; some programs end a line by ``\r``.
 
     Raises SeriesError at a broken one, and at more than POINTS_MAX and the header.
     """
-    texts = (line.decode("utf-8", "replace").lstrip("\ufeff").rstrip("\r\n") for line in lines)
+    parts = (part[0] for line in lines for part in _LINE.finditer(line))
+    texts = (part.decode("utf-8", "replace").lstrip("\ufeff") for part in parts)
     try:
         for number, row in enumerate(csv.reader(text for text in texts if text.strip() and not text.startswith("#"))):
             if number > POINTS_MAX:

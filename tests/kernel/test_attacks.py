@@ -244,7 +244,9 @@ class TestIdentities:
         async with society(tmp_path) as nodes:
             anna, boris = await friends(nodes)
             now, link = nodes.clock(), await anna.link()
-            posing = [Forger("BORIS"), Forger("\uff42oris"), Forger("anna")]
+            posing = [
+                Forger(name) for name in ("BORIS", "\uff42oris", "anna", "boris\ufe0f", "bor\u034fis \u3164", "\u2800")
+            ]
             await hand_over([one.introduce(one.letter(note(one.name), now), link, now) for one in posing], anna)
             assert anna.find("boris").identity == boris.identity
             for one in posing:

@@ -37,6 +37,10 @@ _NO_WORDS: Final = re.compile(r"(?m)^.*:[ \t\r]*$|(?<!\S)\d+[.):]*")
 SHARES_MAX: Final = 16
 
 _DEVICE_DOMAIN: Final = b"outlast/device/1"
+_UNSEEN: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""What is printable and shows nothing: of Unicode's Default_Ignorable_Code_Point, and the empty Braille pattern."""
 _PREKEY_DOMAIN: Final = b"outlast/prekey/1"
 _CHECK_BYTES: Final = 3
 _EXPONENT_MAX: Final = 5
@@ -172,13 +176,17 @@ def check_name(name: str) -> str:
 
 
 def spelled(name: str) -> str:
-    """A name as it is compared: two that differ in case or form of their letters alone are one."""
-    return unicodedata.normalize("NFKC", name).casefold()
+    """A name as it is compared: two that differ in case, form of their letters, or in what nobody sees are one."""
+    return " ".join(_UNSEEN.sub("", unicodedata.normalize("NFKC", name)).split()).casefold()
 
 
 def told_apart(name: str, identity: bytes, taken: Container[str]) -> str:
-    """What somebody calls themself, with the beginning of their ID when somebody else is called so (``spelled``)."""
-    if spelled(name) not in taken:
+    """What somebody calls themself, with the beginning of their ID when somebody else is called so (``spelled``).
+
+    So also where nobody sees anything.
+    """
+    spelling = spelled(name)
+    if spelling and spelling not in taken:
         return name
     mark = f" ({id_text(identity)[:8]})"
     return name[: NAME_MAX_CHARS - len(mark)] + mark

@@ -50,7 +50,11 @@ LIVES: Final = (
     f"ALTER TABLE {SAID} ADD COLUMN until_ms INTEGER",
     f"CREATE INDEX {SAID}_until ON {SAID} (until_ms) WHERE until_ms IS NOT NULL",
 )
-"""Further migrations: from ``until_ms`` on a text is not shown."""
+"""Further migrations: from ``until_ms`` on a text is not shown;"""
+CLAIMS: Final = (f"ALTER TABLE {SAID} ADD COLUMN said_ms INTEGER",)
+"""``said_ms`` is the writer's claim as it is, by which texts of one clock stand in the same order in every vault."""
+_PLACE: Final = "clock, ifnull(said_ms, at_ms), ifnull(id, x''), n"
+_NEWEST_FIRST: Final = "clock DESC, ifnull(said_ms, at_ms) DESC, ifnull(id, x'') DESC, n DESC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,7 @@ def _row(
         "seq": _seq(said.seq),
         "clock": said.clock,
         "at_ms": at_ms,
+        "said_ms": said.at_ms,
         "came_ms": now_ms,
         "until_ms": until_ms,
         "read_ms": now_ms if said.author == me else None,
@@ -168,9 +173,9 @@ def lines(vault: Rows, space: bytes, *, before: int | None = None, limit: int = 
     older = ""
     args: list[Value] = [space]
     if before is not None:
-        older, args = f" AND (clock, at_ms, n) < (SELECT clock, at_ms, n FROM {SAID} WHERE n = ?)", [space, before]
+        older, args = f" AND ({_PLACE}) < (SELECT {_PLACE} FROM {SAID} WHERE n = ?)", [space, before]
     rows = vault.query(
-        f"SELECT {_COLUMNS} FROM {SAID} WHERE space = ?{older} ORDER BY clock DESC, at_ms DESC, n DESC LIMIT ?",
+        f"SELECT {_COLUMNS} FROM {SAID} WHERE space = ?{older} ORDER BY {_NEWEST_FIRST} LIMIT ?",
         (*args, limit),
     )
     return [_line(row) for row in reversed(rows)]

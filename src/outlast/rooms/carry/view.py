@@ -138,6 +138,7 @@ MIGRATIONS: Final = (
     f"CREATE INDEX local_carry_message_until ON {MESSAGE} (until_ms) WHERE until_ms IS NOT NULL",
     *upload_view.MIGRATIONS,
     *group_view.LIVES,
+    *group_view.CLAIMS,
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,12 @@ import pytest
 from outlast.errors import NotFoundError, UsageError
 from outlast.kernel import DAY_MS, Home, Node, Person, id_text, open_backup, space_text
 from outlast.kernel.epoch import Inner, seal_entry
+from outlast.kernel.groups import Said
+from outlast.kernel.vault import Vault
 from outlast.rooms.carry import ROOM, group_view, groups
 from outlast.rooms.carry.entries import HIDE, POST, Hide, Post
-from tests.unit.kernel.people import secret
+from tests.unit.kernel.entries import KEY
+from tests.unit.kernel.people import NOW_MS, secret
 from tests.unit.rooms.carry.houses import House, houses
 
 
@@ -388,3 +392,20 @@ async def test_who_claims_a_clock_beyond_all_bounds_does_not_put_what_others_say
         await cleo.carry_to(ann)
         await ann.until(lambda: len(texts(ann, space)) == len(said))
         assert texts(ann, space) == said == texts(cleo, space)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_texts_of_one_clock_stand_in_one_order_in_every_vault(order: tuple[int, ...], tmp_path: Path) -> None:
+    hour_ms, space, body = 3_600_000, secret("space"), POST.encode(Post("a text"))
+    claims = (NOW_MS + hour_ms, NOW_MS, NOW_MS + hour_ms)  # two clocks run ahead
+    vault = Vault.open(tmp_path / "vault.db", KEY, rooms=[ROOM])
+    for came, number in enumerate(order):
+        one = Said(secret(number), POST.name, body, secret("device"), None, number, 5, claims[number], counts=True)
+        row = group_view.text_row(one, space, secret("me"), NOW_MS + came * 1000)
+        assert row is not None
+        vault.transaction([row], "carry")
+    lines = group_view.lines(vault, space)
+    assert [line.id for line in lines] == [secret(1), *sorted((secret(0), secret(2)))]
+    for n, line in enumerate(lines):
+        assert group_view.lines(vault, space, before=line.n) == lines[:n]
+    vault.close()

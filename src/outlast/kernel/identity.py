@@ -37,10 +37,13 @@ _NO_WORDS: Final = re.compile(r"(?m)^.*:[ \t\r]*$|(?<!\S)\d+[.):]*")
 SHARES_MAX: Final = 16
 
 _DEVICE_DOMAIN: Final = b"outlast/device/1"
+_JOINERS: Final = re.compile("(?<=[^\\s\u200c\u200d])[\u200c\u200d](?=[^\\s\u200c\u200d])")
+"""What joins letters or keeps them apart: Persian and the scripts of India are written with it, as are some emoji."""
 _UNSEEN: Final = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200c\u200d\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
-"""What is printable and shows nothing: of Unicode's Default_Ignorable_Code_Point, and the empty Braille pattern."""
+"""What a name may have that shows nothing by itself: of Unicode's Default_Ignorable_Code_Point, and the empty Braille
+pattern."""
 _PREKEY_DOMAIN: Final = b"outlast/prekey/1"
 _CHECK_BYTES: Final = 3
 _EXPONENT_MAX: Final = 5
@@ -170,9 +173,14 @@ _device_decoder = msgspec.msgpack.Decoder(DeviceBody)
 def check_name(name: str) -> str:
     """A person's or channel's name, trimmed; raises UsageError when empty, too long or with control characters."""
     name = " ".join(name.split())
-    if not name or len(name) > NAME_MAX_CHARS or not name.isprintable():
+    if not name or len(name) > NAME_MAX_CHARS or not without_joiners(name).isprintable():
         raise UsageError("a name has 1 to %(most)s printable characters", most=NAME_MAX_CHARS)
     return name
+
+
+def without_joiners(text: str) -> str:
+    """The text without the zero-width joiners and non-joiners that stand between two of its characters."""
+    return _JOINERS.sub("", text)
 
 
 def spelled(name: str) -> str:

@@ -36,8 +36,10 @@ from outlast.kernel.identity import (
     read_certificate,
     sign_prekey,
     space_text,
+    spelled,
     verify,
     verify_prekey,
+    without_joiners,
     words_of,
 )
 from tests.unit.kernel.people import person, secret
@@ -229,13 +231,21 @@ class TestNames:
         except UsageError:
             return
         assert 1 <= len(checked) <= NAME_MAX_CHARS
-        assert checked.isprintable()
+        assert without_joiners(checked).isprintable()
         assert check_name(checked) == checked
 
     def test_space_around_and_between_is_trimmed(self) -> None:
         assert check_name("  Анна \n Ивановна ") == "Анна Ивановна"
 
-    @pytest.mark.parametrize("name", ["", "  ", "a\x07b", "a\u202eb", "a" * (NAME_MAX_CHARS + 1)])
+    @pytest.mark.parametrize("name", ["علی\u200cرضا", "ক্\u200dষ", "\U0001f468\u200d\U0001f469\u200d\U0001f467"])
+    def test_it_may_have_what_its_script_is_written_with(self, name: str) -> None:
+        assert check_name(f" {name} ") == name
+        assert spelled(name) == spelled(name.replace("\u200c", "").replace("\u200d", ""))
+
+    @pytest.mark.parametrize(
+        "name",
+        ["", "  ", "a\x07b", "a\u202eb", "a" * (NAME_MAX_CHARS + 1), "\u200c", "a\u200d", "\u200cb", "a\u200c\u200db"],
+    )
     def test_others_are_refused(self, name: str) -> None:
         with pytest.raises(UsageError, match="printable"):
             check_name(name)

@@ -19,6 +19,8 @@ from outlast.errors import ProtocolError, UsageError
 from outlast.kernel import CONTENT_MAX_BYTES, DAY_MS, FILE_MAX_BYTES, LETTER_MAX_BYTES, Kind, counts_of
 
 NAME_MAX_BYTES: Final = 200
+JOINERS: Final = "\u200c\u200d"
+"""Zero-width ones, which names in Persian and in the scripts of India are written with."""
 SUFFIX_MAX_CHARS: Final = 16
 UNNAMED: Final = "file"
 KEY_BYTES: Final = 32
@@ -145,7 +147,8 @@ def is_blank(text: str) -> bool:
 def file_name(name: str) -> str:
     """A file's name as it is kept and shown: one line, without folders, without what steers a terminal or hides."""
     name = name.replace("\\", "/").rpartition("/")[2]
-    kept = "".join(c for c in clean(name) if unicodedata.category(c) not in ("Cf", "Cc", "Zl", "Zp")).strip(" .")
+    kept = "".join(c for c in clean(name) if unicodedata.category(c) not in ("Cf", "Cc", "Zl", "Zp") or c in JOINERS)
+    kept = kept.strip(f" .{JOINERS}")
     while len(kept.encode()) > NAME_MAX_BYTES:
         stem, dot, suffix = kept.rpartition(".")
         kept = stem[:-1] + dot + suffix if stem and len(suffix) <= SUFFIX_MAX_CHARS else kept[:-1]

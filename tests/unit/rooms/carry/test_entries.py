@@ -19,9 +19,11 @@ from outlast.rooms.carry.entries import (
     POST_LIFE_MS,
     POST_TEXT_MAX_BYTES,
     TEXT,
+    UNNAMED,
     Post,
     Text,
     clean,
+    file_name,
     is_blank,
     letter_text,
     post_text,
@@ -91,3 +93,16 @@ def test_the_longest_texts_fit_their_frames_and_longer_ones_are_refused(letter: 
 
 def test_what_removes_a_post_may_live_longer_than_any_post() -> None:
     assert HIDE.max_life_days >= 2 * POST.max_life_days
+
+
+@pytest.mark.parametrize(
+    ("given_name", "shown"),
+    [
+        ("می\u200cخواهم.pdf", "می\u200cخواهم.pdf"),
+        ("ক্\u200dষ.jpg", "ক্\u200dষ.jpg"),
+        ("C:\\photos\\\u202efdp.exe", "fdp.exe"),
+        ("\u200c \x07..\u200d", UNNAMED),
+    ],
+)
+def test_a_file_s_name_is_shown_as_its_script_is_written_and_hides_nothing(given_name: str, shown: str) -> None:
+    assert file_name(given_name) == shown

@@ -92,6 +92,22 @@ def test_a_stick_that_is_locked_or_full_says_so_and_nothing_counts_as_copied(tmp
     asyncio.run(tries())
 
 
+def test_nothing_of_a_channel_is_left_on_a_stick_that_was_erased_also_of_what_was_replaced(tmp_path: Path) -> None:
+    async def write_twice_and_erase() -> None:
+        async with houses(tmp_path, "ala") as [ala]:
+            space = await ala.node.new_space(ala.person, "a name like no other")
+            with stick(tmp_path, "ext4", 16) as place:
+                for _ in range(2):
+                    await service.write(ala.person, Medium(place), Targets([], [space]), silent)
+                assert len([one for one in place.iterdir() if one.is_file()]) == 1
+            assert (tmp_path / "ext4.img").read_bytes().count(b"a name like no other") == 1
+            with stick(tmp_path, "ext4", 16) as place:
+                assert await service.erase(ala.person, Medium(place), silent) == 1
+            assert b"a name like no other" not in (tmp_path / "ext4.img").read_bytes()
+
+    asyncio.run(write_twice_and_erase())
+
+
 def test_a_stick_pulled_in_the_middle_leaves_a_half_file_that_is_seen_and_cleaned(tmp_path: Path) -> None:
     async def pull() -> None:
         async with houses(tmp_path, "ala", "boris") as (ala, boris):

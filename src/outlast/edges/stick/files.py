@@ -73,6 +73,11 @@ class Found:
         """By what it is recognised: 32 bytes of its beginning, in which a fresh key or its content stands."""
         return sha256(self.beginning).digest()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody can read it: a channel."""
+        return self.beginning[len(BUNDLE_MAGIC) + 1 :][:1] == b"\1"
+
 
 def find(folder: Path) -> list[Found]:
     """The bundles in a folder and in the folders in it, newest first; raises StorageError when it cannot be read."""
@@ -240,14 +245,21 @@ def clean(found: list[Found], now_ms: int) -> int:
     left = [one for one in found if one.draft and not 0 <= now_ms - one.changed_ms < WRITTEN_NOW_MS]
     with stick_errors():
         for one in left:
+            if one.is_open:
+                _overwrite(one, _silent)
             one.path.unlink(missing_ok=True)
     return len(left)
 
 
 def remove(found: Iterable[Found]) -> None:
-    """Remove bundles that newer ones stand for; one that cannot be removed does no harm."""
+    """Remove bundles that newer ones stand for; one that cannot be removed does no harm.
+
+    What everybody could read is overwritten, or ``erase`` would leave it to whoever looks for deleted files.
+    """
     for one in found:
         with suppress(OSError):
+            if one.is_open:
+                _overwrite(one, _silent)
             one.path.unlink()
 
 
@@ -257,20 +269,29 @@ def erase(medium: Medium, found: list[Found], progress: Progress) -> int:
     Of many bundles ``find`` tells of a part: who wants all of them gone asks again until there are none.
     Flash writes elsewhere than where it is told to: remains may stay readable for who takes the chips off.
     """
-    total, done = sum(one.size for one in found), 0
+    total, before = sum(one.size for one in found), 0
     with stick_errors():
         for one in found:
-            with open_plain(one.path, "r+b") as file:
-                for at in range(0, one.size, BLOCK_BYTES):
-                    done += file.write(os.urandom(min(BLOCK_BYTES, one.size - at)))
-                    progress(done, total)
-                file.flush()
-                os.fsync(file.fileno())
-                file.truncate(0)
-                os.fsync(file.fileno())
+            _overwrite(one, progress, before, total)
             one.path.unlink()
+            before += one.size
     settle(medium)
     return len(found)
+
+
+def _silent(_done: int, _total: int | None) -> None:
+    """Nobody watches."""
+
+
+def _overwrite(one: Found, progress: Progress, before: int = 0, total: int | None = None) -> None:
+    with open_plain(one.path, "r+b") as file:
+        for at in range(0, one.size, BLOCK_BYTES):
+            written = file.write(os.urandom(min(BLOCK_BYTES, one.size - at)))
+            progress(before + at + written, total)
+        file.flush()
+        os.fsync(file.fileno())
+        file.truncate(0)
+        os.fsync(file.fileno())
 
 
 def take_out(medium: Medium) -> bool:

@@ -89,9 +89,14 @@ def read_settings(arguments: Sequence[str]) -> tuple[Terminal, list[str]]:
                 raise UsageError(f"{name} needs a value: {name} {VALUED[name]}")
         else:
             rest.append(argument)
-    home = Path(given["--home"]).expanduser() if "--home" in given else default_home(os.environ)
     file = given.get("--passphrase-file") or os.environ.get("OUTLAST_PASSPHRASE_FILE")
-    passphrase_file = Path(file).expanduser() if file else None
+    try:
+        home = Path(given["--home"]).expanduser() if "--home" in given else default_home(os.environ)
+        passphrase_file = Path(file).expanduser() if file else None
+    except RuntimeError:  # of a user whom the system does not know, or who is named by ~ and is not there
+        raise UsageError(
+            "this user has no home directory: name folders and files by their whole path, as --home DIR"
+        ) from None
     whose = given.get("--person") or os.environ.get("OUTLAST_PERSON", "")
     refuse_no_text(str(home.absolute()), whose)
     return Terminal(Client(home, passphrase_file, whose), as_json, home, passphrase_file), rest

@@ -214,6 +214,12 @@ def test_completion_is_offered(tmp_path: Path) -> None:
     assert "contact" in done.stdout
 
 
+@pytest.mark.parametrize("option", ["--home", "--passphrase-file"])
+def test_a_user_without_a_home_directory_is_asked_for_a_path(option: str) -> None:
+    with pytest.raises(UsageError, match=r"no home directory: .* --home DIR"):
+        read_settings([option, "~nobody-of-this-name/x", "id"])
+
+
 def test_a_folder_that_went_while_one_was_in_it_is_said_to_be_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,8 +14,10 @@ from cryptography.hazmat.primitives import hashes
 
 from outlast.edges.https.authority import LEAVES, issue, new_name, read
 from outlast.edges.main import run
+from outlast.edges.spread.counter import Counter
 from outlast.errors import StorageError
 from tests.unit.edges.served import LAN, Browser, Served, served
+from tests.unit.edges.spread.test_get import shelf
 
 PASSPHRASE = "heron, river, stone"
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -148,6 +150,15 @@ def test_who_gave_the_passphrase_by_https_may_do_for_minutes_what_is_done_at_the
 def test_the_token_of_the_terminal_opens_nothing_from_the_network(node: Served) -> None:
     with by_https(node) as phone:
         assert phone.post("/enter", data={"token": node.serving.web.launch}).status_code != 303
+
+
+def test_by_https_too_the_installer_is_sent_to_the_door_that_it_can_open(node: Served, tmp_path: Path) -> None:
+    node.serving.web.counter = Counter(shelf(tmp_path))
+    with node.stranger() as host:
+        assert host.post("/enter", data={"passphrase": PASSPHRASE}).status_code == 303
+        host.submit("/share", on="on")
+    with by_https(node) as phone:
+        assert f"python3 install.py {node.lan_url}/get" in phone.get("/get").text
 
 
 def test_by_https_the_page_that_reads_qr_codes_may_ask_for_the_camera_and_no_other(node: Served) -> None:

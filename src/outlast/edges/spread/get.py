@@ -76,6 +76,8 @@ async def get(request: Request) -> Response:
     strip = "off", _("This page comes from a computer near you, not from the internet.")
     own: dict[str, Any] = {"tabs": [], "live": False, "person": None, "strip": strip}
     url = f"http://{request.headers['host']}/get"
+    if request.state.door == "https" and (plain := request.state.web.lan_urls()):
+        url = f"{plain[0]}/get"  # the installer knows no certificate of this node's
     return render(request, "get.html", url=url, release=shelf.release, systems=systems, **own)
 
 

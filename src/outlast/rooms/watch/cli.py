@@ -209,7 +209,7 @@ def cost(
     import msgspec
 
     from outlast.rooms.watch import data
-    from outlast.rooms.watch.proto.cost import costs, find_country, parse_indicators
+    from outlast.rooms.watch.proto.cost import costs, find_country, parse_indicators, percent_of
 
     found = costs(
         find_country(parse_indicators(data.read("worldbank.csv")), country),
@@ -228,8 +228,8 @@ def cost(
     money = "{:,.0f}".format
     rows = [(c.method, money(c.low), money(c.mid), money(c.high), _cost_source(c.inputs)) for c in found]
     lines = table(("METHOD", "LOW USD", "MIDDLE", "HIGH", "INPUTS AND SOURCE"), rows)
-    if found[0].implied_share is not None:
-        lines.append(f"The reported {money(reported)} are {found[0].implied_share:.1%} of the GDP of these days.")
+    if (implied := found[0].implied_share) is not None:
+        lines.append(f"The reported {money(reported)} are {percent_of(implied):,g}% of the GDP of these days.")
     show(lines, lambda lines: lines)
 
 

@@ -19,6 +19,7 @@ from outlast.kernel import Node, Person, parse_space, space_text
 from outlast.rooms.watch import agenda, costs, lamps, report, service, timeline, view, words, worldmap
 from outlast.rooms.watch.io.consent import RISKS
 from outlast.rooms.watch.places import country_names, entity_name, outlines
+from outlast.rooms.watch.proto.cost import percent_of
 from outlast.rooms.watch.view import Cut
 from outlast.ui.languages import Translation
 from outlast.ui.page import (
@@ -345,7 +346,7 @@ async def show_cost(request: Request) -> Response:
         asked=asked,
         rows=rows,
         money=_money(_),
-        implied=words.number(round(share * 100, 1), _) if rows and (share := rows[0].implied_share) is not None else "",
+        implied=words.number(percent_of(share), _) if rows and (share := rows[0].implied_share) is not None else "",
         sayings=[words.cost(one, asked["year"], _, _money(_)) for one in rows],
         picture=costs.picture(
             rows, " ".join(words.cost_range(one, _, _money(_)) for one in rows), partial(words.short, _=_)
@@ -612,9 +613,13 @@ def _zoom(code: str, from_s: int, to_s: int, whole: tuple[int, int], _: Translat
         return f"/watch/country/{code}?from={max(start_s, 1)}&to={max(end_s, 2)}#timeline"
 
     half, quarter = max(length // 2, 1800), max(length // 4, 900)
-    return [
+    beside = [
         (_("Earlier"), at(from_s - half, to_s - half), False),
         (_("Later"), at(from_s + half, to_s + half), False),
+    ]
+    return [
+        # Time goes from left to right in the chart below, in every language: the left one leads to what is left of it.
+        *(reversed(beside) if _.direction == "rtl" else beside),
         (_("Closer"), at(middle - quarter, middle + quarter), False),
         (_("Farther"), at(middle - length, middle + length), False),
         (_("A week"), at(to_s - 7 * DAY_S, to_s), length == 7 * DAY_S),

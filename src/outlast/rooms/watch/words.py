@@ -163,7 +163,10 @@ def money(value: float, _: Translation) -> str:
 
 
 def percent(share: float, _: Translation, places: int = 0) -> str:
-    """A share of one as a percentage, with at most so many places behind the point."""
+    """A share of one as a percentage, with at most so many places behind the point.
+
+    From right to left the sign stands left of the number, as behind Arabic letters, also where none stand before it.
+    """
     from babel import Locale
     from babel.numbers import format_percent
 
@@ -171,7 +174,8 @@ def percent(share: float, _: Translation, places: int = 0) -> str:
     sign = locale.number_symbols[locale.default_numbering_system]["percentSign"]
     rounded = round(share, places + 2)
     text = format_percent(rounded, locale=locale, decimal_quantization=False, numbering_system="default")
-    return _.digits(text).replace("%", sign)
+    before = "\N{ARABIC LETTER MARK}" if _.direction == "rtl" else ""
+    return before + _.digits(text).replace("%", sign)
 
 
 def signal(name: str, _: Translation) -> str:

@@ -74,6 +74,14 @@ def test_people_read_a_table_and_the_implied_share(capsys: pytest.CaptureFixture
     assert "33.5% of the GDP" in out
 
 
+def test_a_reported_cost_that_is_small_for_a_large_country_is_not_none(capsys: pytest.CaptureFixture[str]) -> None:
+    query = ("cost", "IN", "--days", "64", "--year", "2022", "--reported", "184300000")
+    assert "The reported 184,300,000 are 0.0313% of the GDP of these days." in asked(capsys, *query)[1]
+    assert {json.loads(line)["implied_share"] for line in asked(capsys, *query, "--json")[1].splitlines()} == {
+        0.0003134
+    }
+
+
 def test_an_unknown_country_ends_with_4_and_a_wrong_number_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = asked(capsys, "cost", "Belrus", "--days", "1", "--year", "2020")
     assert (code, "Belarus" in err) == (4, True)

@@ -118,6 +118,12 @@ def test_a_file_of_signals_becomes_a_timeline_and_an_outage(node: Served, page: 
     page.cookies.set(LANGUAGE_COOKIE, "en")
     closer = re.findall(r'href="(/watch/country/BY\?from=\d+&amp;to=\d+)#timeline">Closer', answer.text)[0]
     assert page.get(closer.replace("&amp;", "&")).status_code == 200
+    for language, left_to_right in (("en", 1), ("fa", -1)):  # the chart's time goes from left to right in both
+        page.cookies.set(LANGUAGE_COOKIE, language)
+        zoom = page.get("/watch/country/BY").text.partition('class="zoom"')[2]
+        begins = [int(start) for start in re.findall(r"\?from=(\d+)", zoom)[:2][::left_to_right]]
+        assert begins == sorted(begins)
+    page.cookies.set(LANGUAGE_COOKIE, "en")
     page.submit("/watch/country/BY/forget")
     assert service.outages(node.node, node.person) == []
 
@@ -256,6 +262,8 @@ def test_the_home_page_has_a_card_of_the_room(node: Served, page: Browser) -> No
 def test_cost_shows_the_implied_share_and_refuses_nonsense(page: Browser) -> None:
     text = text_of(page.get("/watch/cost?country=BY&days=1&year=2019&reported=56400000"))
     assert "The reported cost is 32% of the GDP of these days." in text
+    text = text_of(page.get("/watch/cost?country=IN&days=64&year=2022&reported=184300000"))
+    assert "The reported cost is 0.031% of the GDP of these days." in text
     assert page.get("/watch/cost?country=BY&days=-1&year=2019").status_code == 400
     assert page.get("/watch/cost?country=BY&days=0&year=2019").status_code == 400
     assert page.get("/watch/cost?country=BY&days=1e9&year=2019").status_code == 400

@@ -276,10 +276,15 @@ def _check(value: float, what: str | Sentence, most: float) -> None:
         raise UsageError("%(what)s must be more than 0", what=what)
 
 
+def percent_of(share: float) -> float:
+    """A share in percent, in three digits that count."""
+    return float(f"{share * 100:.3g}")
+
+
 def _round(cost: Cost, implied: float | None) -> Cost:
-    """Cents and a hundredth of a percent: more digits would say more than is known."""
+    """Cents, and four digits of a share: more would say more than is known, and fewer of a small share that it is 0."""
     low, mid, high = (round(value, 2) for value in (cost.low, cost.mid, cost.high))
-    share = None if implied is None else round(implied, 4)
+    share = None if implied is None else float(f"{implied:.4g}")
     return msgspec.structs.replace(cost, low=low, mid=mid, high=high, implied_share=share)
 
 

@@ -267,7 +267,7 @@ def classify(
 
     known = _known_fingerprints(fingerprints)
     problems: list[OutlastError] = []
-    damaged = 0
+    damaged = answered = 0
     rows: list[dict[str, Any]] = []
     for file in files:
         before = damaged
@@ -279,6 +279,7 @@ def classify(
                         say(f"{file}: line {found.line}: {found.problem}")
                     continue
                 row = _verdict(file, classified(found, known))
+                answered += 1
                 if terminal().json:
                     show(row, lambda _: ())
                 else:
@@ -296,7 +297,7 @@ def classify(
     # Each was told where it came up. Damage outweighs a file that is not there: its code is the greater.
     if damaged:
         what = "1 measurement" if damaged == 1 else f"{damaged} measurements"
-        raise ProtocolError(f"{what} could not be read; the others are above")
+        raise ProtocolError(f"{what} could not be read{'; the others are above' if answered else ''}")
     if problems:
         what = "1 file" if len(problems) == 1 else f"{len(problems)} files"
         raise type(max(problems, key=lambda error: error.exit_code))(f"{what} could not be read to the end")

@@ -79,7 +79,7 @@ def test_a_damaged_measurement_is_told_by_its_line_and_the_others_are_answered(l
     assert complaints[0].startswith(f"{path}: line 2: it is no JSON")
     assert complaints[1] == f"{path}: line 4: it has no test_keys: nothing was measured"
     assert complaints[2].startswith(f"{cut}: cut.gz is damaged or cut")
-    assert json.loads(complaints[3])["code"] == 6
+    assert json.loads(complaints[3]) == {"error": "2 measurements could not be read; the others are above", "code": 6}
 
 
 def test_of_a_cut_archive_what_can_be_unpacked_is_answered_and_then_the_damage_told(line: Line, tmp_path: Path) -> None:
@@ -107,6 +107,7 @@ def test_of_a_damaged_measurement_of_many_lines_one_is_told(line: Line, tmp_path
         code, rows, complaints = line(tmp_path / name)
         assert (code, rows, len(complaints)) == (6, [], 2)
         assert complaints[0].startswith(f"{tmp_path / name}: line 1: it is no JSON")
+        assert complaints[1] == "outlast: 1 measurement could not be read"
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", gzip.compress(b"", mtime=0)])

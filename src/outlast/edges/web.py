@@ -40,7 +40,7 @@ from outlast.edges.https import pages as prove
 from outlast.edges.https.authority import Leaf, now_utc
 from outlast.edges.https.naming import Naming
 from outlast.edges.https.trusting import PORT_SETTING, found, is_on
-from outlast.edges.listening import Places, bind
+from outlast.edges.listening import FILES, Places, bind
 from outlast.errors import LockedError, OutlastError, StorageError, UsageError
 from outlast.kernel import Home, Node, Room, find_rooms
 from outlast.ui.nearby import local_addresses
@@ -230,6 +230,7 @@ def server_of(app: ASGIApp, context: ssl.SSLContext | None = None) -> Server:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        limit_concurrency=FILES // 2,  # of those who ask for something, where connections are not counted: on Windows
         h11_max_incomplete_event_size=32 * 1024,
         timeout_graceful_shutdown=3,
         ssl_context_factory=(lambda _config, _default: context) if context else None,

@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from outlast.errors import ProtocolError, UsageError
-from outlast.kernel import CONTENT_MAX_BYTES, DAY_MS, FILE_MAX_BYTES, LETTER_MAX_BYTES, Kind, counts_of
+from outlast.kernel import CONTENT_MAX_BYTES, DAY_MS, FILE_MAX_BYTES, LETTER_MAX_BYTES, Kind, counts_of, spelled
 
 NAME_MAX_BYTES: Final = 200
 JOINERS: Final = "\u200c\u200d"
@@ -141,7 +141,7 @@ def clean(text: str) -> str:
 
 def is_blank(text: str) -> bool:
     """Whether a text shows nothing: only spaces and invisible characters."""
-    return all(c.isspace() or unicodedata.category(c) == "Cf" for c in text)
+    return all(c.isspace() or unicodedata.category(c) == "Cf" for c in spelled(text))
 
 
 def file_name(name: str) -> str:

@@ -70,7 +70,7 @@ def test_text_is_kept_as_it_was_meant(typed: str, kept: str) -> None:
     assert clean(typed) == kept
 
 
-@pytest.mark.parametrize("text", ["", " \n\t", "\u200b\u200e", "\x00", "\ufeff "])
+@pytest.mark.parametrize("text", ["", " \n\t", "\u200b\u200e", "\x00", "\ufeff ", "\u3164 \u2800", "\u200f\ufe0f"])
 def test_text_that_shows_nothing_is_refused_in_one_line(text: str) -> None:
     assert is_blank(clean(text))
     with pytest.raises(UsageError, match="empty"):

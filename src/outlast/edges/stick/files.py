@@ -285,13 +285,30 @@ def _silent(_done: int, _total: int | None) -> None:
 
 def _overwrite(one: Found, progress: Progress, before: int = 0, total: int | None = None) -> None:
     with open_plain(one.path, "r+b") as file:
-        for at in range(0, one.size, BLOCK_BYTES):
-            written = file.write(os.urandom(min(BLOCK_BYTES, one.size - at)))
-            progress(before + at + written, total)
+        for begin, end in _parts(file, one.size):
+            file.seek(begin)
+            for at in range(begin, end, BLOCK_BYTES):
+                written = file.write(os.urandom(min(BLOCK_BYTES, end - at)))
+                progress(before + at + written, total)
         file.flush()
         os.fsync(file.fileno())
         file.truncate(0)
         os.fsync(file.fileno())
+
+
+def _parts(file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
+    """What of a file has a place on the disk, from where to where: overwriting the holes in it would only fill that."""
+    at = 0
+    while at < size:
+        try:
+            begin = file.seek(at, os.SEEK_DATA)
+            end = min(file.seek(begin, os.SEEK_HOLE), size)
+        except (OSError, ValueError, AttributeError) as error:  # no more data, or no such question here
+            if getattr(error, "errno", None) != errno.ENXIO:
+                yield at, size
+            return
+        yield begin, end
+        at = end
 
 
 def take_out(medium: Medium) -> bool:

@@ -38,13 +38,18 @@ class Work:
     kind: Kind
     done: int = 0
     total: int = 0
-    over: bool = False
     error: Sentence | None = None
     taken: service.Taken | None = None
     given: service.Given | None = None
     erased: int = 0
     unmounted: bool = False
     told_s: float = field(default=0.0, repr=False)
+    ended: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self.ended.is_set()
 
 
 _work: Final[WeakKeyDictionary[Node, Work]] = WeakKeyDictionary()
@@ -137,15 +142,18 @@ async def folder(request: Request) -> Response:
 
 
 async def come(person: Person, medium: Medium) -> None:
-    """A stick was plugged in: take and give, when that was agreed for it."""
-    if not await service.is_known(person, medium):
-        return
+    """A stick was plugged in: take and give, when that was agreed for it; after what is being done with another one."""
 
     async def job(work: Work, progress: Progress) -> None:
         if done := await service.come(person, medium, progress):
             work.taken, work.given = done
 
-    await _begin(person, medium, "both", job)
+    while await service.is_known(person, medium):
+        running = _work.get(person.node)
+        if running is None or running.over:
+            await _begin(person, medium, "both", job)
+            return
+        await running.ended.wait()
 
 
 async def _asked(request: Request) -> tuple[Person, Medium, dict[str, str]]:
@@ -178,7 +186,7 @@ async def _begin(
         except OutlastError as error:
             work.error = error.line
         finally:
-            work.over = True
+            work.ended.set()
             node.touch()
 
     task = asyncio.create_task(run())

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from outlast.edges.stick import pages, service
-from outlast.edges.stick.media import MOUNTINFO
+from outlast.edges.stick.media import MOUNTINFO, Medium
 from outlast.errors import OutlastError
-from outlast.kernel import Node
+from outlast.kernel import Node, Person
 
 LOOK_S: Final = 5.0
 """Where the system does not tell of changes, it is asked this often."""
@@ -51,20 +51,26 @@ async def follow(node: Node) -> None:
     """Notice sticks until cancelled."""
     before: set[Path] = set()
     with mount_changes() as changed:
-        while True:
-            if changed is not None:
-                changed.clear()
-            now: set[Path] = set()
-            for person in list(node.people.values()):
-                with suppress(OutlastError, OSError):
-                    for medium in await service.found_media(person):
-                        now.add(medium.folder)
-                        if medium.folder not in before and medium.device:
-                            await pages.come(person, medium)
-            if now != before:
-                node.touch()
-            before = now if node.people else set()
-            if changed is None or not node.people:
-                await asyncio.sleep(LOOK_S)
-            else:
-                await changed.wait()
+        async with asyncio.TaskGroup() as coming:
+            while True:
+                if changed is not None:
+                    changed.clear()
+                now: set[Path] = set()
+                for person in list(node.people.values()):
+                    with suppress(OutlastError, OSError):
+                        for medium in await service.found_media(person):
+                            now.add(medium.folder)
+                            if medium.folder not in before and medium.device:
+                                coming.create_task(_come(person, medium))
+                if now != before:
+                    node.touch()
+                before = now if node.people else set()
+                if changed is None or not node.people:
+                    await asyncio.sleep(LOOK_S)
+                else:
+                    await changed.wait()
+
+
+async def _come(person: Person, medium: Medium) -> None:
+    with suppress(OutlastError, OSError):  # it may be gone again
+        await pages.come(person, medium)

@@ -6,7 +6,6 @@ import asyncio
 import shutil
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -17,8 +16,8 @@ from outlast.edges.stick import files
 from outlast.edges.stick.files import Found, Progress
 from outlast.edges.stick.media import DiskOf, Medium, disk_in_sys, media
 from outlast.edges.stick.memory import KnownStick, Targets, memory, note, remember, remember_carried
-from outlast.errors import NotFoundError, OutlastError, ProtocolError, Sentence, StorageError, UsageError
-from outlast.kernel import BundleError, Person, read_genesis
+from outlast.errors import NotFoundError, OutlastError, Sentence, StorageError, UsageError
+from outlast.kernel import BundleError, Person
 
 LOOK_S: Final = 10.0
 """A stick that does not say in this time what it holds is slow or broken; the rest of the page goes on."""
@@ -286,11 +285,3 @@ async def remove_folder(person: Person, folder: str) -> None:
     """Use a folder as a stick no longer; nothing in it changes."""
     known = memory(person)
     await remember(person, replace(known, folders=[one for one in known.folders if one != folder]))
-
-
-def channel_name(person: Person, space: bytes) -> str:
-    """What a channel is called, or nothing when its beginning is not here."""
-    for entry in person.node.open_store.load({space}):
-        with suppress(ProtocolError):
-            return read_genesis(entry).name
-    return ""

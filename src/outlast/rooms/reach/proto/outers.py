@@ -77,11 +77,6 @@ class Outers:
         self._well = 0  # bounded outers, one after another, that were done in order
         self.frozen_at_bytes: int | None = None  # what the last that froze had carried
 
-    @property
-    def failures_s(self) -> float:
-        """How long it waits after the failures so far before it tries again; 0 when the last attempt succeeded."""
-        return self._backoff_s if self._backoff_s > BACKOFF_MIN_S else 0.0
-
     def plan(self, now: float, streams: int, usable: Mapping[int, int]) -> list[Open | Retire]:
         """What to do now; ``usable`` are outers that take something new, and how many bytes each has carried."""
         if streams or self._used_at is None:

@@ -2059,7 +2059,7 @@ def read_one_series(data: bytes) -> str | None:
     """A file of a series: missing is never below 0, and alarms follow one another."""
     points = recognise.read_series(data.splitlines(), series.Origin())
     assert all(point.value is None or point.value >= 0 for point in points)
-    for cut in signals.cuts_of(signals.stored(points, "BY", 0, bytes(32)), "BY", 2**33):
+    for cut in signals.cuts_of(signals.stored(points, "IR", 2**43, bytes(32)), "IR", 2**33):
         assert cut.end_s is not None
         assert cut.start_s <= cut.end_s
     for report in fusion.detect(points, regions=True):
@@ -2699,6 +2699,6 @@ TARGETS = (
     Target("wish for a probe, and its answer", ask_letters, run_with(receive_wish), (), 1),
     Target("letters of reach", reach_letters, run_with(receive_of_reach), (), 1),
     Target("lists of targets", target_lists, run_with(read_target_lists), (ProtocolError,), 2),
-    Target("file of a series", series_files, run_with(read_one_series), (ProtocolError,), 4),
+    Target("file of a series", series_files, run_with(read_one_series), (ProtocolError, UsageError), 4),
 )
 """All decoders."""

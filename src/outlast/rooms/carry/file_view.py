@@ -144,5 +144,7 @@ def _file(row: Sequence[Any]) -> FileRow:
     return FileRow(letter, peer, bool(outgoing), name, type_, size_bytes, key, ids, preview, at_ms, state)
 
 
+MOVE: Final = f"UPDATE {FILE} SET state = ? WHERE letter = ? AND state <> {ENDED}"
+"""Brings a file into another state, if it is still there."""
 SETTLE: Final = f"UPDATE {FILE} SET state = ? WHERE letter = ? AND state = ?"
 """Brings a file from one state into another one, if it still is in the first."""

@@ -24,8 +24,8 @@ from outlast.kernel import (
     Node,
     Packing,
     Person,
-    Put,
     RowChanges,
+    Value,
     parcels_here,
     progress_of,
     read_parcels,
@@ -43,7 +43,7 @@ from outlast.rooms.carry.entries import (
     file_name,
 )
 from outlast.rooms.carry.file_view import FileRow
-from outlast.rooms.carry.private import pause, remember
+from outlast.rooms.carry.private import pause
 
 READ_BYTES: Final = 1 << 20
 WRITE_PIECES: Final = 64
@@ -255,7 +255,7 @@ async def ask(node: Node, person: Person, letter: bytes) -> Held:
         return find(node, person, letter)
     if one.file.outgoing or node.now_ms() >= one.until_ms:
         raise NotFoundError("the time of this file is over: ask for it to be sent again")
-    await _set_state(node, person, letter, file_view.ASKED)
+    await _change(node, person, file_view.MOVE, (file_view.ASKED, letter))
     await _fetch(node, one.file)
     return find(node, person, letter)
 
@@ -315,7 +315,7 @@ async def let_go(node: Node, person: Person, letter: bytes) -> None:
     if one.file.is_public:
         await node.drop_content(*one.file.parcels)
         return
-    await _set_state(node, person, letter, file_view.GONE)
+    await _change(node, person, file_view.MOVE, (file_view.GONE, letter))
     await free(node, person, [one.file])
 
 
@@ -394,10 +394,9 @@ async def _strange(node: Node, file: FileRow) -> set[bytes]:
 
 async def _settle(node: Node, person: Person, file: FileRow, state: int) -> None:
     """A file is awaited no more, unless somebody has said otherwise meanwhile."""
-    change = file_view.SETTLE, (state, file.letter, file.state)
-    await node.write(lambda: person.vault.write(lambda tx: tx.execute(*change)))
+    await _change(node, person, file_view.SETTLE, (state, file.letter, file.state))
+
+
+async def _change(node: Node, person: Person, how: str, values: tuple[Value, ...]) -> None:
+    await node.write(lambda: person.vault.write(lambda tx: tx.execute(how, values)))
     node.touch()
-
-
-async def _set_state(node: Node, person: Person, letter: bytes, state: int) -> None:
-    await remember(node, person, [Put(file_view.FILE, {"letter": letter, "state": state})])

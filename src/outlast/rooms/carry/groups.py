@@ -552,11 +552,16 @@ def _event(old: str | None, new: str | None) -> str:
 
 async def _forget(node: Node, person: Person, space: bytes) -> None:
     tables = (group_view.SAID, group_view.REMOVAL, group_view.MEMBER, group_view.CALLED)
-    rows: list[RowChange] = [Delete(table, {"space": space}) for table in tables]
-    rows += [Delete(group_view.HEARING, {"said": text}) for text in group_view.heard(person, space)]
-    rows += [file_view.end(file.letter) for file in file_view.of(person, space)]
-    await remember(node, person, [*rows, places.forget(space)])
+
+    def forget(tx: Transaction) -> None:
+        rows: list[RowChange] = [Delete(table, {"space": space}) for table in tables]
+        rows += [Delete(group_view.HEARING, {"said": text}) for text in group_view.heard(tx, space)]
+        rows += [file_view.end(file.letter) for file in file_view.of(tx, space)]
+        tx.apply([*rows, places.forget(space)], ROOM_NAME)
+
+    await node.write(lambda: person.vault.write(forget))
     await node.write(person.vault.forget_deleted)
+    node.touch()
 
 
 # ---- rows as they are shown ----

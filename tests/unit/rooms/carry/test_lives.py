@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from outlast.kernel import Node, Person, open_backup
+from outlast.kernel import Delete, Node, Person, open_backup
 from outlast.rooms.carry import file_view, files, forgetting, group_view, groups, places, service, view
 from outlast.rooms.carry.places import HOUR_MS
+from outlast.rooms.carry.private import remember
 from tests.unit.rooms.carry.houses import House, houses
 from tests.unit.rooms.carry.test_files import content, is_here, read, stream
 from tests.unit.rooms.carry.test_forgetting import SECRET, Clock, holding
@@ -174,3 +177,19 @@ async def test_what_somebody_who_is_locked_has_in_the_same_group_stays_theirs(en
         await forgetting.destroy(ben.node, ben.person)
         cleo = House(ben.node, await ben.node.unlock("words of cleo's"))
         assert read(cleo, file) == data
+
+
+async def test_what_is_gone_meanwhile_is_not_brought_back_by_letting_go_of_it(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        space = await circle(ann, ben)
+        file = await files.send(ann.node, ann.person, space, stream(content(1000)), name="map.png")
+        go_on = threading.Event()
+        async with asyncio.TaskGroup() as tasks:  # what is written first is what was asked for first
+            tasks.create_task(ann.node.write(go_on.wait))
+            tasks.create_task(remember(ann.node, ann.person, [Delete(file_view.FILE, {"letter": file})]))
+            await asyncio.sleep(0)
+            tasks.create_task(files.let_go(ann.node, ann.person, file))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            go_on.set()
+        assert ann.person.query(f"SELECT 1 FROM {file_view.FILE}") == []

@@ -68,7 +68,7 @@ def operations() -> Iterator[str]:
         yield f"### {name}\n"
         way = "POST" if operation.unsafe else "GET or POST"
         locked = ", also while locked" if operation.while_locked else ""
-        yield f"{operation.summary}. {way} `{operation.path}`{locked}.\n"
+        yield f"{operation.summary.rstrip('.')}. {way} `{operation.path}`{locked}.\n"
         request = _named(post["requestBody"]["content"]["application/json"]["schema"], document)
         if request["properties"]:
             yield "Takes:\n\n" + "\n".join(_fields(request)) + "\n"

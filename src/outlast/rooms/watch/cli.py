@@ -561,7 +561,7 @@ def _status_lines(lamps: dict[str, Any]) -> Iterator[str]:
 
 @app.command("read")
 def read_series(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Of IODA, Tor Metrics, OONI or Monash; also packed.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Of IODA, Tor Metrics, OONI, Monash; plain, gz or bz2.")],
     country: Annotated[str, typer.Option("--country", metavar="COUNTRY", help="Two letters, or English name.")],
 ) -> None:
     """Keep a country's series in a file, for timeline and lamps, and look for outages in them."""

@@ -76,10 +76,12 @@ class Shelf:
     def write(self, folder: Path) -> None:
         """Write the set into a folder, such as one on a stick, over an older one; it is durable when this returns.
 
-        A stick may be somebody else's: links in the folder are not followed. Raises UsageError for them, StorageError.
+        A stick may be somebody else's: neither is the folder followed where it is a link, nor are links in it. Raises
+        UsageError for them, StorageError.
         """
-        if (folder / WHEELS).is_symlink():
-            raise UsageError("%(path)s is a link: name another folder", path=folder / WHEELS)
+        for one in (folder, folder / WHEELS):
+            if one.is_symlink():
+                raise UsageError("%(path)s is a link: name another folder", path=one)
         (folder / WHEELS).mkdir(parents=True, exist_ok=True)
         (folder / SIGNATURES).unlink(missing_ok=True)
         for path, content in self.files.items():

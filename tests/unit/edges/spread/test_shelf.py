@@ -41,6 +41,15 @@ def test_a_link_on_a_stick_leads_no_writing_elsewhere(tmp_path: Path, name: str)
     assert letters.read_text() == "mine"
 
 
+def test_a_folder_that_is_elsewhere_is_not_written_to(tmp_path: Path) -> None:
+    stick, elsewhere = tmp_path / "stick", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    stick.symlink_to(elsewhere)
+    with pytest.raises(OutlastError, match="is a link"):
+        shelf(tmp_path).write(stick)
+    assert os.listdir(elsewhere) == []
+
+
 def test_a_folder_of_wheels_that_is_elsewhere_is_not_written_to(tmp_path: Path) -> None:
     stick, elsewhere = tmp_path / "stick", tmp_path / "elsewhere"
     stick.mkdir()

@@ -216,6 +216,15 @@ def test_a_text_may_hold_several_bridges(text: str, links: list[str], wrong: lis
 
 
 @pytest.mark.parametrize(
+    "link",
+    [SS, "socks5://192.0.2.7:1080", "http://192.0.2.7:3128", write_bridge(WebBridge(AT, "a.example", bytes(32)))],
+)
+@pytest.mark.parametrize("behind", [" thanks!", ", it works well.", " (since 12 May)\nAnna"])
+def test_words_may_stand_behind_a_link_in_one_piece(link: str, behind: str) -> None:
+    assert read_bridges(f"Hello Vera, take {link}{behind}") == ([read_bridge(link)], [])
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("", "this is no bridge"),

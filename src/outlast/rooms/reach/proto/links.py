@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from contextlib import suppress
 from hashlib import sha256
 from ipaddress import ip_address
 from typing import Any, Final, assert_never
@@ -112,12 +113,23 @@ def read_bridges(text: str) -> tuple[list[Bridge], list[UsageError]]:
     wrong: list[UsageError] = []
     for piece in pieces:
         try:
-            found.append(read_bridge(piece))
+            found.append(_read_piece(piece))
         except UsageError as error:
             wrong.append(error)
     if not found:
         raise wrong[0]
     return found, wrong
+
+
+def _read_piece(piece: str) -> Bridge:
+    try:
+        return read_bridge(piece)
+    except UsageError:
+        # Words may stand behind a link that is in one piece; a line of Tor's has several by itself.
+        if _SCHEME.match(piece):
+            with suppress(UsageError):
+                return read_bridge(piece.split()[0])
+        raise
 
 
 def read_bridge(text: str) -> Bridge:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from outlast.address import Target
 from outlast.errors import UsageError
 from outlast.rooms.reach.io.gate import listen
-from outlast.rooms.reach.io.lending import Lending, Lent, Share, Shares, counted
+from outlast.rooms.reach.io.lending import METHOD, Lending, Lent, Share, Shares, counted
+from outlast.rooms.reach.io.pump import yard_of
+from outlast.rooms.reach.io.relay import Config, Relay
+from outlast.rooms.reach.io.shadowsocks import cipher_of
+from outlast.rooms.reach.proto.exit_policy import allowing_private
+from outlast.rooms.reach.proto.shadowsocks import seal_early
 from outlast.rooms.reach.proto.token_bucket import LEFT_MIN_PER_S, OWN_QUIET_PER_S, leftover_per_s
 
 HERE = "127.0.0.1"
@@ -115,5 +122,73 @@ def test_an_address_that_this_machine_does_not_have_is_refused_and_nothing_stays
     async def story() -> None:
         with pytest.raises(UsageError, match="cannot listen"):
             Lending(asyncio.get_running_loop(), Shares(("192.0.2.1",), (share(),)), lambda _: None)
+
+    asyncio.run(story())
+
+
+def test_a_member_who_names_other_targets_has_used_what_they_used_and_ends_no_stream_of_another() -> None:
+    async def story() -> None:
+        told: list[Lent] = []
+        relay = Relay(lambda event: told.append(event) if isinstance(event, Lent) else None)
+        first, second = share(1), share(2)
+        try:
+            await relay.start(Config(shares=Shares((HERE,), (first, second), day_bytes=1000)))
+            ports = {one.number: one.port for one in told}
+            reader, writer = await asyncio.open_connection(HERE, ports[second.number])
+            async with asyncio.timeout(10):
+                assert relay._lending is not None
+                while not all(listener.unknown for listener in relay._lending._members[1]._listeners):
+                    await asyncio.sleep(0)
+            relay._lending._members[0]._meter(900)
+            elsewhere = msgspec.structs.replace(first, targets=(Target("192.0.2.2", 443),))
+            await relay.start(Config(shares=Shares((HERE,), (elsewhere, second), day_bytes=1000)))
+            assert {one.number: (one.port, one.spent) for one in told} == {
+                first.number: (ports[first.number], 900),
+                second.number: (ports[second.number], 0),
+            }
+            assert relay._lending.all.spent == 900
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await reader.read(1)
+            moved = msgspec.structs.replace(elsewhere, key=b"n" * 32)
+            await relay.start(Config(shares=Shares((HERE,), (moved,), day_bytes=1000)))
+            assert told[-1].spent == 900, "also under another key"
+            await relay.start(Config())
+            told.clear()
+            await relay.start(Config(shares=Shares((HERE,), (moved,), day_bytes=1000)))
+            assert told[-1].spent == 900, "also when nothing was lent meanwhile"
+            assert await reader.read(1) == b"", "who is no member any more is sent away"
+            writer.close()
+        finally:
+            await relay.close()
+
+    asyncio.run(story())
+
+
+def test_bytes_that_come_with_a_request_count_as_all_others_do() -> None:
+    async def story() -> None:
+        loop, told, heard = asyncio.get_running_loop(), list[Lent](), list[bytes]()
+
+        async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            heard.append(await reader.readexactly(30_000))
+            writer.close()
+
+        server = await asyncio.start_server(hear, HERE, 0)
+        target = Target(*server.sockets[0].getsockname()[:2])
+        mine = msgspec.structs.replace(share(1), targets=(target,))
+        lending = Lending(loop, Shares((HERE,), (mine,), policy=allowing_private()), told.append)
+        sealer, _ = cipher_of(METHOD, b64encode(mine.key).decode()).request(target)
+        yard = yard_of(loop)
+        try:
+            _, writer = await asyncio.open_connection(HERE, told[0].port)
+            writer.write(seal_early(sealer, bytes(30_000), yard.into, yard.out))
+            async with asyncio.timeout(10):
+                while not heard:
+                    await asyncio.sleep(0)
+            assert lending.all.spent >= 30_000
+            writer.close()
+        finally:
+            await lending.close()
+            server.close()
 
     asyncio.run(story())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +31,8 @@ BURST_BYTES: Final = 65_536
 COUNTED_TWICE: Final = 2.2
 """Lent bytes come in and go out by one interface, with headers."""
 DAY_S: Final = 86_400
+NO_BOUND: Final = 1 << 62
+"""Two hundred years of bytes."""
 _ROUTES: Final = Path("/proc/net/route")
 _COUNTERS: Final = Path("/proc/net/dev")
 
@@ -72,26 +74,58 @@ class Lending:
         shares: Shares,
         report: Callable[[Lent], None],
         line: Callable[[], int | None] | None = None,
+        used: dict[bytes, Allowance] | None = None,
     ) -> None:
-        """Listen; ``line`` counts the bytes that the machine's way out has carried. Raises OutlastError."""
+        """Listen; ``line`` counts the bytes that the machine's way out has carried. Raises as ``match`` does.
+
+        ``used`` is what members have used, by number, of a lending that was closed; it is kept up here.
+        """
         self.loop = loop
         self._report = report
         self._line = line or carried_bytes
         self._members: list[_Member] = []
-        # Two hundred years of bytes are no bound.
-        self.all = Allowance(shares.day_bytes or 1 << 62, _today(), sum(one.spent for one in shares.members))
+        self.used = {} if used is None else used
+        for share in shares.members:
+            self.allowance_of(share)
+        self.all = Allowance(NO_BOUND, _today(), sum(one.spent for one in self.used.values()))
         self.lent = 0
         self.bucket: TokenBucket | None = None
         """What may pass while the machine itself uses the line; None while it does not."""
         self._seen: tuple[int | None, int, float] = (self._line(), 0, loop.time())
         try:
-            for share in shares.members:
-                self._members.append(_Member(self, share, shares.hosts, shares.policy))
+            self.match(shares)
         except OutlastError:
             self._end()
             raise
         self._timers = [loop.call_later(LOOK_S, self._look), loop.call_later(TELL_S, self._tell)]
+
+    def match(self, shares: Shares) -> None:
+        """Lend this from now on, and say how all stand. Raises OutlastError when an address cannot be had.
+
+        Where a member is to be led they say themselves, by letters: none of these gives them their day anew, or ends
+        another one's streams.
+        """
+        self.all.per_day = shares.day_bytes or NO_BOUND
+        before, self._members = {one.number: one for one in self._members}, []
+        for share in shares.members:
+            known = before.get(share.number)
+            if known is not None and known.serves(share, shares):
+                self._members.append(before.pop(share.number))
+                known.lead(share)
+        for gone in before.values():
+            gone.close()
+        there = {one.number for one in self._members}
+        for share in shares.members:
+            if share.number not in there:
+                self._members.append(_Member(self, share, shares))
         self.tell()
+
+    def allowance_of(self, share: Share) -> Allowance:
+        """What a member may use, and has used today."""
+        one = self.used.setdefault(share.number, Allowance(NO_BOUND, _today(), share.spent))
+        one.per_day = share.day_bytes or NO_BOUND
+        one.take(0, _today())
+        return one
 
     async def close(self) -> None:
         """End it, and say what was used."""
@@ -138,16 +172,30 @@ class Lending:
 class _Member:
     """One member's listeners, on each address of the machine the same port where it can be had."""
 
-    def __init__(self, lending: Lending, share: Share, hosts: Sequence[str], policy: Policy) -> None:
+    def __init__(self, lending: Lending, share: Share, shares: Shares) -> None:
         self.number = share.number
-        self.allowance = Allowance(share.day_bytes or 1 << 62, _today(), share.spent)
+        self.allowance = lending.allowance_of(share)
         self.told = -1
+        self._at = share.key, share.port, shares.hosts, shares.policy
         self._lending = lending
-        self._exit = _Hop(lending.loop, policy, frozenset(share.targets), self.may_use)
+        self._exit = _Hop(lending.loop, shares.policy, frozenset(share.targets), self.may_use)
         self._listeners: list[ShadowsocksListener] = []
         self.port = share.port
-        for host in hosts:
-            self._listen(host, share.key)
+        try:
+            for host in shares.hosts:
+                self._listen(host, share.key)
+        except OutlastError:
+            self.close()
+            raise
+
+    def serves(self, share: Share, shares: Shares) -> bool:
+        """Whether it stands where this share is to be."""
+        return self._at == (share.key, share.port, shares.hosts, shares.policy)
+
+    def lead(self, share: Share) -> None:
+        """From now on to these targets, and so much a day."""
+        self._exit.targets = frozenset(share.targets)
+        self._lending.allowance_of(share)
 
     def _listen(self, host: str, key: bytes) -> None:
         password = b64encode(key).decode()
@@ -201,7 +249,7 @@ class _Hop(Exit):
         self, loop: asyncio.AbstractEventLoop, policy: Policy, targets: frozenset[Target], may_use: Callable[[], bool]
     ) -> None:
         super().__init__(loop, policy)
-        self._targets = targets
+        self.targets = targets
         self._may_use = may_use
 
     def open(
@@ -212,7 +260,7 @@ class _Hop(Exit):
         whose: bytes | None = None,
     ) -> Callable[[], None]:
         """Connect to a target of the member's while they have any of the day left."""
-        if target not in self._targets or not self._may_use():
+        if target not in self.targets or not self._may_use():
             return self.loop.call_soon(failed, Refusal.NOT_ALLOWED).cancel
         return super().open(target, opened, failed, whose)
 

@@ -49,6 +49,7 @@ from outlast.rooms.reach.proto.links import bridge_id
 from outlast.rooms.reach.proto.pac import PATH
 from outlast.rooms.reach.proto.request import read_credentials
 from outlast.rooms.reach.proto.rules import Rules
+from outlast.rooms.reach.proto.token_bucket import Allowance
 from outlast.secrecy import no_core_dumps
 
 PATIENCE_S: Final = 20.0
@@ -218,6 +219,7 @@ class Relay:
         self._servers: dict[Server, Running] = {}
         self._exit: Exit | None = None
         self._lending: Lending | None = None
+        self._used: dict[bytes, Allowance] = {}  # of the lent uplink today, by the offer's number
         self._direct: dict[Rules, tuple[Carrier, Exit]] = {}
         self._hops = Hops(self._loop)
         self._carrier: Carrier | None = None
@@ -228,7 +230,7 @@ class Relay:
         """Do what the configuration says, and no more what the one before said; what is in both goes on undisturbed.
 
         Everything that is there afterwards is reported anew. A gate that cannot be opened is tried again and again.
-        Raises OutlastError when a server cannot be had, after all the rest was done.
+        Raises OutlastError when a server or a place to lend at cannot be had, after all the rest was done.
         """
         problem: OutlastError | None = None
         before, self._config, is_first = self._config, config, self._choosing is None
@@ -246,12 +248,10 @@ class Relay:
             await self._serve(config, anew=(before.policy, before.sync_at) != (config.policy, config.sync_at))
         except OutlastError as error:
             problem = problem or error
-        if before.shares != config.shares:
-            if self._lending is not None:
-                await self._lending.close()
-            self._lending = None if config.shares is None else Lending(self._loop, config.shares, self._report)
-        elif self._lending is not None:
-            self._lending.tell()
+        try:
+            await self._lend(config.shares)
+        except OutlastError as error:
+            problem = problem or error
         if self._choosing is None or config.test_url != before.test_url:
             if self._choosing is not None:
                 await self._choosing.close()
@@ -300,6 +300,16 @@ class Relay:
             running = self._servers[server]
             transport = server.transport if isinstance(server, PluggedServer) else str(server.__struct_config__.tag)
             self._report(Serving(transport, address.show(running.at), running.links))
+
+    async def _lend(self, shares: Shares | None) -> None:
+        """Lend the uplink so, or no more."""
+        if self._lending is None:
+            self._lending = None if shares is None else Lending(self._loop, shares, self._report, used=self._used)
+        elif shares is not None:
+            self._lending.match(shares)
+        else:
+            lending, self._lending = self._lending, None
+            await lending.close()
 
     async def close(self) -> None:
         """End all of it."""

@@ -206,6 +206,8 @@ class _Caller:
             self.close()
             return
         del server.unknown[self]
+        if server.meter is not None:
+            server.meter(len(request.said))  # the pump counts what it reads itself
 
         def done(_: Exception | None) -> None:
             server.streams[server.pumps.pop(pump)] -= 1

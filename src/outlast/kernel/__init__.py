@@ -58,6 +58,7 @@ from outlast.kernel.room import (
     Rows,
     Status,
     Taken,
+    Update,
     Value,
 )
 from outlast.kernel.space import GENESIS, SIGNERS_MAX, SpaceBody, read_genesis
@@ -121,6 +122,7 @@ __all__ = [
     "Taken",
     "TcpLink",
     "Transaction",
+    "Update",
     "Value",
     "Way",
     "check_name",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeVar
 
 from outlast.errors import LockedError, OutlastError, StorageError
 from outlast.kernel.keyslot import KEY_BYTES
-from outlast.kernel.room import Delete, Put, RowChanges, Value
+from outlast.kernel.room import Delete, Put, RowChanges, Update, Value
 
 if TYPE_CHECKING:
     import apsw
@@ -100,6 +100,12 @@ class Transaction:
                     where = " AND ".join(f"{_quoted(column)} IS ?" for column in names)
                     sql = f'DELETE FROM "{name}"' + (f" WHERE {where}" if where else "")
                     self._cursor.execute(sql, tuple(names.values()))
+                case Update(name, which, names):
+                    self._check(table, name, (*which, *names), need=table.key)
+                    sets = ", ".join(f"{_quoted(column)} = ?" for column in names)
+                    where = " AND ".join(f"{_quoted(column)} IS ?" for column in which)
+                    sql = f'UPDATE "{name}" SET {sets} WHERE {where}'
+                    self._cursor.execute(sql, (*names.values(), *which.values()))
 
     def prefix(self, room: str | None) -> str:
         """What the names of a room's tables here begin with."""

@@ -55,7 +55,15 @@ class Delete(NamedTuple):
     where: Mapping[str, Value]
 
 
-RowChange = Put | Delete
+class Update(NamedTuple):
+    """Overwrite these columns in the rows whose columns equal all of ``where``; what is gone meanwhile stays gone."""
+
+    table: str
+    where: Mapping[str, Value]
+    row: Mapping[str, Value]
+
+
+RowChange = Put | Delete | Update
 RowChanges = Sequence[RowChange]
 
 

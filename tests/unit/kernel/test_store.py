@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from outlast.errors import StorageError
 from outlast.kernel.entry import Entry, pack_header
-from outlast.kernel.room import Change, Delete, Event, Put, Room, RowChanges
+from outlast.kernel.room import Change, Delete, Event, Put, Room, RowChange, RowChanges, Update
 from outlast.kernel.store import HELD_MAX, HELD_MAX_BYTES, Incoming, Peer, Store
 from tests.unit.kernel.entries import DAY, KEY, SPACE, TOY, post
 from tests.unit.kernel.people import NOW_MS, secret
@@ -485,10 +485,14 @@ def test_a_room_that_was_away_misses_nothing(tmp_path: Path) -> None:
         Delete("entry", {}),
         Delete("view_toy_post; DROP TABLE entry", {}),
         Delete("view_toy_post", {"1 = 1 OR id": b""}),
+        Update("entry", {"id": b""}, {"ts_ms": 1}),
+        Update("view_toy_post", {}, {"body": b"every row"}),
+        Update("view_toy_post", {"id": b""}, {"body = 1; --": b""}),
+        Update("view_toy_post", {"id": b"", "1 = 1 OR id": b""}, {"body": b""}),
     ],
     ids=lambda change: f"{type(change).__name__} {change[0]} {list(change[1])}"[:60],
 )
-def test_a_room_writes_its_own_tables_and_columns_only(tmp_path: Path, change: Put | Delete) -> None:
+def test_a_room_writes_its_own_tables_and_columns_only(tmp_path: Path, change: RowChange) -> None:
     good = Put("view_toy_post", {"id": b"good"})
     bad = replace(TOY, fold=lambda _change, _rows: [good, change])
     shop = Room("toyshop", 1, views=("CREATE TABLE view_toyshop_post (id BLOB PRIMARY KEY)",))

@@ -138,7 +138,7 @@ async def carry_out(node: Node, person: Person, duty: Ask | Admit | PassOn | Tel
     """Do what is due of letters. Raises what sending a letter raises; then it is tried again, or dropped by age."""
     match duty:
         case Ask(want):
-            row = view.want_row(want._replace(due=False))
+            row = view.asked_row(want.request)
             await person.send(want.peer, WANTED.name, Wanted(want.request, want.about), local=lambda _: [row])
         case Admit(want):
             try:

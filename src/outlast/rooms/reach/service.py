@@ -503,10 +503,9 @@ async def accept(node: Node, person: Person, number: bytes, *, accepted: bool) -
     """Use a neighbour's uplink from now on, or no more; its host is told the addresses of one's bridges, and sees when
     and how much one sends to which. Raises NotFoundError.
     """
-    offer = next((one for one in neighbours(person) if one.offer.number == number), None)
-    if offer is None:
+    if all(one.offer.number != number for one in neighbours(person)):
         raise NotFoundError("this neighbour offers no uplink any more")
-    await remember(node, person, [view.borrowed_row(offer._replace(accepted=accepted, told=b""))])
+    await remember(node, person, [view.accepted_row(number, accepted=accepted)])
 
 
 # ---- by itself ----
@@ -670,10 +669,9 @@ async def _heard(node: Node, person: Person, event: Event | None) -> None:
             case Attempted():
                 await _note(node, person, one, event)
             case Remembered(network, worked):
-                await remember(node, person, view.worked_rows(network, worked))
+                await remember(node, person, view.worked_rows(network, view.still_held(person, worked)))
             case LentNow(number, _, spent):
-                row = view.spent_row(number, node.today(), spent)
-                await remember(node, person, [row] if any(lent.number == number for lent in shares(person)) else [])
+                await remember(node, person, [view.spent_row(number, node.today(), spent)])
             case _:
                 pass
     node.touch()
@@ -690,7 +688,7 @@ async def _note(node: Node, person: Person, one: _Running, event: Attempted) -> 
     others_work = using is not None and bridge_of(using) != held.id
     after = noted(held, outcome, node.now_ms(), others_work=others_work)
     if after != held:
-        await remember(node, person, [view.bridge_row(after)])
+        await remember(node, person, [view.noted_row(after)])
 
 
 def _spent(person: Person, today: int) -> dict[bytes, int]:

@@ -134,7 +134,7 @@ async def carry_out(person: Person, duty: Offer | NameBridges) -> None:
             told = view.offered_row(lent.number, hash_of(uplink))
             await person.send(lent.peer, UPLINK.name, uplink, local=lambda _: [told])
         case NameBridges(borrowed, targets):
-            row = view.borrowed_row(borrowed._replace(told=hash_of(targets)))
+            row = view.named_row(borrowed.offer.number, hash_of(targets))
             await person.send(
                 borrowed.peer, THROUGH.name, Through(borrowed.offer.number, targets), local=lambda _: [row]
             )

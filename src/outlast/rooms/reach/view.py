@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from outlast.errors import OutlastError, ProtocolError
-from outlast.kernel import DAY_MS, Delete, Letter, Put, RowChange, RowChanges, Rows, Value
+from outlast.kernel import DAY_MS, Delete, Letter, Put, RowChange, RowChanges, Rows, Update, Value
 from outlast.rooms.reach.entries import (
     FAILED,
     HANDED,
@@ -350,7 +350,13 @@ def bridge_gone(id: str) -> RowChange:
 
 def told_of_failure_row(id: str) -> RowChange:
     """The row of a bridge whose giver was told that it fails."""
-    return Put(BRIDGE, {"id": id, "told": 1})
+    return Update(BRIDGE, {"id": id}, {"told": 1})
+
+
+def noted_row(one: Held) -> RowChange:
+    """The row of a bridge with how it went."""
+    row = {"failing_ms": one.failing_ms, "outcome": one.outcome, "told": int(one.told)}
+    return Update(BRIDGE, {"id": one.id}, row)
 
 
 _WANT: Final = ", ".join(Want._fields)
@@ -376,6 +382,11 @@ def _want(row: Sequence[Any]) -> Want:
 def want_row(one: Want) -> RowChange:
     """The row of a request."""
     return Put(WANT, {**one._asdict(), "mine": int(one.mine), "keeps": int(one.keeps), "due": int(one.due)})
+
+
+def asked_row(request: bytes) -> RowChange:
+    """The row of a request that was sent."""
+    return Update(WANT, {"request": request}, {"due": 0})
 
 
 def want_gone(request: bytes) -> RowChange:
@@ -440,12 +451,12 @@ def invited_row(one: Invited) -> RowChange:
 
 def member_row(one: Member) -> RowChange:
     """The row of a member whose place in the tree changes; a failure that they told of was that of another bridge."""
-    return Put(MEMBER, {**one._asdict(), "ended": int(one.ended), "failed": ""})
+    return Update(MEMBER, {"number": one.number}, {**one._asdict(), "ended": int(one.ended), "failed": ""})
 
 
 def told_row(number: bytes, bridge: str, until_day: int) -> RowChange:
     """The row of a member who was told where they are."""
-    return Put(MEMBER, {"number": number, "told": bridge, "until_day": until_day})
+    return Update(MEMBER, {"number": number}, {"told": bridge, "until_day": until_day})
 
 
 def member_gone(number: bytes) -> RowChange:
@@ -465,7 +476,7 @@ def served_row(id: str, config: bytes, now_ms: int) -> RowChange:
 
 def blocked_row(id: str, now_ms: int | None) -> RowChange:
     """The row of an own bridge that is blocked since then, or is not (None)."""
-    return Put(SERVED, {"id": id, "blocked_ms": now_ms})
+    return Update(SERVED, {"id": id}, {"blocked_ms": now_ms})
 
 
 def served_gone(id: str) -> RowChange:
@@ -490,6 +501,12 @@ def worked_rows(network: str, those: Sequence[Worked]) -> list[RowChange]:
     return [Delete(WORKED, {"network": network}), *rows]
 
 
+def still_held(vault: Rows, worked: Sequence[Worked]) -> list[Worked]:
+    """What of that may be kept: a relaying process still knows where bridges worked that were removed since."""
+    held = {one.id for one in bridges(vault)}
+    return [one for one in worked if one.id.partition("+")[0] in held]
+
+
 _LENT: Final = ", ".join(Lent._fields)
 
 
@@ -506,12 +523,12 @@ def lent_row(one: Lent) -> RowChange:
 
 def offered_row(number: bytes, told: bytes) -> RowChange:
     """The row of a share whose holder was told where it is."""
-    return Put(LENT, {"number": number, "told": told})
+    return Update(LENT, {"number": number}, {"told": told})
 
 
 def spent_row(number: bytes, day: int, spent: int) -> RowChange:
     """The row of what a member has used of a day."""
-    return Put(LENT, {"number": number, "day": day, "spent": spent})
+    return Update(LENT, {"number": number}, {"day": day, "spent": spent})
 
 
 def lent_gone(number: bytes) -> RowChange:
@@ -539,6 +556,16 @@ def borrowed_row(one: Borrowed) -> RowChange:
         "until_day": one.offer.until_day,
     }
     return Put(BORROWED, row)
+
+
+def accepted_row(number: bytes, *, accepted: bool) -> RowChange:
+    """The row of an offer that is used from now on, or no more; its host is told anew."""
+    return Update(BORROWED, {"number": number}, {"accepted": int(accepted), "told": b""})
+
+
+def named_row(number: bytes, told: bytes) -> RowChange:
+    """The row of an offer whose host was told of the own bridges."""
+    return Update(BORROWED, {"number": number}, {"told": told})
 
 
 def borrowed_gone(number: bytes) -> RowChange:

@@ -8,7 +8,7 @@ from typing import Any
 import apsw
 import msgspec
 
-from outlast.kernel import Delete, Kind, Letter, RowChanges, Value
+from outlast.kernel import Delete, Kind, Letter, RowChanges, Update, Value
 from outlast.rooms.reach import view
 from tests.unit.rooms.reach.towns import NOW_MS
 
@@ -33,6 +33,12 @@ class Tables:
             if isinstance(change, Delete):
                 where = " AND ".join(f"{name} IS ?" for name in change.where) or "1"
                 self._db.execute(f"DELETE FROM {change.table} WHERE {where}", tuple(change.where.values()))
+                continue
+            if isinstance(change, Update):
+                sets = ", ".join(f"{name} = ?" for name in change.row)
+                where = " AND ".join(f"{name} IS ?" for name in change.where)
+                sql = f"UPDATE {change.table} SET {sets} WHERE {where}"
+                self._db.execute(sql, (*change.row.values(), *change.where.values()))
                 continue
             names = list(change.row)
             [key] = self.query("SELECT group_concat(name) FROM pragma_table_info(?) WHERE pk > 0", (change.table,))

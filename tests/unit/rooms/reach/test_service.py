@@ -10,7 +10,8 @@ from outlast.address import Target
 from outlast.errors import NotFoundError, OutlastError, UsageError
 from outlast.kernel import DAY_MS, LinkError
 from outlast.rooms.reach import ROOM, agenda, service, view
-from outlast.rooms.reach.agenda import Publish
+from outlast.rooms.reach.agenda import Ask, NameBridges, Offer, Publish, Report, Tell
+from outlast.rooms.reach.entries import Uplink
 from outlast.rooms.reach.proto.chooser import Worked
 from outlast.rooms.reach.serving import Served, link_for
 from outlast.rooms.watch import ROOM as WATCH
@@ -154,3 +155,27 @@ async def test_ways_lead_to_nodes_behind_bridges_and_to_neighbours_elsewhere_and
         await service.serve(ann.node, ann.person, Served("web", "0.0.0.0:443", Target("192.0.2.1", 443), pin=b"p" * 32))
         await ann.until(lambda: service._houses.get(ann.node))
         assert [(one.name, one.remote) for one in service.links(ann.node)] == [("reach in", None)]
+
+
+async def test_what_is_gone_while_something_is_told_of_it_does_not_come_back_in_part(tmp_path: Path) -> None:
+    async with houses(tmp_path, Clock(), "Ann", "Bob") as (ann, bob):
+        node, person, peer = ann.node, ann.person, bob.person.identity
+        number, day = b"n" * 16, node.today()
+        held = view.Held("0" * 16, SS, peer, number, False, NOW_MS, day + 9, NOW_MS, "freeze", False)
+        offer = view.Borrowed(peer, Uplink(number, ("192.168.1.7",), 8388, bytes(32), 0, False, day + 9), True, b"")
+        want = view.Want(number, peer, True, b"", None, False, True, NOW_MS)
+        await service.serve(node, person, Served("ss", "127.0.0.1:0", Target("192.0.2.1", 443)))
+        await service.invite(node, person, peer)
+        [member] = service.invited(person)
+        await service.lend(node, person, peer)
+        [lent] = service.shares(person)
+        rows = [view.bridge_row(held), view.borrowed_row(offer), view.want_row(want)]
+        await service.remember(node, person, rows)
+        await service.forget_all(node, person)
+        await service.revoke(node, person, peer)
+        await service.stop_lending(node, person, peer)
+        tables = (view.BRIDGE, view.BORROWED, view.WANT, view.MEMBER, view.LENT)
+        for duty in (Report(held), NameBridges(offer, ()), Ask(want), Tell(member), Offer(lent, offer.offer)):
+            await service.carry_out(node, person, duty)
+        await service.remember(node, person, [view.member_row(member.member), view.spent_row(lent.number, day, 1)])
+        assert {table: person.query(f"SELECT * FROM {table}") for table in tables} == {one: [] for one in tables}

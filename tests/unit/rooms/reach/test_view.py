@@ -193,3 +193,13 @@ def test_what_worked_is_kept_for_each_network_in_its_order() -> None:
 @given(st.sampled_from([kind.name for kind in LETTERS] + ["reach.other"]), st.binary(max_size=200))
 def test_whatever_a_letter_holds_it_raises_nothing(kind: str, body: bytes) -> None:
     assert view.receive(letter(kind, body, EVE), Tables()) is not None
+
+
+def test_of_a_bridge_that_is_removed_it_is_not_remembered_anew_where_it_worked() -> None:
+    tables = Tables()
+    tables.hear(HANDED, handed(), ANN)
+    (held,) = view.bridges(tables)
+    worked = [Worked("removed", TODAY), Worked(f"{held.id}+0a0b0c0d", TODAY), Worked(held.id, TODAY)]
+    assert view.still_held(tables, worked) == worked[1:]
+    tables.apply(view.every_row())
+    assert view.still_held(tables, worked) == []

@@ -203,7 +203,7 @@ async def _add(request: Request, text: str) -> Response:
         if wrong:
             raise UsageError("not all of these links are kept: %(problem)s", problem=wrong[0])
     except OutlastError as error:
-        return _bridges(request, error=error)
+        return _bridges(request, error=error, typed=text)
     return go("/reach/bridges")
 
 
@@ -272,7 +272,7 @@ async def remove_bridge(request: Request) -> Response:
     return go("/reach/bridges")
 
 
-def _bridges(request: Request, *, error: OutlastError | None = None) -> Response:
+def _bridges(request: Request, *, error: OutlastError | None = None, typed: str = "") -> Response:
     _ = translator(request)
     node, person = _who(request)
     names = _names(person)
@@ -290,6 +290,7 @@ def _bridges(request: Request, *, error: OutlastError | None = None) -> Response
         asked=[(one, names.get(one.peer, "")) for one in service.asked(person) if one.whom is None],
         contacts=person.contacts(),
         serves=bool(service.served(person)),
+        typed=typed,
     )
 
 
@@ -425,17 +426,18 @@ async def set_gate(request: Request) -> Response:
     try:
         await service.set_gate(*_who(request), listen, user, password if user else "", direct)
     except OutlastError as error:
-        return _settings(request, error=error)
+        return _settings(request, error=error, typed=form)
     return go("/reach/settings")
 
 
 @at_the_computer
 async def set_test(request: Request) -> Response:
     """What is fetched to test bridges that know no echo."""
+    form = await fields(request)
     try:
-        await service.set_test_url(*_who(request), (await fields(request)).get("url", ""))
+        await service.set_test_url(*_who(request), form.get("url", ""))
     except OutlastError as error:
-        return _settings(request, error=error)
+        return _settings(request, error=error, typed=form)
     return go("/reach/settings")
 
 
@@ -451,13 +453,23 @@ async def set_publish(request: Request) -> Response:
         else:
             await service.publish(node, person, on=False)
     except OutlastError as error:
-        return _settings(request, error=error)
+        return _settings(request, error=error, typed=form)
     return go("/reach/settings")
 
 
-def _settings(request: Request, *, error: OutlastError | None = None) -> Response:
+def _settings(request: Request, *, error: OutlastError | None = None, typed: dict[str, str] | None = None) -> Response:
     chosen = service.settings(request.state.person)
-    return _render(request, "reach/settings.html", error, chosen=chosen)
+    shown = {
+        "listen": " ".join(chosen.listen),
+        "user": chosen.user,
+        "direct": "\n".join(chosen.direct),
+        "url": chosen.test_url,
+        "publish": "on" if chosen.publishes else "",
+        "country": chosen.country,
+        "asn": str(chosen.asn or ""),
+        "channel": "",
+    }
+    return _render(request, "reach/settings.html", error, chosen=chosen, shown=shown | (typed or {}))
 
 
 # ---- what all share ----

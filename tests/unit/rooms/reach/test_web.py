@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -263,3 +264,23 @@ def test_everything_that_can_happen_has_words() -> None:
     assert set(TRANSPORTS) <= set(words.TRANSPORTS)
     assert set(words.STEPS) == set(service.STEPS.values())
     assert set(words.NOW) == set(words.LIGHTS)
+
+
+def test_what_was_written_stays_in_its_form_when_it_cannot_be_kept(page: Browser) -> None:
+    pasted = "vmess://a-server-of-ours\nand a line beside it"
+    assert html.escape(pasted) in page.submit("/reach/bridges/add", link=pasted).text
+    gate = {"listen": "192.168.1.5:1090", "user": "me", "password": "", "direct": "bank.example 10.0.0.0/8"}
+    answer = page.submit("/reach/settings/gate", **gate)
+    assert answer.status_code == 400
+    for value in ("192.168.1.5:1090", "me"):
+        assert f'value="{value}"' in answer.text
+    assert ">bank.example 10.0.0.0/8</textarea>" in answer.text
+    assert (
+        'value="ftp://large.example/file"' in page.submit("/reach/settings/test", url="ftp://large.example/file").text
+    )
+    publish = {"publish": "on", "country": "BY", "asn": "6697", "channel": "outlast://channel/damaged"}
+    answer = page.submit("/reach/settings/publish", **publish)
+    assert answer.status_code == 400
+    assert 'value="outlast://channel/damaged"' in answer.text
+    secret = page.submit("/reach/settings/gate", **(gate | {"listen": "nowhere", "password": "correct horse"}))
+    assert (secret.status_code, "correct" in secret.text) == (400, False)

@@ -37,6 +37,7 @@ PLAYED: Final = frozenset(
     ("audio/mp4", "audio/ogg", "audio/mpeg", "video/mp4", "video/quicktime", "video/webm", "video/3gpp")
 )
 """What a page may play; whether the browser can is its own affair."""
+_SIZE = re.compile(r"[0-9]{1,18}").fullmatch
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})").fullmatch
 
 _shown: WeakKeyDictionary[Node, dict[tuple[str, bytes, str], bytes]] = WeakKeyDictionary()
@@ -118,7 +119,9 @@ async def take_whole(request: Request) -> Response:
     """A file by a plain form."""
     to = _to(request)
     node, person = request.state.node, request.state.person
-    most = min(uploads.room_bytes(node, person, to.id), read_number(request.headers.get("content-length", "")))
+    most = uploads.room_bytes(node, person, to.id)
+    if (length := request.headers.get("content-length")) is not None:  # there is none when a form comes in chunks
+        most = min(most, read_number(length))
     try:
         coming = await arriving(request)
         await uploads.take_whole(node, person, to.id, coming.name, most, coming.data)
@@ -132,10 +135,11 @@ async def begin(request: Request) -> Response:
     to = _to(request)
     form = await fields(request)
     node, person = request.state.node, request.state.person
+    size = form.get("size", "")
     try:
-        one = await uploads.begin(
-            node, person, to.id, form.get("name", ""), read_number(form.get("size", "")), form.get("mark", "")
-        )
+        if not _SIZE(size):  # an empty file is one that is said to be empty
+            raise UsageError("This page cannot be used like that.")
+        one = await uploads.begin(node, person, to.id, form.get("name", ""), int(size), form.get("mark", ""))
     except OutlastError as error:
         return _told(error=error_line(request, error), status=error.status)
     return _told(one)

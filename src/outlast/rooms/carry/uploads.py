@@ -36,6 +36,7 @@ WAITING_MAX: Final = 20
 DISK_KEPT_BYTES: Final = 256 << 20
 MARK_MAX: Final = 100
 LOOK_S: Final = 3600.0
+_NO_ROOM: Final = Sentence("this file is too large, or the disk of the node has too little room for it")
 _TOLD_S: Final = 0.5
 
 
@@ -130,7 +131,7 @@ async def begin(node: Node, person: Person, target: bytes, name: str, size_bytes
         if same and mark and one.state == upload_view.COMING:
             return _on_its_way(node, person, one)
     if size_bytes > room_bytes(node, person, target):
-        raise UsageError("this file is too large, or the disk of the node has too little room for it")
+        raise UsageError(_NO_ROOM)
     if len(there) >= WAITING_MAX:
         raise UsageError("too many files are on their way: wait until some have left, or drop some")
     state = upload_view.COMING if size_bytes else upload_view.WHOLE
@@ -185,7 +186,12 @@ async def take(node: Node, person: Person, id: bytes, start: int, parts: AsyncIt
 async def take_whole(
     node: Node, person: Person, target: bytes, name: str, most_bytes: int, parts: AsyncIterable[bytes]
 ) -> OnItsWay:
-    """A file of at most so many bytes that comes at once, by a form; nothing of it is kept when it is cut."""
+    """A file of at most so many bytes that comes at once, by a form; nothing of it is kept when it is cut.
+
+    Raises UsageError (too large, too many), StorageError, and what ``parts`` raises.
+    """
+    if most_bytes <= 0:  # it would begin as an empty file, which is whole at once
+        raise UsageError(_NO_ROOM)
     size = 0
     one = await begin(node, person, target, name, most_bytes)
 
@@ -193,6 +199,8 @@ async def take_whole(
         nonlocal size
         async for data in parts:
             size += len(data)
+            if size > most_bytes:
+                raise UsageError(_NO_ROOM)
             yield data
         yield bytes(min(-size % BLOCK_BYTES, most_bytes - size))
 

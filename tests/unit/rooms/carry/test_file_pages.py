@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from io import BytesIO
 
 import httpx
 import pytest
 from PIL import Image
 
+from outlast.kernel import Node
 from outlast.rooms.carry import files, groups, service, uploads
 from outlast.rooms.carry.uploads import BLOCK_BYTES
 from tests.unit.edges.served import Browser, Served
@@ -174,6 +176,41 @@ def test_a_form_without_a_file_says_so(ben: Served, page: Browser) -> None:
     answer = page.submit(f"{with_(ben)}/files", files={"file": ("", b"")})
     assert answer.status_code == 400
     assert "Choose a file first." in answer.text
+
+
+def test_a_file_whose_form_comes_in_chunks_is_sent_whole(ann: Served, ben: Served, page: Browser) -> None:
+    data = photo()
+
+    def chunks() -> Iterator[bytes]:
+        """The form as a browser sends it, piece by piece: nothing says before how long it is."""
+        yield b'--edge\r\ncontent-disposition: form-data; name="csrf"\r\n\r\n' + token.encode() + b"\r\n"
+        yield b'--edge\r\ncontent-disposition: form-data; name="file"; filename="chunks.jpg"\r\n\r\n'
+        yield from (data[at : at + 1000] for at in range(0, len(data), 1000))
+        yield b"\r\n--edge--\r\n"
+
+    token = page.token()
+    kind = {"content-type": "multipart/form-data; boundary=edge"}
+    answer = page.post(f"{with_(ben)}/files", content=chunks(), headers=kind)
+    assert (answer.status_code, "transfer-encoding" in answer.request.headers) == (303, True)
+    assert sent(ann, "chunks.jpg").file.type == "image/jpeg"
+
+
+@pytest.mark.parametrize("left_bytes", [0, 2000], ids=["no room", "too little"])
+def test_a_form_with_a_file_that_has_no_room_says_so_and_begins_nothing(
+    ann: Served, ben: Served, page: Browser, monkeypatch: pytest.MonkeyPatch, left_bytes: int
+) -> None:
+    monkeypatch.setattr(Node, "space_left", lambda _: uploads.DISK_KEPT_BYTES + left_bytes)
+    answer = page.submit(f"{with_(ben)}/files", files={"file": ("large.bin", bytes(5000))})
+    assert answer.status_code == 400
+    assert "This file is too large, or the disk of the node has too little room for it." in answer.text
+    assert "large.bin" not in [one.file.name for one in uploads.listing(ann.node, ann.person)]
+
+
+@pytest.mark.parametrize("size", ["", "-1", "1e9", "1.5", "٣", "9" * 20])
+def test_a_size_that_is_no_plain_number_begins_no_file(ann: Served, ben: Served, page: Browser, size: str) -> None:
+    answer = page.submit(f"{with_(ben)}/files/begin", name="film.mp4", size=size, mark="1")
+    assert (answer.status_code, answer.json()["error"]) == (400, "This page cannot be used like that.")
+    assert "film.mp4" not in [one.file.name for one in uploads.listing(ann.node, ann.person)]
 
 
 def test_a_file_goes_to_a_group_as_well(ann: Served, ben: Served, page: Browser) -> None:

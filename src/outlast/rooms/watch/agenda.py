@@ -226,4 +226,5 @@ def past(said: Mapping[str, int], now_ms: int) -> list[str]:
 
 
 def _is_due(now: Situation, what: str, every_ms: int) -> bool:
-    return now.now_ms - now.said.get(what, -every_ms) >= every_ms
+    # What was done much later than now was done while the clock was wrong: it would hold this up until then.
+    return not -HOUR_MS <= now.now_ms - now.said.get(what, -every_ms) < every_ms

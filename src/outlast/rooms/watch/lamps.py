@@ -41,17 +41,23 @@ def site_lamp(latest: Sequence[Measured]) -> Lamp:
 
 
 def latest_by_target(measured: Sequence[Measured]) -> list[Measured]:
-    """The newest measurement of each target, the blocked ones first; ``measured`` is newest first."""
+    """The newest measurement of each target, the blocked ones first; ``measured`` is newest first.
+
+    Of those at one time, which came in any order, it is the worst.
+    """
+    order = ("blocked", "down", "unknown", "ok")
     found: dict[str, Measured] = {}
     for one in measured:
-        found.setdefault(one.input, one)
-    order = ("blocked", "down", "unknown", "ok")
+        held = found.setdefault(one.input, one)
+        if held.at_s == one.at_s and order.index(one.verdict) < order.index(held.verdict):
+            found[one.input] = one
     return sorted(found.values(), key=lambda one: (order.index(one.verdict), one.input))
 
 
 def link_lamp(check: LinkCheck | None, now_ms: int) -> Lamp:
     """How the way from this computer into the network is."""
-    if check is None or now_ms - check.at_ms > LINK_FRESH_MS:
+    # In either direction: a clock that ran ahead then would let the look stand for fresh until that time.
+    if check is None or abs(now_ms - check.at_ms) > LINK_FRESH_MS:
         return Lamp("unknown", "not-looked" if check is None else "long-ago")
     match check.domestic, check.abroad:
         case True, True:
@@ -90,10 +96,15 @@ def merged(*ranked: Sequence[Cut]) -> list[Cut]:
     """One outage for what several said of the same, the latest first.
 
     What an earlier one of ``ranked`` says goes before what a later one says; the newest word goes before older ones.
+    Words of one hour may have come in any order: an end goes before none, then the graver state.
     """
     found: list[Cut] = []
     for cuts in ranked:
-        for cut in sorted(cuts, key=lambda cut: -cut.at_s):
+        for cut in sorted(cuts, key=_newest_first):
             if not any(one.entity == cut.entity and abs(one.start_s - cut.start_s) <= NEAR_S for one in found):
                 found.append(cut)
     return sorted(found, key=lambda cut: (-cut.start_s, cut.entity))
+
+
+def _newest_first(cut: Cut) -> tuple[int, int, int, int, bytes]:
+    return (-cut.at_s, -(cut.end_s or 0), -_SEVERITY.index(cut.state), cut.start_s, cut.id or b"")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from itertools import permutations
 
 import pytest
 
@@ -23,7 +24,7 @@ from outlast.rooms.watch.agenda import (
 )
 from outlast.rooms.watch.io.link import any_answers, default_gateway, is_neighbour, read_target
 from outlast.rooms.watch.lamps import Lamp, country_lamp, link_lamp, merged
-from outlast.rooms.watch.view import Cut, LinkCheck, Seen, StoredSeries
+from outlast.rooms.watch.view import Cut, LinkCheck, Measured, Seen, StoredSeries
 from tests.unit.kernel.people import secret
 
 NOW_MS = 1_800_000_000_000
@@ -40,6 +41,12 @@ def cut(start_s: int = NOW_S - 3600, *, id: bytes | None = None, at_s: int = NOW
 def seen(name: str, asn: int, at_s: int = NOW_S) -> Seen:
     """A witness of that outage."""
     return Seen(secret(name), secret("key", name), at_s, "BY", "blackout", NOW_S - 3600, "BY", asn)
+
+
+def measured(http: str, at_s: int = NOW_S) -> Measured:
+    """A measurement by somebody, of which HTTP alone says something."""
+    rest = ("ok", "ok", "ok", http, "unknown", "", "outlast", 0)
+    return Measured(secret(http), secret("key"), 1, at_s, "t", "https://example.org/", "BY", 1, "", None, *rest)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +106,29 @@ def test_of_one_outage_what_counts_more_stands() -> None:
     old, new = cut(id=secret("old"), at_s=NOW_S - 60), cut(id=secret("new"))
     assert merged([old, new]) == [new]
     assert len(merged([cut(), cut(NOW_S - 10 * 86_400)])) == 2
+
+
+def test_two_words_of_one_hour_are_taken_alike_whichever_came_first() -> None:
+    over = cut(id=secret("over"), end_s=NOW_S - 60)
+    milder = replace(cut(id=secret("milder")), state="degraded")
+    words = [cut(id=secret("a")), cut(id=secret("b")), milder, over]
+    assert {tuple(merged(order)) for order in permutations(words)} == {(over,)}, "that it ended is known last"
+    assert {merged(order)[0].state for order in permutations(words[:3])} == {"blackout"}
+    assert len({tuple(merged(order)) for order in permutations(words[:3])}) == 1
+    open_, shut = measured("ok"), measured("blocked")
+    assert [lamps.latest_by_target(order) for order in ([open_, shut], [shut, open_])] == [[shut], [shut]]
+
+
+@pytest.mark.parametrize("ahead_s", [60, 30 * 365 * 86_400])
+def test_what_was_noted_while_the_clock_was_ahead_holds_nothing_up_once_it_is_right(ahead_s: int) -> None:
+    then_ms = NOW_MS + ahead_s * 1000
+    noted = {"beat": then_ms, "round": then_ms, agenda.witness_name(cut()): then_ms}
+    wrong = ahead_s > 3600
+    assert [type(duty) for duty in agenda.due(replace(CALM, said=noted, alarms=(cut(),)))] == (
+        [SayHere, SayWitness, ProbeRound] if wrong else []
+    )
+    check = LinkCheck(then_ms, True, True, True)
+    assert link_lamp(check, NOW_MS) == (Lamp("unknown", "long-ago") if wrong else Lamp("ok", "ok"))
 
 
 def test_nothing_is_due_while_nothing_was_chosen() -> None:

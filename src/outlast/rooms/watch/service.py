@@ -339,8 +339,8 @@ def trusted(node: Node, person: Person, *, limit: int = 500) -> list[Measured]:
 def outages(node: Node, person: Person, entity: str = "") -> list[Cut]:
     """The outages that are known here, one for each, the latest first.
 
-    First count those that enough known people stand for, then what this node's own signals show; what somebody else
-    claims comes last, and takes the place of neither.
+    First count those that somebody known published and enough known people stand for, then what this node's own signals
+    show; what somebody else claims comes last, and takes the place of neither.
     """
     confirmed, claimed = _published(node, person, entity)
     return lamps.merged(confirmed, view.alarms(person, entity), claimed)
@@ -352,7 +352,10 @@ def believed(node: Node, person: Person, entity: str = "") -> list[Cut]:
 
 
 def _published(node: Node, person: Person, entity: str) -> tuple[list[Cut], list[Cut]]:
-    """What was published: confirmed by enough known people, and only claimed."""
+    """What was published: by somebody known and confirmed by enough known people, and only claimed.
+
+    Witnesses say how grave it is, and not when it began and ended: that is the author's word alone, who may be anybody.
+    """
     where, now_ms, known = spaces(node, person), node.now_ms(), people(node, person)
     cuts = [
         cut
@@ -361,14 +364,15 @@ def _published(node: Node, person: Person, entity: str) -> tuple[list[Cut], list
     ]
     cuts += view.outages(node, where, now_ms, entity=entity, limit=STRANGERS_MAX)
     witnesses = _witnesses(node, person, known, 0, entity)
-    confirmed = [cut for cut in cuts if agenda.agreeing_with(cut, witnesses, known)]
+    confirmed = [cut for cut in cuts if cut.key in known and agenda.agreeing_with(cut, witnesses, known)]
     return confirmed, [cut for cut in cuts if cut not in confirmed]
 
 
 def standing(node: Node, person: Person, cut: Cut) -> Standing:
-    """Who stands for an outage."""
+    """Who stands for an outage: for what a stranger published nobody does."""
     since_s, known = cut.start_s - agenda.FRESH_S, people(node, person)
-    counted = _witnesses(node, person, known, since_s, cut.entity)
+    is_strange = cut.key is not None and cut.key not in known
+    counted = () if is_strange else _witnesses(node, person, known, since_s, cut.entity)
     said = view.witnesses(node, spaces(node, person), node.now_ms(), since_s=since_s, entity=cut.entity)
     return Standing(cut, agenda.agreeing_with(cut, counted, known), said)
 

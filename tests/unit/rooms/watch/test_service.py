@@ -20,6 +20,7 @@ from outlast.kernel.log import loose_entry
 from outlast.rooms.watch import ROOM, service, view
 from outlast.rooms.watch.entries import OBSERVATION, WITNESS, Observation, Witness, unpack_raw
 from outlast.rooms.watch.io.measurements import own_fingerprints
+from outlast.rooms.watch.lamps import Lamp
 from outlast.rooms.watch.view import Measured
 from outlast.terms import OUTAGE, Outage
 from tests.unit.rooms.carry.houses import House
@@ -327,6 +328,49 @@ async def test_one_known_person_with_many_words_silences_nobody(tmp_path: Path) 
         assert (sure.state, sure.start_s, sure.end_s) == ("whitelist", start_s, None)
         assert service.three_lamps(ann.node, ann.person).cuts == [sure]
         assert all(one.start_s <= NOW_MS // 1000 + hour for one in service.outages(ann.node, ann.person))
+
+
+async def test_what_a_stranger_says_of_a_confirmed_outage_neither_ends_nor_softens_nor_repeats_it(
+    tmp_path: Path,
+) -> None:
+    async with houses(tmp_path, Clock(), "ann", "ben", "cid", "eve") as all_four:
+        ann, *others = all_four
+        channel = await service.found_channel(ann.node, ann.person, "Watch")
+        await service.set_place(ann.node, ann.person, "BY", 7)
+        start_s, hour = NOW_MS // 1000 - 7200, 3600
+        keys = [SigningKey.from_seed(one.person.device) for one in others]
+        stranger = SigningKey.from_seed(bytes(32))
+
+        def say(by: SigningKey, kind: Kind, body: msgspec.Struct, at_s: int = start_s) -> Entry:
+            return loose_entry(
+                by, space=channel.space, kind=kind.name,
+                payload=kind.encode(body), ts_ms=at_s * 1000, life_ms=30 * DAY_MS, priority=kind.priority,
+            )  # fmt: skip
+
+        def vouch(by: House, key: SigningKey) -> Put:
+            row = {"key": key.public, "peer": by.person.identity, "came_ms": NOW_MS, "until_day": 2**30}
+            return Put(view.VOUCHED, row)
+
+        vouched = [vouch(one, key) for one, key in zip(others, keys, strict=True)]
+        await ann.node.write(lambda: ann.person.vault.transaction(vouched, "watch"))
+        true = Outage("BY", "blackout", start_s, None, (), ())
+        false = [
+            Outage("BY", "blackout", start_s, start_s + 60, (), ()),
+            Outage("BY", "degraded", start_s + 60, None, (), ()),
+            Outage("BY", "blackout", start_s - 10 * hour, None, (), ()),
+        ]
+        await ann.node.ingest(
+            [
+                *(say(key, WITNESS, Witness("BY", "blackout", start_s, "BY", asn)) for asn, key in enumerate(keys, 1)),
+                say(keys[0], OUTAGE, true),
+                *(say(stranger, OUTAGE, one, start_s + hour) for one in false),
+            ]
+        )
+        [sure] = service.believed(ann.node, ann.person, "BY")
+        assert (sure.state, sure.start_s, sure.end_s) == ("blackout", start_s, None)
+        assert service.three_lamps(ann.node, ann.person).country == Lamp("bad", "blackout")
+        [claimed] = [one for one in service.outages(ann.node, ann.person) if one.key == stranger.public]
+        assert not service.standing(ann.node, ann.person, claimed).confirmed
 
 
 @asynccontextmanager

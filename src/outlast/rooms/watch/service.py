@@ -731,25 +731,36 @@ async def _listen(node: Node, person: Person) -> None:
     link_is_up = lamps.link_lamp(view.link_check(person), node.now_ms()).light != "bad"
     if not link_is_up or not any(peer.connected for peer in node.peers()):
         return
-    able_s = said[ABLE] // 1000 if ABLE in said else None
+    able_s = _noted_s(said, ABLE, now_s)
     gone, away = signals.gone_away(able_s, now_s), view.away(person)
     if gone is not None:
-        old = [Delete(view.AWAY, {"begin_s": begin_s}) for begin_s, end_s in away if end_s < now_s - AWAY_KEPT_S]
+        old = [
+            Delete(view.AWAY, {"begin_s": begin_s})
+            for begin_s, end_s in away
+            if not -HOUR_S <= now_s - end_s <= AWAY_KEPT_S
+        ]
         new = Put(view.AWAY, {"begin_s": gone[0], "end_s": gone[1]})
         await _remember(node, person, [*old, new, _said_row(node, ABLE)])
         return
     if able_s is None or not 0 <= now_s - able_s < ABLE_EVERY_S:
         await _remember(node, person, [_said_row(node, ABLE)])
     has_caught_up = all(end_s <= now_s - signals.CAUGHT_UP_S for _, end_s in away)
-    if has_caught_up and signals.final_s(now_s) * 1000 > said.get(SETTLED, 0):
+    if has_caught_up and signals.final_s(now_s) > (_noted_s(said, SETTLED, now_s) or 0):
         await _settle(node, person)
+
+
+def _noted_s(said: Mapping[str, int], what: str, now_s: int) -> int | None:
+    """When this was noted (UTC seconds); None for never, and where a clock that ran far ahead noted it."""
+    at_s = said[what] // 1000 if what in said else None
+    return at_s if at_s is None or at_s <= now_s + HOUR_S else None
 
 
 async def _settle(node: Node, person: Person) -> None:
     """Take the heartbeats of the hours that are settled since into the series, and look for outages in them."""
     now_ms, said = node.now_ms(), view.said(person)
     end_s = signals.final_s(now_ms // 1000)
-    begin_s = max(said[SETTLED] // 1000, end_s - HEARTBEATS_SHOWN_S) if SETTLED in said else end_s - HOUR_S
+    settled_s = _noted_s(said, SETTLED, now_ms // 1000)
+    begin_s = end_s - HOUR_S if settled_s is None else max(settled_s, end_s - HEARTBEATS_SHOWN_S)
     # One's own are always heard.
     others = {key: peer for key, peer in people(node, person).items() if peer != person.identity}
     rows = view.heard(node, spaces(node, person), list(others), begin_s - KNOWN_S, end_s)

@@ -133,7 +133,8 @@ def heartbeats_of(
     for signal in (DOMESTIC, FOREIGN):
         old = next((one for one in before if one.signal == signal and one.source == SOURCE), None)
         new = ((row.t_s, row.value) for row in without_own_outage(points, away) if row.signal == signal)
-        kept = [*(old.points if old else ()), *new]
+        # A clock that ran ahead may have settled hours that have not been.
+        kept = [*(point for point in (old.points if old else ()) if point[0] < begin_s), *new]
         start = next((at for at, (_, value) in enumerate(kept) if value is not None), len(kept))
         kept = kept[max(start, len(kept) - KEPT_S // HOUR_S) :]
         if kept:

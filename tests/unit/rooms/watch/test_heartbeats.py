@@ -17,7 +17,7 @@ from outlast.kernel.log import loose_entry
 from outlast.rooms.watch import service, signals, view
 from outlast.rooms.watch.entries import HEARTBEAT, Heartbeat
 from outlast.rooms.watch.proto.evidence import english
-from outlast.rooms.watch.proto.heartbeats import DOMESTIC
+from outlast.rooms.watch.proto.heartbeats import DOMESTIC, SOURCE
 from outlast.rooms.watch.view import Cut, StoredSeries
 from tests.unit.rooms.watch.test_service import Clock, House, houses
 
@@ -217,6 +217,30 @@ async def test_a_node_counts_the_contacts_it_hears_while_it_has_a_neighbour(tmp_
         ann.node.touch()
         await ann.until(lambda: len(view.away(ann.person)) == 2)
         assert view.away(ann.person)[1] == (clock.ms // 1000 - HOUR_S, clock.ms // 1000)
+
+
+async def test_a_clock_that_was_years_ahead_for_a_while_stops_no_counting_of_heartbeats(tmp_path: Path) -> None:
+    clock = Clock(BEGIN_S * 1000)
+    ahead_s = BEGIN_S + 24 * 365 * 86_400
+    wrong = StoredSeries("BY", SOURCE, DOMESTIC, HOUR_S, 0, b"", ((BEGIN_S - 24 * HOUR_S, 1.0), (ahead_s, None)))
+    async with houses(tmp_path, clock, "ann", "ben") as [ann, ben]:
+        await service.set_place(ann.node, ann.person, "BY", 1)
+        await put(ann, [Put(view.AWAY, {"begin_s": BEGIN_S, "end_s": ahead_s}), view.series_row(wrong)])
+        await put(ann, [said(service.ABLE, ahead_s * 1000), said(service.SETTLED, ahead_s * 1000)])
+        port = await ben.node.listen("127.0.0.1", 0)
+        await ann.node.peer_add(ben.node.transport_id, "127.0.0.1", port)
+        await ann.until(lambda: view.said(ann.person)[service.ABLE] == clock.ms)
+        assert view.away(ann.person) == [(0, BEGIN_S)], "what the wrong clock told is not known"
+        for _ in range(44):  # awake all the time, as the node looks each minute
+            clock.ms += 600_000
+            ann.node.touch()
+            await ann.until(lambda: view.said(ann.person)[service.ABLE] == clock.ms)
+        end_s = signals.final_s(clock.ms // 1000)
+        await ann.until(lambda: view.said(ann.person)[service.SETTLED] == end_s * 1000)
+        [series] = view.series(ann.person, "BY")
+        times = [t_s for t_s, _ in series.points]
+        assert times == sorted(times)
+        assert times[-1] < clock.ms // 1000
 
 
 def said(what: str, at_ms: int) -> Put:

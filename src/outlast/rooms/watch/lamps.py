@@ -71,8 +71,13 @@ def link_lamp(check: LinkCheck | None, now_ms: int) -> Lamp:
     return Lamp("bad", "no-gateway") if check.gateway is False else Lamp("unknown", "unclear")
 
 
-def country_lamp(country: str, open_cuts: Sequence[Cut], confirmed: bool, has_signals: bool, link: Lamp) -> Lamp:
-    """How the country is: ``open_cuts`` last and are of it; ``confirmed`` when enough witnesses stand for one."""
+def country_lamp(
+    country: str, open_cuts: Sequence[Cut], confirmed: bool, signals_age_s: int | None, link: Lamp
+) -> Lamp:
+    """How the country is: ``open_cuts`` last and are of it; ``confirmed`` when enough witnesses stand for one.
+
+    ``signals_age_s`` is how old the newest signal is, None when there is none.
+    """
     if not country:
         return Lamp("unknown", "no-country")
     worst = worst_of(open_cuts)
@@ -81,7 +86,9 @@ def country_lamp(country: str, open_cuts: Sequence[Cut], confirmed: bool, has_si
         return Lamp(light, worst.state if confirmed else f"perhaps-{worst.state}")
     if link.light == "bad":
         return Lamp("unknown", "own-link")
-    return Lamp("ok", "normal") if has_signals else Lamp("unknown", "no-signals")
+    if signals_age_s is None:
+        return Lamp("unknown", "no-signals")
+    return Lamp("ok", "normal") if signals_age_s <= RECENT_S else Lamp("unknown", "old-signals")
 
 
 _SEVERITY: Final = ("normal", "restoring", "degraded", "routes-up-traffic-down", "whitelist", "blackout")

@@ -406,16 +406,18 @@ def people(node: Node, person: Person) -> dict[bytes, bytes]:
 def three_lamps(node: Node, person: Person) -> Lamps:
     """Is it this site, my link, or the country?"""
     now_ms = node.now_ms()
-    chosen = settings(person)
-    recent = [one for one in trusted(node, person) if one.at_s >= now_ms // 1000 - lamps.RECENT_S]
+    now_s, chosen = now_ms // 1000, settings(person)
+    # One's own may be dated ahead too, by a clock that was wrong: they would stand before all that is measured now.
+    recent = [one for one in trusted(node, person) if now_s - lamps.RECENT_S <= one.at_s <= now_s + HOUR_S]
     latest = lamps.latest_by_target(recent)
     check = view.link_check(person)
     link = lamps.link_lamp(check, now_ms)
     cuts = [cut for cut in believed(node, person, chosen.country) if chosen.country and cut.end_s is None]
     worst = lamps.worst_of(cuts)
     confirmed = worst is not None and standing(node, person, worst).confirmed
-    latest_s = view.latest_signals(person).get(chosen.country, 0)
-    country = lamps.country_lamp(chosen.country, cuts, confirmed, latest_s >= now_ms // 1000 - lamps.RECENT_S, link)
+    latest_s = view.latest_signals(person).get(chosen.country)
+    age_s = None if latest_s is None else now_s - latest_s
+    country = lamps.country_lamp(chosen.country, cuts, confirmed, age_s, link)
     return Lamps(lamps.site_lamp(latest), link, country, latest, check, cuts, chosen)
 
 

@@ -64,6 +64,9 @@ LINK: Final[Mapping[str, str]] = {
 COUNTRY: Final[Mapping[str, str]] = {
     "no-country": marked("Say in which country this node is: then it can watch it."),
     "no-signals": marked("No signal tells yet: read a file of one, or follow a channel of people who watch."),
+    "old-signals": marked(
+        "The signals here are too old to say: read a newer file of one, or let this node ask public servers."
+    ),
     "own-link": marked("Your own line is down, so this node cannot say."),
     "normal": marked("As usual, by every signal that this node has."),
 }

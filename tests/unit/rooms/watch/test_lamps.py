@@ -74,12 +74,14 @@ def test_an_old_look_says_nothing() -> None:
 
 def test_no_news_is_no_good_news() -> None:
     up, down = Lamp("ok", "ok"), Lamp("bad", "no-gateway")
-    assert country_lamp("BY", [], False, False, up).light == "unknown"
-    assert country_lamp("", [], False, True, up).light == "unknown"
-    assert country_lamp("BY", [], False, True, down) == Lamp("unknown", "own-link")
-    assert country_lamp("BY", [], False, True, up) == Lamp("ok", "normal")
-    assert country_lamp("BY", [cut()], False, True, up) == Lamp("warn", "perhaps-blackout")
-    assert country_lamp("BY", [cut()], True, True, up) == Lamp("bad", "blackout")
+    assert country_lamp("BY", [], False, None, up).light == "unknown"
+    assert country_lamp("", [], False, 60, up).light == "unknown"
+    assert country_lamp("BY", [], False, 60, down) == Lamp("unknown", "own-link")
+    assert country_lamp("BY", [], False, 60, up) == Lamp("ok", "normal")
+    assert country_lamp("BY", [cut()], False, 60, up) == Lamp("warn", "perhaps-blackout")
+    assert country_lamp("BY", [cut()], True, 60, up) == Lamp("bad", "blackout")
+    assert country_lamp("BY", [], False, None, up) == Lamp("unknown", "no-signals")
+    assert country_lamp("BY", [], False, 2 * 86_400, up) == Lamp("unknown", "old-signals")
     assert lamps.site_lamp([]).light == "unknown"
 
 

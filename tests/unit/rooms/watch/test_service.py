@@ -131,6 +131,17 @@ async def test_what_was_just_measured_is_published_also_when_the_clock_was_set_b
         assert {one.input for one in published} == {"https://one.example/", "https://two.example/"}
 
 
+async def test_what_was_measured_by_a_clock_that_ran_years_ahead_stands_before_nothing_later(tmp_path: Path) -> None:
+    clock = Clock(NOW_MS + 20 * 365 * DAY_MS)
+    async with houses(tmp_path, clock, "ann") as [ann]:
+        await keep(ann)
+        clock.ms = NOW_MS
+        assert service.three_lamps(ann.node, ann.person).measured == []
+        await keep(ann)
+        [latest] = service.three_lamps(ann.node, ann.person).measured
+        assert latest.at_s == NOW_MS // 1000
+
+
 async def test_each_week_has_another_key_and_the_old_seed_is_gone(tmp_path: Path) -> None:
     clock = Clock()
     async with houses(tmp_path, clock, "ann") as [ann]:

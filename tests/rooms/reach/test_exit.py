@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from queue import Queue
 
+import ifaddr
 import pytest
 
 from outlast.address import Target
@@ -336,3 +338,22 @@ async def main():
 asyncio.run(main())
 """
     assert subprocess.run([sys.executable, "-c", code], timeout=30).returncode == 0
+
+
+def test_a_printer_with_a_public_address_in_the_own_network_is_not_led_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    home = [
+        ifaddr.IP("192.168.1.7", 24, "lan"),
+        ifaddr.IP(("2606:4700:1:2::7", 0, 2), 64, "lan"),
+        ifaddr.IP(("2606:4700:5::7", 0, 2), 0, "tunnel"),
+    ]
+    monkeypatch.setattr(ifaddr, "get_adapters", lambda: [ifaddr.Adapter("lan", "lan", home)])
+
+    async def story() -> None:
+        exit_ = Exit(asyncio.get_running_loop(), Policy())
+        assert exit_.refuses("2606:4700:1:2::9")
+        assert exit_.refuses("2606:4700:5::7")
+        assert not exit_.refuses("2606:4700:5::8"), "all of IPv6 is no link"
+        assert not exit_.refuses("2606:4700:1:3::9")
+        exit_.close()
+
+    asyncio.run(story())

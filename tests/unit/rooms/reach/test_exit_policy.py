@@ -100,6 +100,13 @@ def test_networks_that_are_allowed_are_taken_and_no_others() -> None:
     assert not allowing_private().refuses("127.0.0.1", frozenset(["127.0.0.1"]))
 
 
+def test_who_shares_the_link_of_ipv6_is_refused_and_the_next_network_is_not() -> None:
+    links = ("2606:4700:1:2::/64",)
+    assert Policy().refuses("2606:4700:1:2::9", links=links)
+    assert not Policy().refuses("2606:4700:1:3::9", links=links)
+    assert not Policy(allowed=("2606:4700:1:2::9/128",)).refuses("2606:4700:1:2::9", links=links)
+
+
 def test_mail_is_not_sent_for_strangers() -> None:
     assert Policy().refuses_port(25)
     assert Policy().refuses_port(0)

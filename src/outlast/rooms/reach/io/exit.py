@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from ipaddress import ip_network
 from typing import Final, Protocol
 
 import ifaddr
@@ -35,6 +36,8 @@ STAGGER_S: Final = 0.25
 """So long one address is tried alone, then the next beside it (RFC 8305 §5)."""
 ADDRESSES_MAX: Final = 6
 OWN_S: Final = 60.0
+LINK_MIN_BITS: Final = 48
+"""A network of IPv6 that is wider than a site's is no link."""
 STREAMS_MAX: Final = 4096
 """Connections that are being made."""
 DATAGRAMS_MAX: Final = 512
@@ -98,6 +101,7 @@ class Exit:
         self._sync_at = sync_at
         self._names = names or Names(loop)
         self._own: frozenset[str] = frozenset()
+        self._links: tuple[str, ...] = ()
         self._own_until_s = 0.0
         self._openings: dict[_Opening, float] = {}
         self._sweep: asyncio.TimerHandle | None = None
@@ -121,7 +125,8 @@ class Exit:
 
     def refuses(self, address: str) -> bool:
         """Whether the policy refuses an address."""
-        return self.policy.refuses(address, self._own_addresses())
+        self._look_around()
+        return self.policy.refuses(address, self._own, self._links)
 
     def close(self) -> None:
         """Look no more names up."""
@@ -153,14 +158,17 @@ class Exit:
         """Where SYNC leads."""
         return self._sync_at if target == SYNC else None
 
-    def _own_addresses(self) -> frozenset[str]:
+    def _look_around(self) -> None:
         # A service that only this machine may reach often listens at its public address too, behind a firewall that
         # does not stand between the machine and itself.
         if self.loop.time() >= self._own_until_s:
             self._own_until_s = self.loop.time() + OWN_S
-            ips = (ip.ip for adapter in ifaddr.get_adapters() for ip in adapter.ips)
-            self._own = frozenset(ip if isinstance(ip, str) else ip[0] for ip in ips)
-        return self._own
+            ips = [ip for adapter in ifaddr.get_adapters() for ip in adapter.ips]
+            self._own = frozenset(ip.ip if isinstance(ip.ip, str) else ip.ip[0] for ip in ips)
+            six = [(ip.ip[0], ip.network_prefix) for ip in ips if not isinstance(ip.ip, str)]
+            self._links = tuple(
+                str(ip_network(f"{host}/{prefix}", strict=False)) for host, prefix in six if prefix >= LINK_MIN_BITS
+            )
 
 
 class _Opening:

@@ -55,9 +55,14 @@ class Policy(msgspec.Struct, frozen=True):
         """Whether nothing is to be connected to at this port."""
         return port == 0 or port in self.ports_refused
 
-    def refuses(self, host: str, own: frozenset[str] = frozenset()) -> bool:
-        """Whether this address, as text, is none for the exit; ``own`` are the addresses of its machine."""
-        return (not own.isdisjoint(_forms(host)) or not is_public(host)) and not within(host, self.allowed)
+    def refuses(self, host: str, own: frozenset[str] = frozenset(), links: tuple[str, ...] = ()) -> bool:
+        """Whether this address, as text, is none for the exit.
+
+        ``own`` are the addresses of its machine, ``links`` the networks of IPv6 (CIDR) that it stands in: there the
+        printer has a public address too, and the router keeps nobody out who asks from inside.
+        """
+        refused = not own.isdisjoint(_forms(host)) or not is_public(host) or within(host, links)
+        return refused and not within(host, self.allowed)
 
 
 def allowing_private() -> Policy:

@@ -17,7 +17,7 @@ from outlast.kernel.room import Letter
 from outlast.kernel.store import Incoming, Store
 from outlast.kernel.vault import Vault
 from outlast.rooms.watch import ROOM, view
-from outlast.rooms.watch.entries import KEY, KEY_LIFE_DAYS, KEYS_MAX, OBSERVATION, WatchKey
+from outlast.rooms.watch.entries import HEARTBEAT, KEY, KEY_LIFE_DAYS, KEYS_MAX, OBSERVATION, Heartbeat, WatchKey
 from outlast.rooms.watch.view import Cut, StoredSeries, receive, series_row
 from outlast.terms import Fact
 from tests.unit.kernel.entries import KEY as STORE_KEY
@@ -170,6 +170,43 @@ def test_a_view_that_is_built_anew_is_the_same(store: Store) -> None:
     assert len(live["view_watch_observation"]) == 2
     store.rebuild("watch")
     assert tables(store) == live
+
+
+PASSING = [
+    say(HEARTBEAT, Heartbeat("BY", number), by=f"passing {number}", life_days=1 + number % 3) for number in range(1, 7)
+]
+
+
+@given(st.permutations([*SAID, *PASSING, *PASSING[:2], SAID[0]]), st.data())
+@settings(max_examples=15, deadline=None)
+def test_a_view_is_what_a_rebuilt_one_is_whatever_came_twice_expired_or_was_dropped(
+    order: list[Entry], data: st.DataObject
+) -> None:
+    def without_numbers(store: Store) -> dict[str, list[tuple[Any, ...]]]:
+        for table in ("view_watch_observation", "view_watch_outage"):
+            store._database.write(lambda t, table=table: t.execute(f"UPDATE {table} SET n = 0"))
+        return tables(store)
+
+    with TemporaryDirectory() as folder:
+        store = Store.open(Path(folder) / "store.db", STORE_KEY, rooms=[ROOM])
+        today = NOW_MS // DAY_MS
+        while order:
+            now = data.draw(st.integers(1, len(order)))
+            add(store, *order[:now])
+            order = order[now:]
+            match data.draw(st.sampled_from(["nothing", "expire", "drop"])):
+                case "expire":
+                    store.expire(today + data.draw(st.integers(0, 3)))
+                case "drop":
+                    store.drop_payload(SAID[1].id)
+            while store.fold("watch"):
+                pass
+        live = without_numbers(store)
+        held = {row[0] for row in store.query("SELECT id FROM entry")}
+        assert {row[0] for name, rows in live.items() if name != "view_watch_channel" for row in rows} <= held
+        store.rebuild("watch")
+        assert without_numbers(store) == live
+        store.close()
 
 
 def test_what_expires_goes(store: Store) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from outlast.kernel import id_text
 from outlast.rooms.carry import files, uploads
+from tests.browser.fit import NARROWEST, magnified, speak
 from tests.browser.phone import WAIT_MS, Album, Phone, phone
 from tests.unit.edges.served import Served, served
 
@@ -78,6 +79,26 @@ def test_a_photo_is_sent_and_shown(chromium: Any, album: Album, tmp_path: Path, 
         found.sees("cat.jpg")
         found.shot("files")
         assert not js or found.barriers() == []
+
+
+def test_what_a_conversation_says_of_files_fits_the_narrowest_screen(
+    chromium: Any, album: Album, tmp_path: Path
+) -> None:
+    with (
+        served(tmp_path / "a", name="Ala", rooms=None) as node,
+        phone(chromium, album, "Ala", node.url) as found,
+    ):
+        there = befriend(node, tmp_path / "b")
+        found.enter(node.serving.launch_url)
+        speak(found, "de")
+        found.page.set_viewport_size({"width": NARROWEST, "height": 568})
+        to = node.person.contacts()[0].identity
+        for state, (name, size) in enumerate((("half.bin", 5000), ("empty.bin", 0))):
+            node.run(uploads.begin(node.node, node.person, to, name, size))
+            until(node, lambda n=2 * state: n in [one.file.state for one in uploads.listing(node.node, node.person)])
+            found.go(there.removesuffix("/files"))
+            assert found.page.locator("#attach .badge").count() == 1
+            assert magnified(found) == [], name
 
 
 def test_a_file_that_was_cut_goes_on_after_the_page_was_closed(chromium: Any, album: Album, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import Awaitable, Callable, Mapping, Set
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -102,7 +102,7 @@ def _event(request: Request, event: str, name: str, mine: bool) -> str:
 @alike
 async def show_group(request: Request) -> Response:
     """What was said in a group."""
-    return _show(request, _group(request))
+    return _show(request, _group(request), {})
 
 
 async def post(request: Request) -> Response:
@@ -116,7 +116,7 @@ async def post(request: Request) -> Response:
         await groups.post(node, person, group.space, text, answered, life_ms)
     except OutlastError as error:
         await talk_pages.save_draft(request, group.space, text)
-        return _show(request, group, draft=text, error=error)
+        return _show(request, group, form, error)
     # Who writes has read what the page showed.
     await groups.mark_read(node, person, group.space, read_number(form.get("upto", "")))
     return go(_address(group) + LATEST)
@@ -137,7 +137,7 @@ async def remove_text(request: Request) -> Response:
     try:
         await groups.hide(request.state.node, request.state.person, one)
     except OutlastError as error:
-        return _show(request, group, error=error)
+        return _show(request, group, {}, error)
     return go(_address(group) + LATEST)
 
 
@@ -156,7 +156,8 @@ async def leave(request: Request) -> Response:
     return go("/carry/")
 
 
-def _show(request: Request, group: Group, *, draft: str = "", error: OutlastError | None = None) -> Response:
+def _show(request: Request, group: Group, form: Mapping[str, str], error: OutlastError | None = None) -> Response:
+    """The page; ``form`` has what could not be said, and how it was to be."""
     person: Person = request.state.person
     query = request.query_params
     at = groups.find_shown(person, group.space, read_bytes(query["at"])) if "at" in query else None
@@ -165,7 +166,8 @@ def _show(request: Request, group: Group, *, draft: str = "", error: OutlastErro
     else:
         found = groups.read(person, group.space, limit=PAGE + 1)
     shown = found[-PAGE:]
-    answered = groups.find_shown(person, group.space, read_bytes(query["reply"])) if "reply" in query else None
+    reply = form.get("reply_to") or query.get("reply")
+    answered = groups.find_shown(person, group.space, read_bytes(reply)) if reply else None
     texts = [line for line in shown if line.id is not None]
     scene, settings = groups.scene(person, group.space), places.find(person, group.space)
     return render(
@@ -174,17 +176,18 @@ def _show(request: Request, group: Group, *, draft: str = "", error: OutlastErro
         status=error.status if error else 200,
         group=group,
         messages=[bubble(request, line, scene) for line in shown],
-        waiting=len(uploads.listing(request.state.node, person, group.space)),
+        waiting=uploads.listing(request.state.node, person, group.space),
         older=texts[0].id.hex() if len(found) > PAGE and texts and texts[0].id else "",
         earlier="at" in query,
         upto=max((line.n for line in shown), default=0),
         unread=any(line.read_ms is None for line in shown),
         answered=answered.id.hex() if answered and answered.id else "",
         quote=beginning(answered.text) if answered else "",
-        draft=draft or settings.draft,
+        draft=form.get("text") or settings.draft,
         settings=settings,
         place=group.space.hex(),
         life=talk_pages.life_name(settings.life_ms),
+        life_of_this=form.get("life", talk_pages.life_name(settings.life_ms)),
         wrong=error_line(request, error),
         max_length=GROUP_TEXT_MAX_BYTES,
     )

@@ -164,7 +164,7 @@ def _mark(request: Request, contact: Contact) -> tuple[str, str] | None:
 @alike
 async def show_conversation(request: Request) -> Response:
     """The letters from and to one person, with where each has been."""
-    return _conversation(request, _contact(request))
+    return _conversation(request, _contact(request), {})
 
 
 async def send(request: Request) -> Response:
@@ -179,7 +179,7 @@ async def send(request: Request) -> Response:
         await service.send(request.state.node, person, contact.identity, text, answered, life_ms)
     except OutlastError as error:
         await talk_pages.save_draft(request, contact.identity, text)
-        return _conversation(request, contact, draft=text, error=error)
+        return _conversation(request, contact, form, error)
     # Who answers has read what the page showed.
     await service.mark_read(request.state.node, person, _many(form.get("shown", "")))
     return go(f"/carry/with/{contact.id}{LATEST}")
@@ -200,13 +200,14 @@ async def take_back(request: Request) -> Response:
     try:
         await service.take_back(request.state.node, request.state.person, letter)
     except OutlastError as error:
-        return _conversation(request, contact, error=error)
+        return _conversation(request, contact, {}, error)
     return go(f"/carry/with/{contact.id}{LATEST}")
 
 
 def _conversation(
-    request: Request, contact: Contact, *, draft: str = "", error: OutlastError | None = None
+    request: Request, contact: Contact, form: Mapping[str, str], error: OutlastError | None = None
 ) -> Response:
+    """The page; ``form`` has what could not be sent, and how it was to be."""
     person: Person = request.state.person
     node: Node = request.state.node
     query = request.query_params
@@ -217,23 +218,27 @@ def _conversation(
         found = service.conversation(person, contact.identity, limit=PAGE + 1)
     shown = found[-PAGE:]
     settings = places.find(person, contact.identity)
-    answered = view.find_message(person, read_bytes(query["reply"]), node.now_ms()) if "reply" in query else None
+    if contact.blocked:  # there is no field that it could come back in
+        request.state.unsent = form.get("text", "")
+    reply = form.get("reply_to") or query.get("reply")
+    answered = view.find_message(person, read_bytes(reply), node.now_ms()) if reply else None
     return render(
         request,
         "carry/conversation.html",
         status=error.status if error else 200,
         contact=contact,
         messages=_bubbles(request, shown),
-        waiting=len(uploads.listing(request.state.node, person, contact.identity)),
+        waiting=uploads.listing(request.state.node, person, contact.identity),
         older=found[0].letter.hex() if len(found) > PAGE else "",
         earlier="at" in query,
         shown=" ".join(message.letter.hex() for message in shown if message.unread),
         answered=answered.letter.hex() if answered and answered.peer == contact.identity else "",
         quote=beginning(answered.text) if answered and answered.peer == contact.identity else "",
-        draft=draft or settings.draft,
+        draft=form.get("text") or settings.draft,
         settings=settings,
         place=contact.identity.hex(),
         life=talk_pages.life_name(settings.life_ms),
+        life_of_this=form.get("life", talk_pages.life_name(settings.life_ms)),
         removed=forgetting.removed(person, contact.identity, node.now_ms())[0],
         wrong=error_line(request, error),
         max_length=LETTER_TEXT_MAX_BYTES,
@@ -346,7 +351,7 @@ def _channels(
 @alike
 async def show_channel(request: Request) -> Response:
     """A channel's posts."""
-    return _show_channel(request, _channel(request))
+    return _show_channel(request, _channel(request), {})
 
 
 async def post(request: Request) -> Response:
@@ -361,7 +366,7 @@ async def post(request: Request) -> Response:
     except OutlastError as error:
         channel = _channel(request)
         await talk_pages.save_draft(request, space, text)
-        return _show_channel(request, channel, draft=text, error=error)
+        return _show_channel(request, channel, form, error)
     return go(f"/carry/channels/{space_text(space)}{LATEST}")
 
 
@@ -380,7 +385,7 @@ async def remove_post(request: Request) -> Response:
     try:
         await service.retract(request.state.node, request.state.person, one)
     except OutlastError as error:
-        return _show_channel(request, channel, error=error)
+        return _show_channel(request, channel, {}, error)
     return go(f"/carry/channels/{channel.id}{LATEST}")
 
 
@@ -391,8 +396,9 @@ async def unfollow_channel(request: Request) -> Response:
 
 
 def _show_channel(
-    request: Request, channel: Channel, *, draft: str = "", error: OutlastError | None = None
+    request: Request, channel: Channel, form: Mapping[str, str], error: OutlastError | None = None
 ) -> Response:
+    """The page; ``form`` has what could not be posted, and how it was to be."""
     person: Person = request.state.person
     node: Node = request.state.node
     query = request.query_params
@@ -402,7 +408,8 @@ def _show_channel(
     else:
         found = service.read_channel(node, person, channel.space, limit=PAGE + 1)
     shown = found[-PAGE:]
-    answered = view.find_post(node, read_bytes(query["reply"]), node.now_ms()) if "reply" in query else None
+    reply = form.get("reply_to") or query.get("reply")
+    answered = view.find_post(node, read_bytes(reply), node.now_ms()) if reply else None
     if answered is not None and answered.space != channel.space:
         answered = None
     settings = places.find(person, channel.space)
@@ -419,16 +426,17 @@ def _show_channel(
             names.get(one, "") if one != person.identity else translator(request)("you") for one in channel.signers
         ],
         messages=_posts(request, channel, shown, names),
-        waiting=len(uploads.listing(node, person, channel.space)),
+        waiting=uploads.listing(node, person, channel.space),
         older=found[0].id.hex() if len(found) > PAGE else "",
         earlier="at" in query,
         upto=max((one.n for one in shown), default=0),
         answered=answered.id.hex() if answered else "",
         quote=beginning(answered.text) if answered else "",
-        draft=draft or settings.draft,
+        draft=form.get("text") or settings.draft,
         settings=settings,
         place=channel.space.hex(),
         life=talk_pages.life_name(settings.life_ms),
+        life_of_this=form.get("life", talk_pages.life_name(settings.life_ms)),
         wrong=error_line(request, error),
         max_length=POST_TEXT_MAX_BYTES,
     )

@@ -71,6 +71,8 @@ def test_a_file_that_cannot_be_cleaned_waits_for_its_owner_s_word(ann: Served, b
     until(ann, lambda: [one.file.state for one in uploads.listing(ann.node, ann.person)] == [2])
     [one] = uploads.listing(ann.node, ann.person)
     assert "Outlast cannot remove what this file tells about you" in page.get(f"{with_(ben)}/files").text
+    assert "waits for you</span>" in page.get(with_(ben)).text
+    assert "on its way" not in page.get(with_(ben)).text, "it goes nowhere by itself"
     assert "list.pdf" not in [one.file.name for one in files.listing(ann.node, ann.person)]
     assert NEEDLE not in b"".join(path.read_bytes() for path in ann.home.path.rglob("*") if path.is_file())
     page.submit(f"/carry/waiting/{one.file.id.hex()}/go")
@@ -87,6 +89,8 @@ def test_a_photo_that_cannot_be_read_is_not_sent_and_can_be_dropped(ann: Served,
     until(ann, lambda: [one.file.state for one in uploads.listing(ann.node, ann.person)] == [4])
     [one] = uploads.listing(ann.node, ann.person)
     assert "could not be taken out, so it was not sent" in page.get("/carry/files").text
+    assert "not sent</span>" in page.get(with_(ben)).text
+    assert "on its way" not in page.get(with_(ben)).text
     page.submit(f"/carry/waiting/{one.file.id.hex()}/drop")
     assert uploads.listing(ann.node, ann.person) == []
     assert page.submit(f"/carry/waiting/{one.file.id.hex()}/drop").status_code == 404

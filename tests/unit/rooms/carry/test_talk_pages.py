@@ -150,6 +150,31 @@ def test_what_is_said_in_groups_and_channels_disappears_as_the_place_or_the_form
     assert page.submit(there, text="for a year", life="year").status_code == 400
 
 
+@pytest.mark.parametrize("kind", ["with", "groups", "channels"])
+def test_what_could_not_be_sent_comes_back_as_it_was_to_be_sent(
+    page: Browser, ann: Served, ben: Served, kind: str
+) -> None:
+    if kind == "with":
+        there, id = with_(ben), write(ben, ann, "Where do we meet?")
+    elif kind == "groups":
+        group = ann.run(groups.create(ann.node, ann.person, "Answers"))
+        there, id = f"/carry/groups/{group.id}", ann.run(groups.post(ann.node, ann.person, group.space, "Where?"))
+    else:
+        channel = ann.run(service.create_channel(ann.node, ann.person, "Answers"))
+        there = f"/carry/channels/{channel.id}"
+        id = ann.run(service.post(ann.node, ann.person, channel.space, "Where?"))
+    too_long = "م" * 15_000
+    refused = page.submit(there, text=too_long, life="hour", reply_to=id.hex())
+    assert refused.status_code == 400
+    composer = refused.text[refused.text.index("composer") :]
+    assert too_long in composer
+    assert '<option value="hour" selected>' in composer, "else it would stay for ever when it is sent again"
+    assert f'name="reply_to" value="{id.hex()}"' in composer
+    setting = refused.text[: refused.text.index("composer")]
+    assert '<option value="" selected>' in setting, "what is set for the place did not change"
+    assert '<option value="hour" selected>' not in page.get(there).text
+
+
 def test_messages_are_removed_here_and_can_be_restored(page: Browser, ann: Served, ben: Served) -> None:
     page.submit(with_(ben), text="too much said")
     letter = service.sent(ann.person)[-1].letter

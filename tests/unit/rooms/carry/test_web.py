@@ -110,8 +110,9 @@ def test_nobody_is_written_to_who_is_not_there_or_blocked(page: Browser, ann: Se
         shown = page.get(with_(ben))
         assert "<textarea" not in shown.text
         assert "Blocked" in shown.text
-        refused = page.submit(with_(ben), text="hello")
+        refused = page.submit(with_(ben), text="Written before the block")
         assert refused.status_code == 400
+        assert "Written before the block" in refused.text
         assert "blocked here" in refused.text
     finally:
         ann.run(ann.person.block(ben.person.identity, False))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from outlast.kernel import Put, Rows, Value
+from outlast.kernel import Put, Rows, Update, Value
 from outlast.rooms.carry.entries import ID_BYTES, File
 
 FILE: Final = "local_carry_file"
@@ -114,9 +114,9 @@ def of(vault: Rows, peer: bytes) -> list[FileRow]:
     return [_file(row) for row in vault.query(f"SELECT {_FILE_COLUMNS} FROM {FILE} WHERE peer = ?", (peer,))]
 
 
-def end(letter: bytes) -> Put:
+def end(letter: bytes) -> Update:
     """The row by which a file is ended."""
-    return Put(FILE, {"letter": letter, "state": ENDED})
+    return Update(FILE, {"letter": letter}, {"state": ENDED})
 
 
 def ended(vault: Rows) -> list[FileRow]:
@@ -146,5 +146,8 @@ def _file(row: Sequence[Any]) -> FileRow:
 
 MOVE: Final = f"UPDATE {FILE} SET state = ? WHERE letter = ? AND state <> {ENDED}"
 """Brings a file into another state, if it is still there."""
-SETTLE: Final = f"UPDATE {FILE} SET state = ? WHERE letter = ? AND state = ?"
-"""Brings a file from one state into another one, if it still is in the first."""
+
+
+def settle(file: FileRow, state: int) -> Update:
+    """The row by which a file comes into another state, if it still is in this one."""
+    return Update(FILE, {"letter": file.letter, "state": file.state}, {"state": state})

@@ -25,7 +25,6 @@ from outlast.kernel import (
     Packing,
     Person,
     RowChanges,
-    Value,
     parcels_here,
     progress_of,
     read_parcels,
@@ -43,7 +42,7 @@ from outlast.rooms.carry.entries import (
     file_name,
 )
 from outlast.rooms.carry.file_view import FileRow
-from outlast.rooms.carry.private import pause
+from outlast.rooms.carry.private import pause, remember
 
 READ_BYTES: Final = 1 << 20
 WRITE_PIECES: Final = 64
@@ -255,7 +254,7 @@ async def ask(node: Node, person: Person, letter: bytes) -> Held:
         return find(node, person, letter)
     if one.file.outgoing or node.now_ms() >= one.until_ms:
         raise NotFoundError("the time of this file is over: ask for it to be sent again")
-    await _change(node, person, file_view.MOVE, (file_view.ASKED, letter))
+    await _move(node, person, letter, file_view.ASKED)
     await _fetch(node, one.file)
     return find(node, person, letter)
 
@@ -315,7 +314,7 @@ async def let_go(node: Node, person: Person, letter: bytes) -> None:
     if one.file.is_public:
         await node.drop_content(*one.file.parcels)
         return
-    await _change(node, person, file_view.MOVE, (file_view.GONE, letter))
+    await _move(node, person, letter, file_view.GONE)
     await free(node, person, [one.file])
 
 
@@ -394,9 +393,9 @@ async def _strange(node: Node, file: FileRow) -> set[bytes]:
 
 async def _settle(node: Node, person: Person, file: FileRow, state: int) -> None:
     """A file is awaited no more, unless somebody has said otherwise meanwhile."""
-    await _change(node, person, file_view.SETTLE, (state, file.letter, file.state))
+    await remember(node, person, [file_view.settle(file, state)])
 
 
-async def _change(node: Node, person: Person, how: str, values: tuple[Value, ...]) -> None:
-    await node.write(lambda: person.vault.write(lambda tx: tx.execute(how, values)))
+async def _move(node: Node, person: Person, letter: bytes, state: int) -> None:
+    await node.write(lambda: person.vault.write(lambda tx: tx.execute(file_view.MOVE, (state, letter))))
     node.touch()

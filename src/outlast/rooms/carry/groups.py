@@ -26,6 +26,7 @@ from outlast.kernel import (
     RowChanges,
     Said,
     Transaction,
+    Update,
     check_name,
     id_text,
     space_text,
@@ -378,7 +379,7 @@ async def mark_read(node: Node, person: Person, space: bytes, upto_n: int | None
     now, marked = node.now_ms(), 0
     while found := [line for line in group_view.unread(person, space) if upto_n is None or line.n <= upto_n]:
         marked += len(found)
-        await remember(node, person, [Put(group_view.SAID, {"n": line.n, "read_ms": now}) for line in found])
+        await remember(node, person, [Update(group_view.SAID, {"n": line.n}, {"read_ms": now}) for line in found])
     return marked
 
 
@@ -469,7 +470,7 @@ async def _take_in(node: Node, person: Person, space: bytes, said: Sequence[Said
         hidden: list[RowChange] = []
         for line, id, device, seq in group_view.due(tx, space):
             if _may_remove(membership, line, id, device, seq):
-                hidden.append(Put(group_view.SAID, {"n": line.n, "text": "", "hidden_ms": now}))
+                hidden.append(Update(group_view.SAID, {"n": line.n}, {"text": "", "hidden_ms": now}))
                 hidden += [file_view.end(file.letter) for file in file_view.named(tx, [line.id or b""])]
         events = _events(tx, space, membership, now)
         tx.apply([*hidden, *events], ROOM_NAME)

@@ -23,6 +23,7 @@ from outlast.kernel import (
     Put,
     RowChanges,
     Transaction,
+    Update,
     make_channel_link,
     parse_channel,
     space_text,
@@ -139,7 +140,7 @@ async def mark_read(node: Node, person: Person, letters: Sequence[bytes]) -> int
     if found:
         # Told first: a kill between the two repeats a receipt, in the other order it would lose one.
         await person.mark_read([m.letter for m in found])
-        await remember(node, person, [Put(view.MESSAGE, {"n": m.n, "read_ms": now}) for m in found])
+        await remember(node, person, [Update(view.MESSAGE, {"n": m.n}, {"read_ms": now}) for m in found])
     return len(found)
 
 
@@ -291,7 +292,7 @@ async def mark_channel_read(node: Node, person: Person, space: bytes, upto_n: in
     """Remember that the posts of a followed channel were read up to number ``upto_n``."""
     for one in view.follows(person):
         if one.space == space and one.read_n < upto_n:
-            await remember(node, person, [Put(view.FOLLOW, {"space": space, "read_n": upto_n})])
+            await remember(node, person, [Update(view.FOLLOW, {"space": space}, {"read_n": upto_n})])
 
 
 # ---- by itself ----
@@ -326,7 +327,7 @@ async def _hold_channels_of(node: Node, person: Person) -> None:
         if one.space not in node.spaces():
             await node.follow(one.space)
             if is_here(node, person):
-                await remember(node, person, [Put(view.FOLLOW, {"space": one.space, "read_n": 0})])
+                await remember(node, person, [Update(view.FOLLOW, {"space": one.space}, {"read_n": 0})])
 
 
 async def _drop_removed(node: Node) -> None:

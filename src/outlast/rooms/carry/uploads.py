@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from outlast.errors import NotFoundError, OutlastError, Sentence, StorageError, UsageError
-from outlast.kernel import CONTENT_MAX_BYTES, DAY_MS, FILE_MAX_BYTES, Delete, Node, Person, Put
+from outlast.kernel import CONTENT_MAX_BYTES, DAY_MS, FILE_MAX_BYTES, Delete, Node, Person, Put, Update
 from outlast.rooms.carry import files, speaking, upload_view
 from outlast.rooms.carry.entries import file_name
 from outlast.rooms.carry.io import media
@@ -340,9 +340,7 @@ async def _fail(node: Node, person: Person, one: Upload, reason: Sentence) -> No
 
 async def _change(node: Node, person: Person, id: bytes, **columns: int | str) -> None:
     """Change a row, unless it was dropped meanwhile."""
-    sql = f"UPDATE {UPLOAD} SET {', '.join(f'{name} = ?' for name in columns)} WHERE id = ?"
-    await node.write(lambda: person.vault.write(lambda tx: tx.execute(sql, (*columns.values(), id))))
-    node.touch()
+    await remember(node, person, [Update(UPLOAD, {"id": id}, columns)])
 
 
 async def _put(node: Node, person: Person, row: Upload) -> None:

@@ -283,14 +283,14 @@ class _Story:
         from outlast import address
         from outlast.rooms.reach.io.choosing import Attempted
         from outlast.rooms.reach.io.relay import Failed, Listening, Serving, Starting, Using
-        from outlast.rooms.reach.proto.pac import PATH
+        from outlast.rooms.reach.proto import pac
         from outlast.ui.nearby import reached_at
 
         match event:
             case Listening():
-                at = [address.show(one) for one in reached_at(address.read(event.at))]
-                pac = f"http://{at[0]}{PATH}"
-                yield f"The gate is open at {', '.join(at)} for SOCKS 5, SOCKS 4a and HTTP. The proxy file: {pac}"
+                at = reached_at(address.read(event.at))
+                shown = ", ".join(map(address.show, at))
+                yield f"The gate is open at {shown} for SOCKS 5, SOCKS 4a and HTTP. The proxy file: {pac.url(at[0])}"
             case Using(bridge):
                 if bridge is None and self._using is not None:
                     yield "The way out is lost; new connections wait while another one is looked for."

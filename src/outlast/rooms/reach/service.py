@@ -64,11 +64,11 @@ from outlast.rooms.reach.io.lending import Lent as LentNow
 from outlast.rooms.reach.io.link import Landing, through
 from outlast.rooms.reach.io.network import Networks, local_hosts
 from outlast.rooms.reach.io.relay import Config, Event, Profile, Starting
+from outlast.rooms.reach.proto import pac
 from outlast.rooms.reach.proto.bridge import Bridge, PluggedBridge, TorBridge, WebBridge
 from outlast.rooms.reach.proto.chooser import Memory
 from outlast.rooms.reach.proto.failures import Kind
 from outlast.rooms.reach.proto.links import bridge_id, read_bridge, read_bridges, write_bridge
-from outlast.rooms.reach.proto.pac import PATH
 from outlast.rooms.reach.proto.request import Credentials, read_credentials
 from outlast.rooms.reach.proto.rules import read_rules
 from outlast.rooms.reach.serving import Served, server_of
@@ -158,8 +158,8 @@ def state(node: Node, person: Person) -> State:
         code, since_ms = "no-bridge", now.since_ms
     else:
         code, since_ms = "trying" if any(one.state != "failed" for one in steps) else "nothing-works", now.since_ms
-    listens = [address.show(one) for gate in gates for one in reached_at(address.read(gate.at))]
-    pac_url = f"http://{listens[0]}{PATH}" if listens else ""
+    places = [one for gate in gates for one in reached_at(address.read(gate.at))]
+    listens, pac_url = [address.show(one) for one in places], pac.url(places[0]) if places else ""
     return State(code, since_ms, now.using or "", listens, pac_url, steps, problem, tuple(now.closed))
 
 
@@ -357,15 +357,17 @@ async def add_bridges(node: Node, person: Person, text: str) -> tuple[list[Held]
     """
     found, wrong = read_bridges(text)
     known = {one.id: one for one in bridges(person)}
+    named = {bridge_id(bridge): bridge for bridge in found}
     new = {
         id: Held(id, write_bridge(bridge), None, None, False, node.now_ms(), 0, None, "", False)
-        for bridge in found
-        if (id := bridge_id(bridge)) not in known
+        for id, bridge in named.items()
+        if id not in known
     }
     if len(known) + len(new) > view.BRIDGES_MAX:
         raise UsageError("at most %(most)s bridges are kept: remove some first", most=view.BRIDGES_MAX)
     await remember(node, person, [view.bridge_row(one) for one in new.values()])
-    return list({one.id: one for bridge in found for one in [(known | new)[bridge_id(bridge)]]}.values()), wrong
+    held = known | new
+    return [held[id] for id in named], wrong
 
 
 async def remove_bridge(node: Node, person: Person, id: str) -> None:

@@ -15,8 +15,8 @@ from outlast import address
 from outlast.errors import NotFoundError, OutlastError, UsageError
 from outlast.kernel import Node, Person, parse_id
 from outlast.rooms.reach import handing, service, uplinks, words
+from outlast.rooms.reach.proto import pac
 from outlast.rooms.reach.proto.links import read_bridge
-from outlast.rooms.reach.proto.pac import PATH
 from outlast.rooms.reach.serving import Served
 from outlast.rooms.reach.view import Held
 from outlast.ui.languages import Translation
@@ -146,10 +146,10 @@ async def show_programs(request: Request) -> Response:
         "reach/programs.html",
         None,
         at=at,
-        pac=f"http://{address.show(at)}{PATH}",
+        pac=pac.url(at),
         curl=f"curl --proxy socks5h://{account}{address.show(at)} https://example.org/",
         telegram=telegram,
-        nearby=[f"http://{address.show(one)}{PATH}" for one in places if not service.is_loopback(one.host)],
+        nearby=[pac.url(one) for one in places if not service.is_loopback(one.host)],
         has_password=bool(chosen.user),
         on=chosen.on,
     )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from outlast.errors import NotFoundError, OutlastError, UsageError
-from outlast.kernel import Node, Person, Put
+from outlast.kernel import Node, Person, Update
 from outlast.rooms.watch import asked
 from outlast.rooms.watch.asked import Wish
 from outlast.rooms.watch.entries import ASK, ASK_NUMBER_BYTES, TOLD, TOLD_RAW_MAX_BYTES, Ask, Told, pack_raw
@@ -73,7 +73,7 @@ async def answer_one(node: Node, person: Person) -> bool:
     except OSError:  # this computer has no network, or no more room for connections: a wish ends no node
         problem = "the computer that was asked could not probe"
     # What is over is only counted: nobody who takes this computer need find what was probed, and for whom.
-    ended = Put(asked.ASKED, {"number": wish.number, "problem": problem, "target": ""})
+    ended = Update(asked.ASKED, {"number": wish.number}, {"problem": problem, "target": ""})
     with contextlib.suppress(UsageError, NotFoundError):  # they are no contact any more
         await person.send(wish.peer, TOLD.name, Told(wish.number, problem, raw), local=lambda _: [ended])
     return True
@@ -83,6 +83,6 @@ def _take(person: Person, now_ms: int) -> Wish | None:
     """The wish that is due, marked as begun; in the one thread that writes, so that nobody begins it again."""
     wish = asked.due(person, now_ms)
     if wish is not None:
-        begun = Put(asked.ASKED, {"number": wish.number, "done_ms": now_ms, "problem": "begun"})
+        begun = Update(asked.ASKED, {"number": wish.number}, {"done_ms": now_ms, "problem": "begun"})
         person.vault.transaction([begun], "watch")
     return wish

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -53,6 +53,7 @@ def country_codes() -> frozenset[str]:
     return frozenset(country_names("en"))
 
 
+@lru_cache(1024)  # each row of a file asks
 def two_letters(code: str) -> str:
     """A country's two letters by its two or three; what is no such code stays as it is."""
     from babel.core import get_global

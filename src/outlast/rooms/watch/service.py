@@ -32,6 +32,7 @@ from outlast.kernel import (
     Status,
     Taken,
     Transaction,
+    Update,
     Value,
     key_of_seed,
     make_channel_link,
@@ -632,7 +633,7 @@ async def publish_run(node: Node, person: Person, number: int) -> bytes:
         seed=seed,
         life_ms=OBSERVATION_LIFE_MS,
     )
-    await _remember(node, person, [Put(view.RUN, {"n": number, "entry": entry.id})])
+    await _remember(node, person, [Update(view.RUN, {"n": number}, {"entry": entry.id})])
     return entry.id
 
 

@@ -193,3 +193,23 @@ async def test_what_is_gone_meanwhile_is_not_brought_back_by_letting_go_of_it(tm
                 await asyncio.sleep(0)
             go_on.set()
         assert ann.person.query(f"SELECT 1 FROM {file_view.FILE}") == []
+
+
+async def test_what_disappears_while_it_is_marked_as_read_is_not_brought_back(tmp_path: Path) -> None:
+    async with houses(tmp_path, "ann", "ben") as (ann, ben):
+        await ann.person.add_contact(await ben.person.link())
+        await ben.person.add_contact(await ann.person.link())
+        letter = await service.send(ben.node, ben.person, ann.person.identity, SECRET)
+        await trips(
+            ben, ann, until=lambda: ann.person.query(f"SELECT 1 FROM {view.MESSAGE} WHERE letter = ?", (letter,))
+        )
+        go_on = threading.Event()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(ann.node.write(go_on.wait))
+            reading = tasks.create_task(service.mark_read(ann.node, ann.person, [letter]))
+            await asyncio.sleep(0)
+            tasks.create_task(remember(ann.node, ann.person, [Delete(view.MESSAGE, {"letter": letter})]))
+            await asyncio.sleep(0)
+            go_on.set()
+        assert reading.result() == 1
+        assert ann.person.query(f"SELECT 1 FROM {view.MESSAGE}") == []

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from outlast.address import show
+from outlast.address import Target, show
 
 PATH: Final = "/proxy.pac"
 MEDIA_TYPE: Final = "application/x-ns-proxy-autoconfig"
+
+
+def url(at: Target) -> str:
+    """Where a gate that is reached there has its proxy file."""
+    return f"http://{show(at)}{PATH}"
 
 
 def pac(host: str, port: int) -> bytes:

@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
+from struct import iter_unpack
 from typing import Final, NamedTuple
 
 from outlast.errors import ProtocolError, UsageError
@@ -83,16 +84,11 @@ class Manifest:
         """The bytes of a chunk: 64 KiB but for the last one."""
         return min(CHUNK_BYTES, self.size_bytes - place * CHUNK_BYTES)
 
-    def places_of(self, hash: bytes) -> list[int]:
-        """Where chunks of this hash stand, rising; content that repeats itself names one chunk many times."""
-        places, at = [], self.hashes.find(hash)
-        while at >= 0:
-            if at % _HASH_BYTES:
-                at = self.hashes.find(hash, at + 1)
-                continue
-            places.append(at // _HASH_BYTES)
-            at = self.hashes.find(hash, at + _HASH_BYTES)
-        return places
+    def places_of(self, hashes: Collection[bytes]) -> list[tuple[int, bytes]]:
+        """Where chunks of these hashes stand, rising, each with its hash; content that repeats itself has one often."""
+        return [
+            (place, hash) for place, (hash,) in enumerate(iter_unpack(f"{_HASH_BYTES}s", self.hashes)) if hash in hashes
+        ]
 
 
 class Cut(NamedTuple):

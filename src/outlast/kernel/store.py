@@ -414,7 +414,7 @@ class Store:
                 header, signature, _, payload, n, space, *_ = rows[0]
                 manifest = Manifest(file.size_bytes, payload)
                 numbers = self._put_chunks(t, laid, space, {chunk.hash: chunk.data for chunk in its})
-                found = [(at, number) for hash, number in numbers.items() for at in manifest.places_of(hash)]
+                found = [(at, numbers[hash]) for at, hash in manifest.places_of(numbers)]
                 fresh = _put_pieces(t, n, found)
                 if not fresh:
                     continue

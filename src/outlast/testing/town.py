@@ -297,7 +297,7 @@ class Place:
         if manifest is None:
             return  # its entry expired meanwhile
         held = self.chunks.setdefault(chunk.id, {})
-        held.update((place, bytes(chunk.data)) for place in manifest.places_of(chunk.hash))
+        held.update((place, bytes(chunk.data)) for place, _ in manifest.places_of([chunk.hash]))
         whole = [] if self._missing(chunk.id) else [chunk.id]
         for changes in self.content_listeners:
             changes.append(ContentGrew({chunk.id: self._held(chunk.id)}, whole))

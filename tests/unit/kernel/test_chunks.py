@@ -103,12 +103,12 @@ def test_equal_chunks_are_found_at_all_their_places() -> None:
     content = bytes(3 * CHUNK_BYTES) + some_bytes(CHUNK_BYTES) + bytes(CHUNK_BYTES)
     _, manifest = cut(content)
     assert manifest is not None
-    assert manifest.places_of(sha256(bytes(CHUNK_BYTES)).digest()) == [0, 1, 2, 4]
-    assert manifest.places_of(manifest.hash_at(3)) == [3]
-    assert manifest.places_of(b"x" * 32) == []
+    zeros, other = sha256(bytes(CHUNK_BYTES)).digest(), manifest.hash_at(3)
+    assert manifest.places_of([zeros]) == [(0, zeros), (1, zeros), (2, zeros), (4, zeros)]
+    assert manifest.places_of([other, zeros])[2:] == [(2, zeros), (3, other), (4, zeros)]
+    assert manifest.places_of([b"x" * 32]) == []
     # A hash that stands across two others is none of them.
-    shifted = manifest.hashes[5:37]
-    assert manifest.places_of(shifted) == []
+    assert manifest.places_of([manifest.hashes[5:37]]) == []
 
 
 # Downloads

@@ -21,7 +21,7 @@ from outlast.kernel.entry import DAY_MS, Entry
 from outlast.kernel.hpke import OpeningKey
 from outlast.kernel.identity import Device, SigningKey, certify, identity_key, read_certificate, sign_prekey
 from outlast.kernel.kinds import KindError
-from outlast.kernel.log import Fork, Gap, Head, Next, next_entry, position
+from outlast.kernel.log import Head, is_beyond, next_entry
 from outlast.kernel.outbox import IN, INTRODUCING, OUT, RETIRED, Outgoing, Party, newest_prekey
 from outlast.kernel.revocation import DEVICES, REVOKE, TOLD_MAX, Revocation, Revoke, Told, revocation_in, tell
 from outlast.kernel.revocation import revoke as sign_revocation
@@ -73,7 +73,7 @@ def is_elsewhere(person: Person, change: Change) -> bool:
     if change.event is not Event.ADMITTED:
         return False
     head, _ = person.outbox.head(header.space)
-    return isinstance(position(head, header, change.entry.id), Next | Gap | Fork)
+    return is_beyond(head, header.seq, change.entry.id)
 
 
 def ends_this(person: Person, change: Change) -> bytes | None:

@@ -1,4 +1,4 @@
-"""One author's chain in one space: does an entry come next, leave a gap, or fork?
+"""One author's chain in one space: what comes next in it, what is beyond its head, and what has no place in any.
 
 ``seq`` and ``prev`` are evidence for people. They never block delivery, and of a fork both branches
 are kept: every node that holds both can show the proof itself.
@@ -23,43 +23,9 @@ class Head(NamedTuple):
     id: bytes  # 32 B
 
 
-class Next(NamedTuple):
-    """It continues the chain and is its head from now on."""
-
-
-class Gap(NamedTuple):
-    """Numbers ``missing_from`` to ``missing_to`` were never seen; it is the head from now on."""
-
-    missing_from: int
-    missing_to: int
-
-
-class Fork(NamedTuple):
-    """The author signed two entries where there can be one; ``seq`` is the number they part at."""
-
-    seq: int
-
-
-class Old(NamedTuple):
-    """It lies below the head, or has no chain; the head stays."""
-
-
-def position(head: Head | None, header: Header, entry_id: bytes, taken: bytes | None = None) -> Next | Gap | Fork | Old:
-    """Where an entry stands in its author's chain.
-
-    ``head`` is the chain's head in the entry's space, None before its first entry. ``taken`` is the
-    id of another entry held with the same author, space and ``seq``, None if there is none.
-    """
-    if header.seq == 0:
-        return Old()
-    if taken is not None and taken != entry_id:
-        return Fork(header.seq)
-    seq, last = head or Head(0, b"")
-    if header.seq <= seq:
-        return Fork(header.seq) if header.seq == seq and entry_id != last else Old()
-    if header.seq > seq + 1:
-        return Gap(seq + 1, header.seq - 1)
-    return Fork(seq) if header.prev is not None and header.prev != last else Next()
+def is_beyond(head: Head | None, seq: int, id: bytes) -> bool:
+    """Whether an entry of a chain is news to who knows its ``head``: behind it, or another one of the same number."""
+    return head is None or seq > head.seq or (seq == head.seq and id != head.id)
 
 
 def next_entry(

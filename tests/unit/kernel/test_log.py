@@ -1,13 +1,10 @@
-"""Chains: what comes next, what is missing, and the proof of a fork."""
+"""Chains: what comes next, what is beyond a chain's head, and what stands outside of every chain."""
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from outlast.kernel.entry import Entry
 from outlast.kernel.identity import SigningKey
-from outlast.kernel.log import Fork, Gap, Head, Next, Old, next_entry, position
+from outlast.kernel.log import Head, is_beyond, loose_entry, next_entry
 
 AUTHOR = SigningKey.from_seed(b"a" * 32)
 
@@ -26,12 +23,10 @@ def written(head: Head | None, text: bytes = b"") -> Entry:
     )
 
 
-def chain(length: int, head: Head | None = None, text: bytes = b"") -> list[Entry]:
-    entries = []
-    for _ in range(length):
-        entry = written(head, text)
-        head = head_of(entry)
-        entries.append(entry)
+def chain(length: int) -> list[Entry]:
+    entries = [written(None)]
+    while len(entries) < length:
+        entries.append(written(head_of(entries[-1])))
     return entries
 
 
@@ -39,64 +34,40 @@ def head_of(entry: Entry) -> Head:
     return Head(entry.header.seq, entry.id)
 
 
-def test_entries_in_order_come_next_one_by_one() -> None:
-    head = None
-    for entry in chain(5):
-        assert position(head, entry.header, entry.id) == Next()
-        head = head_of(entry)
+def is_news(head: Entry | None, entry: Entry) -> bool:
+    return is_beyond(head_of(head) if head is not None else None, entry.header.seq, entry.id)
 
 
-def test_a_gap_names_what_is_missing() -> None:
-    first, _, _, fourth = chain(4)
-    assert position(head_of(first), fourth.header, fourth.id) == Gap(2, 3)
-    assert position(None, fourth.header, fourth.id) == Gap(1, 3)
-
-
-def test_what_fills_a_gap_is_old() -> None:
-    _, second, _, fourth = chain(4)
-    assert position(head_of(fourth), second.header, second.id) == Old()
-
-
-def test_the_same_entry_again_is_old() -> None:
-    first, second = chain(2)
-    assert position(head_of(second), second.header, second.id, second.id) == Old()
-    assert position(head_of(second), first.header, first.id, first.id) == Old()
-
-
-def test_two_entries_of_one_number_are_a_fork_at_the_head_and_below() -> None:
+def test_each_entry_has_the_next_number_and_names_the_one_before() -> None:
     first, second, third = chain(3)
-    other = written(head_of(first), b"other")
-    assert position(head_of(second), other.header, other.id) == Fork(2)
-    assert position(head_of(third), other.header, other.id, second.id) == Fork(2)
+    assert [entry.header.seq for entry in (first, second, third)] == [1, 2, 3]
+    assert [entry.header.prev for entry in (first, second, third)] == [None, first.id, second.id]
 
 
-def test_an_entry_whose_prev_is_another_is_a_fork_at_the_number_before() -> None:
+def test_what_continues_a_chain_is_beyond_its_head_with_a_gap_or_without() -> None:
+    first, second, _, fourth = chain(4)
+    assert is_news(None, first)
+    assert is_news(first, second)
+    assert is_news(first, fourth)
+    assert is_news(None, fourth)
+
+
+def test_the_head_itself_and_what_lies_below_it_are_known() -> None:
+    first, second, _, fourth = chain(4)
+    assert not is_news(fourth, fourth)
+    assert not is_news(fourth, second)
+    assert not is_news(second, first)
+
+
+def test_another_entry_of_the_heads_number_is_beyond_it() -> None:
     first, second = chain(2)
-    third = written(head_of(written(head_of(first), b"other")))
-    assert position(head_of(second), third.header, third.id) == Fork(2)
+    other = written(head_of(first), b"other")
+    assert is_news(second, other)
+    assert is_news(other, second)
 
 
-def test_entries_without_a_chain_are_never_a_fork() -> None:
-    loose = written(None)
-    header = loose.header
-    unchained = type(header)(*[0 if name == "seq" else getattr(header, name) for name in header.__struct_fields__])
-    assert position(Head(9, b"h" * 32), unchained, loose.id) == Old()
-
-
-@given(st.permutations(range(8)), st.integers(0, 7))
-def test_in_any_order_a_fork_is_found_exactly_when_there_is_one(order: list[int], parted: int) -> None:
-    honest = chain(8)
-    before = head_of(honest[parted - 1]) if parted else None
-    branch = written(before, b"branch")
-    for entries, forked in ((honest, False), ([*honest[:parted], branch, *honest[parted:]], True)):
-        held: dict[int, bytes] = {}
-        head: Head | None = None
-        found = False
-        arrival = [entries[i] for i in order] + ([entries[8]] if forked else [])
-        for entry in arrival:
-            where = position(head, entry.header, entry.id, held.get(entry.header.seq))
-            found = found or isinstance(where, Fork)
-            held.setdefault(entry.header.seq, entry.id)
-            if isinstance(where, Next | Gap):
-                head = head_of(entry)
-        assert found is forked
+def test_a_loose_entry_has_no_place_in_any_chain() -> None:
+    loose = loose_entry(
+        AUTHOR, space=b"s" * 32, kind="test.note", payload=b"", ts_ms=1_800_000_000_000, life_ms=1000, priority=2
+    )
+    assert (loose.header.seq, loose.header.prev, loose.header.clock) == (0, None, 0)

@@ -35,9 +35,7 @@ import msgspec
 
 from outlast.errors import LockedError, NotFoundError, OutlastError, Sentence, StorageError, UsageError
 from outlast.kernel import expiry, mail, quota
-from outlast.kernel.admit import (
-    Verdict,
-)
+from outlast.kernel.admit import Verdict
 from outlast.kernel.backup import BackupBody
 from outlast.kernel.bundle import Content
 from outlast.kernel.chunks import BATCHES, Chunk, Cut, Manifest, Splitter, Wanted, is_chunked
@@ -45,14 +43,7 @@ from outlast.kernel.circular import GROUPS
 from outlast.kernel.devices import is_named
 from outlast.kernel.discovery import Discovery, Lookout
 from outlast.kernel.door import SPACE_LOW_BYTES, Door
-from outlast.kernel.entry import (
-    CHUNK_BYTES,
-    DAY_MS,
-    HOUR_MS,
-    PAYLOAD_MAX_BYTES,
-    Entry,
-    day_of,
-)
+from outlast.kernel.entry import CHUNK_BYTES, DAY_MS, HOUR_MS, PAYLOAD_MAX_BYTES, Entry, day_of
 from outlast.kernel.home import Home, Keys
 from outlast.kernel.identity import SealingKey, SigningKey, check_name
 from outlast.kernel.keyslot import check_passphrase
@@ -664,7 +655,8 @@ class Node:
         kind: Kind,
         payload: bytes,
         life_ms: int,
-        local: RowChanges,
+        local: RowChanges = (),
+        *,
         size_bytes: int | None = None,
         clock: int = 0,
     ) -> Entry:
@@ -705,7 +697,7 @@ class Node:
         await person.outbox.keep([entry], local)
         return entry
 
-    async def end(self, person: Person, space: bytes, ids: Sequence[bytes], *, local: RowChanges = ()) -> Entry:
+    async def end(self, person: Person, space: bytes, ids: Sequence[bytes]) -> Entry:
         """End entries of a followed space before their time: their payloads go, here and wherever this arrives.
 
         Their author may, and whom the space's genesis names. Returns the tombstone. Raises NotFoundError, UsageError.
@@ -723,7 +715,7 @@ class Node:
         # Whose device somebody else's is nobody needs to know.
         body = Tombstone(tuple(ids), person.certificate if named else b"")
         life_ms = life_for([target.header for target in targets], self.now_ms())
-        return await self.append(person, space, TOMBSTONE.name, body, life_ms=life_ms, local=local)
+        return await self.append(person, space, TOMBSTONE.name, body, life_ms=life_ms)
 
     def _speakable(self, space: bytes, kind: str) -> Kind:
         known = self.kinds.get(kind)
@@ -743,7 +735,6 @@ class Node:
         source: Path | AsyncIterable[bytes],
         *,
         life_ms: int,
-        local: RowChanges = (),
     ) -> Entry:
         """Put a file, or bytes as they come, into a followed space, as an entry of a kind without a body.
 
@@ -765,10 +756,10 @@ class Node:
                     first += len(chunks)
             last, manifest = splitter.finish()
             if manifest is None:
-                return await self._append(person, space, known, bytes(last.data), life_ms, local)
+                return await self._append(person, space, known, bytes(last.data), life_ms)
             assert stage is not None
             await self.stage_chunks(stage, first, [last])
-            entry = await self._append(person, space, known, manifest.hashes, life_ms, local, manifest.size_bytes)
+            entry = await self._append(person, space, known, manifest.hashes, life_ms, size_bytes=manifest.size_bytes)
             if not store.known([entry.id]):
                 stage = None  # the disk is full: the entry takes its chunks from there when it comes in
             return entry

@@ -635,11 +635,10 @@ class Store:
         """
         return self._write(lambda t: self._fold(t, self._rooms[room], limit, fresh))
 
-    def rebuild(self, room: str | None = None) -> None:
-        """Drop a room's view, or all, and fold every change anew. Cursors of the change log stay as they are."""
-        names = [room] if room is not None else list(self._rooms)
-        for name in names:
-            self._write(partial(_create_views, room=self._rooms[name]))
+    def rebuild(self) -> None:
+        """Drop the rooms' views and fold every change anew. Cursors of the change log stay as they are."""
+        for name, room in self._rooms.items():
+            self._write(partial(_create_views, room=room))
             while self.fold(name):
                 pass
 
@@ -696,13 +695,13 @@ class Store:
         """Remember that a neighbour has chosen from all that strangers brought up to ``cursor``."""
         self._write(lambda t: t.execute("UPDATE peer SET told = ? WHERE node = ?", (cursor, node)))
 
-    def put_space(self, space: bytes, followed: bool = True, type: str = OPEN) -> None:
-        """Follow a space, or stop following it and keep what is held of it; what is closed is never opened again."""
+    def put_space(self, space: bytes, type: str = OPEN) -> None:
+        """Follow a space; what is closed is never opened again."""
         self._write(
             lambda t: t.execute(
-                "INSERT INTO space (id, followed, type) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE"
-                " SET followed = excluded.followed, type = iif(excluded.type = ?, type, excluded.type)",
-                (space, int(followed), type, OPEN),
+                "INSERT INTO space (id, followed, type) VALUES (?, 1, ?) ON CONFLICT (id) DO UPDATE"
+                " SET followed = 1, type = iif(excluded.type = ?, type, excluded.type)",
+                (space, type, OPEN),
             )
         )
 
@@ -881,14 +880,14 @@ class Store:
             found.setdefault(space, []).extend(row[0] for row in rows)
         return found
 
-    def pool(self, spaces: Iterable[bytes], peer: bytes, limit: int = 1000) -> list[tuple[bytes, int]]:
-        """What strangers brought to these spaces and a neighbour was not told of, newest first, as (id, bytes)."""
+    def pool(self, spaces: Iterable[bytes], peer: bytes) -> list[tuple[bytes, int]]:
+        """What strangers brought to these spaces and a neighbour was not told of: the newest 1000, as (id, bytes)."""
         numbers = [n for n, id in self._database.query("SELECT n, id FROM space") if id in set(spaces)]
         return self._database.query(
             f"SELECT id, {_SIZE} FROM entry e WHERE rank >= {POOLED} AND whole = 1"
             " AND n > ifnull((SELECT told FROM peer WHERE node = ?), 0) AND space IN carray(?)"
-            " ORDER BY n DESC LIMIT ?",
-            (peer, _numbers(numbers), limit),
+            " ORDER BY n DESC LIMIT 1000",
+            (peer, _numbers(numbers)),
         )
 
     def looks_pooled(self, space: bytes, number: int) -> bool:
@@ -922,19 +921,17 @@ class Store:
         )
         return [_entry(header, signature, id, None) for header, signature, id in rows]
 
-    def wanted(self, auto_bytes: int, limit: int = 4096) -> list[tuple[bytes, bytes, int, bool]]:
+    def wanted(self, auto_bytes: int) -> list[tuple[bytes, bytes, int, bool]]:
         """Followed content that is not whole and was asked for, or has at most ``auto_bytes`` and is no stranger's.
 
-        What came last comes first.
-
-        As (id, space, bytes that are missing, whether somebody asked for it).
+        The newest 4096 of it, what came last first, as (id, space, bytes that are missing, whether somebody asked).
         """
         return self._database.query(
             "SELECT e.id, s.id, f.size_bytes - f.held_bytes, f.wanted FROM file f JOIN entry e ON e.n = f.n"
             " JOIN space s ON s.n = e.space WHERE f.held_bytes < f.size_bytes AND e.whole = 1 AND s.followed"
             f" AND (f.wanted = 1 OR f.wanted = 0 AND f.size_bytes <= ? AND e.rank < {POOLED})"
-            " ORDER BY f.n DESC LIMIT ?",
-            (auto_bytes, limit),
+            " ORDER BY f.n DESC LIMIT 4096",
+            (auto_bytes,),
         )
 
     def progress(self, id: bytes, space: bytes | None = None) -> Progress | None:

@@ -331,7 +331,7 @@ def test_a_closed_space_stays_closed_whoever_follows_it(store: Store) -> None:
     store.put_space(secret("open"))
     store.put_space(SPACE)
     assert store.closed() == {SPACE: "sealed"}
-    store.put_space(SPACE, followed=False)
+    store.remove_space(SPACE)
     assert store.closed() == {}
     store.put_space(SPACE)
     assert store.closed() == {SPACE: "sealed"}
@@ -423,7 +423,7 @@ def test_a_rebuilt_view_is_the_view(store: Store) -> None:
     tables = ("SELECT * FROM view_toy_post ORDER BY id", "SELECT * FROM view_toy_fork ORDER BY id")
     before, cursor = [store.query(sql) for sql in tables], store.cursor()
     assert before[0]
-    store.rebuild("toy")
+    store.rebuild()
     # A fork whose entry has expired is in no log any more; the toy room never removes it.
     left = {row[0] for row in store.query("SELECT id FROM entry")}
     assert store.query(tables[0]) == before[0]
@@ -606,13 +606,14 @@ def test_meta_peers_and_spaces_are_kept(store: Store) -> None:
     store.put_peer(secret("a"), "host", 1)
     store.put_peer(secret("a"), "other", 2)
     store.put_peer(secret("b"), "host", 3)
+    add(store, post(1))
+    assert store.spaces() == [], "what was merely brought is not followed"
     store.put_space(SPACE)
-    store.put_space(secret("c"), followed=False)
     assert store.meta("x") == b"2"
     assert set(store.peers()) == {Peer(secret("a"), "other", 2), Peer(secret("b"), "host", 3)}
     assert store.spaces() == [SPACE]
     assert [store.remove_peer(secret("a")), store.remove_peer(secret("a"))] == [True, False]
-    store.put_space(SPACE, followed=False)
+    store.remove_space(SPACE)
     assert store.spaces() == []
 
 

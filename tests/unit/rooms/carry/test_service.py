@@ -260,7 +260,7 @@ async def test_a_disk_that_is_full_when_the_node_opens_ends_nothing(tmp_path: Pa
     async with houses(tmp_path, "ann") as (ann,):
         news = await service.create_channel(ann.node, ann.person, "news")
         store = ann.node.open_store
-        await ann.node.write(lambda: store.put_space(news.space, False))
+        await ann.node.write(lambda: store.remove_space(news.space))
     refused, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def refuse(_: Write) -> bool:

@@ -16,6 +16,7 @@ import msgspec
 
 from outlast.kernel.backup import open_backup
 from outlast.kernel.entry import CONTENT_MAX_BYTES, Entry
+from outlast.kernel.groups import Said
 from outlast.kernel.home import Home
 from outlast.kernel.kinds import Kind
 from outlast.kernel.node import Node
@@ -207,6 +208,11 @@ def entries_of(person: Person) -> list[Entry]:
     """Everything in this person's node, in the order in which it came."""
     store = person.node.open_store
     return store.load(bytes(row[0]) for row in store.query("SELECT id FROM entry ORDER BY n"))
+
+
+def said_in(person: Person, space: bytes) -> list[Said]:
+    """What this person can open of a joined group, in order."""
+    return person.groups.open(space, [entry.id for entry in entries_of(person)])
 
 
 async def hand_over(entries: Iterable[Entry], receiver: Person) -> None:

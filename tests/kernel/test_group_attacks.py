@@ -24,7 +24,7 @@ from outlast.kernel.outbox import Outgoing
 from outlast.kernel.person import Person
 from outlast.kernel.wire import space_mac
 from tests.kernel.forger import Forger, note
-from tests.kernel.society import NOTE, POST, Note, envelopes, hand_over, notes, settle, society, story
+from tests.kernel.society import NOTE, POST, Note, envelopes, hand_over, notes, said_in, settle, society, story
 from tests.kernel.test_groups import LIFE_MS, everybody_meets, group, holds, members, quartet, say, texts, trio
 
 
@@ -81,7 +81,6 @@ class TestActs:
             for attempt in (
                 boris.add_member(space, clara.identity, "admin"),
                 boris.remove_member(space, clara.identity),
-                boris.renew_space(space),
             ):
                 with pytest.raises(UsageError, match="founder and the admins"):
                     await attempt
@@ -212,7 +211,7 @@ class TestKeys:
                 rand=os.urandom,
             )
             await by_mail(clara, boris, brings(space, forged))
-            assert forged.id in {said.id for said in boris.read_space(space) if not said.counts}
+            assert forged.id in {said.id for said in said_in(boris, space) if not said.counts}
             assert texts(boris, space) == []
 
     @story

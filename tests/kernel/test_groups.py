@@ -19,6 +19,7 @@ from tests.kernel.society import (
     hand_over,
     ids,
     meet,
+    said_in,
     settle,
     society,
     story,
@@ -44,7 +45,7 @@ async def say(person: Person, space: bytes, text: str) -> None:
 
 def texts(person: Person, space: bytes) -> list[str]:
     """What counts of what was said, in order."""
-    return [POST.decode(said.body).text for said in person.read_space(space) if said.counts and said.kind == POST.name]
+    return [POST.decode(said.body).text for said in said_in(person, space) if said.counts and said.kind == POST.name]
 
 
 def members(person: Person, space: bytes) -> set[str]:
@@ -294,7 +295,7 @@ class TestRemoving:
             await say(clara, space, "I know nothing of it")
             await everybody_meets(anna, boris, clara)
             assert texts(anna, space) == texts(boris, space) == []
-            said = [one for one in boris.read_space(space) if one.kind == POST.name]
+            said = [one for one in said_in(boris, space) if one.kind == POST.name]
             assert [(one.author, one.counts) for one in said] == [(clara.identity, False)]
 
     @story

@@ -200,12 +200,6 @@ class Groups:
             found.append(Said(entry.id, inner.kind, inner.body, h.author, author, h.seq, clock, inner.ts_ms, counts))
         return sorted(found, key=lambda said: (said.clock, said.at_ms, said.id))
 
-    def read(self, space: bytes, limit: int = 1000) -> list[Said]:
-        """The newest entries of a joined space that can be opened here, oldest first; acts are not among them."""
-        store = self._node.open_store
-        newest = (id.tobytes() for day, _ in store.buckets(space) for id in store.bucket(space, day)[1][-limit:])
-        return self.open(space, newest)[-limit:]
-
     # ---- what a person does ----
 
     async def found(self, name: str, type: str) -> bytes:
@@ -273,12 +267,6 @@ class Groups:
         if membership.roles[identity] == OWNER or identity == self._person.identity:
             raise UsageError("the founder of a group stays until they leave, and who leaves says so themself")
         await self._act(space, REMOVE, subject=identity, secret=os.urandom(32))
-        await self.tend()
-
-    async def renew(self, space: bytes) -> None:
-        """Begin a new epoch without removing anybody: for when its secret was lost or got into wrong hands."""
-        self._lead(space)
-        await self._act(space, RENEW, secret=os.urandom(32))
         await self.tend()
 
     async def append(self, space: bytes, kind: Kind, payload: bytes, life_ms: int, local: RowChanges) -> Entry:

@@ -23,7 +23,7 @@ from outlast.kernel.circular import INVITED, JOINED
 from outlast.kernel.database import Transaction
 from outlast.kernel.devices import OwnDevice
 from outlast.kernel.entry import DAY_MS, Entry, day_of
-from outlast.kernel.groups import Group, Groups, Said
+from outlast.kernel.groups import Group, Groups
 from outlast.kernel.hpke import OpeningKey
 from outlast.kernel.identity import (
     SHARES_MAX,
@@ -582,14 +582,6 @@ class Person:
     async def remove_member(self, space: bytes, identity: bytes) -> None:
         """Remove a member of a closed space; what is said from now on is for the others alone."""
         await self.groups.remove(space, identity)
-
-    async def renew_space(self, space: bytes) -> None:
-        """Give the members of a closed space a new key."""
-        await self.groups.renew(space)
-
-    def read_space(self, space: bytes, limit: int = 1000) -> list[Said]:
-        """The newest entries of a joined closed space, oldest first, opened."""
-        return self.groups.read(space, limit)
 
     # ---- bundles and backup ----
 

@@ -14,7 +14,7 @@ import pytest
 from outlast.errors import NotFoundError, ProtocolError, UsageError
 from outlast.kernel import mail
 from outlast.kernel.entry import DAY_MS, HOUR_MS, day_of
-from outlast.kernel.identity import NAME_MAX_CHARS
+from outlast.kernel.identity import NAME_MAX_CHARS, Device, read_certificate
 from outlast.kernel.inbox import WINDOW
 from outlast.kernel.node import BUILT_MS
 from outlast.kernel.person import CUSTODY_DAYS, Person
@@ -474,6 +474,26 @@ class TestLimits:
             await settle(anna)
             took = time.process_time() - began
             assert took < 20, f"{took:.1f} s of CPU for 600 letters in and 100 out"
+
+    @story
+    async def test_for_one_contact_more_those_of_all_others_are_not_verified_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        verified: list[bytes] = []
+
+        def count(certificate: bytes) -> Device:
+            verified.append(certificate)
+            return read_certificate(certificate)
+
+        async with society(tmp_path) as nodes:
+            anna = await nodes.join("anna")
+            now, link = nodes.clock(), await anna.link()
+            *crowd, last = [Forger(f"Person {number:03}") for number in range(30)]
+            await hand_over([one.introduce(one.letter(note(one.name), now), link, now) for one in crowd], anna)
+            monkeypatch.setattr("outlast.kernel.inbox.read_certificate", count)
+            await hand_over([last.introduce(last.letter(note(last.name), now), link, now)], anna)
+            assert len(notes(anna)) == 30
+            assert len(verified) == 1
 
 
 class TestKeys:

@@ -246,8 +246,10 @@ async def tell_again(person: Person) -> None:
     before_ms = now - TELL_AGAIN_DAYS * DAY_MS
     rows = person.query("SELECT identity FROM untold WHERE told_ms < ?", (before_ms,))
     due = {bytes(row[0]) for row in rows}
+    if not due or person.is_ended:
+        return
     contacts = [contact for contact in person.contacts() if contact.identity in due and not contact.blocked]
-    if not contacts or person.is_ended:
+    if not contacts:
         return
 
     def act(tx: Transaction) -> tuple[list[Entry], None]:

@@ -220,7 +220,10 @@ class Inbox:
             for row in query(f"SELECT secret FROM invite WHERE kind = 'intro' ORDER BY rowid DESC LIMIT {INTROS_MAX}")
         ]
         rows = query("SELECT certificate FROM device JOIN contact USING (identity) WHERE NOT blocked")
-        self.devices = {device.device: device for device in (read_certificate(bytes(row[0])) for row in rows)}
+        # What was read once is not verified again: with thousands of contacts that takes a second for each new one.
+        known = {device.certificate: device for device in self.devices.values()}
+        found = (known.get(bytes(row[0])) or read_certificate(bytes(row[0])) for row in rows)
+        self.devices = {device.device: device for device in found}
         self._awaited = {bytes(row[0]) for row in query(f"SELECT tag FROM awaited WHERE {NOT_BLOCKED}")}
         counters = query("SELECT direction, device, day, next FROM counter")
         self._next_in = {

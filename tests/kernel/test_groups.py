@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import apsw
 import pytest
 
 from outlast.errors import StorageError
+from outlast.kernel.database import Database
 from outlast.kernel.person import Person
+from outlast.kernel.room import Value
 from tests.kernel.society import (
     POST,
     Note,
@@ -16,6 +21,7 @@ from tests.kernel.society import (
     carry,
     entries_of,
     envelopes,
+    friends,
     hand_over,
     ids,
     meet,
@@ -491,3 +497,38 @@ class TestElsewhere:
 
 def _kinds(person: Person, space: bytes) -> set[tuple[str]]:
     return {(entry.header.kind,) for entry in person.node.open_store.load(holds(person, space))}
+
+
+@story
+async def test_news_of_the_node_costs_little_in_groups_where_nothing_is_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has many groups would else look all of them through, each through the list of all, for every letter."""
+    rows: list[int] = []
+    select = Database._select
+
+    def count(self: Database, connection: apsw.Connection, sql: str, args: Sequence[Value]) -> list[tuple[Any, ...]]:
+        found = select(self, connection, sql, args)
+        rows.append(len(found))
+        return found
+
+    async def cost(anna: Person) -> int:
+        await settle(anna)
+        await anna.groups.tend()
+        monkeypatch.setattr(Database, "_select", count)
+        rows.clear()
+        await anna.groups.tend()
+        monkeypatch.undo()
+        return sum(rows)
+
+    async with society(tmp_path) as nodes:
+        anna, boris = await friends(nodes)
+        for number in range(5):
+            await anna.node.new_space(anna, f"circle {number}", "sealed")
+        few = await cost(anna)
+        for number in range(5, 25):
+            await anna.node.new_space(anna, f"circle {number}", "sealed")
+        assert await cost(anna) < few + 20 * 10
+        await anna.add_member(anna.groups.held()[0].space, boris.identity)
+        await everybody_meets(anna, boris)
+        assert len(boris.invitations()) == 1

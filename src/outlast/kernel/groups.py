@@ -110,6 +110,8 @@ class Groups:
         self._person = person
         self._node = person.node
         self._readings: dict[bytes, _Reading] = {}
+        self._tended: dict[bytes, tuple[object, ...]] = {}
+        """By space: on what rests that nothing is due there."""
         self._tending = asyncio.Lock()
         self.access: dict[bytes, bytes] = {}
         """By space: the key (32 B) by which its members' nodes name it now."""
@@ -118,19 +120,20 @@ class Groups:
 
     def held(self, state: str | None = None) -> list[Group]:
         """The closed spaces that this person founded, joined, left or is invited to, by name."""
-        rows = self._person.query(
-            f"SELECT space, state, type, name, owner, sender, at_ms FROM {circular.HELD} WHERE state = ifnull(?, state)"
-            " ORDER BY lower(name), space",
-            (state,),
-        )
-        return [Group(*row) for row in rows]
+        return self._held("state = ifnull(?, state) ORDER BY lower(name), space", state)
 
     def find(self, space: bytes, *states: str) -> Group:
         """The closed space of that id in one of these states; raises NotFoundError."""
-        for group in self.held():
-            if group.space == space and group.state in states:
+        for group in self._held("space = ?", space):
+            if group.state in states:
                 return group
         raise NotFoundError("you belong to no such group: somebody in it must add you first")
+
+    def _held(self, which: str, arg: str | bytes | None) -> list[Group]:
+        columns = "space, state, type, name, owner, sender, at_ms"
+        return [
+            Group(*row) for row in self._person.query(f"SELECT {columns} FROM {circular.HELD} WHERE {which}", (arg,))
+        ]
 
     def membership(self, space: bytes) -> Membership:
         """Who belongs to a joined space by what is here; raises NotFoundError when it is not joined here."""
@@ -216,7 +219,7 @@ class Groups:
             _secret_row(space, space, secret),
         ]
         await person.outbox.keep([genesis], local)
-        self.refresh()
+        self._name(space)
         return space
 
     async def join(self, space: bytes) -> None:
@@ -239,7 +242,8 @@ class Groups:
         async with self._tending:
             await self._set_state(space, LEFT, changes)
             self._readings.pop(space, None)
-            self.refresh()
+            self._tended.pop(space, None)
+            self._name(space)
             await self._let_go(space)
 
     async def add(self, space: bytes, identity: bytes, role: str = MEMBER) -> None:
@@ -276,7 +280,7 @@ class Groups:
             raise UsageError("you are no member of this group any more")
         if not self._knows_key(space, membership):
             raise UsageError("the group's new key has not come yet: wait for mail of its members")
-        self.refresh()
+        self._name(space)
         secrets = {epoch: self._readings[space].secrets[epoch] for epoch in membership.epochs}
         return await self._say(group, kind.name, payload, kind.priority, life_ms, secrets, membership, lambda _: local)
 
@@ -295,40 +299,58 @@ class Groups:
             await self._node.wait(revision)
 
     async def tend(self) -> None:
-        """Do for every joined space what is due, and let go of those that were left."""
+        """Do for every joined space what is due, and let go of those that were left.
+
+        The node has news many times a minute: where what a space rests on is as it was, nothing more is looked at.
+        """
         async with self._tending:
             for group in self.held(LEFT):
                 await self._let_go(group.space)
-            for group in self.held(JOINED):
-                if group.space not in self._node.spaces():
-                    await self._node.follow(group.space, group.type)
-                await self._let_in(group.space)
-                membership = self.membership(group.space)
-                if self._person.identity in membership.roles:
-                    await self._hear_of_end(membership)
-                    if self._person.is_ended:
-                        continue
-                    membership = await self._show_device(group.space, membership)
-                    await self._end_devices(group, membership)
-                    membership = self.membership(group.space)
-                    if membership.stale and self._is_first_leader(membership):
-                        await self._act(group.space, RENEW, secret=os.urandom(32))
-                        membership = self.membership(group.space)
-                    await self._spread(group, membership)
-                await self._keep_what_counts(group.space, membership)
-        self.refresh()
+            arrived = {bytes(row[0]) for row in self._person.query(f"SELECT DISTINCT space FROM {circular.WAITING}")}
+            joined, followed = self.held(JOINED), set(self._node.spaces())
+            begun = self._node.open_store.known([group.space for group in joined])
+            around = self._reachable(), self._ended(), self._person.device
+            for group in joined:
+                space = group.space
+                if space not in followed:
+                    await self._node.follow(space, group.type)
+                if space in arrived or space not in begun:
+                    await self._let_in(space)
+                self.membership(space)
+                due = self._readings[space].key, *around
+                if self._tended.get(space) != due:
+                    self._tended.pop(space, None)
+                    if await self._tend(group):
+                        self._tended[space] = due
+                    self._name(space)
 
-    def refresh(self) -> None:
-        """Name the spaces to neighbours by their present keys; sessions under other ones end."""
-        access: dict[bytes, bytes] = {}
-        for group in self.held(JOINED):
+    async def _tend(self, group: Group) -> bool:
+        """Do what is due in a joined space; whether that was all."""
+        membership = before = self.membership(group.space)
+        if self._person.identity in membership.roles:
+            await self._hear_of_end(membership)
+            if self._person.is_ended:
+                return False
+            membership = await self._show_device(group.space, membership)
+            await self._end_devices(group, membership)
             membership = self.membership(group.space)
-            if self._person.identity in membership.roles and self._knows_key(group.space, membership):
-                secrets = self._readings[group.space].secrets
-                key = epoch_key(group.space, {epoch: secrets[epoch] for epoch in membership.epochs})
-                access[group.space] = access_key(key)
-        if access != self.access:
-            self.access = access
+            if membership.stale and self._is_first_leader(membership):
+                await self._act(group.space, RENEW, secret=os.urandom(32))
+                membership = self.membership(group.space)
+            await self._spread(group, membership)
+        await self._keep_what_counts(group.space, membership)
+        return membership is before
+
+    def _name(self, space: bytes) -> None:
+        """Name a space to neighbours by its present key, or no more; sessions under another one end."""
+        access: bytes | None = None
+        if self._held("space = ?", space)[0].state == JOINED:
+            membership = self.membership(space)
+            if self._person.identity in membership.roles and self._knows_key(space, membership):
+                secrets = self._readings[space].secrets
+                access = access_key(epoch_key(space, {epoch: secrets[epoch] for epoch in membership.epochs}))
+        if access != self.access.get(space):
+            self.access = {one: key for one, key in (self.access | {space: access or b""}).items() if key}
             self._node.neighbours.refresh()
 
     async def _let_go(self, space: bytes) -> None:
@@ -336,15 +358,16 @@ class Groups:
 
         ``leave`` may have ended before it came to that, or somebody was locked.
         """
+        if space not in self._node.spaces():
+            return
         everybody_is_here = len(self._node.people) == len(self._node.home.people())
         joined = any(group.space == space for one in self._node.people.values() for group in one.groups.held(JOINED))
-        if space in self._node.spaces() and everybody_is_here and not joined:
+        if everybody_is_here and not joined:
             await self._node.unfollow(space)
 
     async def _let_in(self, space: bytes) -> None:
         """Take what came by mail through the node's one door, the genesis first."""
-        store = self._node.open_store
-        if not store.known([space]):
+        if not self._node.open_store.known([space]):
             await self._node.ingest([self._genesis(space)])
         while True:
             rows = self._person.query(
@@ -374,8 +397,7 @@ class Groups:
     async def _end_devices(self, group: Group, membership: Membership) -> None:
         """Say of each device that this person has ended up to where it counts here."""
         space, me = group.space, self._person.identity
-        for (revoked,) in self._person.query("SELECT device FROM revoked WHERE identity = ?", (me,)):
-            device = bytes(revoked)
+        for device in sorted(self._ended()):
             if membership.devices.get(device) == me and device not in membership.ended:
                 head = own_devices.known_head(self._person, device, space)
                 body = Revoke(revoke(identity_key(self._person.entropy), device, space, *(head or ())))
@@ -409,6 +431,8 @@ class Groups:
                 told[epoch].add(identity)
         letters: list[Outgoing] = []
         rows: list[RowChange] = []
+        if not welcomed and not lacking:
+            return
         kept = {entry.id: entry for entry in self._kept(space, ())}
         store = self._node.open_store
         everything = [*kept.values(), *store.load(membership.acts - kept.keys())]
@@ -423,8 +447,7 @@ class Groups:
             )
             letters += self._letters(people, bodies)
             rows += [circular.told_row(space, secrets[epoch], identity) for epoch in epochs for identity in people]
-        if letters:
-            await self._person.outbox.keep([], rows, letters)
+        await self._person.outbox.keep([], rows, letters)
 
     def _is_mine_to_tell(self, membership: Membership, identity: bytes, epoch: bytes) -> bool:
         """Who adds somebody tells them what there was; what came later everybody does who got to know it."""
@@ -540,9 +563,9 @@ class Groups:
             )
 
         def also(entry: Entry) -> tuple[RowChanges, Sequence[Outgoing]]:
-            others = membership.roles.keys() & self._reachable() - {self._person.identity} - without
             if len(membership.roles) > MAILED_MAX or len(pack(entry)) > LETTER_MAX_BYTES - 256:
-                others = set()
+                return local(entry), ()
+            others = membership.roles.keys() & self._reachable() - {self._person.identity} - without
             return local(entry), self._letters(others, circular.circulars(space, entries=[entry]))
 
         entry = await self._person.outbox.append(space, make, also)
@@ -630,6 +653,11 @@ class Groups:
             "SELECT DISTINCT identity FROM contact JOIN device USING (identity)"
             " WHERE NOT blocked AND accepted = 1 AND prekey IS NOT NULL"
         )
+        return {bytes(row[0]) for row in rows}
+
+    def _ended(self) -> set[bytes]:
+        """The devices that this person has ended."""
+        rows = self._person.query("SELECT device FROM revoked WHERE identity = ?", (self._person.identity,))
         return {bytes(row[0]) for row in rows}
 
     def _knows_key(self, space: bytes, membership: Membership) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from outlast.kernel import DAY_MS
 from outlast.rooms.watch.entries import HOUR_S, WEEK_DAYS
+from outlast.rooms.watch.lamps import NEAR_S, is_same
 from outlast.rooms.watch.proto.detector import GRAVITY
 from outlast.rooms.watch.proto.detector import State as FusedState
 from outlast.rooms.watch.proto.fusion import CLOCK_AHEAD_S, STATEMENT_FRESH_S, Statement, witnessed
@@ -198,6 +200,43 @@ def agreeing_with(cut: Cut, witnesses: Sequence[Seen], people: Mapping[bytes, by
                 newest[f"AS{asn}"] = one
         best = [newest[network] for network in agreed.agreeing if network in newest]
     return best
+
+
+def goes_on(cut: Cut, said: Sequence[Cut], witnesses: Sequence[Seen], people: Mapping[bytes, bytes]) -> bool:
+    """Whether known people in enough networks see an outage in the hour of the end that ``cut`` gives it, or later.
+
+    They are counted as for a beginning: else one person could end what all others see. What somebody saw within the
+    hour before an end that they gave themselves (in ``said``, what was published of outages), and until they said so,
+    is over for them.
+    """
+    if cut.end_s is None:
+        return False
+    over = defaultdict[bytes, list[tuple[int, int]]](list)
+    for one in said:
+        if one.key and one.key in people and one.end_s is not None and is_same(one, cut):
+            over[people[one.key]].append((_fresh_at(one.end_s), one.at_s))
+    statements = []
+    for word in witnesses:
+        if word.at_s < _fresh_at(cut.end_s) or word.key not in people or not word.asn or word.at_s % HOUR_S:
+            continue
+        if word.entity == cut.entity and abs(word.start_s - cut.start_s) <= NEAR_S:
+            person = people[word.key]
+            has_ended = any(from_s <= word.at_s <= to_s for from_s, to_s in over[person])
+            state = FusedState.NORMAL if has_ended else FusedState(word.state)
+            statements.append(Statement(person.hex(), f"AS{word.asn}", word.at_s, state))
+    statements.sort(key=lambda one: one.t_s)
+    times = [one.t_s for one in statements]
+    end_hour_s = cut.end_s - cut.end_s % HOUR_S
+    for hour_s in sorted({end_hour_s, *times[bisect_right(times, end_hour_s) :]}):
+        near = statements[bisect_left(times, hour_s - STATEMENT_FRESH_S) : bisect_right(times, hour_s)]
+        if witnessed(near, hour_s).agreeing:
+            return True
+    return False
+
+
+def _fresh_at(at_s: int) -> int:
+    """From when on (an hour's beginning) a word is fresh at a time: words are dated to the hour."""
+    return at_s - at_s % HOUR_S - STATEMENT_FRESH_S
 
 
 def vouch_name(peer: bytes, day: int) -> str:

@@ -108,9 +108,14 @@ def merged(*ranked: Sequence[Cut]) -> list[Cut]:
     found: list[Cut] = []
     for cuts in ranked:
         for cut in sorted(cuts, key=_newest_first):
-            if not any(one.entity == cut.entity and abs(one.start_s - cut.start_s) <= NEAR_S for one in found):
+            if not any(is_same(one, cut) for one in found):
                 found.append(cut)
     return sorted(found, key=lambda cut: (-cut.start_s, cut.entity))
+
+
+def is_same(one: Cut, other: Cut) -> bool:
+    """Whether two words are on one outage."""
+    return one.entity == other.entity and abs(one.start_s - other.start_s) <= NEAR_S
 
 
 def _newest_first(cut: Cut) -> tuple[int, int, int, int, bytes]:

@@ -329,11 +329,15 @@ def measured(node: Node, person: Person, *, limit: int = 500) -> list[Measured]:
 
 
 def trusted(node: Node, person: Person, *, limit: int = 500) -> list[Measured]:
-    """What was measured here, and by people whom one knows; the newest first."""
+    """What was measured here, and by people whom one knows; the newest first, and of each so much at most."""
     own = view.runs(person, limit=limit)
     mine = {one.id for one in own if one.id}
-    keys = list(people(node, person))
-    known = view.observations(node, spaces(node, person), node.now_ms(), keys=keys, limit=limit)
+    where, now_ms = spaces(node, person), node.now_ms()
+    known = [
+        one
+        for keys in _keys_of(people(node, person))
+        for one in view.observations(node, where, now_ms, keys=keys, limit=limit)
+    ]
     return sorted([*own, *(one for one in known if one.id not in mine)], key=lambda one: -one.at_s)
 
 
@@ -355,17 +359,15 @@ def believed(node: Node, person: Person, entity: str = "") -> list[Cut]:
 def _published(node: Node, person: Person, entity: str) -> tuple[list[Cut], list[Cut]]:
     """What was published: by somebody known and confirmed by enough known people, and only claimed.
 
-    Witnesses say how grave it is, and not when it began and ended: that is the author's word alone, who may be anybody.
+    Witnesses say how grave it is, and whether it goes on after an end that somebody gives. When it began is the
+    author's word alone, who may be anybody.
     """
-    where, now_ms, known = spaces(node, person), node.now_ms(), people(node, person)
-    cuts = [
-        cut
-        for keys in _keys_of(known)
-        for cut in view.outages(node, where, now_ms, entity=entity, keys=keys, limit=OUTAGES_OF_ONE)
-    ]
-    cuts += view.outages(node, where, now_ms, entity=entity, limit=STRANGERS_MAX)
+    known = people(node, person)
+    by_known = _outages_of(node, person, known, entity)
+    strangers = view.outages(node, spaces(node, person), node.now_ms(), entity=entity, limit=STRANGERS_MAX)
     witnesses = _witnesses(node, person, known, 0, entity)
-    confirmed = [cut for cut in cuts if cut.key in known and agenda.agreeing_with(cut, witnesses, known)]
+    cuts = [*by_known, *(cut for cut in strangers if cut.key not in known)]
+    confirmed = [cut for cut in by_known if _agreeing(cut, by_known, witnesses, known)]
     return confirmed, [cut for cut in cuts if cut not in confirmed]
 
 
@@ -375,7 +377,25 @@ def standing(node: Node, person: Person, cut: Cut) -> Standing:
     is_strange = cut.key is not None and cut.key not in known
     counted = () if is_strange else _witnesses(node, person, known, since_s, cut.entity)
     said = view.witnesses(node, spaces(node, person), node.now_ms(), since_s=since_s, entity=cut.entity)
-    return Standing(cut, agenda.agreeing_with(cut, counted, known), said)
+    return Standing(cut, _agreeing(cut, _outages_of(node, person, known, cut.entity), counted, known), said)
+
+
+def _agreeing(
+    cut: Cut, said: Sequence[Cut], witnesses: Sequence[view.Seen], known: Mapping[bytes, bytes]
+) -> list[view.Seen]:
+    """Who stands for an outage as its author tells it: nobody does where the others see it go on after its end."""
+    agreeing = agenda.agreeing_with(cut, witnesses, known)
+    return [] if agreeing and agenda.goes_on(cut, said, witnesses, known) else agreeing
+
+
+def _outages_of(node: Node, person: Person, known: Mapping[bytes, bytes], entity: str) -> list[Cut]:
+    """What known people published of outages: of each so much that none of them leaves no room for the others."""
+    where, now_ms = spaces(node, person), node.now_ms()
+    return [
+        cut
+        for keys in _keys_of(known)
+        for cut in view.outages(node, where, now_ms, entity=entity, keys=keys, limit=OUTAGES_OF_ONE)
+    ]
 
 
 def _witnesses(node: Node, person: Person, known: Mapping[bytes, bytes], since_s: int, entity: str) -> list[view.Seen]:

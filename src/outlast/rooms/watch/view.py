@@ -381,7 +381,7 @@ def observations(
     rows = store.query(
         f"SELECT id, key, n, at_s, {_MEASURED}, raw_bytes FROM {_OBSERVATION} WHERE at_s >= ? AND at_s <= ?"
         f" AND until_ms > ? AND space IN ({_marks(spaces)}){_under(keys)}"
-        " ORDER BY at_s DESC, n DESC LIMIT ?",
+        " ORDER BY at_s DESC, id LIMIT ?",
         (since_s, _soon_s(now_ms), now_ms, *spaces, *(keys or ()), limit),
     )
     return [_measured(row) for row in rows]
@@ -513,9 +513,10 @@ def outages(
         return []
     rows = store.query(
         f"SELECT id, key, at_s, entity, state, start_s, end_s, evidence, witnesses FROM {_OUTAGE} WHERE until_ms > ?"
-        f" AND max(at_s, start_s) <= ? AND (? = '' OR entity = ?) AND space IN ({_marks(spaces)}){_under(keys)}"
-        " ORDER BY start_s DESC, n DESC LIMIT ?",
-        (now_ms, _soon_s(now_ms), entity, entity, *spaces, *(keys or ()), limit),
+        " AND max(at_s, start_s) <= ? AND ifnull(end_s, 0) <= ?"
+        f" AND (? = '' OR entity = ?) AND space IN ({_marks(spaces)}){_under(keys)}"
+        " ORDER BY start_s DESC, id LIMIT ?",
+        (now_ms, _soon_s(now_ms), now_ms // 1000, entity, entity, *spaces, *(keys or ()), limit),
     )
     return [_cut(row) for row in rows]
 

@@ -18,7 +18,7 @@ from outlast.kernel import DAY_MS, Entry, Home, Kind, Node, Put
 from outlast.kernel.identity import SigningKey
 from outlast.kernel.log import loose_entry
 from outlast.rooms.watch import ROOM, service, view
-from outlast.rooms.watch.entries import OBSERVATION, WITNESS, Observation, Witness, unpack_raw
+from outlast.rooms.watch.entries import OBSERVATION, WITNESS, Layer, Observation, Witness, unpack_raw
 from outlast.rooms.watch.io.measurements import own_fingerprints
 from outlast.rooms.watch.lamps import Lamp
 from outlast.rooms.watch.view import Measured
@@ -339,6 +339,89 @@ async def test_one_known_person_with_many_words_silences_nobody(tmp_path: Path) 
         assert (sure.state, sure.start_s, sure.end_s) == ("whitelist", start_s, None)
         assert service.three_lamps(ann.node, ann.person).cuts == [sure]
         assert all(one.start_s <= NOW_MS // 1000 + hour for one in service.outages(ann.node, ann.person))
+
+
+async def test_one_known_person_ends_no_outage_that_enough_others_see_and_as_many_as_began_it_do(
+    tmp_path: Path,
+) -> None:
+    clock = Clock()
+    async with houses(tmp_path, clock, "ann", "ben", "cid", "eve", "mal") as all_five:
+        ann, *others = all_five
+        channel = await service.found_channel(ann.node, ann.person, "Watch")
+        await service.set_place(ann.node, ann.person, "BY", 7)
+        start_s, hour = NOW_MS // 1000 - 10 * 3600, 3600
+        true = Outage("BY", "blackout", start_s, None, (), ())
+
+        def say(by: House, kind: Kind, body: msgspec.Struct, at_s: int) -> Entry:
+            return loose_entry(
+                SigningKey.from_seed(by.person.device), space=channel.space, kind=kind.name,
+                payload=kind.encode(body), ts_ms=at_s * 1000, life_ms=30 * DAY_MS, priority=kind.priority,
+            )  # fmt: skip
+
+        def over(end_s: int) -> Outage:
+            return msgspec.structs.replace(true, end_s=end_s)
+
+        def vouch(by: House) -> Put:
+            key = SigningKey.from_seed(by.person.device).public
+            return Put(view.VOUCHED, {"key": key, "peer": by.person.identity, "came_ms": NOW_MS, "until_day": 2**30})
+
+        def ends() -> list[int | None]:
+            return [cut.end_s for cut in service.believed(ann.node, ann.person, "BY")]
+
+        await ann.node.write(lambda: ann.person.vault.transaction([vouch(one) for one in others], "watch"))
+        *honest, mal = others
+        await ann.node.ingest(
+            [
+                *(
+                    say(one, WITNESS, Witness("BY", "blackout", start_s, "BY", asn), start_s + past * hour)
+                    for asn, one in enumerate(others, 1)
+                    for past in range(10)
+                ),
+                say(honest[0], OUTAGE, true, start_s),
+            ]
+        )
+        assert ends() == [None]
+        now_s = NOW_MS // 1000
+        lies = [over(start_s + 60), over(start_s + 5 * hour), over(now_s - 60), over(now_s), over(now_s + 2 * hour)]
+        for lie in lies:
+            await ann.node.ingest([say(mal, OUTAGE, lie, now_s)])
+            assert ends() == [None], lie.end_s
+            assert service.three_lamps(ann.node, ann.person).country == Lamp("bad", "blackout")
+        assert all(
+            cut.end_s is None or not service.standing(ann.node, ann.person, cut).confirmed
+            for cut in service.outages(ann.node, ann.person)
+        )
+        clock.ms += hour * 1000
+        for one in honest:
+            await ann.node.ingest([say(one, OUTAGE, over(now_s + 30), now_s)])
+        assert ends() == [now_s + 30]
+
+
+async def test_however_much_one_known_person_measures_what_another_found_blocked_is_seen(
+    tmp_path: Path,
+) -> None:
+    async with houses(tmp_path, Clock(), "ann", "ben", "mal") as [ann, ben, mal]:
+        channel = await service.found_channel(ann.node, ann.person, "Watch")
+
+        def say(by: House, number: int, layer: Layer, at_s: int) -> Entry:
+            found = Observation(
+                "t", f"https://{number}.example/", at_s, "BY", 1, "", layer == "ok", (layer,) * 5, "", ""
+            )
+            return loose_entry(
+                SigningKey.from_seed(by.person.device), space=channel.space, kind=OBSERVATION.name,
+                payload=OBSERVATION.encode(found), ts_ms=at_s * 1000, life_ms=30 * DAY_MS, priority=4,
+            )  # fmt: skip
+
+        def vouch(by: House) -> Put:
+            key = SigningKey.from_seed(by.person.device).public
+            return Put(view.VOUCHED, {"key": key, "peer": by.person.identity, "came_ms": NOW_MS, "until_day": 2**30})
+
+        await ann.node.write(lambda: ann.person.vault.transaction([vouch(ben), vouch(mal)], "watch"))
+        now_s = NOW_MS // 1000
+        await ann.node.ingest([say(ben, 1, "blocked", now_s - 3600)])
+        await ann.node.ingest([say(mal, number, "ok", now_s) for number in range(2, 602)])
+        lamps = service.three_lamps(ann.node, ann.person)
+        assert (lamps.site.light, lamps.measured[0].input) == ("bad", "https://1.example/")
 
 
 async def test_what_a_stranger_says_of_a_confirmed_outage_neither_ends_nor_softens_nor_repeats_it(

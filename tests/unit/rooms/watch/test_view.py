@@ -162,6 +162,17 @@ def test_the_order_of_arrival_changes_nothing_but_the_numbers_of_arrival(order: 
     assert folded(order) == folded(SAID)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_which_words_of_one_hour_a_limit_leaves_does_not_hang_on_the_order_in_which_they_came(
+    store: Store, turned: bool
+) -> None:
+    words = [observation(f"https://{number}.example/") for number in range(5)]
+    cuts = [outage("ann", evidence=(str(number),)) for number in range(5)]
+    add(store, NEWS, *reversed(words + cuts) if turned else words + cuts)
+    assert [one.id for one in view.observations(store, SPACES, NOW_MS, limit=2)] == sorted(one.id for one in words)[:2]
+    assert [one.id for one in view.outages(store, SPACES, NOW_MS, limit=2)] == sorted(one.id for one in cuts)[:2]
+
+
 def test_a_view_that_is_built_anew_is_the_same(store: Store) -> None:
     add(store, *SAID)
     store.drop_payload(SAID[0].id)

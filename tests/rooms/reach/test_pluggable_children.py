@@ -206,6 +206,37 @@ def test_a_child_that_does_not_want_to_end_is_ended(
     assert not born()
 
 
+FORKING = """
+import os, signal, sys, time
+if os.fork() == 0:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    %s
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("holds", ["pass", "os.closerange(0, 3)"])
+def test_what_a_child_left_behind_ends_with_it(
+    holds: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, born: Born
+) -> None:
+    monkeypatch.setattr(children, "END_S", 0.2)
+
+    async def story() -> list[psutil.Process]:
+        forking = child(FORKING % holds + READY + UNTIL_STDIN_CLOSES, tmp_path)
+        await forking.method("x")
+        (process,) = born()
+        left = process.children()
+        await forking.close()
+        return left
+
+    left = asyncio.run(story())
+    assert len(left) == 1
+    _, alive = psutil.wait_procs(left, timeout=10)
+    for process in alive:
+        process.kill()
+    assert not alive
+
+
 def test_what_a_flooding_child_says_is_read_at_a_pace_and_it_is_of_use_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from asyncio.subprocess import DEVNULL, PIPE, Process
@@ -142,13 +143,23 @@ class Kept(Generic[Ready]):
 
 
 async def start(command: Sequence[str], variables: Mapping[str, str]) -> Process:
-    """Start a program that ends with us, with ``variables`` and little else in its environment; raises OSError."""
+    """Start a program that ends with us, with ``variables`` and little else in its environment; raises OSError.
+
+    It leads a group of processes, in which whatever it starts is ended with it.
+    """
     # The kernel's own means, without code of ours between fork and exec.
     setpriv = shutil.which("setpriv")
     leash = (setpriv, "--pdeathsig", "KILL", "--") if setpriv is not None else ()
     kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     return await asyncio.create_subprocess_exec(
-        *leash, *command, env=kept | dict(variables), stdin=PIPE, stdout=PIPE, stderr=DEVNULL, limit=LINE_MAX_BYTES
+        *leash,
+        *command,
+        env=kept | dict(variables),
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=DEVNULL,
+        limit=LINE_MAX_BYTES,
+        start_new_session=True,
     )
 
 
@@ -172,15 +183,19 @@ async def lines(process: Process) -> AsyncIterator[bytes]:
 async def end(process: Process, *, by_stdin: bool) -> int | None:
     """End a program: by its closed input where it listens to that, then by asking, then by force; its exit code.
 
-    Whoever is cancelled meanwhile still sees it end: by force, at once.
+    What it started and left behind is ended by force. Whoever is cancelled meanwhile still sees all of it end: at once.
     """
     assert process.stdin is not None
     process.stdin.close()
     hurry: asyncio.CancelledError | None = None
-    asks = (process.terminate, process.kill)
+
+    def force() -> None:
+        os.killpg(process.pid, signal.SIGKILL)
+
+    asks = (process.terminate, force)
     for ask in (None, *asks) if by_stdin else asks:
         if ask is not None:
-            with suppress(ProcessLookupError):
+            with suppress(OSError):
                 ask()
         try:
             await asyncio.wait_for(_drain(process), END_S)
@@ -189,8 +204,10 @@ async def end(process: Process, *, by_stdin: bool) -> int | None:
             continue
         except asyncio.CancelledError as cancelled:
             hurry = cancelled
-            with suppress(ProcessLookupError):
-                process.kill()
+            with suppress(OSError):
+                force()
+    with suppress(OSError):  # mostly nobody is left; on macOS the dead are not to be asked
+        force()
     if hurry is not None:
         raise hurry
     return process.returncode

@@ -11,10 +11,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 
 from outlast import address
 from outlast.address import Target
+from outlast.rooms.reach import supervisor
+from outlast.rooms.reach.io import control
 from outlast.rooms.reach.io.control import Child
 from outlast.rooms.reach.io.relay import Closed, Config, Event, Failed, Listening, Profile, Using
 from outlast.rooms.reach.proto.bridge import ProxyBridge
@@ -148,9 +151,44 @@ def test_without_a_way_out_streams_wait_and_what_may_go_directly_goes() -> None:
 def test_the_child_ends_when_the_pair_closes_however_that_came() -> None:
     here, there = socket.socketpair()
     with here, there:
-        command = [sys.executable, "-m", "outlast.rooms.reach.io.relay", str(there.fileno())]
+        command = [sys.executable, "-m", "outlast.rooms.reach.io.child", str(there.fileno())]
         child = subprocess.Popen(command, pass_fds=(there.fileno(),), env=os.environ)
         there.close()
-        here.sendall(b"{}\n")
+        here.sendall(msgspec.json.encode(Config(profiles=(Profile(ANY),))) + b"\n")
+        here.settimeout(20)
+        assert b"listening" in here.recv(4096)
         here.close()
         assert child.wait(20) == 0
+
+
+@pytest.mark.parametrize("says", ['b\'{"type":"using",\'', 'b\'{"type":"new"}\\n\'', "b'x' * (5 << 20)"])
+def test_a_child_that_ends_within_a_word_or_says_what_nobody_understands_is_started_again(
+    says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = f"import socket, sys; one = socket.socket(fileno=int(sys.argv[1])); one.recv(1 << 20); one.sendall({says})"
+    monkeypatch.setattr(control, "own_program", lambda _: (sys.executable, "-S", "-c", script))
+    monkeypatch.setattr(supervisor, "RESTART_S", (0.01, 0.01))
+
+    async def story() -> None:
+        ends = asyncio.Semaphore(0)
+
+        async def heard(event: Event | None) -> None:
+            assert event is None
+            ends.release()
+
+        sees_to_it = supervisor.Supervisor(Child.start, heard, lambda: 1)
+        sees_to_it.want(Config(profiles=(Profile(ANY),)))
+        running = asyncio.create_task(sees_to_it.run())
+        again = asyncio.create_task(_twice(ends))
+        await asyncio.wait([running, again], timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        assert again.done()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert running.cancelled()
+
+    asyncio.run(story())
+
+
+async def _twice(ends: asyncio.Semaphore) -> None:
+    await ends.acquire()
+    await ends.acquire()

@@ -57,11 +57,14 @@ class Child:
             await self._writer.drain()
 
     async def events(self) -> AsyncIterator[Event]:
-        """What it tells, until it has ended."""
+        """What it tells, until it has ended, or says what is no event: half of one, if it was killed meanwhile."""
         decoder = msgspec.json.Decoder(Event)
-        with suppress(ConnectionError):
-            while line := await self._reader.readline():
-                yield decoder.decode(line)
+        while True:
+            try:
+                event = decoder.decode(await self._reader.readline())
+            except (ConnectionError, ValueError):  # the latter also for a line that is too long
+                return
+            yield event
 
     async def close(self) -> None:
         """End it."""

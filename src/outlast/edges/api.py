@@ -28,7 +28,7 @@ from outlast.edges.metrics import METRICS, TEXT, exposition
 from outlast.edges.operations import OPERATIONS
 from outlast.errors import NotFoundError, OutlastError, UsageError
 from outlast.kernel import Home, Node, Room
-from outlast.ui.command import fault
+from outlast.ui.faults import fault
 from outlast.ui.operation import (
     PERSON_HEADER,
     PREFIX,

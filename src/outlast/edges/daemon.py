@@ -8,11 +8,9 @@ where it listens, a line for each.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import socket
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
@@ -31,9 +29,8 @@ from outlast.errors import StorageError
 from outlast.kernel import Discovery, Home, Node
 from outlast.memory import reuse_freed_memory
 from outlast.secrecy import no_core_dumps
-from outlast.ui.command import fault, read_passphrase
-
-log = logging.getLogger("outlast")
+from outlast.ui.command import read_passphrase
+from outlast.ui.faults import be_discreet, tell_faults_of
 
 ANYWHERE: Final = ("0.0.0.0", 0)
 
@@ -49,16 +46,14 @@ def run(path: Path, config: Config, announce: Announce) -> None:
     """
     no_core_dumps()
     reuse_freed_memory()
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Discreet("outlast: %(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    be_discreet()
     asyncio.run(up(Home(path), config, announce))
 
 
 async def up(home: Home, config: Config, announce: Announce) -> None:
     """The same within a running loop. Everything that can listen listens before the first line is told."""
     stop = asyncio.Event()
-    asyncio.get_running_loop().set_exception_handler(_log_fault)
+    tell_faults_of(asyncio.get_running_loop())
     async with AsyncExitStack() as stack:
         stack.enter_context(told_by_signals(stop))
         node = (
@@ -190,21 +185,6 @@ async def _first(*work: Coroutine[Any, Any, Any]) -> Any:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-class Discreet(logging.Formatter):
-    """One line for a fault: its kind and place. Its text may hold what people wrote, and is left out."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line, without a traceback."""
-        line = self._fmt % {"message": record.getMessage()} if self._fmt else record.getMessage()
-        error = record.exc_info[1] if record.exc_info else None
-        return f"{line}: {fault(error)}" if error is not None else line
-
-
-def _log_fault(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    error = context.get("exception")
-    log.error("%s", fault(error) if isinstance(error, BaseException) else context["message"])
 
 
 @contextmanager

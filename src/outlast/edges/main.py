@@ -29,7 +29,8 @@ from outlast.edges.client import Client
 from outlast.edges.commands import app
 from outlast.edges.config import default_home
 from outlast.errors import OutlastError, StorageError, UsageError
-from outlast.ui.command import Terminal, fault, refuse_no_text, report, using
+from outlast.ui.command import Terminal, refuse_no_text, report, using
+from outlast.ui.faults import fault
 
 VALUED = {"--home": "DIR", "--passphrase-file": "FILE", "--person": "NAME"}
 INTERRUPTED = 130

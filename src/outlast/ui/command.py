@@ -17,7 +17,6 @@ import json
 import shutil
 import sys
 import time
-import traceback
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -236,15 +235,6 @@ def report(error: OutlastError, *, as_json: bool) -> int:
     else:
         print(f"outlast: {line}", file=sys.stderr)
     return error.exit_code
-
-
-def fault(error: BaseException) -> str:
-    """A line for an error that nobody foresaw: kind and place, without its text, which may hold what people wrote."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return f"this program has a fault: {type(error).__name__}{place}"
 
 
 def _steers(character: str) -> bool:

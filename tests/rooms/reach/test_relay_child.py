@@ -192,3 +192,41 @@ def test_a_child_that_ends_within_a_word_or_says_what_nobody_understands_is_star
 async def _twice(ends: asyncio.Semaphore) -> None:
     await ends.acquire()
     await ends.acquire()
+
+
+FAILING = """
+import asyncio
+from outlast.rooms.reach.io.relay import run
+
+def fail(link):
+    asyncio.get_running_loop().call_soon(fail, link)
+    raise KeyError(link)
+
+async def main():
+    asyncio.get_running_loop().call_soon(fail, "ss://secret@192.0.2.1:443")
+    for _ in range(1000):
+        await asyncio.sleep(0)
+
+run(main())
+"""
+
+
+def test_faults_of_a_relay_are_told_by_kind_and_place_without_what_it_knows_and_in_few_words() -> None:
+    done = subprocess.run([sys.executable, "-c", FAILING], capture_output=True, text=True, check=True)
+    assert "this program has a fault: KeyError at " in done.stderr
+    assert "secret" not in done.stderr
+    assert "192.0.2.1" not in done.stderr
+    assert len(done.stderr) < 1000
+
+
+def test_a_relay_that_cannot_go_on_says_why_in_one_line_without_what_it_was_told() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        command = [sys.executable, "-m", "outlast.rooms.reach.io.child", str(there.fileno())]
+        here.sendall(b'{"bridges": "ss://secret@192.0.2.1:443"}\n')
+        done = subprocess.run(
+            command, pass_fds=(there.fileno(),), env=os.environ, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("outlast: this program has a fault: ValidationError at ")
+    assert done.stderr.count("\n") == 1

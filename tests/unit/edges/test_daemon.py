@@ -1,52 +1,19 @@
-"""What the running node tells of its faults: their kind and place, and nothing that people wrote; and that it ends."""
+"""The process of a node: of a part that failed it ends, with the fault's kind and place; it listens where it is to."""
 
 from __future__ import annotations
 
 import asyncio
-import io
-import logging
 from pathlib import Path
 
 import pytest
 
 from outlast.edges.config import Config
-from outlast.edges.daemon import Discreet, _configure, _Listener, up
-from outlast.edges.daemon import _log_fault as log_fault
+from outlast.edges.daemon import _configure, _Listener, up
 from outlast.errors import UsageError
 from outlast.kernel import Discovery, Home, Node
 from outlast.kernel.discovery import Lookout
 from outlast.rooms.carry import view
-from outlast.ui.command import fault
-
-
-def test_a_logged_fault_has_its_kind_and_place_but_not_its_text() -> None:
-    told = io.StringIO()
-    handler = logging.StreamHandler(told)
-    handler.setFormatter(Discreet("outlast: %(message)s"))
-    logger = logging.Logger("test")
-    logger.addHandler(handler)
-    try:
-        raise KeyError("Ada wrote to Bela")
-    except KeyError:
-        logger.exception("a page failed")
-    assert told.getvalue().startswith("outlast: a page failed: this program has a fault: KeyError at test_daemon.py:")
-    assert "Ada" not in told.getvalue()
-    assert told.getvalue().count("\n") == 1
-
-
-def test_a_task_that_nobody_waited_for_is_told_as_discreetly(caplog: pytest.LogCaptureFixture) -> None:
-    async def fail() -> None:
-        raise ValueError("Ada wrote to Bela")
-
-    async def run() -> None:
-        asyncio.get_running_loop().set_exception_handler(log_fault)
-        task = asyncio.create_task(fail())
-        await asyncio.wait([task])
-        del task
-
-    asyncio.run(run())
-    [record] = caplog.records
-    assert record.getMessage().startswith("this program has a fault: ValueError at test_daemon.py:")
+from outlast.ui.faults import fault
 
 
 def test_a_node_of_which_a_part_failed_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,7 @@ from outlast.rooms.reach.proto.pluggable import (
     write_line,
 )
 from outlast.rooms.reach.proto.pluggable import Proxy as NamedProxy
+from outlast.ui.faults import fault
 
 TRANSPORT: Final = "outlast"
 OR_PORT: Final = Target("or.outlast.invalid", 1)
@@ -474,3 +475,5 @@ if __name__ == "__main__":
         main()
     except OutlastError as error:
         sys.exit(error.exit_code)
+    except Exception as error:  # its text is of what this process knows
+        sys.exit(f"outlast: {fault(error)}")

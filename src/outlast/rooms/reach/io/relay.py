@@ -51,6 +51,7 @@ from outlast.rooms.reach.proto.request import read_credentials
 from outlast.rooms.reach.proto.rules import Rules
 from outlast.rooms.reach.proto.token_bucket import Allowance
 from outlast.secrecy import no_core_dumps
+from outlast.ui.faults import be_discreet, tell_faults_of
 
 PATIENCE_S: Final = 20.0
 """So long a stream waits for a way out, before it is refused."""
@@ -467,7 +468,9 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
     # Streams come and go by the thousand: no collection is to walk through all that was imported, for few of them.
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
+    be_discreet()
     with asyncio.Runner(loop_factory=factory) as runner:
+        tell_faults_of(runner.get_loop())
         runner.run(coroutine)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from babel import Locale
 from babel.messages.pofile import read_po
 
+from outlast.rooms.watch.agenda import PUBLISHABLE
 from outlast.ui.languages import AUTONYMS, LOCALES, Catalogues, renewed, sources, template
 
 ESPERANTO = r"""
@@ -172,6 +174,27 @@ def test_a_language_says_everything_and_nothing_in_doubt(code: str) -> None:
         for one in said:
             # A form for one may leave out how many they are; nothing else may be missing or made up.
             assert places(one) | {"n"} == places(asked) | {"n"}, (message.id, one)
+
+
+@pytest.mark.parametrize("code", ["be", "de", "fa", "ja", "ru"])
+def test_what_is_to_be_typed_stands_in_every_language_as_it_is_typed(code: str) -> None:
+    for asked, said in pairs(code):
+        commands = " ".join(re.findall(r"`([^`]+)`", asked)).split()
+        typed = [word for word in commands if word.islower()] + re.findall(r"--[a-z-]+", asked)
+        if asked.startswith("what can be published:"):
+            typed += PUBLISHABLE
+        assert all(one in said for one in typed), (asked, said)
+
+
+def pairs(code: str) -> Iterator[tuple[str, str]]:
+    """Each sentence in English, and in this language; a plural gives a pair for each of its forms."""
+    with (LOCALES / f"{code}.po").open("rb") as file:
+        catalogue = read_po(file, locale=code)
+    for message in catalogue:
+        asked = message.id[-1] if isinstance(message.id, tuple) else message.id
+        for said in message.string if isinstance(message.string, tuple) else (message.string,):
+            if asked:
+                yield asked, said
 
 
 def places(text: str) -> set[str]:

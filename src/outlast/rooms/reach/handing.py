@@ -77,7 +77,9 @@ async def invite(node: Node, person: Person, peer: bytes, bridge: str = "", requ
             raise UsageError("say which bridge, by its id")
         raise UsageError("there is no bridge here that can be handed on: run or add one")
     if not view.is_for_others(read_bridge(own[0].link)):
-        raise UsageError("this way shows the own network where one goes: tell them of it yourself, if they want that")
+        raise UsageError(
+            "this way lets one's own network see where one goes: tell them of it yourself, if they want that"
+        )
     await _send_copy(node, person, peer, own[0], request)
 
 

@@ -238,7 +238,7 @@ def _held(letter: Letter, body: Handed, rows: Rows) -> RowChanges:
 
 
 def is_for_others(bridge: Bridge) -> bool:
-    """Whether a way out may come by letter: not one that shows the own network where one goes."""
+    """Whether a way out may come by letter: not one that lets one's own network see where one goes."""
     return not isinstance(bridge, ProxyBridge | Tricks)
 
 

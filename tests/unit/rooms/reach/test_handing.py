@@ -176,7 +176,7 @@ async def test_a_bridge_that_one_added_is_handed_on_as_it_is(tmp_path: Path) -> 
         assert only(bob).link == held.link
         assert isinstance(read_bridge(only(bob).link), ShadowsocksBridge)
         [proxy], _ = await service.add_bridges(ann.node, ann.person, "socks5://192.0.2.9:1080")
-        with pytest.raises(UsageError, match="shows the own network"):
+        with pytest.raises(UsageError, match="own network see where one goes"):
             await service.invite(ann.node, ann.person, bob.person.identity, proxy.id)
 
 

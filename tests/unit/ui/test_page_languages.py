@@ -186,6 +186,20 @@ def test_what_is_to_be_typed_stands_in_every_language_as_it_is_typed(code: str) 
         assert all(one in said for one in typed), (asked, said)
 
 
+@pytest.mark.parametrize("code", ["be", "ru"])
+def test_what_stands_for_a_value_is_written_in_the_reader_s_letters(code: str) -> None:
+    for _, said in pairs(code):
+        assert not re.search(r"--[a-z-]+ (?!ID\b)[A-Z]{2}", said), said
+
+
+@pytest.mark.parametrize("code", ["be", "ru"])
+def test_the_form_for_one_is_that_of_21_too_and_speaks_of_no_single_one(code: str) -> None:
+    with (LOCALES / f"{code}.po").open("rb") as file:
+        forms = [message.string[0] for message in read_po(file, locale=code) if isinstance(message.id, tuple)]
+    assert forms
+    assert not [one for one in forms if re.search(r"\b(н?его|н?её|котор\w+|яго|яе|якога|якую)\b", one)]
+
+
 def pairs(code: str) -> Iterator[tuple[str, str]]:
     """Each sentence in English, and in this language; a plural gives a pair for each of its forms."""
     with (LOCALES / f"{code}.po").open("rb") as file:

@@ -200,6 +200,15 @@ def test_the_form_for_one_is_that_of_21_too_and_speaks_of_no_single_one(code: st
     assert not [one for one in forms if re.search(r"\b(н?его|н?её|котор\w+|яго|яе|якога|якую)\b", one)]
 
 
+def test_in_german_they_are_not_you() -> None:
+    """Where a sentence begins, both are ``Sie``: who others are has to be said there."""
+    others, reader = re.compile(r"(^|[.:;] )(They|they|Their) "), re.compile(r"(^|[.:;] )[Yy]ou")
+    spoken_to = re.compile(r"(^|[.:;] )(Sie (sind|\w+en)|Ihre?) ")
+    told = [said for asked, said in pairs("de") if others.search(asked) and not reader.search(asked)]
+    assert told
+    assert not [said for said in told if spoken_to.search(said)]
+
+
 def pairs(code: str) -> Iterator[tuple[str, str]]:
     """Each sentence in English, and in this language; a plural gives a pair for each of its forms."""
     with (LOCALES / f"{code}.po").open("rb") as file:

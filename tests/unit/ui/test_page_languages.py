@@ -220,6 +220,21 @@ def pairs(code: str) -> Iterator[tuple[str, str]]:
                 yield asked, said
 
 
+def test_the_signs_of_addresses_and_options_keep_their_place_in_a_sentence_from_the_right() -> None:
+    for said in sentences("fa"):
+        # A sign at the edge of a Latin word goes to the other side of it unless a mark stands there.
+        assert not re.search(r"(://|=\.\.\.)(?=[\s،؛»]|$)", said), said
+        assert not re.search(r"(?:^|[\s(«])--\w", re.sub(r"`.*?`", "", said)), said
+
+
+def sentences(code: str) -> list[str]:
+    """All that a language says."""
+    with (LOCALES / f"{code}.po").open("rb") as file:
+        catalogue = read_po(file, locale=code)
+    said = [message.string for message in catalogue if message.id]
+    return [form for one in said for form in ([one] if isinstance(one, str) else one)]
+
+
 def places(text: str) -> set[str]:
     """The names of the values that a sentence is filled with."""
     return set(re.findall(r"%\((\w+)\)", text))

@@ -227,6 +227,12 @@ def test_the_signs_of_addresses_and_options_keep_their_place_in_a_sentence_from_
         assert not re.search(r"(?:^|[\s(«])--\w", re.sub(r"`.*?`", "", said)), said
 
 
+def test_japanese_sentences_have_the_signs_of_japanese_writing() -> None:
+    letter = "[ぁ-んァ-ヶ一-龥]"
+    for said in sentences("ja"):
+        assert not re.search(rf"{letter}(?:: |[,;!?(])| %%", said), said
+
+
 def sentences(code: str) -> list[str]:
     """All that a language says."""
     with (LOCALES / f"{code}.po").open("rb") as file:

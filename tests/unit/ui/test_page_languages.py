@@ -233,6 +233,14 @@ def test_japanese_sentences_have_the_signs_of_japanese_writing() -> None:
         assert not re.search(rf"{letter}(?:: |[,;!?(])| %%", said), said
 
 
+@pytest.mark.parametrize(
+    ("one", "other"), [("Later", "Later on"), ("By", "Through"), ("read", "fetched"), ("asked", "asked in")]
+)
+def test_a_word_that_pages_need_in_two_senses_is_said_in_two_words(one: str, other: str) -> None:
+    _ = Catalogues().translation("ja")
+    assert len({_(one), _(other), one, other}) == 4
+
+
 def sentences(code: str) -> list[str]:
     """All that a language says."""
     with (LOCALES / f"{code}.po").open("rb") as file:

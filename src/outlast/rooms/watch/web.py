@@ -615,7 +615,7 @@ def _zoom(code: str, from_s: int, to_s: int, whole: tuple[int, int], _: Translat
     half, quarter = max(length // 2, 1800), max(length // 4, 900)
     beside = [
         (_("Earlier"), at(from_s - half, to_s - half), False),
-        (_("Later"), at(from_s + half, to_s + half), False),
+        (_("Later on"), at(from_s + half, to_s + half), False),
     ]
     return [
         # Time goes from left to right in the chart below, in every language: the left one leads to what is left of it.

@@ -66,25 +66,32 @@ def encode_query(id: int, name: str, type: int) -> bytes:
     return _HEADER.pack(id, _RECURSE, 1, 0, 0, 0) + _encode_name(name) + type.to_bytes(2) + _IN.to_bytes(2)
 
 
-def encode_reply(query: bytes, addresses: tuple[str, ...], *, rcode: int = NOERROR, ttl_s: int = 60) -> bytes:
-    """The reply to a query with those addresses of the type that it asks for; raises DnsError."""
-    asked = _decode(query, response=False)
-    wanted = [packed for each in addresses if (packed := _packed(each, asked.type))]
-    head = _HEADER.pack(asked.id, _RESPONSE | _RECURSE | 0x80 | rcode, 1, len(wanted), 0, 0)
-    question = _encode_name(asked.name) + asked.type.to_bytes(2) + _IN.to_bytes(2)
-    pointer = b"\xc0\x0c"
-    answers = (pointer + _FIXED.pack(asked.type, _IN, ttl_s, len(packed)) + packed for packed in wanted)
-    return head + question + b"".join(answers)
-
-
-def decode_query(data: bytes) -> Reply:
-    """What a query asks for: its id, name and type; raises DnsError."""
-    return _decode(data, response=False)
-
-
 def decode_reply(data: bytes) -> Reply:
     """Read a response; raises DnsError for anything else."""
-    return _decode(data, response=True)
+    if len(data) > MESSAGE_MAX_BYTES or len(data) < _HEADER.size:
+        raise DnsError("a DNS message has 12 to %(most)s bytes, not %(size)s", most=MESSAGE_MAX_BYTES, size=len(data))
+    id, flags, questions, count, _, _ = _HEADER.unpack_from(data)
+    if not flags & _RESPONSE or questions != 1:
+        raise DnsError("this DNS message is no response with one question")
+    name, at = _name(data, _HEADER.size)
+    if at + 4 > len(data):
+        raise DnsError("a DNS message ends within its question")
+    type = int.from_bytes(data[at : at + 2])
+    if int.from_bytes(data[at + 2 : at + 4]) != _IN:
+        raise DnsError("this DNS message asks for nothing of the internet")
+    records, at = [], at + 4
+    for _ in range(min(count, _RECORDS_MAX)):
+        owner, at = _name(data, at)
+        if at + _FIXED.size > len(data):
+            raise DnsError("a DNS message ends within a record")
+        kind, family, ttl_s, size = _FIXED.unpack_from(data, at)
+        at += _FIXED.size
+        if at + size > len(data):
+            raise DnsError("a DNS record is longer than its message")
+        if family == _IN and (value := _value(data, at, kind, size)) is not None:
+            records.append(Record(owner, kind, value, ttl_s))
+        at += size
+    return Reply(id, name, type, flags & 0xF, bool(flags & _TRUNCATED), tuple(records))
 
 
 def answers(reply: Reply, id: int, name: str, type: int) -> bool:
@@ -101,35 +108,6 @@ def failure_of(reply: Reply) -> str | None:
         return None
     # Where there was no room for an address, it is not known that there is none.
     return "unknown_failure: truncated DNS reply" if reply.truncated else "dns_no_answer"
-
-
-def _decode(data: bytes, *, response: bool) -> Reply:
-    if len(data) > MESSAGE_MAX_BYTES or len(data) < _HEADER.size:
-        raise DnsError("a DNS message has 12 to %(most)s bytes, not %(size)s", most=MESSAGE_MAX_BYTES, size=len(data))
-    id, flags, questions, count, _, _ = _HEADER.unpack_from(data)
-    if bool(flags & _RESPONSE) != response or questions != 1:
-        if response:
-            raise DnsError("this DNS message is no response with one question")
-        raise DnsError("this DNS message is no query with one question")
-    name, at = _name(data, _HEADER.size)
-    if at + 4 > len(data):
-        raise DnsError("a DNS message ends within its question")
-    type = int.from_bytes(data[at : at + 2])
-    if int.from_bytes(data[at + 2 : at + 4]) != _IN:
-        raise DnsError("this DNS message asks for nothing of the internet")
-    records, at = [], at + 4
-    for _ in range(min(count, _RECORDS_MAX) if response else 0):
-        owner, at = _name(data, at)
-        if at + _FIXED.size > len(data):
-            raise DnsError("a DNS message ends within a record")
-        kind, family, ttl_s, size = _FIXED.unpack_from(data, at)
-        at += _FIXED.size
-        if at + size > len(data):
-            raise DnsError("a DNS record is longer than its message")
-        if family == _IN and (value := _value(data, at, kind, size)) is not None:
-            records.append(Record(owner, kind, value, ttl_s))
-        at += size
-    return Reply(id, name, type, flags & 0xF, bool(flags & _TRUNCATED), tuple(records))
 
 
 def _value(data: bytes, at: int, kind: int, size: int) -> str | None:
@@ -175,10 +153,3 @@ def _encode_name(name: str) -> bytes:
     if not all(0 < len(label) <= _LABEL_MAX for label in labels) or len(encoded) > _NAME_MAX:
         raise DnsError("%(name)r is no name for DNS", name=name[:80])
     return encoded
-
-
-def _packed(address: str, type: int) -> bytes:
-    try:
-        return (IPv4Address(address) if type == A else IPv6Address(address)).packed
-    except ValueError:
-        return b""

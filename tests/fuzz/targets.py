@@ -192,6 +192,7 @@ from outlast.rooms.watch.scrub import scrub
 from outlast.terms import OUTAGE, ROUTE, Route
 from outlast.testing import Meeting, MemoryLink, MemoryShelf, Place, Town
 from outlast.ui.arriving import arriving
+from tests import nameserver
 from tests.hello import client_hello
 from tests.unit.rooms.carry import recordings
 from tests.unit.rooms.watch import mrt_files
@@ -2077,8 +2078,8 @@ def read_one_series(data: bytes) -> str | None:
 def dns_replies() -> Iterable[bytes]:
     """Replies with an address and with an alias."""
     query = dns.encode_query(1, "www.example.org", dns.A)
-    yield dns.encode_reply(query, ("93.184.216.34", "10.0.0.1"))
-    yield dns.encode_reply(query, (), rcode=3)
+    yield nameserver.reply(query, ("93.184.216.34", "10.0.0.1"))
+    yield nameserver.reply(query, (), rcode=3)
     yield query[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + query[12:] + b"\xc0\x0c\0\5\0\1\0\0\0\1\0\2\xc0\x10"
 
 

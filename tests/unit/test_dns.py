@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from outlast import dns
 from outlast.dns import AAAA, CNAME, A, DnsError, Record
+from tests import nameserver
 
 QUERY = dns.encode_query(0x1234, "www.example.com", A)
 # An alias and two addresses, the names compressed.
@@ -49,11 +50,11 @@ def test_an_answer_holds_aliases_and_addresses() -> None:
     ],
 )
 def test_a_refusal_has_its_name_in_the_data_format(rcode: int, failure: str) -> None:
-    assert dns.failure_of(dns.decode_reply(dns.encode_reply(QUERY, (), rcode=rcode))) == failure
+    assert dns.failure_of(dns.decode_reply(nameserver.reply(QUERY, (), rcode=rcode))) == failure
 
 
 def test_a_truncated_reply_does_not_say_that_there_is_no_address() -> None:
-    empty = dns.encode_reply(QUERY, ())
+    empty = nameserver.reply(QUERY, ())
     cut = dns.decode_reply(empty[:2] + bytes([empty[2] | 2]) + empty[3:])
     assert dns.failure_of(cut) == "unknown_failure: truncated DNS reply"
 
@@ -100,4 +101,4 @@ def test_noise_ends_in_an_error_of_the_format(noise: bytes) -> None:
 @given(st.lists(st.ip_addresses(v=6).map(str), max_size=5))
 def test_addresses_come_back_as_they_were_sent(addresses: list[str]) -> None:
     query = dns.encode_query(7, "example.org", AAAA)
-    assert dns.decode_reply(dns.encode_reply(query, (*addresses, "10.0.0.1"))).addresses == tuple(addresses)
+    assert dns.decode_reply(nameserver.reply(query, (*addresses, "10.0.0.1"))).addresses == tuple(addresses)

@@ -29,6 +29,7 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 
 from outlast import dns
+from tests import nameserver
 from tests.e2e import machines
 from tests.e2e.machines import enter, ip
 from tests.rooms.reach.censors import DNS_PORT, HTTP_PORT, TLS_PORT, Censor, Judge
@@ -338,11 +339,11 @@ def _lies(false: Authority, folder: Path, lies: dict[str, str]) -> list[Callable
 
 def _resolved(data: bytes, lies: dict[str, str]) -> bytes:
     try:
-        name = dns.decode_query(data).name.lower()
+        name = nameserver.asked(data).name.lower()
     except dns.DnsError:
         return b""
     address = lies.get(name, ZONE.get(name))
-    return dns.encode_reply(data, (address,) if address else (), rcode=0 if address else dns.NXDOMAIN)
+    return nameserver.reply(data, (address,) if address else (), rcode=0 if address else dns.NXDOMAIN)
 
 
 async def _doh(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

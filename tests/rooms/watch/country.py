@@ -33,6 +33,7 @@ from cryptography.x509.oid import NameOID
 from outlast import dns, tls
 from outlast.rooms.watch.proto import quic
 from outlast.rooms.watch.proto.services import TELEGRAM_POINTS
+from tests import nameserver
 from tests.e2e import machines
 from tests.e2e.machines import enter, ip
 
@@ -195,17 +196,17 @@ async def _udp(host: str, port: int, answer: Callable[[bytes, Callable[[bytes], 
 
 def _resolve(data: bytes, send: Callable[[bytes], None], lies: dict[str, str] | None = None) -> None:
     with suppress(dns.DnsError):
-        name = dns.decode_query(data).name.lower()
+        name = nameserver.asked(data).name.lower()
         address = (lies or {}).get(name) or ZONE.get(name)
-        send(dns.encode_reply(data, (address,) if address else (), rcode=0 if address else dns.NXDOMAIN))
+        send(nameserver.reply(data, (address,) if address else (), rcode=0 if address else dns.NXDOMAIN))
 
 
 def _inject(lies: dict[str, str], data: bytes, send: Callable[[bytes], None]) -> None:
     """The injector: a forged reply at once, the true one a little later."""
     with suppress(dns.DnsError):
-        asked = dns.decode_query(data)
+        asked = nameserver.asked(data)
         if lie := lies.get(asked.name.lower()):
-            send(dns.encode_reply(data, (lie,)))
+            send(nameserver.reply(data, (lie,)))
             asyncio.get_running_loop().call_later(0.1, _resolve, data, send)
         else:
             _resolve(data, send)

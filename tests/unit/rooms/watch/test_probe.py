@@ -35,6 +35,7 @@ from outlast.rooms.watch.proto.probe import (
     SpeedMeasured,
     is_public,
 )
+from tests import nameserver
 
 TRUE, FORGED, SECOND = "93.184.216.34", "95.161.76.100", "93.184.216.35"
 T: Any = {"t0": 0.0, "t": 0.1}
@@ -71,7 +72,7 @@ class World:
                 return LookedUp(id=command.id, addresses=found, failure=None if found else "dns_nxdomain_error", **T)
             case Query() | AskDoh():
                 query = dns.encode_query(1, command.host, dns.A)
-                reply = dns.decode_reply(dns.encode_reply(query, self.udp))
+                reply = dns.decode_reply(nameserver.reply(query, self.udp))
                 return Answered(id=command.id, replies=((0.1, reply),), **T)
             case Connect():
                 return Connected(id=command.id, failure=self.failures.get((Connect, command.ip)), **T)

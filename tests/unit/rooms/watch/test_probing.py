@@ -24,6 +24,7 @@ from outlast.rooms.watch.proto.http import HEADERS, Exchange, parse_url
 from outlast.rooms.watch.proto.measurement import from_object
 from outlast.rooms.watch.proto.probe import Answered, Query, Settings
 from outlast.rooms.watch.proto.web_connectivity import publishable
+from tests import nameserver
 from tests.real import real
 from tests.unit.rooms.watch.pcap import RST, Packet, packets
 
@@ -139,9 +140,9 @@ async def test_all_replies_to_a_query_are_heard_and_those_to_others_are_not() ->
 
         def datagram_received(self, data: bytes, addr: Any) -> None:
             self.transport.sendto(b"noise", addr)
-            self.transport.sendto(dns.encode_reply(bytes([data[0] ^ 1]) + data[1:], ("9.9.9.9",)), addr)
+            self.transport.sendto(nameserver.reply(bytes([data[0] ^ 1]) + data[1:], ("9.9.9.9",)), addr)
             for address in ("10.10.34.35", "93.184.216.34"):
-                self.transport.sendto(dns.encode_reply(data, (address,)), addr)
+                self.transport.sendto(nameserver.reply(data, (address,)), addr)
 
     transport, _ = await loop.create_datagram_endpoint(Resolver, local_addr=("127.0.0.1", 0))
     port = transport.get_extra_info("sockname")[1]

@@ -11,10 +11,10 @@ from typing import Any
 from outlast.rooms.watch.proto.detector import Detector, kind_of
 from outlast.rooms.watch.proto.evidence import english
 from outlast.rooms.watch.proto.fusion import Alarm, detect
-from outlast.rooms.watch.proto.ioda import PUBLISHED, published_alerts
 from outlast.rooms.watch.proto.recognise import read_series
 from outlast.rooms.watch.proto.series import HOUR_S, Origin, Point, gather, time_of
 from tests.real import DATA
+from tests.unit.rooms.watch.ioda_rule import PUBLISHED, published_alerts
 
 OUTAGES = DATA / "watch" / "outage"
 IODA = OUTAGES / "ioda_iran_2025-12-01_2026-01-12.csv"

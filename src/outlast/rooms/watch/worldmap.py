@@ -34,27 +34,24 @@ def draw(
     names: Mapping[str, str],
     *,
     label: str,
-    href: str = "/watch/country/",
     focus: str = "",
 ) -> Markup:
-    """The map of the world, or around the country ``focus``; each country leads to ``href`` and its two letters.
+    """The map of the world, or around the country ``focus``; each country leads to its page.
 
     Countries without a mark can be clicked but are not stops of the keyboard: pages have a list besides.
     """
     box = around(outlines, focus) if focus else (0, 0, outlines.width, outlines.height)
     plain = [code for code in outlines.countries if code not in marks]
     parts = [_patterns()]
-    parts += [_country(outlines, code, None, names, href) for code in plain]
+    parts += [_country(outlines, code, None, names) for code in plain]
     parts += [
-        _country(outlines, code, mark, names, href)
-        for code, mark in sorted(marks.items())
-        if code in outlines.countries
+        _country(outlines, code, mark, names) for code, mark in sorted(marks.items()) if code in outlines.countries
     ]
     size = max(box[2] / outlines.width, 0.12)
     for code, at in outlines.dots.items():
         mark = marks.get(code)
         if mark or code == focus:
-            parts.append(_dot(code, at, mark, names, href, 4 * size))
+            parts.append(_dot(code, at, mark, names, 4 * size))
     for code, mark in sorted(marks.items()):
         if mark.light in ("warn", "bad") or code == focus:
             parts.append(_code(outlines, code, mark, size))
@@ -86,27 +83,26 @@ def place(outlines: Outlines, code: str) -> tuple[int, int, int, int] | None:
     return _bounds(_largest(outlines.countries[code])) if code in outlines.countries else None
 
 
-def _country(outlines: Outlines, code: str, mark: Mark | None, names: Mapping[str, str], href: str) -> Markup:
+def _country(outlines: Outlines, code: str, mark: Mark | None, names: Mapping[str, str]) -> Markup:
     name = names.get(code, code)
     if mark is None:
         return Markup(
-            '<a href="{0}{1}" tabindex="-1" aria-label="{2}"><path class="land" d="{3}"><title>{2}</title></path></a>'
-        ).format(href, code, name, outlines.countries[code])
+            '<a href="/watch/country/{0}" tabindex="-1" aria-label="{1}"><path class="land" d="{2}">'
+            "<title>{1}</title></path></a>"
+        ).format(code, name, outlines.countries[code])
     words = f"{name}: {mark.words}"
     return Markup(
-        '<a href="{0}{1}" aria-label="{2}"><path class="land {3}" fill="url(#map-{3})" d="{4}">'
-        "<title>{2}</title></path></a>"
-    ).format(href, code, words, mark.light, outlines.countries[code])
+        '<a href="/watch/country/{0}" aria-label="{1}"><path class="land {2}" fill="url(#map-{2})" d="{3}">'
+        "<title>{1}</title></path></a>"
+    ).format(code, words, mark.light, outlines.countries[code])
 
 
-def _dot(
-    code: str, at: tuple[int, int], mark: Mark | None, names: Mapping[str, str], href: str, radius: float
-) -> Markup:
+def _dot(code: str, at: tuple[int, int], mark: Mark | None, names: Mapping[str, str], radius: float) -> Markup:
     words = f"{names.get(code, code)}: {mark.words}" if mark else names.get(code, code)
     return Markup(
-        '<a href="{0}{1}" aria-label="{2}"><circle class="land {3}" cx="{4}" cy="{5}" r="{6:.1f}"><title>{2}</title>'
-        "</circle></a>"
-    ).format(href, code, words, mark.light if mark else "", at[0], at[1], radius)
+        '<a href="/watch/country/{0}" aria-label="{1}"><circle class="land {2}" cx="{3}" cy="{4}" r="{5:.1f}">'
+        "<title>{1}</title></circle></a>"
+    ).format(code, words, mark.light if mark else "", at[0], at[1], radius)
 
 
 def _code(outlines: Outlines, code: str, mark: Mark, size: float) -> Markup:

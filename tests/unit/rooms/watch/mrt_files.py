@@ -1,9 +1,9 @@
-"""Writes MRT files as RFC 6396 and RFC 8050 describe them, so that tests have every type of record."""
+"""Writes MRT files as RFC 6396 and RFC 8050 describe them, so that tests have every type of record; shows prefixes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from struct import pack
 
 from outlast.rooms.watch.proto import mrt
@@ -33,6 +33,12 @@ def nlri(*prefixes: str, path_ids: Iterable[int] | None = None) -> bytes:
 
 def _prefix(network: IPv4Network | IPv6Network) -> bytes:
     return bytes((network.prefixlen,)) + network.network_address.packed[: (network.prefixlen + 7) // 8]
+
+
+def prefix_text(prefix: int, *, ipv6: bool = False) -> str:
+    """A prefix as people write it: ``10.1.0.0/16``."""
+    bits, first = mrt.prefix_start(prefix, ipv6=ipv6)
+    return f"{IPv6Address(first) if ipv6 else IPv4Address(first)}/{bits}"
 
 
 def attribute(code: int, value: bytes, *, flags: int = 0x40) -> bytes:

@@ -148,7 +148,6 @@ def test_while_an_outage_runs_its_cost_grows_by_the_hour() -> None:
     assert [round(cost.high) for cost in running] == [0, 1_667, 20_000, 40_000, 80_000]
     assert running[2].inputs["hours"] == 12
     assert cost_so_far(day, 1_000, 0).high == 0
-    assert cost_so_far(day, 0, 86_400, level=0.75).mid == pytest.approx(35_000 / 4)
 
 
 def test_the_table_holds_all_countries_and_says_whose_it_is() -> None:

@@ -12,10 +12,10 @@ from outlast.edges.main import run
 from outlast.rooms.watch.proto.detector import State, kind_of
 from outlast.rooms.watch.proto.evidence import english
 from outlast.rooms.watch.proto.fusion import Report, detect
-from outlast.rooms.watch.proto.ioda import PUBLISHED, published_alerts
 from outlast.rooms.watch.proto.recognise import read_series
 from outlast.rooms.watch.proto.series import DAY_S, Origin, Point, gather, iso, time_of
 from tests.real import real
+from tests.unit.rooms.watch.ioda_rule import PUBLISHED, published_alerts
 
 IODA = "watch/outage/ioda_iran_2025-12-01_2026-01-12.csv"
 IRAN = "watch/outage/monash_irn-2019-11-11_gif.csv"

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from outlast.errors import ProtocolError
 from outlast.rooms.watch.io.files import open_capped, pieces
 from outlast.rooms.watch.proto import mrt
-from outlast.rooms.watch.proto.mrt import Malformed, Reach, Reader, Segment, Summary, Update, prefix_text, summarise
+from outlast.rooms.watch.proto.mrt import Malformed, Reach, Reader, Segment, Summary, Update, summarise
 from tests.real import real
 from tests.unit.rooms.watch import mrt_files as write
 
@@ -39,10 +39,10 @@ def only(file: bytes) -> Update:
 
 def texts(update: Update) -> list[str]:
     return [
-        *(f"+{prefix_text(prefix)}" for prefix in update.announced),
-        *(f"+{prefix_text(prefix, ipv6=True)}" for prefix in update.announced6),
-        *(f"-{prefix_text(prefix)}" for prefix in update.withdrawn),
-        *(f"-{prefix_text(prefix, ipv6=True)}" for prefix in update.withdrawn6),
+        *(f"+{write.prefix_text(prefix)}" for prefix in update.announced),
+        *(f"+{write.prefix_text(prefix, ipv6=True)}" for prefix in update.announced6),
+        *(f"-{write.prefix_text(prefix)}" for prefix in update.withdrawn),
+        *(f"-{write.prefix_text(prefix, ipv6=True)}" for prefix in update.withdrawn6),
     ]
 
 
@@ -359,8 +359,8 @@ def test_what_was_written_is_read(
 
 @given(networks(4), networks(6))
 def test_a_prefix_reads_as_it_was_written(v4: str, v6: str) -> None:
-    assert prefix_text(int.from_bytes(write.nlri(v4))) == v4
-    assert prefix_text(int.from_bytes(write.nlri(v6)), ipv6=True) == v6
+    assert write.prefix_text(int.from_bytes(write.nlri(v4))) == v4
+    assert write.prefix_text(int.from_bytes(write.nlri(v6)), ipv6=True) == v6
 
 
 def test_ipv4_and_ipv6_prefixes_of_the_same_octets_are_two() -> None:

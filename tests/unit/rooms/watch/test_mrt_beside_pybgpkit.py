@@ -14,7 +14,7 @@ import pytest
 
 from outlast.rooms.watch.io.files import open_capped, pieces
 from outlast.rooms.watch.proto import mrt
-from outlast.rooms.watch.proto.mrt import Malformed, Reader, Segment, Update, prefix_text
+from outlast.rooms.watch.proto.mrt import Malformed, Reader, Segment, Update
 from outlast.rooms.watch.proto.mrt import Path as AsPath
 from tests.real import real
 from tests.unit.rooms.watch import mrt_files as write
@@ -79,8 +79,8 @@ def elements(update: Update) -> Iterator[Element]:
         known.get(mrt.LOCAL_PREF, 0),
     )
     for ipv6, came, gone in ((False, update.announced, update.withdrawn), (True, update.announced6, update.withdrawn6)):
-        yield from (("A", prefix_text(prefix, ipv6=ipv6), *peer, *about) for prefix in came)
-        yield from (("W", prefix_text(prefix, ipv6=ipv6), *peer) for prefix in gone)
+        yield from (("A", write.prefix_text(prefix, ipv6=ipv6), *peer, *about) for prefix in came)
+        yield from (("W", write.prefix_text(prefix, ipv6=ipv6), *peer) for prefix in gone)
 
 
 def path_text(path: AsPath | None) -> str | None:

@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from outlast.edges.main import run
 from outlast.errors import ProtocolError
 from outlast.rooms.watch.io.files import lines, open_capped
-from outlast.rooms.watch.proto import heartbeats, ioda, series
+from outlast.rooms.watch.proto import heartbeats, series
 from outlast.rooms.watch.proto.fusion import detect
 from outlast.rooms.watch.proto.heartbeats import Heard
 from outlast.rooms.watch.proto.monash import offset_of
 from outlast.rooms.watch.proto.recognise import read_series
 from outlast.rooms.watch.proto.series import DAY_S, HOUR_S, NAME_MAX, Origin, Point, SeriesError, gather, iso, time_of
+from tests.unit.rooms.watch.ioda_rule import PUBLISHED, published_alerts
 
 ORIGIN = Origin(1_700_000_000, "ab" * 32)
 
@@ -462,7 +463,7 @@ def test_a_table_of_too_many_rows_is_refused_at_the_first_beyond(head: str, monk
 def test_the_published_rule_of_ioda_lets_go_when_its_window_is_full_of_the_outage() -> None:
     rows = [Point("ioda", "IR", "ping-slash24", 1_700_000_000 + at * HOUR_S, value, HOUR_S) for at, value in
             enumerate([100.0] * 400 + [10.0] * 200)]  # fmt: skip
-    ((begin, end),) = ioda.published_alerts(rows, ioda.PUBLISHED["probing"])
+    ((begin, end),) = published_alerts(rows, PUBLISHED["probing"])
     assert begin == rows[400].t_s
     assert end is not None
     assert 3 * DAY_S < end - begin < 4 * DAY_S

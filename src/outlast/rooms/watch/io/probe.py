@@ -106,10 +106,9 @@ async def probe_url(
     *,
     control: Control | None = None,
     patience: Patience = Patience(),
-    now: Callable[[], float] = time.time,
 ) -> Json:
     """Probe one URL; returns the measurement in OONI's format. Raises nothing for what the network does."""
-    at_s = now()
+    at_s = time.time()
     machine = Probe(url, replace(settings, refused=own_networks()))
     async with Hands(patience, control) as hands:
         # A site that sends the probe about, or trickles, ends here: what was seen until then is the measurement.

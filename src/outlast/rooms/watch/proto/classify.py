@@ -85,21 +85,13 @@ class Verdict(msgspec.Struct, frozen=True):
 Rule = Callable[[Measurement], tuple[Layers, list[str]]]
 
 
-def classify(
-    measurement: Measurement,
-    known: prints.Fingerprints | None = None,
-    asn_of: Callable[[str], int | None] | None = None,
-) -> Verdict:
-    """The verdict on one measurement of any test.
-
-    ``known`` are fingerprints to look for; ``asn_of`` gives the network of an address, without it those count that the
-    measurement names.
-    """
+def classify(measurement: Measurement, known: prints.Fingerprints | None = None) -> Verdict:
+    """The verdict on one measurement of any test; ``known`` are fingerprints to look for."""
     blocking: Blocking = None
     accessible: bool | None = None
     if measurement.test_name == "web_connectivity":
-        network = asn_of or measurement.asns.get
-        found = observe(measurement, asn_of)
+        network = measurement.asns.get
+        found = observe(measurement)
         analysis = analyse(found, network)
         as_before = analyse(classic(found), network)
         blocking, accessible = legacy(as_before)

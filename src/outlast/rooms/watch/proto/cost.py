@@ -195,15 +195,14 @@ def costs(
     ]
 
 
-def cost_so_far(day: Cost, started_s: int, now_s: int, level: float = 0.0) -> Cost:
+def cost_so_far(day: Cost, started_s: int, now_s: int) -> Cost:
     """What a method says of an outage that still runs: ``day`` is its row for one day (``costs`` with ``days=1``).
 
-    ``level`` is how much of the country's internet is still there, 0 to 1. Hours count as parts of a day; nothing is
-    lost before the start.
+    Hours count as parts of a day, with all of the country's internet down; nothing is lost before the start.
     """
     hours = max(now_s - started_s, 0) / 3600
-    part = hours / 24 * (1 - min(max(level, 0.0), 1.0))
-    inputs = {**day.inputs, "hours": round(hours, 2), "level": level}
+    part = hours / 24
+    inputs = {**day.inputs, "hours": round(hours, 2)}
     return msgspec.structs.replace(day, low=day.low * part, mid=day.mid * part, high=day.high * part, inputs=inputs)
 
 

@@ -148,12 +148,6 @@ _AS4: Final = [Struct(f">{count}I") for count in range(256)]
 _NONE: Final = ()
 
 
-def prefix_text(prefix: int, *, ipv6: bool = False) -> str:
-    """A prefix as people write it: ``10.1.0.0/16``."""
-    bits, first = prefix_start(prefix, ipv6=ipv6)
-    return f"{IPv6Address(first) if ipv6 else IPv4Address(first)}/{bits}"
-
-
 def prefix_start(prefix: int, *, ipv6: bool = False) -> tuple[int, int]:
     """(length in bits, first address as an int) of a prefix."""
     octets = max((prefix.bit_length() + 7) // 8 - 1, 0)  # behind the length, which is 0 for the default route alone
@@ -775,11 +769,9 @@ def _large(value: bytes) -> tuple[tuple[int, int, int], ...]:
     return tuple(zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True))
 
 
-def _tlvs(
-    type_octets: int, length_octets: int, *, whole: bool = False
-) -> Callable[[bytes], tuple[tuple[int, bytes], ...]]:
-    """Type, length, value; ``whole`` where the length counts all three."""
-    head = type_octets + length_octets
+def _tlvs(type_octets: int, *, whole: bool = False) -> Callable[[bytes], tuple[tuple[int, bytes], ...]]:
+    """Type, length (2 octets), value; ``whole`` where the length counts all three."""
+    head = type_octets + 2
 
     def decode(value: bytes) -> tuple[tuple[int, bytes], ...]:
         found = []
@@ -811,11 +803,11 @@ _DECODE: Final[dict[int, Callable[[bytes], Any]]] = {
     EXTENDED_COMMUNITIES: _each(8),
     AS4_PATH: _as_path(_AS4, 4),
     AS4_AGGREGATOR: _aggregator,
-    23: _tlvs(2, 2),  # tunnel encapsulation (RFC 9012)
+    23: _tlvs(2),  # tunnel encapsulation (RFC 9012)
     IPV6_EXTENDED_COMMUNITIES: _each(20),
-    AIGP: _tlvs(1, 2, whole=True),  # RFC 7311
-    29: _tlvs(2, 2),  # BGP-LS (RFC 9552)
+    AIGP: _tlvs(1, whole=True),  # RFC 7311
+    29: _tlvs(2),  # BGP-LS (RFC 9552)
     LARGE_COMMUNITIES: _large,
     ONLY_TO_CUSTOMER: _exactly(4),
-    40: _tlvs(1, 2),  # prefix SID (RFC 8669)
+    40: _tlvs(1),  # prefix SID (RFC 8669)
 }

@@ -64,14 +64,12 @@ def keys(cid: bytes, side: str) -> Keys:
     return Keys(_expand(secret, "quic key", 16), _expand(secret, "quic iv", 12), _expand(secret, "quic hp", 16))
 
 
-def client_initial(
-    server_name: str | None, dcid: bytes, scid: bytes, random: bytes, public_key: bytes, *, version: int = VERSION_1
-) -> bytes:
+def client_initial(server_name: str | None, dcid: bytes, scid: bytes, random: bytes, public_key: bytes) -> bytes:
     """A datagram with a ClientHello for HTTP/3: connection ids of 8 to 20 bytes, 32 random bytes, an X25519 key."""
     parameters = b"\x0f" + _varint(len(scid)) + scid + bytes.fromhex("01048000753004048010000008024064")
     hello = tls.client_hello(server_name, random, public_key, alpn=("h3",), quic=parameters)
     frame = b"\x06\x00" + _varint(len(hello)) + hello
-    head = _head(_INITIAL, version, dcid, scid)
+    head = _head(_INITIAL, VERSION_1, dcid, scid)
     room = DATAGRAM_MIN_BYTES - len(head) - 2 - _NUMBER - _TAG
     return seal(head, 0, frame.ljust(room, b"\0"), keys(dcid, "client"))
 

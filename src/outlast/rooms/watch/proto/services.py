@@ -350,8 +350,8 @@ def read_resolver(text: str) -> Resolver:
     return Resolver(text, parts.scheme, url.host if url else host, port or _PORTS[parts.scheme], url)
 
 
-def dnscheck(resolver: Resolver, name: str = DNSCHECK_NAME) -> Chains:
-    """Every address of a resolver, asked for a name."""
+def dnscheck(resolver: Resolver) -> Chains:
+    """Every address of a resolver, asked for one name."""
 
     def plan(found: Found) -> list[Chain]:
         addresses = [resolver.host] if is_address(resolver.host) else found[resolver.host]
@@ -361,17 +361,19 @@ def dnscheck(resolver: Resolver, name: str = DNSCHECK_NAME) -> Chains:
                 continue
             at = show((ip, resolver.port))
             if resolver.scheme == "udp":
-                chains.append(Chain(_lookup_key(resolver, ip), ip, resolver.port, then=Query(0, at, name, 1.0)))
+                chains.append(
+                    Chain(_lookup_key(resolver, ip), ip, resolver.port, then=Query(0, at, DNSCHECK_NAME, 1.0))
+                )
                 continue
             shake = Handshake(0, resolver.host) if resolver.scheme in ("dot", "https") else None
-            ask = AskOver(0, name, at, resolver.url)
+            ask = AskOver(0, DNSCHECK_NAME, at, resolver.url)
             chains.append(Chain(_lookup_key(resolver, ip), ip, resolver.port, shake, ask))
         return chains
 
     return Chains([] if is_address(resolver.host) else [resolver.host], plan)
 
 
-def dnscheck_keys(done: Chains, resolver: Resolver, name: str = DNSCHECK_NAME) -> Json:
+def dnscheck_keys(done: Chains, resolver: Resolver) -> Json:
     """Test keys of ts-028."""
     boot = done.of("bootstrap")
     lookups = {}
@@ -385,7 +387,7 @@ def dnscheck_keys(done: Chains, resolver: Resolver, name: str = DNSCHECK_NAME) -
             "failure": failed[0].event.failure if failed else None,
         }
     return {
-        "domain": name,
+        "domain": DNSCHECK_NAME,
         "bootstrap": collect(boot) if boot else None,
         "bootstrap_failure": next((step.event.failure for step in boot), None),
         "lookups": lookups,

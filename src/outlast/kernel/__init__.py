@@ -14,6 +14,7 @@ from outlast.kernel.footprint import Footprint, let_go_of_carried, measure_disk
 from outlast.kernel.groups import Group, Said
 from outlast.kernel.home import Home, wipe_secret, write_secret
 from outlast.kernel.identity import (
+    JOINERS,
     SHARES_MAX,
     Device,
     SigningKey,
@@ -73,6 +74,7 @@ __all__ = [
     "DAY_MS",
     "FILE_MAX_BYTES",
     "GENESIS",
+    "JOINERS",
     "LETTER_MAX_BYTES",
     "PARCELS_MAX",
     "PARCEL_LIFE_DAYS",

@@ -37,8 +37,9 @@ _NO_WORDS: Final = re.compile(r"(?m)^.*:[ \t\r]*$|(?<!\S)\d+[.):]*")
 SHARES_MAX: Final = 16
 
 _DEVICE_DOMAIN: Final = b"outlast/device/1"
-_JOINERS: Final = re.compile("(?<=[^\\s\u200c\u200d])[\u200c\u200d](?=[^\\s\u200c\u200d])")
+JOINERS: Final = "\u200c\u200d"
 """What joins letters or keeps them apart: Persian and the scripts of India are written with it, as are some emoji."""
+_JOINING: Final = re.compile(rf"(?<=[^\s{JOINERS}])[{JOINERS}](?=[^\s{JOINERS}])")
 _UNSEEN: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200c\u200d\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
@@ -180,7 +181,7 @@ def check_name(name: str) -> str:
 
 def without_joiners(text: str) -> str:
     """The text without the zero-width joiners and non-joiners that stand between two of its characters."""
-    return _JOINERS.sub("", text)
+    return _JOINING.sub("", text)
 
 
 def spelled(name: str) -> str:

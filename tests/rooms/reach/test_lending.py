@@ -17,7 +17,7 @@ from outlast.rooms.reach.io.pump import yard_of
 from outlast.rooms.reach.io.relay import Config, Relay
 from outlast.rooms.reach.io.shadowsocks import cipher_of
 from outlast.rooms.reach.proto.exit_policy import allowing_private
-from outlast.rooms.reach.proto.shadowsocks import seal_early
+from outlast.rooms.reach.proto.shadowsocks import turn_whole
 from outlast.rooms.reach.proto.token_bucket import LEFT_MIN_PER_S, OWN_QUIET_PER_S, leftover_per_s
 
 HERE = "127.0.0.1"
@@ -181,7 +181,7 @@ def test_bytes_that_come_with_a_request_count_as_all_others_do() -> None:
         yard = yard_of(loop)
         try:
             _, writer = await asyncio.open_connection(HERE, told[0].port)
-            writer.write(seal_early(sealer, bytes(30_000), yard.into, yard.out))
+            writer.write(turn_whole(sealer, bytes(30_000), yard.into, yard.out))
             async with asyncio.timeout(10):
                 while not heard:
                     await asyncio.sleep(0)

@@ -29,7 +29,7 @@ from outlast.rooms.reach.proto import shadowsocks_2022
 from outlast.rooms.reach.proto.bridge import ShadowsocksBridge
 from outlast.rooms.reach.proto.exit_policy import Policy
 from outlast.rooms.reach.proto.links import read_bridge
-from outlast.rooms.reach.proto.shadowsocks import Packets, ReplayError, ShadowsocksError, seal_early
+from outlast.rooms.reach.proto.shadowsocks import Packets, ReplayError, ShadowsocksError, turn_whole
 from outlast.rooms.reach.proto.shadowsocks_2022 import Sip022
 from tests.rooms.reach.through import connect, echo_datagrams, echo_hashes, echoes
 
@@ -74,7 +74,7 @@ def hello(method: str, target: Target = ECHO, said: bytes = b"hello", *, ahead_s
     if ahead_s:
         cipher = Sip022(method, PASSWORDS[method], secrets.token_bytes, lambda: time.time() + ahead_s)
     yard = yard_of(asyncio.get_running_loop())
-    return seal_early(cipher.request(target)[0], said, yard.into, yard.out)
+    return turn_whole(cipher.request(target)[0], said, yard.into, yard.out)
 
 
 async def is_silent(reader: asyncio.StreamReader) -> bool:
@@ -101,7 +101,7 @@ def test_who_is_no_user_any_more_is_out_with_all_that_they_have_open_or_begun() 
 
         def greeting(user: bytes) -> bytes:
             cipher = cipher_of(method, f"{password}:{b64encode(user).decode()}")
-            return seal_early(cipher.request(ECHO)[0], b"hello", yard.into, yard.out)
+            return turn_whole(cipher.request(ECHO)[0], b"hello", yard.into, yard.out)
 
         try:
             streams = []
@@ -146,7 +146,7 @@ def test_one_user_s_streams_leave_room_for_another_s(monkeypatch: pytest.MonkeyP
             cipher = cipher_of(method, f"{password}:{b64encode(user).decode()}")
             reader, writer = await asyncio.open_connection(*server.at)
             held.append(writer)
-            writer.write(seal_early(cipher.request(ECHO)[0], b"hello", yard.into, yard.out))
+            writer.write(turn_whole(cipher.request(ECHO)[0], b"hello", yard.into, yard.out))
             return bool(await asyncio.wait_for(reader.read(1), 5))
 
         try:

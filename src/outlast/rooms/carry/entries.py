@@ -16,11 +16,18 @@ from typing import Final
 import msgspec
 
 from outlast.errors import ProtocolError, UsageError
-from outlast.kernel import CONTENT_MAX_BYTES, DAY_MS, FILE_MAX_BYTES, LETTER_MAX_BYTES, Kind, counts_of, spelled
+from outlast.kernel import (
+    CONTENT_MAX_BYTES,
+    DAY_MS,
+    FILE_MAX_BYTES,
+    JOINERS,
+    LETTER_MAX_BYTES,
+    Kind,
+    counts_of,
+    spelled,
+)
 
 NAME_MAX_BYTES: Final = 200
-JOINERS: Final = "\u200c\u200d"
-"""Zero-width ones, which names in Persian and in the scripts of India are written with."""
 SUFFIX_MAX_CHARS: Final = 16
 UNNAMED: Final = "file"
 KEY_BYTES: Final = 32

@@ -6,7 +6,7 @@ in which network would name people in a raid. Rows carry the day on which they g
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -609,9 +609,9 @@ def forgotten(vault: Rows, today: int, week: int) -> list[RowChange]:
     return gone
 
 
-def every_row(tables: Iterable[str] = (WORKED, BRIDGE, WANT, PASSED, BORROWED)) -> list[RowChange]:
-    """Deletes all rows of these tables: what is held of others' bridges, and where they worked."""
-    return [Delete(table, {}) for table in tables]
+def every_row() -> list[RowChange]:
+    """Deletes all that is held of others' bridges, and where they worked."""
+    return [Delete(table, {}) for table in (WORKED, BRIDGE, WANT, PASSED, BORROWED)]
 
 
 def _targets(data: bytes) -> tuple[tuple[str, int], ...]:

@@ -26,8 +26,8 @@ from outlast.rooms.reach.proto.shadowsocks import (
     ShadowsocksError,
     Sip004,
     bytes_to_key,
-    seal_early,
     subkey,
+    turn_whole,
 )
 from outlast.rooms.reach.proto.shadowsocks_2022 import Sip022, Window, session_key
 
@@ -60,11 +60,11 @@ def in_pieces(data: bytes, sizes: list[int]) -> list[bytes]:
 
 
 def seal(sealer: Sealer, parts: list[bytes]) -> bytes:
-    return b"".join(seal_early(sealer, part, into, out) for part in parts)
+    return b"".join(turn_whole(sealer, part, into, out) for part in parts)
 
 
 def open_all(opener: Opener, parts: list[bytes]) -> bytes:
-    return b"".join(opener.feed(part, into, out) for part in parts)
+    return b"".join(turn_whole(opener, part, into, out) for part in parts)
 
 
 def accept(cipher: Cipher, parts: list[bytes], seen: Replays | None = None) -> tuple[Request, list[bytes]]:
@@ -151,7 +151,7 @@ def test_an_end_within_a_chunk_is_told(method: str) -> None:
     rest = seal(sealer, [bytes(1000)])
     for cut in (1, 17, 18, 500, len(rest) - 1):
         request, _ = accept(cipher_of(method), [wire])
-        request.opener.feed(rest[:cut], into, out)
+        turn_whole(request.opener, rest[:cut], into, out)
         with pytest.raises(ShadowsocksError, match="cut short"):
             request.opener.end()
 
@@ -177,7 +177,7 @@ def test_a_wrong_clock_is_told_apart_from_a_wrong_key_and_by_how_much(method: st
     request, _ = accept(cipher_of(method, now_s=NOW_S + skew_s / 2), [wire]) if abs(skew_s) < 60 else (None, None)
     if request:
         late = seal(request.sealer, [b"answer"])
-        assert opener.feed(late, into, out) == b"answer"
+        assert turn_whole(opener, late, into, out) == b"answer"
 
 
 @pytest.mark.parametrize("method", NEW)
@@ -186,7 +186,7 @@ def test_an_answer_to_another_stream_is_refused(method: str) -> None:
     (first, _), (_, opener) = client.request(TARGET), client.request(TARGET)
     request, _ = accept(cipher_of(method), [seal(first, [b"hello"])])
     with pytest.raises(ShadowsocksError, match="another stream"):
-        opener.feed(seal(request.sealer, [b"answer"]), into, out)
+        turn_whole(opener, seal(request.sealer, [b"answer"]), into, out)
 
 
 def test_users_are_known_by_their_keys() -> None:
@@ -201,7 +201,7 @@ def test_users_are_known_by_their_keys() -> None:
         if known:
             request, _ = accept(server, [wire])
             assert request.said == b"hello"
-            assert opener.feed(seal(request.sealer, [b"answer"]), into, out) == b"answer"
+            assert turn_whole(opener, seal(request.sealer, [b"answer"]), into, out) == b"answer"
             assert server.packet_server().open(packet, NOW_S)[1:] == (TARGET, b"hello")
         else:
             with pytest.raises(ShadowsocksError, match="no user"):

@@ -24,7 +24,7 @@ from outlast.rooms.reach.proto.shadowsocks import (
     Sealer,
     ShadowsocksError,
     Sip004,
-    seal_early,
+    turn_whole,
 )
 from outlast.rooms.reach.proto.shadowsocks_2022 import Sip022
 
@@ -101,7 +101,7 @@ class Shadowsocks:
     def _join(self, client: Client, far: socket.socket, sealer: Sealer, opener: Opener) -> None:
         near, early = client.take()
         yard = yard_of(self._loop)
-        first = seal_early(sealer, early, yard.into, yard.out)
+        first = turn_whole(sealer, early, yard.into, yard.out)
         pump = Pump(self._loop, near, far, sealer, opener, first, lambda _: self._pumps.discard(pump))
         self._pumps.add(pump)
         if not first:

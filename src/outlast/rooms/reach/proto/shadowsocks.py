@@ -211,18 +211,6 @@ class Opener:
         self._count, self._want, self._gather, self._gathered = self._count + 1, 0, None, 0
         return out[:want]
 
-    def feed(self, data: bytes, into: memoryview, out: memoryview) -> bytes:
-        """Open bytes that were read elsewhere, with the buffers of a pump."""
-        said = b""
-        view = memoryview(data)
-        while view:
-            room = self.room(into)
-            size = min(len(room), len(view))
-            room[:size] = view[:size]
-            said += self.turn(into, size, out)
-            view = view[size:]
-        return said
-
     def end(self) -> bytes:
         """Nothing; raises ShadowsocksError when the stream was cut within a chunk."""
         if self._kept or self._want or self._gather is not None:
@@ -234,15 +222,15 @@ def _open_nothing(nonce: bytes, data: memoryview, more: None, into: memoryview) 
     raise ShadowsocksError("the stream has not begun")
 
 
-def seal_early(sealer: Sealer, data: bytes, into: memoryview, out: memoryview) -> bytes:
-    """Seal bytes that were read elsewhere, with the buffers of a pump; empty where nothing was said."""
+def turn_whole(codec: Sealer | Opener, data: bytes, into: memoryview, out: memoryview) -> bytes:
+    """Seal or open bytes that were read elsewhere, with the buffers of a pump; empty where nothing was said."""
     said = b""
     view = memoryview(data)
     while view:
-        room = sealer.room(into)
+        room = codec.room(into)
         size = min(len(room), len(view))
         room[:size] = view[:size]
-        said += sealer.turn(into, size, out)
+        said += codec.turn(into, size, out)
         view = view[size:]
     return said
 
@@ -421,7 +409,7 @@ class _Acceptor:
         return Begun(self._cipher._aead(salt), 0)
 
     def feed(self, data: bytes, into: memoryview, out: memoryview) -> Request | None:
-        said = self._opener.feed(data, into, out)
+        said = turn_whole(self._opener, data, into, out)
         if said and self._salt:  # the first chunk opened: whoever sent it knew the key
             if not self._seen.first(self._salt, self._cipher._clock()):
                 raise ReplayError("a stream began as one did before")

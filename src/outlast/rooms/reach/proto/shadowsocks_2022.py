@@ -44,6 +44,7 @@ from outlast.rooms.reach.proto.shadowsocks import (
     Sealer,
     ShadowsocksError,
     read_address,
+    turn_whole,
 )
 
 TOLERANCE_S: Final = 30
@@ -226,7 +227,7 @@ class _Acceptor:
         return Begun(aead, 1, self._header_bytes)
 
     def feed(self, data: bytes, into: memoryview, out: memoryview) -> Request | None:
-        self._said += self._opener.feed(data, into, out)
+        self._said += turn_whole(self._opener, data, into, out)
         if not self._header_bytes or len(self._said) < self._header_bytes:
             return None
         header = self._said[: self._header_bytes]

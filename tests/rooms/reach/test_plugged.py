@@ -125,7 +125,7 @@ def test_on_the_port_behind_the_child_only_the_child_is_heard(tmp_path: Path, mo
 
     async def story() -> None:
         async with serving(tmp_path) as (server, _):
-            inner = server._sock.getsockname()
+            inner = server._listener._sock.getsockname()
             for said in (b"", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"\1" + bytes(64)):
                 reader, writer = await asyncio.open_connection(*inner)
                 writer.write(said)

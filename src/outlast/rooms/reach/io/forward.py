@@ -9,14 +9,11 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import suppress
-from typing import Final
 
 from outlast.address import Target
 from outlast.rooms.reach.io.carrier import Carrier, Refusal
 from outlast.rooms.reach.io.gate import listen
-
-ACCEPTED_AT_ONCE: Final = 16
-PAUSE_S: Final = 0.5
+from outlast.rooms.reach.io.listener import Listener
 
 
 class Forward:
@@ -24,36 +21,13 @@ class Forward:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, carrier: Carrier, target: Target) -> None:
         """Listen on loopback; the carrier stays the caller's."""
-        self._loop = loop
-        self._carrier = carrier
-        self._target = target
-        self._listener = listen(Target("127.0.0.1", 0))
-        self.at = Target("127.0.0.1", int(self._listener.getsockname()[1]))
-        self._listen()
+        sock = listen(Target("127.0.0.1", 0))
+        self.at = Target("127.0.0.1", int(sock.getsockname()[1]))
+        self._listener = Listener(loop, sock, lambda one, _: carrier.carry(_Stream(one, target)))
 
     def close(self) -> None:
         """Take no more; what runs ends with the carrier."""
-        self._loop.remove_reader(self._listener.fileno())
         self._listener.close()
-
-    def _listen(self) -> None:
-        if self._listener.fileno() >= 0:
-            self._loop.add_reader(self._listener.fileno(), self._accept)
-
-    def _accept(self) -> None:
-        for _ in range(ACCEPTED_AT_ONCE):
-            try:
-                one, _ = self._listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError:  # no more files: the listener stays readable, and without a pause all else would wait
-                self._loop.remove_reader(self._listener.fileno())
-                self._loop.call_later(PAUSE_S, self._listen)
-                return
-            one.setblocking(False)
-            with suppress(OSError):
-                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._carrier.carry(_Stream(one, self._target))
 
 
 class _Stream:

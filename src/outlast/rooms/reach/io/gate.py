@@ -19,6 +19,7 @@ from outlast import address
 from outlast.address import Target, household
 from outlast.errors import UsageError, port_taken
 from outlast.rooms.reach.io.carrier import Association, Client, Refusal
+from outlast.rooms.reach.io.listener import Listener
 from outlast.rooms.reach.io.pump import Plain, Pump
 from outlast.rooms.reach.io.ready import watcher_of
 from outlast.rooms.reach.proto.http_proxy import Exchange, HttpProxy
@@ -28,7 +29,6 @@ from outlast.rooms.reach.proto.token_bucket import TokenBucket
 from outlast.socks import Command, unwrap_datagram, wrap_datagram
 
 BACKLOG: Final = 1024
-ACCEPTS_AT_ONCE: Final = 64
 HANDSHAKE_S: Final = 10.0
 HALF_OPEN_MAX: Final = 512
 """Connections that have not yet said what they want; the oldest goes for the newest."""
@@ -68,23 +68,19 @@ class Gate:
         self.associate = associate
         self.credentials = credentials
         self.associations = 0
-        self._listener = listen(at)
+        sock = listen(at)
+        host, port, *_ = sock.getsockname()
+        self.at = Target(host, port)
+        """Where it listens."""
         self._half_open: dict[_Caller, float] = {}
         self._guessers: OrderedDict[str, TokenBucket] = OrderedDict()  # by address
         self._sweep: asyncio.TimerHandle | None = None
         self._associated: set[_Datagrams] = set()
         self._forwards: set[Pump] = set()
-        loop.add_reader(self._listener.fileno(), self._accept)
-
-    @property
-    def at(self) -> Target:
-        """Where it listens."""
-        host, port, *_ = self._listener.getsockname()
-        return Target(host, port)
+        self._listener = Listener(loop, sock, self._took)
 
     def close(self) -> None:
         """Stop listening, and end what has not been handed on; streams are their carriers'."""
-        self.loop.remove_reader(self._listener.fileno())
         self._listener.close()
         if self._sweep is not None:
             self._sweep.cancel()
@@ -130,7 +126,7 @@ class Gate:
             self._forwards.discard(pump)
             if not pump.released:
                 return
-            if wrong is not None or self._listener.fileno() < 0:
+            if wrong is not None or self._listener.closed:
                 near.close()
             elif exchange.over:
                 self._await(near, whose).go_on(exchange.behind)
@@ -152,22 +148,9 @@ class Gate:
         except OSError:  # it is gone again, or no more files may be opened
             control.close()
 
-    def _accept(self) -> None:
-        for _ in range(ACCEPTS_AT_ONCE):
-            try:
-                one, peer = self._listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    # The listener stays readable: without a pause this would be all that is done.
-                    self.loop.remove_reader(self._listener.fileno())
-                    self.loop.call_later(SWEEP_S, self._listen_again)
-                    return
-                continue
-            one.setblocking(False)
-            caller = self._await(one, "" if self.credentials is None else household(peer[0]))
-            caller.readable()  # who connects speaks at once: it is there, or soon
+    def _took(self, one: socket.socket, peer: tuple[str, int]) -> None:
+        caller = self._await(one, "" if self.credentials is None else household(peer[0]))
+        caller.readable()  # who connects speaks at once: it is there, or soon
 
     def _await(self, one: socket.socket, whose: str) -> _Caller:
         """Let a connection say what it wants."""
@@ -179,10 +162,6 @@ class Gate:
         if self._sweep is None:
             self._sweep = self.loop.call_later(SWEEP_S, self._drop_slow)
         return caller
-
-    def _listen_again(self) -> None:
-        if self._listener.fileno() >= 0:
-            self.loop.add_reader(self._listener.fileno(), self._accept)
 
     def _drop_slow(self) -> None:
         oldest = self.loop.time() - HANDSHAKE_S

@@ -26,6 +26,7 @@ from outlast.rooms.reach.io.children import PrivateFolder
 from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.gate import listen
 from outlast.rooms.reach.io.hub import Hub
+from outlast.rooms.reach.io.listener import Listener
 from outlast.rooms.reach.io.outer import Outer, TcpOuter
 from outlast.rooms.reach.io.pluggable import Child, find_program
 from outlast.rooms.reach.io.tunnel import Tunnel
@@ -34,8 +35,6 @@ from outlast.rooms.reach.proto.ext_or_port import ExtOrPortError, Receiver, make
 from outlast.rooms.reach.proto.links import write_bridge
 from outlast.rooms.reach.proto.pluggable import ClientDemand, ServerDemand, SMethod
 
-_ACCEPTED_AT_ONCE: Final = 16
-_RETRY_S: Final = 1.0
 INTRODUCING_MAX: Final = 256
 INTRODUCTION_S: Final = 10.0
 
@@ -101,12 +100,10 @@ class PluggedListener:
         self.links: tuple[str, ...] = ()
         self._loop = asyncio.get_running_loop()
         self._hub = hub
-        self._sock = sock
         self._secrets: tuple[bytes, ...] = ()
         self._pattern: PluggedBridge | None = None
         self._child: Child | None = None
-        self._resting: asyncio.TimerHandle | None = None
-        self._loop.add_reader(sock, self._take)
+        self._listener = Listener(self._loop, sock, self._took)
 
     @classmethod
     async def start(cls, exit_: Exit, server: PluggedServer) -> PluggedListener:
@@ -124,9 +121,10 @@ class PluggedListener:
             raise StorageError("%(state)s cannot be written: %(error)s", state=state, error=error) from None
         with listen(server.listen) as probe:  # what is wrong with an address is told better here than by the child
             at = Target(*probe.getsockname()[:2])
-        served = cls(Hub(exit_), listen(Target("127.0.0.1", 0)), cookie)
+        sock = listen(Target("127.0.0.1", 0))
+        inner = Target(*sock.getsockname()[:2])
+        served = cls(Hub(exit_), sock, cookie)
         try:
-            inner = Target(*served._sock.getsockname()[:2])
             demand = ServerDemand(
                 str(state), True, (transport,), None, {transport: at}, extended=inner, cookie=str(file)
             )
@@ -151,30 +149,18 @@ class PluggedListener:
 
     async def close(self) -> None:
         """End it with all its streams."""
-        self._loop.remove_reader(self._sock)
-        if self._resting is not None:
-            self._resting.cancel()
-        self._sock.close()
+        self._listener.close()
         for one in tuple(self._introducing):
             one.drop()
         self._hub.close()
         if self._child is not None:
             await self._child.close()
 
-    def _take(self) -> None:
-        for _ in range(_ACCEPTED_AT_ONCE):
-            try:
-                sock, _ = self._sock.accept()
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError:  # no more files, or a connection that is gone again
-                self._loop.remove_reader(self._sock)
-                self._resting = self._loop.call_later(_RETRY_S, self._loop.add_reader, self._sock, self._take)
-                return
-            if len(self._introducing) >= INTRODUCING_MAX:
-                sock.close()
-            else:
-                self._introducing.add(_Introduced(self, self._loop, sock, Receiver(self._cookie, token_bytes(32))))
+    def _took(self, sock: socket.socket, _address: object) -> None:
+        if len(self._introducing) >= INTRODUCING_MAX:
+            sock.close()
+        else:
+            self._introducing.add(_Introduced(self, self._loop, sock, Receiver(self._cookie, token_bytes(32))))
 
     def introduced(self, one: _Introduced, sock: socket.socket | None) -> None:
         """A connection has shown that the child made it, or it is gone (None)."""

@@ -6,7 +6,6 @@ its own, until they hang up.
 
 from __future__ import annotations
 
-import errno
 import socket
 from base64 import b64encode
 from collections import Counter, OrderedDict
@@ -21,7 +20,8 @@ from outlast.errors import UsageError
 from outlast.rooms.reach.io.carrier import Association, Refusal
 from outlast.rooms.reach.io.ciphers import has_aes
 from outlast.rooms.reach.io.exit import DATAGRAMS_MAX, SPARE, Exit
-from outlast.rooms.reach.io.gate import ACCEPTS_AT_ONCE, listen
+from outlast.rooms.reach.io.gate import listen
+from outlast.rooms.reach.io.listener import Listener
 from outlast.rooms.reach.io.pump import Meter, Pump, yard_of
 from outlast.rooms.reach.io.shadowsocks import DATAGRAM_MAX_BYTES, DATAGRAMS_AT_ONCE, cipher_of
 from outlast.rooms.reach.proto.bridge import ShadowsocksBridge
@@ -34,7 +34,6 @@ UNKNOWN_MAX: Final = 2048
 STREAMS_OF_USER_MAX: Final = 8192
 SOURCES_MAX: Final = DATAGRAMS_MAX + SPARE  # no more than that go on at an exit
 SILENCE_S: Final = 100.0  # less than an exit's: what it ended is not asked again
-PAUSE_S: Final = 1.0
 _READ_BYTES: Final = 1 << 16
 
 
@@ -63,19 +62,19 @@ class ShadowsocksListener:
         self.unknown: OrderedDict[_Caller, None] = OrderedDict()
         self.pumps: dict[Pump, bytes] = {}  # with whose they are
         self.streams: Counter[bytes] = Counter()  # by whose they are, with those that are being made
-        self._listener = listen(at)
-        host, port, *_ = self._listener.getsockname()
+        sock = listen(at)
+        host, port, *_ = sock.getsockname()
         self.at = Target(host, port)
         self._bridge = ShadowsocksBridge(Target(name, port), method, password)
         self.links = self._links(users)
         try:
-            self._datagrams = _Datagrams(self, self._listener.family)
+            self._datagrams = _Datagrams(self, sock.family)
         except OSError as error:
-            self._listener.close()
+            sock.close()
             raise UsageError(
                 "cannot listen for datagrams at %(host)s:%(port)s: %(error)s", host=host, port=port, error=error
             ) from None
-        self._listen()
+        self._listener = Listener(self.loop, sock, self._took)
 
     def admit(self, users: tuple[bytes, ...]) -> None:
         """From now on these users' keys let in, and who has another one is out.
@@ -104,7 +103,6 @@ class ShadowsocksListener:
 
     def end(self) -> None:
         """The same, at once."""
-        self.loop.remove_reader(self._listener.fileno())
         self._listener.close()
         self._datagrams.close()
         for caller in tuple(self.unknown):
@@ -122,29 +120,12 @@ class ShadowsocksListener:
             case _:
                 self.turned_away["wrong-key"] += 1
 
-    def _listen(self) -> None:
-        if self._listener.fileno() >= 0:
-            self.loop.add_reader(self._listener.fileno(), self._accept)
-
-    def _accept(self) -> None:
-        for _ in range(ACCEPTS_AT_ONCE):
-            try:
-                one, _ = self._listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    # The listener stays readable: without a pause this would be all that is done.
-                    self.loop.remove_reader(self._listener.fileno())
-                    self.loop.call_later(PAUSE_S, self._listen)
-                    return
-                continue
-            one.setblocking(False)
-            with suppress(OSError):
-                one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            _Caller(self, one)
-            if len(self.unknown) > UNKNOWN_MAX:
-                self.unknown.popitem(last=False)[0].close()
+    def _took(self, one: socket.socket, _address: object) -> None:
+        with suppress(OSError):
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        _Caller(self, one)
+        if len(self.unknown) > UNKNOWN_MAX:
+            self.unknown.popitem(last=False)[0].close()
 
 
 class _Caller:

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from outlast.address import Target
+from outlast.rooms.reach.io.listener import Listener
 from outlast.rooms.reach.io.names import look_up
 from outlast.rooms.reach.io.outer import dial
 from outlast.rooms.reach.proto.failures import Observed, Step, Stop
@@ -28,7 +29,6 @@ ADDRESSES_MAX: Final = 6
 CONNECTIONS_MAX: Final = 64
 STAGGER_S: Final = 0.25
 READ_BYTES: Final = 16 * 1024
-PAUSE_S: Final = 0.5
 _SIOCOUTQ: Final = 0x5411
 _RESET: Final = struct.pack("ii", 1, 0)
 
@@ -75,21 +75,19 @@ class Tap:
         self.moved_s = self._began_s  # when something last came closer: a connection, a byte of the bridge's
         self.address = ""  # by which the bridge answered last; while it has not, what its name led to first
         self.new_address = False  # the name leads to others than the known one
-        listener = socket.create_server(("127.0.0.1", 0), backlog=CONNECTIONS_MAX)
-        listener.setblocking(False)
-        self._listener = listener
-        self.at = Target("127.0.0.1", listener.getsockname()[1])
+        sock = socket.create_server(("127.0.0.1", 0), backlog=CONNECTIONS_MAX)
+        sock.setblocking(False)
+        self.at = Target("127.0.0.1", sock.getsockname()[1])
+        self._listener = Listener(self._loop, sock, self._took)
 
     async def __aenter__(self) -> Tap:
-        """Begin to listen."""
-        self._listen()
+        """The tap, which listens already."""
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End every connection."""
-        self._loop.remove_reader(self._listener.fileno())
         self._listener.close()
         for task in tuple(self._tasks):
             task.cancel()
@@ -132,19 +130,7 @@ class Tap:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _listen(self) -> None:
-        if self._listener.fileno() >= 0:
-            self._loop.add_reader(self._listener.fileno(), self._accept)
-
-    def _accept(self) -> None:
-        try:
-            near, _ = self._listener.accept()
-        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return
-        except OSError:  # no more files: the listener stays readable, and without a pause all else would wait
-            self._loop.remove_reader(self._listener.fileno())
-            self._loop.call_later(PAUSE_S, self._listen)
-            return
+    def _took(self, near: socket.socket, _address: object) -> None:
         if len(self.wires) >= CONNECTIONS_MAX:
             near.close()
             return
@@ -155,7 +141,6 @@ class Tap:
     async def _join(self, near: socket.socket, wire: Wire) -> None:
         with ExitStack() as stack:
             stack.enter_context(near)
-            near.setblocking(False)
             near.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             far = await self._connect(wire)
             if far is None:

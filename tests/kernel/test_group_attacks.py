@@ -134,6 +134,86 @@ class TestActs:
             await anna.remove_member(space, boris.identity)
             assert members(anna, space) == {"anna"}
 
+    @pytest.mark.parametrize("type", ["members", "sealed"])
+    @story
+    async def test_a_member_who_says_more_than_is_read_at_a_time_keeps_nobody_new_from_being_heard(
+        self, type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("outlast.kernel.groups.READ_SLICE", 20)
+        async with society(tmp_path) as nodes:
+            anna, boris, clara = await trio(nodes)
+            space = await group(type, anna, boris)
+            noise = Inner("member", boris.node.now_ms(), act(boris, space, HERE, b"", ""))
+            secrets = dict(boris.groups._readings[space].secrets)
+            for number in range(10, 110):
+                head = Head(number, os.urandom(32))
+                one = (
+                    seal_entry(
+                        boris.signing_key,
+                        head,
+                        noise,
+                        space=space,
+                        secrets=secrets,
+                        clock=1,
+                        life_ms=0,
+                        rand=os.urandom,
+                    )
+                    if type == "sealed"
+                    else entry_of(boris, space, "member", noise.body, number)
+                )
+                await anna.node.door.admit_own([one])
+            await anna.add_member(space, clara.identity, "admin")
+            await everybody_meets(anna, clara)
+            await clara.join_space(space)
+            await everybody_meets(anna, clara)
+            await say(clara, space, "hello")
+            await everybody_meets(anna, clara)
+            assert texts(anna, space) == ["hello"]
+            await clara.remove_member(space, boris.identity)
+            await everybody_meets(anna, clara)
+            assert members(anna, space) == {"anna", "clara"}
+
+    @story
+    async def test_who_showed_a_device_before_they_were_added_counts_after_any_number_of_acts_of_no_use(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("outlast.kernel.groups.SPARE_MAX", 3)
+        async with society(tmp_path) as nodes:
+            anna, boris, clara = await trio(nodes)
+            space = await group("members", anna, boris)
+            early = entry_of(clara, space, "member", act(clara, space, HERE, b"", ""), 1)
+            noise = [
+                entry_of(boris, space, "member", act(boris, space, HERE, b"", ""), 10 + number)
+                for number in range(MEMBER_ACTS_MAX + 10)
+            ]
+            await anna.node.ingest([early, *noise])
+            assert members(anna, space) == {"anna", "boris"}
+            assert len(anna.groups._readings[space].acts) < MEMBER_ACTS_MAX + 9
+            adding = act(anna, space, ADD, clara.identity, "member", *anna.node.members(space).heads)
+            seq, _ = anna.node.open_store.head(space, anna.device) or (0, b"")
+            added = entry_of(anna, space, "member", adding, seq + 1)
+            late = entry_of(clara, space, "member", act(clara, space, HERE, b"", "", added.id), 2)
+            await anna.node.ingest([late, added])
+            await anna.groups.tend()
+            assert clara.device in anna.node.members(space).devices
+
+    @story
+    async def test_an_act_whose_payload_comes_after_its_header_counts_as_soon_as_it_has_come(
+        self, tmp_path: Path
+    ) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris, clara = await trio(nodes)
+            space = await group("members", anna, boris, clara)
+            others = tuple(sorted((os.urandom(32), number) for number in range(16)))
+            heads = tuple(sorted((*boris.node.members(space).heads, *(os.urandom(32) for _ in range(12)))))
+            body = ActBody(REMOVE, clara.identity, "", heads, others, os.urandom(32), anna.certificate)
+            removal = entry_of(anna, space, "member", MEMBER_ACT.encode(body), 40)
+            assert removal.header.payload_size > 1024
+            await boris.node.ingest([msgspec.structs.replace(removal, payload=None)])
+            assert members(boris, space) == {"anna", "boris", "clara"}
+            await boris.node.ingest([removal])
+            assert members(boris, space) == {"anna", "boris"}
+
     @story
     async def test_what_would_not_count_is_not_said_again_and_again(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -266,7 +346,7 @@ class TestKeys:
             space = await group("members", anna, boris, clara)
             await anna.remove_member(space, clara.identity)
             await everybody_meets(anna, boris)
-            removal = anna.node.open_store.load(id for id, _ in anna.node.open_store.lasting(space))
+            removal = anna.node.open_store.load(id for _, id in anna.node.open_store.lasting(space))
             await clara.node.ingest(removal)
             with pytest.raises(UsageError, match="no member"):
                 await say(clara, space, "still here")

@@ -233,7 +233,7 @@ class TestJoining:
             anna, boris, _ = await trio(nodes)
             space = await group("sealed", anna, boris)
             store = anna.node.open_store
-            lasting = [id for id, _ in store.lasting(space)]
+            lasting = [id for _, id in store.lasting(space)]
             await anna.node.write(lambda: store.remove(lasting))
             anna = await nodes.come_back("anna")
             await anna.groups.tend()

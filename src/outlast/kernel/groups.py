@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -56,8 +55,10 @@ if TYPE_CHECKING:
 
 MAILED_MAX: Final = 50
 """Members up to which entries go to each of them by mail; larger groups have them by sync alone."""
-READ_MAX: Final = 4 * ACTS_MAX
-"""Entries that never expire of which it is looked whether they are acts: of one device, and of all who do not lead."""
+READ_SLICE: Final = 1000
+"""Entries that never expire of which it is looked at a time whether they are acts."""
+SPARE_MAX: Final = 4 * ACTS_MAX
+"""Acts that count for nothing yet and are kept in mind; those beyond are read again when they may come to count."""
 WELCOMING: Final = 50
 """The newest entries that somebody who is new is brought."""
 DRAIN: Final = 500
@@ -97,9 +98,23 @@ class _Reading:
 
     def __init__(self) -> None:
         self.secrets: dict[bytes, bytes] = {}
-        self.acts: dict[bytes, Act | None] = {}
+        self.acts: dict[bytes, Act] = {}
+        self.through = self.led = 0
+        """Up to these numbers of the store all was read that never expires, and what leaders' devices signed."""
+        self.leading: frozenset[bytes] = frozenset()
+        self.bare: list[bytes] = []
+        """Some of what was looked at before its payload came."""
+        self.passed: tuple[object, ...] | None = None
+        """On what it rests that something was passed over: when that is another one, all is read again."""
+        self.more = False
+        """Whether something is left to be read."""
         self.key: tuple[object, ...] = ()
         self.membership: Membership | None = None
+
+    def standing(self) -> tuple[object, ...]:
+        """What decides whether an entry can be opened and may count."""
+        assert self.membership is not None
+        return len(self.secrets), self.membership.roles, self.membership.ended
 
 
 class Groups:
@@ -136,15 +151,19 @@ class Groups:
         ]
 
     def membership(self, space: bytes) -> Membership:
-        """Who belongs to a joined space by what is here; raises NotFoundError when it is not joined here."""
+        """Who belongs to a joined space by what is here; raises NotFoundError when it is not joined here.
+
+        Of what was not read yet a slice is, and what stands in the vault: by that the present members are known.
+        """
         group = self.find(space, JOINED)
         store = self._node.open_store
         reading = self._readings.setdefault(space, _Reading())
         mark = store.lasting_mark(space)
         kept = self._person.query(f"SELECT count(*) FROM {circular.ACT} WHERE space = ?", (space,))[0][0]
         rows = self._person.query(f"SELECT epoch, secret FROM {circular.SECRET} WHERE space = ?", (space,))
-        key = (mark, kept, len(rows))
-        if reading.membership is not None and reading.key == key:
+        bare = store.incomplete(reading.bare) if reading.bare else set()
+        key = (mark, kept, len(rows), len(bare))
+        if reading.membership is not None and reading.key == key and not reading.more:
             return reading.membership
         genesis = self._genesis(space)
         reading.secrets = {e: s for e, s in rows if e == space and commitment(s) == _commitment(genesis)}
@@ -152,25 +171,51 @@ class Groups:
         owner = read_certificate(body.owner)
         commitments = {space: body.commitment}
         founding = Founding(space, owner.identity, owner.device, body.commitment)
-        waiting = self._lasting(space, reading, owner.device)
-        while True:
+        known, fresh = 0, True
+        waiting: list[Entry] | None = None
+        while fresh:
             # Each secret that proves to be right may open the acts that vouch for the next one.
             for act in reading.acts.values():
-                if act is not None and act.commitment:
+                if act.commitment:
                     commitments[act.id] = act.commitment
             reading.secrets.update({e: s for e, s in rows if commitments.get(e) == commitment(s)})
+            if waiting is None:
+                if reading.passed is not None and reading.passed != reading.standing():
+                    reading.through, reading.led, reading.passed = 0, 0, None
+                known, waiting = len(reading.acts), self._lasting(space, reading, owner.device, mark[1])
             opened = {
                 entry.id: _act_of(entry, inner)
                 for entry in waiting
                 if (inner := _inner(group, entry, reading.secrets)) is not None
             }
-            reading.acts.update(opened)
+            reading.acts.update({id: act for id, act in opened.items() if act is not None})
             waiting = [entry for entry in waiting if entry.id not in opened]
-            if not opened:
-                break
-        reading.membership = resolve(founding, (act for act in reading.acts.values() if act is not None))
-        reading.key = key
+            fresh = bool(opened)
+        if reading.membership is None or len(reading.acts) > known:
+            reading.membership = resolve(founding, reading.acts.values())
+        reading.bare = [entry.id for entry in waiting or () if entry.payload is None][:READ_SLICE]
+        self._forget_spare(reading, passed=bool(waiting))
+        bare = store.incomplete(reading.bare) if reading.bare else set()
+        reading.key = (mark, kept, len(rows), len(bare))
         return reading.membership
+
+    def _forget_spare(self, reading: _Reading, *, passed: bool) -> None:
+        """Keep no more than so many acts that count for nothing: a flood of them is not to fill the memory."""
+        assert reading.membership is not None
+        spare = [id for id in reading.acts if id not in reading.membership.acts][:-SPARE_MAX]
+        for id in spare:
+            del reading.acts[id]
+        if (spare or passed) and reading.passed is None:
+            reading.passed = reading.standing()
+        reading.more = reading.more or (reading.passed is not None and reading.passed != reading.standing())
+
+    async def _read_all(self, space: bytes) -> Membership:
+        """The membership by all that is here, read slice by slice: others have their turns meanwhile."""
+        membership = self.membership(space)
+        while self._readings[space].more:
+            await asyncio.sleep(0)
+            membership = self.membership(space)
+        return membership
 
     def names(self, space: bytes) -> dict[bytes, str]:
         """What members of a joined space call themselves, by identity (32 B); those who have said nothing are missing.
@@ -179,9 +224,7 @@ class Groups:
         """
         self.membership(space)
         reading, owner = self._readings[space], read_certificate(self._founding(space).owner)
-        return {owner.identity: owner.name} | {
-            act.author: act.name for act in reading.acts.values() if act and act.name
-        }
+        return {owner.identity: owner.name} | {act.author: act.name for act in reading.acts.values() if act.name}
 
     def secrets(self, space: bytes) -> int:
         """How many epochs' secrets are known here: with one more, more entries can be opened."""
@@ -316,7 +359,7 @@ class Groups:
                     await self._node.follow(space, group.type)
                 if space in arrived or space not in begun:
                     await self._let_in(space)
-                self.membership(space)
+                await self._read_all(space)
                 due = self._readings[space].key, *around
                 if self._tended.get(space) != due:
                     self._tended.pop(space, None)
@@ -613,32 +656,40 @@ class Groups:
 
     # ---- rows ----
 
-    def _lasting(self, space: bytes, reading: _Reading, founder: bytes) -> list[Entry]:
-        """What never expires in a space and was not read yet: kept in the vault, or in the store.
+    def _lasting(self, space: bytes, reading: _Reading, founder: bytes, last: int) -> list[Entry]:
+        """A slice of what never expires in a space and was not read yet: kept in the vault, or in the store.
 
-        Of the latter what leaders' devices signed comes first, and of others so much that a member who floods the group
-        costs little, and keeps nobody from removing them.
+        ``last`` is the number up to which there is any in the store. What leaders' devices signed comes first: who
+        floods the group keeps nobody from removing them, and in the end from nothing else.
         """
-        found = self._kept(space, reading.acts)
-        seen = reading.acts.keys() | {entry.id for entry in found}
-        membership = reading.membership
+        store, membership = self._node.open_store, reading.membership
         leading = {founder, self._person.device}  # what is not found of its own this device would say again and again
         if membership is not None:
             leading |= {device for device, one in membership.devices.items() if membership.leads(one)}
-        counts: Counter[bytes] = Counter()
-        first: list[bytes] = []
-        others: list[bytes] = []
-        for id, author in self._node.open_store.lasting(space):
-            counts[author] += 1
-            if id not in seen and counts[author] <= READ_MAX:
-                (first if author in leading else others).append(id)
-        store = self._node.open_store
-        return [*found, *store.load([*first, *others[: max(0, READ_MAX - len(reading.acts))]])]
+        if leading != reading.leading:
+            reading.leading, reading.led = frozenset(leading), reading.through
+        first = store.lasting(space, reading.led, READ_SLICE, reading.leading)
+        if len(first) < READ_SLICE:
+            others, reading.led = store.lasting(space, reading.through, READ_SLICE), last
+            reading.through = others[-1][0] if len(others) == READ_SLICE else last
+            reading.more = len(others) == READ_SLICE
+        else:
+            others, reading.led = [], first[-1][0]
+            reading.more = True
+        found = self._kept(space, reading.acts)
+        known = reading.acts.keys() | {entry.id for entry in found}
+        ids = dict.fromkeys((*reading.bare, *(id for _, id in (*first, *others))))
+        return [*found, *store.load(id for id in ids if id not in known)]
 
     def _kept(self, space: bytes, read: Container[bytes]) -> list[Entry]:
         """The acts and revocations in the vault that were not read yet."""
-        rows = self._person.query(f"SELECT id, packed FROM {circular.ACT} WHERE space = ?", (space,))
-        return [unpack(bytes(packed))[0] for id, packed in rows if bytes(id) not in read]
+        ids = self._person.query(f"SELECT id FROM {circular.ACT} WHERE space = ?", (space,))
+        rows = [
+            self._person.query(f"SELECT packed FROM {circular.ACT} WHERE id = ?", row)
+            for row in ids
+            if row[0] not in read
+        ]
+        return [unpack(bytes(packed))[0] for ((packed,),) in rows]
 
     def _founding(self, space: bytes) -> SpaceBody:
         return open_genesis(self._genesis(space), self._readings[space].secrets[space])

@@ -1114,12 +1114,23 @@ class Store:
             f"SELECT n, id FROM entry WHERE space = {_SPACE} AND expires_day > 0 AND n > ? ORDER BY n", (space, after)
         )
 
-    def lasting(self, space: bytes) -> list[tuple[bytes, bytes]]:
-        """A space's entries in chains that never expire, as (id, author), in the order in which they came."""
+    def lasting(
+        self, space: bytes, after: int = 0, limit: int = -1, authors: Iterable[bytes] | None = None
+    ) -> list[tuple[int, bytes]]:
+        """A space's entries in chains that never expire, as (n, id), in the order in which they came.
+
+        Those behind number ``after``, and only by these ``authors`` if given.
+        """
+        import apsw
+
+        where, args = "", list[Any]((space, after))
+        if authors is not None:
+            where = " AND author IN carray(?)"
+            args.append(apsw.carray(tuple(authors) or (b"",)))
         return self._database.query(
-            f"SELECT id, author FROM entry WHERE space = {_SPACE} AND expires_day = 0 AND author IS NOT NULL"
-            " ORDER BY n",
-            (space,),
+            f"SELECT n, id FROM entry WHERE space = {_SPACE} AND expires_day = 0 AND n > ? AND author IS NOT NULL"
+            f"{where} ORDER BY n LIMIT ?",
+            (*args, limit),
         )
 
     def lasting_mark(self, space: bytes) -> tuple[int, int]:

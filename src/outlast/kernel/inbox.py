@@ -13,7 +13,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
@@ -21,6 +21,7 @@ from outlast.errors import ProtocolError, StorageError
 from outlast.kernel import devices, mail
 from outlast.kernel.database import Transaction
 from outlast.kernel.entry import Entry, day_of
+from outlast.kernel.expected import Expected
 from outlast.kernel.hpke import OpeningKey
 from outlast.kernel.identity import Device, read_certificate, spelled, told_apart
 from outlast.kernel.kinds import Kind, KindError
@@ -87,15 +88,20 @@ REVOKED_MAX: Final = 64
 Query = Callable[[str], list[tuple[Any, ...]]]
 
 
-@dataclass(slots=True)
-class _Slot:
-    """What an expected tag stands for: a contact's device and counter, or (device None) an introduction; to whom."""
+class _Source(NamedTuple):
+    """Whose tags: a contact's device, or (``device`` None) introductions by the secret of a link; for which own one."""
 
     own: Party
     device: bytes | None
+    secret: bytes
+
+
+class _Slot(NamedTuple):
+    """What an expected tag stands for."""
+
+    source: _Source
     day: int
     counter: int
-    secret: bytes = b""
 
 
 @dataclass(slots=True)
@@ -127,8 +133,14 @@ class Inbox:
         """Whether a space's genesis came: it may be one in which an earlier device is still to be ended."""
         self._keys_in: dict[tuple[bytes, bytes], bytes] = {}
         """By own device and contact's device."""
-        self._expected: dict[int, dict[bytes, _Slot]] = {}
+        self._expected: dict[int, Expected] = {}
         """By day: the tags of mail that is for this person."""
+        self._sources: list[_Source] = []
+        """Whose tags these are,"""
+        self._keys: list[bytes] = []
+        """by what keys (32 B),"""
+        self._numbers: dict[tuple[bytes, bytes], int] = {}
+        """and by own device, and contact's device or secret of a link, where among them."""
         self._awaited: set[bytes] = set()
         """Tags of bodies that lie apart, whose letters were opened."""
         self._own: dict[int, set[bytes]] = {}
@@ -239,6 +251,7 @@ class Inbox:
         """Forget the expected tags and read the vault anew."""
         self.is_elsewhere = False
         self._expected.clear()
+        self._sources, self._keys, self._numbers = [], [], {}
         self._own.clear()
         self._failures.clear()
         self.load(query)
@@ -328,7 +341,9 @@ class Inbox:
         return True
 
     def _slot_of(self, entry: Entry) -> _Slot | None:
-        return self._expected.get(day_of(entry.header.ts_ms), {}).get(entry.header.tags[0])
+        day = day_of(entry.header.ts_ms)
+        found = self._expected[day].get(entry.header.tags[0]) if day in self._expected else None
+        return None if found is None else _Slot(self._sources[found[0]], day, found[1])
 
     def _is_near(self, day: int) -> bool:
         return -NEAR_DAYS <= day - self._node.today() <= AHEAD_DAYS
@@ -462,7 +477,7 @@ class Inbox:
                 continue
             if self._accept_letter(tx, entry, slot, *result, news, introduced):
                 tx.execute("INSERT INTO opened(entry, expires_day) VALUES (?, ?)", (entry.id, entry.header.expires_day))
-            if slot.device is not None:
+            if slot.source.device is not None:
                 tags += self._advance(slot)
         if introduced:
             self.load(tx.query)
@@ -483,13 +498,13 @@ class Inbox:
         """
         for prekey in self.prekeys:
             with contextlib.suppress(ProtocolError):
-                if slot.device is None:
+                if slot.source.device is None:
                     introduction = mail.open_introduction(
-                        entry, intro_secret=slot.secret, prekeys=[prekey], receiver=slot.own.device
+                        entry, intro_secret=slot.source.secret, prekeys=[prekey], receiver=slot.source.own.device
                     )
                     return introduction.device, introduction.letter, prekey.public
-                device = self.devices[slot.device]
-                letter = mail.open_letter(entry, prekeys=[prekey], sender=device, receiver=slot.own.device)
+                device = self.devices[slot.source.device]
+                letter = mail.open_letter(entry, prekeys=[prekey], sender=device, receiver=slot.source.own.device)
                 return device, letter, prekey.public
         return None
 
@@ -525,7 +540,7 @@ class Inbox:
             if not self.put_device(tx, device, sealed.prekey, sealed.prekey_day):
                 return True
             introduced.add(device.device)
-        elif slot.device is None and tx.query(
+        elif slot.source.device is None and tx.query(
             "SELECT 1 FROM device WHERE device = ? AND (identity, seal) <> (?, ?)",
             (device.device, device.identity, device.seal),
         ):
@@ -547,13 +562,18 @@ class Inbox:
         tx.execute(
             "INSERT INTO counter(device, day, direction, next) VALUES (?, ?, ?, ?)"
             " ON CONFLICT(device, day, direction) DO UPDATE SET next = max(next, excluded.next)",
-            (device.device, slot.day, _direction(slot.own), slot.counter + 1 if slot.device is not None else 0),
+            (
+                device.device,
+                slot.day,
+                _direction(slot.source.own),
+                slot.counter + 1 if slot.source.device is not None else 0,
+            ),
         )
-        if slot.own.is_retired and not tx.query(
+        if slot.source.own.is_retired and not tx.query(
             "SELECT 1 FROM counter WHERE device = ? AND day = ? AND direction = ?",
             (device.device, day_of(now), OUT + RETIRED),
         ):
-            news.astray.add((device.identity, slot.own.device.device))
+            news.astray.add((device.identity, slot.source.own.device.device))
         tx.execute("UPDATE device SET used = ? WHERE device = ?", (prekey, device.device))
         room, kind = self._node.letter_rooms.get(sealed.kind), self._node.letters.get(sealed.kind)
         if sealed.kind not in SILENT and (room is None or kind is None):
@@ -700,18 +720,17 @@ class Inbox:
     def _expect_day(self, day: int) -> None:
         """Make the tags of one day known: those of each contact's device, and those of introductions."""
         if len(self._expected) >= DAYS_MAX:
-            for tag in self._forget_day(next(iter(self._expected))):
-                self._failures.pop(tag, None)
-        tags = self._expected[day] = {}
+            oldest, gone = next(iter(self._expected.items()))
+            self._forget_day(oldest)
+            self._failures = {tag: count for tag, count in self._failures.items() if tag not in gone}
+        tags = self._expected[day] = Expected(day, self._keys)
         self._own[day] = {
             mail.tag(self._outbox.direction_out(self._person.party, device), day, self._next_out.get((key, day), 0))
             for key, device in self.devices.items()
         }
         for own in self._parties():
             for secret in self.intros:
-                key, slot = mail.intro_key(secret, own.device), _Slot(own, None, day, 0, secret)
-                for counter in range(mail.INTRO_TAGS):
-                    tags[mail.tag(key, day, counter)] = slot
+                tags.add(self._number(own, None, secret), range(mail.INTRO_TAGS))
             for device in self.devices:
                 self._expect_window(own, device, day)
 
@@ -721,28 +740,34 @@ class Inbox:
     def _expect_window(self, own: Party, device: bytes, day: int) -> list[bytes]:
         return self._expect(own, device, day, range(self._next_in.get((_direction(own), device, day), 0) + WINDOW))
 
-    def _forget_day(self, day: int) -> dict[bytes, _Slot]:
+    def _forget_day(self, day: int) -> None:
         self._own.pop(day, None)
-        return self._expected.pop(day, {})
+        self._expected.pop(day, None)
 
     def _expect(self, own: Party, device: bytes, day: int, counters: Iterable[int]) -> list[bytes]:
-        key = self._direction_in(own, device)
-        tags = []
-        for counter in counters:
-            tag = mail.tag(key, day, counter)
-            self._expected[day][tag] = _Slot(own, device, day, counter)
-            tags.append(tag)
-        return tags
+        return self._expected[day].add(self._number(own, device), counters)
+
+    def _number(self, own: Party, device: bytes | None, secret: bytes = b"") -> int:
+        """The number of a source of tags, and of its key."""
+        where = (own.device.device, device or secret)
+        if where not in self._numbers:
+            key = self._direction_in(own, device) if device is not None else mail.intro_key(secret, own.device)
+            self._numbers[where] = len(self._sources)
+            self._sources.append(_Source(own, device, secret))
+            self._keys.append(key)
+        return self._numbers[where]
 
     def _advance(self, slot: _Slot) -> list[bytes]:
         """Move the window of one device and day past an opened counter; returns the tags new in it."""
-        assert slot.device is not None
-        where = (_direction(slot.own), slot.device, slot.day)
+        assert slot.source.device is not None
+        where = (_direction(slot.source.own), slot.source.device, slot.day)
         old = self._next_in.get(where, 0)
         if slot.counter + 1 <= old:
             return []
         self._next_in[where] = slot.counter + 1
-        return self._expect(slot.own, slot.device, slot.day, range(old + WINDOW, slot.counter + 1 + WINDOW))
+        return self._expect(
+            slot.source.own, slot.source.device, slot.day, range(old + WINDOW, slot.counter + 1 + WINDOW)
+        )
 
     def _expect_recent(self, device: bytes) -> list[bytes]:
         """The tags of a newly known device for all days that stored mail can still have."""

@@ -49,7 +49,7 @@ def waiting(node: Node, person: Person) -> Waiting:
 def _count(node: Node, person: Person) -> Waiting:
     quiet = places.muted(person)
     unheard = quiet | {contact.identity for contact in person.contacts() if contact.blocked}
-    letters = sum(one.peer not in unheard for one in view.unread(person, node.now_ms()))
+    letters = sum(count for peer, count in view.unread(person, node.now_ms()).items() if peer not in unheard)
     texts = sum(group.unread for group in groups.groups(person) if group.space not in quiet)
     posts = sum(channel.unread for channel in service.channels(node, person) if channel.space not in quiet)
     return Waiting(letters + texts, len(groups.invitations(person)), posts)

@@ -70,15 +70,19 @@ class Index:
         indexed = " ".join('"' + word.replace('"', '""') + '"' for word in words if len(word) >= INDEXED_CHARS)
         if indexed:
             rows = vault.query(
-                f"SELECT {columns} FROM {self.table} WHERE (n > {self._last} OR n IN (SELECT rowid"
+                f"SELECT n FROM {self.table} WHERE (n > {self._last} OR n IN (SELECT rowid"
                 f" FROM {self.name} WHERE {self.name} MATCH ?)) AND {condition} ORDER BY at_ms DESC, n DESC",
                 (indexed, value),
             )
         else:
             rows = vault.query(
-                f"SELECT {columns} FROM {self.table} WHERE {condition} ORDER BY n DESC LIMIT ?", (value, SHORT_SEARCH)
+                f"SELECT n FROM {self.table} WHERE {condition} ORDER BY n DESC LIMIT ?", (value, SHORT_SEARCH)
             )
-        held = (read(row) for row in rows if all(word in row[0].casefold() for word in folded))
+        # The texts one by one: a word that stands in most of them would else bring all of a vault into memory.
+        texts = (
+            row for number in rows for row in vault.query(f"SELECT {columns} FROM {self.table} WHERE n = ?", number)
+        )
+        held = (read(row) for row in texts if all(word in row[0].casefold() for word in folded))
         return list(islice((one for one in held if one is not None), SEARCH_MAX))
 
     @property

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,12 +15,13 @@ from hypothesis import strategies as st
 from outlast.kernel.entry import DAY_MS, Entry
 from outlast.kernel.identity import certify
 from outlast.kernel.revocation import is_ended, revocation_in
-from outlast.kernel.room import Change, Delete, Event, Letter, Put
+from outlast.kernel.room import Change, Delete, Event, Letter, Put, Value
 from outlast.kernel.store import Incoming, Store
 from outlast.kernel.vault import Vault
 from outlast.rooms.carry import ROOM, file_view, view
 from outlast.rooms.carry.entries import DEVICE, HIDE, POST, SHARED, TEXT, File, Shared
 from outlast.rooms.carry.view import fold, message_row, receive
+from outlast.rooms.carry.words import SEARCH_MAX
 from tests.unit.kernel.entries import KEY
 from tests.unit.kernel.people import NOW_MS, Person, person, secret
 from tests.unit.rooms.carry.said import (
@@ -515,8 +518,24 @@ def test_conversations_stand_by_their_last_letter_with_what_is_unread(vault: Vau
         (cid, "to cid", 0),
         (ann, "ann 2", 3),
     ]
-    assert {one.text for one in view.unread(vault, NOW_MS)} == {"ann 0", "ann 1", "ann 2", "ben"}
-    assert [one.text for one in view.unread(vault, NOW_MS, ann)] == ["ann 0", "ann 1", "ann 2"]
+    assert view.unread(vault, NOW_MS) == {ann: 3, ben: 1}
+
+
+def test_letters_that_wait_are_counted_without_a_look_at_any_of_them(vault: Vault) -> None:
+    plan: list[str] = []
+
+    class Plan:
+        """Asks how it would be done."""
+
+        def query(self, sql: str, args: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+            plan.extend(row[-1] for row in vault.query(f"EXPLAIN QUERY PLAN {sql}", args))
+            return []
+
+    view.unread(Plan(), NOW_MS)
+    view.conversations(Plan(), NOW_MS)
+    counts = [line for line in plan if "local_carry_message_waiting" in line]
+    assert len(counts) == 2
+    assert all("USING COVERING INDEX" in line for line in counts)
 
 
 def test_there_are_no_conversations_in_an_empty_vault(vault: Vault) -> None:
@@ -537,6 +556,23 @@ def index(vault: Vault) -> int:
     while vault.write(lambda tx: tx.execute(view.LETTERS.fill, (2,))):
         steps += 1
     return steps
+
+
+def test_a_word_that_stands_in_most_letters_brings_few_of_them_into_memory(vault: Vault) -> None:
+    text = "the bakery " + "x" * 2000
+    rows = [
+        message_row(secret(number)[:16], PEER, text, None, NOW_MS + number, None) for number in range(4 * SEARCH_MAX)
+    ]
+    vault.transaction(rows, "carry")
+    vault.write(lambda tx: tx.execute(view.LETTERS.fill, (len(rows),)))
+    tracemalloc.start()
+    try:
+        found = view.search(vault, ["bakery"], NOW_MS)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(found) == SEARCH_MAX
+    assert peak < 2 * SEARCH_MAX * len(text)
 
 
 @pytest.mark.parametrize("indexed", [0, 3, 5])

@@ -209,7 +209,7 @@ class TestItsHome:
     def test_its_files_are_those_of_every_home(self, seizure: Seizure) -> None:
         databases = {f"{name}.db{more}" for name in ("store", "vault") for more in ("", "-wal", "-shm")}
         names = {path.rpartition("/")[2] for path in seizure.taken.files}
-        assert names <= databases | {"lock", "store.chunks", "store.key", "vault.key"}
+        assert names <= databases | {"lock", "reserve", "store.chunks", "store.key", "vault.key"}
 
     def test_neither_its_terminal_nor_its_commands_name_anybody(self, seizure: Seizure) -> None:
         told = [("the terminal", seizure.said.encode()), ("a command", seizure.story.told.encode())]

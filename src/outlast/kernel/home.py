@@ -10,6 +10,7 @@
                                   came to live here later holds the store's key too
     rooms/<name>/                 what a room keeps in files of its own
     https/                        the certificates and keys of the encrypted door for phones
+    reserve                       room on the disk, for a start when others have filled it
     api.sock                      the local API, while the node is up
     config.toml                   optional
 
@@ -27,6 +28,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from outlast.errors import LockedError, NotFoundError, StorageError, UsageError
 from outlast.kernel import keyslot
@@ -36,9 +38,14 @@ from outlast.secrecy import make_private
 
 _PERSON = re.compile(r"[0-9a-f]{16}").fullmatch
 _OURS = re.compile(
-    r"lock|unfinished|people|rooms|https|api\.sock|config\.toml"
+    r"lock|unfinished|people|rooms|https|reserve|api\.sock|config\.toml"
     r"|store\.(chunks|db(-wal|-shm|\.new(-journal)?)?|(key|keyfile)(\.new)?)"
 ).fullmatch
+
+RESERVE_BYTES: Final = 4 << 20
+"""Room for what SQLite writes beside its files when they are opened, and for a while of small changes."""
+PLENTY_BYTES: Final = 128 << 20
+"""With so much free, such a reserve takes nothing from anybody."""
 
 
 def local_cost() -> keyslot.Cost:
@@ -359,6 +366,36 @@ class Home:
             raise StorageError(
                 "the keys are destroyed, but %(path)s remains: %(error)s", path=error.filename, error=error
             ) from error
+
+    def keep_reserve(self) -> None:
+        """Hold some of the disk while there is plenty, for ``release_reserve``."""
+        if self._reserve.exists() or shutil.disk_usage(self.path).free < PLENTY_BYTES:
+            return
+        try:
+            held = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(held, 0, RESERVE_BYTES)
+            finally:
+                os.close(held)
+        except OSError:
+            self.release_reserve()
+
+    def release_reserve(self) -> bool:
+        """Give back what is held of the disk when it is full; whether there was anything to give.
+
+        Without any room not even what only reads can open the files.
+        """
+        try:
+            if shutil.disk_usage(self.path).free >= RESERVE_BYTES:
+                return False
+            self._reserve.unlink()
+        except OSError:
+            return False
+        return True
+
+    @property
+    def _reserve(self) -> Path:
+        return self.path / "reserve"
 
     def _person_folder(self, person: str) -> Path:
         if not _PERSON(person):

@@ -316,7 +316,7 @@ class Node:
         self.touch()  # whoever runs the node sees that its home is gone, and ends
 
     async def _open_store(self, key: bytes) -> None:
-        store = await self.write(lambda: Store.open(self.home.store_path, key, rooms=tuple(self.rooms.values())))
+        store = await self._open_file(lambda: Store.open(self.home.store_path, key, rooms=tuple(self.rooms.values())))
         try:
             transport = store.meta("transport")
             if transport is None:
@@ -343,6 +343,19 @@ class Node:
         self.neighbours.start()
         self.touch()
 
+    async def _open_file(self, open: Callable[[], T]) -> T:
+        """Open store or vault, on a full disk with what was held in reserve: much is there to be read, or removed."""
+
+        def act() -> T:
+            try:
+                return open()
+            except StorageError:
+                if not self.home.release_reserve():
+                    raise
+                return open()
+
+        return await self.write(act)
+
     async def _open_unattended(self) -> None:
         for key in self.home.people():
             if not self.home.needs_passphrase(key):
@@ -350,7 +363,7 @@ class Node:
 
     async def _open_person(self, key: str, secret: bytes) -> Person:
         rooms = (GROUPS, *self.rooms.values())
-        vault = await self.write(lambda: Vault.open(self.home.vault_path(key), secret, rooms=rooms))
+        vault = await self._open_file(lambda: Vault.open(self.home.vault_path(key), secret, rooms=rooms))
         try:
             person = Person(self, key, vault)
             await person.outbox.start()
@@ -505,6 +518,7 @@ class Node:
     async def _tidy(self) -> None:
         """Prune what is over by every clock that counts, and remember that this hour has passed."""
         store, system = self.open_store, self._system_ms()
+        await self.write(self.home.keep_reserve)
         local, last, confirmed = day_of(system), self._day("tidy_day"), self._day("confirmed_day")
         verdict = expiry.prune_before(local, last, self._claims(), confirmed)
         if not expiry.leapt(local, last, confirmed) and (last is None or local > last):

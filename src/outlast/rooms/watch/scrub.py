@@ -45,7 +45,7 @@ _GONE: Final = re.compile(
 """Names of test keys that go at any depth; ``location`` are the prober's place and redirects with sessions in them."""
 _KEPT: Final = frozenset(("body_length_match", "body_proportion", "body_is_truncated", "body_experiment"))
 _HEADERS: Final = frozenset(("headers", "headers_list", "response_headers", "request_headers"))
-_SECRETS: Final = re.compile(r"(?<=[?&])([^=&#?\s]*(?:token|session|sid|auth|key|pass)[^=&#\s]*)=[^&#\s]*", re.I)
+_SECRETS: Final = re.compile(r"(?<=[?&#])([^=&#?\s]*(?:token|session|sid|auth|key|pass)[^=&#\s]*)=[^&#\s]*", re.I)
 """A name ends at the next question mark, where another may begin: else a text of many would be read again for each."""
 
 
@@ -71,6 +71,11 @@ def scrub(measurement: bytes) -> bytes:
     return msgspec.json.encode(kept)
 
 
+def without_secrets(url: str) -> str:
+    """A URL without what looks like a session or a password in its query or fragment."""
+    return _SECRETS.sub(r"\1=" + SCRUBBED, url)
+
+
 def _clean(value: Any, strike: Callable[[str], str], depth: int) -> Any:
     """A value without what must go; what is too deep or too much is cut."""
     if depth > _DEPTH_MAX:
@@ -85,10 +90,19 @@ def _clean(value: Any, strike: Callable[[str], str], depth: int) -> Any:
                 name: _names_only(item, strike) if name in _HEADERS else _clean(item, strike, depth + 1)
                 for name, item in list(value.items())[:_ITEMS_MAX]
                 if name in _KEPT or not _GONE.search(name)
-                # A valid certificate proves no more than that; what signs on this computer may be on no other.
-                if name != "peer_certificates" or value.get("failure") is not None or value.get("no_tls_verify")
+                if name != "peer_certificates" or _tells_of_the_network(value, strike)
             }
     return value
+
+
+def _tells_of_the_network(handshake: Mapping[str, Any], strike: Callable[[str], str]) -> bool:
+    """Whether a handshake's certificates may stay.
+
+    A valid one proves no more than that, and what signs on this computer may be on no other. What answers at an
+    address that was not measured may be the operator's own router.
+    """
+    address, failed = handshake.get("address"), handshake.get("failure") is not None or handshake.get("no_tls_verify")
+    return bool(failed) and not (isinstance(address, str) and strike(address) != address)
 
 
 def _names_only(headers: Any, strike: Callable[[str], str]) -> Any:
@@ -120,7 +134,7 @@ def _striker(addresses: Iterable[str], known: Collection[str], own: Any) -> Call
 
     def strike(text: str) -> str:
         text = text if text == own or "://" not in text else without_values(text)
-        return _SECRETS.sub(r"\1=" + SCRUBBED, without_addresses(pattern.sub(SCRUBBED, text), known))
+        return without_secrets(without_addresses(pattern.sub(SCRUBBED, text), known))
 
     return strike
 

@@ -84,7 +84,7 @@ from outlast.rooms.watch.proto import recognise
 from outlast.rooms.watch.proto.heartbeats import KNOWN_S
 from outlast.rooms.watch.proto.series import Origin
 from outlast.rooms.watch.report import Report
-from outlast.rooms.watch.scrub import scrub
+from outlast.rooms.watch.scrub import scrub, without_secrets
 from outlast.rooms.watch.timeline import Line
 from outlast.rooms.watch.view import Channel, Cut, Measured
 from outlast.terms import EVIDENCE_MAX, OUTAGE, OUTAGE_LIFE_DAYS, ROUTE_LIFE_DAYS, WITNESSES_MAX, Outage, read_place
@@ -661,7 +661,7 @@ def published(one: Measured, scrubbed: bytes, chosen: Settings) -> Observation:
     """A measurement as it is published: the hour, the place that was chosen, and the scrubbed record."""
     return Observation(
         test=token(one.test) or "unknown",
-        input=clean_input(one.input),
+        input=clean_input(without_secrets(one.input)),
         at_s=one.at_s - one.at_s % HOUR_S,
         country=chosen.country,
         asn=chosen.asn,

@@ -106,6 +106,49 @@ def test_an_address_that_only_pages_know_goes_and_measured_ones_stay() -> None:
     assert "bbbb" in text
 
 
+@pytest.mark.parametrize("way", ["by address", "by a name that means it"])
+def test_a_redirect_to_the_prober_s_own_address_publishes_it_nowhere(way: str) -> None:
+    host = ADDRESS if way == "by address" else f"{ADDRESS}.means.example"
+    answered = [{"hostname": host, "failure": None, "answers": [{"answer_type": "A", "ipv4": ADDRESS}]}]
+    first, site, elsewhere = "192.0.2.1", "198.51.100.8", "198.51.100.9"
+    found = scrubbed(
+        {
+            "test_name": "web_connectivity",
+            "input": "https://Site.example/",
+            "test_keys": {
+                "queries": [
+                    {"hostname": "site.example", "failure": None, "answers": [{"answer_type": "A", "ipv4": first}]},
+                    *(answered if host != ADDRESS else []),
+                ],
+                "tcp_connect": [
+                    {"ip": ip, "port": 443, "status": {"failure": None, "success": True}}
+                    for ip in (first, site, elsewhere, ADDRESS)
+                ],
+                "network_events": [{"operation": "connect", "address": f"{ADDRESS}:443", "proto": "tcp"}],
+                "tls_handshakes": [
+                    {"failure": None, "no_tls_verify": False, "server_name": "www.example", "address": f"{site}:443"},
+                    {
+                        "failure": "ssl_unknown_authority",
+                        "server_name": host,
+                        "address": f"{ADDRESS}:443",
+                        "peer_certificates": [{"data": "the router's", "format": "base64"}],
+                    },
+                ],
+                "requests": [{"request": {"url": f"https://{host}/"}, "failure": "connection_refused"}],
+                "control": {"dns": {"addrs": [elsewhere]}, "tcp_connect": {f"{first}:443": {"status": True}}},
+            },
+        }
+    )
+    text = json.dumps(found)
+    assert ADDRESS not in text
+    assert "the router's" not in text
+    assert [one["ip"] for one in found["test_keys"]["tcp_connect"]] == [first, site, elsewhere, SCRUBBED]
+
+
+def test_what_looks_like_a_session_goes_from_a_fragment_too() -> None:
+    assert scrubbed({"input": "https://example.org/#access_token=abc"})["input"].endswith(f"#access_token={SCRUBBED}")
+
+
 @pytest.mark.parametrize("name", ["token", "a?x_sid", "?key?x", "Session_Id", "b&apikey"])
 def test_a_secret_goes_wherever_a_question_mark_stands_before_its_name(name: str) -> None:
     title = scrubbed({"test_keys": {"title": f"see /?{name}=abcde&q=1"}})["test_keys"]["title"]

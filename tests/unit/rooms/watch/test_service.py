@@ -106,6 +106,7 @@ async def test_what_is_published_is_scrubbed_and_signed_by_no_device(tmp_path: P
         await keep(ann)
         [one] = view.observations(ann.node, [channel.space], NOW_MS)
         assert (one.country, one.asn, one.blocking, one.at_s % 3600) == ("BY", 6697, "dns", 0)
+        assert one.input == "https://example.org/?sid=[scrubbed]"
         assert one.key != ann.person.device
         assert one.key == view.own_keys(ann.person)[0].key
         entry = ann.node.open_store.get(one.id or b"")
@@ -184,7 +185,7 @@ async def test_a_channel_is_followed_by_its_link_and_left_again(tmp_path: Path) 
         followed = await service.follow(ben.node, ben.person, service.link_of(channel))
         await ann.carry_to(ben, space=channel.space)
         await ben.until(lambda: len(view.observations(ben.node, [followed.space], NOW_MS)) == 1)
-        assert service.measured(ben.node, ben.person)[0].input == "https://example.org/?sid=secret"
+        assert service.measured(ben.node, ben.person)[0].input == "https://example.org/?sid=[scrubbed]"
         assert service.channels(ben.node, ben.person)[0].name == "Watch"
         await service.unfollow(ben.node, ben.person, followed.space)
         assert service.measured(ben.node, ben.person) == []

@@ -7,9 +7,12 @@ measured. Reads hostile text in time linear in its length.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from ipaddress import ip_address
 from typing import Any, Final
+
+from outlast.errors import UsageError
+from outlast.rooms.watch.proto.http import parse_url
 
 SCRUBBED: Final = "[scrubbed]"
 _DEPTH_MAX: Final = 16
@@ -20,9 +23,30 @@ _ADDRESS: Final = re.compile(
 _VALUE: Final = re.compile(r"([?&;][^=&;#\s]{0,256})=[^&;#\s]+")
 
 
-def measured(value: Any) -> set[str]:
-    """The addresses that stand by themselves in a measurement, also with a port; headers' values do not count."""
-    return {one for text in _texts(value, 0) if (one := _plain(text))}
+def measured(measurement: Mapping[str, Any]) -> set[str]:
+    """The addresses that a measurement is about: all that stand by themselves in it, also with a port.
+
+    Of a page's (web_connectivity) only those that were found for the host which the operator named, here or by the
+    control, and those that proved by a certificate whose they are. Where a redirect leads is the page's word: it
+    may lead to the operator's own address, also by a name that means that one. Headers' values do not count.
+    """
+    keys = measurement.get("test_keys")
+    if measurement.get("test_name") != "web_connectivity" or not isinstance(keys, dict):
+        return {one for text in _texts(measurement, 0) if (one := _plain(text))}
+    host = _host(measurement.get("input"))
+    control = keys.get("control")
+    found = [host, keys.get("x_control_request"), control]
+    found += [one.get("answers") for one in _objects(keys, "queries") if one.get("hostname") == host]
+    found += [
+        one.get("address")
+        for one in _objects(keys, "tls_handshakes")
+        if one.get("failure") is None and not one.get("no_tls_verify") and not _plain(str(one.get("server_name")))
+    ]
+    # What the control was asked to connect to, and its answers, have addresses as names too.
+    control = control if isinstance(control, dict) else {}
+    for part in ("tcp_connect", "tls_handshake", "ip_info"):
+        found += control[part] if isinstance(control.get(part), dict) else ()
+    return {one for text in _texts(found, 0) if (one := _plain(text))}
 
 
 def without_addresses(text: str, known: Collection[str]) -> str:
@@ -51,6 +75,18 @@ def _texts(value: Any, depth: int) -> Iterator[str]:
         case list() if depth < _DEPTH_MAX:
             for one in value:
                 yield from _texts(one, depth + 1)
+
+
+def _objects(keys: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    found = keys.get(name)
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _host(url: Any) -> str:
+    try:
+        return parse_url(url).host if isinstance(url, str) else ""
+    except UsageError:
+        return ""
 
 
 def _plain(text: str) -> str:

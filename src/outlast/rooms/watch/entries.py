@@ -8,7 +8,6 @@ than a week. Bodies are msgpack arrays.
 from __future__ import annotations
 
 import re
-import unicodedata
 import zlib
 from typing import Final, Literal
 
@@ -90,8 +89,8 @@ WITNESS_LIFE_MS: Final = WITNESS_LIFE_DAYS * DAY_MS
 
 
 def clean_input(text: str) -> str:
-    """A target as it is kept and shown: one line without controls, cut to a bound."""
-    kept = "".join(c for c in text[: 4 * INPUT_MAX_CHARS] if unicodedata.category(c) not in ("Cc", "Cs", "Zl", "Zp"))
+    """A target as it is kept and shown: one line without controls and what nobody sees, cut to a bound."""
+    kept = "".join(c for c in text[: 4 * INPUT_MAX_CHARS] if c.isprintable())
     return kept.strip()[:INPUT_MAX_CHARS]
 
 

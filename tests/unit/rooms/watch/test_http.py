@@ -40,6 +40,7 @@ def test_a_url_is_read_in_its_parts(text: str, host: str, port: int, target: str
     ["", "example.org", "ftp://example.org/", "http://", "http://u:p@example.org/", "http://example.org:0/",
      "http://example.org:99999/", "http://ex ample.org/", "http://ex\xa0ample.org/",
      "http://example.org/\r\nX: y", "http://a..b/",
+     "http://example.org/#\x9b31m", "http://example.org/#\u202e", "http://exam\u200bple.org/",
      "http://example.org/" + "x" * 9000, "http://[::1/", "http://[v1.\xe9:x]/", "http://[fe80::1%\xe9]/"],
 )  # fmt: skip
 def test_what_cannot_be_probed_is_refused(text: str) -> None:

@@ -53,7 +53,7 @@ class Url:
 
 def parse_url(text: str) -> Url:
     """Read a URL; raises UsageError when it is none that can be fetched."""
-    if len(text) > URL_MAX_CHARS or any(ord(each) <= 32 or ord(each) == 127 for each in text):
+    if len(text) > URL_MAX_CHARS or " " in text or not text.isprintable():
         raise UsageError("%(text)r is no URL", text=text[:80])
     try:
         parts: SplitResult = urlsplit(text)

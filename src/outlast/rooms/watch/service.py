@@ -445,13 +445,13 @@ def three_lamps(node: Node, person: Person) -> Lamps:
 def lines_of(node: Node, person: Person, code: str, now_s: int) -> list[Line]:
     """A country's signals as they were read, and the heartbeats of the followed channels."""
     lines = [Line(f"{one.signal} · {one.source}", one.points, one.step_s) for one in view.series(person, code)]
-    beats = view.beats(node, spaces(node, person), code, now_s - HEARTBEATS_SHOWN_S, now_s + 1)
+    beats = view.beats(node, spaces(node, person), node.now_ms(), code, now_s - HEARTBEATS_SHOWN_S, now_s + 1)
     if beats:
         by_hour = {one.hour_s: float(one.keys) for one in beats}
         # That nobody was there, and that this node heard nobody, cannot be told apart: an hour without is a gap.
         hours = range(beats[0].hour_s, now_s + 1, HOUR_S)
         lines.append(Line(HEARTBEATS, [(hour, by_hour.get(hour)) for hour in hours], HOUR_S))
-    ways = view.routes(node, spaces(node, person), code, now_s - ROUTES_SHOWN_S, now_s + 1)
+    ways = view.routes(node, spaces(node, person), node.now_ms(), code, now_s - ROUTES_SHOWN_S, now_s + 1)
     for outcome, counts in ways.items():
         by_day = {day_s: float(keys) for day_s, keys in counts}
         days = range(counts[0][0], now_s + 1, DAY_S)
@@ -786,7 +786,7 @@ async def _settle(node: Node, person: Person) -> None:
     begin_s = end_s - HOUR_S if settled_s is None else max(settled_s, end_s - HEARTBEATS_SHOWN_S)
     # One's own are always heard.
     others = {key: peer for key, peer in people(node, person).items() if peer != person.identity}
-    rows = view.heard(node, spaces(node, person), list(others), begin_s - KNOWN_S, end_s)
+    rows = view.heard(node, spaces(node, person), now_ms, list(others), begin_s - KNOWN_S, end_s)
     heard = [(others[key].hex(), at_s, country, asn) for key, at_s, country, asn in rows]
     away, known = view.away(person), view.series(person)
 

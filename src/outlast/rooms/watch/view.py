@@ -433,20 +433,21 @@ def alarm_gone(one: Cut) -> Delete:
     return Delete(ALARM, {"entity": one.entity, "start_s": one.start_s, "own": int(one.own)})
 
 
-def beats(store: Rows, spaces: Sequence[bytes], country: str, from_s: int, to_s: int) -> list[Beat]:
+def beats(store: Rows, spaces: Sequence[bytes], now_ms: int, country: str, from_s: int, to_s: int) -> list[Beat]:
     """How many keys were there in each hour of a time; hours without any are not listed."""
     if not spaces:
         return []
     rows = store.query(
         f"SELECT country, at_s / 3600 * 3600, count(DISTINCT key), count(DISTINCT asn) FROM {_HEARTBEAT}"
-        f" WHERE country = ? AND at_s >= ? AND at_s < ? AND space IN ({_marks(spaces)}) GROUP BY 2 ORDER BY 2",
-        (country, from_s, to_s, *spaces),
+        f" WHERE country = ? AND at_s >= ? AND at_s < ? AND until_ms > ? AND space IN ({_marks(spaces)})"
+        " GROUP BY 2 ORDER BY 2",
+        (country, from_s, to_s, now_ms, *spaces),
     )
     return [Beat(*row) for row in rows]
 
 
 def routes(
-    store: Rows, spaces: Sequence[bytes], country: str, from_s: int, to_s: int
+    store: Rows, spaces: Sequence[bytes], now_ms: int, country: str, from_s: int, to_s: int
 ) -> dict[str, list[tuple[int, int]]]:
     """How many keys said on each day that a way out ended so, by that outcome: (the day's begin in UTC seconds, keys).
 
@@ -456,8 +457,9 @@ def routes(
         return {}
     rows = store.query(
         f"SELECT outcome, at_s / 86400 * 86400, count(DISTINCT key) FROM {_ROUTE}"
-        f" WHERE country = ? AND at_s >= ? AND at_s < ? AND space IN ({_marks(spaces)}) GROUP BY 1, 2 ORDER BY 1, 2",
-        (country, from_s, to_s, *spaces),
+        f" WHERE country = ? AND at_s >= ? AND at_s < ? AND until_ms > ? AND space IN ({_marks(spaces)})"
+        " GROUP BY 1, 2 ORDER BY 1, 2",
+        (country, from_s, to_s, now_ms, *spaces),
     )
     found: dict[str, list[tuple[int, int]]] = {}
     for outcome, at_s, keys in rows:
@@ -466,15 +468,15 @@ def routes(
 
 
 def heard(
-    store: Rows, spaces: Sequence[bytes], keys: Sequence[bytes], from_s: int, to_s: int
+    store: Rows, spaces: Sequence[bytes], now_ms: int, keys: Sequence[bytes], from_s: int, to_s: int
 ) -> list[tuple[bytes, int, str, int]]:
     """The heartbeats of these keys that name a network, in any order: (key, UTC seconds, country, network)."""
     if not spaces or not keys:
         return []
     return store.query(
         f"SELECT DISTINCT key, at_s, country, asn FROM {_HEARTBEAT} WHERE at_s >= ? AND at_s < ? AND asn > 0"
-        f" AND space IN ({_marks(spaces)}){_under(keys)}",
-        (from_s, to_s, *spaces, *keys),
+        f" AND until_ms > ? AND space IN ({_marks(spaces)}){_under(keys)}",
+        (from_s, to_s, now_ms, *spaces, *keys),
     )
 
 
@@ -493,8 +495,9 @@ def witnesses(
         return []
     rows = store.query(
         f"SELECT id, key, at_s, entity, state, start_s, country, asn FROM {_WITNESS} WHERE at_s >= ? AND at_s <= ?"
-        f" AND (? = '' OR entity = ?) AND space IN ({_marks(spaces)}){_under(keys)} ORDER BY at_s DESC, id LIMIT ?",
-        (since_s, _soon_s(now_ms), entity, entity, *spaces, *(keys or ()), limit),
+        f" AND until_ms > ? AND (? = '' OR entity = ?) AND space IN ({_marks(spaces)}){_under(keys)}"
+        " ORDER BY at_s DESC, id LIMIT ?",
+        (since_s, _soon_s(now_ms), now_ms, entity, entity, *spaces, *(keys or ()), limit),
     )
     return [Seen(*row) for row in rows]
 

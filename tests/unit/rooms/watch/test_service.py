@@ -241,7 +241,7 @@ async def test_a_heartbeat_goes_out_each_hour_while_it_is_switched_on(tmp_path: 
         await service.publish(ann.node, ann.person, ["heartbeats"])
 
         def beats() -> int:
-            return sum(one.keys for one in view.beats(ann.node, [channel.space], "BY", 0, clock.ms))
+            return sum(one.keys for one in view.beats(ann.node, [channel.space], clock.ms, "BY", 0, clock.ms))
 
         await ann.until(lambda: beats() == 1)
         clock.ms += 3_600_000
@@ -500,7 +500,7 @@ async def test_heartbeats_do_not_wait_for_a_round_of_measuring_and_no_other_roun
         await service.set_schedule(ann.node, ann.person, 1, [target])
 
         def beats() -> int:
-            return sum(one.keys for one in view.beats(ann.node, [channel.space], "BY", 0, clock.ms))
+            return sum(one.keys for one in view.beats(ann.node, [channel.space], clock.ms, "BY", 0, clock.ms))
 
         async with asyncio.timeout(30):
             await asked.wait()

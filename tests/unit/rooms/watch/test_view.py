@@ -17,9 +17,19 @@ from outlast.kernel.room import Letter
 from outlast.kernel.store import Incoming, Store
 from outlast.kernel.vault import Vault
 from outlast.rooms.watch import ROOM, view
-from outlast.rooms.watch.entries import HEARTBEAT, KEY, KEY_LIFE_DAYS, KEYS_MAX, OBSERVATION, Heartbeat, WatchKey
+from outlast.rooms.watch.entries import (
+    HEARTBEAT,
+    KEY,
+    KEY_LIFE_DAYS,
+    KEYS_MAX,
+    OBSERVATION,
+    WITNESS,
+    Heartbeat,
+    WatchKey,
+    Witness,
+)
 from outlast.rooms.watch.view import Cut, StoredSeries, receive, series_row
-from outlast.terms import Fact
+from outlast.terms import ROUTE, Fact, Route
 from tests.unit.kernel.entries import KEY as STORE_KEY
 from tests.unit.kernel.people import NOW_MS, secret
 from tests.unit.rooms.watch.said import NEWS, NOW_S, heartbeat, key, observation, outage, say, witness
@@ -133,7 +143,7 @@ def test_an_outage_out_of_bounds_is_not_shown(store: Store, changed: dict[str, A
 def test_heartbeats_are_counted_by_the_hour_and_once_for_each_key(store: Store) -> None:
     add(store, NEWS, heartbeat(), heartbeat("ben", asn=1), heartbeat(at_s=NOW_S + 3600), heartbeat("eve", country="RU"))
     add(store, heartbeat(at_s=NOW_S + 1))
-    found = view.beats(store, SPACES, "BY", NOW_S - 3600, NOW_S + 7200)
+    found = view.beats(store, SPACES, NOW_MS, "BY", NOW_S - 3600, NOW_S + 7200)
     assert [(one.hour_s, one.keys, one.networks) for one in found] == [(NOW_S, 2, 2), (NOW_S + 3600, 1, 1)]
 
 
@@ -222,6 +232,25 @@ def test_a_view_is_what_a_rebuilt_one_is_whatever_came_twice_expired_or_was_drop
         store.rebuild("watch")
         assert without_numbers(store) == live
         store.close()
+
+
+def test_what_has_expired_is_not_read_before_it_is_pruned_either(store: Store) -> None:
+    way = say(ROUTE, Route("web", "ok", NOW_S, "BY", 6697), life_days=1)
+    short = say(HEARTBEAT, Heartbeat("BY", 6697), life_days=1)
+    seen = say(WITNESS, Witness("BY", "blackout", NOW_S, "BY", 6697), life_days=1)
+    add(store, NEWS, way, short, seen)
+
+    def read(now_ms: int) -> list[int]:
+        span = ("BY", NOW_S - 3600, NOW_S + 3600)
+        return [
+            len(view.routes(store, SPACES, now_ms, *span)),
+            len(view.beats(store, SPACES, now_ms, *span)),
+            len(view.heard(store, SPACES, now_ms, [key("ann").public], *span[1:])),
+            len(view.witnesses(store, SPACES, now_ms)),
+        ]
+
+    assert read(NOW_MS) == [1, 1, 1, 1]
+    assert read(NOW_MS + 3 * DAY_MS) == [0, 0, 0, 0]
 
 
 def test_what_expires_goes(store: Store) -> None:

@@ -36,12 +36,14 @@ OTHERS_MAX: Final = 5
 def stored(points: Iterable[Point], country: str, fetched_ms: int, sha256: bytes) -> list[StoredSeries]:
     """Rows as they are kept, under the two letters of their country; with the mean of its regions where it has none.
 
-    Rows that name no country are taken as this one's; those of others, of continents and of networks are left out, and
-    those of times to come, which would make the country well, or cut, for as long. Raises UsageError when none is left.
+    Rows that name no country are taken as this one's, and so are those of a code that it once had, where no row has its
+    own: few still come under SU. Those of others, of continents and of networks are left out, and those of times to
+    come, which would make the country well, or cut, for as long. Raises UsageError when none is left.
     """
     others: set[str] = set()
     moved: list[Point] = []
-    for point in points:
+    # Of two rows of one time the later one stands.
+    for point in sorted(points, key=lambda point: country_of(point.entity) in ("", country)):
         named = country_of(point.entity)
         if named and two_letters(named) != country:
             others.add(named)

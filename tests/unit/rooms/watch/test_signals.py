@@ -25,6 +25,15 @@ def test_rows_of_the_country_and_rows_that_name_none_are_its_own() -> None:
     assert kept("IR", "IRN/Fars", "/region/1226", "IQ/Fars") == {"IR", "IR/Fars", "IR/region/1226"}
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_rows_under_a_code_that_is_no_more_do_not_replace_the_country_s_own(turned: bool) -> None:
+    own, old = ([Point("tor", code, "users", AT_S + day * 86_400, value, 86_400) for day in days]
+                for code, value, days in (("RU", 9000.0, (-3, -2)), ("SU", 3.0, (-4, -3, -2))))  # fmt: skip
+    rows = [*old, *own] if turned else [*own, *old]
+    [series] = signals.stored(rows, "RU", AT_S * 1000, b"")
+    assert [value for _, value in series.points] == [3.0, 9000.0, 9000.0]
+
+
 @pytest.mark.parametrize("entity", ["IQ", "IRQ/Fars", "AS58224", "ir", "IRNA"])
 def test_what_is_about_something_else_is_no_news_of_the_country(entity: str) -> None:
     with pytest.raises(UsageError, match=rf"says nothing of IR: it is about {entity.partition('/')[0]}$"):

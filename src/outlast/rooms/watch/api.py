@@ -9,14 +9,14 @@ from typing import Any
 
 import msgspec
 
-from outlast.errors import NotFoundError, ProtocolError, UsageError
+from outlast.errors import ProtocolError, UsageError
 from outlast.kernel import id_text, parse_space, space_text
 from outlast.rooms.watch import asks, report, service, timeline
 from outlast.rooms.watch.asked import Wish
 from outlast.rooms.watch.entries import LAYERS, unpack_raw
 from outlast.rooms.watch.io.files import read_capped
 from outlast.rooms.watch.lamps import Lamp
-from outlast.rooms.watch.places import country_names, entity_name
+from outlast.rooms.watch.places import entity_name, find_country
 from outlast.rooms.watch.proto.classify import classify
 from outlast.rooms.watch.proto.evidence import english
 from outlast.rooms.watch.proto.measurement import read
@@ -286,7 +286,7 @@ async def _read(call: Call[SeriesParams]) -> Series:
     path = Path(call.params.file)
     if not path.is_absolute():
         raise UsageError("name the file by its whole path")
-    code = _country(call.params.country)
+    code = find_country(call.params.country)
     if path.is_fifo():
         # The node would wait for who writes, and one named /dev/fd/63 is its own.
         raise UsageError("%(name)s is a pipe: name a file", name=path.name)
@@ -299,7 +299,7 @@ async def _export(call: Call[Nothing]) -> Text:
 
 
 async def _report(call: Call[ReportParams]) -> Text:
-    code = _country(call.params.country)
+    code = find_country(call.params.country)
     now_s = call.node.now_ms() // 1000
     lines = service.lines_of(call.node, call.person, code, now_s)
     first, last = timeline.span(lines) or (now_s - 31 * 86_400, now_s)
@@ -433,16 +433,6 @@ def _channel(one: FollowedChannel) -> Channel:
 def _channel_of(call: Call[Any], text: str) -> bytes:
     named = [one.space for one in service.channels(call.node, call.person) if one.name.casefold() == text.casefold()]
     return named[0] if len(named) == 1 else parse_space(text)
-
-
-def _country(text: str) -> str:
-    text, names = text.strip(), country_names("en")
-    if text.upper() in names:
-        return text.upper()
-    found = [code for code, name in names.items() if name.casefold() == text.casefold()]
-    if not found:
-        raise NotFoundError(f"there is no country {text[:80]!r}: give its two letters, as in BY")
-    return found[0]
 
 
 def _time(text: str) -> int:

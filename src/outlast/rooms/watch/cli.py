@@ -53,19 +53,22 @@ def watch() -> None:
 def mrt(
     file: Annotated[str, typer.Argument(metavar="FILE", help="gz, bz2 or plain; - reads standard input.")],
     country: Annotated[
-        str | None, typer.Option("--country", metavar="CC", help="Its visible prefixes over time, by tor-geoipdb.")
+        str | None,
+        typer.Option("--country", metavar="COUNTRY", help="Its visible prefixes over time, by tor-geoipdb."),
     ] = None,
 ) -> None:
     """Count what a file of a route collector announces and withdraws."""
     from outlast.rooms.watch.io.files import pieces
+    from outlast.rooms.watch.places import find_country
     from outlast.rooms.watch.proto.mrt import summarise
 
-    seen = None if country is None else _visibility(country)
+    code = None if country is None else find_country(country)
+    seen = None if code is None else _visibility(code)
     with _mrt_file(file) as source:
         summary = summarise(pieces(source), None if seen is None else seen.take)
     counts: dict[str, Any] = {name: getattr(summary, name) for name in MRT_KEYS}
-    if country is not None and seen is not None:
-        counts["country"] = country.upper()
+    if seen is not None:
+        counts["country"] = code
         counts["series"] = [_step(step) for step in seen.steps()]
     show(counts, _mrt_lines)
     if summary.damage is not None:
@@ -77,8 +80,6 @@ def _visibility(country: str) -> Visibility:
     from outlast.rooms.watch.proto.geoip import read_ranges
     from outlast.rooms.watch.proto.visibility import Visibility
 
-    if len(country) != 2 or not country.isascii() or not country.isalpha():
-        raise UsageError("--country takes two letters, such as BY")
     ranges = []
     for name, ipv6 in (("geoip", False), ("geoip6", True)):
         if not (GEOIP / name).is_file():
@@ -86,7 +87,7 @@ def _visibility(country: str) -> Visibility:
         with open_capped(GEOIP / name, GEOIP_MAX_BYTES) as source:
             ranges.append(read_ranges(lines(source), country, ipv6=ipv6))
     if not any(map(len, ranges)):
-        raise NotFoundError(f"no range of addresses belongs to {country.upper()}")
+        raise NotFoundError(f"no range of addresses belongs to {country}")
     return Visibility(*ranges)
 
 
@@ -571,7 +572,7 @@ def read_series(
 
 @app.command()
 def fetch(
-    country: Annotated[str, typer.Option("--country", metavar="CC", help="The two letters of the country.")],
+    country: Annotated[str, typer.Option("--country", metavar="COUNTRY", help="Two letters, or English name.")],
     source: Annotated[
         list[str] | None,
         typer.Option("--source", metavar="NAME", help="ioda, tor, ooni, or rrc00 for a collector of RIS: only these."),
@@ -584,9 +585,10 @@ def fetch(
     """Ask public servers for a country's signals. They and the network see that this computer asks."""
     import tempfile
 
+    from outlast.rooms.watch.places import find_country
     from outlast.rooms.watch.proto.endpoints import endpoints
 
-    code = country.strip().upper()
+    code = find_country(country)
     asked = endpoints(code, int(time.time()), days, source or ())
     if out is None:
         if not all(one.is_series for one in asked):

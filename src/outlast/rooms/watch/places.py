@@ -9,6 +9,8 @@ from typing import Final
 
 import msgspec
 
+from outlast.errors import NotFoundError
+
 OUTLINES: Final = Path(__file__).parent / "data" / "outlines.json"
 # Codes of CLDR that are no country: unions, the world, what is unknown, and pseudo-languages' places.
 _NO_COUNTRY: Final = frozenset(("EU", "EZ", "UN", "QO", "XA", "XB", "ZZ"))
@@ -60,6 +62,18 @@ def two_letters(code: str) -> str:
 
     named: list[str] = get_global("territory_aliases").get(code) or [_KOSOVO.get(code, code)]
     return named[0]
+
+
+def find_country(text: str) -> str:
+    """The two letters of a country by its two or three letters or its English name; raises NotFoundError."""
+    text, names = text.strip(), country_names("en")
+    code = two_letters(text.upper())
+    if code in names:
+        return code
+    found = [code for code, name in names.items() if name.casefold() == text.casefold()]
+    if not found:
+        raise NotFoundError("there is no country %(name)r: give its two letters, as in BY", name=text[:80])
+    return found[0]
 
 
 def entity_name(entity: str, language: str) -> str:

@@ -202,7 +202,7 @@ def test_the_command_writes_what_came_and_detect_reads_it(tmp_path: Path, monkey
     with served(tmp_path) as servers:
         for name, value in servers.environ.items():
             monkeypatch.setenv(name, value)
-        done = program("--json", "watch", "fetch", "--country", "by", "--out", str(out))
+        done = program("--json", "watch", "fetch", "--country", "Belarus", "--out", str(out))
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert (done.returncode, [one["source"] for one in rows]) == (0, list(SOURCES)), done.stderr
     assert {one.name: one.read_bytes() for one in out.iterdir()} == {

@@ -169,7 +169,10 @@ def test_the_command_adds_the_series(
     assert (answer["country"], answer["prefixes"]) == ("BY", 2)
     assert [(step["prefixes"], step["slash24s"]) for step in answer["series"]] == [(1, 256), (0, 0)]
     assert run([*command, "XX"]) == 4
-    assert run([*command, "Belarus"]) == 2
+    assert run([*command, "Atlantis"]) == 4
+    for name in ("belarus", "BLR", " By "):
+        assert run([*command, name]) == 0
+        assert json.loads(capsys.readouterr().out) == answer
 
 
 def test_a_country_without_ranges_holds_nothing() -> None:

@@ -324,6 +324,51 @@ def test_other_ipv6_addresses_that_nobody_can_compare_are_not_forged_where_ipv4_
     assert judged(queries=[queries[0], ours_known], **proven, seen=theirs_known).layers.dns == "blocked"
 
 
+TRANSLATED = "64:ff9b::102:304"
+"""OURS, as a network without IPv4 has it by DNS64."""
+
+
+def test_what_a_network_without_ipv4_makes_of_an_address_is_that_address() -> None:
+    none = "network_unreachable"
+    resolver, four = lookup(failure=none, transaction=2, engine="udp"), connect(failure=none, transaction=6)
+    doh = lookup(OURS, transaction=3, engine="doh")
+    reached = judged(
+        queries=[lookup(TRANSLATED), resolver, doh],
+        tcp_connect=[connect(TRANSLATED), four],
+        requests=[request()],
+        seen=control(),
+    )
+    assert said(reached) == (False, True, "ok", "ok", "unknown", "ok")
+    silent = connect(TRANSLATED, "generic_timeout_error")
+    blocked = judged(queries=[lookup(TRANSLATED)], tcp_connect=[silent], seen=control())
+    assert said(blocked) == ("tcp_ip", False, "ok", "blocked", "unknown", "unknown")
+    down = judged(queries=[lookup(TRANSLATED)], tcp_connect=[silent], seen=control(tcp="generic_timeout_error"))
+    assert down.layers.tcp == "down"
+    forged = judged(queries=[lookup("64:ff9b::506:708")], seen=control())
+    assert forged.layers.dns == "blocked", "translated is what the provider's resolver said"
+
+
+@pytest.mark.parametrize("failure", ["generic_timeout_error", "network_unreachable", "connection_refused"])
+def test_a_resolver_from_which_nothing_comes_says_nothing_of_a_site_whose_addresses_another_gives(failure: str) -> None:
+    def dns(system: Any, udp: Any) -> str:
+        return judged(queries=[system, udp], tcp_connect=[connect()], requests=[request()], seen=control()).layers.dns
+
+    unheard = lookup(failure=failure, transaction=2, engine="udp")
+    assert dns(lookup(OURS), unheard) == "ok"
+    assert dns(lookup(failure="generic_timeout_error"), unheard) == "blocked"
+    assert dns(lookup(ELSEWHERE), unheard) == "blocked"
+    assert dns(lookup(OURS), lookup(failure="dns_nxdomain_error", transaction=2, engine="udp")) == "blocked"
+
+
+def test_where_ipv4_is_silent_and_ipv6_goes_well_it_is_only_no_news_without_any_ipv4() -> None:
+    six = connect("2600::1", transaction=7)
+
+    def tcp(failure: str) -> str:
+        return judged(tcp_connect=[connect(failure=failure), six], seen=control()).layers.tcp
+
+    assert (tcp("network_unreachable"), tcp("generic_timeout_error")) == ("ok", "blocked")
+
+
 def test_a_host_without_ipv6_is_not_blocked() -> None:
     six = "2001:4860::8"
     seen = control(OURS, six)
@@ -597,6 +642,7 @@ def test_other_tests_say_nothing() -> None:
         "fe80::1",
         "2002:0a00:0001::1",
         "2001:0:0a00:1::1",
+        "64:ff9b::a0a:2222",
         "x",
     ],
 )

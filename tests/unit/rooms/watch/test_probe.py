@@ -150,6 +150,15 @@ def test_the_control_is_asked_once_and_its_addresses_are_tried() -> None:
     assert world.those(Connect, lambda one: one.ip) == [TRUE, TRUE, SECOND]
 
 
+def test_the_control_is_asked_for_the_ipv4_addresses_that_translated_ones_stand_for() -> None:
+    world = World("https://www.example.org/", resolvers=("9.9.9.9:53",), control=True)
+    world.system["www.example.org"] = ("64:ff9b::5db8:d822",)
+    world.run()
+    assert world.those(Connect, lambda one: one.ip) == ["64:ff9b::5db8:d822", TRUE]
+    [asked] = world.those(AskControl, lambda one: one.request["tcp_connect"])
+    assert asked == [f"{TRUE}:443", f"{TRUE}:80"]
+
+
 def test_filtering_by_name_is_told_apart_where_tls_failed() -> None:
     world = World("https://www.example.org/")
     world.failures[Handshake, TRUE] = "connection_reset"

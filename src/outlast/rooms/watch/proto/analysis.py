@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from outlast.rooms.watch.proto import nat64
 from outlast.rooms.watch.proto.observations import SUCCESS, Expectations, Observation, Observations, ooni_name
 
 NO_ANSWER: Final = "dns_no_answer"
@@ -145,7 +146,7 @@ def _answers(found: Observations, network: Network, sets: defaultdict[str, set[i
 
 
 def _meet(here: Iterable[str], there: Iterable[str], network: Network) -> bool:
-    ours, theirs = set(here) - {""}, set(there) - {""}
+    ours, theirs = ({nat64.goal_of(one) for one in side} - {""} for side in (here, there))
     if ours & theirs:
         return True
     return bool({network(one) for one in ours} & {network(one) for one in theirs} - {None, 0})

@@ -54,6 +54,8 @@ SIGNAL_FAILS: Final = (
     ("engine", (3, 17, 2), "2023-05-02"),  # one of the names that are asked for is no more
     ("test", (0, 2, 5), "2023-11-07"),  # certificates again, and an own fault of 0.2.4
 )
+NO_NETWORK: Final = "network_unreachable"
+_NOTHING_CAME: Final = frozenset({TIMEOUT, NO_NETWORK, "host_unreachable", "connection_refused", "network_down"})
 _SILENCED: Final = frozenset({TIMEOUT, "connection_reset", "eof_error"})
 
 
@@ -233,19 +235,26 @@ def _web(found: Observations, analysis: Analysis, network: Network) -> tuple[Lay
     resolved_there = expected is not None and any(map(_is_address, expected.dns_addresses))
     good = analysis.dns_lookup_success_with_valid_address
     ghosts = () if resolved_there or expected is None or good else analysis.dns_lookup_success
-    unreached, unproven = _ipv6_unreached(found), _ipv6_unproven(found, analysis, network)
+    unreached, unproven = _family_unreached(found), _ipv6_unproven(found, analysis, network)
+    unheard = _unheard(found) if good else frozenset[int]()
     forged = _without(analysis.dns_lookup_success_with_invalid_addresses, unproven)
 
     dns: Layer = "unknown"
     if blocked(
         "dns",
-        (analysis.dns_lookup_unexpected_failure if resolved_there else (), "the lookup failed, the control's did not"),
+        (
+            _without(analysis.dns_lookup_unexpected_failure, unheard) if resolved_there else (),
+            "the lookup failed, the control's did not",
+        ),
         (
             forged if resolved_there else (),
             "addresses that are not the control's, and no certificate proves them",
         ),
         (ghosts, "addresses for a name that the control found none for"),
-        (analysis.dns_lookup_unexplained_failure if through else (), "a lookup failed within redirects"),
+        (
+            _without(analysis.dns_lookup_unexplained_failure, unheard) if through else (),
+            "a lookup failed within redirects",
+        ),
         (_bogons_apart(found), "addresses that no site can have, where another resolver gave real ones"),
     ):
         dns = "blocked"
@@ -305,13 +314,29 @@ def _without(transactions: Iterable[int], left_out: frozenset[int]) -> tuple[int
     return tuple(one for one in transactions if one not in left_out)
 
 
-def _ipv6_unreached(found: Observations) -> frozenset[int]:
-    """Connects to IPv6 where none went well and one to IPv4 did: a network whose IPv6 leads nowhere looks the same."""
-    tried = {True: dict[int, bool](), False: dict[int, bool]()}
+def _family_unreached(found: Observations) -> frozenset[int]:
+    """Connects of one family of addresses none of which went well, where one of the other did.
+
+    A network whose IPv6 leads nowhere looks the same as a filter; that one has no IPv4 shows by NO_NETWORK alone.
+    """
+    tried = {True: dict[int, str | None](), False: dict[int, str | None]()}
     for transaction, one in found.known_tcp_endpoints.items():
-        tried[":" in (one.ip_address or "")][transaction] = one.tcp_connect_failure == SUCCESS
-    dead = any(tried[False].values()) and not any(tried[True].values())
-    return frozenset(tried[True]) if dead else frozenset()
+        tried[":" in (one.ip_address or "")][transaction] = one.tcp_connect_failure
+    six, four = tried[True], tried[False]
+    if SUCCESS in four.values() and SUCCESS not in six.values():
+        return frozenset(six)
+    if SUCCESS in six.values() and set(four.values()) == {NO_NETWORK}:
+        return frozenset(four)
+    return frozenset()
+
+
+def _unheard(found: Observations) -> frozenset[int]:
+    """Lookups at a resolver of the probe's own choice from which nothing came: it may be out of reach for any name."""
+    failures: dict[int, bool] = {}
+    for one in found.dns_lookup_failures:
+        silent = one.dns_engine == "udp" and one.failure in _NOTHING_CAME
+        failures[one.transaction_id] = silent and failures.get(one.transaction_id, True)
+    return frozenset(transaction for transaction, silent in failures.items() if silent)
 
 
 def _ipv6_unproven(found: Observations, analysis: Analysis, network: Network) -> frozenset[int]:

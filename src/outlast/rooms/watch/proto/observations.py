@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from outlast.address import show
+from outlast.rooms.watch.proto import nat64
 from outlast.rooms.watch.proto.measurement import Connect, Control, Exchange, Lookup, Measurement
 
 SUCCESS: Final = ""
@@ -235,8 +236,8 @@ _BOGONS_6: Final = tuple(
 
 
 def _wraps_bogon(address: IPv6Address) -> bool:
-    """Whether 6to4 (RFC 3056) or Teredo (RFC 4380: its server) wraps a bogon of IPv4."""
-    inner = address.sixtofour or (address.teredo[0] if address.teredo else None)
+    """Whether 6to4 (RFC 3056), Teredo (RFC 4380: its server) or NAT64 wraps a bogon of IPv4."""
+    inner = address.sixtofour or (address.teredo[0] if address.teredo else nat64.translated(address))
     return inner is not None and any(inner in network for network in _BOGONS_4)
 
 
@@ -347,6 +348,8 @@ def _endpoint_beside(one: Observation, control: Control) -> None:
     elif one.dns_domain:
         _lookup_beside(one, control)
     address = one.endpoint_address or ""
+    if address not in control.tcp:  # a control cannot go by our network's NAT64
+        address = show((nat64.goal_of(one.ip_address or ""), int(one.endpoint_port or 0)))
     if address in control.tcp:
         one.control_tcp_connect_failure = _ended(control.tcp[address])
     if one.tls_server_name is not None and address in control.tls:

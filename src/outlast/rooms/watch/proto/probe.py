@@ -21,6 +21,7 @@ from typing import Any, Final, assert_never
 from outlast.address import show
 from outlast.dns import Reply
 from outlast.errors import UsageError
+from outlast.rooms.watch.proto import nat64
 from outlast.rooms.watch.proto.http import HEADERS, Url, redirect_of
 
 REDIRECTS_MAX: Final = 10
@@ -43,7 +44,6 @@ _FIRST_ID: Final = {
     "sni": 70001,
 }
 Network = IPv4Network | IPv6Network
-_NAT64: Final = IPv6Network("64:ff9b::/96")
 _PUBLIC6: Final = IPv6Network("2000::/3")
 """All that IANA gives out of IPv6; Python takes much of what is reserved for global."""
 _LOCAL4: Final = tuple(map(IPv4Network, ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32")))
@@ -411,10 +411,11 @@ class Probe:
             for ip in (*system, *others)[:QUIC_ADDRESSES_MAX]:
                 out.append(self._begin(SendInitial(self._id("quic"), ip, depth.url.port, name), "depth=0"))
         if depth.number == 0 and self._control:
+            goals = dict.fromkeys(map(nat64.goal_of, (*system, *others)))
             request = {
                 "http_request": depth.url.text,
                 "http_request_headers": {name: [value] for name, value in HEADERS},
-                "tcp_connect": [show((ip, port)) for ip in (*system, *others) for port in _ports(depth.url)],
+                "tcp_connect": [show((ip, port)) for ip in goals for port in _ports(depth.url)],
                 "x_quic_enabled": False,
             }
             out.append(self._begin(AskControl(CONTROL_ID, request)))
@@ -563,8 +564,7 @@ def is_public(text: str, allowed: Iterable[Network] = (), refused: Iterable[Netw
         return True
     goal: IPv4Address | IPv6Address = ip
     if isinstance(ip, IPv6Address):
-        translated = IPv4Address(ip.packed[-4:]) if ip in _NAT64 else None
-        goal = translated or ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1]) or ip
+        goal = nat64.translated(ip) or ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1]) or ip
         if ip.scope_id is not None:
             return False
     if any(ip in network or goal in network for network in refused) or any(goal in network for network in _LOCAL4):

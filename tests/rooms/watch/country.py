@@ -44,6 +44,7 @@ DOH = "9.9.9.9"
 CONTROL = ABROAD
 BLOCK_PAGE, DOMESTIC = "5.22.201.1", "5.22.202.1"
 TELEGRAM_WEB, AUTHORITY = "149.154.167.99", "131.188.40.189"
+OFFICE = "office.example"  # what the network at home adds to names that are not found, as by DHCP
 SLOW_BITS = 240_000
 SITES = {
     name: f"93.184.216.{number}"
@@ -364,7 +365,7 @@ def country(folder: Path) -> Iterator[Country]:
         true, false = Authority.make("Test authority"), Authority.make("Ministry")
         trusted = folder / "trusted.pem"
         trusted.write_bytes(true.certificate.public_bytes(serialization.Encoding.PEM))
-        (folder / "resolv-home").write_text(f"nameserver {GATE}\noptions timeout:1 attempts:1\n")
+        (folder / "resolv-home").write_text(f"nameserver {GATE}\nsearch {OFFICE}\noptions timeout:1 attempts:1\n")
         (folder / "resolv-abroad").write_text("nameserver 8.8.8.8\noptions timeout:1 attempts:1\n")
         environment = {key: value for key, value in os.environ.items() if not key.startswith("OUTLAST_")}
         environment["SSL_CERT_FILE"] = str(trusted)
@@ -450,7 +451,7 @@ def _abroad(true: Authority, folder: Path) -> list[Callable[[], Awaitable[Any]]]
 
 
 def _border(true: Authority, false: Authority, folder: Path) -> list[Callable[[], Awaitable[Any]]]:
-    lies = {"forged.example.net": DOMESTIC, "hijacked.example.net": BLOCK_PAGE}
+    lies = {"forged.example.net": DOMESTIC, "hijacked.example.net": BLOCK_PAGE, f"gone.example.net.{OFFICE}": DOMESTIC}
     # Like many a middlebox it names no length: one header more in common with the site would make the pages alike.
     blocked = partial(_http, body_of=lambda _: b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + BLOCK_TEXT)
     away = b"Location: http://block.example.net/\r\n"

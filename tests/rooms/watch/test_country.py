@@ -12,7 +12,20 @@ import pytest
 from outlast.rooms.watch.proto.classify import classify
 from outlast.rooms.watch.proto.measurement import from_object
 from outlast.rooms.watch.proto.services import TELEGRAM_POINTS
-from tests.rooms.watch.country import AUTHORITY, BLOCK_PAGE, CONTROL, DOH, DOMESTIC, GATE, HOME, SITES, Country, country
+from tests.rooms.watch.country import (
+    AUTHORITY,
+    BLOCK_PAGE,
+    CONTROL,
+    DOH,
+    DOMESTIC,
+    GATE,
+    HOME,
+    OFFICE,
+    RESOLVERS,
+    SITES,
+    Country,
+    country,
+)
 
 pytestmark = pytest.mark.serial
 
@@ -99,6 +112,21 @@ def test_an_intercepted_handshake_keeps_the_foreign_certificate(run: Any) -> Non
     [kept] = [one for one in keys["x_sni_handshakes"] if one["server_name"] == "intercepted.example.net"]
     certificate = load_der_x509_certificate(b64decode(kept["peer_certificates"][0]["data"]))
     assert certificate.issuer.rfc4514_string() == "CN=Ministry"
+
+
+def test_what_a_network_adds_to_names_makes_no_site_of_one_that_is_gone_and_is_written_nowhere(nation: Country) -> None:
+    [row], [measured] = nation.probe("http://gone.example.net/")
+    assert (row["accessible"], row["layers"]["dns"]) == (False, "down")
+    assert OFFICE not in json.dumps(measured)
+
+
+def test_a_network_that_lets_nobody_ask_other_resolvers_blocks_no_site(nation: Country) -> None:
+    nation.cut(f"ip daddr {{ {', '.join(RESOLVERS)} }} udp dport 53 drop")
+    try:
+        [row], _ = nation.probe("https://free.example.net/")
+    finally:
+        nation.cut()
+    assert (row["accessible"], row["layers"]) == (True, FINE)
 
 
 def test_without_a_control_a_valid_certificate_is_the_only_witness(nation: Country) -> None:

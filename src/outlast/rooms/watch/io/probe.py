@@ -212,7 +212,7 @@ class Hands:
     async def _look_up(self, command: Lookup, t0: float) -> LookedUp:
         try:
             async with asyncio.timeout(self._patience.lookup_s):
-                addresses, cname = await getaddrinfo(command.host)
+                addresses, cname = await getaddrinfo(_as_it_is(command.host))
         except OSError as error:
             return LookedUp(id=command.id, t0=t0, t=self._clock(), failure=failure_of(error))
         alias = cname if cname and cname.rstrip(".").lower() != command.host.lower() else None
@@ -479,6 +479,12 @@ async def _over_stream(wire: Wire, query: bytes) -> bytes:
             raise End
         came += more
     return came[2 : 2 + int.from_bytes(came[:2])]
+
+
+def _as_it_is(host: str) -> str:
+    """A name to which the C library adds nothing: of one that is not found it would ask anew with the network's own
+    domain behind it, and that may name who runs the network, and lead to a page of theirs."""
+    return host if "." not in host or host.endswith(".") else f"{host}."
 
 
 def split_address(text: str, port: int) -> tuple[str, int]:

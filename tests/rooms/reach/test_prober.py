@@ -163,7 +163,38 @@ def probes() -> dict[str, Probe]:
         "TLS 1.2": Probe([("send", ask(b"/", LAST))], version=ssl.TLSVersion.TLSv1_2),
         "TLS 1.1": Probe(version=ssl.TLSVersion.TLSv1_1),
     }
-    return found
+    return found | unfinished()
+
+
+def unfinished() -> dict[str, Probe]:
+    """Requests that the site answers before their bodies are there, and what then never comes: by name."""
+    post = ask(b"/", b"Content-Length: 5", method=b"POST")
+    drop: list[Step] = [("send", ask(b"/drop/"))]
+    chunked = ask(b"/", b"Transfer-Encoding: chunked", method=b"POST")
+    long = ask(b"/", b"X: " + b"a" * 40_000)[:-2]
+    expecting = ask(b"/", b"Expect: 100-continue", b"Content-Length: 5", LAST, method=b"POST")
+    said: dict[str, list[Step]] = {
+        "a body behind its answer": [("send", post), TAKE, ("send", b"hello")],
+        "a body behind its answer, in chunks": [("send", chunked), TAKE, ("send", b"5\r\nhello\r\n0\r\n\r\n")],
+        "a body behind its answer, pipelined": [("send", PAGE * 3 + post), TAKE, ("send", b"hello")],
+        "a body behind its answer, then another page": [("send", post), TAKE, ("send", b"hello" + PAGE)],
+        "a body that is waited for": [("send", expecting), TAKE, ("send", b"hello")],
+        "a body in pieces": [("send", ask(b"/", b"Content-Length: 2", LAST, method=b"POST")), TAKE]
+        + [("send", b"a"), ("wait", 0.4)] * 2,
+        "a part of a body": [("send", post + b"hell")],
+        "a part of a body, of a last request": [("send", ask(b"/", b"Content-Length: 9", LAST, method=b"POST"))],
+        "a part of a body, in chunks": [("send", chunked + b"5\r\nhel")],
+        "a page with a body that does not come": [("send", ask(b"/", b"Content-Length: 5"))],
+        "a page, then the begin of another": [("send", PAGE), TAKE, ("send", PAGE[:9])],
+        "a page, then another in pieces": [("send", PAGE), TAKE]
+        + [step for one in PAGE[:12] for step in (("send", bytes((one,))), ("wait", 0.3))],
+        "a page, then an empty line": [("send", PAGE + b"\r\n")],
+        "a page, then nothing": [("send", PAGE)],
+        "a request that is dropped": drop,
+        "a page, then a request that is dropped": [("send", PAGE), TAKE, *drop],
+        "a head that is too long": [("send", long)],
+    }
+    return {name: Probe(steps) for name, steps in said.items()}
 
 
 @contextlib.contextmanager
@@ -251,7 +282,7 @@ def write_certificate(folder: Path) -> None:
 
 @contextlib.contextmanager
 def site_alone(place: Path) -> Iterator[tuple[int, int]]:
-    named = ("client_header_timeout", "keepalive_timeout", "lingering_timeout", "lingering_time")
+    named = ("client_header_timeout", "client_body_timeout", "keepalive_timeout", "lingering_timeout", "lingering_time")
     settings = " ".join(f"{each} {SLOW_S};" for each in named)
     keys = place / "keys"
     with nginx(place / "nginx", place / "pages", keys / "web-certificate.pem", keys / "web-key.pem", settings) as ports:

@@ -32,7 +32,8 @@ http {{
     server_name site.example; root {pages}; absolute_redirect off;
     ssl_certificate {certificate}; ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3;
     location /old/ {{ return 301 /news/; }}
-    location /private/ {{ return 403; }} {server}
+    location /private/ {{ return 403; }}
+    location /drop/ {{ return 444; }} {server}
   }}
 }}
 """

@@ -27,6 +27,7 @@ from typing import Final, NamedTuple
 from outlast.address import household
 from outlast.rooms.reach.io.pump import Plain, Pump
 from outlast.rooms.reach.io.tls import Tls, reset
+from outlast.rooms.reach.proto.http_message import Place, Requests
 from outlast.rooms.reach.proto.web import PADDING_MAX, REQUEST_MAX_BYTES, Doors, key_asked, path_asked, write_accept
 from outlast.tls import protocols_of
 
@@ -46,6 +47,8 @@ LINGER_S: Final = 60.0
 Who takes something of the site's last words meanwhile is waited for as long again, as with nginx's ``send_timeout``.
 """
 BACKLOG: Final = 511  # nginx's
+REACTION_S: Final = 1.0
+"""A site that ends a connection later than so long after the last word on it does so because none followed."""
 _ACCEPTED_AT_ONCE: Final = 16
 _RETRY_S: Final = 1.0
 _LOOKS: Final = 4
@@ -302,7 +305,9 @@ class Visit:
         self._shaken = self._heard = self._over = False
         self._connected = self._reading = self._writing = False  # the site
         self._visitor_done = self._site_done = self._site_deaf = self._site_lost = False
-        self._unanswered = False  # the site was told something since it last said anything
+        self._requests = Requests()
+        self._unanswered = False  # the site was told something of a request's head since it last said anything
+        self._moved_s = 0.0  # when either last said something
 
     def begin(self) -> None:
         """Shake hands with the visitor, and call the site."""
@@ -438,7 +443,9 @@ class Visit:
             self.tls.abort()
             self.end()
             return
-        self._unanswered = True
+        self._moved_s = self._loop.time()
+        if self._requests.said(bytes(data)):
+            self._unanswered = True
         if self._for_site or not self._connected:
             self._for_site += data
         else:
@@ -495,6 +502,7 @@ class Visit:
             self.end()  # it has waited long enough
         elif size:
             self._unanswered = False
+            self._moved_s = self._loop.time()
             self.tls.write(_scratch[:size])
             if self.tls.unsent > UNSENT_MAX_BYTES:
                 self._read_off()
@@ -507,11 +515,16 @@ class Visit:
             self._read_off()
             self._site_done = True
             # As nginx does it: who was too slow, or has ended their own side, is told of the end by TCP alone.
-            self.tls.finish(notify=not self._unanswered and not self._visitor_done)
+            self.tls.finish(notify=not self._is_too_slow() and not self._visitor_done)
             if self._visitor_done and not self.tls.unsent:
                 self.end()
             else:
                 self._linger()
+
+    def _is_too_slow(self) -> bool:
+        """Whether the site ends it because the visitor does not go on with a request, as far as that can be told."""
+        is_within = self._requests.place in (Place.HEAD, Place.BODY)
+        return self._unanswered or (is_within and self._loop.time() > self._moved_s + REACTION_S)
 
     def _lose(self) -> None:
         """The site refused the connection or reset it."""

@@ -14,6 +14,7 @@ from outlast.errors import ProtocolError
 
 HEAD_MAX_BYTES: Final = 64 << 10
 _CHUNK_LINE_MAX_BYTES: Final = 4096
+_LOOKED_AT_MAX_BYTES: Final = 8 << 10
 _END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
 _LINES: Final = re.compile(rb"\r?\n")
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -32,7 +33,7 @@ class HttpError(ProtocolError):
     """This is no message that a proxy passes on. (Nobody is shown why: programs get a status, or are cut off.)"""
 
 
-def end_of_head(held: bytes, start: int) -> int:
+def end_of_head(held: bytes | bytearray, start: int) -> int:
     """Where the empty line ends, or 0; looked for from ``start`` on."""
     found = _END_OF_HEAD.search(held, start)
     return found.end() if found else 0
@@ -138,6 +139,60 @@ class Body:
                 if text:
                     _field(text)
                 self.ended = not text
+
+
+class Place(Enum):
+    """Where in its requests a connection is."""
+
+    BETWEEN = 0
+    HEAD = 1
+    BODY = 2
+    UNKNOWN = 3
+    """Behind what is no request, or one with a longer head than websites mostly take."""
+
+
+class Requests:
+    """Looks on as one connection says its requests; ``place`` is where it is."""
+
+    __slots__ = ("_body", "_head", "place")
+
+    def __init__(self) -> None:
+        self._body: Body | None = None
+        self._head = bytearray()
+        self.place = Place.BETWEEN
+
+    def said(self, data: bytes) -> bool:
+        """Take note; whether any of it was of a head, or can be."""
+        is_head = False
+        try:
+            while data and self.place is not Place.UNKNOWN:
+                if self._body is not None:
+                    data = data[len(self._body.passed(data)) :]
+                    self._settle(self._body)
+                else:
+                    is_head = True
+                    data = self._take_head(data)
+        except HttpError:
+            self.place = Place.UNKNOWN
+        return is_head or self.place is Place.UNKNOWN
+
+    def _take_head(self, data: bytes) -> bytes:
+        """What is behind the head, once it is whole."""
+        self.place = Place.HEAD
+        before = len(self._head)
+        self._head += data if before else data.lstrip(b"\r\n")  # RFC 9112 §2.2
+        end = end_of_head(self._head, max(0, before - 3))
+        if (end or len(self._head)) > _LOOKED_AT_MAX_BYTES:
+            raise HttpError
+        if not end:
+            return b""
+        head, rest = bytes(self._head[:end]), bytes(self._head[end:])
+        self._head.clear()
+        self._settle(Body(read_request_head(head)[3]))
+        return rest
+
+    def _settle(self, body: Body) -> None:
+        self._body, self.place = (None, Place.BETWEEN) if body.ended else (body, Place.BODY)
 
 
 class Answer:

@@ -352,8 +352,9 @@ def bridges(person: Person) -> list[Held]:
 async def add_bridges(node: Node, person: Person, text: str) -> tuple[list[Held], list[UsageError]]:
     """Keep the bridges of a text: links ``outlast://bridge/`` and ``ss://``, lines of Tor's, proxies, prose or none.
 
-    One that is here already is that one. Beside them comes what is wrong with the other links of the text, each in one
-    line. Raises UsageError when the text has no bridge, and when they are too many together; then none is kept.
+    One that is here already is that one, and stays even if it goes with who handed it. Beside them comes what is wrong
+    with the other links of the text, each in one line. Raises UsageError when the text has no bridge, and when they are
+    too many together; then none is kept.
     """
     found, wrong = read_bridges(text)
     known = {one.id: one for one in bridges(person)}
@@ -365,9 +366,10 @@ async def add_bridges(node: Node, person: Person, text: str) -> tuple[list[Held]
     }
     if len(known) + len(new) > view.BRIDGES_MAX:
         raise UsageError("at most %(most)s bridges are kept: remove some first", most=view.BRIDGES_MAX)
-    await remember(node, person, [view.bridge_row(one) for one in new.values()])
-    held = known | new
-    return [held[id] for id in named], wrong
+    handed = [view.added_row(id) for id in named if id in known and known[id].until_day]
+    await remember(node, person, [*handed, *(view.bridge_row(one) for one in new.values())])
+    held = {one.id: one for one in bridges(person)}
+    return [held[id] for id in named if id in held], wrong
 
 
 async def remove_bridge(node: Node, person: Person, id: str) -> None:
@@ -395,8 +397,12 @@ def find_bridge(person: Person, id: str) -> Held:
 
 
 async def forget_all(node: Node, person: Person) -> None:
-    """Wipe all bridges, whom they came from and went to, and what worked where; the own bridges and settings stay."""
-    await remember(node, person, view.every_row())
+    """Wipe all bridges, whom they came from and went to, and what worked where; the own bridges and settings stay.
+
+    Those whom the uplink is lent keep it. Which bridges are theirs is forgotten until they name them anew.
+    """
+    unnamed = [view.unnamed_row(one.number) for one in view.lent(person)]
+    await remember(node, person, [*view.every_row(), *unnamed])
 
 
 def wants(person: Person) -> list[Want]:

@@ -81,7 +81,10 @@ MIGRATIONS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A bridge that the person can use. Without a ``peer`` they added it themselves."""
+    """A bridge that the person can use. Without a ``peer`` they added it themselves.
+
+    What a contact handed and they added as well has both a ``peer`` and no last day: it stays until they remove it.
+    """
 
     id: str  # first 16 hex digits of SHA-256 of the canonical link
     link: str
@@ -230,11 +233,17 @@ def _held(letter: Letter, body: Handed, rows: Rows) -> RowChanges:
     others = [one for one in known if one.peer == letter.sender and one.number != body.number]
     if len(others) >= OF_ONE_MAX or len(known) >= BRIDGES_MAX:
         return ()
-    gone: list[RowChange] = [bridge_gone(one.id) for one in before]
-    fresh = Held(
-        id, link, letter.sender, body.number, body.may_invite, letter.received_ms, body.until_day, None, "", False
-    )
+    gone = [_taken_back(one) for one in before]
+    until_day = 0 if same is not None and not same.until_day else body.until_day
+    fresh = Held(id, link, letter.sender, body.number, body.may_invite, letter.received_ms, until_day, None, "", False)
     return [*gone, bridge_row(fresh)]
+
+
+def _taken_back(one: Held) -> RowChange:
+    """The row of a bridge that who handed it wants back: what the person added as well is theirs alone from now on."""
+    if one.until_day:
+        return bridge_gone(one.id)
+    return Update(BRIDGE, {"id": one.id}, {"peer": None, "number": None, "may_invite": 0})
 
 
 def is_for_others(bridge: Bridge) -> bool:
@@ -278,9 +287,7 @@ def _revoked(letter: Letter, rows: Rows) -> RowChanges:
     passed = find_passed(rows, body.number)
     if passed is not None:
         return [passed_row(passed._replace(due="revoked"))] if passed.upper == letter.sender else ()
-    gone: list[RowChange] = [
-        bridge_gone(one.id) for one in bridges(rows) if one.number == body.number and one.peer == letter.sender
-    ]
+    gone = [_taken_back(one) for one in bridges(rows) if one.number == body.number and one.peer == letter.sender]
     offers = [one for one in borrowed(rows) if one.offer.number == body.number and one.peer == letter.sender]
     return [*gone, *(borrowed_gone(one.offer.number) for one in offers)]
 
@@ -341,6 +348,11 @@ def bridge_row(one: Held) -> RowChange:
     """The row of a bridge."""
     row: dict[str, Value] = {name: getattr(one, name) for name in _HELD.split(", ")}
     return Put(BRIDGE, row | {"may_invite": int(one.may_invite), "told": int(one.told)})
+
+
+def added_row(id: str) -> RowChange:
+    """The row of a bridge that a contact handed, and the person adds: it has no last day any more."""
+    return Update(BRIDGE, {"id": id}, {"until_day": 0})
 
 
 def bridge_gone(id: str) -> RowChange:
@@ -529,6 +541,11 @@ def offered_row(number: bytes, told: bytes) -> RowChange:
 def spent_row(number: bytes, day: int, spent: int) -> RowChange:
     """The row of what a member has used of a day."""
     return Update(LENT, {"number": number}, {"day": day, "spent": spent})
+
+
+def unnamed_row(number: bytes) -> RowChange:
+    """The row of a share whose holder's bridges are forgotten; they are offered it anew, and then name theirs."""
+    return Update(LENT, {"number": number}, {"targets": msgspec.msgpack.encode(()), "told": b""})
 
 
 def lent_gone(number: bytes) -> RowChange:

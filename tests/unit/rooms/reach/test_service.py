@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from outlast.rooms.reach import ROOM, agenda, service, view
 from outlast.rooms.reach.agenda import Ask, NameBridges, Offer, Publish, Report, Tell
 from outlast.rooms.reach.entries import Uplink
 from outlast.rooms.reach.proto.chooser import Worked
+from outlast.rooms.reach.proto.links import bridge_id, read_bridges
 from outlast.rooms.reach.serving import Served, link_for
 from outlast.rooms.watch import ROOM as WATCH
 from outlast.rooms.watch import service as watch
@@ -100,9 +102,23 @@ async def test_all_bridges_of_a_text_are_kept_or_none_where_they_are_too_many(tm
         assert len(service.bridges(person)) == view.BRIDGES_MAX
 
 
+async def test_what_a_contact_handed_and_one_adds_stays_when_its_time_is_over(tmp_path: Path) -> None:
+    async with houses(tmp_path, Clock(), "Ann", "Bob") as (ann, bob):
+        node, person, peer = ann.node, ann.person, bob.person.identity
+        [bridge], _ = read_bridges(SS)
+        held = view.Held(bridge_id(bridge), SS, peer, b"n" * 16, True, NOW_MS, node.today() + 9, None, "", False)
+        await service.remember(node, person, [view.bridge_row(held)])
+        [kept], _ = await service.add_bridges(node, person, SS)
+        assert kept == replace(held, until_day=0) == service.find_bridge(person, held.id)
+        assert view.forgotten(person, node.today() + 99, 0) == []
+
+
 async def test_wiping_takes_all_that_others_gave_and_leaves_the_settings(tmp_path: Path) -> None:
-    async with houses(tmp_path, Clock(), "Ann") as (ann,):
+    async with houses(tmp_path, Clock(), "Ann", "Bob") as (ann, bob):
         node, person = ann.node, ann.person
+        await service.lend(node, person, bob.person.identity)
+        [lent] = service.shares(person)
+        await service.remember(node, person, [view.lent_row(lent._replace(targets=(("192.0.2.9", 443),), told=b"t"))])
         await service.set_place(node, person, "BY", 1)
         await service.add_bridges(node, person, SS)
         await service.remember(node, person, view.worked_rows("net", [Worked("b", 1)]))
@@ -110,6 +126,7 @@ async def test_wiping_takes_all_that_others_gave_and_leaves_the_settings(tmp_pat
         assert service.bridges(person) == []
         assert view.worked(person) == {}
         assert service.settings(person).country == "BY"
+        assert service.shares(person) == [lent], "it is offered anew, and then its holder says where it leads"
 
 
 @pytest.mark.parametrize("text", ["", "1080", "host:", "host:99999", "a:1 b:2 c:3 d:4 e:5"])

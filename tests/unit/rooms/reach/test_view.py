@@ -80,6 +80,18 @@ def test_nobody_else_replaces_or_revokes_what_a_contact_gave() -> None:
     assert tables.rows() == before
 
 
+def test_what_the_person_added_as_well_stays_theirs_when_who_handed_it_takes_it_back_or_replaces_it() -> None:
+    for ending in (REVOKED, Revoked(NUMBER)), (HANDED, handed(port=9999)):
+        tables = Tables()
+        tables.hear(HANDED, handed(), ANN)
+        (held,) = view.bridges(tables)
+        tables.apply([view.added_row(held.id)])
+        assert tables.hear(HANDED, handed(), ANN)
+        assert tables.hear(*ending, ANN)
+        (own,) = [one for one in view.bridges(tables) if one.id == held.id]
+        assert (own.peer, own.number, own.until_day, own.link) == (None, None, 0, held.link)
+
+
 def test_no_contact_fills_the_list_of_bridges() -> None:
     tables = Tables()
     for number in range(3 * view.OF_ONE_MAX):

@@ -29,6 +29,8 @@ _DIGITS: Final = {"arab": "٠١٢٣٤٥٦٧٨٩", "arabext": "۰۱۲۳۴۵۶۷۸
 _NUMBER: Final = re.compile(r"%\((\w+)\)d")
 AUTONYMS: Final = {"be": "Беларуская", "de": "Deutsch", "fa": "فارسی", "ja": "日本語", "ru": "Русский"}
 """As the CLDR has them, which takes a MiB of memory for each language that it is asked about."""
+FSI: Final = "\N{FIRST STRONG ISOLATE}"
+PDI: Final = "\N{POP DIRECTIONAL ISOLATE}"
 KEYWORDS: Final = {"_": None, "ngettext": (1, 2), "marked": None, "Sentence": None}
 
 
@@ -62,6 +64,8 @@ class Translation:
         return str(number).translate(self._digits)
 
     def _filled(self, text: str, source: str, values: Mapping[str, object]) -> str:
+        if self.direction == "rtl":
+            values = {name: isolated(value) for name, value in values.items()}
         if self._digits:
             numbers = {name: self.digits(values[name]) for name in _NUMBER.findall(source)}
             text, source = _NUMBER.sub(r"%(\1)s", text), _NUMBER.sub(r"%(\1)s", source)
@@ -72,6 +76,14 @@ class Translation:
 def _whole(text: str) -> str:
     """``text`` in which a name with a hyphen is not broken over two lines."""
     return text.replace("Wi-Fi", "Wi\u2011Fi")
+
+
+def isolated(value: object) -> object:
+    """Text that is put into a sentence from the right, between marks (UAX #9, FSI and PDI); a number as it is.
+
+    Without them a path's first slash, an address's first digits or brackets stand at its other end.
+    """
+    return value if isinstance(value, int | float) else f"{FSI}{value}{PDI}"
 
 
 def fill(text: str, source: str, values: Mapping[str, object]) -> str:

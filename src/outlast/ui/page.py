@@ -42,7 +42,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from outlast.errors import OutlastError, UsageError
-from outlast.ui.languages import Catalogues, Translation
+from outlast.ui.languages import PDI, Catalogues, Translation
 
 if TYPE_CHECKING:
     from outlast.kernel import Node, Room
@@ -241,7 +241,7 @@ def status_line(node: "Node | None", _: Translation) -> tuple[str, str]:
 def error_line(request: Request, error: OutlastError | None) -> str:
     """What went wrong, as a sentence in the page's language; empty when nothing did."""
     line = translator(request)(error) if error else ""
-    return line[:1].upper() + line[1:] + ("." if line and line[-1] not in ENDS else "")
+    return line[:1].upper() + line[1:] + ("." if line and line.rstrip(PDI)[-1:] not in ENDS else "")
 
 
 def go(path: str, said: str = "") -> RedirectResponse:

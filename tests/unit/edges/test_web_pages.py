@@ -495,7 +495,7 @@ def test_a_home_that_another_process_has_open_is_one_line(tmp_path: Path) -> Non
         ("be", "Гэта не тая спасылка: яна пачынаецца з outlast://contact/; скапіюйце яе цалкам"),
         ("de", "Das ist nicht der Link: er beginnt mit outlast://contact/; kopieren Sie ihn ganz"),
         ("en", "This is not the link: it begins with outlast://contact/; copy it whole"),
-        ("fa", "این آن پیوند نیست: با outlast://contact/\u200e آغاز می‌شود؛ کاملش را کپی کنید"),
+        ("fa", "این آن پیوند نیست: با \u2068outlast://contact/\u2069 آغاز می‌شود؛ کاملش را کپی کنید"),
         ("ja", "これは必要なリンクではありません。outlast://contact/ で始まるリンクをすべてコピーしてください"),
         ("ru", "Это не та ссылка: она начинается с outlast://contact/; скопируйте её целиком"),
     ],

@@ -10,6 +10,7 @@ import pytest
 from babel import Locale
 from babel.messages.pofile import read_po
 
+from outlast.errors import Sentence
 from outlast.rooms.watch.agenda import PUBLISHABLE
 from outlast.ui.languages import AUTONYMS, LOCALES, Catalogues, renewed, sources, template
 
@@ -225,6 +226,22 @@ def test_the_signs_of_addresses_and_options_keep_their_place_in_a_sentence_from_
         # A sign at the edge of a Latin word goes to the other side of it unless a mark stands there.
         assert not re.search(r"(://|=\.\.\.)(?=[\s،؛»]|$)", said), said
         assert not re.search(r"(?:^|[\s(«])--\w", re.sub(r"`.*?`", "", said)), said
+        # So do first digits in front of letters, which stand as a number of the sentence.
+        assert not re.search(r"(?<![\w\u200e./:\[-])\d+[-:][\w-]*[a-z]", said), said
+        # What joins two values puts them in the order of the sentence, and not of an address, unless it is bounded.
+        assert not re.search(r"(?<![\u200e/])(?:/%\(\w+\)s|%\(\w+\)s(?::%|[*/]))", said), said
+
+
+def test_what_fills_a_sentence_from_the_right_keeps_its_own_direction() -> None:
+    catalogues = Catalogues()
+    _ = catalogues.translation("fa")
+    assert "\u2068/media/anna\u2069" in _("%(path)s is no file", path="/media/anna")
+    inner = Sentence("%(where)s does not answer: check address and network", {"where": "[fe80::1]:7000"})
+    outer = _(Sentence("this cannot be kept: %(line)s", {"line": inner}))
+    assert outer.endswith(f"\u2068{_(inner)}\u2069")
+    assert "\u2068[fe80::1]:7000\u2069" in outer
+    assert "\u2068" not in _("There is one %(n)d", n=1) + _.ngettext("%(n)d day", "%(n)d days", 2)
+    assert "\u2068" not in catalogues.translation("ja")("%(path)s is no file", path="/media/anna")
 
 
 def test_japanese_sentences_have_the_signs_of_japanese_writing() -> None:

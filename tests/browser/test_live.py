@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from outlast.kernel import id_text
+from outlast.rooms.carry import service
+from tests.browser.fit import speak
 from tests.browser.phone import WAIT_MS, Album, Phone, phone
 from tests.e2e.program import Program
 from tests.unit.edges.served import Served, served
@@ -53,8 +55,7 @@ def test_a_page_asks_for_the_passphrase_when_the_node_is_locked_elsewhere(
 def test_what_was_typed_stays_when_the_node_is_gone_and_nothing_is_sent_twice(
     chromium: Any, album: Album, tmp_path: Path
 ) -> None:
-    with served(tmp_path / "b", name="Boris", rooms=None) as b:
-        link = b.run(b.person.link())
+    link = link_of(tmp_path / "b", "Boris")
     program = Program(tmp_path / "a")
     program.json("init", "--name", "Ala", "--unattended")
     program.json("contact", "add", link)
@@ -66,7 +67,7 @@ def test_what_was_typed_stays_when_the_node_is_gone_and_nothing_is_sent_twice(
         page.fill("Message", "second, a long one")
         node.end(signal.SIGTERM)
         page.page.get_by_role("button", name="Send").click()
-        page.sees("The node did not answer, so nothing was sent. Try again.")
+        page.sees("The node did not answer. What you sent may not have arrived: try again.", where="body")
         assert page.page.get_by_label("Message").input_value() == "second, a long one"
         page.shot("node is gone")
     assert [letter["text"] for letter in program.json("carry", "sent")] == ["first"]
@@ -122,7 +123,7 @@ def test_an_answer_that_is_no_page_of_ours_takes_nothing_away(chromium: Any, alb
         page.page.route("**/carry/with/*", lambda route: route.fulfill(status=503, body="Service Unavailable"))
         page.fill("Message", "a long thought")
         page.click("Send")
-        page.sees("The node did not answer, so nothing was sent. Try again.")
+        page.sees("The node did not answer. What you sent may not have arrived: try again.", where="body")
         assert page.page.get_by_label("Message").input_value() == "a long thought"
 
 
@@ -145,3 +146,118 @@ def test_a_file_that_is_sent_shows_how_much_has_left_and_then_what_came_of_it(
         page.shot("file leaving")
         page.sees("This file is no bundle")
         assert page.page.locator("progress").count() == 0
+
+
+# ---- slow and broken connections ----
+
+
+def texts(node: Served) -> list[str]:
+    return [one.text for one in service.sent(node.person)]
+
+
+@pytest.mark.parametrize("js", [True, False])
+def test_what_is_sent_again_because_no_answer_came_is_sent_once(
+    chromium: Any, album: Album, tmp_path: Path, js: bool
+) -> None:
+    with writing(chromium, album, tmp_path, js=js) as (node, page):
+        form = "**/carry/with/*"
+
+        def cut(route: Any) -> None:
+            if route.request.method != "POST":
+                route.continue_()
+                return
+            route.fetch(max_redirects=0)  # it arrives, and its answer does not
+            route.abort("connectionreset")
+
+        page.page.route(form, cut)
+        page.fill("Message", "the bridge is closed")
+        send = page.page.get_by_role("button", name="Send")
+        if js:
+            send.click()
+            page.sees("What you sent may not have arrived", where="body")
+            page.shot("cut")
+            page.page.unroute(form)
+            send.click()
+            page.sees("the bridge is closed", where=".bubble")
+            assert page.page.locator("#away").count() == 0
+        else:
+            with page.page.expect_event("requestfailed"):
+                send.click(no_wait_after=True)
+            page.page.unroute(form)
+            page.page.reload()
+        assert texts(node) == ["the bridge is closed"]
+
+
+def test_what_is_typed_while_a_message_is_on_its_way_to_the_node_stays(
+    chromium: Any, album: Album, tmp_path: Path
+) -> None:
+    with writing(chromium, album, tmp_path, js=True) as (node, page):
+        held: list[Any] = []
+
+        def hold(route: Any) -> None:
+            if held or route.request.method != "POST":
+                route.continue_()
+            else:
+                held.append(route)
+
+        page.page.route("**/carry/with/*", hold)
+        page.fill("Message", "first")
+        with page.page.expect_request(lambda request: request.method == "POST"):
+            page.page.get_by_role("button", name="Send").click()
+        page.fill("Message", "second, begun already")
+        held[0].continue_()
+        page.sees("first", where=".bubble")
+        assert page.page.get_by_label("Message").input_value() == "second, begun already"
+        page.page.get_by_role("button", name="Send").click()
+        page.sees("second, begun already", where=".bubble")
+        assert sorted(texts(node)) == ["first", "second, begun already"]
+
+
+def test_the_same_words_are_sent_as_often_as_somebody_sends_them(chromium: Any, album: Album, tmp_path: Path) -> None:
+    with writing(chromium, album, tmp_path, js=True) as (node, page):
+        for count in (1, 2, 3):
+            page.fill("Message", "ok")
+            page.click("Send")
+            page.page.wait_for_function("n => document.querySelectorAll('.bubble').length === n", arg=count)
+        assert texts(node) == ["ok"] * 3
+
+
+# ---- several pages of one browser ----
+
+
+def test_a_node_answers_a_browser_that_has_many_pages_open_and_keeps_each_up_to_date(
+    chromium: Any, album: Album, tmp_path: Path
+) -> None:
+    with (
+        served(tmp_path / "home", name="Ala", rooms=None) as node,
+        phone(chromium, album, "Ala", node.url) as first,
+    ):
+        first.enter(node.serving.launch_url)
+        others = [first.page.context.new_page() for _ in range(8)]
+        for page in others:
+            page.goto(f"{node.url}/people", timeout=WAIT_MS)
+        node.run(node.person.add_contact(link_of(tmp_path / "b", "Boris")))
+        for page in (others[0], others[-1]):
+            page.get_by_role("main").get_by_text("Boris").wait_for(timeout=2 * WAIT_MS)
+
+
+def test_an_open_page_goes_on_in_its_language_when_another_one_is_chosen_beside_it(
+    chromium: Any, album: Album, tmp_path: Path
+) -> None:
+    with (
+        served(tmp_path / "home", name="Ala", rooms=None) as node,
+        phone(chromium, album, "Ala", node.url) as page,
+    ):
+        page.enter(node.serving.launch_url)
+        page.go("/people")
+        speak(page, "fa")
+        node.run(node.person.add_contact(link_of(tmp_path / "b", "Boris")))
+        page.sees("Boris")
+        assert page.page.get_by_role("navigation").get_by_role("link", name="People").count() == 1
+        page.go("/people")
+        assert page.page.evaluate("document.dir") == "rtl"
+
+
+def link_of(folder: Path, name: str) -> str:
+    with served(folder, name=name, rooms=None) as node:
+        return node.run(node.person.link())

@@ -10,6 +10,7 @@ import pytest
 
 from outlast.kernel import id_text
 from outlast.rooms.carry import places, service
+from tests.browser.fit import speak
 from tests.browser.phone import WAIT_MS, Album, phone
 from tests.unit.edges.served import Served, served
 
@@ -49,3 +50,29 @@ def test_a_page_keeps_drafts_and_tells_of_what_comes(chromium: Any, album: Album
             page.locator(".bubble.mine").get_by_text("half a thought").wait_for(timeout=WAIT_MS)
             assert page.input_value("textarea[name=text]") == ""
             assert places.find(ala.person, bo.person.identity).draft == ""
+
+
+def test_a_page_counts_in_its_own_digits_and_reads_what_came_meanwhile_once_somebody_looks_at_it(
+    chromium: Any, album: Album, tmp_path: Path
+) -> None:
+    with served(tmp_path / "a", name="Ala", rooms=None) as ala, served(tmp_path / "b", name="Bo", rooms=None) as bo:
+        bo.run(bo.person.add_contact(ala.run(ala.person.link())))
+        ala.run(ala.person.add_contact(bo.run(bo.person.link())))
+        bring(bo, ala, "one")
+        with phone(chromium, album, "Ala", ala.url) as open_page:
+            open_page.enter(ala.serving.launch_url)
+            speak(open_page, "fa")
+            page = open_page.page
+            page.add_init_script(
+                "let away = true; Object.defineProperty(document, 'hidden', { get: () => away });"
+                "look = () => { away = false; document.dispatchEvent(new Event('visibilitychange')); }"
+            )
+            open_page.go(f"/carry/with/{id_text(bo.person.identity)}")
+            bare = page.title().removeprefix("(۱) ")
+            assert bare != page.title()
+            bring(bo, ala, "two")
+            page.locator(".bubble").get_by_text("two").wait_for(timeout=WAIT_MS)
+            assert page.title() == f"(۲) {bare}"
+            page.evaluate("look()")
+            page.wait_for_function("bare => document.title === bare", arg=bare, timeout=WAIT_MS)
+            assert not [one.text for one in service.conversation(ala.person, bo.person.identity) if one.unread]

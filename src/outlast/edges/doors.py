@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Literal
 
+from outlast.edges.submitted import Submitted
+
 DoorKind = Literal["localhost", "lan", "https"]
 Secret = Callable[[], str]
 
@@ -23,7 +25,8 @@ TURN_S: Final = 0.01
 """From one open page to the next that looks again: a page of messages has some 30 KB."""
 PROOF_MS: Final = 10 * MINUTE_MS
 """So long after its bearer gave the passphrase a phone may do, over https, what is done at the computer otherwise."""
-STREAMS_MAX: Final = 6
+STREAMS_MAX: Final = 4
+"""Of one browser, which has six connections to a node (HTTP/1.1): the others are for what it asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ class Session:
     waiting_code: str = ""
     proved_ms: int = -PROOF_MS
     watchers: set[Callable[[], None]] = field(default_factory=set)
+    submitted: Submitted = field(default_factory=Submitted)
 
     def ended(self, now_ms: int) -> bool:
         """Whether its time is over."""

@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from enum import IntEnum
+from hashlib import sha256
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl
 
@@ -54,6 +55,8 @@ _FIRST_FIELD = re.compile(
     rb"|csrf=([\w-]{43})(?:&|$))",
     re.IGNORECASE,
 )
+_OF_ONE_PAGE = re.compile(rb"csrf=[\w-]{43}&once=[\w-]{8}(?:&|$)")
+"""Such a form of text was shown once: no other has the same bytes."""
 
 
 class Access(IntEnum):
@@ -293,6 +296,10 @@ class Gate:
             if not is_text:
                 start, receive = await beginning(receive, CSRF_PREFIX_BYTES)
             check_token(start, session.csrf)
+            if _OF_ONE_PAGE.match(start):
+                form = sha256(scope["path"].encode() + b"?" + start).digest()
+                await session.submitted.once(form, self.app, scope, receive, send)
+                return
         await self.app(scope, receive, send)
 
 

@@ -7,6 +7,7 @@ enough), then the page. A route without a Gate cannot be mounted.
 
 import asyncio
 import logging
+import secrets
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -91,7 +92,9 @@ class Guard:
         session = web.find(cookies.get(self.door.cookie, ""), self.door.kind)
         if session is not None and scope["method"] not in SAFE_METHODS and web.must_keep(session):
             await web.keep(session)
-        language = web.site.catalogues.choose(cookies.get(LANGUAGE_COOKIE, ""), headers.get("accept-language", ""))
+        # An open page goes on in its own language.
+        chosen = headers.get("x-fragment", "") or cookies.get(LANGUAGE_COOKIE, "")
+        language = web.site.catalogues.choose(chosen, headers.get("accept-language", ""))
         scope["state"] = {
             "web": web,
             "site": web.site,
@@ -101,6 +104,7 @@ class Guard:
             "session": session,
             "person": None if session is None or session.waiting_code else web.person_of(session),
             "csrf": session.csrf if session else "",
+            "once": secrets.token_urlsafe(6),
             "translation": web.site.catalogues.translation(language),
             "typed": "",
             "unsent": "",

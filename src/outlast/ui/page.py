@@ -107,7 +107,7 @@ class Qr:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A page as it was made at a revision of the node and a monotonic time, with ``Site.stand_in`` for form tokens."""
+    """A page as it was made at a revision of the node and a monotonic time, with ``Site``'s stand-ins in its forms."""
 
     revision: int
     at_s: float
@@ -124,6 +124,7 @@ class Site:
     environment: jinja2.Environment = field(init=False)
     pages: dict[tuple[object, ...], "Made"] = field(default_factory=dict)
     stand_in: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+    stand_in_once: str = field(default_factory=lambda: secrets.token_urlsafe(32))
 
     def __post_init__(self) -> None:
         """Set up the templates of the program and of its rooms; escaping is always on."""
@@ -197,7 +198,7 @@ def render(request: Request, template: str, *, status: int = 200, **context: Any
             "language": _.language,
             "direction": _.direction,
             "languages": site.catalogues.languages(),
-            "csrf": csrf_field(state.csrf),
+            "csrf": csrf_fields(state.csrf, state.once),
             # By https a phone gets what the computer gets: what is the owner's asks for the passphrase by itself.
             "door": "lan" if state.door == "lan" else "localhost",
             "secure": state.door == "https",
@@ -205,6 +206,7 @@ def render(request: Request, template: str, *, status: int = 200, **context: Any
             "person": person,
             "tabs": site.tabs(request.url.path, _, news.counts) if person is not None else [],
             "waits": waits,
+            "mark": f"({_.digits(waits)}) " if waits else "",
             "told": "" if news.quiet or not waits else _.ngettext("%(n)d new message", "%(n)d new messages", waits),
             "strip": status_line(state.node, _),
             "fragment": "x-fragment" in request.headers,
@@ -218,9 +220,11 @@ def render(request: Request, template: str, *, status: int = 200, **context: Any
     return HTMLResponse(html, status)
 
 
-def csrf_field(token: str) -> Markup:
-    """The hidden field by which a form proves that it came from a page of this session."""
-    return Markup('<input type="hidden" name="csrf" value="{}">').format(token)
+def csrf_fields(token: str, once: str) -> Markup:
+    """The hidden fields by which a form proves that it came from a page of this session, and from which one."""
+    return Markup('<input type="hidden" name="csrf" value="{}"><input type="hidden" name="once" value="{}">').format(
+        token, once
+    )
 
 
 def status_line(node: "Node | None", _: Translation) -> tuple[str, str]:
@@ -312,16 +316,18 @@ def alike(handler: Handler) -> Handler:
         revision, now_s = state.node.revision, monotonic()
         made = site.pages.get(what)
         if made is None or made.revision != revision or now_s - made.at_s > ALIKE_S:
-            token, state.csrf = state.csrf, site.stand_in
+            own = state.csrf, state.once
+            state.csrf, state.once = site.stand_in, site.stand_in_once
             try:
                 answer = await handler(request)
             finally:
-                state.csrf = token
+                state.csrf, state.once = own
             made = Made(revision, now_s, bytes(answer.body))
             if len(site.pages) >= ALIKE_MAX:
                 site.pages.clear()
             site.pages[what] = made
-        return HTMLResponse(made.html.replace(site.stand_in.encode(), state.csrf.encode()))
+        html = made.html.replace(site.stand_in.encode(), state.csrf.encode())
+        return HTMLResponse(html.replace(site.stand_in_once.encode(), state.once.encode()))
 
     return cast("Handler", once)
 

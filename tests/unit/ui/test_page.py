@@ -41,7 +41,7 @@ def request(site: Site, **headers: str) -> Request:
     }  # fmt: skip
     asked = Request(scope)
     for name, value in {
-        "site": site, "node": None, "person": None, "csrf": "token", "door": "localhost", "unsent": "",
+        "site": site, "node": None, "person": None, "csrf": "token", "once": "once", "door": "localhost", "unsent": "",
         "translation": site.catalogues.translation("en"),
     }.items():  # fmt: skip
         setattr(asked.state, name, value)

@@ -1,9 +1,13 @@
-// Pages work without this file. With it they stay up to date: the stream tells of a change, the page is fetched again,
-// and the elements marked data-live that differ are exchanged. What somebody types stays.
+// Pages work without this file. With it they stay up to date: when there are news they are fetched again, and what differs
+// in elements marked data-live is exchanged. What somebody types stays.
 "use strict";
 (() => {
-  const page = document, scroller = page.scrollingElement, headers = { "X-Fragment": "1" };
-  const parse = (html) => new DOMParser().parseFromString(html, "text/html");
+  const page = document, scroller = page.scrollingElement, find = (id) => page.getElementById(id);
+  const headers = { "X-Fragment": page.documentElement.lang }; // whatever was chosen meanwhile
+  const ask = async (url, more) => {
+    const answer = await fetch(url, { headers, signal: AbortSignal.timeout?.(60000), ...more });
+    return [answer, new DOMParser().parseFromString(await answer.text(), "text/html")];
+  };
   const end = () => { scroller.scrollTop = scroller.scrollHeight; };
   const used = (box) => box.contains(page.activeElement) && box !== page.activeElement ||
     [...box.querySelectorAll("input, textarea, select")].some((field) => field === page.activeElement ||
@@ -11,77 +15,67 @@
 
   // Exchange what differs, but no part that somebody works in.
   const swap = (old, fresh) => {
-    if (old.isEqualNode(fresh)) return;
+    if (!fresh || old.isEqualNode(fresh)) return;
     if (!used(old)) { old.replaceWith(fresh); return; }
-    for (const part of old.querySelectorAll("[id]")) {
-      const other = fresh.querySelector("#" + CSS.escape(part.id));
-      if (other && !used(part) && !part.isEqualNode(other)) part.replaceWith(other);
-    }
+    for (const part of old.querySelectorAll("[id]")) swap(part, fresh.querySelector("#" + CSS.escape(part.id)));
     const list = old.querySelector("ul, ol"), longer = fresh.querySelector("ul, ol");
     if (list && longer) list.append(...[...longer.children].slice(list.children.length));
   };
 
-  const show = (html) => {
-    const fresh = parse(html);
+  const show = (fresh) => {
     const low = scroller.scrollTop > 0 && scroller.scrollHeight - innerHeight - scroller.scrollTop < 90;
-    for (const old of page.querySelectorAll("[data-live][id]:not(form)")) {
-      const other = fresh.getElementById(old.id);
-      if (other) swap(old, other);
-    }
+    for (const old of page.querySelectorAll("[data-live][id]:not(form)")) swap(old, fresh.getElementById(old.id));
     if (low) end();
-    return fresh;
-  };
-
-  let running = false, again = false;
-  const refresh = async () => {
-    if (running) { again = true; return; }
-    running = true;
-    try {
-      const answer = await fetch(location.href, { headers, cache: "no-store" });
-      if ([401, 423].includes(answer.status) || answer.redirected) {
-        if (dispatchEvent(new Event("out", { cancelable: true }))) location.reload();
-      } else if (answer.ok) auto(show(await answer.text()));
-    } catch { /* the node is away; the stream comes back with it */ }
-    running = false;
-    if (again) { again = false; refresh(); }
   };
 
   // A form marked data-auto sends itself.
   const auto = (fresh) => {
     const form = fresh.querySelector("form[data-auto]");
-    if (form && !page.hidden) (form.id && page.getElementById(form.id) || form).requestSubmit();
+    if (form && !page.hidden) (find(form.id) || form).requestSubmit();
   };
 
-  // A form marked data-live is sent from within the page, never twice; an unusual answer becomes a plain page.
-  page.addEventListener("submit", async (event) => {
-    const form = event.target, main = page.getElementById("main");
-    if (!("live" in form.dataset)) return;
-    event.preventDefault();
-    if (form.dataset.sending) return;
-    form.dataset.sending = "1";
+  let running, again;
+  const refresh = async () => {
+    if (again = running) return;
+    running = true;
     try {
-      const body = new FormData(form, event.submitter);
-      const answer = await fetch(event.submitter?.getAttribute("formaction") || form.action, { method: "POST", headers, body: new URLSearchParams(body) });
-      const html = await answer.text(), fresh = parse(html).getElementById("main");
+      const [answer, fresh] = await ask(location.href);
+      if ([401, 423].includes(answer.status) || answer.redirected) {
+        if (dispatchEvent(new Event("out", { cancelable: true }))) location.reload();
+      } else if (answer.ok) { show(fresh); auto(fresh); }
+    } catch { /* the node is away; the news come back with it */ }
+    running = false;
+    if (again) refresh();
+  };
+
+  // A form marked data-live is sent from within the page; an unusual answer becomes a plain page.
+  page.addEventListener("submit", async (event) => {
+    const { target: form, submitter } = event, { dataset } = form, { once, text } = form.elements, sent = text?.value;
+    if (!("live" in dataset)) return;
+    event.preventDefault();
+    if (dataset.sending) return;
+    dataset.sending = "1";
+    find("away")?.remove();
+    try {
+      const url = submitter?.getAttribute("formaction") || form.action, body = new URLSearchParams(new FormData(form, submitter));
+      const [answer, fresh] = await ask(url, { method: "POST", body });
+      const main = fresh.getElementById("main");
       if (answer.ok && new URL(answer.url).pathname === location.pathname) {
-        form.reset();
-        show(html);
+        if (text?.value === sent) form.reset(); // what was typed meanwhile stays
+        once.value = fresh.querySelector("[name=once]").value;
+        show(fresh);
         end();
       } else if (answer.ok) location.assign(answer.url);
-      else if (fresh) main.replaceWith(fresh);
+      else if (main) find("main").replaceWith(main);
       else throw answer; // not ours
     } catch {
-      const line = page.getElementById("away") || main.appendChild(page.createElement("p"));
-      Object.assign(line, { id: "away", className: "notice bad", textContent: page.body.dataset.away });
+      const line = { id: "away", className: "told notice bad", role: "alert", textContent: page.body.dataset.away };
+      if (submitter) page.body.append(Object.assign(page.createElement("p"), line));
     }
-    delete form.dataset.sending;
+    delete dataset.sending;
   });
 
   page.addEventListener("focusin", ({ target }) => { if ("select" in target.dataset) target.select(); });
-  if (page.body.dataset.events) {
-    const news = new EventSource(page.body.dataset.events);
-    news.addEventListener("fragment", refresh);
-    news.onerror = () => { if (news.readyState === 2) refresh(); };
-  }
+  addEventListener("news", refresh);
   auto(page);
 })();

@@ -1,5 +1,5 @@
-// What somebody types is kept on the node a moment after they pause; the title counts what is new, and the page tells of
-// it: never who wrote, or what.
+// What somebody types is kept on the node a moment after they pause; the page hears of news, its title counts what is new,
+// and it tells of it: never who wrote, or what.
 "use strict";
 (() => {
   const page = document;
@@ -37,13 +37,23 @@
     form.action = action;
   });
 
+  // Where no stream can be had, the page looks every now and then; and each time that somebody comes back to it.
+  const look = () => dispatchEvent(new Event("news"));
+  const listen = () => {
+    const news = new EventSource(page.body.dataset.events);
+    news.addEventListener("fragment", look);
+    news.onerror = () => { if (news.readyState === 2) { look(); setTimeout(listen, 20000); } };
+  };
+  page.addEventListener("visibilitychange", () => { if (!page.hidden) look(); });
+  if (page.body.dataset.events) listen();
+
   const bar = () => page.getElementById("tabs")?.dataset ?? {}, told = page.getElementById("told");
-  const bare = page.title.replace(/^\(\d+\) /, "");
+  const bare = page.title.slice(bar().mark?.length);
   let count = +bar().count;
-  const look = () => {
-    const now = +bar().count, text = bar().news;
+  const tell = () => {
+    const now = +bar().count, { news: text, mark } = bar();
     if (now === count) return;
-    page.title = now ? `(${now}) ${bare}` : bare;
+    page.title = mark + bare;
     const read = !page.hidden && page.querySelector("[form=seen]"); // it stands open, and is being marked as read
     if (now > count && text && !read) {
       told.textContent = text;
@@ -54,7 +64,7 @@
     }
     count = now;
   };
-  if (told) new MutationObserver(look).observe(page.body, { childList: true, subtree: true });
+  if (told) new MutationObserver(tell).observe(page.body, { childList: true, subtree: true });
 
   const ask = page.querySelector("[data-notify]");
   if (ask && self.isSecureContext && self.Notification?.permission === "default") {

@@ -23,6 +23,6 @@ document.addEventListener("submit", (event) => {
     Object.assign(line, { id: "away", className: "notice bad", role: "alert", textContent: page.body.dataset.away });
   };
   call.open("POST", form.action);
-  call.setRequestHeader("X-Fragment", "1");
+  call.setRequestHeader("X-Fragment", page.documentElement.lang);
   call.send(new FormData(form, event.submitter));
 });

@@ -345,3 +345,51 @@ def test_every_contact_may_be_ticked_in_one_form(page: Browser) -> None:
     many = {f"contact {number}": "on" for number in range(500)}
     answer = page.submit("/carry/groups/new", name="", **many)
     assert "<h1>New group</h1>" in answer.text, "its own page asks for the name that is missing"
+
+
+# ---- the same form, twice ----
+
+
+def shown_form(page: Browser, path: str) -> dict[str, str]:
+    """The hidden fields of a form that the page shows now, as a browser sends them."""
+    found = re.search(
+        r'name="csrf" value="([^"]+)"><input type="hidden" name="once" value="([^"]+)"', page.get(path).text
+    )
+    assert found
+    return {"csrf": found[1], "once": found[2]}
+
+
+def sent_texts(node: Served) -> list[str]:
+    return [one.text for one in service.sent(node.person)]
+
+
+def test_a_letter_whose_form_comes_twice_is_sent_once_and_both_see_it(page: Browser, ann: Served, ben: Served) -> None:
+    form = {**shown_form(page, with_(ben)), "text": "the bus leaves at six"}
+    first, second = (page.post(with_(ben), data=form) for _ in range(2))
+    assert (first.status_code, second.status_code) == (303, 303)
+    assert first.headers["location"] == second.headers["location"]
+    assert sent_texts(ann).count("the bus leaves at six") == 1
+
+
+def test_the_same_words_from_two_pages_are_two_letters(page: Browser, ann: Served, ben: Served) -> None:
+    for form in (shown_form(page, with_(ben)), shown_form(page, with_(ben))):
+        assert page.post(with_(ben), data={**form, "text": "yes, again"}).status_code == 303
+    assert sent_texts(ann).count("yes, again") == 2
+
+
+def test_one_form_with_other_words_is_another_letter(page: Browser, ann: Served, ben: Served) -> None:
+    form = shown_form(page, with_(ben))
+    for text in ("gone back to", "and written anew"):
+        page.post(with_(ben), data={**form, "text": text})
+    assert {"gone back to", "and written anew"} <= set(sent_texts(ann))
+
+
+def test_a_form_that_was_refused_is_tried_again_as_it_is(page: Browser, ann: Served, ben: Served) -> None:
+    form = {**shown_form(page, with_(ben)), "text": "written while they were blocked"}
+    ann.run(ann.person.block(ben.person.identity))
+    try:
+        assert page.post(with_(ben), data=form).status_code == 400
+    finally:
+        ann.run(ann.person.block(ben.person.identity, False))
+    assert page.post(with_(ben), data=form).status_code == 303
+    assert sent_texts(ann).count("written while they were blocked") == 1

@@ -80,7 +80,7 @@ def town_contacts(people: int, seed: int, days: int = 5) -> list[Contact]:
     return sorted(found)
 
 
-def letters_between(people: int, seed: int, until_s: int, count: int = 1000, life_s: int = LIFE_S) -> list[Letter]:
+def letters_between(people: int, seed: int, until_s: int, count: int = 1000) -> list[Letter]:
     """Letters between any two, in order of time, whose lives end at a full hour and before ``until_s``.
 
     Where a life is longer than that, all are written at the first moment.
@@ -88,9 +88,9 @@ def letters_between(people: int, seed: int, until_s: int, count: int = 1000, lif
     rnd = Random(f"letters/{people}/{seed}")
     letters = []
     for _ in range(count):
-        at_s = rnd.randrange(max(1, until_s - life_s))
+        at_s = rnd.randrange(max(1, until_s - LIFE_S))
         writer, receiver = rnd.sample(range(people), 2)
-        letters.append(Letter(at_s, writer, receiver, (at_s + life_s) // HOUR_S * HOUR_S))
+        letters.append(Letter(at_s, writer, receiver, (at_s + LIFE_S) // HOUR_S * HOUR_S))
     return sorted(letters)
 
 

@@ -15,10 +15,7 @@ QUEUED_MAX = 16
 
 
 class Pipe:
-    """One end of a link, made with its other end by ``pipe``. Nothing on it waits for a clock.
-
-    ``sent_bytes`` are those that went in here; at the link's rate they would have taken ``air_s``.
-    """
+    """One end of a link, made with its other end by ``pipe``. Nothing on it waits for a clock."""
 
     kind = "pipe"
     address = "the other end"
@@ -31,15 +28,11 @@ class Pipe:
         self.cost = cost
         self.other = self
         self.sent_bytes = 0
+        """What went in here."""
         self.longest_bytes = 0
         """The largest piece that was sent here."""
         self._arrived: asyncio.Queue[bytes] = asyncio.Queue(QUEUED_MAX)
         self._closed = asyncio.Event()
-
-    @property
-    def air_s(self) -> float:
-        """How long what was sent here would have kept a real link busy."""
-        return self.sent_bytes * 8 / self.bits_per_s
 
     async def send(self, data: bytes) -> None:
         """Put one piece in; waits while the other end takes none. Raises LinkError when the pipe is closed."""

@@ -29,6 +29,7 @@ from outlast.testing.town import Meeting, Place, Town
 
 PLACES: Final = 5
 SPACES: Final = 2
+SCENES: Final = 400
 NARROW: Final = Limits(turn_bytes=6000, step_bytes=2048, priority_max=1)
 _ROUNDS_MAX: Final = 6
 _TURNS_MAX: Final = 200_000
@@ -145,12 +146,12 @@ Scene = Happening | Part | Meet
 Script = Sequence[Scene]
 
 
-def write_script(seed: int, length: int = 400) -> list[Scene]:
+def write_script(seed: int) -> list[Scene]:
     """The script of a seed."""
     random = Random(f"story/{seed}")
     unlucky = random.randrange(PLACES)  # whose clock can be wrong by decades
     script: list[Scene] = [Follow(place, 0) for place in range(PLACES)]
-    while len(script) < length:
+    while len(script) < SCENES:
         chance = random.random()
         if chance < 0.45:
             script.append(_meet(random, unlucky))

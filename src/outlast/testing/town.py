@@ -114,8 +114,6 @@ class Place:
         """Entries with a manifest, as they came."""
         self.auto_bytes = CONTENT_MAX_BYTES
         """Content up to this size is fetched."""
-        self.asked_chunks = 0
-        """Chunks that came from others."""
         self.downloads = Downloads()
         self.copies: dict[bytes, set[bytes]] = {}
         """Which neighbours are known to hold an entry whole: id -> their transport keys."""
@@ -176,13 +174,13 @@ class Place:
         self.ingest([entry], None)
         return entry
 
-    def post_file(self, space: bytes, content: bytes, *, life_days: int = 30) -> Entry:
+    def post_file(self, space: bytes, content: bytes) -> Entry:
         """Put content of more than 64 KiB into a space."""
         splitter = Splitter(CONTENT_MAX_BYTES)
         chunks = splitter.feed(content)
         last, manifest = splitter.finish()
         assert manifest is not None, "a file has more than one chunk"
-        entry = self._sign(space, FILE.name, manifest.hashes, len(content), life_days, FILE.priority)
+        entry = self._sign(space, FILE.name, manifest.hashes, len(content), 30, FILE.priority)
         self.chunks[entry.id] = {place: bytes(chunk.data) for place, chunk in enumerate([*chunks, last])}
         self.ingest([entry], None)
         return entry
@@ -211,7 +209,7 @@ class Place:
         )
         return sign_entry(header, self.key, payload)
 
-    def continue_chain(self, space: bytes, text: str, key: SigningKey | None = None, *, life_days: int = 30) -> Entry:
+    def continue_chain(self, space: bytes, text: str, key: SigningKey | None = None) -> Entry:
         """Write the next note of a chain as this place knows it: its own, or that of a key that was copied here."""
         author = key or self.key
         entry = next_entry(
@@ -222,7 +220,7 @@ class Place:
             payload=NOTE.encode(NoteBody(text)),
             clock=0,
             ts_ms=self.now_ms(),
-            life_ms=life_days * DAY_MS,
+            life_ms=30 * DAY_MS,
             priority=NOTE.priority,
         )
         self.ingest([entry], None)
@@ -292,7 +290,6 @@ class Place:
 
     def keep_chunk(self, chunk: Chunk) -> None:
         """Keep a chunk wherever its content has it, and tell the sessions."""
-        self.asked_chunks += 1
         manifest = self._manifest(chunk.id)
         if manifest is None:
             return  # its entry expired meanwhile

@@ -245,8 +245,9 @@ def _written(catalogue: Catalog) -> bytes:
     return written.getvalue()
 
 
-def sources(package: Path = LOCALES.parent.parent) -> list[Path]:
-    """The files of a package, this program's own if none is named, that may speak to people."""
+def sources() -> list[Path]:
+    """The files of this program that may speak to people."""
+    package = LOCALES.parent.parent
     return [*package.rglob("*.py"), *package.rglob("*.html")]
 
 

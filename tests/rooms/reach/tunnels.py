@@ -11,7 +11,7 @@ from collections.abc import Callable
 from outlast.address import Target
 from outlast.rooms.reach.io.carrier import Association, Refusal
 from outlast.rooms.reach.io.hub import Hub
-from outlast.rooms.reach.io.outer import Outer, TcpOuter, open_tcp
+from outlast.rooms.reach.io.outer import Outer, TcpOuter, broken, dial
 from outlast.rooms.reach.io.tunnel import Tunnel
 
 
@@ -134,7 +134,11 @@ class Bridge:
 
     async def open_outer(self) -> Outer:
         """Plain TCP to the hub, or to what stands in between."""
-        outer = await open_tcp(self.border.at if self.border is not None else self.at)
+        at = self.border.at if self.border is not None else self.at
+        try:
+            outer = TcpOuter(self.loop, await dial(self.loop, at.host, at.port))
+        except OSError as error:
+            raise broken(error) from None
         self._outers = [one for one in self._outers if not one._closed] + [outer]
         self.most_at_once = max(self.most_at_once, len(self._outers))
         return outer

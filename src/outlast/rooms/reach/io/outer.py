@@ -11,9 +11,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
-from outlast.address import Target
 from outlast.errors import OutlastError
-from outlast.rooms.reach.io.names import look_up
 
 READ_BYTES: Final = 256 * 1024
 # What was read last from any plain outer of this process; its owner is done with it when ``received`` returns.
@@ -202,29 +200,6 @@ class TcpOuter:
 def broken(error: OSError) -> OutlastError:
     """What a socket's error means for whoever owns the connection; no address stands in it."""
     return OutlastError("the connection to the bridge broke (%(error)s)", error=error)
-
-
-async def open_tcp(target: Target, timeout_s: float = 10.0) -> TcpOuter:
-    """Open an outer that is plain TCP; raises OutlastError when nobody answers there."""
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(timeout_s):
-            sock = await _connect(loop, target)
-    except TimeoutError:
-        raise OutlastError("the bridge does not answer; try another one") from None
-    except OSError as error:
-        raise broken(error) from None
-    return TcpOuter(loop, sock)
-
-
-async def _connect(loop: asyncio.AbstractEventLoop, target: Target) -> socket.socket:
-    failure: OSError = OSError("no address")
-    for address in await look_up(target.host):
-        try:
-            return await dial(loop, address, target.port)
-        except OSError as error:
-            failure = error
-    raise failure
 
 
 async def dial(loop: asyncio.AbstractEventLoop, address: str, port: int) -> socket.socket:

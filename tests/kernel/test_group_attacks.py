@@ -24,7 +24,19 @@ from outlast.kernel.outbox import Outgoing
 from outlast.kernel.person import Person
 from outlast.kernel.wire import space_mac
 from tests.kernel.forger import Forger, note
-from tests.kernel.society import NOTE, POST, Note, envelopes, hand_over, notes, said_in, settle, society, story
+from tests.kernel.society import (
+    NOTE,
+    POST,
+    Note,
+    befriend,
+    envelopes,
+    hand_over,
+    notes,
+    said_in,
+    settle,
+    society,
+    story,
+)
 from tests.kernel.test_groups import LIFE_MS, everybody_meets, group, holds, members, quartet, say, texts, trio
 
 
@@ -270,6 +282,29 @@ class TestKeys:
             await by_mail(clara, boris, CIRCULAR.encode(lie))
             await everybody_meets(anna, boris, dora)
             assert dora.groups.access[space] == anna.groups.access[space]
+
+    @story
+    async def test_a_member_who_says_that_others_know_a_new_key_keeps_nobody_from_telling_them(
+        self, tmp_path: Path
+    ) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris, clara, dora, space = await quartet(nodes)
+            edith = await nodes.join("edith")
+            await befriend(dora, edith)
+            await befriend(boris, edith)
+            await boris.add_member(space, edith.identity)
+            await everybody_meets(boris, edith)
+            await edith.join_space(space)
+            everybody = anna, boris, clara, dora, edith
+            await everybody_meets(*everybody)
+            await anna.renew_space(space)
+            (renewed,) = anna.node.members(space).epochs
+            await hand_over(envelopes(anna), clara)
+            secret = anna.groups._readings[space].secrets[renewed]
+            lie = Circular(space, b"", (), ((renewed, secret),), (dora.identity, edith.identity))
+            await by_mail(clara, boris, CIRCULAR.encode(lie))
+            await everybody_meets(*everybody)
+            assert dora.groups.access[space] == edith.groups.access[space] == anna.groups.access[space]
 
     @story
     async def test_what_is_sealed_under_an_old_key_by_the_removed_does_not_count(self, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ LEFT: Final = "left"
 
 HELD: Final = "local_group_held"
 SECRET: Final = "local_group_secret"
-TOLD: Final = "local_group_told"
+TOLD: Final = "local_group_claim"
 WAITING: Final = "local_group_waiting"
 ACT: Final = "local_group_act"
 
@@ -50,13 +50,18 @@ MIGRATIONS: Final = (
     " owner BLOB, genesis BLOB, sender BLOB, at_ms INTEGER)",
     f"CREATE TABLE {SECRET} (space BLOB, epoch BLOB, secret BLOB, PRIMARY KEY (space, epoch, secret)) WITHOUT ROWID",
     # By the commitment to the secret: who does not know it cannot say who does, and keep others from telling it.
-    f"CREATE TABLE {TOLD} (space BLOB, commitment BLOB, identity BLOB,"
+    "CREATE TABLE local_group_told (space BLOB, commitment BLOB, identity BLOB,"
     " PRIMARY KEY (space, commitment, identity)) WITHOUT ROWID",
     f"CREATE TABLE {WAITING} (id BLOB PRIMARY KEY, space BLOB, packed BLOB)",
     f"CREATE INDEX {WAITING}_space ON {WAITING} (space)",
     # Acts and revocations, also of a store that let go of them or was lost.
     f"CREATE TABLE {ACT} (id BLOB PRIMARY KEY, space BLOB, packed BLOB)",
     f"CREATE INDEX {ACT}_space ON {ACT} (space)",
+    # With who said so, for not everybody is believed.
+    f"CREATE TABLE {TOLD} (space BLOB, commitment BLOB, identity BLOB, sender BLOB,"
+    " PRIMARY KEY (space, commitment, identity, sender)) WITHOUT ROWID",
+    f"INSERT INTO {TOLD} SELECT space, commitment, identity, identity FROM local_group_told",
+    "DROP TABLE local_group_told",
 )
 
 
@@ -148,7 +153,7 @@ def receive(letter: Letter, rows: Rows) -> RowChanges:
     secrets = said.secrets[: room(SECRET, SECRETS_MAX)]
     changes += [Put(SECRET, {"space": said.space, "epoch": epoch, "secret": secret}) for epoch, secret in secrets]
     knowing = [one for one in {*said.told[:TOLD_MAX], letter.sender} if len(one) == 32]
-    told = [told_row(said.space, secret, identity) for _, secret in secrets for identity in knowing]
+    told = [told_row(said.space, secret, identity, letter.sender) for _, secret in secrets for identity in knowing]
     changes += told[: room(TOLD, TOLD_KEPT_MAX)]
     for packed in said.entries[: room(WAITING, ARRIVED_MAX if state == JOINED else WAITING_MAX)]:
         entry = _whole(packed)
@@ -173,9 +178,9 @@ def held_row(space: bytes, genesis: Entry, type: str, name: str, owner: bytes, s
     )
 
 
-def told_row(space: bytes, secret: bytes, identity: bytes) -> Put:
-    """The row that says that somebody (32 B) knows a secret of a space, or is being told it."""
-    return Put(TOLD, {"space": space, "commitment": commitment(secret), "identity": identity})
+def told_row(space: bytes, secret: bytes, identity: bytes, sender: bytes) -> Put:
+    """The row that says that somebody (32 B) knows a secret of a space, or is being told it, as ``sender`` says."""
+    return Put(TOLD, {"space": space, "commitment": commitment(secret), "identity": identity, "sender": sender})
 
 
 def _invitation(letter: Letter, said: Circular) -> Put | None:

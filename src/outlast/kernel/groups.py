@@ -451,10 +451,14 @@ class Groups:
         space, me = group.space, self._person.identity
         secrets = self._readings[space].secrets
         knowing: dict[bytes, set[bytes]] = {}
-        for of, identity in self._person.query(
-            f"SELECT commitment, identity FROM {circular.TOLD} WHERE space = ?", (space,)
+        # Of others a plain member may say so to shut them out. In a large group that is believed all the same: there
+        # everybody would else tell everybody.
+        by_all = len(membership.roles) > MAILED_MAX
+        for of, identity, sender in self._person.query(
+            f"SELECT commitment, identity, sender FROM {circular.TOLD} WHERE space = ?", (space,)
         ):
-            knowing.setdefault(bytes(of), set()).add(bytes(identity))
+            if by_all or sender in (identity, me) or membership.leads(sender):
+                knowing.setdefault(bytes(of), set()).add(bytes(identity))
         told = {epoch: {me} | knowing.get(commitment(secret), set()) for epoch, secret in secrets.items()}
         welcomed: list[bytes] = []
         lacking: dict[tuple[bytes, ...], list[bytes]] = {}
@@ -489,7 +493,7 @@ class Groups:
                 told=sorted(set.intersection(*(told[epoch] for epoch in epochs))),
             )
             letters += self._letters(people, bodies)
-            rows += [circular.told_row(space, secrets[epoch], identity) for epoch in epochs for identity in people]
+            rows += [circular.told_row(space, secrets[epoch], identity, me) for epoch in epochs for identity in people]
         await self._person.outbox.keep([], rows, letters)
 
     def _is_mine_to_tell(self, membership: Membership, identity: bytes, epoch: bytes) -> bool:

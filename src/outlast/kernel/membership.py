@@ -176,7 +176,10 @@ class Membership:
     """The ids of all acts and revocations that it rests on, at most four times ACTS_MAX."""
     _ended: Ended = field(repr=False)
     _limits: Mapping[bytes, int] = field(repr=False)
-    _adders: Mapping[bytes, Sequence[tuple[bytes, frozenset[bytes]]]] = field(repr=False)
+    _begun: Mapping[bytes, int] = field(repr=False)
+    """The bit of each epoch,"""
+    _adders: Mapping[bytes, Sequence[tuple[bytes, int]]] = field(repr=False)
+    """and by member who added them, with the bits of all that the addition descends from."""
 
     def speaks(self, device: bytes, seq: int, id: bytes) -> bool:
         """Whether the entry ``id``, number ``seq`` of a device, counts: a member's, or from before its end."""
@@ -187,7 +190,8 @@ class Membership:
 
     def adders(self, identity: bytes, epoch: bytes) -> set[bytes]:
         """Who added a member at a time when they could know of that epoch, and so told them its secret."""
-        return {adder for adder, known in self._adders.get(identity, ()) if epoch in known}
+        bit = self._begun.get(epoch, 0)
+        return {adder for adder, known in self._adders.get(identity, ()) if known & bit}
 
     def leads(self, identity: bytes) -> bool:
         """Whether this identity may add, remove and renew."""
@@ -437,10 +441,7 @@ class _Graph:
                 if devices.get(device) == identity:
                     limits[device] = min(dict(acts[n].last).get(device, 0) for n in ends)
         adders = {
-            identity: [
-                (acts[n].author, frozenset(acts[e].id for e in epochs if self.before[n] >> e & 1))
-                for n in _bits(adds & valid & ~1)
-            ]
+            identity: [(acts[n].author, self.before[n]) for n in _bits(adds & valid & ~1)]
             for identity, adds in self.adds.items()
             if identity in roles
         }
@@ -461,6 +462,7 @@ class _Graph:
             ),
             _ended=ended,
             _limits=limits,
+            _begun={acts[n].id: 1 << n for n in epochs},
             _adders=adders,
         )
 

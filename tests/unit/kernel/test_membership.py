@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import tracemalloc
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -482,6 +483,23 @@ def test_one_device_cannot_say_more_than_its_share_and_keeps_nobody_elses_out() 
     assert membership.full == {name("mal")}
     assert membership.roles[late.subject] == MEMBER
     assert len(membership.roles) == LEADER_ACTS_MAX + 4
+
+
+def test_a_group_whose_members_and_keys_changed_often_takes_little_memory() -> None:
+    said, last = log("a"), b""
+    for number in range(LEADER_ACTS_MAX // 4):
+        said.say("a", ADD, f"s{number}", after=said.acts[-1:])
+        last = said.say("a", RENEW, after=said.acts[-1:]).id
+    tracemalloc.start()
+    try:
+        membership = resolve(FOUNDING, said.acts)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1000 * len(said.acts)
+    assert membership.epochs == (last,)
+    assert membership.adders(name("s9"), FOUNDING.id) == {name("a")}
+    assert membership.adders(name("s9"), last) == set()
 
 
 def test_a_member_who_says_too_much_keeps_nobody_from_leading() -> None:

@@ -19,7 +19,7 @@ from outlast.kernel.epoch import Inner, seal_entry
 from outlast.kernel.links import tcp
 from outlast.kernel.log import Head, next_entry
 from outlast.kernel.mail import MAIL_SPACE
-from outlast.kernel.membership import ADD, ADMIN, HERE, MEMBER_ACT, MEMBER_ACTS_MAX, REMOVE, ActBody
+from outlast.kernel.membership import ADD, ADMIN, HERE, MEMBER_ACT, MEMBER_ACTS_MAX, REMOVE, RENEW, ActBody
 from outlast.kernel.outbox import Outgoing
 from outlast.kernel.person import Person
 from outlast.kernel.wire import space_mac
@@ -297,7 +297,8 @@ class TestKeys:
             await edith.join_space(space)
             everybody = anna, boris, clara, dora, edith
             await everybody_meets(*everybody)
-            await anna.renew_space(space)
+            await anna.groups._act(space, RENEW, secret=os.urandom(32))
+            await anna.groups.tend()
             (renewed,) = anna.node.members(space).epochs
             await hand_over(envelopes(anna), clara)
             secret = anna.groups._readings[space].secrets[renewed]

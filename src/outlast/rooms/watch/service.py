@@ -367,7 +367,8 @@ def _published(node: Node, person: Person, entity: str) -> tuple[list[Cut], list
     strangers = view.outages(node, spaces(node, person), node.now_ms(), entity=entity, limit=STRANGERS_MAX)
     witnesses = _witnesses(node, person, known, 0, entity)
     cuts = [*by_known, *(cut for cut in strangers if cut.key not in known)]
-    confirmed = [cut for cut in by_known if _agreeing(cut, by_known, witnesses, known)]
+    now_s = node.now_ms() // 1000
+    confirmed = [cut for cut in by_known if _agreeing(cut, by_known, witnesses, known, now_s)]
     return confirmed, [cut for cut in cuts if cut not in confirmed]
 
 
@@ -377,13 +378,19 @@ def standing(node: Node, person: Person, cut: Cut) -> Standing:
     is_strange = cut.key is not None and cut.key not in known
     counted = () if is_strange else _witnesses(node, person, known, since_s, cut.entity)
     said = view.witnesses(node, spaces(node, person), node.now_ms(), since_s=since_s, entity=cut.entity)
-    return Standing(cut, _agreeing(cut, _outages_of(node, person, known, cut.entity), counted, known), said)
+    by_known = _outages_of(node, person, known, cut.entity)
+    return Standing(cut, _agreeing(cut, by_known, counted, known, node.now_ms() // 1000), said)
 
 
 def _agreeing(
-    cut: Cut, said: Sequence[Cut], witnesses: Sequence[view.Seen], known: Mapping[bytes, bytes]
+    cut: Cut, said: Sequence[Cut], witnesses: Sequence[view.Seen], known: Mapping[bytes, bytes], now_s: int
 ) -> list[view.Seen]:
-    """Who stands for an outage as its author tells it: nobody does where the others see it go on after its end."""
+    """Who stands for an outage as its author tells it.
+
+    Nobody does where the others see it go on after its end, or where that is still to come.
+    """
+    if cut.end_s is not None and cut.end_s > now_s:
+        return []
     agreeing = agenda.agreeing_with(cut, witnesses, known)
     return [] if agreeing and agenda.goes_on(cut, said, witnesses, known) else agreeing
 

@@ -352,7 +352,7 @@ class StoredSeries:
 
 @dataclass(frozen=True, slots=True)
 class LinkCheck:
-    """What answered when the local link was last looked at; None = was not asked."""
+    """What answered when the local link was last looked at; None = was not asked, or abroad it proved nothing."""
 
     at_ms: int
     gateway: bool | None
@@ -516,10 +516,9 @@ def outages(
         return []
     rows = store.query(
         f"SELECT id, key, at_s, entity, state, start_s, end_s, evidence, witnesses FROM {_OUTAGE} WHERE until_ms > ?"
-        " AND max(at_s, start_s) <= ? AND ifnull(end_s, 0) <= ?"
-        f" AND (? = '' OR entity = ?) AND space IN ({_marks(spaces)}){_under(keys)}"
+        f" AND max(at_s, start_s) <= ? AND (? = '' OR entity = ?) AND space IN ({_marks(spaces)}){_under(keys)}"
         " ORDER BY start_s DESC, id LIMIT ?",
-        (now_ms, _soon_s(now_ms), now_ms // 1000, entity, entity, *spaces, *(keys or ()), limit),
+        (now_ms, _soon_s(now_ms), entity, entity, *spaces, *(keys or ()), limit),
     )
     return [_cut(row) for row in rows]
 

@@ -77,7 +77,7 @@ from outlast.rooms.watch.io.consent import consent as keep_consent
 from outlast.rooms.watch.io.consent import has_consented, withdraw
 from outlast.rooms.watch.io.files import unpack_capped
 from outlast.rooms.watch.io.link import TARGETS_MAX as LINK_TARGETS_MAX
-from outlast.rooms.watch.io.link import any_answers, gateway_answers, read_target
+from outlast.rooms.watch.io.link import any_answers, any_proves_itself, gateway_answers, read_target
 from outlast.rooms.watch.lamps import Lamp
 from outlast.rooms.watch.places import country_codes
 from outlast.rooms.watch.proto import recognise
@@ -481,7 +481,7 @@ async def look_at_link(node: Node, person: Person) -> view.LinkCheck:
     """Try the own line now; what it says of the country is kept as an outage that begins, changes or ends."""
     chosen = settings(person)
     gateway, domestic, abroad = await asyncio.gather(
-        gateway_answers(), any_answers(chosen.domestic), any_answers(chosen.abroad)
+        gateway_answers(), any_answers(chosen.domestic), any_proves_itself(chosen.abroad)
     )
     if gateway is None and (domestic or abroad):
         gateway = True  # whoever reaches anything has a way out

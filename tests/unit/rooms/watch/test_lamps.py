@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 from dataclasses import replace
 from itertools import permutations
+from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from outlast.errors import UsageError
 from outlast.kernel import DAY_MS
@@ -22,9 +26,11 @@ from outlast.rooms.watch.agenda import (
     Situation,
     Vouch,
 )
+from outlast.rooms.watch.io import link
 from outlast.rooms.watch.io.link import any_answers, default_gateway, is_neighbour, read_target
 from outlast.rooms.watch.lamps import Lamp, country_lamp, link_lamp, merged
 from outlast.rooms.watch.view import Cut, LinkCheck, Measured, Seen, StoredSeries
+from tests.rooms.watch.country import Authority
 from tests.unit.kernel.people import secret
 
 NOW_MS = 1_800_000_000_000
@@ -229,6 +235,39 @@ async def test_who_refuses_in_person_is_there() -> None:
     assert await any_answers([f"127.0.0.1:{port}"]) is True, "a refusal comes from there"
     assert await any_answers(["name.invalid"]) is False
     assert await any_answers([]) is None
+
+
+async def test_what_is_abroad_proves_by_its_certificate_that_nothing_else_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true, rogue = Authority.make("An authority"), Authority.make("A portal")
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_bytes(true.certificate.public_bytes(Encoding.PEM))
+    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+
+    def end(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async def asked(context: ssl.SSLContext | None) -> tuple[bool | None, bool | None]:
+        """By its name, and by its address."""
+        async with await asyncio.start_server(end, "127.0.0.1", 0, ssl=context) as server:
+            port = server.sockets[0].getsockname()[1]
+            monkeypatch.setattr(link, "HTTPS_PORT", port)
+            return await link.any_proves_itself([f"localhost:{port}"]), await link.any_proves_itself(
+                [f"127.0.0.1:{port}"]
+            )
+
+    assert await asked(true.context(tmp_path, "localhost")) == (True, True)
+    assert await asked(rogue.context(tmp_path, "localhost")) == (None, True)
+    assert await asked(true.context(tmp_path, "portal.example")) == (None, True)
+    assert await asked(None) == (None, True), "a proxy took the connection, and nothing speaks behind it"
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    assert await link.any_proves_itself([f"127.0.0.1:{port}"]) is None, "any firewall can refuse"
+    assert await link.any_proves_itself(["name.invalid"]) is False
+    assert await link.any_proves_itself([]) is None
+    assert signals.own_word(LinkCheck(NOW_MS, True, True, None)) is None, "no alarm, and no end of one"
+    assert link_lamp(LinkCheck(NOW_MS, True, True, None), NOW_MS) == Lamp("unknown", "unclear")
 
 
 def test_signals_that_end_in_an_outage_are_no_end_of_it() -> None:

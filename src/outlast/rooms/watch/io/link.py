@@ -1,6 +1,7 @@
 """How the way from this computer into the network is: does the gateway answer, something at home, something abroad?
 
-Only what the person named is asked, by one TCP connect each; the gateway by one datagram on the own wire.
+Only what the person named is asked, by one TCP connect each, and abroad by one TLS handshake; the gateway by one
+datagram on the own wire.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from outlast.errors import UsageError
+from outlast.rooms.watch.io.wire import strict_context
+from outlast.rooms.watch.proto.probe import is_address
 
 TIMEOUT_S: Final = 8.0
 TARGETS_MAX: Final = 8
 ROUTES: Final = Path("/proc/net/route")
 NEIGHBOURS: Final = Path("/proc/net/arp")
+HTTPS_PORT: Final = 443
 _DISCARD_PORT: Final = 9
 _COMPLETE: Final = 0x2
 
@@ -28,7 +32,7 @@ def read_target(text: str) -> tuple[str, int]:
     text = text.strip()
     try:
         parts = urlsplit(text if "://" in text else f"//{text}")
-        host, port = parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443)
+        host, port = parts.hostname or "", parts.port or (80 if parts.scheme == "http" else HTTPS_PORT)
     except ValueError:
         host, port = "", 0
     if not host or len(host) > 253 or not host.isprintable() or " " in host:
@@ -41,6 +45,39 @@ async def any_answers(targets: Sequence[str]) -> bool | None:
     if not targets:
         return None
     return any(await asyncio.gather(*(_answers(*read_target(one)) for one in targets[:TARGETS_MAX])))
+
+
+async def any_proves_itself(targets: Sequence[str]) -> bool | None:
+    """Whether any of these is there itself, and not what stands on the way to it; None when none is named.
+
+    A portal, a resolver that lies and a proxy that takes every connection are no way out. So a name at port 443 has to
+    show its certificate, and who refuses may be a firewall. None also where something answers that proves nothing: the
+    fault may lie with this computer's clock.
+    """
+    if not targets:
+        return None
+    found = await asyncio.gather(*(proves_itself(*read_target(one)) for one in targets[:TARGETS_MAX]))
+    return True if any(found) else None if None in found else False
+
+
+async def proves_itself(host: str, port: int) -> bool | None:
+    """The same of one; at other ports, and of an address, a connection is all that there is."""
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            _, writer = await asyncio.open_connection(host, port)
+    except ConnectionRefusedError:
+        return None
+    except (OSError, TimeoutError, UnicodeError):
+        return False
+    try:
+        if port == HTTPS_PORT and not is_address(host):
+            async with asyncio.timeout(TIMEOUT_S):
+                await writer.start_tls(strict_context(), server_hostname=host)
+    except (OSError, TimeoutError):
+        return None
+    finally:
+        writer.close()
+    return True
 
 
 async def gateway_answers() -> bool | None:

@@ -27,7 +27,8 @@ from outlast.rooms.reach.io.upstream import upstream
 from outlast.rooms.reach.proto.bridge import ProxyBridge
 from outlast.rooms.reach.proto.exit_policy import Policy
 from outlast.rooms.reach.proto.request import Credentials
-from outlast.socks import unwrap_datagram, wrap_datagram
+from outlast.rooms.reach.proto.socks import reply
+from outlast.socks import NOWHERE, unwrap_datagram, wrap_datagram
 from tests.rooms.reach.gates import Place, associated, curl, dialled, exactly, place, serving, through, until_end
 
 US = Credentials(b"alice", b"correct horse")
@@ -431,6 +432,38 @@ def test_datagrams_go_and_come_and_end_with_their_connection(here: Place, open_g
         assert far.recv(100) == b"again"
         control.close()
         assert until_closed(udp, at, target)
+
+
+def test_the_kernel_finds_out_when_who_sent_datagrams_is_gone(open_gate: Gate) -> None:
+    control, udp, _ = associated(open_gate)
+    with control, udp:
+        keepalive = "02"  # the timer that runs on a connection, in its fifth column
+        ports = f":{open_gate.at.port:04X}", f":{control.getsockname()[1]:04X}"
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+        (ours,) = [line for line in lines if line[1].endswith(ports[0]) and line[2].endswith(ports[1])]
+        assert ours[5].startswith(keepalive)
+
+
+def test_a_proxy_that_refused_datagrams_once_is_not_asked_again_and_programs_are_told(here: Place) -> None:
+    refused = threading.Semaphore(0)
+
+    def refuse(one: socket.socket) -> None:
+        assert exactly(one, 3) == b"\x05\x01\x00"
+        one.sendall(b"\x05\x00")
+        assert exactly(one, 10)[1] == 3
+        one.sendall(reply(7))
+        with suppress(ConnectionResetError):
+            until_end(one)
+        refused.release()
+
+    with serving(refuse) as proxy:
+        gate = here.gate(here.do(lambda: upstream(here.loop, ProxyBridge(proxy, "socks5"))))
+        first, udp, _ = associated(gate)
+        with first, udp:
+            assert refused.acquire(timeout=10)
+            with dialled(gate) as second:
+                second.sendall(b"\x05\x01\x00\x05\x03\x00" + encode(NOWHERE))
+                assert exactly(second, 4) == b"\x05\x00\x05\x07"
 
 
 @pytest.mark.parametrize("named", [Target("127.0.0.1", 7), Target("0.0.0.0", 7)])

@@ -10,7 +10,6 @@ import pytest
 from babel import Locale
 from babel.messages.pofile import read_po
 
-from outlast.errors import Sentence
 from outlast.rooms.watch.agenda import PUBLISHABLE
 from outlast.ui.languages import AUTONYMS, LOCALES, Catalogues, renewed, sources, template
 
@@ -236,10 +235,9 @@ def test_what_fills_a_sentence_from_the_right_keeps_its_own_direction() -> None:
     catalogues = Catalogues()
     _ = catalogues.translation("fa")
     assert "\u2068/media/anna\u2069" in _("%(path)s is no file", path="/media/anna")
-    inner = Sentence("%(where)s does not answer: check address and network", {"where": "[fe80::1]:7000"})
-    outer = _(Sentence("this cannot be kept: %(line)s", {"line": inner}))
-    assert outer.endswith(f"\u2068{_(inner)}\u2069")
-    assert "\u2068[fe80::1]:7000\u2069" in outer
+    inner = _("%(where)s does not answer: check address and network", where="[fe80::1]:7000")
+    assert "\u2068[fe80::1]:7000\u2069" in inner
+    assert _("this cannot be kept: %(line)s", line=inner).endswith(f"\u2068{inner}\u2069")
     assert "\u2068" not in _("There is one %(n)d", n=1) + _.ngettext("%(n)d day", "%(n)d days", 2)
     assert "\u2068" not in catalogues.translation("ja")("%(path)s is no file", path="/media/anna")
 

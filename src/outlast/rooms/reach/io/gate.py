@@ -20,7 +20,7 @@ from outlast.address import Target, household
 from outlast.errors import UsageError, port_taken
 from outlast.rooms.reach.io.carrier import Association, Client, Refusal
 from outlast.rooms.reach.io.listener import Listener
-from outlast.rooms.reach.io.pump import Plain, Pump
+from outlast.rooms.reach.io.pump import Plain, Pump, watch_over
 from outlast.rooms.reach.io.ready import watcher_of
 from outlast.rooms.reach.proto.http_proxy import Exchange, HttpProxy
 from outlast.rooms.reach.proto.request import Credentials, Ended, Reader, Request
@@ -355,6 +355,7 @@ class _Datagrams:
         self._udp = socket.socket(control.family, socket.SOCK_DGRAM)
         self._udp.setblocking(False)
         self._udp.bind((here[0], 0))
+        watch_over(control)  # it says nothing, and a phone that left the network would hold its place for ever
         self._way = gate.associate(request.isolation, self._deliver)
         all_.add(self)
         gate.loop.add_reader(control.fileno(), self._control_readable)

@@ -138,7 +138,7 @@ class Pump:
         self.moved = True
         self.released = False
         for one in (near, far):
-            _watch_over(one)
+            watch_over(one)
         self._flows = (
             _Flow(self, loop, self._yard, near, far, outward, meter),
             _Flow(self, loop, self._yard, far, near, inward, meter),
@@ -354,7 +354,7 @@ class _Flow:
         self._pump.half_closed()
 
 
-def _watch_over(one: socket.socket) -> None:
+def watch_over(one: socket.socket) -> None:
     """Send small writes at once, and let the kernel find out when the other machine is gone."""
     with suppress(OSError):  # a socket of another family has no such options
         one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

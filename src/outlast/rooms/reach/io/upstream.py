@@ -12,6 +12,7 @@ from outlast.address import AddressError, Target
 from outlast.rooms.reach.io.carrier import Association, Refusal
 from outlast.rooms.reach.io.direct import Dialled
 from outlast.rooms.reach.io.exit import DATAGRAM_MAX_BYTES, Exit, Failed, Opened
+from outlast.rooms.reach.io.pump import watch_over
 from outlast.rooms.reach.proto.bridge import ProxyBridge
 from outlast.rooms.reach.proto.exit_policy import EVERYTHING, Policy
 from outlast.rooms.reach.proto.http_proxy import HttpAsking
@@ -37,6 +38,7 @@ class Proxy:
         self._asking = Asking if bridge.scheme == "socks5" else HttpAsking
         named = bool(bridge.user or bridge.password)
         self._credentials = Credentials(bridge.user.encode(), bridge.password.encode()) if named else None
+        self._takes_datagrams = bridge.scheme == "socks5"
 
     def dial(
         self, target: Target, opened: Opened, failed: Failed, credentials: Credentials | None = None
@@ -49,10 +51,14 @@ class Proxy:
         return _Dialling(self._exit, self._at, asking, opened, failed).cancel
 
     def associate(self, deliver: Callable[[Target, bytes], None]) -> Association | None:
-        """A way for datagrams, where the proxy may have one: SOCKS 5's UDP ASSOCIATE."""
-        if self._asking is HttpAsking:
+        """A way for datagrams by SOCKS 5's UDP ASSOCIATE, where the proxy may have one: it has not refused one yet."""
+        if not self._takes_datagrams:
             return None
-        return _Datagrams(self._exit, self._at, self._credentials, deliver)
+        return _Datagrams(self._exit, self._at, self._credentials, deliver, self._failed)
+
+    def _failed(self, why: Refusal) -> None:
+        if why in (Refusal.FAILED, Refusal.NOT_ALLOWED):  # its own word, or its end instead of one
+            self._takes_datagrams = False
 
 
 async def dialled(proxy: Proxy, target: Target, credentials: Credentials | None = None) -> socket.socket:
@@ -152,9 +158,11 @@ class _Datagrams:
         proxy: Target,
         credentials: Credentials | None,
         deliver: Callable[[Target, bytes], None],
+        failed: Failed,
     ) -> None:
         self._loop = exit_.loop
         self._deliver = deliver
+        self._tell = failed
         self._asking = Asking(NOWHERE, credentials, Command.ASSOCIATE)
         self._control: socket.socket | None = None
         self._udp: socket.socket | None = None
@@ -189,9 +197,11 @@ class _Datagrams:
 
     def _failed(self, why: Refusal) -> None:
         self._closed = True
+        self._tell(why)
 
     def _opened(self, control: socket.socket) -> None:
         self._control = control
+        watch_over(control)
         self._loop.add_reader(control.fileno(), self._control_readable)
         try:
             # Where the proxy says that it listens is often an address that only it can reach: it is taken at its port.

@@ -12,6 +12,7 @@ import pytest
 
 from outlast.kernel import id_text
 from outlast.rooms.carry import service
+from outlast.rooms.carry.entries import LETTER_TEXT_MAX_BYTES
 from tests.browser.fit import speak
 from tests.browser.phone import WAIT_MS, Album, Phone, phone
 from tests.e2e.program import Program
@@ -220,6 +221,28 @@ def test_the_same_words_are_sent_as_often_as_somebody_sends_them(chromium: Any, 
             page.click("Send")
             page.page.wait_for_function("n => document.querySelectorAll('.bubble').length === n", arg=count)
         assert texts(node) == ["ok"] * 3
+
+
+def test_why_something_was_not_sent_stands_where_one_looks_on_the_smallest_screen(
+    chromium: Any, album: Album, tmp_path: Path
+) -> None:
+    with writing(chromium, album, tmp_path, js=True) as (node, page):
+        peer = node.person.contacts()[0].identity
+        for number in range(12):
+            node.run(service.send(node.node, node.person, peer, f"letter {number}, which is read above"))
+        page.page.reload()
+        page.page.evaluate("document.querySelector('textarea').removeAttribute('maxlength')")
+        page.fill("Message", "x" * (LETTER_TEXT_MAX_BYTES + 1))
+        page.click("Send")
+        page.page.get_by_role("alert").wait_for(timeout=WAIT_MS)
+        page.shot("refused")
+        assert page.page.get_by_role("alert").evaluate(UNCOVERED)
+        page.page.evaluate("scrollTo(0, 0)")
+        assert page.page.get_by_role("alert").evaluate(UNCOVERED)
+
+
+UNCOVERED = """line => { const at = line.getBoundingClientRect();
+    return [at.top + 4, at.bottom - 4].every(y => line.contains(document.elementFromPoint(at.left + 20, y))) }"""
 
 
 # ---- several pages of one browser ----

@@ -170,6 +170,9 @@ def _show(request: Request, group: Group, form: Mapping[str, str], error: Outlas
     answered = groups.find_shown(person, group.space, read_bytes(reply)) if reply else None
     texts = [line for line in shown if line.id is not None]
     scene, settings = groups.scene(person, group.space), places.find(person, group.space)
+    draft = form.get("text") or settings.draft
+    if not group.role:  # there is no field that it could come back in
+        request.state.unsent = draft
     return render(
         request,
         "carry/group.html",
@@ -183,7 +186,7 @@ def _show(request: Request, group: Group, form: Mapping[str, str], error: Outlas
         unread=any(line.read_ms is None for line in shown),
         answered=answered.id.hex() if answered and answered.id else "",
         quote=beginning(answered.text) if answered else "",
-        draft=form.get("text") or settings.draft,
+        draft=draft,
         settings=settings,
         place=group.space.hex(),
         life=talk_pages.life_name(settings.life_ms),

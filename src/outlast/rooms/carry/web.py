@@ -414,6 +414,8 @@ def _show_channel(
         answered = None
     settings = places.find(person, channel.space)
     names = {contact.identity: contact.name for contact in person.contacts()}
+    if not channel.may_post:
+        request.state.unsent = form.get("text", "")
     return render(
         request,
         "carry/channel.html",

@@ -107,6 +107,8 @@ def test_a_file_in_parts_goes_on_where_it_was_cut(ann: Served, ben: Served, page
     assert told["held"] == 0
     assert part(page, told["at"], 0, data[: BLOCK_BYTES + 100]).json()["held"] == BLOCK_BYTES
     assert part(page, told["at"], 0, data[:BLOCK_BYTES]).status_code == 409
+    assert "not all of it is here</span>" in page.get(with_(ben)).text
+    assert "on its way" not in page.get(with_(ben)).text, "it waits for its sender"
     again = page.submit(f"{with_(ben)}/files/begin", **asked).json()
     assert again == told | {"held": BLOCK_BYTES}
     assert page.get(told["at"]).json() == again

@@ -137,6 +137,10 @@ def test_who_leads_takes_texts_away_and_changes_who_belongs(ann: Served, ben: Se
         assert "You were removed" in shown
         assert "<textarea" not in shown
         assert "a rumour" not in shown
+        refused = page.submit(address, text="Written on an old page")
+        assert (refused.status_code, "Written on an old page</textarea>" in refused.text) == (400, True)
+        assert "readonly" in refused.text
+        assert "Written on an old page</textarea>" in page.get(address).text, "kept, and never out of sight"
         assert page.submit(address + "/leave").status_code == 303
         assert page.get(address).status_code == 404
         assert "Mill" not in page.get("/carry/").text

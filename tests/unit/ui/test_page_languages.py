@@ -10,6 +10,7 @@ import pytest
 from babel import Locale
 from babel.messages.pofile import read_po
 
+from outlast.errors import UsageError
 from outlast.rooms.watch.agenda import PUBLISHABLE
 from outlast.ui.languages import AUTONYMS, LOCALES, Catalogues, renewed, sources, template
 
@@ -90,6 +91,13 @@ def test_languages_that_are_written_from_the_right_say_so(catalogues: Catalogues
     assert catalogues.translation("fa").direction == "rtl"
     assert catalogues.translation("eo").direction == "ltr"
     assert catalogues.translation("xx").direction == "ltr"
+
+
+def test_what_an_error_quotes_runs_its_own_way_in_a_language_from_the_right() -> None:
+    error = UsageError("cannot remove %(path)s: %(error)s", path="/media/stick/", error="it is in use")
+    assert "\u2068/media/stick/\u2069" in Catalogues().translation("fa")(error)
+    assert str(error) == Catalogues().translation("en")(error) == "cannot remove /media/stick/: it is in use"
+    assert "\u2068" not in Catalogues().translation("ru")(error)
 
 
 def test_a_changed_file_is_read_again(catalogues: Catalogues, tmp_path: Path) -> None:

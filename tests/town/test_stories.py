@@ -17,8 +17,8 @@ from outlast.testing import town as towns
 from outlast.testing.story import Drop, Follow, LetGo, Meet, Restart, SetClock, Share, Tidy, Wait, Write
 from tests.town.telling import check_story, file_shelves, told
 
-ENOUGH = 12
-"""Seeds of which at least one shows each planted fault."""
+SEEDS = (6, 1, 0, 2, 3, 4, 5, 7, 8, 9, 10, 11)
+"""At least one of them shows each planted fault: the first two do today, so that none is looked for long."""
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -200,7 +200,7 @@ FAULTS = [
 @pytest.mark.parametrize("plant", FAULTS, ids=lambda plant: plant.__name__.removeprefix("plant_"))
 def test_a_planted_fault_is_seen(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
-    assert any(told(seed, write_script(seed)) for seed in range(ENOUGH))
+    assert any(told(seed, write_script(seed)) for seed in SEEDS)
 
 
 def test_a_view_that_forgets_to_forget_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +217,7 @@ def keep_all(change: shelves.Change, rows: shelves.Rows) -> shelves.RowChanges:
 
 def test_a_failing_story_is_told_in_the_scenes_that_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     plant_forgetful(monkeypatch)
-    seed = next(seed for seed in range(ENOUGH) if told(seed, write_script(seed)))
+    seed = next(seed for seed in sorted(SEEDS) if told(seed, write_script(seed)))
     script = shrink(write_script(seed), lambda shorter: bool(told(seed, shorter)))
     assert 1 <= len(script) <= 6
     assert told(seed, script)

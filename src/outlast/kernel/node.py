@@ -1087,22 +1087,35 @@ class Node:
         locked = Status(Level.OFF, None, "locked")
         if self.locked:
             return [("node", locked)]
-        own = Status(Level.OK, None, "ok")
-        if self.space_left() < SPACE_LOW_BYTES:
-            own = Status(Level.CUT, None, "disk-full", {"bytes": self.space_left()})
-        elif self.clock_warning():
-            own = Status(Level.WARN, None, "clock")
-        elif self.pruning_stopped():
-            own = Status(Level.WARN, None, "pruning-stopped")
-        elif self.peers() and not any(peer.connected for peer in self.peers()):
-            own = Status(Level.WARN, None, "no-neighbour")
+        own = ("node", self._own_status())
         if person is None:
-            return [("node", own)]
-        return [("node", own), *((room.name, room.status(self, person)) for room in self.rooms.values() if room.status)]
+            return [own]
+        return [own, *((room.name, room.status(self, person)) for room in self.rooms.values() if room.status)]
+
+    def _own_status(self) -> Status:
+        try:
+            left = self.space_left()
+        except StorageError:
+            return Status(Level.CUT, None, "disk-gone")
+        if left < SPACE_LOW_BYTES:
+            return Status(Level.CUT, None, "disk-full", {"bytes": left})
+        if self.clock_warning():
+            return Status(Level.WARN, None, "clock")
+        if self.pruning_stopped():
+            return Status(Level.WARN, None, "pruning-stopped")
+        if self.peers() and not any(peer.connected for peer in self.peers()):
+            return Status(Level.WARN, None, "no-neighbour")
+        return Status(Level.OK, None, "ok")
 
     def space_left(self) -> int:
-        """Bytes free on the home's disk."""
-        return shutil.disk_usage(self.home.path).free
+        """Bytes free on the home's disk; raises StorageError when that was taken away."""
+        try:
+            return shutil.disk_usage(self.home.path).free
+        except OSError as error:
+            raise StorageError(
+                "%(path)s cannot be opened or written: check that the folder is yours and the disk is there",
+                path=self.home.path,
+            ) from error
 
 
 async def _cuts(source: Path | AsyncIterable[bytes], splitter: Splitter) -> AsyncIterator[list[Cut]]:

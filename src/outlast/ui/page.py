@@ -233,8 +233,11 @@ def status_line(node: "Node | None", _: Translation) -> tuple[str, str]:
         return "off", _("Nothing is set up here yet.")
     if node.locked:
         return "off", _("Locked. Nothing is read or sent from here.")
-    if any(room == "node" and status.reason_code == "disk-full" for room, status in node.status(None)):
+    [(_room, own)] = node.status(None)
+    if own.reason_code == "disk-full":
         return "bad", _("The disk is full: nothing more can be kept. Make room first.")
+    if own.reason_code == "disk-gone":
+        return "bad", _("The folder of this node is gone: bring its disk back. What is written meanwhile may be lost.")
     peers = node.peers()
     reached = sum(peer.connected for peer in peers)
     if reached:

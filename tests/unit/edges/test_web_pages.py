@@ -286,6 +286,18 @@ def test_wiping_needs_the_word_and_leaves_nothing(tmp_path: Path) -> None:
 # ---- people ----
 
 
+def test_each_page_says_that_the_disk_of_the_home_was_taken_away(tmp_path: Path) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    with served(home) as node, node.owner() as browser:
+        home.rename(elsewhere)
+        for path in ("/", "/people", "/carry/"):
+            page = browser.get(path)
+            assert page.status_code < 500
+            assert "The folder of this node is gone" in page.text
+        elsewhere.rename(home)
+        assert "is gone" not in browser.get("/").text
+
+
 def test_somebody_is_added_by_link_verified_renamed_and_blocked(tmp_path: Path, other: Served) -> None:
     with served(tmp_path / "home") as node, node.owner() as owner:
         owner.follow_redirects = True

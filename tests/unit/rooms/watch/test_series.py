@@ -203,6 +203,14 @@ def test_iran_had_summer_time_until_2022() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("begins", "ends"), [("2019-03-22", "2019-09-22"), ("2020-03-21", "2020-09-21"), ("2022-03-22", "2022-09-22")]
+)
+def test_iran_s_summer_time_began_and_ended_a_day_earlier_in_leap_years(begins: str, ends: str) -> None:
+    first, last = time_of(begins) or 0, time_of(ends) or 0
+    assert [offset_of("IRN", at) for at in (first - 1, first, last - 1, last)] == [3.5, 4.5, 4.5, 3.5]
+
+
 def shares(rows: list[Heard], begin_s: int, hours: int, signal: str = heartbeats.DOMESTIC) -> list[float | None]:
     points = heartbeats.read_rows(rows, "XX", begin_s, begin_s + hours * HOUR_S, HOUR_S, ORIGIN)
     return [one.value for one in points if one.signal == signal]

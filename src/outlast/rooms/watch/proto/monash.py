@@ -8,6 +8,7 @@ with the long run (100) and is no connectivity; ``rtt`` rows are single answers 
 
 from __future__ import annotations
 
+from calendar import isleap
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -100,9 +101,10 @@ def read_csv(rows: Iterable[Sequence[str]], origin: Origin, utc_offset_h: float 
 def offset_of(country: str, local_s: int) -> float | None:
     """Hours east of UTC of a country at a local time; None where it has several zones or is not in the table."""
     if country == "IRN":
-        # Summer time (+1 h) from 22 March to 21 September until it was abolished after 2022.
+        # Summer time (+1 h) from 22 March to 21 September, in leap years a day earlier; abolished after 2022.
         at = datetime.fromtimestamp(local_s, UTC)
-        return 4.5 if at.year <= 2022 and (3, 22) <= (at.month, at.day) < (9, 22) else 3.5
+        day = 21 if isleap(at.year) else 22
+        return 4.5 if at.year <= 2022 and (3, day) <= (at.month, at.day) < (9, day) else 3.5
     return OFFSETS_H.get(country)
 
 

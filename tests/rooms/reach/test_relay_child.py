@@ -60,6 +60,20 @@ def test_no_code_is_taken_from_the_folder_that_one_is_in(tmp_path: Path, monkeyp
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_gate_at_all_addresses_tells_of_its_proxy_file_at_one_that_programs_can_use() -> None:
+    async def open_a_gate() -> None:
+        child = await Child.start()
+        try:
+            await child.configure(Config(profiles=(Profile(Target("0.0.0.0", 0), "me", "secret"),)))
+            gate = await told(child.events(), Listening)
+            port = address.read(gate.at).port
+            assert gate == Listening(f"0.0.0.0:{port}", f"http://127.0.0.1:{port}/proxy.pac")
+        finally:
+            await child.close()
+
+    asyncio.run(open_a_gate())
+
+
 def test_a_change_of_what_is_to_be_done_leaves_streams_and_gates_that_stay_alone() -> None:
     def back(one: socket.socket) -> None:
         while data := one.recv(65_536):

@@ -34,6 +34,7 @@ from outlast.rooms.reach.io.tor import Tors
 from outlast.rooms.reach.io.tricks import Tricking
 from outlast.rooms.reach.io.upstream import upstream
 from outlast.rooms.reach.io.web_bridge import ServedSite, WebServer, web_tunnel
+from outlast.rooms.reach.proto import pac
 from outlast.rooms.reach.proto.bridge import (
     Bridge,
     PluggedBridge,
@@ -46,12 +47,12 @@ from outlast.rooms.reach.proto.bridge import (
 from outlast.rooms.reach.proto.chooser import Worked
 from outlast.rooms.reach.proto.exit_policy import Policy
 from outlast.rooms.reach.proto.links import bridge_id
-from outlast.rooms.reach.proto.pac import PATH
 from outlast.rooms.reach.proto.request import read_credentials
 from outlast.rooms.reach.proto.rules import Rules
 from outlast.rooms.reach.proto.token_bucket import Allowance
 from outlast.secrecy import no_core_dumps
 from outlast.ui.faults import be_discreet, tell_faults_of
+from outlast.ui.nearby import reached_at
 
 PATIENCE_S: Final = 20.0
 """So long a stream waits for a way out, before it is refused."""
@@ -105,7 +106,7 @@ class Listening(msgspec.Struct, frozen=True, tag="listening"):
     """A gate is there."""
 
     at: str  # HOST:PORT
-    pac: str  # the URL of its PAC file
+    pac: str  # the URL of its PAC file, for programs of this computer
 
 
 class Closed(msgspec.Struct, frozen=True, tag="closed"):
@@ -352,8 +353,8 @@ class Relay:
             self._tell_gate(profile)
 
     def _tell_gate(self, profile: Profile) -> None:
-        at = address.show(self._gates[profile].at)
-        self._report(Listening(at, f"http://{at}{PATH}"))
+        at = self._gates[profile].at
+        self._report(Listening(address.show(at), pac.url(reached_at(at)[0])))
 
     def _reopen_later(self) -> None:
         if self._reopening is not None:

@@ -384,7 +384,7 @@ def test_the_view_is_the_same_in_whatever_order_entries_arrive(entries: Sequence
         store = Store.open(Path(folder) / "store.db", KEY, rooms=[ROOM])
         add(store, *entries)
         if rebuilt:
-            store.rebuild("carry")
+            store.rebuild()
         assert texts(store) == ["one", "two", "second device"]
         assert forked(store)
         store.close()
@@ -452,7 +452,7 @@ def test_a_view_made_anew_is_the_one_that_grew(events: list[tuple[int, str, bool
                 add(store)
         add(store)
         grown = rows_of(store)
-        store.rebuild("carry")
+        store.rebuild()
         assert rows_of(store) == grown
         store.close()
 

@@ -193,7 +193,7 @@ def test_a_view_that_is_built_anew_is_the_same(store: Store) -> None:
     add(store, observation(by="late"))
     live = tables(store)
     assert len(live["view_watch_observation"]) == 2
-    store.rebuild("watch")
+    store.rebuild()
     assert tables(store) == live
 
 
@@ -229,7 +229,7 @@ def test_a_view_is_what_a_rebuilt_one_is_whatever_came_twice_expired_or_was_drop
         live = without_numbers(store)
         held = {row[0] for row in store.query("SELECT id FROM entry")}
         assert {row[0] for name, rows in live.items() if name != "view_watch_channel" for row in rows} <= held
-        store.rebuild("watch")
+        store.rebuild()
         assert without_numbers(store) == live
         store.close()
 

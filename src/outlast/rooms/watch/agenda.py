@@ -8,6 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec.structs import replace
+
 from outlast.kernel import DAY_MS
 from outlast.rooms.watch.entries import HOUR_S, WEEK_DAYS
 from outlast.rooms.watch.lamps import NEAR_S, is_same
@@ -203,7 +205,7 @@ def agreeing_with(cut: Cut, witnesses: Sequence[Seen], people: Mapping[bytes, by
 
 
 def goes_on(cut: Cut, said: Sequence[Cut], witnesses: Sequence[Seen], people: Mapping[bytes, bytes]) -> bool:
-    """Whether known people in enough networks see an outage in the hour of the end that ``cut`` gives it, or later.
+    """Whether enough known people in enough networks see an outage in the hour of the end that ``cut`` gives, or later.
 
     They are counted as for a beginning: else one person could end what all others see. What somebody saw within the
     hour before an end that they gave themselves (in ``said``, what was published of outages), and until they said so,
@@ -215,16 +217,12 @@ def goes_on(cut: Cut, said: Sequence[Cut], witnesses: Sequence[Seen], people: Ma
     for one in said:
         if one.key and one.key in people and one.end_s is not None and is_same(one, cut):
             over[people[one.key]].append((_fresh_at(one.end_s), one.at_s))
-    statements = []
-    for word in witnesses:
-        if word.at_s < _fresh_at(cut.end_s) or word.key not in people or not word.asn or word.at_s % HOUR_S:
-            continue
-        if word.entity == cut.entity and abs(word.start_s - cut.start_s) <= NEAR_S:
-            person = people[word.key]
-            has_ended = any(from_s <= word.at_s <= to_s for from_s, to_s in over[person])
-            state = FusedState.NORMAL if has_ended else FusedState(word.state)
-            statements.append(Statement(person.hex(), f"AS{word.asn}", word.at_s, state))
-    statements.sort(key=lambda one: one.t_s)
+    statements = [
+        replace(word, state=FusedState.NORMAL)
+        if any(from_s <= word.t_s <= to_s for from_s, to_s in over[bytes.fromhex(word.witness)])
+        else word
+        for word in _words_on(cut, witnesses, people, _fresh_at(cut.end_s))
+    ]
     times = [one.t_s for one in statements]
     end_hour_s = cut.end_s - cut.end_s % HOUR_S
     for hour_s in sorted({end_hour_s, *times[bisect_right(times, end_hour_s) :]}):
@@ -232,6 +230,34 @@ def goes_on(cut: Cut, said: Sequence[Cut], witnesses: Sequence[Seen], people: Ma
         if witnessed(near, hour_s).agreeing:
             return True
     return False
+
+
+def is_softened(cut: Cut, witnesses: Sequence[Seen], people: Mapping[bytes, bytes]) -> bool:
+    """Whether ``cut`` calls an outage that lasts less grave than enough known people did in the hour when it was said.
+
+    Then it counts less than what they published themselves, and more than what nobody confirms.
+    """
+    if cut.end_s is not None:
+        return False
+    hour_s = cut.at_s - cut.at_s % HOUR_S
+    words = [one for one in _words_on(cut, witnesses, people, _fresh_at(cut.at_s)) if one.t_s <= hour_s]
+    state = witnessed(words, hour_s).state
+    return state is not None and GRAVITY[state] > GRAVITY[FusedState(cut.state)]
+
+
+def _words_on(cut: Cut, witnesses: Sequence[Seen], people: Mapping[bytes, bytes], from_s: int) -> list[Statement]:
+    """What known people in named networks witness of one outage from a time on, in order."""
+    found = [
+        Statement(people[one.key].hex(), f"AS{one.asn}", one.at_s, FusedState(one.state))
+        for one in witnesses
+        if one.at_s >= from_s
+        and one.key in people
+        and one.asn
+        and not one.at_s % HOUR_S
+        and one.entity == cut.entity
+        and abs(one.start_s - cut.start_s) <= NEAR_S
+    ]
+    return sorted(found, key=lambda one: one.t_s)
 
 
 def _fresh_at(at_s: int) -> int:

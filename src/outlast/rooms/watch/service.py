@@ -347,17 +347,19 @@ def outages(node: Node, person: Person, entity: str = "") -> list[Cut]:
     First count those that somebody known published and enough known people stand for, then what this node's own signals
     show; what somebody else claims comes last, and takes the place of neither.
     """
-    confirmed, claimed = _published(node, person, entity)
-    return lamps.merged(confirmed, view.alarms(person, entity), claimed)
+    confirmed, softened, claimed = _published(node, person, entity)
+    return lamps.merged(confirmed, softened, view.alarms(person, entity), claimed)
 
 
 def believed(node: Node, person: Person, entity: str = "") -> list[Cut]:
     """The same without what is only claimed."""
-    return lamps.merged(_published(node, person, entity)[0], view.alarms(person, entity))
+    confirmed, softened, _claimed = _published(node, person, entity)
+    return lamps.merged(confirmed, softened, view.alarms(person, entity))
 
 
-def _published(node: Node, person: Person, entity: str) -> tuple[list[Cut], list[Cut]]:
-    """What was published: by somebody known and confirmed by enough known people, and only claimed.
+def _published(node: Node, person: Person, entity: str) -> tuple[list[Cut], list[Cut], list[Cut]]:
+    """What was published: by somebody known and confirmed by enough known people, also as less than these see, and only
+    claimed.
 
     Witnesses say how grave it is, and whether it goes on after an end that somebody gives. When it began is the
     author's word alone, who may be anybody.
@@ -369,7 +371,9 @@ def _published(node: Node, person: Person, entity: str) -> tuple[list[Cut], list
     cuts = [*by_known, *(cut for cut in strangers if cut.key not in known)]
     now_s = node.now_ms() // 1000
     confirmed = [cut for cut in by_known if _agreeing(cut, by_known, witnesses, known, now_s)]
-    return confirmed, [cut for cut in cuts if cut not in confirmed]
+    softened = [cut for cut in confirmed if agenda.is_softened(cut, witnesses, known)]
+    claimed = [cut for cut in cuts if cut not in confirmed]
+    return [cut for cut in confirmed if cut not in softened], softened, claimed
 
 
 def standing(node: Node, person: Person, cut: Cut) -> Standing:

@@ -342,7 +342,7 @@ async def test_one_known_person_with_many_words_silences_nobody(tmp_path: Path) 
         assert all(one.start_s <= NOW_MS // 1000 + hour for one in service.outages(ann.node, ann.person))
 
 
-async def test_one_known_person_ends_no_outage_that_enough_others_see_and_as_many_as_began_it_do(
+async def test_one_known_person_ends_and_softens_no_outage_that_enough_others_see_and_as_many_as_began_it_end_it(
     tmp_path: Path,
 ) -> None:
     clock = Clock()
@@ -388,6 +388,9 @@ async def test_one_known_person_ends_no_outage_that_enough_others_see_and_as_man
             await ann.node.ingest([say(mal, OUTAGE, lie, now_s)])
             assert ends() == [None], lie.end_s
             assert service.three_lamps(ann.node, ann.person).country == Lamp("bad", "blackout")
+        for state in ("degraded", "restoring"):
+            await ann.node.ingest([say(mal, OUTAGE, msgspec.structs.replace(true, state=state), now_s)])
+            assert service.three_lamps(ann.node, ann.person).country == Lamp("bad", "blackout"), state
         assert all(
             cut.end_s is None or not service.standing(ann.node, ann.person, cut).confirmed
             for cut in service.outages(ann.node, ann.person)

@@ -13,7 +13,7 @@ import pytest
 from outlast.kernel import id_text
 from outlast.rooms.carry import service
 from outlast.rooms.carry.entries import LETTER_TEXT_MAX_BYTES
-from tests.browser.fit import speak
+from tests.browser.fit import speak, unreachable
 from tests.browser.phone import WAIT_MS, Album, Phone, phone
 from tests.e2e.program import Program
 from tests.unit.edges.served import Served, served
@@ -239,6 +239,8 @@ def test_why_something_was_not_sent_stands_where_one_looks_on_the_smallest_scree
         assert page.page.get_by_role("alert").evaluate(UNCOVERED)
         page.page.evaluate("scrollTo(0, 0)")
         assert page.page.get_by_role("alert").evaluate(UNCOVERED)
+        page.page.reload()
+        assert unreachable(page) == [], "what has the focus never stands under the form"
 
 
 UNCOVERED = """line => { const at = line.getBoundingClientRect();

@@ -44,8 +44,10 @@
     news.addEventListener("fragment", look);
     news.onerror = () => { if (news.readyState === 2) { look(); setTimeout(listen, 20000); } };
   };
-  page.addEventListener("visibilitychange", () => { if (!page.hidden) look(); });
-  if (page.body.dataset.events) listen();
+  if (page.body.dataset.events) {
+    page.addEventListener("visibilitychange", () => { if (!page.hidden) look(); });
+    listen();
+  }
 
   const bar = () => page.getElementById("tabs")?.dataset ?? {}, told = page.getElementById("told");
   const bare = page.title.slice(bar().mark?.length);

@@ -187,6 +187,8 @@ def test_phones_see_how_it_is_and_what_to_set_and_never_a_bridge(node: Served, p
             assert "heron" not in answer.text, path
             assert "outlast://bridge/" not in answer.text, path
         assert phone.submit("/reach/bridges/add", link=LINK).status_code == 403
+        assert "for everybody who uses this gate, not for this phone alone" in phone.get("/reach/").text
+    assert "not for this phone alone" not in page.get("/reach/").text
 
 
 def test_settings_are_kept_and_a_password_is_never_shown(node: Served, page: Browser) -> None:

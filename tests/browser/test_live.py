@@ -175,7 +175,7 @@ def test_what_is_sent_again_because_no_answer_came_is_sent_once(
         send = page.page.get_by_role("button", name="Send")
         if js:
             send.click()
-            page.sees("What you sent may not have arrived", where="body")
+            page.sees("What you sent may not have arrived", where="form.composer")
             page.shot("cut")
             page.page.unroute(form)
             send.click()

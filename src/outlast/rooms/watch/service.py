@@ -441,7 +441,8 @@ def three_lamps(node: Node, person: Person) -> Lamps:
     now_s, chosen = now_ms // 1000, settings(person)
     # One's own may be dated ahead too, by a clock that was wrong: they would stand before all that is measured now.
     recent = [one for one in trusted(node, person) if now_s - lamps.RECENT_S <= one.at_s <= now_s + HOUR_S]
-    latest = lamps.latest_by_target(recent)
+    # What somebody finds in another country says nothing of a site here.
+    latest = lamps.latest_by_target([one for one in recent if one.key is None or chosen.country in ("", one.country)])
     check = view.link_check(person)
     link = lamps.link_lamp(check, now_ms)
     cuts = [cut for cut in believed(node, person, chosen.country) if chosen.country and cut.end_s is None]

@@ -401,6 +401,38 @@ async def test_one_known_person_ends_and_softens_no_outage_that_enough_others_se
         assert ends() == [now_s + 30]
 
 
+async def test_what_a_known_person_measured_in_another_country_says_nothing_of_a_site_here(tmp_path: Path) -> None:
+    clock = Clock(NOW_MS - 3_600_000)
+    async with houses(tmp_path, clock, "ann", "ben") as [ann, ben]:
+        channel = await service.found_channel(ann.node, ann.person, "Watch")
+        await service.set_place(ann.node, ann.person, "BY", 1)
+        await service.keep(ann.node, ann.person, measured("https://here.example/"), RAW)
+        clock.ms, key = NOW_MS, SigningKey.from_seed(ben.person.device)
+        row = {"key": key.public, "peer": ben.person.identity, "came_ms": NOW_MS, "until_day": 2**30}
+        await ann.node.write(lambda: ann.person.vault.transaction([Put(view.VOUCHED, row)], "watch"))
+
+        async def says(input: str, country: str, layer: Layer) -> None:
+            found = Observation("t", input, NOW_MS // 1000, country, 1, "", layer == "ok", (layer,) * 5, "", "")
+            entry = loose_entry(
+                key, space=channel.space, kind=OBSERVATION.name, payload=OBSERVATION.encode(found),
+                ts_ms=NOW_MS, life_ms=30 * DAY_MS, priority=4,
+            )  # fmt: skip
+            await ann.node.ingest([entry])
+
+        await says("https://here.example/", "DE", "ok")
+        await says("https://abroad.example/", "DE", "blocked")
+        await says("https://too.example/", "BY", "ok")
+        lamps = service.three_lamps(ann.node, ann.person)
+        assert {one.input: one.verdict for one in lamps.measured} == {
+            "https://here.example/": "blocked",
+            "https://too.example/": "ok",
+        }
+        await service.set_place(ann.node, ann.person, "", 0)
+        assert len(service.three_lamps(ann.node, ann.person).measured) == 3, (
+            "who has not said where they are is shown all"
+        )
+
+
 async def test_however_much_one_known_person_measures_what_another_found_blocked_is_seen(
     tmp_path: Path,
 ) -> None:

@@ -202,6 +202,21 @@ def test_a_link_with_a_wrong_secret_or_a_wrong_clock() -> None:
     asyncio.run(story())
 
 
+def test_a_bridge_that_says_it_is_the_end_of_time_is_one_that_fails_and_is_asked_again() -> None:
+    async def story() -> None:
+        async with Bridge() as bridge:
+            bridge.hub.close()
+            bridge.hub = Hub(Local(bridge.loop), clock=lambda: 2**64 - 1)
+            heard: asyncio.Queue[OutlastError | None] = asyncio.Queue()
+            tunnel = Tunnel(bridge.open_outer, bridge.secret, changed=lambda up, error: heard.put_nowait(error))
+            tunnel.warm()
+            for _ in range(2):
+                assert "busy" in str(await asyncio.wait_for(heard.get(), 20))
+            tunnel.close()
+
+    asyncio.run(story())
+
+
 def _closing(bridge: Bridge) -> Callable[[], Awaitable[Outer]]:
     """Outers that end as the hub's patience with strangers does."""
 

@@ -33,6 +33,8 @@ OPEN_TIMEOUT_S: Final = 20.0  # of a stream, while there is no outer
 GREET_TIMEOUT_S: Final = 10.0
 NO_ROOM: Final = Refusal.NETWORK_UNREACHABLE
 """What is refused for want of room here says nothing about the bridge."""
+TIME_MAX_S: Final = 1 << 40
+"""No bridge's clock is believed beyond that: what is reckoned from it has to fit a greeting."""
 ALONE_MAX_S: Final = 120.0  # without any outer; then the server has forgotten the session
 
 _chance = SystemRandom()
@@ -155,7 +157,7 @@ class Tunnel:
             raise OutlastError("the bridge does not answer; try another one") from None
         welcome = read_welcome(body, self._secret, data[-32:])
         if welcome.status is Status.CLOCK:
-            self._clock_off_s = welcome.time_s - int(time.time())
+            self._clock_off_s = min(welcome.time_s, TIME_MAX_S) - int(time.time())
         return outer, welcome, rest, self._loop.time() - begun
 
     def told(self, up: bool, error: OutlastError | None) -> None:

@@ -21,6 +21,7 @@ from outlast.rooms.reach.io.direct import direct
 from outlast.rooms.reach.io.exit import ECHO, Exit
 from outlast.rooms.reach.io.forward import Forward
 from outlast.rooms.reach.io.hub import SESSIONS_MAX, Hub
+from outlast.rooms.reach.io.listener import Listener
 from outlast.rooms.reach.io.outer import TcpOuter
 from outlast.rooms.reach.proto.exit_policy import allowing_private
 from outlast.rooms.reach.proto.mux import HEADER_BYTES, Hello, Status, Type, data_frame, frame, write_hello
@@ -330,18 +331,19 @@ def test_datagrams_go_on_after_a_silence(monkeypatch: pytest.MonkeyPatch) -> Non
     asyncio.run(story())
 
 
-def test_a_forward_without_files_to_open_rests_until_there_are() -> None:
+def test_a_forward_without_files_to_open_rests_until_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     turns = 0
 
-    class Watched(Forward):
+    class Watched(Listener):
         def _accept(self) -> None:
             nonlocal turns
             turns += 1
             super()._accept()
 
     async def story() -> None:
+        monkeypatch.setattr("outlast.rooms.reach.io.forward.Listener", Watched)
         exit_ = Exit(asyncio.get_running_loop(), allowing_private())
-        forward = Watched(asyncio.get_running_loop(), direct(exit_), ECHO)
+        forward = Forward(asyncio.get_running_loop(), direct(exit_), ECHO)
         one = socket.socket()
         one.settimeout(5)
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)

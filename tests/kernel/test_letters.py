@@ -254,6 +254,30 @@ class TestCustody:
             assert events(anna, letter) == []
 
     @story
+    async def test_a_letter_that_waits_is_said_to_wait_however_long_a_cut_lasts(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await after_a_letter(nodes)
+            letter = await write(anna, boris, "hello")
+            nodes.clock.advance(days=CUSTODY_DAYS + 2)
+            await anna.node.confirm_clock()
+            assert events(anna, letter) == ["kept"]
+            await bundle(anna, boris)
+            await anna.node.confirm_clock()
+            assert events(anna, letter) == ["kept", "copied"], "a journey is forgotten as a whole"
+            nodes.clock.advance(days=CUSTODY_DAYS + 2)
+            await anna.node.confirm_clock()
+            assert events(anna, letter) == []
+
+    @story
+    async def test_nobody_waits_for_a_letter_that_is_over(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await after_a_letter(nodes)
+            letter = await write(anna, boris, "hello")
+            nodes.clock.advance(days=mail.MAIL_LIFE_DAYS + 2)
+            await anna.node.confirm_clock()
+            assert events(anna, letter) == []
+
+    @story
     async def test_a_file_that_was_not_safely_written_is_no_copy(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
             anna, boris = await after_a_letter(nodes)

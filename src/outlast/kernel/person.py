@@ -50,7 +50,7 @@ from outlast.kernel.vault import Vault
 if TYPE_CHECKING:
     from outlast.kernel.node import Node
 
-CUSTODY_DAYS: Final = 7
+CUSTODY_DAYS: Final = 7  # after the last that was heard of a letter
 PREKEY_SPARE_DAYS: Final = 7
 LINK_DAYS: Final = 90
 INTRO_DAYS: Final = 60
@@ -489,7 +489,7 @@ class Person:
         return await self.outbox.take_back(letter, local)
 
     def custody(self, letters: Sequence[bytes]) -> dict[bytes, list[Custody]]:
-        """For each letter the events known of it, in order; kept for seven days."""
+        """For each letter the events known of it, in order; forgotten seven days after the last one."""
         result: dict[bytes, list[Custody]] = {letter: [] for letter in letters}
         for start in range(0, len(letters), 500):
             part = list(letters[start : start + 500])
@@ -729,10 +729,15 @@ class Person:
         await own_devices.end_in_spaces(self)
 
     def tidy(self, tx: Transaction, over_before: int, pruned_day: int) -> None:
-        """Drop what has outlived its purpose: custody after seven days, marks of expired entries, old prekeys."""
-        tx.execute("DELETE FROM custody WHERE at_ms < ?", ((over_before - CUSTODY_DAYS) * DAY_MS,))
+        """Drop what has outlived its purpose: journeys that ended long ago, marks of expired entries, old prekeys."""
         for table in ("opened", "sent", "seen_letter", "held_by", "awaited", "bundle_part", "parcel"):
             tx.execute(f"DELETE FROM {table} WHERE expires_day > 0 AND expires_day < ?", (pruned_day,))
+        # A letter that is nowhere but here says so for as long as it may still leave: a cut can last for weeks.
+        tx.execute(
+            "DELETE FROM custody WHERE letter IN (SELECT letter FROM custody GROUP BY letter"
+            " HAVING max(at_ms) < ? AND (max(event <> 'kept') OR letter NOT IN (SELECT letter FROM sent)))",
+            ((over_before - CUSTODY_DAYS) * DAY_MS,),
+        )
         tx.execute("DELETE FROM counter WHERE day < ?", (pruned_day - mail.MAIL_LIFE_DAYS - 2,))
         keep = mail.MAIL_LIFE_DAYS + 1 + PREKEY_SPARE_DAYS
         tx.execute("DELETE FROM invite WHERE kind = 'prekey' AND made_day < ?", (pruned_day - LINK_DAYS - keep,))

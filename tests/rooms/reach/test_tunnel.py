@@ -183,6 +183,32 @@ def test_a_session_that_the_server_no_longer_has_begins_anew_and_its_streams_are
     asyncio.run(story())
 
 
+def test_an_association_outlives_its_session_and_shares_its_number_with_no_other() -> None:
+    async def story() -> None:
+        async with Bridge() as bridge:
+            target, heard = Target("192.0.2.7", 53), asyncio.Queue[tuple[str, bytes]]()
+            first = bridge.tunnel.associate(b"", lambda _, data: heard.put_nowait(("first", data)))
+            assert first is not None
+            reader, writer = await bridge.visit()
+            bridge.hub.close()
+            bridge.hub = Hub(Local(bridge.loop))
+            assert await reader.read(1) == b""
+            writer.close()
+            await bridge.send_and_compare(b"anew")
+            second = bridge.tunnel.associate(b"", lambda _, data: heard.put_nowait(("second", data)))
+            assert second is not None
+            for association, data in ((first, b"a"), (second, b"b")):
+                association.send(target, data)
+            async with asyncio.timeout(10):
+                assert {await heard.get(), await heard.get()} == {("first", b"a"), ("second", b"b")}
+            first.close()
+            second.send(target, b"c")
+            async with asyncio.timeout(10):
+                assert await heard.get() == ("second", b"c")
+
+    asyncio.run(story())
+
+
 def test_a_link_with_a_wrong_secret_or_a_wrong_clock() -> None:
     async def story() -> None:
         async with Bridge() as bridge:

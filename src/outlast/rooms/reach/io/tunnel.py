@@ -209,6 +209,8 @@ class _Way:
     def associate(self, deliver: Callable[[Target, bytes], None]) -> Association | None:
         """Begin an association."""
         number = self._end.session.associate()
+        while number in self._associations:  # since before the session began anew, which counts from the first again
+            number = self._end.session.associate()
         if number is None:
             return None
         self._associations[number] = deliver

@@ -13,6 +13,7 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from queue import Queue
 
@@ -20,12 +21,15 @@ import pytest
 
 from outlast.address import Target, encode
 from outlast.errors import StorageError, UsageError
+from outlast.rooms.reach.io import exit as exits
 from outlast.rooms.reach.io import gate as gates
 from outlast.rooms.reach.io.carrier import Client
+from outlast.rooms.reach.io.direct import Dialled, direct
+from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.gate import Gate
 from outlast.rooms.reach.io.upstream import upstream
 from outlast.rooms.reach.proto.bridge import ProxyBridge
-from outlast.rooms.reach.proto.exit_policy import Policy
+from outlast.rooms.reach.proto.exit_policy import Policy, allowing_private
 from outlast.rooms.reach.proto.request import Credentials
 from outlast.rooms.reach.proto.socks import reply
 from outlast.socks import NOWHERE, unwrap_datagram, wrap_datagram
@@ -508,8 +512,9 @@ def until_closed(udp: socket.socket, at: tuple[str, int], target: Target) -> boo
     return False
 
 
-def test_answers_are_a_few_times_as_large_as_what_was_asked_and_only_of_who_was_asked(open_gate: Gate) -> None:
-    control, udp, at = associated(open_gate)
+def test_answers_are_a_few_times_as_large_as_what_was_asked_and_only_of_who_was_asked(here: Place) -> None:
+    exit_ = here.do(lambda: Exit(here.loop, allowing_private()))
+    control, udp, at = associated(here.gate(Dialled(here.loop, exit_.open, partial(exit_.datagrams, whose=b"a user"))))
     with control, udp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
         far.bind(("127.0.0.1", 0))
         far.settimeout(10)
@@ -526,6 +531,25 @@ def test_answers_are_a_few_times_as_large_as_what_was_asked_and_only_of_who_was_
                 assert found[1] == bytes(1000)
                 got += len(found[1])
     assert got == 4000  # 4096 + 8 * 3, in whole datagrams
+
+
+def test_what_goes_directly_is_answered_in_full_and_also_after_a_long_silence(
+    here: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exits, "SILENCE_S", 0.05)
+    exit_ = here.do(lambda: Exit(here.loop, allowing_private()))
+    control, udp, at = associated(here.gate(direct(exit_)))
+    with control, udp, serving_datagrams() as (far, target):
+        udp.sendto(wrap_datagram(target, b"ask"), at)
+        _, whose = far.recvfrom(100)
+        for _ in range(50):
+            far.sendto(bytes(1000), whose)
+            assert udp.recv(2000).endswith(bytes(1000))
+        here.do(lambda: exit_.datagrams(lambda source, data: None, b"a user"))
+        while here.do(lambda: exit_.associations.taken) > 1:
+            pass  # a user's way that is silent for as long as this one ends
+        udp.sendto(wrap_datagram(target, b"again"), at)
+        assert far.recv(100) == b"again"
 
 
 def test_datagrams_into_the_exit_s_own_network_are_dropped(here: Place) -> None:

@@ -116,7 +116,11 @@ class Exit:
         return _Opening(self, target, opened, failed, whose).cancel
 
     def datagrams(self, deliver: Callable[[Target, bytes], None], whose: bytes | None = None) -> Association | None:
-        """Open a way for datagrams; None when there are too many. It ends by itself after SILENCE_S."""
+        """Open a way for datagrams; None when there are too many.
+
+        Somebody's ends by itself after SILENCE_S, and is answered some times as much as it sent. This machine's own
+        (None) lasts until it is closed, and is answered whatever comes: nobody else bears it.
+        """
         return _Datagrams(self, deliver, whose) if self.associations.take(whose) else None
 
     def look_up(self, host: str, found: Callable[[Sequence[str]], None], whose: bytes | None = None) -> None:
@@ -360,7 +364,7 @@ class _Peer:
 
 
 class _Datagrams:
-    """One association: answers come only from whom it spoke to, and only some times as much as they were sent."""
+    """One association: answers come only from whom it spoke to; somebody's are some times as much as they sent."""
 
     def __init__(self, exit_: Exit, deliver: Callable[[Target, bytes], None], whose: bytes | None) -> None:
         self._exit = exit_
@@ -371,7 +375,7 @@ class _Datagrams:
         self._used_s = time.monotonic()
         self._closed = False
         self._waiting_bytes = 0
-        self._timer = exit_.loop.call_later(SILENCE_S, self._look)
+        self._timer = None if whose is None else exit_.loop.call_later(SILENCE_S, self._look)
 
     def send(self, target: Target, data: bytes) -> None:
         """Pass one on, or drop it."""
@@ -389,7 +393,8 @@ class _Datagrams:
         if self._closed:
             return
         self._closed = True
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._exit.associations.give(self._whose)
         for one in self._sockets.values():
             self._exit.loop.remove_reader(one.fileno())
@@ -432,7 +437,7 @@ class _Datagrams:
             except OSError:
                 continue  # what an earlier datagram met on its way
             peer = self._peers.get((host, port))
-            if peer is None or peer.may_bytes < len(data):
+            if peer is None or (self._whose is not None and peer.may_bytes < len(data)):
                 continue
             peer.may_bytes -= len(data)
             self._used_s = time.monotonic()

@@ -19,7 +19,18 @@ from outlast.address import Target
 from outlast.rooms.reach import supervisor
 from outlast.rooms.reach.io import control
 from outlast.rooms.reach.io.control import Child
-from outlast.rooms.reach.io.relay import Closed, Config, Event, Failed, Listening, Profile, Using
+from outlast.rooms.reach.io.relay import (
+    Closed,
+    Config,
+    Down,
+    Event,
+    Failed,
+    Listening,
+    Profile,
+    Serving,
+    ShadowsocksServer,
+    Using,
+)
 from outlast.rooms.reach.proto.bridge import ProxyBridge
 from outlast.rooms.reach.proto.links import bridge_id
 from outlast.rooms.reach.proto.rules import Rules
@@ -135,6 +146,27 @@ def test_a_gate_opens_as_soon_as_its_port_is_free() -> None:
         finally:
             await child.close()
         assert [event async for event in events if isinstance(event, Closed)] == []
+
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        asyncio.run(tell(busy))
+
+
+def test_a_server_that_cannot_be_had_keeps_no_other_from_serving_and_is_there_as_soon_as_it_can_be() -> None:
+    async def tell(busy: socket.socket) -> None:
+        child = await Child.start()
+        try:
+            events, at = child.events(), Target(*busy.getsockname())
+            there, lacking = (ShadowsocksServer(one, "127.0.0.1", "aes-128-gcm", "secret") for one in (ANY, at))
+            await child.configure(Config(servers=(lacking, there)))
+            down = await told(events, Down)
+            assert down.at == address.show(at)
+            assert "in use" in str(down.error)
+            assert (await told(events, Serving)).at != down.at
+            busy.close()
+            assert await told(events, Down) == Down(down.at, None)
+            assert (await told(events, Serving)).at == down.at
+        finally:
+            await child.close()
 
     with socket.create_server(("127.0.0.1", 0)) as busy:
         asyncio.run(tell(busy))

@@ -120,8 +120,8 @@ class State:
     """How it stands: ``code`` is off, starting, trying, working, no-bridge, nothing-works, gate-closed or failed.
 
     ``listens`` are the gate's addresses as the child says them, once it listens; ``using`` is the way out that works
-    now, since ``since_ms``. ``problem`` is one line, when the child could not start or ended, or when the gate cannot
-    be opened at one of its addresses (``closed``): then that is tried again.
+    now, since ``since_ms``. ``problem`` is one line, when the child could not start or ended, when the gate cannot
+    be opened at one of its addresses (``closed``), or a bridge not served: then that is tried again.
     """
 
     code: str
@@ -145,7 +145,6 @@ def state(node: Node, person: Person) -> State:
     ways = [(one, "") for one in bridges(person)] + [(one, hop) for hop in lenders for one in bridges(person)]
     steps = [_step(one, hop, lenders.get(hop), now) for one, hop in ways]
     gates = now.listens[OWN_GATES:]
-    problem = now.problem or next(iter(now.closed.values()), None)
     if now.closed and not gates:
         code, since_ms = "gate-closed", None
     elif now.using is not None:
@@ -160,7 +159,7 @@ def state(node: Node, person: Person) -> State:
         code, since_ms = "trying" if any(one.state != "failed" for one in steps) else "nothing-works", now.since_ms
     places = [one for gate in gates for one in reached_at(address.read(gate.at))]
     listens, pac_url = [address.show(one) for one in places], pac.url(places[0]) if places else ""
-    return State(code, since_ms, now.using or "", listens, pac_url, steps, problem, tuple(now.closed))
+    return State(code, since_ms, now.using or "", listens, pac_url, steps, now.lacking, tuple(now.closed))
 
 
 def _of_starting(one: Starting) -> Sentence:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Protocol
 from outlast.errors import OutlastError, Sentence, reason_of
 from outlast.rooms.reach.io.choosing import Attempted, Remembered, Stand, Standings
 from outlast.rooms.reach.io.lending import Lent
-from outlast.rooms.reach.io.relay import Closed, Config, Event, Failed, Listening, Serving, Starting, Using
+from outlast.rooms.reach.io.relay import Closed, Config, Down, Event, Failed, Listening, Serving, Starting, Using
 
 log = logging.getLogger("outlast")
 
@@ -65,6 +65,8 @@ class Now:
     """Gates that could not be opened yet, by where they are to listen, and why."""
     serving: dict[str, Serving] = field(default_factory=dict)
     """Servers by where they listen."""
+    down: dict[str, Sentence] = field(default_factory=dict)
+    """Servers that cannot be had yet, by where they are to listen, and why."""
     attempts: dict[str, Attempt] = field(default_factory=dict)
     """How the last attempt at each bridge ended, by id."""
     starting: dict[str, Starting] = field(default_factory=dict)
@@ -72,6 +74,12 @@ class Now:
     lent: dict[bytes, Lent] = field(default_factory=dict)
     """Shares of the own uplink, by the offer's number."""
     problem: Sentence | None = None
+    """Why the child does not run, or does not do what it was told."""
+
+    @property
+    def lacking(self) -> Sentence | None:
+        """What of all of it is not there, if anything is not."""
+        return self.problem or next(iter((*self.closed.values(), *self.down.values())), None)
 
 
 class Supervisor:
@@ -155,7 +163,9 @@ class Supervisor:
             config = self._wanted
             if config != self.now.config:
                 # All that stays is told again.
-                self.now = replace(self.now, config=config, listens=[], closed={}, serving={}, lent={}, problem=None)
+                self.now = replace(
+                    self.now, config=config, listens=[], closed={}, serving={}, down={}, lent={}, problem=None
+                )
                 await child.configure(config)
             await self._news.wait()
 
@@ -190,6 +200,10 @@ class Supervisor:
                 pass  # the service keeps it
             case Serving():
                 now.serving[event.at] = event
+            case Down(at, error):
+                now.down.pop(at, None)
+                if error is not None:
+                    now.down[at] = error
             case Lent():
                 now.lent[event.number] = event
             case Failed(error):

@@ -402,7 +402,7 @@ def _sharing(request: Request, *, error: OutlastError | None = None, typed: dict
         contacts=person.contacts(),
         typed=dict.fromkeys(("transport", "listen", "at", *SERVED_TEXTS), "") | (typed or {}),
         again=typed is not None,
-        problem=service.relaying(node, person).problem,
+        problem=service.relaying(node, person).lacking,
     )
 
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from outlast.address import Target
-from outlast.errors import StorageError
-from outlast.rooms.reach.io.relay import Config, Event, Profile, Using
+from outlast.errors import Sentence, StorageError
+from outlast.rooms.reach.io.relay import Config, Down, Event, Profile, Serving, Using
 from outlast.rooms.reach.supervisor import Child, Supervisor
 
 
@@ -60,3 +60,21 @@ def test_a_disk_that_is_full_ends_no_stream() -> None:
         assert children[0].closed
 
     asyncio.run(story())
+
+
+def test_what_is_not_there_is_told_until_it_is() -> None:
+    async def never() -> Child:
+        raise AssertionError("nothing is wanted")
+
+    async def keep(event: Event | None) -> None:
+        """Nobody listens."""
+
+    supervisor = Supervisor(never, keep, lambda: 1)
+    busy = Sentence("the port is in use")
+    for event, lacking in (
+        (Down("localhost:443", busy), busy),
+        (Serving("web", "127.0.0.1:8443", ()), busy),
+        (Down("localhost:443", None), None),
+    ):
+        supervisor.take(event)
+        assert supervisor.now.lacking == lacking

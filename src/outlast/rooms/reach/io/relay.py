@@ -59,7 +59,7 @@ PATIENCE_S: Final = 20.0
 WAITING_MAX: Final = 512
 FILES_MAX: Final = 1 << 16
 REOPEN_S: Final = (1.0, 60.0)
-"""A gate whose address is taken is tried again after so long, doubled each time."""
+"""A gate whose address is taken, or a server that cannot be had, is tried again after so long, doubled each time."""
 AT_ONCE: Final = 4
 """So many bridges are tested at a time; more would share one uplink and look slow."""
 
@@ -130,6 +130,13 @@ class Serving(msgspec.Struct, frozen=True, tag="serving"):
     links: tuple[str, ...]  # whoever has one can use it
 
 
+class Down(msgspec.Struct, frozen=True, tag="down"):
+    """A server cannot be had; it is tried again, and the same follows without an error when it is there."""
+
+    at: str  # HOST:PORT, where it is to listen
+    error: Sentence | None
+
+
 class Starting(msgspec.Struct, frozen=True, tag="starting"):
     """The program that a bridge needs comes up, which may take a minute."""
 
@@ -145,7 +152,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     code: int
 
 
-Event = Listening | Closed | Using | Starting | Attempted | Remembered | Standings | Serving | Lent | Failed
+Event = Listening | Closed | Using | Starting | Attempted | Remembered | Standings | Serving | Down | Lent | Failed
 Report = Callable[[Event], None]
 
 
@@ -219,6 +226,8 @@ class Relay:
         self._reopening: asyncio.TimerHandle | None = None
         self._reopen_s = REOPEN_S[0]
         self._servers: dict[Server, Running] = {}
+        self._down: dict[Server, OutlastError] = {}
+        self._serving: asyncio.Task[None] | None = None  # what is down
         self._exit: Exit | None = None
         self._lending: Lending | None = None
         self._used: dict[bytes, Allowance] = {}  # of the lent uplink today, by the offer's number
@@ -231,10 +240,11 @@ class Relay:
     async def start(self, config: Config) -> None:
         """Do what the configuration says, and no more what the one before said; what is in both goes on undisturbed.
 
-        Everything that is there afterwards is reported anew. A gate that cannot be opened is tried again and again.
-        Raises OutlastError when a server or a place to lend at cannot be had, after all the rest was done.
+        Everything that is there afterwards is reported anew. A gate that cannot be opened, and a server that cannot be
+        had, are tried again and again. Raises OutlastError when a place to lend at cannot be had, after all the rest
+        was done.
         """
-        problem: OutlastError | None = None
+        await self._rest()
         before, self._config, is_first = self._config, config, self._choosing is None
         for profile in self._gates.keys() - set(config.profiles):
             self._gates.pop(profile).close()
@@ -246,14 +256,6 @@ class Relay:
                 self._open_gate(profile)
         self._reopen_s = REOPEN_S[0]
         self._reopen_later()
-        try:
-            await self._serve(config, anew=(before.policy, before.sync_at) != (config.policy, config.sync_at))
-        except OutlastError as error:
-            problem = problem or error
-        try:
-            await self._lend(config.shares)
-        except OutlastError as error:
-            problem = problem or error
         if self._choosing is None or config.test_url != before.test_url:
             if self._choosing is not None:
                 await self._choosing.close()
@@ -275,8 +277,9 @@ class Relay:
             self._choosing.try_all()
         if not is_first:
             self._report(Using(self._choosing.using))
-        if problem is not None:
-            raise problem
+        # Last, for a server may wait for its certificate.
+        await self._serve(config, anew=(before.policy, before.sync_at) != (config.policy, config.sync_at))
+        await self._lend(config.shares)
 
     async def _serve(self, config: Config, *, anew: bool) -> None:
         """Run the servers of a configuration; one that only has other users lets these in."""
@@ -296,12 +299,48 @@ class Relay:
                 self._exit.close()
             self._exit = Exit(self._loop, config.policy, config.sync_at)
         for server in config.servers:
-            if server not in self._servers:
-                assert self._exit is not None
-                self._servers[server] = await server_of(self._exit, server)
-            running = self._servers[server]
-            transport = server.transport if isinstance(server, PluggedServer) else str(server.__struct_config__.tag)
-            self._report(Serving(transport, address.show(running.at), running.links))
+            if server in self._servers:
+                self._tell_server(server)
+            else:
+                await self._start_server(server)
+        if self._down:
+            self._serving = asyncio.create_task(self._serve_again())
+
+    async def _start_server(self, server: Server) -> None:
+        assert self._exit is not None
+        at = address.show(server.listen)
+        try:
+            self._servers[server] = await server_of(self._exit, server)
+        except OutlastError as error:
+            if server not in self._down:
+                self._report(Down(at, error.line))
+            self._down[server] = error
+        else:
+            if self._down.pop(server, None) is not None:
+                self._report(Down(at, None))
+            self._tell_server(server)
+
+    def _tell_server(self, server: Server) -> None:
+        running = self._servers[server]
+        transport = server.transport if isinstance(server, PluggedServer) else str(server.__struct_config__.tag)
+        self._report(Serving(transport, address.show(running.at), running.links))
+
+    async def _serve_again(self) -> None:
+        """Its port may be another program's still, its authority or the network itself may not be there yet."""
+        wait_s, most_s = REOPEN_S
+        while self._down:
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, most_s)
+            for server in tuple(self._down):
+                await self._start_server(server)
+
+    async def _rest(self) -> None:
+        """Try no more what is down."""
+        if self._serving is not None:
+            self._serving.cancel()
+            await asyncio.gather(self._serving, return_exceptions=True)
+            self._serving = None
+        self._down.clear()
 
     async def _lend(self, shares: Shares | None) -> None:
         """Lend the uplink so, or no more."""
@@ -315,6 +354,7 @@ class Relay:
 
     async def close(self) -> None:
         """End all of it."""
+        await self._rest()
         if self._reopening is not None:
             self._reopening.cancel()
         for gate in self._gates.values():
@@ -336,8 +376,8 @@ class Relay:
 
     @property
     def problem(self) -> OutlastError | None:
-        """Why a gate is not open."""
-        return next(iter(self._closed.values()), None)
+        """Why a gate is not open, or a server not there."""
+        return next(iter((*self._closed.values(), *self._down.values())), None)
 
     def _open_gate(self, profile: Profile) -> None:
         carry, associate = partial(self._carry, profile.rules), partial(self._associate, profile.rules)

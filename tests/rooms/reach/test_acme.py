@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from outlast.address import Target
-from outlast.errors import OutlastError, UsageError
+from outlast.errors import OutlastError, StorageError, UsageError
 from outlast.rooms.reach.io.acme import Acme, certified
 from outlast.rooms.reach.io.certificates import Certificate, signed
 from tests.rooms.reach.websites import free_port, wait_for
@@ -66,7 +67,7 @@ def test_an_authority_signs_what_it_sees_and_the_certificate_is_renewed_before_i
     http = Target("127.0.0.1", http_port)
     with pebble(tmp_path, http_port) as directory:
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "pebble.pem"))
-        acme = Acme(directory, NAME, tmp_path)
+        acme = Acme(directory, NAME, tmp_path / "made" / "for it")
 
         async def story() -> None:
             async with certified(acme, http, NAME, 443):
@@ -99,6 +100,63 @@ def test_an_authority_that_sees_nothing_signs_nothing_and_says_so(
     with pytest.raises(OutlastError, match="no certificate came from the authority"):
         Acme(directory, NAME, tmp_path).obtain()
     assert not (tmp_path / "acme-certificate.pem").exists()
+
+
+def keep_certificate(acme: Acme, now: datetime.datetime, days_old: int, days: int) -> None:
+    """As if an authority had signed it so many days ago, for so many days."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    made = signed(NAME, key, now)
+    began = now - datetime.timedelta(days=days_old)
+    certificate = (
+        x509.CertificateBuilder(made.issuer, made.subject, key.public_key(), made.serial_number)
+        .not_valid_before(began)
+        .not_valid_after(began + datetime.timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    acme.certificate.write_bytes(certificate.public_bytes(Encoding.PEM))
+    acme.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+
+class OutOfReach(Acme):
+    """An authority behind a cut; ``asked`` is set when it is."""
+
+    loop: asyncio.AbstractEventLoop
+    asked: asyncio.Event
+
+    def obtain(self) -> None:
+        """There is no way."""
+        self.loop.call_soon_threadsafe(self.asked.set)
+        raise OutlastError("no certificate came from the authority")
+
+
+def test_a_certificate_that_has_to_be_renewed_serves_while_no_authority_is_reached_and_an_expired_one_does_not(
+    tmp_path: Path,
+) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+
+    async def story(days_old: int, is_whole: bool = True) -> None:
+        acme = OutOfReach("https://127.0.0.1:1/dir", NAME, tmp_path)
+        acme.loop, acme.asked = asyncio.get_running_loop(), asyncio.Event()
+        keep_certificate(acme, now, days_old, 90)
+        if not is_whole:  # the process was killed between the two files of a renewed one
+            other = ec.generate_private_key(ec.SECP256R1())
+            acme.key.write_bytes(other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        async with certified(acme, Target("127.0.0.1", free_port()), NAME, 443), asyncio.timeout(10):
+            await acme.asked.wait()
+            Certificate(acme.certificate, acme.key)
+
+    asyncio.run(story(days_old=70))
+    with pytest.raises(OutlastError, match="no certificate came"):
+        asyncio.run(story(days_old=91))
+    with pytest.raises(OutlastError, match="no certificate came"):
+        asyncio.run(story(days_old=70, is_whole=False))
+
+
+def test_a_certificate_that_cannot_be_kept_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"cannot be kept in .*: "):
+        Acme("https://localhost/dir", NAME, tmp_path / "file").obtain()
 
 
 def test_no_authority_is_asked_to_sign_an_address(tmp_path: Path) -> None:

@@ -63,24 +63,28 @@ class Acme:
         self.answers: dict[str, str] = {}
         """What the authority is to find, by token."""
 
-    def due(self, now: datetime.datetime) -> bool:
-        """Whether a new certificate is needed: there is none, or of another name, or a third of its life is left."""
+    def due(self, now: datetime.datetime, left: float = 1 / 3) -> bool:
+        """Whether a new certificate is needed: this share of its life is left, or none has that name and key."""
         try:
             found = x509.load_pem_x509_certificate(self.certificate.read_bytes())
+            is_ours = load_pem_private_key(self.key.read_bytes(), None).public_key() == found.public_key()
             names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
             life = found.not_valid_after_utc - found.not_valid_before_utc
         except (OSError, ValueError, x509.ExtensionNotFound):
             return True
-        return self._name not in names.get_values_for_type(x509.DNSName) or found.not_valid_after_utc - now < life / 3
+        is_named = self._name in names.get_values_for_type(x509.DNSName)
+        return not (is_ours and is_named) or found.not_valid_after_utc - now < life * left
 
     def obtain(self) -> None:
-        """Get a new one; blocks. Raises OutlastError with what the authority said."""
+        """Get a new one; blocks. Raises OutlastError with what the authority said, or why it cannot be kept."""
         from acme import challenges, client, crypto_util, errors, messages
         from josepy.errors import Error as JoseError
         from josepy.jwk import JWKEC
         from requests.exceptions import RequestException
 
+        folder = self._account.parent
         try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             account = JWKEC(key=self._account_key())
             net = _network(account)
             authority = client.ClientV2(client.ClientV2.get_directory(self._directory, net), net)
@@ -99,6 +103,8 @@ class Acme:
                         authority.answer_challenge(challenge, response)
             until = datetime.datetime.now() + datetime.timedelta(seconds=OBTAIN_S)
             chain = authority.poll_and_finalize(order, until).fullchain_pem
+            write_private(self.key, key)
+            write_private(self.certificate, chain.encode())
         except errors.ValidationError as error:
             said = "; ".join(
                 str(one.error.detail)
@@ -109,10 +115,12 @@ class Acme:
             raise OutlastError(f"the authority could not see http://{self._name}/ on port 80: {said[:300]}") from None
         except (errors.Error, messages.Error, RequestException, JoseError) as error:
             raise OutlastError(f"no certificate came from the authority: {str(error)[:300]}") from None
+        except OSError as error:
+            raise StorageError(
+                "the certificate cannot be kept in %(folder)s: %(error)s", folder=folder, error=error
+            ) from None
         finally:
             self.answers.clear()
-        write_private(self.key, key)
-        write_private(self.certificate, chain.encode())
 
     def _account_key(self) -> ec.EllipticCurvePrivateKey:
         if not self._account.exists():
@@ -148,7 +156,8 @@ def _network(account: JWK) -> ClientNetwork:
 async def certified(acme: Acme, http: Target, name: str, port: int) -> AsyncIterator[None]:
     """Answer plain HTTP at ``http``; the certificate is there when this begins, and is renewed while it lasts.
 
-    Raises OutlastError when there is none and none comes.
+    Raises OutlastError when there is none that serves, and none comes. One that only has to be renewed serves: the
+    authority may be out of reach, behind a cut.
     """
 
     def answer(request: Request) -> Response:
@@ -164,7 +173,7 @@ async def certified(acme: Acme, http: Target, name: str, port: int) -> AsyncIter
         Route("/{path:path}", _send_on, methods=_METHODS),
     ]
     async with serve_pages(Starlette(routes=routes), sockets=[listen(http)]):
-        if acme.due(datetime.datetime.now(datetime.UTC)):
+        if acme.due(datetime.datetime.now(datetime.UTC), left=0):
             await asyncio.to_thread(acme.obtain)
         renewing = asyncio.create_task(_renew(acme))
         try:
@@ -175,10 +184,10 @@ async def certified(acme: Acme, http: Target, name: str, port: int) -> AsyncIter
 
 async def _renew(acme: Acme) -> None:
     while True:
-        await asyncio.sleep(LOOK_S)
         if acme.due(datetime.datetime.now(datetime.UTC)):
             with suppress(OutlastError):  # a third of its life is left to try again in
                 await asyncio.to_thread(acme.obtain)
+        await asyncio.sleep(LOOK_S)
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:

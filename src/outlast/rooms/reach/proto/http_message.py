@@ -23,6 +23,7 @@ _VERSION: Final = re.compile(rb"HTTP/1\.[01]")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})( [^\x00-\x08\x0a-\x1f\x7f]*)?")
 _DIGITS: Final = re.compile(rb"[0-9]{1,18}")
 _HEX: Final = re.compile(rb"[0-9A-Fa-f]{1,15}")
+_FRAMING: Final = frozenset((b"transfer-encoding", b"content-length"))
 # RFC 9110 §7.6.1. Transfer-Encoding stays: the body is passed on as it is.
 _HOP_BY_HOP: Final = frozenset((b"connection", b"proxy-connection", b"keep-alive", b"te", b"trailer", b"upgrade"))
 
@@ -70,7 +71,7 @@ def words_of(fields: Fields, name: bytes) -> set[bytes]:
 
 def end_to_end(fields: Fields) -> Fields:
     """The fields that are not for the next machine alone."""
-    dropped = (_HOP_BY_HOP | words_of(fields, b"connection")) - {b"transfer-encoding", b"content-length"}
+    dropped = (_HOP_BY_HOP | words_of(fields, b"connection")) - _FRAMING
     return [(name, value) for name, value in fields if name.lower() not in dropped]
 
 
@@ -92,13 +93,19 @@ class Body:
 
     def __init__(self, fields: Fields) -> None:
         """Raises HttpError when it is not clear where it ends; ``ended`` says whether all of it was passed on."""
-        encoding, length = only(fields, b"transfer-encoding"), only(fields, b"content-length")
-        if (encoding and (length or encoding.lower() != b"chunked")) or (length and not _DIGITS.fullmatch(length)):
-            raise HttpError
-        self._at = _Chunk.SIZE if encoding else None  # of which part of a chunk the next line is the end
-        self._left = int(length or b"0")  # of the body, or of the chunk's data
+        self._at: _Chunk | None = None  # of which part of a chunk the next line is the end
+        self._left = 0  # of the body, or of the chunk's data
         self._line = b""
-        self.ended = not encoding and not self._left
+        match [(name.lower(), value) for name, value in fields if name.lower() in _FRAMING]:
+            case []:
+                pass
+            case [(b"content-length", length)] if _DIGITS.fullmatch(length):
+                self._left = int(length)
+            case [(b"transfer-encoding", coding)] if coding.lower() == b"chunked":
+                self._at = _Chunk.SIZE
+            case _:
+                raise HttpError
+        self.ended = self._at is None and not self._left
 
     def passed(self, data: bytes) -> bytes:
         """As much of ``data`` as belongs to the body; raises HttpError for chunks that are none."""

@@ -22,7 +22,7 @@ from outlast.rooms.reach.io.outer import Outer
 from outlast.rooms.reach.io.relay import Config, Event, Listening, Profile, Relay, Using
 from outlast.rooms.reach.io.tunnel import WAYS_MAX, Tunnel
 from outlast.rooms.reach.proto.bridge import Bridge, ProxyBridge
-from outlast.rooms.reach.proto.chooser import STRIKES
+from outlast.rooms.reach.proto.chooser import STRIKES, Worked
 from outlast.rooms.reach.proto.links import bridge_id
 from outlast.rooms.reach.proto.rules import Rules
 from tests.rooms.reach.gates import ANY, Place, datagram_through, dialled, place, serving, through, until_end
@@ -149,6 +149,22 @@ def test_when_the_bridge_in_use_ends_another_one_takes_over(here: Place, site: T
         relay.until(Using(bridge_id(second)))
         with through(relay.gate, site) as stream:
             assert until_end(stream) == b"welcome"
+
+
+def test_what_works_is_remembered_by_the_day_on_which_it_did_however_long_the_relay_has_run(
+    here: Place, site: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Place()
+    first, second = ProxyBridge(there.gate().at, "socks5"), ProxyBridge(here.gate().at, "socks5")
+    with using(here, first, second, network="home") as relay:
+        today = choosing._today() + 20
+        monkeypatch.setattr(choosing, "_today", lambda: today)
+        there.close()
+        for _ in range(STRIKES):
+            with pytest.raises(ConnectionError):
+                through(relay.gate, site)
+        relay.until(Using(bridge_id(second)))
+        relay.until(Remembered("home", (Worked(bridge_id(second), today),)))
 
 
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,6 +170,7 @@ class Choosing:
         self._used = used
         self._report = report
         self._url = url
+        self._network = network
         self._machine = Chooser(random.SystemRandom().random, network, _today(), memory)
         self._bridges: dict[str, Bridge] = {}
         self._reached: dict[str, Tried] = {}  # by the address that answered in the last attempt
@@ -201,6 +202,7 @@ class Choosing:
 
     def moved(self, network: str) -> None:
         """This machine is on a network of that key."""
+        self._network = network
         self._step(NetworkChanged(network, _today()))
 
     @property
@@ -372,6 +374,7 @@ class Choosing:
             tried = await reconsider(bridge, tried, self._using[1])
         self._attempts.pop(id_, None)
         self._report(attempted(id_, tried))
+        self.moved(self._network)  # on the same network as before, but maybe on another day
         self._step(Passed(id_, tried.proof) if tried.failure is None else Failed(id_, tried.failure.name))
 
     async def _begin(self, id_: str) -> None:

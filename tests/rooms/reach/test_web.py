@@ -9,6 +9,8 @@ import random
 import socket
 import ssl
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -17,6 +19,12 @@ from pathlib import Path
 import psutil
 import pytest
 import uvloop
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from outlast.address import Target
 from outlast.errors import StorageError, UsageError
@@ -241,6 +249,17 @@ def test_a_certificate_that_changes_is_taken_over_and_half_a_change_is_not(tmp_p
     files[0].write_text("no certificate")
     with pytest.raises(StorageError, match="cannot be used"):
         Certificate(*files)
+
+
+def test_nobody_at_a_terminal_is_asked_for_the_passphrase_of_a_key_while_all_stands(tmp_path: Path) -> None:
+    self_signed(tmp_path, NAME)
+    files = (tmp_path / "web-certificate.pem", tmp_path / "web-key.pem")
+    key = load_pem_private_key(files[1].read_bytes(), None)
+    files[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"locked")))
+    load = f"from outlast.rooms.reach.io.web_server import server_context; server_context{tuple(map(str, files))}"
+    terminal = f"import pty, sys; pty.spawn([sys.executable, '-c', {load!r}])"
+    said = subprocess.run([sys.executable, "-c", terminal], stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
+    assert b"the key has a passphrase" in said.stdout
 
 
 def test_a_site_that_is_off_keeps_nobody_out_who_knows_the_path(tmp_path: Path) -> None:

@@ -73,11 +73,16 @@ class Site(NamedTuple):
 def server_context(certificate: str, key: str) -> ssl.SSLContext:
     """TLS 1.2 and 1.3 as websites have it; raises OSError or ssl.SSLError for files that are no certificate and key."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(certificate, key, _no_passphrase)
     context.set_alpn_protocols(list(PROTOCOLS))
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE  # the client's order decides, as with nginx
     return context
+
+
+def _no_passphrase() -> str:
+    """Else OpenSSL asks whoever sits at the terminal, and all stands until they answer."""
+    raise OSError(errno.EACCES, "the key has a passphrase")
 
 
 class WebServer:

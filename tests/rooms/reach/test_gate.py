@@ -470,6 +470,23 @@ def test_a_proxy_that_refused_datagrams_once_is_not_asked_again_and_programs_are
                 assert exactly(second, 4) == b"\x05\x00\x05\x07"
 
 
+def test_a_proxy_that_ended_a_way_for_datagrams_is_asked_for_another_one(here: Place) -> None:
+    proxy = here.gate()
+    gate = here.gate(here.do(lambda: upstream(here.loop, ProxyBridge(proxy.at, "socks5"))))
+    control, udp, at = associated(gate)
+    with control, udp, serving_datagrams() as (far, target):
+        far.settimeout(0.2)
+        for word in (b"first", b"again"):
+            for _ in range(50):  # those that are on their way meanwhile may be lost
+                udp.sendto(wrap_datagram(target, word), at)
+                with suppress(TimeoutError):
+                    if far.recv(100) == word:
+                        break
+            else:
+                pytest.fail(f"{word!r} does not come")
+            here.do(proxy.end_datagrams)
+
+
 @pytest.mark.parametrize("named", [Target("127.0.0.1", 7), Target("0.0.0.0", 7)])
 def test_who_says_from_which_port_they_send_is_heard_from_there_alone(open_gate: Gate, named: Target) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ours, serving_datagrams() as (far, target):

@@ -150,7 +150,7 @@ class _Dialling:
 
 
 class _Datagrams:
-    """One association: datagrams go while the connection stands by which it was asked for."""
+    """One association: datagrams go while the connection stands by which it was asked for, and then by another one."""
 
     def __init__(
         self,
@@ -160,15 +160,17 @@ class _Datagrams:
         deliver: Callable[[Target, bytes], None],
         failed: Failed,
     ) -> None:
+        self._exit = exit_
         self._loop = exit_.loop
+        self._proxy = proxy
+        self._credentials = credentials
         self._deliver = deliver
         self._tell = failed
-        self._asking = Asking(NOWHERE, credentials, Command.ASSOCIATE)
         self._control: socket.socket | None = None
         self._udp: socket.socket | None = None
         self._early: list[bytes] = []
         self._closed = False
-        self._cancel = _Dialling(exit_, proxy, self._asking, self._opened, self._failed).cancel
+        self._ask()
 
     def send(self, target: Target, data: bytes) -> None:
         """Pass one on, or drop it."""
@@ -179,28 +181,41 @@ class _Datagrams:
         if self._udp is not None:
             with suppress(OSError):  # a datagram may be lost
                 self._udp.send(datagram)
-        elif not self._closed and len(self._early) < EARLY_MAX:
-            self._early.append(datagram)
+        elif not self._closed:
+            if self._cancel is None:
+                self._ask()
+            if len(self._early) < EARLY_MAX:
+                self._early.append(datagram)
 
     def close(self) -> None:
         """End it."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._control is None:
+        if not self._closed:
+            self._closed = True
+            self._leave()
+
+    def _ask(self) -> None:
+        self._asking = Asking(NOWHERE, self._credentials, Command.ASSOCIATE)
+        self._cancel: Callable[[], None] | None = _Dialling(
+            self._exit, self._proxy, self._asking, self._opened, self._failed
+        ).cancel
+
+    def _leave(self) -> None:
+        """Have no way, nor ask for one."""
+        if self._cancel is not None:
             self._cancel()
+            self._cancel = None
         for one in (self._control, self._udp):
             if one is not None:
                 self._loop.remove_reader(one.fileno())
                 one.close()
-        self._udp = None
+        self._control = self._udp = None
 
     def _failed(self, why: Refusal) -> None:
         self._closed = True
         self._tell(why)
 
     def _opened(self, control: socket.socket) -> None:
-        self._control = control
+        self._control, self._cancel = control, None
         watch_over(control)
         self._loop.add_reader(control.fileno(), self._control_readable)
         try:
@@ -226,7 +241,7 @@ class _Datagrams:
             return
         except OSError:
             pass
-        self.close()
+        self._leave()  # many a proxy ends it after a silence
 
     def _readable(self) -> None:
         for _ in range(DATAGRAMS_AT_ONCE):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import datetime
 import json
 import os
 import resource
@@ -30,7 +31,7 @@ from outlast.rooms.reach.io.exit import Exit
 from outlast.rooms.reach.io.gate import Gate
 from outlast.rooms.reach.io.relay import Running, Server, ShadowsocksServer, WebServer, carrier_of, server_of
 from outlast.rooms.reach.io.tap import Tap
-from outlast.rooms.reach.proto.bridge import Bridge, ProxyBridge
+from outlast.rooms.reach.proto.bridge import Bridge, ProxyBridge, WebBridge
 from outlast.rooms.reach.proto.exit_policy import allowing_private
 from outlast.rooms.reach.proto.failures import Failure, Kind
 from outlast.rooms.reach.proto.links import bridge_id, read_bridge, write_bridge
@@ -422,6 +423,32 @@ def test_a_proxy_that_opens_tunnels_to_the_port_of_tls_alone_works(
     context.load_cert_chain(tmp_path / "web-certificate.pem", tmp_path / "web-key.pem")
     tried = behind(only_to_tls(b"HTTP/1.1 204 No Content\r\n\r\n", context), http)
     assert (name_of(tried), tried.proof) == (None, False)
+
+
+@pytest.mark.parametrize("is_proxy", [True, False], ids=["proxy", "web"])
+@pytest.mark.parametrize("days", [-4000, 30], ids=["expired", "not yet valid"])
+def test_a_certificate_that_is_out_of_date_is_nobody_on_the_way_for_the_clock_here_may_be_wrong(
+    days: int, is_proxy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
+    self_signed(tmp_path, "connectivitycheck.gstatic.com", now)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "web-certificate.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "web-certificate.pem", tmp_path / "web-key.pem")
+    page = only_to_tls(b"HTTP/1.1 204 No Content\r\n\r\n", context)
+
+    async def site(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, ssl.SSLError):
+            await writer.start_tls(context)
+        writer.close()
+
+    def web(at: Target) -> WebBridge:
+        return WebBridge(at, "connectivitycheck.gstatic.com", bytes(32))
+
+    tried = behind(page, http) if is_proxy else behind(site, web)
+    assert tried.failure is not None
+    assert tried.failure.name == "unknown"
+    assert "out of date, unless the clock here is wrong" in str(tried.failure.evidence)
 
 
 def test_a_proxy_that_refuses_some_ports_and_reaches_nothing_is_not_said_to_want_another_password(

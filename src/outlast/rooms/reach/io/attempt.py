@@ -28,7 +28,7 @@ from outlast.rooms.reach.io.plugged import Plugged
 from outlast.rooms.reach.io.tap import Tap
 from outlast.rooms.reach.io.tricks import Tricking
 from outlast.rooms.reach.io.tunnel import Tunnel
-from outlast.rooms.reach.io.web_client import WebFailed, WebOpener
+from outlast.rooms.reach.io.web_client import WebFailed, WebOpener, stop_at
 from outlast.rooms.reach.proto.bridge import (
     Bridge,
     PluggedBridge,
@@ -38,7 +38,7 @@ from outlast.rooms.reach.proto.bridge import (
     Tricks,
     WebBridge,
 )
-from outlast.rooms.reach.proto.failures import BridgeError, Failure, Kind, Observed, Step, Stop, judge
+from outlast.rooms.reach.proto.failures import OUT_OF_DATE, BridgeError, Failure, Kind, Observed, Step, Stop, judge
 from outlast.rooms.reach.proto.links import host_of
 
 ECHO: Final = Target("echo.outlast.invalid", 7)
@@ -333,8 +333,9 @@ class _Test:
             )
             plain = isinstance(self._bridge, ProxyBridge) and self._bridge.scheme == "http"
             seen = self._tap.observed(stop, looks_random=random, speaks_http=plain, taken=self._heard)
-        if isinstance(self._error, BridgeError) and self._error.failure.kind in _FROM_INSIDE:
-            failure = self._error.failure
+        inside = self._error.failure if isinstance(self._error, BridgeError) else None
+        if inside is not None and (inside.kind in _FROM_INSIDE or inside == OUT_OF_DATE):
+            failure = inside
             if seen is not None and seen.new_address:
                 failure = judge(seen)
         elif seen is not None and seen.step is Step.KEYS and any(one.refusal for one in self._streams):
@@ -404,6 +405,8 @@ class _Test:
         if odd is Stop.CERTIFICATE:
             text = Sentence("behind it the test's site shows a certificate that is not valid for it")
             self.tell(BridgeError(Failure(Kind.TLS_MITM, text)))
+        elif odd is Stop.DATES:
+            self.tell(BridgeError(OUT_OF_DATE))
         elif odd is Stop.ANSWER:
             stream.moved()
             stream.end_s = time.monotonic()
@@ -441,8 +444,8 @@ class _Test:
                     stream.end_s = time.monotonic()
             finally:
                 writer.close()
-        except ssl.SSLCertVerificationError:
-            return stream, Stop.CERTIFICATE
+        except ssl.SSLCertVerificationError as error:
+            return stream, stop_at(error)
         except ssl.SSLEOFError:
             pass
         except ssl.SSLError:

@@ -225,10 +225,15 @@ def pin_of(certificate: bytes) -> bytes:
         return b""
 
 
+def stop_at(error: ssl.SSLCertVerificationError) -> Stop:
+    """Whether a certificate is only out of date, or not valid at all."""
+    return Stop.DATES if error.verify_code in _DATES else Stop.CERTIFICATE
+
+
 def _stop_of(error: OSError, first: bytes) -> Stop:
     match error:
         case ssl.SSLCertVerificationError():
-            return Stop.DATES if error.verify_code in _DATES else Stop.CERTIFICATE
+            return stop_at(error)
         case ssl.SSLError():
             return Stop.PLAIN if first[:5] == b"HTTP/" or first[:1] == b"<" else Stop.ANSWER
         case ConnectionAbortedError():

@@ -106,6 +106,10 @@ class Failure(NamedTuple):
         return f"freeze@{self.at_bytes}" if self.kind is Kind.FREEZE else str(self.kind)
 
 
+OUT_OF_DATE: Final = Failure(Kind.UNKNOWN, Sentence("the certificate is out of date, unless the clock here is wrong"))
+"""A server whose certificate ran out is no less usual than a clock that is wrong: it says nothing of anybody else."""
+
+
 class BridgeError(OutlastError):
     """A bridge could not be used; ``failure`` says why, the text what to do."""
 
@@ -155,8 +159,7 @@ def judge(seen: Observed) -> Failure:
         case Stop.PLAIN:
             return Failure(Kind.CAPTIVE_PORTAL, Sentence("something on the way answered in plain HTTP"))
         case Stop.DATES:
-            # A server whose certificate ran out is no less usual than a clock that is wrong.
-            return Failure(Kind.UNKNOWN, Sentence("the certificate is out of date, unless the clock here is wrong"))
+            return OUT_OF_DATE
         case Stop.SLOW if seen.received_bytes:
             rate = 8 * seen.received_bytes // max(1, seen.elapsed_ms)
             return Failure(

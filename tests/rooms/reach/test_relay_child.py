@@ -151,6 +151,29 @@ def test_a_gate_opens_as_soon_as_its_port_is_free() -> None:
         asyncio.run(tell(busy))
 
 
+def test_a_gate_that_was_named_by_a_name_is_not_said_to_be_closed_once_it_is_open() -> None:
+    async def tell(busy: socket.socket) -> None:
+        child = await Child.start()
+        try:
+            at = Target("localhost", busy.getsockname()[1])
+            sees_to_it = supervisor.Supervisor(Child.start, asyncio.sleep, lambda: 1)
+            await child.configure(Config(profiles=(Profile(at),)))
+            async with asyncio.timeout(20):
+                async for event in child.events():
+                    sees_to_it.take(event)
+                    if isinstance(event, Closed) and event.error is not None:
+                        assert sees_to_it.now.lacking == event.error
+                        busy.close()
+                    elif isinstance(event, Listening):
+                        break
+            assert sees_to_it.now.lacking is None
+        finally:
+            await child.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        asyncio.run(tell(busy))
+
+
 def test_a_server_that_cannot_be_had_keeps_no_other_from_serving_and_is_there_as_soon_as_it_can_be() -> None:
     async def tell(busy: socket.socket) -> None:
         child = await Child.start()

@@ -181,11 +181,12 @@ class Supervisor:
         """Let ``now`` say what an event tells."""
         now = self.now
         match event:
-            case Listening(at):
-                now.closed.pop(at, None)
+            case Listening():
                 now.listens.append(event)
             case Closed(at, error):
-                now.closed[at] = error
+                now.closed.pop(at, None)
+                if error is not None:
+                    now.closed[at] = error
             case Using(bridge):
                 if bridge != now.using:
                     now.using, now.using_since_ms = bridge, None if bridge is None else self._now_ms()

@@ -110,10 +110,10 @@ class Listening(msgspec.Struct, frozen=True, tag="listening"):
 
 
 class Closed(msgspec.Struct, frozen=True, tag="closed"):
-    """A gate cannot be opened; it is tried again, and ``Listening`` follows when it is there."""
+    """A gate cannot be opened; it is tried again, and the same follows without an error when it is there."""
 
-    at: str  # HOST:PORT
-    error: Sentence
+    at: str  # HOST:PORT, where it is to listen
+    error: Sentence | None
 
 
 class Using(msgspec.Struct, frozen=True, tag="using"):
@@ -389,7 +389,8 @@ class Relay:
                 self._report(Closed(address.show(profile.listen), error.line))
             self._closed[profile] = error
         else:
-            self._closed.pop(profile, None)
+            if self._closed.pop(profile, None) is not None:
+                self._report(Closed(address.show(profile.listen), None))
             self._tell_gate(profile)
 
     def _tell_gate(self, profile: Profile) -> None:

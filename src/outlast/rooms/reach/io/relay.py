@@ -59,7 +59,9 @@ PATIENCE_S: Final = 20.0
 WAITING_MAX: Final = 512
 FILES_MAX: Final = 1 << 16
 REOPEN_S: Final = (1.0, 60.0)
-"""A gate whose address is taken, or a server that cannot be had, is tried again after so long, doubled each time."""
+"""A gate whose address is taken is tried again after so long, doubled each time."""
+SERVE_AGAIN_S: Final = (4.0, 900.0)
+"""So is a server that cannot be had: ever more rarely, for authorities count how often they looked in vain."""
 AT_ONCE: Final = 4
 """So many bridges are tested at a time; more would share one uplink and look slow."""
 
@@ -327,7 +329,7 @@ class Relay:
 
     async def _serve_again(self) -> None:
         """Its port may be another program's still, its authority or the network itself may not be there yet."""
-        wait_s, most_s = REOPEN_S
+        wait_s, most_s = SERVE_AGAIN_S
         while self._down:
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, most_s)

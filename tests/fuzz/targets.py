@@ -2062,7 +2062,8 @@ def read_one_series(data: bytes) -> str | None:
     """A file of a series: missing is never below 0, and alarms follow one another."""
     points = recognise.read_series(data.splitlines(), series.Origin())
     assert all(point.value is None or point.value >= 0 for point in points)
-    for cut in signals.cuts_of(signals.stored(points, "IR", 2**43, bytes(32)), "IR", 2**33):
+    cuts, _judged = signals.look_through(signals.stored(points, "IR", 2**43, bytes(32)), "IR", 2**33)
+    for cut in cuts:
         assert cut.end_s is not None
         assert cut.start_s <= cut.end_s
     for report in fusion.detect(points, regions=True):

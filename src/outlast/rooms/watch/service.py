@@ -518,19 +518,27 @@ async def read_series(node: Node, person: Person, packed: bytes, name: str, coun
         raise UsageError("there is no country with these two letters")
     now_ms = node.now_ms()
 
-    def work() -> tuple[list[view.StoredSeries], list[Cut]]:
+    def work() -> tuple[list[Put], list[Cut]]:
         raw = io.BufferedReader(io.BytesIO(packed))
         with unpack_capped(raw, name, SERIES_MAX_BYTES) as source:  # type: ignore[arg-type]
             data = source.read()
         digest = sha256(data)
         points = recognise.read_series(io.BytesIO(data), Origin(now_ms // 1000, digest.hexdigest()))
         found = signals.stored(points, country, now_ms, digest.digest())
-        return found, signals.cuts_of(signals.renewed(kept, found), country, now_ms // 1000)
+        return _looked_through(kept, found, country, now_ms // 1000)
 
     kept = signals.of_country(view.series(person), country)
-    found, cuts = await asyncio.to_thread(work)
-    await _remember(node, person, [*map(view.series_row, found), *_found_anew(person, country, cuts)])
-    return len(found)
+    rows, cuts = await asyncio.to_thread(work)
+    await _remember(node, person, [*rows, *_found_anew(person, country, cuts)])
+    return len(rows)
+
+
+def _looked_through(
+    kept: Sequence[view.StoredSeries], found: Sequence[view.StoredSeries], country: str, now_s: int
+) -> tuple[list[Put], list[Cut]]:
+    """The rows of the series that were found, and the outages in all that there are then."""
+    cuts, judged = signals.look_through(signals.renewed(kept, found), country, now_s)
+    return [view.series_row(one, judged=(one.source, one.entity, one.signal) in judged) for one in found], cuts
 
 
 async def fetch_series(node: Node, person: Person, country: str) -> list[Sentence]:
@@ -802,16 +810,16 @@ async def _settle(node: Node, person: Person) -> None:
     heard = [(others[key].hex(), at_s, country, asn) for key, at_s, country, asn in rows]
     away, known = view.away(person), view.series(person)
 
-    def work(country: str) -> tuple[list[view.StoredSeries], list[Cut]]:
+    def work(country: str) -> tuple[list[Put], list[Cut]]:
         kept = signals.of_country(known, country)
         found = signals.heartbeats_of(heard, country, begin_s, end_s, away, kept, now_ms)
-        return found, signals.cuts_of(signals.renewed(kept, found), country, now_ms // 1000) if found else []
+        return _looked_through(kept, found, country, now_ms // 1000) if found else ([], [])
 
     changes: list[Put | Delete] = [Put(view.SAID, {"what": SETTLED, "at_ms": end_s * 1000})]
-    for country in sorted({settings(person).country, *view.latest_signals(person)} - {""}):
+    for country in sorted({settings(person).country, *view.signalled(person)} - {""}):
         found, cuts = await asyncio.to_thread(work, country)
         if found:
-            changes += [*map(view.series_row, found), *_found_anew(person, country, cuts)]
+            changes += [*found, *_found_anew(person, country, cuts)]
     if view.series(person) == known:  # else a file was read meanwhile, and it is done again with it
         await _remember(node, person, changes)
 

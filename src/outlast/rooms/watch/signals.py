@@ -12,8 +12,8 @@ from outlast.rooms.watch.proto.detector import State
 from outlast.rooms.watch.proto.evidence import fact
 from outlast.rooms.watch.proto.fusion import COUNTRY, Alarm, Controls, detect, own_state, without_own_outage
 from outlast.rooms.watch.proto.heartbeats import DOMESTIC, FOREIGN, SOURCE, Heard, read_rows
-from outlast.rooms.watch.proto.series import DAY_S, HOUR_S, Origin, Point, country_of, gather
-from outlast.rooms.watch.view import Cut, LinkCheck, StoredSeries
+from outlast.rooms.watch.proto.series import DAY_S, HOUR_S, Key, Origin, Point, country_of, gather
+from outlast.rooms.watch.view import Cut, LinkCheck, StoredSeries, last_s
 from outlast.terms import EVIDENCE_MAX, STATES, is_evidence
 from outlast.terms import State as Said
 
@@ -85,29 +85,29 @@ def renewed(kept: Sequence[StoredSeries], found: Sequence[StoredSeries]) -> list
     return [*(one for one in kept if (one.source, one.entity, one.signal) not in replaced), *found]
 
 
-def cuts_of(series: Sequence[StoredSeries], country: str, now_s: int) -> list[Cut]:
-    """The outages of a country in its series, the fused ones; one that lasts in stale series fades out with them."""
+def look_through(series: Sequence[StoredSeries], country: str, now_s: int) -> tuple[list[Cut], set[Key]]:
+    """The outages of a country in its series, the fused ones; and which of these series are enough to be judged.
+
+    An outage that lasts in stale series fades out with them.
+    """
     # What ended long ago is judged for itself: what still comes must not make its alarm one that lasts.
     lasting: tuple[list[StoredSeries], list[StoredSeries]] = ([], [])
     for one in series:
-        lasting[now_s - _last_s(one) <= LIVE_S].append(one)
-    cuts = {cut.start_s: cut for part in lasting for cut in _cuts_of(part, country, now_s)}
-    return [cuts[start_s] for start_s in sorted(cuts)]
-
-
-def _cuts_of(series: Sequence[StoredSeries], country: str, now_s: int) -> list[Cut]:
-    points = [
-        Point(one.source, one.entity, one.signal, t_s, value, one.step_s) for one in series for t_s, value in one.points
-    ]
-    last_s = max(map(_last_s, series), default=0)
-    stale = now_s - last_s > LIVE_S
-    alarms = [alarm for report in detect(points) if report.signal == COUNTRY for alarm in report.alarms]
-    return [_cut(alarm, country, last_s if stale and alarm.end_s is None else None) for alarm in alarms]
-
-
-def _last_s(one: StoredSeries) -> int:
-    """When the last value is; a gap is no news."""
-    return next((t_s for t_s, value in reversed(one.points) if value is not None), 0)
+        lasting[now_s - (last_s(one) or 0) <= LIVE_S].append(one)
+    cuts: dict[int, Cut] = {}
+    judged: set[Key] = set()
+    for part in lasting:
+        reports = detect(
+            Point(one.source, one.entity, one.signal, t_s, value, one.step_s)
+            for one in part
+            for t_s, value in one.points
+        )
+        judged |= {report.key for report in reports if report.key and report.judged}
+        end_s = max((last_s(one) or 0 for one in part), default=0)
+        faded_s = end_s if now_s - end_s > LIVE_S else None
+        for alarm in (alarm for report in reports if report.signal == COUNTRY for alarm in report.alarms):
+            cuts[alarm.start_s] = _cut(alarm, country, faded_s if alarm.end_s is None else None)
+    return [cuts[start_s] for start_s in sorted(cuts)], judged
 
 
 def final_s(now_s: int) -> int:

@@ -614,8 +614,13 @@ def series_gone(one: StoredSeries) -> Delete:
     return Delete(SERIES, {"entity": one.entity, "source": one.source, "signal": one.signal})
 
 
-def series_row(one: StoredSeries) -> Put:
-    """The vault's row of a series; a gap is kept as one (not a number)."""
+def last_s(one: StoredSeries) -> int | None:
+    """When (UTC seconds) the last value of a series is; a gap is no news. None where it has none."""
+    return next((t_s for t_s, value in reversed(one.points) if value is not None), None)
+
+
+def series_row(one: StoredSeries, *, judged: bool) -> Put:
+    """The vault's row of a series; a gap is kept as one (not a number). ``judged``: it is enough to say something."""
     times = array.array("q", [at for at, _value in one.points])
     values = array.array("d", [float("nan") if value is None else value for _at, value in one.points])
     row: dict[str, Value] = {
@@ -624,7 +629,7 @@ def series_row(one: StoredSeries) -> Put:
         "signal": one.signal,
         "step_s": one.step_s,
         "first_s": one.points[0][0] if one.points else None,
-        "last_s": one.points[-1][0] if one.points else None,
+        "last_s": last_s(one) if judged else None,
         "fetched_ms": one.fetched_ms,
         "sha256": one.sha256,
         "times": times.tobytes(),
@@ -652,8 +657,19 @@ def series(vault: Rows, entity: str = "") -> list[StoredSeries]:
     return [_series(row) for row in rows]
 
 
+def signalled(vault: Rows) -> list[str]:
+    """The countries of which there is a signal here, other than that contacts are heard."""
+    rows = vault.query(
+        f"SELECT DISTINCT substr(entity, 1, 2) FROM {SERIES} WHERE signal NOT IN (?, ?) ORDER BY 1", (DOMESTIC, FOREIGN)
+    )
+    return [code for (code,) in rows]
+
+
 def latest_signals(vault: Rows) -> dict[str, int]:
-    """When (UTC seconds) the latest row of any signal is, by country. That contacts are heard makes none well."""
+    """When (UTC seconds) the latest value of any signal is that can be judged, by country.
+
+    That contacts are heard makes none well.
+    """
     return dict(
         vault.query(
             f"SELECT substr(entity, 1, 2), max(last_s) FROM {SERIES} WHERE last_s IS NOT NULL"

@@ -62,7 +62,7 @@ def series_of(
 
 def found(rows: Iterable[Row], away: Iterable[tuple[int, int]] = ()) -> list[Cut]:
     """The outages of Belarus that they show at the end of the story."""
-    return signals.cuts_of(series_of(rows, away), "BY", BEGIN_S + DAYS * 24 * HOUR_S)
+    return signals.look_through(series_of(rows, away), "BY", BEGIN_S + DAYS * 24 * HOUR_S)[0]
 
 
 def test_where_everybody_goes_on_nothing_is_raised() -> None:
@@ -165,7 +165,7 @@ def test_an_alarm_that_lasts_in_an_old_file_does_not_last_because_heartbeats_com
     old = StoredSeries("BY", "file", "ping-slash24", HOUR_S, 0, b"", points)
     now_s = BEGIN_S + DAYS * 24 * HOUR_S
     rows = [*beats(always, "BY"), *beats(always, "PL")]
-    [cut] = signals.cuts_of([old, *series_of(rows)], "BY", now_s)
+    [cut], _judged = signals.look_through([old, *series_of(rows)], "BY", now_s)
     assert cut.end_s == points[-1][0]
 
 
@@ -225,7 +225,7 @@ async def test_a_clock_that_was_years_ahead_for_a_while_stops_no_counting_of_hea
     wrong = StoredSeries("BY", SOURCE, DOMESTIC, HOUR_S, 0, b"", ((BEGIN_S - 24 * HOUR_S, 1.0), (ahead_s, None)))
     async with houses(tmp_path, clock, "ann", "ben") as [ann, ben]:
         await service.set_place(ann.node, ann.person, "BY", 1)
-        await put(ann, [Put(view.AWAY, {"begin_s": BEGIN_S, "end_s": ahead_s}), view.series_row(wrong)])
+        await put(ann, [Put(view.AWAY, {"begin_s": BEGIN_S, "end_s": ahead_s}), view.series_row(wrong, judged=False)])
         await put(ann, [said(service.ABLE, ahead_s * 1000), said(service.SETTLED, ahead_s * 1000)])
         port = await ben.node.listen("127.0.0.1", 0)
         await ann.node.peer_add(ben.node.transport_id, "127.0.0.1", port)

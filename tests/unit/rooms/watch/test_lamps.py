@@ -275,8 +275,8 @@ def test_signals_that_end_in_an_outage_are_no_end_of_it() -> None:
     usual = [(start_s + hour * 3600, 100.0 + hour % 24) for hour in range(24 * 20)]
     gone = [(usual[-1][0] + hour * 3600, 0.0) for hour in range(1, 49)]
     series = [StoredSeries("BY", "ioda", name, 3600, 0, bytes(32), (*usual, *gone)) for name in ("ping-slash24", "bgp")]
-    [lasting] = signals.cuts_of(series, "BY", gone[-1][0])
-    [faded] = signals.cuts_of(series, "BY", gone[-1][0] + 4 * 86_400)
+    [lasting], _judged = signals.look_through(series, "BY", gone[-1][0])
+    [faded], _judged = signals.look_through(series, "BY", gone[-1][0] + 4 * 86_400)
     assert (lasting.end_s, lasting.fades_out) == (None, False)
     assert (faded.end_s, faded.fades_out) == (gone[-1][0], True)
     people = {secret("key", name): secret("person", name) for name in ("ann", "ben", "eve")}

@@ -621,6 +621,33 @@ async def test_a_node_that_is_told_to_asks_public_servers_and_keeps_what_they_sa
         assert sorted(servers.names) == sorted(f"{name}:443" for name in NAMES[:3]), "each once, until six hours later"
 
 
+def of_ioda(values: list[float | None], begin_s: int) -> bytes:
+    """A file of IODA's of half-hourly values."""
+    one = {"entityType": "country", "entityCode": "BY", "datasource": "bgp", "from": begin_s, "step": 1800}
+    return json.dumps({"data": [[one | {"values": values}]]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("values", "code"),
+    [
+        ([1000.0 + at % 7 for at in range(240)], "normal"),
+        ([*(1000.0 + at % 7 for at in range(96)), *[None] * 144], "old-signals"),
+        ([*[None] * 238, 1000.0, 1001.0], "no-signals"),
+        ([5.0, 5.0, 5.0, 0.0] * 60, "no-signals"),
+    ],
+    ids=["values to the end", "rows without values at the end", "two values", "often nothing at all"],
+)
+async def test_the_country_s_lamp_is_green_by_values_alone_that_can_be_judged(
+    tmp_path: Path, values: list[float | None], code: str
+) -> None:
+    async with houses(tmp_path, Clock(), "ann") as [ann]:
+        await service.set_place(ann.node, ann.person, "BY", 1)
+        begin_s = NOW_MS // 1000 - len(values) * 1800
+        await service.read_series(ann.node, ann.person, of_ioda(values, begin_s), "ioda.json", "BY")
+        light = "ok" if code == "normal" else "unknown"
+        assert service.three_lamps(ann.node, ann.person).country == Lamp(light, code)
+
+
 async def test_where_another_kind_of_proxy_is_set_no_server_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

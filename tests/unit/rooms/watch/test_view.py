@@ -326,15 +326,17 @@ def test_what_the_own_line_shows_and_what_a_series_shows_are_two_outages_whateve
 values = st.one_of(st.none(), st.floats(0, 1e12, allow_nan=False))
 
 
-@given(st.lists(st.tuples(st.integers(0, 2**40), values), max_size=50))
+@given(st.lists(st.tuples(st.integers(0, 2**40), values), max_size=50), st.booleans())
 @settings(max_examples=20, deadline=None)
-def test_a_series_comes_back_as_it_was_kept_gaps_and_all(points: list[tuple[int, float | None]]) -> None:
+def test_a_series_comes_back_as_it_was_kept_gaps_and_all(points: list[tuple[int, float | None]], judged: bool) -> None:
     one = StoredSeries("BY", "ioda", "bgp", 1800, NOW_MS, secret("file"), tuple(points))
     with TemporaryDirectory() as folder:
         vault = Vault.open(Path(folder) / "vault.db", STORE_KEY, rooms=[ROOM])
-        vault.transaction([series_row(one)], "watch")
+        vault.transaction([series_row(one, judged=judged)], "watch")
         assert view.series(vault, "BY") == [one]
-        assert view.latest_signals(vault) == ({"BY": points[-1][0]} if points else {})
+        values_at = [at for at, value in points if value is not None]
+        assert view.latest_signals(vault) == ({"BY": values_at[-1]} if judged and values_at else {})
+        assert view.signalled(vault) == ["BY"]
         vault.close()
 
 

@@ -73,6 +73,7 @@ class Report(Struct, frozen=True):
 
     ``judged`` is False where there was too little to say anything: then no alarm means nothing. Nor does it mean
     anything from ``silent_since_s`` on, where values that used to come came no more; None where they came to the end.
+    ``key`` is the series', None for all together.
     """
 
     signal: str
@@ -80,6 +81,7 @@ class Report(Struct, frozen=True):
     alarms: tuple[Alarm, ...]
     judged: bool = True
     silent_since_s: int | None = None
+    key: Key | None = None
 
 
 def detect(points: Iterable[Point], *, regions: bool = False) -> list[Report]:
@@ -159,13 +161,13 @@ class Nation:
         ends = [since_s for since_s in known if since_s is not None]
         silent_s = max(ends) if ends and len(ends) == len(known) else None  # it is blind once the last is silent
         found = [Report(COUNTRY, self._country, self._fused.alarms(), bool(known), silent_s)]
-        for (source, _, signal), course in self._signals.items():
-            found.append(course.report(f"{signal} ({source})" if sources[signal] > 1 else signal, self._country))
+        for key, course in self._signals.items():
+            source, _, signal = key
+            name = f"{signal} ({source})" if sources[signal] > 1 else signal
+            found.append(course.report(name, self._country, key))
         if regions:
-            found += [
-                course.report(f"{signal}: {entity}", self._country)
-                for (_, entity, signal), course in self._regions.items()
-            ]
+            for key, course in self._regions.items():
+                found.append(course.report(f"{key[2]}: {key[1]}", self._country, key))
         return found
 
     def _means(self, regional: Sequence[Point]) -> list[Point]:
@@ -244,8 +246,8 @@ class _Course:
             return tuple(self._past)
         return (*self._past, Alarm(self.raised.t_s, None, self._gravest, self._evidence()))
 
-    def report(self, name: str, country: str) -> Report:
-        return Report(name, country, self.alarms(), self.machine.judging, self.machine.silent_since)
+    def report(self, name: str, country: str, key: Key) -> Report:
+        return Report(name, country, self.alarms(), self.machine.judging, self.machine.silent_since, key)
 
     def told(self) -> Fact:
         """This signal in one line of the country's evidence."""

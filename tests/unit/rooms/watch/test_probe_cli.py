@@ -124,6 +124,11 @@ def test_wrong_use_is_one_line(tmp_path: Path, code: int, arguments: list[str]) 
     Program(tmp_path / "home").fails(code, "watch", "probe", *arguments)
 
 
+@pytest.mark.parametrize("where", ["here", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:-1", "[::1]:99999"])
+def test_a_control_listens_at_no_port_that_cannot_be(tmp_path: Path, where: str) -> None:
+    Program(tmp_path / "home").fails(2, "watch", "serve-control", "--listen", where)
+
+
 @pytest.mark.parametrize("content", [b"", b"nothing,of,this\n", b'url,category_code\n"x', b"\0\xff"])
 def test_a_damaged_list_is_one_line(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "list.csv"

@@ -488,11 +488,13 @@ def _as_it_is(host: str) -> str:
 
 
 def split_address(text: str, port: int) -> tuple[str, int]:
-    """``IP``, ``IP:PORT`` or ``[IPv6]:PORT`` in its parts."""
+    """``IP``, ``IP:PORT`` or ``[IPv6]:PORT`` in its parts; raises ValueError for what is no port."""
     if is_address(text):
         return text, port
     host, _, given = text.rpartition(":")
-    return host.removeprefix("[").removesuffix("]"), int(given)
+    if not 0 <= (number := int(given)) <= 0xFFFF:
+        raise ValueError(f"there is no port {number}")
+    return host.removeprefix("[").removesuffix("]"), number
 
 
 def own_networks() -> tuple[Network, ...]:

@@ -189,6 +189,7 @@ from outlast.rooms.watch.proto.probe import is_public
 from outlast.rooms.watch.proto.records import Damage, records
 from outlast.rooms.watch.proto.targets import RISKY, read_targets
 from outlast.rooms.watch.scrub import scrub
+from outlast.rooms.watch.view import faded
 from outlast.terms import OUTAGE, ROUTE, Route
 from outlast.testing import Meeting, MemoryLink, MemoryShelf, Place, Town
 from outlast.ui.arriving import arriving
@@ -2063,7 +2064,7 @@ def read_one_series(data: bytes) -> str | None:
     points = recognise.read_series(data.splitlines(), series.Origin())
     assert all(point.value is None or point.value >= 0 for point in points)
     cuts, _judged = signals.look_through(signals.stored(points, "IR", 2**43, bytes(32)), "IR", 2**33)
-    for cut in cuts:
+    for cut in (faded(one, one.at_s, 2**33) for one in cuts):
         assert cut.end_s is not None
         assert cut.start_s <= cut.end_s
     for report in fusion.detect(points, regions=True):

@@ -184,11 +184,11 @@ def agreeing_with(cut: Cut, witnesses: Sequence[Seen], people: Mapping[bytes, by
         and cut.start_s - FRESH_S <= one.at_s <= until_s
         and not one.at_s % HOUR_S  # as all that is signed by such keys: any number of other times could be made up
     ]
-    said = {(one.at_s, people[one.key], one.asn): one for one in reversed(near)}
+    said = {(one.at_s, people[one.key], f"AS{one.asn}"): one for one in reversed(near)}
     words = sorted(said.items())
     times = [at_s for (at_s, _, _), _ in words]
     statements = [
-        Statement(person.hex(), f"AS{asn}", at_s, FusedState(one.state)) for (at_s, person, asn), one in words
+        Statement(person.hex(), network, at_s, FusedState(one.state)) for (at_s, person, network), one in words
     ]
     best: list[Seen] = []
     for hour_s in sorted(set(times)):
@@ -196,12 +196,23 @@ def agreeing_with(cut: Cut, witnesses: Sequence[Seen], people: Mapping[bytes, by
         agreed = witnessed(statements[first : bisect_right(times, hour_s + CLOCK_AHEAD_S)], hour_s)
         if agreed.state is None or GRAVITY[agreed.state] < gravity or len(agreed.agreeing) <= len(best):
             continue
-        newest: dict[str, Seen] = {}
-        for (_at_s, _person, asn), one in words[first:behind]:
-            if one.state != "normal":
-                newest[f"AS{asn}"] = one
+        # Of each person the word that was counted, whatever other networks they name.
+        counted = {person: (network, one) for (_at_s, person, network), one in words[first:behind]}
+        newest = {network: one for network, one in counted.values() if one.state != "normal"}
         best = [newest[network] for network in agreed.agreeing if network in newest]
     return best
+
+
+def beginning(agreeing: Sequence[Seen]) -> int:
+    """When an outage began (UTC seconds), by the middle one of those who stand for it: no single one moves that far."""
+    starts = sorted(one.start_s for one in agreeing)
+    return starts[(len(starts) - 1) // 2]
+
+
+def last_heard(cut: Cut, witnesses: Sequence[Seen], people: Mapping[bytes, bytes]) -> int:
+    """When (UTC seconds) anybody known spoke of an outage last."""
+    words = _words_on(cut, witnesses, people, cut.at_s)
+    return max([cut.at_s, *(one.t_s for one in words if one.state is not FusedState.NORMAL)])
 
 
 def goes_on(cut: Cut, said: Sequence[Cut], witnesses: Sequence[Seen], people: Mapping[bytes, bytes]) -> bool:

@@ -347,56 +347,68 @@ def outages(node: Node, person: Person, entity: str = "") -> list[Cut]:
     First count those that somebody known published and enough known people stand for, then what this node's own signals
     show; what somebody else claims comes last, and takes the place of neither.
     """
-    confirmed, softened, claimed = _published(node, person, entity)
-    return lamps.merged(confirmed, softened, view.alarms(person, entity), claimed)
+    known, claimed = _known_outages(node, person, entity)
+    return lamps.merged(*known, claimed)
 
 
 def believed(node: Node, person: Person, entity: str = "") -> list[Cut]:
     """The same without what is only claimed."""
-    confirmed, softened, _claimed = _published(node, person, entity)
-    return lamps.merged(confirmed, softened, view.alarms(person, entity))
+    known, _claimed = _known_outages(node, person, entity)
+    return lamps.merged(*known)
 
 
-def _published(node: Node, person: Person, entity: str) -> tuple[list[Cut], list[Cut], list[Cut]]:
-    """What was published: by somebody known and confirmed by enough known people, also as less than these see, and only
-    claimed.
+def _known_outages(node: Node, person: Person, entity: str) -> tuple[list[list[Cut]], list[Cut]]:
+    """What is known here, what counts more first; and what is only claimed.
 
-    Witnesses say how grave it is, and whether it goes on after an end that somebody gives. When it began is the
-    author's word alone, who may be anybody.
+    First is what somebody known published and enough known people stand for, then what of it is said to be less than
+    these see, what this node's own signals show, and what was published and nobody spoke of for long. Witnesses say
+    how grave an outage is, when it began, and whether it goes on after an end that somebody gives.
     """
     known = people(node, person)
     by_known = _outages_of(node, person, known, entity)
     strangers = view.outages(node, spaces(node, person), node.now_ms(), entity=entity, limit=STRANGERS_MAX)
     witnesses = _witnesses(node, person, known, 0, entity)
-    cuts = [*by_known, *(cut for cut in strangers if cut.key not in known)]
+    claimed = [cut for cut in strangers if cut.key not in known]
+    confirmed, softened, quiet = list[Cut](), list[Cut](), list[Cut]()
     now_s = node.now_ms() // 1000
-    confirmed = [cut for cut in by_known if _agreeing(cut, by_known, witnesses, known, now_s)]
-    softened = [cut for cut in confirmed if agenda.is_softened(cut, witnesses, known)]
-    claimed = [cut for cut in cuts if cut not in confirmed]
-    return [cut for cut in confirmed if cut not in softened], softened, claimed
+    for told in by_known:
+        cut, agreeing = _agreed(told, by_known, witnesses, known, now_s)
+        if not agreeing:
+            claimed.append(told)
+        elif (over := view.faded(cut, agenda.last_heard(cut, witnesses, known), now_s)).fades_out:
+            quiet.append(over)
+        else:
+            (softened if agenda.is_softened(cut, witnesses, known) else confirmed).append(cut)
+    claimed = [view.faded(cut, cut.at_s, now_s) for cut in claimed]
+    return [confirmed, softened, view.alarms(person, now_s, entity), quiet], claimed
 
 
 def standing(node: Node, person: Person, cut: Cut) -> Standing:
     """Who stands for an outage: for what a stranger published nobody does."""
     since_s, known = cut.start_s - agenda.FRESH_S, people(node, person)
-    is_strange = cut.key is not None and cut.key not in known
-    counted = () if is_strange else _witnesses(node, person, known, since_s, cut.entity)
     said = view.witnesses(node, spaces(node, person), node.now_ms(), since_s=since_s, entity=cut.entity)
+    if cut.key is not None and cut.key not in known:
+        return Standing(cut, (), said)
     by_known = _outages_of(node, person, known, cut.entity)
-    return Standing(cut, _agreeing(cut, by_known, counted, known, node.now_ms() // 1000), said)
+    told = next((one for one in by_known if one.id == cut.id), cut)  # as its author tells it
+    witnesses = _witnesses(node, person, known, 0, cut.entity)
+    return Standing(cut, _agreed(told, by_known, witnesses, known, node.now_ms() // 1000)[1], said)
 
 
-def _agreeing(
-    cut: Cut, said: Sequence[Cut], witnesses: Sequence[view.Seen], known: Mapping[bytes, bytes], now_s: int
-) -> list[view.Seen]:
-    """Who stands for an outage as its author tells it.
+def _agreed(
+    told: Cut, said: Sequence[Cut], witnesses: Sequence[view.Seen], known: Mapping[bytes, bytes], now_s: int
+) -> tuple[Cut, list[view.Seen]]:
+    """An outage as it was told, with the beginning that those see who stand for it; and who these are.
 
-    Nobody does where the others see it go on after its end, or where that is still to come.
+    Nobody does where the others see it go on after its end, or begin later than that, or where that is still to come.
     """
-    if cut.end_s is not None and cut.end_s > now_s:
-        return []
-    agreeing = agenda.agreeing_with(cut, witnesses, known)
-    return [] if agreeing and agenda.goes_on(cut, said, witnesses, known) else agreeing
+    agreeing = agenda.agreeing_with(told, witnesses, known)
+    if not agreeing:
+        return told, []
+    cut = replace(told, start_s=agenda.beginning(agreeing))
+    if cut.end_s is not None and not cut.start_s <= cut.end_s <= now_s:
+        return told, []
+    return (told, []) if agenda.goes_on(cut, said, witnesses, known) else (cut, agreeing)
 
 
 def _outages_of(node: Node, person: Person, known: Mapping[bytes, bytes], entity: str) -> list[Cut]:
@@ -501,7 +513,7 @@ async def note_link(
     country = settings(person).country
     changes: list[Put | Delete] = [view.link_row(check)]
     if country:
-        before = next((cut for cut in view.alarms(person, country) if cut.own), None)
+        before = next((cut for cut in view.alarms(person, check.at_ms // 1000, country) if cut.own), None)
         if (cut := signals.own_cut(check, before, country)) is not None:
             changes.append(view.alarm_row(cut))
     await _remember(node, person, changes)
@@ -573,7 +585,7 @@ async def forget_series(node: Node, person: Person, country: str) -> None:
 
 def _found_anew(person: Person, country: str, cuts: Sequence[Cut]) -> list[Put | Delete]:
     """A country's outages by its series, instead of those that were found in them before."""
-    gone = [view.alarm_gone(cut) for cut in view.alarms(person, country) if not cut.own]
+    gone = [view.alarm_gone(cut) for cut in view.alarms(person, 0, country) if not cut.own]
     return [*gone, *map(view.alarm_row, cuts)]
 
 
@@ -845,7 +857,7 @@ def situation(node: Node, person: Person) -> Situation:
         said=view.said(person),
         key_day=next((one.day for one in keys if one.seed and one.day == week), None),
         verified=[one.identity for one in contacts],
-        alarms=view.alarms(person, chosen.country) if chosen.country else (),
+        alarms=view.alarms(person, now_ms // 1000, chosen.country) if chosen.country else (),
         witnesses=_witnesses(node, person, known, now_ms // 1000 - WITNESSED_S, chosen.country),
         people=known,
         link_is_up=lamps.link_lamp(view.link_check(person), now_ms).light != "bad",

@@ -13,13 +13,10 @@ from outlast.rooms.watch.proto.evidence import fact
 from outlast.rooms.watch.proto.fusion import COUNTRY, Alarm, Controls, detect, own_state, without_own_outage
 from outlast.rooms.watch.proto.heartbeats import DOMESTIC, FOREIGN, SOURCE, Heard, read_rows
 from outlast.rooms.watch.proto.series import DAY_S, HOUR_S, Key, Origin, Point, country_of, gather
-from outlast.rooms.watch.view import Cut, LinkCheck, StoredSeries, last_s
+from outlast.rooms.watch.view import LIVE_S, Cut, LinkCheck, StoredSeries, last_s
 from outlast.terms import EVIDENCE_MAX, STATES, is_evidence
 from outlast.terms import State as Said
 
-LIVE_S: Final = 3 * DAY_S
-"""An alarm that lasts in a file which ends earlier than this is not said to last now."""
-SIGNALS_END: Final = fact("signals-end")
 GRACE_S: Final = 6 * HOUR_S
 """So long after an hour its heartbeats may come; who comes by a stick that is slower is never heard in time."""
 AWAY_S: Final = 15 * 60
@@ -86,10 +83,7 @@ def renewed(kept: Sequence[StoredSeries], found: Sequence[StoredSeries]) -> list
 
 
 def look_through(series: Sequence[StoredSeries], country: str, now_s: int) -> tuple[list[Cut], set[Key]]:
-    """The outages of a country in its series, the fused ones; and which of these series are enough to be judged.
-
-    An outage that lasts in stale series fades out with them.
-    """
+    """The outages of a country in its series, the fused ones; and which of these series are enough to be judged."""
     # What ended long ago is judged for itself: what still comes must not make its alarm one that lasts.
     lasting: tuple[list[StoredSeries], list[StoredSeries]] = ([], [])
     for one in series:
@@ -103,10 +97,9 @@ def look_through(series: Sequence[StoredSeries], country: str, now_s: int) -> tu
             for t_s, value in one.points
         )
         judged |= {report.key for report in reports if report.key and report.judged}
-        end_s = max((last_s(one) or 0 for one in part), default=0)
-        faded_s = end_s if now_s - end_s > LIVE_S else None
+        known_s = max((last_s(one) or 0 for one in part), default=0)
         for alarm in (alarm for report in reports if report.signal == COUNTRY for alarm in report.alarms):
-            cuts[alarm.start_s] = _cut(alarm, country, faded_s if alarm.end_s is None else None)
+            cuts[alarm.start_s] = _cut(alarm, country, known_s)
     return [cuts[start_s] for start_s in sorted(cuts)], judged
 
 
@@ -162,36 +155,25 @@ def own_word(check: LinkCheck) -> State | None:
 def own_cut(check: LinkCheck, before: Cut | None, country: str) -> Cut | None:
     """The outage that the own line sees, going on from the one ``before``; that one ended, when all is well again.
 
-    None when there is nothing to change: when the line allows no word, an outage that lasts stays as it is.
+    None when there is nothing to change: when the line allows no word, an outage that lasts stays as it was seen last.
     """
     word, at_s = own_word(check), check.at_ms // 1000
     if word is None:
         return None
     lasting = before if before is not None and before.end_s is None else None
     if word is State.NORMAL:
-        return None if lasting is None else replace(lasting, end_s=at_s)
+        return None if lasting is None else replace(lasting, at_s=at_s, end_s=at_s)
     evidence = (fact("own-line", check.gateway, check.domestic, check.abroad),)
     if lasting is None:
         return Cut(None, None, at_s, country, _said(word.value), at_s, None, evidence, (), own=True)
-    return None if lasting.state == word.value else replace(lasting, state=_said(word.value), evidence=evidence)
+    return replace(lasting, at_s=at_s, state=_said(word.value), evidence=evidence)
 
 
-def _cut(alarm: Alarm, country: str, faded_s: int | None) -> Cut:
-    """An alarm as it is kept; ``faded_s`` is when the signals ended in it, None when they did not."""
-    lines = [line for line in alarm.evidence if is_evidence(line)]
-    more = () if faded_s is None else (SIGNALS_END,)
-    return Cut(
-        None,
-        None,
-        alarm.start_s,
-        country,
-        _said(alarm.state.value),
-        alarm.start_s,
-        alarm.end_s if faded_s is None else faded_s,
-        (*lines[: EVIDENCE_MAX - len(more)], *more),
-        (),
-        fades_out=faded_s is not None,
-    )
+def _cut(alarm: Alarm, country: str, known_s: int) -> Cut:
+    """An alarm as it is kept; ``known_s`` is when the last value is that it stands on."""
+    lines = tuple([line for line in alarm.evidence if is_evidence(line)][:EVIDENCE_MAX])
+    state = _said(alarm.state.value)
+    return Cut(None, None, known_s, country, state, alarm.start_s, alarm.end_s, lines, ())
 
 
 def _said(state: str) -> Said:

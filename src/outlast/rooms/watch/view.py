@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import array
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -46,8 +46,9 @@ from outlast.rooms.watch.entries import (
     is_sane_observation,
     is_sane_witness,
 )
+from outlast.rooms.watch.proto.evidence import fact
 from outlast.rooms.watch.proto.heartbeats import DOMESTIC, FOREIGN
-from outlast.terms import OUTAGE, ROUTE, Fact, State, is_sane, is_sane_route
+from outlast.terms import EVIDENCE_MAX, OUTAGE, ROUTE, Fact, State, is_sane, is_sane_route
 
 RUN: Final = "local_watch_run"
 SETTING: Final = "local_watch_setting"
@@ -67,6 +68,9 @@ _WITNESS: Final = "view_watch_witness"
 _OUTAGE: Final = "view_watch_outage"
 _ROUTE: Final = "view_watch_route"
 _INT64_MAX: Final = 2**63 - 1
+LIVE_S: Final = 3 * DAY_MS // 1000
+"""An outage that lasts, and of which nothing was heard for longer than this, is not said to last now."""
+SIGNALS_END: Final = fact("signals-end")
 
 VIEWS: Final = (
     f"CREATE TABLE {_CHANNEL} (space BLOB PRIMARY KEY, name TEXT)",
@@ -107,6 +111,8 @@ MIGRATIONS: Final = (
     f"CREATE TABLE {SAID} (what TEXT PRIMARY KEY, at_ms INTEGER) WITHOUT ROWID",
     *asked.MIGRATIONS,
     f"CREATE TABLE {AWAY} (begin_s INTEGER PRIMARY KEY, end_s INTEGER)",
+    f"ALTER TABLE {ALARM} DROP COLUMN fades_out",
+    f"ALTER TABLE {ALARM} ADD COLUMN at_s INTEGER",
 )
 
 
@@ -317,7 +323,7 @@ class Cut:
 
     id: bytes | None
     key: bytes | None
-    at_s: int
+    at_s: int  # when it was said, or what the detector knew last
     entity: str
     state: State
     start_s: int
@@ -523,14 +529,22 @@ def outages(
     return [_cut(row) for row in rows]
 
 
-def alarms(vault: Rows, entity: str = "") -> list[Cut]:
-    """What this node's own detector found, the latest first."""
+def alarms(vault: Rows, now_s: int, entity: str = "") -> list[Cut]:
+    """What this node's own detector found, the latest first; what it has long heard nothing of fades out."""
     rows = vault.query(
-        "SELECT NULL, NULL, start_s, entity, state, start_s, end_s, evidence, x'', own, fades_out"
+        "SELECT NULL, NULL, ifnull(at_s, start_s), entity, state, start_s, end_s, evidence, x'', own"
         f" FROM {ALARM} WHERE ? = '' OR entity = ? ORDER BY start_s DESC",
         (entity, entity),
     )
-    return [_cut(row) for row in rows]
+    return [faded(cut, cut.at_s, now_s) for cut in map(_cut, rows)]
+
+
+def faded(cut: Cut, heard_s: int, now_s: int) -> Cut:
+    """The outage; over since ``heard_s``, the last that is known of it, where that is longer ago than LIVE_S."""
+    if cut.end_s is not None or now_s - heard_s <= LIVE_S:
+        return cut
+    evidence = (*cut.evidence[: EVIDENCE_MAX - 1], SIGNALS_END)
+    return replace(cut, end_s=max(heard_s, cut.start_s), evidence=evidence, fades_out=True)
 
 
 def alarm_row(one: Cut) -> Put:
@@ -541,7 +555,7 @@ def alarm_row(one: Cut) -> Put:
         "start_s": one.start_s,
         "own": int(one.own),
         "end_s": one.end_s,
-        "fades_out": int(one.fades_out),
+        "at_s": one.at_s,
         "state": one.state,
         "evidence": evidence,
     }

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from outlast.errors import UsageError
 from outlast.kernel import DAY_MS
-from outlast.rooms.watch import agenda, lamps, signals
+from outlast.rooms.watch import agenda, lamps, signals, view
 from outlast.rooms.watch.agenda import (
     AskServers,
     ProbeRound,
@@ -96,7 +96,8 @@ def test_the_own_line_begins_changes_and_ends_an_outage() -> None:
     assert cut_abroad is not None
     assert (cut_abroad.state, cut_abroad.end_s) == ("whitelist", None)
     assert cut_abroad.own
-    assert signals.own_cut(LinkCheck(NOW_MS, True, True, False), cut_abroad, "BY") is None
+    again = signals.own_cut(LinkCheck(NOW_MS + 500_000, True, True, False), cut_abroad, "BY")
+    assert again == replace(cut_abroad, at_s=NOW_S + 500)
     worse = signals.own_cut(LinkCheck(NOW_MS + 1000, True, False, False), cut_abroad, "BY")
     assert worse is not None
     assert (worse.state, worse.start_s, worse.own) == ("blackout", cut_abroad.start_s, True)
@@ -276,7 +277,7 @@ def test_signals_that_end_in_an_outage_are_no_end_of_it() -> None:
     gone = [(usual[-1][0] + hour * 3600, 0.0) for hour in range(1, 49)]
     series = [StoredSeries("BY", "ioda", name, 3600, 0, bytes(32), (*usual, *gone)) for name in ("ping-slash24", "bgp")]
     [lasting], _judged = signals.look_through(series, "BY", gone[-1][0])
-    [faded], _judged = signals.look_through(series, "BY", gone[-1][0] + 4 * 86_400)
+    faded = view.faded(lasting, lasting.at_s, gone[-1][0] + 4 * 86_400)
     assert (lasting.end_s, lasting.fades_out) == (None, False)
     assert (faded.end_s, faded.fades_out) == (gone[-1][0], True)
     people = {secret("key", name): secret("person", name) for name in ("ann", "ben", "eve")}

@@ -7,7 +7,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -399,6 +399,91 @@ async def test_one_known_person_ends_and_softens_no_outage_that_enough_others_se
         for one in honest:
             await ann.node.ingest([say(one, OUTAGE, over(now_s + 30), now_s)])
         assert ends() == [now_s + 30]
+
+
+def vouched(by: House) -> Put:
+    """The row by which a contact's device is taken for their key of the week."""
+    key = SigningKey.from_seed(by.person.device).public
+    return Put(view.VOUCHED, {"key": key, "peer": by.person.identity, "came_ms": NOW_MS, "until_day": 2**30})
+
+
+def said_by(by: House, space: bytes, kind: Kind, body: msgspec.Struct, at_s: int) -> Entry:
+    """An entry under that key."""
+    return loose_entry(
+        SigningKey.from_seed(by.person.device), space=space, kind=kind.name,
+        payload=kind.encode(body), ts_ms=at_s * 1000, life_ms=60 * DAY_MS, priority=kind.priority,
+    )  # fmt: skip
+
+
+async def test_an_outage_that_nobody_speaks_of_any_more_is_not_said_to_last(tmp_path: Path) -> None:
+    clock = Clock()
+    async with houses(tmp_path, clock, "ann", "ben", "cid", "eve") as all_four:
+        ann, *others = all_four
+        channel = await service.found_channel(ann.node, ann.person, "Watch")
+        await service.set_place(ann.node, ann.person, "BY", 7)
+        start_s, day = NOW_MS // 1000 - 3600, 86_400
+        seen, true = Witness("BY", "blackout", start_s, "BY", 1), Outage("BY", "blackout", start_s, None, (), ())
+        await ann.node.write(lambda: ann.person.vault.transaction(list(map(vouched, others)), "watch"))
+        await ann.node.ingest(
+            [
+                *(
+                    said_by(one, channel.space, WITNESS, msgspec.structs.replace(seen, asn=asn), start_s)
+                    for asn, one in enumerate(others, 1)
+                ),
+                said_by(others[0], channel.space, OUTAGE, true, start_s),
+            ]
+        )
+        clock.ms += 3 * DAY_MS - 3_600_000
+        assert service.three_lamps(ann.node, ann.person).country == Lamp("bad", "blackout")
+        clock.ms += 3_600_000
+        assert service.three_lamps(ann.node, ann.person).country == Lamp("unknown", "no-signals")
+        [over] = service.believed(ann.node, ann.person, "BY")
+        assert (over.start_s, over.end_s, over.fades_out) == (start_s, start_s, True)
+        assert service.standing(ann.node, ann.person, over).confirmed
+        await see(ann, replace(alarm(start_s), at_s=clock.ms // 1000))
+        [own] = service.believed(ann.node, ann.person, "BY")
+        assert own.end_s is None, "what this node sees itself goes before silence"
+        await ann.node.ingest([said_by(others[1], channel.space, WITNESS, seen, NOW_MS // 1000 + 3 * day)])
+        [again] = service.believed(ann.node, ann.person, "BY")
+        assert (again.id is not None, again.end_s) == (True, None), "one word by somebody known, and it lasts"
+
+
+@pytest.mark.parametrize("hours", [-23, -7, -5, 5, 7, 23])
+async def test_one_known_person_moves_no_beginning_and_makes_no_second_outage_of_one(
+    tmp_path: Path, hours: int
+) -> None:
+    async with houses(tmp_path, Clock(), "ann", "ben", "cid", "eve", "mal") as all_five:
+        ann, *others = all_five
+        *honest, mal = others
+        channel = await service.found_channel(ann.node, ann.person, "Watch")
+        start_s, hour = NOW_MS // 1000 - 30 * 3600, 3600
+        false_s = start_s + hours * hour
+        await ann.node.write(lambda: ann.person.vault.transaction(list(map(vouched, others)), "watch"))
+        entries = [
+            said_by(one, channel.space, WITNESS, Witness("BY", "blackout", start_s + 60 * asn, "BY", asn), at_s)
+            for asn, one in enumerate(honest, 1)
+            for at_s in range(start_s, start_s + 24 * hour, hour)
+        ]
+        entries += [
+            said_by(mal, channel.space, WITNESS, Witness("BY", "blackout", false_s, "BY", asn), start_s + late * hour)
+            for asn in range(1, 9)
+            for late in range(24)
+        ]
+        entries.append(
+            said_by(honest[0], channel.space, OUTAGE, Outage("BY", "blackout", start_s, None, (), ()), start_s)
+        )
+        lasting = Outage("BY", "blackout", false_s, None, (), ())
+        entries += [
+            said_by(mal, channel.space, OUTAGE, lie, NOW_MS // 1000)
+            for lie in (lasting, msgspec.structs.replace(lasting, end_s=false_s + 60))
+        ]
+        await ann.node.ingest(entries)
+        [sure] = service.believed(ann.node, ann.person, "BY")
+        assert abs(sure.start_s - start_s) <= 180
+        assert sure.end_s is None
+        assert service.standing(ann.node, ann.person, sure).confirmed
+        for claimed in service.outages(ann.node, ann.person, "BY"):
+            assert claimed == sure or not service.standing(ann.node, ann.person, claimed).confirmed
 
 
 async def test_what_a_known_person_measured_in_another_country_says_nothing_of_a_site_here(tmp_path: Path) -> None:

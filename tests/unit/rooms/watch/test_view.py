@@ -316,11 +316,19 @@ def test_what_the_own_line_shows_and_what_a_series_shows_are_two_outages_whateve
     vault: Vault,
 ) -> None:
     line = Cut(None, None, NOW_S, "BY", "blackout", NOW_S, None, ("own line: the gateway answers",), (), own=True)
-    faded = replace(line, end_s=NOW_S + 60, evidence=("own line: a signal of this name",), own=False, fades_out=True)
-    vault.transaction([view.alarm_row(line), view.alarm_row(faded)], "watch")
-    assert sorted(view.alarms(vault, "BY"), key=lambda one: one.own) == [faded, line]
-    vault.transaction([view.alarm_gone(faded)], "watch")
-    assert view.alarms(vault) == [line]
+    series = replace(line, end_s=NOW_S + 60, evidence=("own line: a signal of this name",), own=False)
+    vault.transaction([view.alarm_row(line), view.alarm_row(series)], "watch")
+    assert sorted(view.alarms(vault, NOW_S, "BY"), key=lambda one: one.own) == [series, line]
+    vault.transaction([view.alarm_gone(series)], "watch")
+    assert view.alarms(vault, NOW_S) == [line]
+
+
+def test_an_outage_that_nothing_was_heard_of_for_three_days_is_not_said_to_last(vault: Vault) -> None:
+    line = Cut(None, None, NOW_S + 60, "BY", "blackout", NOW_S, None, ("no more",), (), own=True)
+    vault.transaction([view.alarm_row(line)], "watch")
+    assert view.alarms(vault, NOW_S + 60 + 3 * 86_400) == [line]
+    [faded] = view.alarms(vault, NOW_S + 61 + 3 * 86_400)
+    assert (faded.end_s, faded.fades_out, faded.evidence[-1]) == (NOW_S + 60, True, view.SIGNALS_END)
 
 
 values = st.one_of(st.none(), st.floats(0, 1e12, allow_nan=False))

@@ -11,7 +11,7 @@ import msgspec
 
 from outlast.errors import ProtocolError, UsageError
 from outlast.kernel import id_text, parse_space, space_text
-from outlast.rooms.watch import asks, report, service, timeline
+from outlast.rooms.watch import asks, report, service
 from outlast.rooms.watch.asked import Wish
 from outlast.rooms.watch.entries import LAYERS, unpack_raw
 from outlast.rooms.watch.io.files import read_capped
@@ -22,6 +22,7 @@ from outlast.rooms.watch.proto.evidence import english
 from outlast.rooms.watch.proto.measurement import read
 from outlast.rooms.watch.view import Channel as FollowedChannel
 from outlast.rooms.watch.view import Cut, Measured
+from outlast.terms import LAST_S
 from outlast.ui.operation import Call, Nothing, Operation
 
 LIMIT_MAX = 5000
@@ -301,8 +302,7 @@ async def _export(call: Call[Nothing]) -> Text:
 async def _report(call: Call[ReportParams]) -> Text:
     code = find_country(call.params.country)
     now_s = call.node.now_ms() // 1000
-    lines = service.lines_of(call.node, call.person, code, now_s)
-    first, last = timeline.span(lines) or (now_s - 31 * 86_400, now_s)
+    first, last = service.span_of(call.node, call.person, code) or (now_s - 31 * 86_400, now_s)
     from_s = first if call.params.from_ is None else _time(call.params.from_)
     to_s = last if call.params.to is None else _time(call.params.to)
     if from_s >= to_s:
@@ -438,9 +438,12 @@ def _channel_of(call: Call[Any], text: str) -> bytes:
 def _time(text: str) -> int:
     try:
         at = datetime.fromisoformat(text.strip())
+        at_s = int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
     except ValueError:
-        raise UsageError(f"{text[:40]!r} is no time: write 2026-01-08 or 2026-01-08T16:30") from None
-    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
+        at_s = -1
+    if not 0 <= at_s <= LAST_S:
+        raise UsageError(f"{text[:40]!r} is no time since 1970: write 2026-01-08 or 2026-01-08T16:30")
+    return at_s
 
 
 def _iso(at_s: int) -> str:

@@ -19,6 +19,8 @@ from outlast.rooms.watch.view import Cut, Measured
 
 WIDTH: Final = 680
 MEASURED_MAX: Final = 300
+MEASURED_OF_ONE: Final = 1000
+"""Of each person the newest so many measurements count."""
 STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1b2322; --paper: #fff; --muted: #56625f; --line: #d9dcd5; --accent: #0b5d52;
   --bad: #a3261d; --bad-tint: #fbe6e3; --warn: #7a4d00; --warn-tint: #fcf0d6; }
@@ -171,9 +173,11 @@ def _measured(measured: Sequence[Measured]) -> Markup:
         )
         for one in measured[:MEASURED_MAX]
     ]
+    shown = f"The newest {MEASURED_MAX} of {len(measured)} are shown. " if len(measured) > MEASURED_MAX else ""
     return Markup(
         "<h2>Sites</h2><div class=scroll><table><tr><th>When<th>What<th>Verdict<th>Layers</tr>{}</table></div>"
-    ).format(Markup("").join(rows))
+        "<p class=muted>{}Of each person the newest {} of this time count.</p>"
+    ).format(Markup("").join(rows), shown, MEASURED_OF_ONE)
 
 
 def _count(number: int, one: str, many: str = "") -> str:

@@ -12,8 +12,9 @@ import io
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, assert_never
 
@@ -38,7 +39,7 @@ from outlast.kernel import (
     make_channel_link,
     parse_channel,
 )
-from outlast.rooms.watch import agenda, asks, lamps, signals, view
+from outlast.rooms.watch import agenda, asks, lamps, signals, timeline, view
 from outlast.rooms.watch.agenda import (
     PUBLISHABLE,
     SCHEDULES_H,
@@ -83,7 +84,7 @@ from outlast.rooms.watch.places import country_codes
 from outlast.rooms.watch.proto import recognise
 from outlast.rooms.watch.proto.heartbeats import KNOWN_S
 from outlast.rooms.watch.proto.series import Origin
-from outlast.rooms.watch.report import Report
+from outlast.rooms.watch.report import MEASURED_OF_ONE, Report
 from outlast.rooms.watch.scrub import scrub, without_secrets
 from outlast.rooms.watch.timeline import Line
 from outlast.rooms.watch.view import Channel, Cut, Measured
@@ -119,7 +120,10 @@ AWAY_KEPT_S: Final = HEARTBEATS_SHOWN_S + DAY_MS // 1000
 SERIES_MAX_BYTES: Final = 64 << 20
 TOKEN_MAX_CHARS: Final = 256
 EXPORTED_MAX: Final = 5000
-"""The newest so many measurements of one's own, and of others, are exported."""
+"""The newest so many measurements of one's own, and of strangers, are exported,"""
+EXPORTED_BYTES_MAX: Final = 64 << 20
+"""as far as they fit into this: 1 KiB of a stranger's can stand for 1 MiB."""
+EXPORTED_AT_ONCE: Final = 16
 NO_CONSENT: Final = Sentence("read what measuring can bring upon you, and agree to it, first")
 
 
@@ -328,15 +332,15 @@ def measured(node: Node, person: Person, *, limit: int = 500) -> list[Measured]:
     return sorted([*found, *(one for one in strangers if one.id not in seen)], key=lambda one: -one.at_s)[:limit]
 
 
-def trusted(node: Node, person: Person, *, limit: int = 500) -> list[Measured]:
+def trusted(node: Node, person: Person, *, sought: view.Sought = view.EVERYTHING, limit: int = 500) -> list[Measured]:
     """What was measured here, and by people whom one knows; the newest first, and of each so much at most."""
-    own = view.runs(person, limit=limit)
+    own = view.runs(person, sought=sought, limit=limit)
     mine = {one.id for one in own if one.id}
     where, now_ms = spaces(node, person), node.now_ms()
     known = [
         one
         for keys in _keys_of(people(node, person))
-        for one in view.observations(node, where, now_ms, keys=keys, limit=limit)
+        for one in view.observations(node, where, now_ms, keys=keys, sought=sought, limit=limit)
     ]
     return sorted([*own, *(one for one in known if one.id not in mine)], key=lambda one: -one.at_s)
 
@@ -486,9 +490,19 @@ def lines_of(node: Node, person: Person, code: str, now_s: int) -> list[Line]:
 def report_of(node: Node, person: Person, code: str, name: str, from_s: int, to_s: int) -> Report:
     """What a report of a country between two times tells, as far as it is known here."""
     now_s = node.now_ms() // 1000
-    sites = [one for one in trusted(node, person) if from_s <= one.at_s <= to_s and one.country == code]
+    sites = trusted(node, person, sought=view.Sought(from_s, to_s, code), limit=MEASURED_OF_ONE)
     lines = lines_of(node, person, code, now_s)
     return Report(code, name, from_s, to_s, now_s, lines, believed(node, person, code), sites)
+
+
+def span_of(node: Node, person: Person, code: str) -> tuple[int, int] | None:
+    """From when to when (UTC seconds) there is anything here that a report of a country can tell; None for nothing."""
+    now_s = node.now_ms() // 1000
+    cuts = believed(node, person, code)
+    times = [one.at_s for one in trusted(node, person, sought=view.Sought(country=code), limit=MEASURED_OF_ONE)]
+    times += [at_s for cut in cuts for at_s in (cut.start_s, now_s if cut.end_s is None else cut.end_s)]
+    times += timeline.span(lines_of(node, person, code, now_s)) or ()
+    return (min(times), max(max(times), min(times) + 60)) if times else None
 
 
 # ---- the own line, and series ----
@@ -707,26 +721,43 @@ def published(one: Measured, scrubbed: bytes, chosen: Settings) -> Observation:
 
 
 async def export(node: Node, person: Person) -> bytes:
-    """OONI measurements as JSON lines: one's own, scrubbed, and what others published with their record."""
+    """OONI measurements as JSON lines, scrubbed: one's own, then what people whom one knows published, then others'.
+
+    Of each the newest first, as many as fit into EXPORTED_BYTES_MAX: strangers take no room from the others.
+    """
     runs = view.runs(person, limit=EXPORTED_MAX)
-    raws = view.raw_runs(person, [one.n for one in runs])
-    mine = {one.id for one in runs}
-    published_here = view.observations(node, spaces(node, person), node.now_ms(), limit=EXPORTED_MAX)
-    entries = node.open_store.load(
-        [one.id for one in published_here if one.id and one.raw_bytes and one.id not in mine]
-    )
+    known = [one for one in trusted(node, person) if one.key is not None]
+    others = view.observations(node, spaces(node, person), node.now_ms(), limit=EXPORTED_MAX)
+    mine, numbers = {one.id for one in runs}, [one.n for one in runs]
+    ids = list(dict.fromkeys(one.id for one in (*known, *others) if one.id and one.raw_bytes and one.id not in mine))
 
-    def work() -> bytes:
-        lines: list[bytes] = []
-        for raw in raws:
-            with contextlib.suppress(ProtocolError):
-                lines.append(scrub(raw))
-        for entry in entries:
-            with contextlib.suppress(ProtocolError):
-                lines.append(unpack_raw(OBSERVATION.decode(entry.payload or b"").raw))
-        return b"".join(line + b"\n" for line in lines)
+    def batches() -> Iterator[list[Callable[[], bytes]]]:
+        for at in range(0, len(numbers), EXPORTED_AT_ONCE):
+            raws = view.raw_runs(person, numbers[at : at + EXPORTED_AT_ONCE])
+            yield [partial(scrub, raw) for raw in reversed(raws)]
+        for at in range(0, len(ids), EXPORTED_AT_ONCE):
+            entries = node.open_store.load(ids[at : at + EXPORTED_AT_ONCE])
+            # Whatever a stranger's record holds, it comes out as one line, and scrubbed.
+            yield [partial(_record, entry.payload or b"") for entry in entries]
 
-    return await asyncio.to_thread(work)
+    def work(batch: Sequence[Callable[[], bytes]]) -> bool:
+        for make in batch:
+            with contextlib.suppress(ProtocolError):
+                line = make()
+                if exported.tell() + len(line) >= EXPORTED_BYTES_MAX:
+                    return False
+                exported.write(line + b"\n")
+        return True
+
+    exported = io.BytesIO()
+    for batch in batches():
+        if not await asyncio.to_thread(work, batch):
+            break
+    return exported.getvalue()
+
+
+def _record(payload: bytes) -> bytes:
+    return scrub(unpack_raw(OBSERVATION.decode(payload).raw))
 
 
 # ---- by itself ----

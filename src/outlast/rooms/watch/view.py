@@ -48,7 +48,7 @@ from outlast.rooms.watch.entries import (
 )
 from outlast.rooms.watch.proto.evidence import fact
 from outlast.rooms.watch.proto.heartbeats import DOMESTIC, FOREIGN
-from outlast.terms import EVIDENCE_MAX, OUTAGE, ROUTE, Fact, State, is_sane, is_sane_route
+from outlast.terms import EVIDENCE_MAX, LAST_S, OUTAGE, ROUTE, Fact, State, is_sane, is_sane_route
 
 RUN: Final = "local_watch_run"
 SETTING: Final = "local_watch_setting"
@@ -366,6 +366,16 @@ class LinkCheck:
     abroad: bool | None
 
 
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """Which measurements are asked for: from one time to another (UTC seconds), and from one country if any."""
+
+    from_s: int = 0
+    to_s: int = LAST_S
+    country: str = ""
+
+
+EVERYTHING: Final = Sought()
 _MEASURED: Final = (
     "test, input, country, asn, blocking, accessible, dns, tcp, tls, http, throttled, fingerprint, software"
 )
@@ -378,7 +388,7 @@ def observations(
     now_ms: int,
     *,
     keys: Sequence[bytes] | None = None,
-    since_s: int = 0,
+    sought: Sought = EVERYTHING,
     limit: int = 500,
 ) -> list[Measured]:
     """The newest published observations of these channels, the newest first; only those under ``keys`` if given."""
@@ -386,16 +396,23 @@ def observations(
         return []
     rows = store.query(
         f"SELECT id, key, n, at_s, {_MEASURED}, raw_bytes FROM {_OBSERVATION} WHERE at_s >= ? AND at_s <= ?"
-        f" AND until_ms > ? AND space IN ({_marks(spaces)}){_under(keys)}"
+        f" AND (? = '' OR country = ?) AND until_ms > ? AND space IN ({_marks(spaces)}){_under(keys)}"
         " ORDER BY at_s DESC, id LIMIT ?",
-        (since_s, _soon_s(now_ms), now_ms, *spaces, *(keys or ()), limit),
-    )
+        (
+            sought.from_s, min(sought.to_s, _soon_s(now_ms)), sought.country, sought.country, now_ms,
+            *spaces, *(keys or ()), limit,
+        ),
+    )  # fmt: skip
     return [_measured(row) for row in rows]
 
 
-def runs(vault: Rows, *, limit: int = 500) -> list[Measured]:
+def runs(vault: Rows, *, sought: Sought = EVERYTHING, limit: int = 500) -> list[Measured]:
     """The newest measurements made here, the newest first."""
-    return [_measured(row) for row in vault.query(f"{_RUNS} ORDER BY at_ms DESC, n DESC LIMIT ?", (limit,))]
+    rows = vault.query(
+        f"{_RUNS} WHERE at_ms >= ? AND at_ms < ? AND (? = '' OR country = ?) ORDER BY at_ms DESC, n DESC LIMIT ?",
+        (1000 * sought.from_s, 1000 * (sought.to_s + 1), sought.country, sought.country, limit),
+    )
+    return [_measured(row) for row in rows]
 
 
 def find_run(vault: Rows, number: int) -> Measured | None:

@@ -83,6 +83,9 @@ async def test_a_file_becomes_outages_and_a_report(tmp_path: Path) -> None:
             await ask(ann, "watch.report", country="BY", **{"from": "2026-01-05", "to": "2026-01-01"})
         with pytest.raises(UsageError):
             await ask(ann, "watch.report", country="BY", **{"from": "yesterday"})
+        for never in ("0001-01-01T00:00:00+14:00", "1969-12-31", "9999-12-31T23:59:59-12:00"):
+            with pytest.raises(UsageError, match="is no time since 1970"):
+                await ask(ann, "watch.report", country="BY", **{"from": never, "to": "2026-01-05"})
         with pytest.raises(NotFoundError):
             await ask(ann, "watch.report", country="Atlantis")
         with pytest.raises(UsageError):

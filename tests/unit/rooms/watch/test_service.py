@@ -18,7 +18,7 @@ from outlast.kernel import DAY_MS, Entry, Home, Kind, Node, Put
 from outlast.kernel.identity import SigningKey
 from outlast.kernel.log import loose_entry
 from outlast.rooms.watch import ROOM, service, view
-from outlast.rooms.watch.entries import OBSERVATION, WITNESS, Layer, Observation, Witness, unpack_raw
+from outlast.rooms.watch.entries import OBSERVATION, WITNESS, Layer, Observation, Witness, pack_raw, unpack_raw
 from outlast.rooms.watch.io.measurements import own_fingerprints
 from outlast.rooms.watch.lamps import Lamp
 from outlast.rooms.watch.view import Measured
@@ -679,6 +679,77 @@ async def test_a_site_that_is_tried_is_kept_with_its_verdict(tmp_path: Path) -> 
         [line] = (await service.export(ann.node, ann.person)).splitlines()
         assert json.loads(line)["input"] == target
         assert b"hello" not in line
+
+
+async def test_a_report_tells_what_was_measured_in_its_time_however_much_was_measured_since(tmp_path: Path) -> None:
+    async with houses(tmp_path, Clock(), "ann", "ben") as [ann, ben]:
+        channel = await service.found_channel(ann.node, ann.person, "Watch")
+        now_s, month = NOW_MS // 1000, 30 * 86_400
+        own = [
+            view.run_row(replace(measured(f"https://{number}.example/"), country="BY"), at_ms, b"")
+            for number, at_ms in enumerate([NOW_MS - month * 1000, *[NOW_MS] * 600])
+        ]
+        await ann.node.write(lambda: ann.person.vault.transaction([*own, vouched(ben)], "watch"))
+        layers: tuple[Layer, ...] = ("ok",) * 5
+        found = [
+            Observation("t", f"https://of-ben.example/{number}", at_s, country, 1, "", True, layers, "", "")  # type: ignore[arg-type]
+            for number, (at_s, country) in enumerate(
+                [(now_s - month, "BY"), *[(now_s, "BY")] * 600, (now_s - month, "DE")]
+            )
+        ]
+        await ann.node.ingest([said_by(ben, channel.space, OBSERVATION, one, one.at_s) for one in found])
+        told = service.report_of(ann.node, ann.person, "BY", "Belarus", now_s - month - 60, now_s - month + 60)
+        assert sorted(one.input for one in told.measured) == ["https://0.example/", "https://of-ben.example/0"]
+        assert service.span_of(ann.node, ann.person, "BY") == (now_s - month, now_s), "measurements alone are something"
+
+
+async def test_strangers_take_no_room_in_the_export_and_put_no_line_into_it_that_is_no_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with houses(tmp_path, Clock(), "ann", "ben") as [ann, ben]:
+        channel = await service.found_channel(ann.node, ann.person, "Watch")
+        await ann.node.write(lambda: ann.person.vault.transaction([vouched(ben)], "watch"))
+        await keep(ann)
+
+        def published(key: SigningKey, raw: bytes, at_s: int) -> Entry:
+            layers: tuple[Layer, ...] = ("ok",) * 5
+            one = Observation("t", "https://x/", at_s, "BY", 1, "", True, layers, "", "", pack_raw(raw))  # type: ignore[arg-type]
+            return loose_entry(
+                key, space=channel.space, kind=OBSERVATION.name, payload=OBSERVATION.encode(one),
+                ts_ms=at_s * 1000, life_ms=30 * DAY_MS, priority=4,
+            )  # fmt: skip
+
+        def stranger(number: int) -> SigningKey:
+            return SigningKey.from_seed(number.to_bytes(32, "big"))
+
+        now_s = NOW_MS // 1000
+        of_ben = SigningKey.from_seed(ben.person.device)
+        await ann.node.ingest([published(of_ben, b'{"input": "https://ben.example/"}', now_s - 7200)])
+        large = b'{"input": "https://stranger.example/", "test_keys": {"x": [%s0]}}' % (b"0.25," * 1000)
+        await ann.node.ingest([published(stranger(number), large, now_s) for number in range(1, 9)])
+        await ann.node.ingest(
+            [
+                published(stranger(101), b'{"input":\n"https://a.example/",\n"probe_ip": "203.0.113.9"}', now_s),
+                published(
+                    stranger(102), b'{"input": "https://b.example/"}\n{"input": "https://forged.example/"}', now_s
+                ),
+                published(stranger(103), b"no measurement", now_s),
+            ]
+        )
+        monkeypatch.setattr(service, "EXPORTED_MAX", 5)
+        monkeypatch.setattr(service, "EXPORTED_BYTES_MAX", 20_000, raising=False)
+        exported = await service.export(ann.node, ann.person)
+        inputs = [json.loads(line)["input"] for line in exported.splitlines()]
+        assert inputs[:2] == ["https://example.org/", "https://ben.example/"]
+        assert len(exported) <= 20_000
+        assert b"forged" not in exported
+        monkeypatch.setattr(service, "EXPORTED_MAX", 50)
+        monkeypatch.setattr(service, "EXPORTED_BYTES_MAX", 1 << 20)
+        inputs = [json.loads(line)["input"] for line in (await service.export(ann.node, ann.person)).splitlines()]
+        assert inputs.count("https://stranger.example/") == 8
+        assert inputs.count("https://a.example/") == 1
+        assert len(inputs) == 11
+        assert b"203.0.113" not in await service.export(ann.node, ann.person)
 
 
 async def test_a_node_that_is_told_to_asks_public_servers_and_keeps_what_they_say(

@@ -19,6 +19,8 @@ from outlast.rooms.watch.timeline import short
 from outlast.rooms.watch.view import Cut
 
 _NUMBER: Final = re.compile(r"[0-9]{1,15}(\.[0-9]{1,6})?")
+_AMOUNT: Final = re.compile(r"([0-9]{1,15}|[0-9]{1,3}(,[0-9]{3}){1,4})(\.[0-9]{1,6})?")
+"""Dollars also in groups of three digits. Elsewhere a comma is half of the world's point: 2,5 days are not 25."""
 PICTURE_WIDTH: Final = 340
 _LEFT: Final = 8
 _ROW: Final = 34
@@ -40,7 +42,8 @@ def countries() -> list[Indicators]:
 
 def asked(form: Mapping[str, str]) -> list[Cost]:
     """The costs that a form asks for; raises UsageError for what is no number, NotFoundError for an unknown country."""
-    numbers = {name: _number(form[name]) for name in ("days", "year", "reported", "share")}
+    numbers = {name: _number(form[name], _NUMBER) for name in ("days", "year", "share")}
+    numbers["reported"] = _number(form["reported"], _AMOUNT)
     percent = numbers["share"]
     return costs(
         find_country(countries(), form["country"]),
@@ -122,10 +125,10 @@ def picture(rows: Sequence[Cost], summary: str, short: Callable[[float], str] = 
     ).format(PICTURE_WIDTH, height, summary, Markup("").join(parts))
 
 
-def _number(text: str) -> float | None:
-    text = text.strip().replace(",", "").replace("%", "")
+def _number(text: str, form: re.Pattern[str]) -> float | None:
+    text = text.strip().replace("%", "")
     if not text:
         return None
-    if not _NUMBER.fullmatch(text):
+    if not form.fullmatch(text):
         raise UsageError("%(text)r is no number: write one as 2 or 2.5", text=text[:40])
-    return float(text)
+    return float(text.replace(",", ""))

@@ -264,6 +264,9 @@ def test_cost_shows_the_implied_share_and_refuses_nonsense(page: Browser) -> Non
     assert "The reported cost is 32% of the GDP of these days." in text
     text = text_of(page.get("/watch/cost?country=IN&days=64&year=2022&reported=184300000"))
     assert "The reported cost is 0.031% of the GDP of these days." in text
+    assert "32%" in text_of(page.get("/watch/cost?country=BY&days=1&year=2019&reported=56,400,000"))
+    for comma in ("days=2,5", "days=1,500", "days=1&share=0,5", "days=1&reported=56,4", "days=1&reported=5,64,00000"):
+        assert page.get(f"/watch/cost?country=BY&year=2019&{comma}").status_code == 400, comma
     assert page.get("/watch/cost?country=BY&days=-1&year=2019").status_code == 400
     assert page.get("/watch/cost?country=BY&days=0&year=2019").status_code == 400
     assert page.get("/watch/cost?country=BY&days=1e9&year=2019").status_code == 400

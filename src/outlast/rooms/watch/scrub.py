@@ -2,8 +2,9 @@
 
 What stays is named here; everything else goes: a new field of a later version is private until somebody decides
 otherwise. The hour stays of each time, the network and the country of the place. Bodies, cookies and the values of
-headers go; headers' names stay, since others' classifiers read them. Wherever the prober's own address still stands,
-also inside of longer text, it is struck out.
+headers go; of headers' names those stay that others' classifiers read, and that no site made for one visitor: usual
+ones, and those that the control was answered with as well. So do hosts of redirects, and not their paths. Wherever the
+prober's own address still stands, also inside of longer text, it is struck out.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Any, Final
 import msgspec
 
 from outlast.errors import ProtocolError
-from outlast.rooms.watch.proto.traces import SCRUBBED, measured, without_addresses, without_values
+from outlast.rooms.watch.proto.analysis import COMMON_HEADERS
+from outlast.rooms.watch.proto.traces import SCRUBBED, measured, without_addresses, without_paths, without_values
 
 MEASUREMENT_MAX_BYTES: Final = 16 << 20
 _DEPTH_MAX: Final = 12
@@ -63,6 +65,8 @@ def scrub(measurement: bytes) -> bytes:
     addresses = _addresses(found)
     strike = _striker(addresses, measured(_clean(kept, str, 0)) - addresses, found.get("input"))
     kept = {name: _clean(value, strike, 0) for name, value in found.items() if name in _TOP}
+    if kept.get("test_name") == "web_connectivity":
+        _strike_rare_names(kept.get("test_keys"))
     for name in _TIMES & kept.keys():
         kept[name] = _hour(kept[name])
     if "probe_asn" not in kept:
@@ -115,6 +119,28 @@ def _names_only(headers: Any, strike: Callable[[str], str]) -> Any:
     return {}
 
 
+def _strike_rare_names(keys: Any) -> None:
+    """Take from the answers that came the headers that are neither usual nor in the control's answer."""
+    if not isinstance(keys, dict):
+        return
+    control = keys.get("control")
+    there = control.get("http_request") if isinstance(control, dict) else None
+    headers = there.get("headers") if isinstance(there, dict) else None
+    known = COMMON_HEADERS | ({name.lower() for name in headers} if isinstance(headers, dict) else set())
+    requests = keys.get("requests")
+    for one in requests if isinstance(requests, list) else ():
+        response = one.get("response") if isinstance(one, dict) else None
+        if not isinstance(response, dict):
+            continue
+        for place in _HEADERS & response.keys():
+            found = response[place]
+            response[place] = (
+                {name: "" for name in found if name.lower() in known}
+                if isinstance(found, dict)
+                else [pair for pair in found if pair[0].lower() in known]
+            )
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
@@ -133,7 +159,7 @@ def _striker(addresses: Iterable[str], known: Collection[str], own: Any) -> Call
     pattern = re.compile("|".join(re.escape(one) for one in sorted(addresses, key=len, reverse=True)) or r"(?!)")
 
     def strike(text: str) -> str:
-        text = text if text == own or "://" not in text else without_values(text)
+        text = text if text == own or "://" not in text else without_values(without_paths(text, own))
         return without_secrets(without_addresses(pattern.sub(SCRUBBED, text), known))
 
     return strike

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -145,6 +146,40 @@ def test_a_redirect_to_the_prober_s_own_address_publishes_it_nowhere(way: str) -
     assert [one["ip"] for one in found["test_keys"]["tcp_connect"]] == [first, site, elsewhere, SCRUBBED]
 
 
+def test_what_a_site_made_for_one_visitor_is_published_nowhere() -> None:
+    answer = {
+        "code": 302,
+        "headers": {"X-Visitor-4711": "", "Content-Type": "text/html", "X-Site": "1"},
+        "headers_list": [["X-Visitor-4711", ""], ["Content-Type", "text/html"], ["x-site", "1"]],
+    }
+    asked = ("https://example.org/page", "https://www.example.org/page", "https://www.example.org/u/4711?v4711=1#4711", "https://block.example/", "https://other.example?4711")  # fmt: skip # noqa: E501
+    found = scrubbed(
+        {
+            "test_name": "web_connectivity",
+            "input": "http://example.org/page",
+            "test_keys": {
+                "requests": [
+                    {"request": {"url": url, "headers": {"User-Agent": "x", "X-Mine": ""}}, "response": answer}
+                    for url in asked
+                ],
+                "control": {"http_request": {"status_code": 200, "headers": {"X-Site": "1", "X-Elsewhere": "2"}}},
+            },
+        }
+    )
+    assert "4711" not in json.dumps(found)
+    requests = found["test_keys"]["requests"]
+    assert [one["request"]["url"] for one in requests] == [
+        "https://example.org/page",
+        "https://www.example.org/page",
+        f"https://www.example.org/{SCRUBBED}",
+        "https://block.example/",
+        f"https://other.example/{SCRUBBED}",
+    ]
+    assert requests[0]["response"]["headers"] == {"Content-Type": "", "X-Site": ""}
+    assert requests[0]["response"]["headers_list"] == [["Content-Type", ""], ["x-site", ""]]
+    assert requests[0]["request"]["headers"] == {"User-Agent": "", "X-Mine": ""}, "what this program sent"
+
+
 def test_what_looks_like_a_session_goes_from_a_fragment_too() -> None:
     assert scrubbed({"input": "https://example.org/#access_token=abc"})["input"].endswith(f"#access_token={SCRUBBED}")
 
@@ -202,3 +237,7 @@ def test_real_measurements_give_others_the_same_verdict_after_scrubbing_and_name
         assert len(pack_raw(clean)) > 0, "each can be published"
         before, after = classify(read(data)), classify(read(clean))
         assert (after.blocking, after.accessible, after.layers) == (before.blocking, before.accessible, before.layers)
+    for path in sorted(real("watch/ooni/real").glob("*.json")):
+        with contextlib.suppress(ProtocolError):  # one holds nothing that was measured
+            before, after = classify(read(path.read_bytes())), classify(read(scrub(path.read_bytes())))
+            assert (after.blocking, after.layers) == (before.blocking, before.layers), path.name

@@ -20,6 +20,7 @@ _ADDRESS: Final = re.compile(
     r"(?<![0-9.])[0-9]{1,3}([.-])[0-9]{1,3}\1[0-9]{1,3}\1[0-9]{1,3}(?!\.?[0-9])"
     r"|(?<![\w:])(?=[0-9A-Fa-f]{0,4}:)[0-9A-Fa-f:]{2,39}(?:\.[0-9]{1,3}){0,3}(?![\w:])"
 )
+_BEHIND_HOST: Final = re.compile(r"(://[^/?#\s]{1,512})([/?#]\S*)")
 _VALUE: Final = re.compile(r"([?&;][^=&;#\s]{0,256})=[^&;#\s]+")
 
 
@@ -62,6 +63,16 @@ def without_addresses(text: str, known: Collection[str]) -> str:
 def without_values(url: str) -> str:
     """A URL without what its query's names are set to: a session, or who asked."""
     return _VALUE.sub(r"\1=" + SCRUBBED, url)
+
+
+def without_paths(text: str, own: Any) -> str:
+    """A text without what stands behind the hosts of URLs in it, which a site can make for one visitor.
+
+    What stands behind the host of the URL ``own`` may stay, behind every host.
+    """
+    named = _BEHIND_HOST.search(own) if isinstance(own, str) else None
+    kept = ("/", named[2] if named else "/")
+    return _BEHIND_HOST.sub(lambda found: found[0] if found[2] in kept else f"{found[1]}/{SCRUBBED}", text)
 
 
 def _texts(value: Any, depth: int) -> Iterator[str]:

@@ -414,8 +414,28 @@ def test_there_is_an_end_to_distinct_prefixes(monkeypatch: pytest.MonkeyPatch) -
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mrt, "REMEMBERED_MAX", 4)
+    monkeypatch.setattr(mrt, "REMEMBERED_ALL_BYTES_MAX", 4 * mrt.REMEMBERED_EXTRA_BYTES)
     file = b"".join(
         write.bgp4mp(write.routes(V4, attributes=write.attribute(mrt.MED, pack(">I", n))), peer=str(ip_address(n)))
         for n in range(50)
     )
     assert [update.attributes[mrt.MED] for update in updates(file)] == list(range(50))
+
+
+def test_what_is_remembered_of_a_file_is_bounded_by_its_size_whatever_kinds_of_records_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mrt, "REMEMBERED_ALL_BYTES_MAX", 1 << 20, raising=False)
+
+    def made() -> Iterator[bytes]:
+        for number in range(3_000):
+            addresses = b"".join(pack(">I", 0x01000000 + number * 131 + place * 7919) for place in range(124))
+            body = write.routes(V4, attributes=write.attribute(mrt.CLUSTER_LIST, addresses))
+            yield write.bgp4mp(body, 4) if number % 2 else write.bgp4mp(body, 1, width=2)
+
+    tracemalloc.start()
+    try:
+        assert summarise(made()).announced == 6_000
+        assert tracemalloc.get_traced_memory()[1] < 15 << 20
+    finally:
+        tracemalloc.stop()

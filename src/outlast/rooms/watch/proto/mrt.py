@@ -29,8 +29,11 @@ from outlast.errors import ProtocolError
 
 RECORD_MAX_BYTES: Final = 1 << 24  # the longest real ones, tables of all peers for one prefix, have some 100 KiB
 PREFIXES_MAX: Final = 1 << 22  # distinct ones, some 400 MB; all of the world's tables hold 1.3 million
-REMEMBERED_MAX: Final = 1 << 14  # attributes, and sets of them
-REMEMBERED_BYTES_MAX: Final = 512  # of one
+REMEMBERED_MAX: Final = 1 << 14  # peers
+REMEMBERED_BYTES_MAX: Final = 512  # of one attribute, or one set of them
+# Of all attributes and sets of one file: an octet can stand for twenty in memory, and what is short for some hundred.
+REMEMBERED_ALL_BYTES_MAX: Final = 8 << 20
+REMEMBERED_EXTRA_BYTES: Final = 150
 
 Address = IPv4Address | IPv6Address
 Prefixes = list[int] | tuple[int, ...]
@@ -164,6 +167,7 @@ class Reader:
         self._peers: list[Peer] | None = None  # of TABLE_DUMP_V2
         self._names: dict[bytes, Peer] = {}
         self._decoders: dict[tuple[int, bool, int], _Attributes] = {}
+        self._memory = _Memory()
         # Subtypes of BGP4MP that hold a message -> octets of an AS number, heads of IPv4 and IPv6, what decodes.
         self._messages = {
             subtype: (octets, *_HEADS[octets], self._decoder(octets, add_path))
@@ -248,7 +252,7 @@ class Reader:
     def _decoder(self, as_octets: int, add_path: bool, table_afi: int = 0) -> _Attributes:
         key = (as_octets, add_path, table_afi)
         if key not in self._decoders:
-            self._decoders[key] = _Attributes(*key)
+            self._decoders[key] = _Attributes(*key, self._memory)
         return self._decoders[key]
 
     def _name(self, octets: bytes, as_octets: int, width: int) -> Peer:
@@ -491,6 +495,30 @@ def summarise(pieces: Iterable[bytes], also: Callable[[Update], None] | None = N
     return Summary(reader.records, announced, withdrawn, len(seen) + len(seen6), reader.damage)
 
 
+class _Memory:
+    """What was decoded in one file, in all tables of its decoders together: full it is forgotten, and begun anew."""
+
+    def __init__(self) -> None:
+        self._tables: list[dict[bytes, Any]] = []
+        self._left = REMEMBERED_ALL_BYTES_MAX
+
+    def table(self) -> dict[bytes, Any]:
+        """Another table, empty."""
+        self._tables.append({})
+        return self._tables[-1]
+
+    def keep(self, table: dict[bytes, Any], octets: bytes, value: Any) -> None:
+        """Put into a table of this memory what these octets mean, unless they are many."""
+        if len(octets) > REMEMBERED_BYTES_MAX:
+            return
+        self._left -= len(octets) + REMEMBERED_EXTRA_BYTES
+        if self._left < 0:
+            for one in self._tables:
+                one.clear()
+            self._left = REMEMBERED_ALL_BYTES_MAX
+        table[octets] = value
+
+
 class _Attributes:
     """Decodes sets of attributes, and remembers what it decoded.
 
@@ -499,9 +527,12 @@ class _Attributes:
     left as octets.
     """
 
-    def __init__(self, as_octets: int, add_path: bool, table_afi: int, *, nesting: bool = True) -> None:
-        self.remembered: dict[bytes, Mapping[int, Any]] = {}
-        self._values: dict[bytes, Any] = {}
+    def __init__(
+        self, as_octets: int, add_path: bool, table_afi: int, memory: _Memory, *, nesting: bool = True
+    ) -> None:
+        self._memory = memory
+        self.remembered: dict[bytes, Mapping[int, Any]] = memory.table()
+        self._values: dict[bytes, Any] = memory.table()
         self.nlri = _nlri_paths if add_path else _nlri
         self._table_afi = table_afi
         self._decode: dict[int, Callable[[bytes], Any]] = {
@@ -511,7 +542,7 @@ class _Attributes:
             MP_UNREACH: self._unreach,
         }
         if nesting:
-            inner = _Attributes(4, add_path, 0, nesting=False)
+            inner = _Attributes(4, add_path, 0, memory, nesting=False)
             self._decode[ATTR_SET] = lambda value: (_U32.unpack_from(value)[0], inner.decode(value[4:]))
 
     def decode(self, block: bytes) -> Mapping[int, Any]:
@@ -537,10 +568,7 @@ class _Attributes:
             at = stop
         if AS4_PATH in found:
             _merge(found)
-        if end <= REMEMBERED_BYTES_MAX:
-            if len(self.remembered) >= REMEMBERED_MAX:
-                self.remembered.clear()
-            self.remembered[block] = found
+        self._memory.keep(self.remembered, block, found)
         return found
 
     def _value(self, raw: bytes) -> Any:
@@ -550,10 +578,7 @@ class _Attributes:
             value = octets if decode is None else decode(octets)
         except (IndexError, StructError, ValueError, MrtError):
             value = Malformed(raw)
-        if len(raw) <= REMEMBERED_BYTES_MAX:
-            if len(self._values) >= REMEMBERED_MAX:
-                self._values.clear()
-            self._values[raw] = value
+        self._memory.keep(self._values, raw, value)
         return value
 
     def _reach(self, value: bytes) -> Reach:

@@ -68,7 +68,7 @@ COUNTRY: Final[Mapping[str, str]] = {
         "The signals here are too old to say: read a newer file of one, or let this node ask public servers."
     ),
     "own-link": marked("Your own line is down, so this node cannot say."),
-    "normal": marked("As usual, by every signal that this node has."),
+    "normal": marked("No outage, by all signals together that this node has."),
 }
 
 

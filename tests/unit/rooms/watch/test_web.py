@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -257,6 +258,18 @@ def test_the_home_page_has_a_card_of_the_room(node: Served, page: Browser) -> No
     assert "Is it this site, your line, or the country?" in text_of(page.get("/"))
     filled(node, page)
     assert 'href="/watch/"' in page.get("/").text
+
+
+def test_that_there_is_no_outage_does_not_say_that_each_signal_is_as_usual(page: Browser) -> None:
+    """The users of Tor are gone, and what may speak for a country alone is as it was."""
+    today = datetime.now(UTC).date()
+    users = [(today - timedelta(back), 100 if back < 3 else 9000 + back) for back in range(40)[::-1]]
+    tor = "\n".join(["date,country,users,lower,upper,frac", *(f"{day},by,{count},,,70" for day, count in users)])
+    page.submit("/watch/settings/place", country="BY", asn="0")
+    page.submit("/watch/country/BY/series", files={"file": ("tor.csv", tor.encode())})
+    shown = text_of(page.get("/watch/"))
+    assert "No outage, by all signals together that this node has." in shown
+    assert "every signal" not in shown
 
 
 def test_cost_shows_the_implied_share_and_refuses_nonsense(page: Browser) -> None:

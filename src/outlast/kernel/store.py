@@ -769,10 +769,12 @@ class Store:
     ) -> list[Holding]:
         """What could be let go: of the pool or of the sets, of one space or of all, in the order in which it came.
 
-        ``large``: what has more than 1 KiB that nobody here asked for. ``among``: of these numbers; else ``limit`` of
-        those after ``after``. Runs on the writer's thread.
+        Nothing whose content in chunks somebody here asked for. ``large``: what has more than 1 KiB. ``among``: of
+        these numbers; else ``limit`` of those after ``after``. Runs on the writer's thread.
         """
-        where = f"(rank >= {POOLED}) = ? AND n > ?"
+        # Such a content counts in no quota: with its entry all of it would go, and little room would be found by that.
+        asked = "SELECT 1 FROM file WHERE file.n = entry.n AND wanted = 1"
+        where = f"(rank >= {POOLED}) = ? AND n > ? AND NOT EXISTS ({asked})"
         args: list[Any] = [pooled, after]
         if pooled:
             where += f" AND rank >= {POOLED}"  # said once more as the index says it
@@ -780,7 +782,7 @@ class Store:
             where += f" AND space = {_SPACE}"
             args.append(space)
         if large:
-            where += " AND n IN (SELECT n FROM payload UNION SELECT n FROM file WHERE held_bytes > 0 AND wanted = 0)"
+            where += " AND n IN (SELECT n FROM payload UNION SELECT n FROM file WHERE held_bytes > 0)"
         if among is not None:
             where += " AND n IN carray(?)"
             args.append(_numbers(among))

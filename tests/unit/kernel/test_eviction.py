@@ -112,6 +112,18 @@ def test_contents_that_nobody_asked_for_go_with_the_payloads(keeping: Keeping) -
     assert store.progress(asked[0].id) == (200_000, 200_000)
 
 
+@pytest.mark.parametrize("size_bytes", [200_000, 40 * CHUNK_BYTES], ids=["small manifest", "large manifest"])
+def test_a_flood_takes_nothing_of_what_somebody_here_asked_for(keeping: Keeping, size_bytes: int) -> None:
+    store, asked = keeping.store, large_content(b"b", size_bytes=size_bytes)
+    keeping.bring(FLOODER, asked[0])
+    store.want(asked[0].id)
+    bring_content(store, asked)
+    keeping.bring(FLOODER, *(post(n, payload=bytes(4096)) for n in range(20)), *(post(n) for n in range(20, 100)))
+    keeping.make_room(20 * SIZE)
+    assert store.used_bytes(()) <= 20 * SIZE
+    assert store.progress(asked[0].id) == (size_bytes, size_bytes)
+
+
 def test_large_files_of_ones_own_push_nobodys_mail_out(keeping: Keeping) -> None:
     store, (written, asked) = keeping.store, [large_content(b"a", "own"), large_content(b"b")]
     mail = [post(n) for n in range(10)]
@@ -134,9 +146,9 @@ def bring_content(store: Store, *contents: tuple[Entry, list[bytes]]) -> None:
             store.put_chunks(laid, [Chunk(entry.id, n, sha256(data).digest(), data) for n, data in enumerate(chunks)])
 
 
-def large_content(letter: bytes, author: str = "other") -> tuple[Entry, list[bytes]]:
-    """An entry whose 200,000 bytes of content differ from chunk to chunk, and its chunks."""
-    data = b"".join(letter + number.to_bytes(3, "big") for number in range(50_000))
+def large_content(letter: bytes, author: str = "other", size_bytes: int = 200_000) -> tuple[Entry, list[bytes]]:
+    """An entry whose bytes of content differ from chunk to chunk, and its chunks."""
+    data = b"".join(letter + number.to_bytes(3, "big") for number in range(size_bytes // 4))
     chunks = [data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES)]
     manifest = b"".join(sha256(chunk).digest() for chunk in chunks)
     header = msgspec.structs.replace(post(payload=manifest, author=author, seq=1).header, payload_size=len(data))

@@ -185,3 +185,40 @@ def test_a_node_that_is_always_on_is_not_told_that_its_date_leapt(tmp_path: Path
             assert one.posts() == []
 
     asyncio.run(run())
+
+
+def test_contacts_who_are_silent_or_whose_letters_come_late_make_no_clock_wrong(tmp_path: Path) -> None:
+    async def run() -> None:
+        now = RIGHT()
+        one_home, other_home, _, _ = await two(tmp_path)
+        async with house(one_home) as one, house(other_home, system_ms=lambda: now) as other:
+            await other.read(await one.bundle(to=peer_of(one)))
+            await one.send(peer_of(one), "long on its way")
+            late = await one.bundle(to=peer_of(one))
+            for _ in range(10):
+                now += DAY_MS
+                await other.node._tidy()
+                assert other.node.clock_warning() is None
+            await other.read(late)
+            assert "long on its way" in other.got()
+            assert other.node.clock_warning() is None
+
+    asyncio.run(run())
+
+
+def test_what_came_while_a_clock_ran_ahead_is_no_word_about_the_date_for_years(tmp_path: Path) -> None:
+    async def run() -> None:
+        now = RIGHT()
+        one_home, other_home, _, _ = await two(tmp_path)
+        async with house(one_home) as one, house(other_home, system_ms=lambda: now + YEARS_MS) as other:
+            await other.read(await one.bundle(to=peer_of(one)))
+            await other.until(other.got)
+            assert other.node.clock_warning() is not None
+        async with house(other_home, system_ms=lambda: now) as other:
+            for _ in range(50):
+                now += DAY_MS
+                await other.node._tidy()
+            assert other.node.clock_warning() is None
+            assert other.person.claims() == []
+
+    asyncio.run(run())

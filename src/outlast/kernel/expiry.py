@@ -14,9 +14,12 @@ from typing import Final, NamedTuple
 
 from outlast.errors import Sentence
 from outlast.kernel.entry import DAY_MS, day_of
+from outlast.kernel.mail import MAIL_LIFE_DAYS
 
 JUMP_MAX_DAYS: Final = 2
 """A clock may move so far between two runs of pruning without being asked about."""
+LATE_DAYS: Final = MAIL_LIFE_DAYS + 7
+"""So much later it may be than when a letter was written that came in the last 7 days: sticks take their time."""
 
 
 class Prune(NamedTuple):
@@ -83,11 +86,12 @@ def _is_confirmed(local_day: int, confirmed_day: int | None) -> bool:
     return confirmed_day is not None and 0 <= local_day - confirmed_day <= JUMP_MAX_DAYS
 
 
-def sane_now(system_ms: int, floor_ms: int, claims: Sequence[int] = ()) -> Now:
+def sane_now(system_ms: int, floor_ms: int, claims: Sequence[int] = (), letters: Sequence[int] = ()) -> Now:
     """The time to go by: the system's, but never before ``floor_ms``.
 
     ``floor_ms`` is a time that has certainly passed: of the program's making, or of the newest own
-    entry. ``claims`` are as in ``prune_before`` and only warn: others cannot set this clock.
+    entry. ``claims`` are the days that others take it to be now, and ``letters`` those that it was for
+    others when they wrote what came lately; both only warn: others cannot set this clock.
     """
     if system_ms < floor_ms:
         return Now(
@@ -97,16 +101,17 @@ def sane_now(system_ms: int, floor_ms: int, claims: Sequence[int] = ()) -> Now:
                 {"date": _date(day_of(system_ms)), "least": _date(day_of(floor_ms))},
             ),
         )
-    if claims:
-        others = median_low(claims)
-        if abs(day_of(system_ms) - others) > JUMP_MAX_DAYS:
-            return Now(
-                system_ms,
-                Sentence(
-                    "This device's clock shows %(date)s, and your contacts' clocks show %(others)s: set the clock.",
-                    {"date": _date(day_of(system_ms)), "others": _date(others)},
-                ),
-            )
+    local = day_of(system_ms)
+    # A letter that is old says only that it is no earlier: of the days that it may be by now the nearest one counts.
+    days = [*claims, *(max(day, min(local, day + LATE_DAYS)) for day in letters)]
+    if days and abs(local - median_low(days)) > JUMP_MAX_DAYS:
+        return Now(
+            system_ms,
+            Sentence(
+                "This device's clock shows %(date)s, and your contacts' clocks show %(others)s: set the clock.",
+                {"date": _date(local), "others": _date(median_low([*claims, *letters]))},
+            ),
+        )
     return Now(system_ms, None)
 
 

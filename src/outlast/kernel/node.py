@@ -466,8 +466,7 @@ class Node:
 
     def clock_warning(self) -> Sentence | None:
         """One line when this device's clock cannot be right."""
-        claims = [*self._claims(), *self.neighbours.claims()]
-        return expiry.sane_now(self._system_ms(), self._floor_ms, claims).warning
+        return expiry.sane_now(self._system_ms(), self._floor_ms, self.neighbours.claims(), self._claims()).warning
 
     def pruning_stopped(self) -> Sentence | None:
         """One line when something is over and is not deleted, because the date is in doubt."""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outlast.kernel.entry import DAY_MS
-from outlast.kernel.expiry import JUMP_MAX_DAYS, Now, Prune, Stopped, prune_before, sane_now
+from outlast.kernel.expiry import JUMP_MAX_DAYS, LATE_DAYS, Now, Prune, Stopped, prune_before, sane_now
 
 DAY = 20_800
 days = st.integers(0, 40_000)
@@ -82,6 +82,20 @@ def test_others_can_warn_about_a_clock_and_not_set_it() -> None:
         found = sane_now(now, 0, claims)
         assert found.ms == now
         assert (found.warning is not None) is warned
+
+
+def test_a_letter_that_was_long_on_its_way_is_no_reason_to_doubt_the_clock() -> None:
+    now = DAY * DAY_MS
+    for claims, letters, warned in (
+        ([], [DAY - LATE_DAYS], False),
+        ([], [DAY + JUMP_MAX_DAYS], False),
+        ([], [DAY + JUMP_MAX_DAYS + 1], True),
+        ([], [DAY - LATE_DAYS - JUMP_MAX_DAYS - 1], True),
+        ([DAY], [DAY - LATE_DAYS] * 3, False),
+        ([DAY - 3], [], True),
+    ):
+        assert (sane_now(now, 0, claims, letters).warning is not None) is warned
+    assert "2025-" in str(sane_now(now, 0, [], [DAY - 400]).warning), "the date that they claimed is shown"
 
 
 def test_a_date_no_calendar_has_is_still_told() -> None:

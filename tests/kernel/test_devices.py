@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from outlast.errors import NotFoundError, UsageError
+from outlast.kernel.database import Transaction
 from outlast.kernel.devices import TELL_AGAIN_DAYS
 from outlast.kernel.entry import DAY_MS, HOUR_MS, Entry
+from outlast.kernel.identity import SealingKey, SigningKey, certify, identity_key, read_certificate
+from outlast.kernel.inbox import DEVICES_MAX
 from outlast.kernel.invite import read_link
 from outlast.kernel.person import INTRO_DAYS, Person
 from outlast.kernel.revocation import REVOKE, is_ended, revocation_in
@@ -18,10 +21,13 @@ from tests.kernel.society import (
     POST,
     Note,
     Society,
+    befriend,
     bundle,
     entries_of,
+    envelopes,
     friends,
     hand_over,
+    hears,
     ids,
     meet,
     notes,
@@ -286,6 +292,33 @@ class TestRevocation:
             assert "welcome" not in notes(anna)
 
     @story
+    async def test_an_end_is_heard_although_so_many_devices_are_known_that_no_more_are_let_in(
+        self, tmp_path: Path
+    ) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await after_letters(nodes)
+
+            def crowd(tx: Transaction) -> None:
+                for number in range(2 * DEVICES_MAX - 1):
+                    device, seal = SigningKey.from_seed(bytes([number]) * 32), SealingKey.from_secret(bytes(31) + b"x")
+                    other = certify(identity_key(anna.entropy), device, seal.public, boris.node.today(), "anna")
+                    boris.inbox.put_device(tx, read_certificate(other), None, None)
+
+            await boris.node.write(lambda: boris.vault.write(crowd))
+            again = await nodes.join("again", backup=await anna.backup("backup words"))
+            await write(again, boris, "one too many")
+            await hand_over(envelopes(again), boris)
+            assert notes(boris) == ["hello"]
+            await again.revoke_device(anna.device)
+            await write(again, boris, "there is room for me")
+            await hand_over(envelopes(again), boris)
+            assert notes(boris) == ["hello", "there is room for me"]
+            assert any(
+                d.device.device == anna.device and d.warning == "revoked" for d in boris.contact_devices(anna.identity)
+            )
+            await hears(await nodes.come_back("boris"), "hello", "one too many", "there is room for me")
+
+    @story
     async def test_letters_of_an_ended_device_are_shown_with_doubt_and_its_receipts_count_for_nothing(
         self, tmp_path: Path
     ) -> None:
@@ -303,6 +336,24 @@ class TestRevocation:
             assert "still me" in notes(boris)
             assert boris.doubts(anna.device, nodes.clock()) == "revoked"
             assert [one.event for one in boris.custody([letter])[letter]] == ["kept"]
+
+    @story
+    async def test_an_end_that_was_heard_while_the_clock_ran_ahead_casts_doubt_at_once(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            clock = FakeClock(nodes.clock())
+            anna, boris = await nodes.join("anna"), await nodes.join("boris", clock=clock)
+            await befriend(anna, boris)
+            await write(anna, boris, "hello")
+            await meet(anna, boris)
+            again = await nodes.join("again", backup=await anna.backup("backup words"))
+            await again.revoke_device(anna.device)
+            clock.advance(days=400)
+            await share(again, boris)
+            clock.advance(days=-400)
+            await write(anna, boris, "still me")
+            await share(anna, boris)
+            assert "still me" in notes(boris)
+            assert boris.doubts(anna.device, clock()) == "revoked"
 
     @story
     async def test_only_an_earlier_device_of_ones_own_can_be_revoked(self, tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ REVOKED_MAX: Final = 64
 """Revocations of one identity that are kept for devices that are not known here."""
 
 Query = Callable[[str], list[tuple[Any, ...]]]
+_Told = tuple[Device, bytes, int]  # with its prekey (32 B), and the day of that
 
 
 class _Source(NamedTuple):
@@ -529,8 +530,12 @@ class Inbox:
                 self._hear_of_own(tx, sealed, now)
                 return True
             known = tx.query("SELECT blocked FROM contact WHERE identity = ?", (device.identity,))
-            if (known and known[0][0]) or not self._has_room_for(tx, device.identity):
+            if known and known[0][0]:
                 return False
+            if not self._has_room_for(tx, device.identity):
+                # Which of their devices have ended is heard all the same: that makes room.
+                ends = bool(known) and sealed.kind == DEVICES.name
+                return ends and self._take_in(tx, entry, device, sealed, news, introduced)
             taken = {spelled(self._person.name), *(spelled(row[0]) for row in tx.query("SELECT name FROM contact"))}
             tx.execute(
                 "INSERT OR IGNORE INTO contact(identity, name, verified_ms, blocked, added_ms, intro)"
@@ -578,8 +583,20 @@ class Inbox:
         room, kind = self._node.letter_rooms.get(sealed.kind), self._node.letters.get(sealed.kind)
         if sealed.kind not in SILENT and (room is None or kind is None):
             return False
+        return self._take_in(tx, entry, device, sealed, news, introduced)
+
+    def _take_in(
+        self,
+        tx: Transaction,
+        entry: Entry,
+        device: Device,
+        sealed: mail.SealedLetter,
+        news: _News,
+        introduced: set[bytes],
+    ) -> bool:
+        """Deliver a letter of a device, or have it wait for its body; False when too many wait already."""
         who = device.identity, device.device
-        letter = Letter(sealed.id, sealed.kind, sealed.body, sealed.sent_ms, *who, now, sealed.life_ms)
+        letter = Letter(sealed.id, sealed.kind, sealed.body, sealed.sent_ms, *who, self._node.now_ms(), sealed.life_ms)
         if (place := mail.place_of(sealed)) is not None:
             return self._await_body(tx, entry, letter, place, news, introduced)
         self._deliver(tx, letter, entry.header.expires_day, news, introduced)
@@ -661,10 +678,7 @@ class Inbox:
     def _hear_of_devices(self, tx: Transaction, sender: bytes, body: bytes, now: int, introduced: set[bytes]) -> None:
         """Take in what a contact's identity signed of its devices; which of them brought it does not matter."""
         added, revoked = read_told(body, sender)
-        for device, prekey, day in added:
-            known = tx.query("SELECT 1 FROM device WHERE device = ?", (device.device,))
-            if (known or self._has_room_for(tx, sender)) and self.put_device(tx, device, prekey, day):
-                introduced.add(device.device)
+        left = self._let_in(tx, sender, added, introduced)
         for one in revoked:
             of_theirs = (one.device, sender)
             if tx.query("SELECT 1 FROM device WHERE (device, identity) = (?, ?)", of_theirs) or tx.query(
@@ -674,6 +688,18 @@ class Inbox:
             tx.execute(
                 "UPDATE device SET accepted = 0, warning = ? WHERE (device, identity) = (?, ?)", (REVOKED, *of_theirs)
             )
+        self._let_in(tx, sender, left, introduced)  # an end makes room
+
+    def _let_in(self, tx: Transaction, sender: bytes, told: Sequence[_Told], introduced: set[bytes]) -> list[_Told]:
+        """Remember devices of a contact; returns those that there was no room for."""
+        left: list[_Told] = []
+        for device, prekey, day in told:
+            known = tx.query("SELECT 1 FROM device WHERE device = ?", (device.device,))
+            if not known and not self._has_room_for(tx, sender):
+                left.append((device, prekey, day))
+            elif self.put_device(tx, device, prekey, day):
+                introduced.add(device.device)
+        return left
 
     def _hear_of_own(self, tx: Transaction, sealed: mail.SealedLetter, now: int) -> None:
         """Take in that another device of this person has ended this one."""

@@ -694,7 +694,8 @@ class Person:
             return ""
         warning, ended_ms = rows[0]
         if ended_ms is not None:
-            return REVOKED if received_ms >= ended_ms else ""
+            # Heard by a clock that ran ahead: which letters came later is not known.
+            return REVOKED if received_ms >= ended_ms or ended_ms > self.node.now_ms() else ""
         return "unknown_device" if warning == "unknown_device" else ""
 
     # ---- time and housekeeping ----

@@ -110,11 +110,11 @@ def note(text: str) -> bytes:
     return msgspec.msgpack.encode(Note(text))
 
 
-def garbage(like: Entry, count: int) -> list[Entry]:
+def garbage(like: Entry, count: int, size_bytes: int = 512) -> list[Entry]:
     """Well-formed envelopes with the tag and time of a real one, that nobody can open."""
     made = []
     for _ in range(count):
-        author, payload = SigningKey.from_seed(os.urandom(32)), os.urandom(512)
+        author, payload = SigningKey.from_seed(os.urandom(32)), os.urandom(size_bytes)
         made.append(envelope(author, payload, like.header.tags[0], like.header.ts_ms))
     return made
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import tracemalloc
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from outlast.kernel.entry import Entry, pack
 from outlast.kernel.mail import MAIL_SPACE, Place
 from outlast.kernel.outbox import Outgoing
 from outlast.kernel.person import Person
+from tests.kernel.forger import garbage
 from tests.kernel.society import (
     NOTE,
     Note,
@@ -178,6 +180,22 @@ async def test_a_receiver_cannot_put_another_body_in_its_place_for_others(tmp_pa
         assert notes(clara) == []
         await hand_over([once], clara)
         assert notes(clara) == [TEXT]
+
+
+@story
+async def test_any_number_of_false_bodies_costs_no_memory_and_hides_no_letter(tmp_path: Path) -> None:
+    async with society(tmp_path) as nodes:
+        anna, boris, clara = await town(nodes, "anna", "boris", "clara")
+        _, made = await write_to(anna, boris, clara)
+        once, places = parts(made)
+        await hand_over([*garbage(once, 1000, size_bytes=16_384), once], boris)
+        tracemalloc.start()
+        try:
+            await hand_over(places, boris)
+            assert tracemalloc.get_traced_memory()[1] < 6 << 20
+        finally:
+            tracemalloc.stop()
+        assert notes(boris) == [TEXT]
 
 
 def forge(place: Place, body: bytes, like: Entry) -> Entry:

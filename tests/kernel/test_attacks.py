@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -474,6 +475,27 @@ class TestCosts:
             assert "next" in notes(anna), "the mail of others did not wait"
             assert before <= inbox.FAILURES_MAX + inbox.TRIES_MAX + 5 * inbox.LATER_SLICE
             await hand_over([real], anna)
+
+    @story
+    async def test_garbage_that_lies_here_costs_no_memory_when_a_link_is_added_again(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await friends(nodes)
+            await write(anna, boris, "hello")
+            await meet(anna, boris)
+            await write(boris, anna, "the real one")
+            real = envelopes(boris)[-1]
+            await anna.block(boris.identity)
+            await hand_over([*garbage(real, 1000, size_bytes=16_384), real], anna)
+            link = await boris.link()
+            tracemalloc.start()
+            try:
+                await anna.block(boris.identity, False)
+                await anna.add_contact(link)
+                assert tracemalloc.get_traced_memory()[1] < 6 << 20
+            finally:
+                tracemalloc.stop()
+            await settle(anna)
+            assert notes(anna) == ["the real one"]
 
     @story
     async def test_made_up_dates_cost_no_memory_and_hide_no_letter(self, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -210,7 +210,7 @@ class Inbox:
     async def learn(self, devices: Sequence[bytes], act: Callable[[Transaction], None]) -> None:
         """Make devices known by ``act``, and open the mail of theirs that is here already, in one transaction."""
 
-        def find(tx: Transaction) -> list[Entry]:
+        def find(tx: Transaction) -> Iterable[Entry]:
             act(tx)
             self.load(tx.query)
             tags = [tag for d in devices if d in self.devices for tag in self._expect_recent(d)]
@@ -413,7 +413,7 @@ class Inbox:
                 for day in odd - {day for _, _, day in self._next_in}:
                     self._forget_day(day)
 
-    async def _open(self, find: Callable[[Transaction], Sequence[Entry]], cursor: int) -> None:
+    async def _open(self, find: Callable[[Transaction], Iterable[Entry]], cursor: int) -> None:
         """Open what ``find`` finds, and all stored mail that becomes expected by it, in one transaction.
 
         With it go the receipts, and ``cursor``: up to there the change log needs no second look. Raises StorageError;
@@ -423,8 +423,8 @@ class Inbox:
         def act(tx: Transaction) -> tuple[list[Entry], None]:
             news = _News()
             found = find(tx)
-            while found:
-                found = self._stored(tx, self._accept_all(tx, found, news))
+            while tags := self._accept_all(tx, found, news):
+                found = self._stored(tx, tags)
             self.put_cursor(tx, cursor)
             now = self._node.now_ms()
             receipts = [
@@ -456,7 +456,7 @@ class Inbox:
         await self._outbox.flush()
         self._node.touch()
 
-    def _accept_all(self, tx: Transaction, entries: Sequence[Entry], news: _News) -> list[bytes]:
+    def _accept_all(self, tx: Transaction, entries: Iterable[Entry], news: _News) -> list[bytes]:
         """Open these envelopes and take in their letters; returns the tags that became expected by them."""
         tags: list[bytes] = []
         introduced: set[bytes] = set()
@@ -487,10 +487,18 @@ class Inbox:
             self._look_for_odd_dates()
         return tags
 
-    def _stored(self, tx: Transaction, tags: Sequence[bytes]) -> list[Entry]:
-        ids = [id for _, id in self._node.open_store.by_tags(tags)] if tags else []
-        fresh = [id for id in ids if not tx.query("SELECT 1 FROM opened WHERE entry = ?", (id,))]
-        return [entry for entry in self._node.open_store.load(fresh) if entry.payload is not None]
+    def _stored(self, tx: Transaction, tags: Sequence[bytes]) -> Iterator[Entry]:
+        """The mail here that bears these tags, one in memory at a time; what is likely garbage is put off."""
+        store = self._node.open_store
+        tried: Counter[bytes] = Counter()
+        for tag, id in store.by_tags(tags) if tags else ():
+            if tx.query("SELECT 1 FROM opened WHERE entry = ?", (id,)):
+                continue
+            tried[tag] += 1
+            if tried[tag] > TRIES_MAX and tag not in self._awaited:
+                self._put_off(id)
+                continue
+            yield from (entry for entry in store.load([id]) if entry.payload is not None)
 
     def _open_one(self, entry: Entry, slot: _Slot) -> tuple[Device, mail.SealedLetter, bytes] | None:
         """The sender, the letter, and the prekey by which it opened; None when it does not.
@@ -625,6 +633,8 @@ class Inbox:
         self._awaited.add(place.tag)
         for found in self._stored(tx, [place.tag]):
             self._accept_body(tx, found, news, introduced)
+            if place.tag not in self._awaited:
+                break
         (of_one,) = tx.query("SELECT count(*) FROM awaited WHERE sender = ?", (letter.sender,))[0]
         if (len(self._awaited) > AWAITED_MAX or of_one > AWAITED_OF_ONE) and place.tag in self._awaited:
             tx.execute("DELETE FROM awaited WHERE envelope = ?", (entry.id,))

@@ -170,3 +170,23 @@ async def test_who_speaks_does_not_wait_until_the_store_has_what_was_said_before
         made = [entry.id for entry in await asyncio.gather(*said)]
         assert anna.node.open_store.held(made) == set(made)
         assert len({entry.header.seq for entry in anna.node.open_store.load(made)}) == len(made)
+
+
+@story
+async def test_who_writes_does_not_wait_until_all_views_are_made_anew(tmp_path: Path) -> None:
+    count = 10_000
+    async with society(tmp_path) as nodes:
+        anna = await nodes.join("anna")
+        space = await anna.node.new_space(anna, "news")
+        await anna.node.ingest(list(posts(space, nodes.clock(), count)))
+        before = anna.node.query("SELECT * FROM view_toy_post ORDER BY id")
+        rebuilding = asyncio.ensure_future(anna.node.rebuild())
+        turns, said = 0, list[Entry]()
+        while not rebuilding.done():
+            await anna.node.write(lambda: None)
+            turns += 1
+            if turns == 2:
+                said.append(await anna.node.append(anna, space, POST.name, Note("meanwhile"), life_ms=DAY_MS))
+        await rebuilding
+        assert turns > 5
+        assert anna.node.query("SELECT * FROM view_toy_post ORDER BY id") == sorted([*before, (said[0].id, space)])

@@ -1007,8 +1007,14 @@ class Node:
         return self.open_store.query(sql, args)
 
     async def rebuild(self) -> None:
-        """Fold every room's view anew from the change log."""
-        await self.write(self.open_store.rebuild)
+        """Fold every room's view anew from the change log, a part at a time: who writes meanwhile does not wait."""
+        store = self.open_store
+        for name in self.rooms:
+            with store.rebuilding(name):
+                await self.write(partial(store.drop_view, name))
+                while await self.write(partial(store.fold, name)):
+                    pass
+        await self._fold(store)  # what came between the last part and now
         self.log_grew()
 
     # ---- neighbours ----

@@ -224,6 +224,7 @@ class Store:
         self._reserved: set[int] = set()  # slots of the heap that are being put, and no commit names yet
         self._rooms = {check_room_name(room.name): room for room in rooms}
         self._spaces: dict[bytes, int] = {}
+        self._rebuilding: set[str] = set()
         self._removals = 0
 
     @classmethod
@@ -630,15 +631,31 @@ class Store:
     def fold(self, room: str, limit: int = 1000, fresh: Sequence[Change] = ()) -> int:
         """Fold up to ``limit`` changes into a room's view, in one transaction; how many are left: call until 0.
 
-        ``fresh`` are the newest changes, as ``append`` returned them: they need not be read again if they come next.
-        Whatever the room's ``fold`` raises passes through and nothing is written.
+        ``fresh`` are the newest changes, as ``append`` returned them: they need not be read again if they come next,
+        and they wait for the others while the view is ``rebuilding``. Whatever the room's ``fold`` raises passes
+        through and nothing is written.
         """
+        if fresh and room in self._rebuilding:
+            return 0
         return self._write(lambda t: self._fold(t, self._rooms[room], limit, fresh))
 
+    @contextmanager
+    def rebuilding(self, room: str) -> Iterator[None]:
+        """Within this block a room's view may lag: ``drop_view``, then ``fold``, each in a turn of the writer."""
+        self._rebuilding.add(room)
+        try:
+            yield
+        finally:
+            self._rebuilding.discard(room)
+
+    def drop_view(self, room: str) -> None:
+        """Empty a room's view, to fold every change anew. Cursors of the change log stay as they are."""
+        self._write(partial(_create_views, room=self._rooms[room]))
+
     def rebuild(self) -> None:
-        """Drop the rooms' views and fold every change anew. Cursors of the change log stay as they are."""
-        for name, room in self._rooms.items():
-            self._write(partial(_create_views, room=room))
+        """Drop the rooms' views and fold every change anew, in one turn."""
+        for name in self._rooms:
+            self.drop_view(name)
             while self.fold(name):
                 pass
 

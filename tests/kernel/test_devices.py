@@ -11,11 +11,11 @@ from outlast.errors import NotFoundError, UsageError
 from outlast.kernel.database import Transaction
 from outlast.kernel.devices import TELL_AGAIN_DAYS
 from outlast.kernel.entry import DAY_MS, HOUR_MS, Entry
-from outlast.kernel.identity import SealingKey, SigningKey, certify, identity_key, read_certificate
+from outlast.kernel.identity import Device, SealingKey, SigningKey, certify, identity_key, read_certificate
 from outlast.kernel.inbox import DEVICES_MAX
 from outlast.kernel.invite import read_link
 from outlast.kernel.person import INTRO_DAYS, Person
-from outlast.kernel.revocation import REVOKE, is_ended, revocation_in
+from outlast.kernel.revocation import REVOKE, TOLD_MAX, is_ended, revocation_in
 from outlast.testing.clock import FakeClock
 from tests.kernel.society import (
     POST,
@@ -300,9 +300,7 @@ class TestRevocation:
 
             def crowd(tx: Transaction) -> None:
                 for number in range(2 * DEVICES_MAX - 1):
-                    device, seal = SigningKey.from_seed(bytes([number]) * 32), SealingKey.from_secret(bytes(31) + b"x")
-                    other = certify(identity_key(anna.entropy), device, seal.public, boris.node.today(), "anna")
-                    boris.inbox.put_device(tx, read_certificate(other), None, None)
+                    boris.inbox.put_device(tx, _device_of(anna, number), None, None)
 
             await boris.node.write(lambda: boris.vault.write(crowd))
             again = await nodes.join("again", backup=await anna.backup("backup words"))
@@ -442,6 +440,30 @@ class TestTelling:
             assert warnings == {anna.device: "revoked", again.device: "unknown_device"}
 
     @story
+    async def test_of_however_many_devices_who_could_not_be_told_hears_of_each_that_it_has_ended(
+        self, tmp_path: Path
+    ) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await nodes.join("anna"), await nodes.join("boris")
+            await boris.add_contact(await anna.link())
+            await write(boris, anna, "hello")
+            await meet(boris, anna)
+            again = await nodes.join("again", backup=await anna.backup("backup words"))
+            lost = [_device_of(anna, number) for number in range(TOLD_MAX + 2)]
+
+            def remember(tx: Transaction) -> None:
+                rows = [(device.device, device.certificate) for device in lost]
+                tx.executemany("INSERT INTO own_device(device, certificate, ended_day) VALUES (?, ?, 0)", rows)
+
+            await again.node.write(lambda: again.vault.write(remember))
+            for device in again.old_devices():
+                await again.revoke_device(device.device)
+            await again.add_contact(await boris.link())
+            await meet(again, boris)
+            heard = boris.query("SELECT device FROM revoked WHERE identity = ?", (anna.identity,))
+            assert {bytes(row[0]) for row in heard} == {anna.device, *(device.device for device in lost)}
+
+    @story
     async def test_links_of_other_months_bear_other_secrets_and_all_lead_here(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
             anna, boris = await nodes.join("anna"), await nodes.join("boris")
@@ -472,3 +494,11 @@ class TestTelling:
             await write(boris, anna, "to the new prekey")
             await meet(boris, anna)
             assert notes(anna) == ["to the new prekey"]
+
+
+def _device_of(person: Person, number: int) -> Device:
+    """One more device of somebody, which is nowhere."""
+    device, seal = SigningKey.from_seed(bytes([number]) * 32), SealingKey.from_secret(bytes(31) + b"x")
+    return read_certificate(
+        certify(identity_key(person.entropy), device, seal.public, person.node.today(), person.name)
+    )

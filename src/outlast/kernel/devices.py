@@ -253,11 +253,11 @@ async def tell_again(person: Person) -> None:
         return
 
     def act(tx: Transaction) -> tuple[list[Entry], None]:
-        ended = tx.query(
-            "SELECT signed FROM revoked WHERE identity = ? ORDER BY at_ms DESC LIMIT ?", (person.identity, TOLD_MAX)
-        )
-        body = tell([told(person, tx)], [bytes(row[0]) for row in ended])
-        return put_told(person, tx, letters_to(contacts, body, now)), None
+        rows = tx.query("SELECT signed FROM revoked WHERE identity = ? ORDER BY at_ms", (person.identity,))
+        ended = [bytes(row[0]) for row in rows]
+        parts = [ended[at : at + TOLD_MAX] for at in range(0, len(ended), TOLD_MAX)]
+        bodies = [tell([told(person, tx)], part) for part in parts]
+        return put_told(person, tx, [one for body in bodies for one in letters_to(contacts, body, now)]), None
 
     await person.node.write(lambda: person.outbox.commit(act))
     await person.outbox.flush()

@@ -26,6 +26,7 @@ from outlast.kernel.admit import (
     refusal_digest,
 )
 from outlast.kernel.entry import (
+    CHUNK_BYTES,
     CONTENT_MAX_BYTES,
     DAY_MS,
     HOUR_MS,
@@ -39,10 +40,12 @@ from outlast.kernel.entry import (
     sign_entry,
     signing_input,
 )
+from outlast.kernel.epoch import SEALED_CLASSES, SEALED_KIND, SEALED_PRIORITY
 from outlast.kernel.identity import SigningKey, certify
 from outlast.kernel.kinds import DEFAULT_LIFE_DAYS, Kind, Kinds
 from outlast.kernel.mail import MAIL_LIFE_DAYS, MAIL_SPACE
-from outlast.kernel.space import GENESIS, NO_SPACE, SpaceBody, make_genesis
+from outlast.kernel.parcel import PARCEL_KIND, PARCEL_LIFE_DAYS, PARCEL_PRIORITY, PARCEL_SPACE
+from outlast.kernel.space import GENESIS, NO_SPACE, SEALED, SpaceBody, make_genesis
 from outlast.testing.town import verify_each
 
 NOW_MS = 1_800_000_000_000
@@ -222,11 +225,13 @@ def test_a_body_must_be_what_its_kind_says_in_its_one_canonical_form() -> None:
     assert rule_of(made(b"\xc1")) is Rule.BODY
     assert rule_of(made(msgspec.msgpack.encode(["text", "more"]))) is Rule.BODY
     assert rule_of(made(b"\x91\xd9\x02hi")) is Rule.BODY  # not the shortest form
+    assert rule_of(made(bytes(PAYLOAD_MAX_BYTES), kind=FILE.name)) is Rule.BODY
     assert Rule.BODY.lasting
 
 
 def test_a_body_is_checked_as_soon_as_it_is_there_and_its_size_before() -> None:
     assert rule_of(bare(made(b"\xc1"))) is None
+    assert rule_of(bare(made(b"", size=1000))) is None
     assert rule_of(bare(made(b"", size=1001))) is Rule.KIND_SIZE
 
 
@@ -286,6 +291,46 @@ def test_envelopes_are_admitted_by_everybody() -> None:
 )
 def test_an_entry_that_does_not_look_like_every_envelope_is_no_mail(fields: dict[str, Any]) -> None:
     assert rule_of(envelope(**fields)) is Rule.ENVELOPE
+
+
+def parcel(**fields: Any) -> Entry:
+    ts_ms = NOW_MS // HOUR_MS * HOUR_MS
+    return made(
+        bytes(32),
+        **{
+            "size": CHUNK_BYTES,
+            "space": PARCEL_SPACE,
+            "kind": PARCEL_KIND,
+            "ts_ms": ts_ms,
+            "expires_day": expiry_day(ts_ms, PARCEL_LIFE_DAYS * DAY_MS),
+            "priority": PARCEL_PRIORITY,
+            **fields,
+        },
+    )
+
+
+def sealed(**fields: Any) -> Entry:
+    ts_ms = NOW_MS // HOUR_MS * HOUR_MS
+    return made(
+        bytes(min(SEALED_CLASSES)),
+        **{
+            "kind": SEALED_KIND,
+            "seq": 1,
+            "ts_ms": ts_ms,
+            "expires_day": expiry_day(ts_ms, DAY_MS),
+            "priority": SEALED_PRIORITY,
+            **fields,
+        },
+    )
+
+
+@pytest.mark.parametrize("fields", [{"kind": NOTE.name}, {"ts_ms": NOW_MS + 1}, {"priority": 0}, {"tags": (b"t",)}])
+def test_parcels_and_what_is_said_in_sealed_groups_look_alike_each_among_its_own(fields: dict[str, Any]) -> None:
+    closed = {SPACE: SEALED}
+    assert rule_of(parcel(), spaces=frozenset()) is None
+    assert rule_of(sealed(), closed=closed) is None
+    assert rule_of(parcel(**fields), spaces=frozenset()) is Rule.PARCEL
+    assert rule_of(sealed(**fields), closed=closed) is Rule.SEALED
 
 
 # Spaces
@@ -351,6 +396,7 @@ def test_a_space_of_an_unknown_type_is_held_until_this_node_knows_better() -> No
         genesis_of(space_body(), seq=1),
         genesis_of(space_body(), expires_day=expiry_day(NOW_MS, DAY_MS)),
         genesis_of(space_body(), kind=NOTE.name),
+        bare(genesis_of(space_body(), kind=NOTE.name)),
         genesis_of(space_body(), version=2),
         made(b"\xc1", space=NO_SPACE, kind="genesis", expires_day=0),
         made(GENESIS.encode(space_body()) + b"\xc0", space=NO_SPACE, kind="genesis", expires_day=0),
@@ -368,6 +414,9 @@ def test_a_neighbour_delivers_no_more_than_its_share_and_forgeries_count() -> No
     entries = [made(stamp_nonce=number) for number in range(10)]
     size = len(pack(entries[0]))
     forged = [msgspec.structs.replace(entry, signature=bytes(64)) for entry in entries[:5]]
+    exactly = state(share_left=size)
+    assert admit(entries[5:6], exactly, verify_each) == [Admitted(entries[5])]
+    assert exactly.share_left == 0
     left = state(share_left=7 * size + size // 2)
     verdicts = admit([*forged, *entries[5:]], left, verify_each)
     rules = [verdict.rule if isinstance(verdict, Refused) else None for verdict in verdicts]

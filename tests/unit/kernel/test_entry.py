@@ -7,7 +7,7 @@ from hashlib import sha256
 
 import msgspec
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from outlast.kernel.entry import (
@@ -256,6 +256,13 @@ class TestHeader:
         with pytest.raises(EntryError, match="at most"):
             decode_header(more)
 
+    def test_one_of_the_greatest_length_is_read(self) -> None:
+        data = encode_header(some_header(version=2))
+        filler = encode(bytes(HEADER_MAX_BYTES - len(data) - 3))  # whose own head takes 3 bytes
+        longest = bytes((data[0] + 1,)) + data[1:] + filler
+        assert len(longest) == HEADER_MAX_BYTES
+        assert decode_header(longest).version == 2
+
 
 class TestIdentification:
     @given(headers())
@@ -336,6 +343,8 @@ class TestPacking:
 
 class TestSizesAndDays:
     @given(st.integers(0, CONTENT_MAX_BYTES))
+    @example(PAYLOAD_MAX_BYTES)
+    @example(PAYLOAD_MAX_BYTES + 1)
     def test_what_travels_is_the_content_or_its_manifest(self, size: int) -> None:
         travels = travel_size(size)
         assert travels <= PAYLOAD_MAX_BYTES

@@ -16,9 +16,10 @@ from outlast.kernel.mail import MAIL_SPACE
 from outlast.kernel.metrics import Metrics
 from outlast.kernel.quota import POOL_PART
 from outlast.kernel.room import Event
+from outlast.kernel.space import NO_SPACE
 from outlast.kernel.store import ALL, DECLINED_MAX, Incoming, Scope, Store
 from tests.unit.kernel.entries import DAY, KEY, SPACE, TOY, post
-from tests.unit.kernel.people import secret
+from tests.unit.kernel.people import NOW_MS, secret
 
 FRIEND, FLOODER = secret("friend"), secret("flooder")
 SIZE = len(post(1).header_bytes) + 64 + 5
@@ -99,6 +100,43 @@ def test_payloads_go_before_headers(keeping: Keeping) -> None:
     assert all(keeping.holds(*large))
     assert sum(keeping.store.get(one.id).payload is None for one in large) >= 10  # type: ignore[union-attr]
     assert keeping.store.bare() == [], "what was dropped is not asked for again"
+    assert (keeping.metrics.payloads_dropped >= 10, keeping.metrics.evicted) == (True, 0)
+    numbers = [change.cursor for change in keeping.store.changes(0, 20)]
+    assert not any(map(keeping.eviction.payers.is_earlier, numbers)), "who brought them is still known"
+
+
+def test_no_more_goes_than_has_to_when_several_pay(keeping: Keeping) -> None:
+    many, few = [post(n) for n in range(40)], [post(n) for n in range(40, 70)]
+    keeping.bring(FLOODER, *many)
+    keeping.bring(FRIEND, *few)
+    keeping.contacts = {many[0].header.author}
+    freed = keeping.make_room(10 * SIZE)
+    assert 60 * SIZE < freed < 62 * SIZE
+    assert keeping.store.usage().entries == 9
+
+
+def test_a_channel_pays_for_itself_and_mail_for_no_channel(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("outlast.kernel.quota.SPACE_MAX_BYTES", 100 * SIZE)
+    full = secret("full")
+    keeping.store.put_space(full)
+    earliest = NOW_MS - 1  # whatever looks at all spaces takes these first
+    quiet = [post(n, ts_ms=earliest) for n in range(90)]
+    mail = [post(n, space=MAIL_SPACE, ts_ms=earliest) for n in range(300)]
+    loud = [post(n, space=full) for n in range(150)]
+    keeping.bring(FLOODER, *quiet, *mail, *loud)
+    keeping.make_room(PLENTY)
+    assert all(keeping.holds(*quiet, *mail))
+    assert 90 < sum(keeping.holds(*loud)) <= 100
+
+
+def test_what_came_before_this_run_does_not_go_at_the_cost_of_who_brings_now(keeping: Keeping) -> None:
+    keeping.bring(FLOODER, *(post(n) for n in range(150)))
+    keeping.eviction = Eviction(keeping.store, keeping.metrics)
+    now = [post(n, ts_ms=NOW_MS - 1) for n in range(150, 170)]
+    keeping.bring(FRIEND, *now)
+    keeping.make_room(100 * SIZE)
+    assert keeping.store.usage().bytes <= 100 * SIZE
+    assert all(keeping.holds(*now))
 
 
 def test_contents_that_nobody_asked_for_go_with_the_payloads(keeping: Keeping) -> None:
@@ -166,6 +204,14 @@ def test_own_entries_never_go_and_contacts_entries_go_last(keeping: Keeping) -> 
     assert keeping.holds(own, contact) == [True, False]
     keeping.make_room(1)
     assert keeping.holds(own) == [True]
+
+
+def test_what_devices_here_wrote_and_what_founds_a_space_never_goes(keeping: Keeping) -> None:
+    own, founding, other = post(1, author="own"), post(2, space=NO_SPACE), post(3)
+    keeping.devices = {own.header.author}
+    keeping.bring(FLOODER, own, founding, other)
+    keeping.make_room(1)
+    assert keeping.holds(own, founding, other) == [True, True, False]
 
 
 def test_what_cannot_go_is_not_looked_for_again_and_again(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:

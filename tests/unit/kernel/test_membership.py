@@ -257,6 +257,15 @@ class TestEpochs:
         said.say("olga", RENEW)
         assert not resolve(FOUNDING, said.acts).stale
 
+    def test_a_key_is_stale_that_was_given_to_one_who_was_leaving_meanwhile(self) -> None:
+        said = log("a")
+        before = list(said.acts)
+        said.say("a", REMOVE, "a", secret=False, after=before)
+        said.say("olga", RENEW, after=before)
+        assert resolve(FOUNDING, said.acts).stale
+        said.say("olga", RENEW)
+        assert not resolve(FOUNDING, said.acts).stale
+
     def test_a_void_removal_begins_no_epoch(self) -> None:
         said = log("a")
         said.say("a", ADD, "b")
@@ -303,6 +312,14 @@ class TestSpeaking:
         said.say("olga", REMOVE, "a", last=((name("a's device"), 7),), after=before)
         said.say("b", REMOVE, "a", last=((name("a's device"), 5),), after=before)
         assert not resolve(FOUNDING, said.acts).speaks(name("a's device"), 6, name("anything"))
+
+    def test_of_a_device_that_one_of_the_removals_does_not_name_nothing_counts(self) -> None:
+        said = log("a", "b")
+        said.say("a", HERE)
+        before = list(said.acts)
+        said.say("olga", REMOVE, "a", last=((name("a's device"), 7),), after=before)
+        said.say("b", REMOVE, "a", after=before)
+        assert not resolve(FOUNDING, said.acts).speaks(name("a's device"), 1, name("anything"))
 
     def test_a_removal_says_nothing_of_others_devices(self) -> None:
         said = log("a", "b")
@@ -617,6 +634,7 @@ def test_a_body_says_its_act() -> None:
     "wrong",
     [
         {"act": "depose"},
+        {"act": "depose", "subject": b"", "role": ""},
         {"subject": b""},
         {"subject": b"x" * 31},
         {"role": OWNER},

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outlast.kernel.entry import DAY_MS, Entry
-from outlast.kernel.identity import IdentityError, SigningKey
+from outlast.kernel.identity import IdentityError, SigningKey, sign_prekey
 from outlast.kernel.kinds import KindError
 from outlast.kernel.log import Head, next_entry
-from outlast.kernel.mail import MAIL_SPACE
+from outlast.kernel.mail import CERTIFICATE_MAX_BYTES, MAIL_SPACE
 from outlast.kernel.revocation import (
     DEVICES,
     REVOCATION_MAX_BYTES,
@@ -22,6 +22,8 @@ from outlast.kernel.revocation import (
     Devices,
     Revocation,
     Revoke,
+    SignedRevocation,
+    Told,
     is_ended,
     read_revocation,
     read_told,
@@ -29,6 +31,7 @@ from outlast.kernel.revocation import (
     revoke,
     tell,
 )
+from tests.unit.kernel.people import Person, person
 
 NOW_MS = 1_795_305_912_345
 SPACE, OTHER_SPACE = sha256(b"space").digest(), sha256(b"other space").digest()
@@ -123,6 +126,15 @@ def test_whoever_carries_it_it_is_the_identitys_word() -> None:
     assert revocation_in(carried(one.signed)) == one
 
 
+def test_only_a_whole_entry_of_its_kind_and_of_todays_version_brings_one() -> None:
+    entry = carried(ending(None).signed)
+    assert revocation_in(entry) is not None
+    for changed in ({"kind": "post"}, {"version": 2}):
+        header = msgspec.structs.replace(entry.header, **changed)
+        assert revocation_in(msgspec.structs.replace(entry, header=header)) is None
+    assert revocation_in(msgspec.structs.replace(entry, payload=None)) is None
+
+
 @given(at=st.integers(0, 10_000), bit=st.integers(0, 7))
 def test_a_changed_revocation_is_refused(at: int, bit: int) -> None:
     data = bytearray(ending(said(1, None)).signed)
@@ -130,6 +142,22 @@ def test_a_changed_revocation_is_refused(at: int, bit: int) -> None:
     with pytest.raises(IdentityError):
         read_revocation(bytes(data))
     assert revocation_in(carried(bytes(data[:REVOCATION_MAX_BYTES]))) is None
+
+
+def longer(data: bytes) -> bytes:
+    """The same array, its head in a longer form."""
+    assert data[0] & 0xF0 == 0x90
+    return b"\xdc\x00" + bytes((data[0] & 0x0F,)) + data[1:]
+
+
+def test_of_the_forms_that_say_the_same_only_the_shortest_is_a_revocation() -> None:
+    signed = msgspec.msgpack.decode(ending(None).signed, type=SignedRevocation)
+    read_revocation(msgspec.msgpack.encode(signed))
+    body = longer(signed.body)
+    by_identity = IDENTITY.sign(b"outlast/revocation/1" + body)
+    for data in (longer(msgspec.msgpack.encode(signed)), msgspec.msgpack.encode(SignedRevocation(body, by_identity))):
+        with pytest.raises(IdentityError, match="no revocation"):
+            read_revocation(data)
 
 
 @given(st.binary(max_size=300))
@@ -153,6 +181,51 @@ def test_a_letter_tells_of_few_devices() -> None:
     many = msgspec.msgpack.encode(Devices([], signed))
     assert len(many) < DEVICES.max_bytes
     assert len(read_told(many, IDENTITY.public)[1]) == TOLD_MAX
+
+
+ANNA, BORIS = person("anna"), person("boris")
+ANNA_ID = ANNA.identity.public
+
+
+def told(of: Person = ANNA, by: Person = ANNA, prekey: bytes = ANNA.prekeys[0].public, day: int = 20_000) -> Told:
+    """What somebody says of a device: its certificate, and a prekey that the device of ``by`` signed."""
+    signed = sign_prekey(by.signing, prekey, day) if 0 <= day < 2**32 else bytes(64)
+    return Told(of.device.certificate, prekey, day, signed)
+
+
+@pytest.mark.parametrize("day", [0, 20_000, 2**31 - 1])
+def test_a_letter_brings_a_device_with_the_prekey_that_it_signed(day: int) -> None:
+    one = told(day=day)
+    added, _ = read_told(tell([one], []), ANNA_ID)
+    assert [(device.device, prekey, of) for device, prekey, of in added] == [(ANNA.device.device, one.prekey, day)]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        told(BORIS, BORIS),
+        told(by=BORIS),
+        told(prekey=bytes(32)),  # of low order: whoever seals to it seals to everybody
+        told(prekey=bytes(31)),
+        told(prekey=b"p" * 33),
+        told(day=-1),
+        told(day=2**31),
+        told(day=2**40),
+        msgspec.structs.replace(told(), prekey_day=20_001),
+        msgspec.structs.replace(told(), certificate=b"no certificate"),
+        msgspec.structs.replace(told(), certificate=ANNA.device.certificate.ljust(CERTIFICATE_MAX_BYTES + 1, b"x")),
+        msgspec.structs.replace(told(), signature=b""),
+    ],
+)
+def test_what_is_malformed_or_of_somebody_else_is_left_out_and_the_rest_counts(wrong: Told) -> None:
+    added, revoked = read_told(tell([wrong, told()], [b"none", revoke(ANNA.identity, DEVICE.public)]), ANNA_ID)
+    assert [device.device for device, _, _ in added] == [ANNA.device.device]
+    assert [one.device for one in revoked] == [DEVICE.public]
+
+
+def test_of_the_devices_in_one_letter_the_first_few_count() -> None:
+    many = msgspec.msgpack.encode(Devices([told()] * (TOLD_MAX + 1), []))
+    assert len(read_told(many, ANNA_ID)[0]) == TOLD_MAX
 
 
 def test_a_letter_ends_no_device_in_a_space_and_none_of_somebody_else() -> None:

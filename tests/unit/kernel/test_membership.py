@@ -321,6 +321,26 @@ class TestSpeaking:
         said.say("b", REMOVE, "a", after=before)
         assert not resolve(FOUNDING, said.acts).speaks(name("a's device"), 1, name("anything"))
 
+    def test_each_of_the_removed_keeps_what_their_own_removal_names(self) -> None:
+        said = log("a", "b")
+        for one in "ab":
+            said.say(one, HERE)
+        said.say("olga", REMOVE, "a", last=((name("a's device"), 7),))
+        said.say("olga", REMOVE, "b", last=((name("b's device"), 5),))
+        membership = resolve(FOUNDING, said.acts)
+        for one, last in (("a", 7), ("b", 5)):
+            speaks = [membership.speaks(name(f"{one}'s device"), seq, name("anything")) for seq in (last, last + 1)]
+            assert speaks == [True, False]
+
+    def test_who_is_added_again_speaks_beyond_what_the_removal_named(self) -> None:
+        said = log("a")
+        said.say("a", HERE)
+        said.say("olga", REMOVE, "a", last=((name("a's device"), 7),))
+        said.say("olga", ADD, "a")
+        membership = resolve(FOUNDING, said.acts)
+        assert membership.speaks(name("a's device"), 8, name("anything"))
+        assert not membership.stale
+
     def test_a_removal_says_nothing_of_others_devices(self) -> None:
         said = log("a", "b")
         said.say("b", HERE)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given
+from hypothesis import strategies as st
 
 from outlast.errors import UsageError
 from outlast.kernel import DAY_MS
@@ -30,6 +32,7 @@ from outlast.rooms.watch.io import link
 from outlast.rooms.watch.io.link import any_answers, default_gateway, is_neighbour, read_target
 from outlast.rooms.watch.lamps import Lamp, country_lamp, link_lamp, merged
 from outlast.rooms.watch.view import Cut, LinkCheck, Measured, Seen, StoredSeries
+from outlast.terms import State
 from tests.rooms.watch.country import Authority
 from tests.unit.kernel.people import secret
 
@@ -67,6 +70,9 @@ def measured(http: str, at_s: int = NOW_S) -> Measured:
         ((None, None, True), "ok", "ok"),
         ((True, None, None), "unknown", "unclear"),
         ((None, True, None), "unknown", "unclear"),
+        ((True, None, False), "bad", "nothing-answers"),
+        ((False, None, False), "bad", "no-gateway"),
+        ((None, None, None), "unknown", "unclear"),
     ],
 )
 def test_the_lamp_of_the_line(answers: tuple[bool | None, ...], light: str, code: str) -> None:
@@ -76,6 +82,35 @@ def test_the_lamp_of_the_line(answers: tuple[bool | None, ...], light: str, code
 def test_an_old_look_says_nothing() -> None:
     assert link_lamp(None, NOW_MS).light == "unknown"
     assert link_lamp(LinkCheck(NOW_MS - 3 * 3_600_000, True, True, True), NOW_MS).light == "unknown"
+    for way in (-1, 1):
+        looked = LinkCheck(NOW_MS + way * lamps.LINK_FRESH_MS, True, True, True)
+        assert link_lamp(looked, NOW_MS) == Lamp("ok", "ok")
+        assert link_lamp(replace(looked, at_ms=looked.at_ms + way), NOW_MS) == Lamp("unknown", "long-ago")
+
+
+@given(st.lists(st.sampled_from(["ok", "blocked", "down", "unknown"])))
+def test_the_lamp_of_sites_shows_the_worst_and_green_only_where_one_is_well(verdicts: list[str]) -> None:
+    unclear = replace(measured("unknown"), dns="unknown", tcp="unknown", tls="unknown")
+    lamp = lamps.site_lamp([unclear if one == "unknown" else measured(one) for one in verdicts])
+    kinds = set(verdicts)
+    light = "bad" if "blocked" in kinds else "warn" if "down" in kinds else "ok" if "ok" in kinds else "unknown"
+    assert lamp.light == light
+    counted = {"n": len(verdicts), "blocked": verdicts.count("blocked"), "down": verdicts.count("down")}
+    assert lamp.numbers == (counted if verdicts else {})
+
+
+def test_of_each_site_the_newest_measurement_counts_and_those_that_are_blocked_come_first() -> None:
+    def of(site: str, http: str, at_s: int) -> Measured:
+        return replace(measured(http, at_s), input=site)
+
+    newest_first = [
+        of("a", "ok", 9),
+        of("b", "blocked", 8),
+        of("c", "down", 7),
+        of("a", "blocked", 6),
+        of("b", "ok", 5),
+    ]
+    assert [(one.input, one.at_s) for one in lamps.latest_by_target(newest_first)] == [("b", 8), ("c", 7), ("a", 9)]
 
 
 def test_no_news_is_no_good_news() -> None:
@@ -88,7 +123,35 @@ def test_no_news_is_no_good_news() -> None:
     assert country_lamp("BY", [cut()], True, 60, up) == Lamp("bad", "blackout")
     assert country_lamp("BY", [], False, None, up) == Lamp("unknown", "no-signals")
     assert country_lamp("BY", [], False, 2 * 86_400, up) == Lamp("unknown", "old-signals")
+    assert country_lamp("BY", [], False, lamps.RECENT_S, up) == Lamp("ok", "normal")
+    assert country_lamp("BY", [], False, lamps.RECENT_S + 1, up) == Lamp("unknown", "old-signals")
     assert lamps.site_lamp([]).light == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("state", "light"),
+    [
+        ("degraded", "warn"),
+        ("restoring", "warn"),
+        ("routes-up-traffic-down", "bad"),
+        ("whitelist", "bad"),
+        ("blackout", "bad"),
+    ],
+)
+def test_an_outage_of_the_country_shows_though_the_own_line_is_down_and_red_only_when_confirmed_and_grave(
+    state: State, light: str
+) -> None:
+    down, outage = Lamp("bad", "no-gateway"), replace(cut(), state=state)
+    assert country_lamp("BY", [outage], True, None, down) == Lamp(light, state)
+    assert country_lamp("BY", [outage], False, None, down) == Lamp("warn", f"perhaps-{state}")
+
+
+def test_of_several_outages_the_country_shows_the_worst() -> None:
+    mild, grave = replace(cut(), state="degraded"), cut(NOW_S - 60)
+    assert country_lamp("BY", [mild, grave, mild], True, 60, Lamp("ok", "ok")) == Lamp("bad", "blackout")
+    earlier = replace(grave, start_s=NOW_S - 61)
+    assert lamps.worst_of([grave, earlier, mild]) == earlier
+    assert lamps.worst_of([]) is None
 
 
 def test_the_own_line_begins_changes_and_ends_an_outage() -> None:
@@ -115,6 +178,9 @@ def test_of_one_outage_what_counts_more_stands() -> None:
     old, new = cut(id=secret("old"), at_s=NOW_S - 60), cut(id=secret("new"))
     assert merged([old, new]) == [new]
     assert len(merged([cut(), cut(NOW_S - 10 * 86_400)])) == 2
+    assert merged([cut(NOW_S - lamps.NEAR_S)], [cut(NOW_S)]) == [cut(NOW_S - lamps.NEAR_S)]
+    assert merged([cut(NOW_S - lamps.NEAR_S - 1)], [cut(NOW_S)]) == [cut(NOW_S), cut(NOW_S - lamps.NEAR_S - 1)]
+    assert len(merged([replace(cut(), entity="RU")], [cut()])) == 2
 
 
 def test_two_words_of_one_hour_are_taken_alike_whichever_came_first() -> None:

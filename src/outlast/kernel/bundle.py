@@ -221,10 +221,10 @@ class BundleWriter:
         return cls(header, _SealedChunks(file_key, prefix), manifest, signer)
 
     @classmethod
-    def open(cls, *, made_day: int, entries: int | None = None) -> Self:
+    def open(cls, *, made_day: int) -> Self:
         """A bundle that everybody can read, of public entries; it does not say who wrote it."""
         prefix = MAGIC + bytes((BUNDLE_VERSION, _OPEN))
-        manifest = Manifest(BUNDLE_VERSION, b"", (), 0, made_day, entries)
+        manifest = Manifest(BUNDLE_VERSION, b"", (), 0, made_day, None)
         return cls(prefix, _OpenChunks(prefix), manifest, None)
 
     def start(self) -> bytes:

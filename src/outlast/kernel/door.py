@@ -84,10 +84,9 @@ class _Arrival:
 class Door:
     """What one node lets in. Its methods run on the event loop; what writes is handed to the writer's thread."""
 
-    def __init__(self, node: Node, capacity_bytes: int | None) -> None:
-        """Shut until ``open``; ``capacity_bytes`` is what the store may take, None for what ``quota`` says."""
+    def __init__(self, node: Node) -> None:
+        """Shut until ``open``."""
         self._node = node
-        self._capacity_bytes = capacity_bytes
         self._arrivals: list[_Arrival] = []
         self._arrived = asyncio.Event()
         self._refused: set[bytes] = set()
@@ -279,7 +278,7 @@ class Door:
 
     def capacity(self, store: Store) -> int:
         """Bytes that entries, and contents that may go, may take."""
-        return self._capacity_bytes or quota.capacity(store.used_bytes(self._node.devices()), self._node.space_left())
+        return quota.capacity(store.used_bytes(self._node.devices()), self._node.space_left())
 
     def _make_room(self, store: Store, standing: _Standing) -> None:
         """Keep the store within its quotas, on the writer's thread."""

@@ -91,9 +91,7 @@ def find_rooms() -> tuple[Room, ...]:
 class Node:
     """One node, open. Made by ``Node.open``; use it as an async context manager."""
 
-    def __init__(
-        self, home: Home, rooms: Sequence[Room], system_ms: Callable[[], int], dial: bool, capacity_bytes: int | None
-    ) -> None:
+    def __init__(self, home: Home, rooms: Sequence[Room], system_ms: Callable[[], int], dial: bool) -> None:
         """Made by ``open`` alone."""
         self.home = home
         self.rooms: Mapping[str, Room] = {room.name: room for room in rooms}
@@ -112,7 +110,7 @@ class Node:
         self.loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[None] = self.loop.create_future()
         """Ends with the error when a part of the node fails; who runs the node waits for it."""
-        self.door = Door(self, capacity_bytes)
+        self.door = Door(self)
         self.dials = dial
         """Whether it calls others; else it stays by itself, as when a command opens a home for a moment."""
         self.neighbours = Neighbours(self, dial=dial)
@@ -179,13 +177,11 @@ class Node:
         rooms: Sequence[Room] | None = None,
         system_ms: Callable[[], int] | None = None,
         dial: bool = True,
-        capacity_bytes: int | None = None,
         files_auto_bytes: int = FILES_AUTO_BYTES,
     ) -> Self:
         """Take hold of a home; it is locked afterwards unless its key files open it.
 
-        Without ``dial`` it stays by itself: no neighbour is called. ``capacity_bytes`` is what entries may take here,
-        None for all of the disk but 256 MiB, at most 32 GiB. Files of followed spaces up to
+        Without ``dial`` it stays by itself: no neighbour is called. Files of followed spaces up to
         ``files_auto_bytes`` are fetched without anybody asking for them.
         Raises NotFoundError when there is no node, StorageError when another process has it open.
         """
@@ -193,7 +189,7 @@ class Node:
             raise NotFoundError(
                 "there is no node in %(path)s: make one with `outlast init --name NAME`", path=home.path
             )
-        node = cls(home, find_rooms() if rooms is None else rooms, system_ms or _system_ms, dial, capacity_bytes)
+        node = cls(home, find_rooms() if rooms is None else rooms, system_ms or _system_ms, dial)
         node.files_auto_bytes = files_auto_bytes
         try:
             node._exit.enter_context(home.lock())

@@ -44,6 +44,7 @@ from outlast.rooms.reach.proto.chooser import (
     Wanted,
     Woke,
     Worked,
+    fresh,
     network_key,
 )
 
@@ -281,6 +282,57 @@ def test_a_candidate_that_is_taken_away_is_stopped_and_left() -> None:
     assert ids(machine.step(Offered(()), 1.1), Stop) == ["ss"]
 
 
+def test_what_a_stopped_attempt_still_says_changes_nothing() -> None:
+    for late in (Passed("web0", proof=True), Passed("web0", proof=False), Failed("web0", "refused")):
+        machine, _ = chooser(WEB, SS)
+        machine.step(Woke(), 0.25)
+        machine.step(Passed("ss", proof=True), 0.4)
+        before = machine.standings()
+        assert not machine.step(late, 0.5)
+        assert (machine.using, machine.standings()) == ("ss", before)
+        assert not machine.step(Passed("taken away", proof=True), 0.6)
+
+
+def test_the_one_in_use_is_looked_at_with_all_others_when_it_is_doubted_and_nobody_else_is() -> None:
+    machine, _ = chooser(WEB, SS)
+    machine.step(Passed("web0", proof=True), 0.1)
+    assert not machine.step(Doubted("ss"), 5.0)
+    assert ids(machine.step(Doubted("web0"), 6.0), Try) == ["web0"]
+    assert not machine.step(Doubted("web0"), 6.1), "it is looked at already"
+    assert machine.using == "web0"
+
+
+def test_one_that_is_offered_during_a_race_starts_in_its_turn() -> None:
+    machine, _ = chooser(WEB, DIRECT)
+    out = machine.step(Offered((WEB, DIRECT, SS)), 0.1)
+    assert not ids(out, Try)
+    assert [ids(machine.step(Woke(), at), Try) for at in (0.25, 0.5)] == [["ss"], ["direct"]]
+
+
+def test_an_offer_begins_a_race_where_nothing_is_in_use_and_something_is_new() -> None:
+    machine, _ = chooser(WEB)
+    machine.step(Failed("web0", "refused"), 0.1)
+    assert not machine.step(Offered((WEB,)), 0.2), "the next round comes in its time"
+    assert ids(machine.step(Offered((SS, WEB)), 0.3), Try) == ["ss"]
+    machine.step(Passed("ss", proof=True), 0.4)
+    assert not ids(machine.step(Offered((SS, WEB, TOR)), 0.5), Try)
+    assert machine.using == "ss"
+
+
+def test_on_another_network_nothing_is_known_of_what_failed_before() -> None:
+    machine, _ = chooser(WEB, SS, TOR)
+    machine.step(Failed("web0", "refused"), 0.1)
+    machine.step(Passed("ss", proof=True), 0.2)
+    machine.step(NetworkChanged("cafe", TODAY), 60.0)
+    states = {one.id: (one.state, one.failure) for one in machine.standings()}
+    assert states["tor"] == (State.UNTRIED, "")
+    assert states["web0"] == (State.TRYING, "")
+    assert states["ss"][0] is State.IN_USE
+    machine.step(Failed("web0", "refused"), 60.1)
+    machine.step(Failed("tor", "refused"), 60.2)
+    assert machine.step(Failed("ss", "refused"), 60.3)[0] == Drop("ss"), "it was looked at as well, and is out"
+
+
 def test_a_screen_sees_each_step() -> None:
     machine, _ = chooser(WEB, SS, TOR)
     machine.step(Failed("web0", "syn-drop"), 0.1)
@@ -299,6 +351,17 @@ def test_a_network_has_another_name_under_another_key_and_never_its_own() -> Non
     assert name != network_key(b"\1" * 32, "00:11:22:33:44:55", "Kupala", 6697)
     assert name != network_key(bytes(32), "00:11:22:33:44:55", "Kupala")
     assert len(name) == 32
+
+
+def test_what_worked_is_remembered_for_so_many_days_and_so_many_networks() -> None:
+    oldest, older = Worked("web0", TODAY - MEMORY_DAYS), Worked("web0", TODAY - MEMORY_DAYS - 1)
+    assert fresh({"a": (oldest,), "b": (older,), "c": (Worked("web0", TODAY + 1),)}, TODAY) == {"a": (oldest,)}
+    full = {f"network {number}": (Worked("web0", TODAY - 1),) for number in range(1, NETWORKS_MAX)}
+    machine, _ = chooser(WEB, memory={**full, "network 0": (Worked("web0", TODAY - 2),)})
+    remembered = [one for one in machine.step(Passed("web0", proof=True), 0.1) if isinstance(one, Remember)]
+    assert remembered == [Remember("network 0", ()), Remember(HOME, (Worked("web0", TODAY),))]
+    machine, _ = chooser(WEB, memory=dict(list(full.items())[1:]) | {HOME: (Worked("web0", TODAY),)})
+    assert not [one for one in machine.step(Passed("web0", proof=True), 0.1) if isinstance(one, Remember)]
 
 
 @given(

@@ -220,27 +220,45 @@ def alike(analysis: Analysis) -> bool:
 
 
 def _web(found: Observations, analysis: Analysis, network: Network) -> tuple[Layers, list[str]]:
-    evidence: list[str] = []
-
-    def blocked(layer: str, *because: tuple[Sequence[int], str]) -> bool:
-        lines = [f"{layer}: {what} ({len(which)})" for which, what in because if which]
-        evidence.extend(lines)
-        return bool(lines)
-
     endpoints = found.known_tcp_endpoints.values()
     expected = analysis.control_expectations
     final = next((one for one in endpoints if one.http_response_is_final), None)
     # A failure within redirects counts when the control got through and nothing else came of it here.
     through = final is None and expected is not None and expected.final_response_failure == SUCCESS
+    unreached = _family_unreached(found)
+    dns, of_dns = _web_dns(found, analysis, network, through)
+    tcp, of_tcp = _web_step(
+        "tcp",
+        _without(analysis.tcp_connect_unexpected_failure, unreached),
+        _without(analysis.tcp_connect_unexplained_failure, unreached) if through else (),
+        analysis.tcp_connect_expected_failure,
+        [one.tcp_connect_failure for one in endpoints],
+    )
+    tls, of_tls = _web_step(
+        "tls",
+        analysis.tls_handshake_unexpected_failure,
+        analysis.tls_handshake_unexplained_failure if through else (),
+        analysis.tls_handshake_expected_failure,
+        [one.tls_handshake_failure for one in endpoints],
+    )
+    http, of_http = _web_http(analysis, final)
+    return Layers(dns, tcp, tls, http), [*of_dns, *of_tcp, *of_tls, *of_http]
+
+
+def _lines(layer: str, *because: tuple[Sequence[int], str]) -> list[str]:
+    """A line for each thing that counts against a layer, of those that happened: in which transactions, and what."""
+    return [f"{layer}: {what} ({len(which)})" for which, what in because if which]
+
+
+def _web_dns(found: Observations, analysis: Analysis, network: Network, through: bool) -> tuple[Layer, list[str]]:
+    expected = analysis.control_expectations
     resolved_there = expected is not None and any(map(_is_address, expected.dns_addresses))
     good = analysis.dns_lookup_success_with_valid_address
     ghosts = () if resolved_there or expected is None or good else analysis.dns_lookup_success
-    unreached, unproven = _family_unreached(found), _ipv6_unproven(found, analysis, network)
     unheard = _unheard(found) if good else frozenset[int]()
+    unproven = _ipv6_unproven(found, analysis, network)
     forged = _without(analysis.dns_lookup_success_with_invalid_addresses, unproven)
-
-    dns: Layer = "unknown"
-    if blocked(
+    evidence = _lines(
         "dns",
         (
             _without(analysis.dns_lookup_unexpected_failure, unheard) if resolved_there else (),
@@ -256,58 +274,49 @@ def _web(found: Observations, analysis: Analysis, network: Network) -> tuple[Lay
             "a lookup failed within redirects",
         ),
         (_bogons_apart(found), "addresses that no site can have, where another resolver gave real ones"),
-    ):
-        dns = "blocked"
-    elif good:
-        dns = "ok"
-    elif analysis.dns_lookup_expected_failure or (analysis.dns_lookup_unexpected_failure and not resolved_there):
-        dns = "down"
+    )
+    if evidence:
+        return "blocked", evidence
+    if good:
+        return "ok", []
+    down = analysis.dns_lookup_expected_failure or (analysis.dns_lookup_unexpected_failure and not resolved_there)
+    return "down" if down else "unknown", []
 
-    steps: dict[str, Layer] = {}
-    for step, unexpected, unexplained, both, tried in (
-        (
-            "tcp",
-            _without(analysis.tcp_connect_unexpected_failure, unreached),
-            _without(analysis.tcp_connect_unexplained_failure, unreached),
-            analysis.tcp_connect_expected_failure,
-            [one.tcp_connect_failure for one in endpoints],
-        ),
-        (
-            "tls",
-            analysis.tls_handshake_unexpected_failure,
-            analysis.tls_handshake_unexplained_failure,
-            analysis.tls_handshake_expected_failure,
-            [one.tls_handshake_failure for one in endpoints],
-        ),
-    ):
-        if blocked(
-            step,
-            (unexpected, "failed where the control did not"),
-            (unexplained if through else (), "failed within redirects, and the control got through"),
-        ):
-            steps[step] = "blocked"
-        elif SUCCESS in tried:
-            steps[step] = "ok"
-        else:
-            steps[step] = "down" if both else "unknown"
 
-    differs = (analysis.http_final_response_success_tcp_with_control,) if final is not None else ()
-    http: Layer = "unknown"
-    if blocked(
+def _web_step(
+    step: str,
+    unexpected: Sequence[int],
+    unexplained: Sequence[int],
+    both: Sequence[int],
+    tried: Sequence[str | None],
+) -> tuple[Layer, list[str]]:
+    """The verdict on connects or handshakes: transactions that failed here alone, or also there; how each try ended."""
+    evidence = _lines(
+        step,
+        (unexpected, "failed where the control did not"),
+        (unexplained, "failed within redirects, and the control got through"),
+    )
+    if evidence:
+        return "blocked", evidence
+    if SUCCESS in tried:
+        return "ok", []
+    return "down" if both else "unknown", []
+
+
+def _web_http(analysis: Analysis, final: Observation | None) -> tuple[Layer, list[str]]:
+    """The verdict on requests; ``final`` is that whose answer is no redirect."""
+    compared, expected = analysis.http_final_response_success_tcp_with_control, analysis.control_expectations
+    other = (compared,) if final is not None and compared is not None and not alike(analysis) else ()
+    evidence = _lines(
         "http",
         (analysis.http_round_trip_unexpected_failure, "the request failed, the control's did not"),
-        (
-            tuple(one for one in differs if one is not None) if not alike(analysis) else (),
-            "another page than the control's",
-        ),
-    ):
-        http = "blocked"
-    elif final is not None:
-        compared = analysis.http_final_response_success_tcp_with_control is not None
-        http = "ok" if final.tls_handshake_failure == SUCCESS or compared else "unknown"
-    elif expected is not None and expected.final_response_failure:
-        http = "down"
-    return Layers(dns, steps["tcp"], steps["tls"], http), evidence
+        (other, "another page than the control's"),
+    )
+    if evidence:
+        return "blocked", evidence
+    if final is not None:
+        return "ok" if final.tls_handshake_failure == SUCCESS or compared is not None else "unknown", []
+    return "down" if expected is not None and expected.final_response_failure else "unknown", []
 
 
 def _without(transactions: Iterable[int], left_out: frozenset[int]) -> tuple[int, ...]:

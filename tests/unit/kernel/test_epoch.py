@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt
 
-from outlast.kernel.entry import DAY_MS, HOUR_MS, Entry, Header, encode_header, entry_id
+from outlast.kernel.entry import DAY_MS, HOUR_MS, Entry, Header, encode_header, entry_id, expiry_day, pack, unpack
 from outlast.kernel.epoch import (
     EPOCHS_MAX,
     LASTING_MAX_BYTES,
     SEALED_CLASSES,
+    SEALED_LIFE_DAYS,
     EpochError,
     Inner,
     access_key,
@@ -72,6 +73,35 @@ class TestSealing:
     def test_what_was_sealed_is_opened(self, kind: str, ts_ms: int, body: bytes) -> None:
         inner = Inner(kind, ts_ms, body)
         assert open_entry(sealed(inner), SECRETS) == inner
+
+    @given(st.integers(0, 17_000), st.integers(1, EPOCHS_MAX))
+    def test_it_travels_and_has_the_smallest_size_that_holds_it(self, size: int, epochs: int) -> None:
+        secrets = {secret("epoch", n): secret("secret", n) for n in range(epochs)}
+        inner = Inner("a", NOW_MS, bytes(size))
+        entry = sealed(inner, secrets=secrets)
+        assert pack(unpack(pack(entry))[0]) == pack(entry)
+        assert len(entry.payload or b"") == entry.header.payload_size
+        assert open_entry(entry, secrets) == inner
+        least = 1 + 32 * epochs + 24 + 4 + len(msgspec.msgpack.encode(inner)) + 16
+        assert entry.header.payload_size == min(one for one in SEALED_CLASSES if one >= least)
+
+    @pytest.mark.parametrize("size_class", SEALED_CLASSES)
+    def test_each_size_is_used_up_to_its_last_byte(self, size_class: int) -> None:
+        room = size_class - (1 + 32 * len(SECRETS) + 24 + 4 + 16)
+        around = len(msgspec.msgpack.encode(Inner("a", NOW_MS, bytes(room - 40)))) - (room - 40)
+        full, larger = (Inner("a", NOW_MS, bytes(room - around + more)) for more in (0, 1))
+        assert sealed(full).header.payload_size == size_class
+        if size_class == LASTING_MAX_BYTES:
+            assert sealed(full, life_ms=0).header.expires_day == 0
+        if size_class == max(SEALED_CLASSES):
+            with pytest.raises(EpochError, match="shorter"):
+                sealed(larger)
+        else:
+            assert sealed(larger).header.payload_size > size_class
+
+    def test_without_any_epoch_nothing_is_sealed(self) -> None:
+        with pytest.raises(EpochError, match="renew"):
+            sealed(secrets={})
 
     def test_what_a_store_sees_is_the_same_for_all(self) -> None:
         entries = [sealed(Inner(kind, NOW_MS + n, b"x" * n), life_ms=DAY_MS) for n, kind in enumerate(("a", "post"))]
@@ -143,9 +173,20 @@ class TestOpening:
             open_entry(altered(entry, bytes(payload)), SECRETS)
 
     def test_a_time_outside_of_the_shown_hour_is_refused(self) -> None:
-        lying = by_hand(sealed().header, Inner("post", NOW_MS + HOUR_MS, b"hello"))
-        with pytest.raises(EpochError, match="hour"):
-            open_entry(lying, SECRETS)
+        begins_ms = NOW_MS - NOW_MS % HOUR_MS
+        for outside in (begins_ms - 1, begins_ms + HOUR_MS):
+            with pytest.raises(EpochError, match="hour"):
+                open_entry(by_hand(sealed().header, Inner("post", outside, b"hello")), SECRETS)
+        for within in (begins_ms, begins_ms + HOUR_MS - 1):
+            assert open_entry(by_hand(sealed().header, Inner("post", within, b"hello")), SECRETS).ts_ms == within
+
+    @pytest.mark.parametrize(("says", "behind"), [(0, b"x"), (0, b"\0\0x"), (400, b""), (2**32 - 1 - 50, b"")])
+    def test_a_length_that_does_not_fit_and_what_stands_behind_the_end_are_refused(
+        self, says: int, behind: bytes
+    ) -> None:
+        """Else a member could hide in each entry what others never see, under one id that all hold for the same."""
+        with pytest.raises(EpochError, match="malformed"):
+            open_entry(by_hand(sealed().header, INNER, says=says, behind=behind), SECRETS)
 
     @pytest.mark.parametrize("count", [0, 1, 3, EPOCHS_MAX + 1, 255])
     def test_epochs_that_are_not_named_as_they_must_be_are_refused(self, count: int) -> None:
@@ -163,14 +204,17 @@ class TestOpening:
             open_entry(msgspec.structs.replace(sealed(), payload=None), SECRETS)
 
 
-def by_hand(header: Header, inner: Inner) -> Entry:
-    """An entry whose content says what its header does not, as a member could make it."""
+def by_hand(header: Header, inner: Inner, *, says: int = 0, behind: bytes = b"") -> Entry:
+    """An entry whose content says what its header does not, as a member could make it.
+
+    It says to be ``says`` bytes longer than it is, and has something behind its end.
+    """
     epochs, nonce = sorted(SECRETS), bytes(24)
     plain = msgspec.msgpack.encode(inner)
     room = header.payload_size - 1 - 32 * len(epochs) - 24 - 16
     bound = encode_header(msgspec.structs.replace(header, payload_hash=bytes(32)))
     box = crypto_aead_xchacha20poly1305_ietf_encrypt(
-        (len(plain).to_bytes(4, "big") + plain).ljust(room, b"\0"),
+        ((len(plain) + says).to_bytes(4, "big") + plain + behind).ljust(room, b"\0"),
         bound,
         nonce,
         derive(epoch_key(SPACE, SECRETS), b"outlast/epoch/seal/1"),
@@ -197,6 +241,9 @@ def test_what_differs_from_all_others_is_not_wellformed(fields: dict[str, Any]) 
     header = sealed().header
     assert is_wellformed_sealed(header)
     assert not is_wellformed_sealed(msgspec.structs.replace(header, **fields))
+    longest = expiry_day(header.ts_ms, SEALED_LIFE_DAYS * DAY_MS)
+    assert is_wellformed_sealed(msgspec.structs.replace(header, expires_day=longest))
+    assert not is_wellformed_sealed(msgspec.structs.replace(header, expires_day=longest + 1))
 
 
 def test_ids_follow_from_the_header() -> None:

@@ -8,17 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outlast.kernel.entry import Header
+from outlast.kernel.parcel import PARCEL_SPACE
 from outlast.kernel.quota import (
     CAPACITY_MIN_BYTES,
     EARLIER,
+    PARCELS_PART,
     PAYERS_MAX,
     POOLED,
     RESERVE_BYTES,
+    SPACE_MAX_BYTES,
     Holding,
     Payers,
     capacity,
     excess,
     rank_of,
+    space_limit,
     worst_first,
 )
 from outlast.kernel.stamp import mint, strength
@@ -71,6 +75,13 @@ def test_the_store_leaves_a_reserve_and_a_full_disk_is_no_reason_to_let_go_of_a_
     assert capacity(0, 2**50) == 32 * gib
 
 
+@pytest.mark.parametrize("gib", [1, 2, 32])
+def test_files_between_people_may_take_a_part_of_the_store_and_any_channel_so_many_bytes(gib: int) -> None:
+    store_bytes = gib << 30
+    assert space_limit(A, store_bytes) == SPACE_MAX_BYTES
+    assert space_limit(PARCEL_SPACE, store_bytes) == max(SPACE_MAX_BYTES, store_bytes // PARCELS_PART) < store_bytes
+
+
 def test_the_lowest_priority_goes_first_then_the_oldest() -> None:
     held = [Holding(1, 128, 50), Holding(2, 448, 70), Holding(3, 128, 40), Holding(4, 448, 60)]
     assert worst_first(held) == [4, 2, 3, 1]
@@ -114,6 +125,23 @@ def test_whoever_comes_with_a_new_key_for_each_letter_pays_for_all_that_do() -> 
     assert payers.held_bytes[7] == 20, "who came before keeps an account"
 
 
+@given(st.lists(st.sampled_from([None, A, B]), max_size=40), st.integers(0, 9), st.integers(1, 5))
+def test_what_a_neighbour_brought_is_found_window_by_window(
+    sources: list[bytes | None], before: int, limit: int
+) -> None:
+    payers = Payers(before)
+    for number, source in enumerate(sources, before + 1):
+        payers.charge(source, number, 10)
+    found: list[int] = []
+    for payer in payers.held_bytes:
+        after = 0
+        while window := payers.numbers(payer, after, limit):
+            assert len(window) <= limit
+            found += window
+            after = window[-1]
+    assert sorted(found) == [number for number, source in enumerate(sources, before + 1) if source is not None]
+
+
 @given(st.lists(st.tuples(st.sampled_from([None, A, B, C]), st.integers(1, 9), st.integers(1, 5)), max_size=60))
 def test_the_books_balance(arrivals: list[tuple[bytes | None, int, int]]) -> None:
     payers, number, brought = Payers(7), 7, {}
@@ -126,6 +154,8 @@ def test_the_books_balance(arrivals: list[tuple[bytes | None, int, int]]) -> Non
     found = [one for payer in payers.held_bytes for one in payers.numbers(payer, 0, 100)]
     assert sorted(found) == sorted(brought)
     for one, size in brought.items():
-        payers.release(one, size, whole=True)
+        payers.release(one, size - 1, whole=False)
+        assert not payers.is_earlier(one), "of what lost its payload it is known who brought the rest"
+        payers.release(one, 1, whole=True)
     assert not any(payers.held_bytes.values())
     assert all(payers.is_earlier(one) for one in (*brought, 3, number + 1))

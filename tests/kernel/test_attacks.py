@@ -15,7 +15,7 @@ from outlast.errors import ProtocolError, UsageError
 from outlast.kernel import inbox, mail
 from outlast.kernel.admit import Admitted, Refused, Rule
 from outlast.kernel.bundle import BundleWriter
-from outlast.kernel.door import SPACE_LOW_BYTES
+from outlast.kernel.door import SPACE_LOW_BYTES, STRANGERS, VERIFY_SPLIT
 from outlast.kernel.entry import DAY_MS, Entry, day_of
 from outlast.kernel.identity import SigningKey, id_text
 from outlast.kernel.node import Node
@@ -553,6 +553,46 @@ class TestShares:
             assert all(isinstance(v, Refused) and v.rule is Rule.SIGNATURE for v in verdicts)
             spent = before - anna.node.door.share_left(neighbour)
             assert spent >= sum(len(e.header_bytes) + 64 + len(e.payload or b"") for e in forged)
+
+    @story
+    async def test_in_a_large_batch_each_forgery_is_found_wherever_it_stands(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await friends(nodes)
+            await write(boris, anna, "hello")
+            (real,) = envelopes(boris)
+            for size in (VERIFY_SPLIT - 1, VERIFY_SPLIT, 2 * VERIFY_SPLIT + 1):
+                signed = garbage(real, size)
+                forged = {0, size // 2 - 1, size // 2, size // 2 + 2, size - 1}
+                batch = [_with_signature(e, os.urandom(64)) if n in forged else e for n, e in enumerate(signed)]
+                verdicts = await anna.node.ingest(batch, os.urandom(32))
+                assert {n for n, verdict in enumerate(verdicts) if isinstance(verdict, Refused)} == forged
+                assert sum(isinstance(verdict, Admitted) for verdict in verdicts) == size - len(forged)
+
+    @story
+    async def test_what_was_brought_today_still_counts_after_a_restart_and_is_written_down_in_steps(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        step = 10_000
+        monkeypatch.setattr("outlast.kernel.door.SPENT_STEP_BYTES", step)
+        async with society(tmp_path) as nodes:
+            anna, boris = await friends(nodes)
+            neighbour, strangers = os.urandom(32), [os.urandom(32), os.urandom(32)]
+            await anna.node.peer_add(neighbour, "127.0.0.1", 9)
+            await write(boris, anna, "hello")
+            (real,) = envelopes(boris)
+            whole = anna.node.door.share_left(neighbour)
+            of_strangers = anna.node.door.share_left(strangers[0])
+            for source in (neighbour, *strangers):
+                for _ in range(9):
+                    await anna.node.ingest(garbage(real, 5), source)
+            spent = whole - anna.node.door.share_left(neighbour)
+            assert spent > 2 * step
+            assert spent % step
+            written = dict(anna.node.query("SELECT neighbour, bytes FROM spent"))
+            assert written == {neighbour: spent // step * step, STRANGERS: 2 * spent // step * step}
+            anna = await nodes.come_back("anna")
+            assert whole - anna.node.door.share_left(neighbour) == spent // step * step
+            assert of_strangers - anna.node.door.share_left(strangers[1]) == 2 * spent // step * step
 
     @story
     async def test_refusals_are_remembered_within_bounds(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

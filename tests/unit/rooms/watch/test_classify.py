@@ -386,6 +386,9 @@ def test_a_failure_within_redirects_counts_when_the_control_got_through() -> Non
     verdict = judged(**events, seen=control())
     assert (verdict.blocking, verdict.layers.tcp) == ("http-failure", "blocked")
     assert judged(**events).layers.tcp == "ok"
+    assert judged(**events, seen=control(http="unknown_error")).layers.tcp == "ok"
+    arrived = {**events, "requests": [request()]}
+    assert judged(**arrived, seen=control()).layers.tcp == "ok", "what followed it led to the page all the same"
 
 
 def test_only_what_the_systems_resolver_led_to_counts_for_the_legacy_values() -> None:
@@ -511,6 +514,37 @@ def test_a_known_false_positive_is_never_blocking() -> None:
     assert verdict.blocking == "http-diff"
 
 
+def test_a_page_that_is_known_to_be_nothing_takes_back_what_it_says_itself_and_no_more() -> None:
+    """A block must not vanish for somebody's list: another page, a failed request and a forged answer stay."""
+    strange = request(code=403, body="nobody knows this page", headers={})
+    fine = request(body="<p>this site is forbidden</p>", transaction=6)
+    failed = request(failure="connection_reset", transaction=7)
+    for requests in ([strange], [failed], [fine, failed]):
+        connects = [connect(transaction=number) for number in (5, 6, 7)]
+        verdict = judged(tcp_connect=connects, requests=requests, seen=control(), known=known("fp"))
+        assert verdict.layers.http == "blocked"
+    forged = [lookup("10.0.0.1"), lookup(OURS, transaction=2, engine="udp")]
+    verdict = judged(queries=forged, tcp_connect=[connect()], requests=[fine], seen=control(), known=known("fp"))
+    assert verdict.layers.dns == "blocked"
+
+
+def test_what_was_recognised_stands_in_the_evidence_whether_it_blocks_or_not() -> None:
+    page = request(body="<p>this site is forbidden</p>")
+    for scope in ("nat", "fp"):
+        evidence = judged(requests=[page], seen=control(), known=known(scope)).evidence
+        assert {f"fingerprint {name} ({scope}, 5 of 10)" for name in ("address", "page")} <= set(evidence)
+
+
+def test_what_comes_by_tor_or_with_a_failed_request_is_not_recognised() -> None:
+    page = request(body="<p>this site is forbidden</p>")
+    by_tor = request(body="<p>this site is forbidden</p>")
+    by_tor["request"] = {"url": URL, "tor": {"is_tor": True}}
+    broken = request(failure="eof_error", body="<p>this site is forbidden</p>")
+    for one, name in ((page, "page"), (by_tor, None), (broken, None)):
+        verdict = judged(queries=[lookup(ELSEWHERE)], requests=[one], known=known("nat"))
+        assert verdict.fingerprint == name
+
+
 # ---- other tests ----
 
 
@@ -606,6 +640,26 @@ def test_the_request_through_tor_is_the_control_of_the_direct_one() -> None:
     assert layers_of("http_requests", requests=[through(False, **failed), through(True, **failed)])[3] == "down"
     assert layers_of("http_requests", requests=[through(False), through(True, **failed)])[3] == "unknown"
     assert layers_of("http_requests", requests=[through(False)])[3] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("direct", "layer"),
+    [
+        ({"body": "<title>Something altogether different</title>" + "x" * 480, "headers": {}}, "ok"),
+        ({"body": "<title>A perfectly ordinary page</title>", "headers": {}}, "ok"),
+        ({"body": "no", "headers": {"X-Own": "2"}}, "ok"),
+        ({"body": "no", "headers": {}}, "blocked"),
+        ({"code": 403}, "blocked"),
+        ({"body": "", "headers": {}}, "blocked"),
+    ],
+    ids=["length", "title", "rare header", "status alone", "all but status", "nothing"],
+)
+def test_beside_the_status_one_likeness_with_the_page_through_tor_is_enough_and_needed(
+    direct: dict[str, Any], layer: str
+) -> None:
+    here, there = request(**direct), request()
+    there["request"] = {"url": URL, "tor": {"is_tor": True}}
+    assert layers_of("http_requests", requests=[here, there])[3] == layer
 
 
 @pytest.mark.parametrize(

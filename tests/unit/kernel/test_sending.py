@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outlast.kernel.entry import Entry, unpack_all
+from outlast.kernel.entry import INLINE_MAX_BYTES, Entry, unpack_all
 from outlast.kernel.forward import Offer
 from outlast.kernel.sending import LACKED_MAX, WANTED_MAX, WINDOW_BYTES, Sending
+from outlast.kernel.setrec import SetView
 from outlast.kernel.steps import Limits
-from outlast.kernel.wire import CREDIT_CAP, WANT_IDS_MAX, Kept, SyncError, Type, decode
+from outlast.kernel.wire import CREDIT_CAP, ENTRIES_MAX_BYTES, WANT_IDS_MAX, Kept, SyncError, Type, decode
 from tests.unit.kernel.entries import SPACE, post
 from tests.unit.kernel.people import secret
 
@@ -103,6 +104,87 @@ def test_a_payload_frees_the_window_by_all_its_pieces_when_it_is_acknowledged() 
         assert b"".join(one.data for one in pieces) == LARGE.payload
         assert machine.kept(Kept(number, [], [])) == [LARGE.id]
     assert machine.idle
+
+
+def on_the_way(machine: Sending) -> list[Entry]:
+    """The entries that go out now, in messages no longer than allowed."""
+    messages = list(machine.messages())
+    assert all(len(data) <= ENTRIES_MAX_BYTES for data in messages)
+    return [one for data in messages for one in unpack_all(data[1:])]
+
+
+def test_after_many_payloads_no_more_is_on_the_way_than_before() -> None:
+    entries = [post(n, payload=bytes(1000)) for n in range(4 * WINDOW_BYTES // 1000 // 3)]
+    fresh, used = sending(), sending()
+    for number in range(1, 20):
+        used.want(Type.WANT_PAYLOAD, [LARGE.id])
+        assert used.next_load() is not None
+        used.loaded([LARGE])
+        assert len(list(used.messages())) == 2
+        used.kept(Kept(number, [], []))
+    for machine in (fresh, used):
+        machine.push([Offer(one) for one in entries])
+    assert len(on_the_way(used)) == len(on_the_way(fresh))
+
+
+@given(st.integers(0, 400))
+def test_of_a_whole_bucket_all_is_sent_and_then_the_message_that_closes_it(count: int) -> None:
+    entries = {one.id: one for one in (post(n) for n in range(count))}
+    machine, came = sending(), list[bytes]()
+    machine.pull(b"end", SetView.from_items((n, id) for n, id in enumerate(entries)))
+    while (load := machine.next_load()) is not None:
+        assert machine.loaded([entries[one] for one in load.ids]) is None
+        for data in machine.messages():
+            assert b"end" not in came
+            came += [data] if data == b"end" else [one.id for one in unpack_all(data[1:])]
+    came += machine.messages()
+    assert came[-1] == b"end"
+    assert sorted(came[:-1]) == sorted(entries)
+
+
+def test_what_is_loaded_ahead_is_bounded_and_answers_that_nobody_waits_for_are_passed_over() -> None:
+    entries = [post(n, payload=bytes(1000)) for n in range(1000)]
+    machine = sending(credit=0)
+    assert machine.loaded(entries) is None
+    assert on_the_way(machine) == []
+    machine.offer(one.id for one in entries)
+    loaded = 0
+    while (load := machine.next_load()) is not None:
+        assert machine.next_load() is None, "one at a time"
+        loaded += len(load.ids)
+        machine.loaded([one for one in entries if one.id in load.ids])
+    assert 0 < loaded < 300
+    machine.grant(CREDIT_CAP)
+    assert len(on_the_way(machine)) == loaded
+    assert machine.next_load() is not None
+
+
+def test_one_turn_takes_a_few_messages_and_what_is_left_waits_for_the_next() -> None:
+    machine = sending(limits=Limits(turn_bytes=3000, step_bytes=1000))
+    machine.push([Offer(post(n)) for n in range(60)])
+    turns = [len(on_the_way(machine))]
+    assert machine.has_more
+    assert on_the_way(machine) == []
+    while machine.has_more:
+        machine.begin_turn()
+        turns.append(len(on_the_way(machine)))
+    assert sum(turns) == 60
+    assert len(turns) > 2
+    machine.want(Type.WANT_PAYLOAD, [LARGE.id])
+    assert machine.next_load() is not None
+    machine.loaded([LARGE])
+    machine.begin_turn()
+    assert sum(map(len, machine.messages())) < 5000
+    assert machine.has_more
+
+
+def test_a_large_payload_waits_to_be_asked_for() -> None:
+    small, large = post(1, payload=bytes(INLINE_MAX_BYTES)), post(2, payload=bytes(INLINE_MAX_BYTES + 1))
+    machine = sending()
+    machine.offer([small.id, large.id])
+    assert machine.next_load() is not None
+    machine.loaded([small, large])
+    assert {one.id: one.payload for one in on_the_way(machine)} == {small.id: small.payload, large.id: None}
 
 
 @pytest.mark.parametrize(

@@ -245,6 +245,16 @@ def test_packets_of_strangers_raise_nothing_unexpected(method: str, junk: bytes)
             opening(junk)
 
 
+@settings(max_examples=30)
+@given(junk=st.binary(max_size=100))
+def test_packets_of_strangers_raise_nothing_unexpected_where_users_have_keys_of_their_own(junk: bytes) -> None:
+    method = "2022-blake3-aes-128-gcm"
+    users = (base64.b64decode(key_text(method, "ann")),)
+    server = Sip022(method, key_text(method), random.Random(1).randbytes, lambda: NOW_S, users).packet_server()
+    with pytest.raises(ShadowsocksError):
+        server.open(junk, NOW_S)
+
+
 @pytest.mark.parametrize("method", [*OLD, *NEW])
 def test_a_datagram_that_cannot_be_sent_is_refused(method: str) -> None:
     with pytest.raises(ShadowsocksError, match="too long"):
@@ -259,6 +269,14 @@ def test_a_window_admits_each_number_once_and_none_far_behind(numbers: list[int]
         assert window.admit(number) is (number not in seen and not far_behind)
         if not far_behind:
             seen.add(number)
+
+
+@pytest.mark.parametrize("step", [1, 7, 2**40])
+def test_a_window_takes_no_more_memory_however_many_packets_come(step: int) -> None:
+    window = Window()
+    for number in range(0, 3 * shadowsocks_2022.WINDOW_PACKETS * step, step):
+        assert window.admit(number)
+    assert window._seen.bit_length() <= shadowsocks_2022.WINDOW_PACKETS
 
 
 def test_salts_are_remembered_and_forgotten_by_number_or_by_time() -> None:

@@ -112,6 +112,24 @@ def test_a_node_listens_for_others_exactly_while_it_is_unlocked(tmp_path: Path) 
             pytest.fail("does not listen again")
 
 
+def test_a_node_whose_output_nobody_reads_goes_on(tmp_path: Path) -> None:
+    program, secret = made(tmp_path / "ada", "Ada", PASSPHRASE), secret_file(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = free.getsockname()
+    with program.up("--listen", f"127.0.0.1:{address[1]}") as running:
+        assert running.process.stdout is not None
+        running.process.stdout.close()
+        program.json("unlock", "--passphrase-file", secret)  # now it tells where other nodes connect
+        for _ in range(TRIES):
+            with contextlib.suppress(ConnectionRefusedError):
+                socket.create_connection(address, 20).close()
+                break
+            assert running.process.poll() is None
+            program("status")
+        assert not program.json("status")["locked"]
+        assert running.end(SIGTERM) == (0, "")
+
+
 def test_a_service_opens_its_home_by_a_passphrase_file(tmp_path: Path) -> None:
     program, secret = made(tmp_path / "ada", "Ada", PASSPHRASE), secret_file(tmp_path)
     (program.home / "config.toml").write_text(f"passphrase_file = {secret!r}\n")

@@ -25,6 +25,7 @@ from outlast.ui.command import (
     confirm,
     date,
     local_time,
+    print_no_more,
     say,
     show,
     size,
@@ -145,7 +146,14 @@ def up(
     here = terminal()
     flags = {"port": port, "listen": listen, "lan": lan, "passphrase_file": _text(here.passphrase_file)}
     config: Config = read_config(here.home, os.environ, flags)
-    run(here.home, config, lambda what, at: show({"what": what, "at": at}, lambda _: [f"{what:<8}  {at}"]))
+
+    def announce(what: str, at: str) -> None:
+        try:
+            show({"what": what, "at": at}, lambda _: [f"{what:<8}  {at}"])
+        except OSError:  # a closed pipe or terminal, a log on a full disk: no reason for a node to end
+            print_no_more()
+
+    run(here.home, config, announce)
 
 
 @app.command("id")

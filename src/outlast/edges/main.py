@@ -29,7 +29,7 @@ from outlast.edges.client import Client
 from outlast.edges.commands import app
 from outlast.edges.config import default_home
 from outlast.errors import OutlastError, StorageError, UsageError
-from outlast.ui.command import Terminal, refuse_no_text, report, using
+from outlast.ui.command import Terminal, print_no_more, refuse_no_text, report, using
 from outlast.ui.faults import fault
 
 VALUED = {"--home": "DIR", "--passphrase-file": "FILE", "--person": "NAME"}
@@ -55,9 +55,10 @@ def run(arguments: Sequence[str]) -> int:
         return report(error, as_json=as_json)
     except typer.TyperException as error:
         return report(UsageError(_one_line(error)), as_json=as_json)
-    except BrokenPipeError:
-        # Whoever read the output has had enough; what is still buffered must not be complained about at the exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit as end:  # typer's own for a closed pipe, whose 1 would say that the program has a fault
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        print_no_more()
         return UNREAD
     except OSError as error:
         return report(StorageError(_of_the_system(error)), as_json=as_json)

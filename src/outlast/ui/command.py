@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import shutil
 import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,11 @@ def show(answer: Any, lines: Callable[[Any], Iterable[str]]) -> None:
         for line in lines(answer):
             print(clean(line))
     sys.stdout.flush()
+
+
+def print_no_more() -> None:
+    """Whoever read the output is gone: what is printed from now on, and what is still buffered, goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def refuse_no_text(*typed: object) -> None:
@@ -230,10 +236,9 @@ class Bar:
 def report(error: OutlastError, *, as_json: bool) -> int:
     """Print an error as one line on stderr, or as ``{"error","code"}``; returns the exit code."""
     line = clean(" ".join(str(error).split()))
-    if as_json:
-        print(json.dumps({"error": line, "code": error.exit_code}, ensure_ascii=False), file=sys.stderr)
-    else:
-        print(f"outlast: {line}", file=sys.stderr)
+    told = json.dumps({"error": line, "code": error.exit_code}, ensure_ascii=False) if as_json else f"outlast: {line}"
+    with suppress(OSError):  # where the line cannot be written, as in a log on a full disk, the code still tells
+        print(told, file=sys.stderr)
     return error.exit_code
 
 

@@ -143,14 +143,22 @@ def test_the_passphrase_file_may_come_from_the_environment(monkeypatch: pytest.M
     assert read_settings(["status", "--passphrase-file=/other"])[0].passphrase_file == Path("/other")
 
 
-def test_nobody_reading_the_output_is_quiet(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [["--help"], ["carry", "--help"], ["carry", "inbox", "--json"]])
+def test_nobody_reading_the_output_is_quiet_and_no_fault(command: list[str], tmp_path: Path) -> None:
+    assert outlast("init", "--name", "Ada", "--unattended", home=tmp_path).returncode == 0
     reader, writer = os.pipe()
     os.close(reader)
     environ = {**os.environ, "OUTLAST_HOME": str(tmp_path)}
-    done = subprocess.run([OUTLAST, "--help"], stdout=writer, stderr=subprocess.PIPE, env=environ, check=False)
+    done = subprocess.run([OUTLAST, *command], stdout=writer, stderr=subprocess.PIPE, env=environ, check=False)
     os.close(writer)
-    assert done.stderr == b""
-    assert done.returncode in (1, 141)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_an_error_that_cannot_be_written_down_is_told_by_its_exit_code(more: list[str], tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([OUTLAST, "--home", tmp_path / "h", "status", *more], stderr=full, check=False)
+    assert done.returncode == 4
 
 
 def test_a_command_whose_output_is_closed_does_its_work_and_tells_how_it_ended(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ from outlast.secrecy import make_private
 _PERSON = re.compile(r"[0-9a-f]{16}").fullmatch
 _OURS = re.compile(
     r"lock|unfinished|people|rooms|https|reserve|api\.sock|config\.toml"
-    r"|store\.(chunks|db(-wal|-shm|\.new(-journal)?)?|(key|keyfile)(\.new)?)"
+    r"|store\.(chunks|db(-wal|-shm|-journal|\.new(-journal)?)?|(key|keyfile)(\.new)?)"
 ).fullmatch
 
 RESERVE_BYTES: Final = 4 << 20
@@ -166,12 +166,14 @@ class Home:
     def create(self) -> None:
         """Make the folders (mode 0700); raises UsageError when a node or anything foreign is here already.
 
-        What a making that was cut short left is removed first. The home exists from ``finish`` on.
+        What a making that was cut short left is removed first; raises StorageError while another process is making it.
+        The home exists from ``finish`` on.
         """
         if self.exists():
             raise UsageError("%(path)s has a node already: use it, or name another folder by --home", path=self.path)
         if self._unfinished.exists():
-            self.wipe()
+            with self.lock():  # whoever is making it holds it
+                self.wipe()
         if self.store_path.exists():
             raise UsageError(
                 "%(path)s has a store without its key: put the key back, or name another folder", path=self.path

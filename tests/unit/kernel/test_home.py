@@ -70,6 +70,24 @@ def test_a_home_exists_when_its_making_was_finished(tmp_path: Path) -> None:
     assert home.exists()
 
 
+def test_what_is_being_made_is_not_taken_for_what_was_cut_short(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    with home.lock():
+        home.new_key(None, None)
+        with pytest.raises(StorageError, match="open in another Outlast"):
+            Home(home.path).create()
+        assert home.has_key(None)
+
+
+def test_a_making_that_was_cut_short_while_the_store_was_written_stands_in_nobodys_way(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    (home.path / "store.db-journal").write_bytes(b"begun")
+    home.create()
+    assert sorted(entry.name for entry in home.path.iterdir()) == ["people", "unfinished"]
+
+
 def test_a_home_is_not_made_over_another(home: Home) -> None:
     home.new_key(None, None)
     with pytest.raises(UsageError, match="has a node already"):

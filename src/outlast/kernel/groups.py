@@ -628,8 +628,13 @@ class Groups:
 
     def _letters(self, people: Iterable[bytes], bodies: Sequence[bytes]) -> list[Outgoing]:
         now, to = self._node.now_ms(), sorted(people)
-        letters = [(body, os.urandom(LETTER_ID_BYTES)) for body in bodies]
-        return [Outgoing(one, CIRCULAR.name, body, letter, now) for body, letter in letters for one in to]
+        letters = [(body, os.urandom(LETTER_ID_BYTES), body is bodies[0]) for body in bodies]
+        # What takes several letters is one message to people, which is here alone until the first of them is not.
+        return [
+            Outgoing(one, CIRCULAR.name, body, letter, now, is_told=is_first)
+            for body, letter, is_first in letters
+            for one in to
+        ]
 
     def _last_of(self, space: bytes, membership: Membership, identity: bytes) -> tuple[tuple[bytes, int], ...]:
         """The last entries here by the devices of somebody who is removed: those up to them still count."""

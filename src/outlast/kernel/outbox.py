@@ -49,8 +49,10 @@ INTRODUCING: Final = 2
 RECEIVED: Final = 1
 READ: Final = 2
 RECEIPT_IDS: Final = 200
-SILENT: Final = ("receipt", DEVICES.name, CIRCULAR.name)
-"""Letters that the kernel writes by itself: nobody waits for news of them, and only ``devices`` is acknowledged."""
+ANSWERS: Final = ("receipt", DEVICES.name)
+"""Letters that the kernel writes by itself: nobody waits for news of them."""
+SILENT: Final = (*ANSWERS, CIRCULAR.name)
+"""Letters of the kernel; only ``devices`` is acknowledged."""
 RETIRED: Final = 3
 """Added to the directions OUT and IN for this person's earlier devices."""
 
@@ -81,6 +83,8 @@ class Outgoing:
     sent_ms: int
     local: Callable[[bytes], RowChanges] | None = None
     life_ms: int = 0
+    is_told: bool = True
+    """Whether its person is told where it has been."""
 
 
 @dataclass(slots=True)
@@ -141,7 +145,13 @@ class Outbox:
         return {entry.id for entry in self._pending}
 
     def enqueue(
-        self, to: bytes, kind: str, body: bytes, local: Callable[[bytes], RowChanges] | None, life_ms: int = 0
+        self,
+        to: bytes,
+        kind: str,
+        body: bytes,
+        local: Callable[[bytes], RowChanges] | None,
+        life_ms: int = 0,
+        is_told: bool = True,
     ) -> asyncio.Future[bytes]:
         """Seal and keep a letter in its turn; its id (16 B) comes when it is durable.
 
@@ -151,7 +161,7 @@ class Outbox:
             raise LockedError("this person is locked: unlock them first")
         self._person.check_device()
         done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        letter = Outgoing(to, kind, body, os.urandom(16), self._node.now_ms(), local, life_ms)
+        letter = Outgoing(to, kind, body, os.urandom(16), self._node.now_ms(), local, life_ms, is_told)
         self._queue.append(_Waiting(letter, done))
         self._queued.set()
         return done
@@ -432,7 +442,7 @@ class Outbox:
                 entry = self._seal_one(tx, counters, sealed, by, device, their_prekey, intro)
                 entries.append(entry)
                 sent.append((entry.id, item.letter, item.to, device.device, entry.header.expires_day))
-            if item.kind not in SILENT:
+            if item.is_told and item.kind not in ANSWERS:
                 custody.append((item.letter, "kept", item.sent_ms))
             if item.local is not None:
                 tx.apply(item.local(item.letter))

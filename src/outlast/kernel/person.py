@@ -338,14 +338,16 @@ class Person:
         *,
         life_ms: int = 0,
         local: Callable[[bytes], RowChanges] | None = None,
+        is_told: bool = True,
     ) -> bytes:
         """Seal a letter to every accepted device of a contact; returns its 16-byte id once it is durable here.
 
         ``life_ms`` tells the receiver how long it is to be shown, from now on (0: no limit); nothing outside shows it.
-        ``local`` gives the rows that the room remembers with it, in the same transaction. Raises NotFoundError,
+        ``local`` gives the rows that the room remembers with it, in the same transaction; ``is_told`` is false for what
+        the room writes by itself: it counts nowhere, and nobody is told where it has been. Raises NotFoundError,
         UsageError (blocked, nothing to seal to, too large) and StorageError (nothing was kept).
         """
-        return await self.outbox.enqueue(to, kind, self._encoded(to, kind, body), local, life_ms)
+        return await self.outbox.enqueue(to, kind, self._encoded(to, kind, body), local, life_ms, is_told)
 
     def _encoded(self, to: bytes, kind: str, body: msgspec.Struct) -> bytes:
         """The body of a letter as it is sealed; raises when it is none that can be sent to this contact."""

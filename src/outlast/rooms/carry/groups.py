@@ -503,7 +503,8 @@ async def _acknowledge(person: Person, membership: Membership, texts: Iterable[t
     for identity, ids in by_author.items():
         with contextlib.suppress(NotFoundError, UsageError):  # not among the contacts, or blocked
             for start in range(0, len(ids), HEARD_MAX):
-                await person.send(identity, HEARD.name, Heard(tuple(ids[start : start + HEARD_MAX])))
+                part = tuple(ids[start : start + HEARD_MAX])
+                await person.send(identity, HEARD.name, Heard(part), is_told=False)
 
 
 def _may_remove(membership: Membership, line: Line, id: bytes, device: bytes, seq: int) -> bool:

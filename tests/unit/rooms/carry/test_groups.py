@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from outlast.edges.sneakernet import waiting_to_leave
 from outlast.errors import NotFoundError, UsageError
 from outlast.kernel import DAY_MS, Home, Node, Person, id_text, open_backup, space_text
 from outlast.kernel.epoch import Inner, seal_entry
@@ -127,6 +128,24 @@ async def test_who_wrote_is_told_how_many_have_it_and_nobody_what_was_read(tmp_p
         await ben.settled()
         assert len(ben.person.query("SELECT DISTINCT letter FROM sent")) == written
         await trips(ann, ben, cleo, until=lambda: received() == (2, 2))
+
+
+async def test_what_is_said_in_a_group_waits_to_be_carried_and_what_is_answered_by_itself_does_not(
+    tmp_path: Path,
+) -> None:
+    async with houses(tmp_path, "ann", "ben", "cleo") as (ann, ben, cleo):
+        assert waiting_to_leave(ann.person) == 0
+        await groups.create(ann.node, ann.person, "Reading circle", [ben.person.identity])
+        assert waiting_to_leave(ann.person) == 1, "an invitation is nowhere but here"
+        space = await circle(ann, ben, cleo)
+        assert [waiting_to_leave(one.person) for one in (ann, ben, cleo)] == [0, 0, 0]
+        await groups.post(ann.node, ann.person, space, "Who has it?")
+        assert waiting_to_leave(ann.person) == 1
+        await ann.carry_to(ben)
+        await ben.until(lambda: texts(ben, space))
+        await ben.settled()
+        assert waiting_to_leave(ann.person) == 0
+        assert waiting_to_leave(ben.person) == 0, "who said nothing has nothing to carry out"
 
 
 async def test_only_its_writer_and_who_leads_take_a_text_away_and_it_is_gone_from_every_vault(tmp_path: Path) -> None:

@@ -682,7 +682,8 @@ class Inbox:
             self._hear_of_devices(tx, letter.sender, letter.body, letter.received_ms, introduced)
         elif room is not None and kind is not None and _is_of(kind, letter.body):
             tx.apply(room.receive(letter, tx), room.name)
-            if letter.kind not in SILENT and kind.acknowledged:
+            # What nobody is ever shown is not said to have been received.
+            if letter.kind not in SILENT and kind.acknowledged and not letter.is_over:
                 news.receipts.setdefault(letter.sender, []).append(letter.id)
 
     def _hear_of_devices(self, tx: Transaction, sender: bytes, body: bytes, now: int, introduced: set[bytes]) -> None:

@@ -87,6 +87,11 @@ class Letter(NamedTuple):
     received_ms: int  # local clock
     life_ms: int = 0  # how long it is shown from when it was written; 0: no limit
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it came when it was to be shown no more."""
+        return 0 < self.life_ms <= self.received_ms - self.sent_ms
+
 
 class Level(IntEnum):
     """How a room is doing, worst last."""

@@ -185,7 +185,7 @@ def _receive_file(letter: Letter, rows: Rows) -> RowChanges:
 
 def _is_new(letter: Letter, rows: Rows) -> bool:
     """Whether to keep a letter: its time is not over already, and it takes the id of no other."""
-    if letter.life_ms and _written_ms(letter) + letter.life_ms <= letter.received_ms:
+    if letter.is_over:
         return False
     # The sender chooses the id, and knows those of the letters that they got from here.
     return not rows.query(f"SELECT 1 FROM {MESSAGE} WHERE letter = ?", (letter.id,))

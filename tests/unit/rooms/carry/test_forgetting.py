@@ -104,6 +104,26 @@ async def test_what_comes_after_its_time_is_never_shown(tmp_path: Path) -> None:
         assert rows(ben) == 1
 
 
+async def test_a_letter_that_nobody_is_shown_is_not_said_to_have_been_received(tmp_path: Path) -> None:
+    slow, right = Clock(), Clock()
+    slow.at_ms -= 5 * HOUR_MS
+    async with houses(tmp_path, "ann", now_ms=slow) as (ann,), houses(tmp_path, "ben", now_ms=right) as (ben,):
+        await ann.person.add_contact(await ben.person.link())
+        await ben.person.add_contact(await ann.person.link())
+        over = await service.send(ann.node, ann.person, ben.person.identity, SECRET, life_ms=HOUR_MS)
+        stays = await service.send(ann.node, ann.person, ben.person.identity, "stays")
+        await ann.carry_to(ben)
+        await ben.settled()
+        assert [one.text for one in service.inbox(ben.person)] == ["stays"]
+        await ben.carry_to(ann)
+        await ann.settled()
+        known = service.custody(ann.person, service.sent(ann.person))
+        assert {letter: [one.event for one in events] for letter, events in known.items()} == {
+            over: ["kept", "copied"],
+            stays: ["kept", "copied", "received"],
+        }
+
+
 async def test_the_clock_of_a_sender_that_runs_ahead_lets_nothing_live_longer(tmp_path: Path) -> None:
     ahead, right = Clock(), Clock()
     ahead.at_ms += 5 * HOUR_MS

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from outlast.errors import UsageError
+from outlast.rooms.carry.io import media
 from outlast.rooms.carry.proto import id3, isobmff, matroska, ogg
 from outlast.rooms.carry.proto.patch import MediaError, Patch, Read, patched
 from tests.unit.rooms.carry import recordings
@@ -102,6 +106,26 @@ def test_a_damaged_recording_is_refused_or_cleaned_to_the_same_length(kind: str,
             damaged[at] = byte
     with suppress(MediaError):
         assert len(cleaned(patches, bytes(damaged))) == len(damaged)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: os.truncate(path, 9),
+        lambda path: path.open("ab").write(b"more"),
+        lambda path: os.utime(path, ns=(1, 1)),  # as whoever writes into the middle of it leaves it
+    ],
+    ids=["it is cut", "it grows", "it is overwritten"],
+)
+def test_a_file_that_somebody_writes_to_is_not_sent(change: Callable[[Path], object], tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    path.write_bytes(bytes(2 * media.PIECE_BYTES))
+    with path.open("rb") as file:
+        pieces = media.pieces(media.Opened(file))
+        assert next(pieces) == bytes(media.PIECE_BYTES)
+        change(path)
+        with pytest.raises(UsageError, match="changed while it was read"):
+            next(pieces)
 
 
 @given(

@@ -15,6 +15,7 @@ from typing import BinaryIO, Final, Literal, Protocol
 
 import msgspec
 
+from outlast.errors import UsageError
 from outlast.rooms.carry.entries import file_name
 from outlast.rooms.carry.proto import id3, isobmff, matroska, ogg
 from outlast.rooms.carry.proto.patch import MediaError, Patch, Read, patched
@@ -51,17 +52,28 @@ class Source(Protocol):
 
 
 class Opened:
-    """A file of this computer, as a source; its size is taken as it is now."""
+    """A file of this computer, as a source."""
 
     def __init__(self, file: BinaryIO) -> None:
         """``file`` is open for reading, and nobody else reads it meanwhile."""
         self._file = file
-        self.size_bytes = file.seek(0, os.SEEK_END)
+        self._state = self._look()
+        self.size_bytes = self._state.st_size
 
     def read(self, start: int, size: int, /) -> bytes:
-        """So many bytes from ``start`` on, fewer at the end."""
+        """So many bytes from ``start`` on, fewer at the end; raises UsageError when somebody writes to the file.
+
+        What was found in it need not stand there any more, and what would be sent is nothing that there ever was.
+        """
         self._file.seek(start)
-        return self._file.read(max(0, min(size, self.size_bytes - start)))
+        data = self._file.read(max(0, min(size, self.size_bytes - start)))
+        now = self._look()
+        if (now.st_size, now.st_mtime_ns) != (self._state.st_size, self._state.st_mtime_ns):
+            raise UsageError("this file changed while it was read, so it was not sent: wait until it is whole")
+        return data
+
+    def _look(self) -> os.stat_result:
+        return os.fstat(self._file.fileno())
 
 
 class _Head(msgspec.Struct, frozen=True):

@@ -62,8 +62,10 @@ def film(*, large: bool = False, wide: bool = False, brand: bytes = b"isom") -> 
                 track(b"meta", [second, second + len(NEEDLE)], [len(NEEDLE)] * 2, wide=wide),
                 box(b"udta", box(b"\xa9xyz", NEEDLE)),
                 box(b"meta", u32(0), NEEDLE),
+                box(b"gps ", NEEDLE),
             ),
             box(b"uuid", bytes(16), NEEDLE),
+            box(b"inst", NEEDLE),
             box(b"free", NEEDLE),
         )
     )
@@ -76,7 +78,14 @@ def ogg(packets: tuple[bytes, ...] = ()) -> bytes:
     for number, packet in enumerate(packets or (b"OpusHead" + bytes(11), tags, SOUND)):
         lacing = bytes([255] * (len(packet) // 255) + [len(packet) % 255])
         page = bytearray(
-            b"OggS\0\0" + bytes(8) + b"abcd" + number.to_bytes(4, "little") + bytes(4) + bytes([len(lacing)]) + lacing
+            b"OggS\0"
+            + bytes([2 * (number == 0)])
+            + bytes(8)
+            + b"abcd"
+            + number.to_bytes(4, "little")
+            + bytes(4)
+            + bytes([len(lacing)])
+            + lacing
         )
         page += packet
         page[22:26] = checksum(page).to_bytes(4, "little")

@@ -23,6 +23,8 @@ KINDS: dict[str, tuple[Patches, bytes]] = {
     "MP4": (isobmff.patches, recordings.film()),
     "MP4 above 4 GiB": (isobmff.patches, recordings.film(large=True, wide=True)),
     "Opus": (ogg.patches, recordings.ogg()),
+    "one Opus recording after another": (ogg.patches, recordings.ogg() * 2),
+    "Opus with something behind it": (ogg.patches, recordings.ogg() + NEEDLE * 3),
     "WebM": (matroska.patches, recordings.webm()),
     "live WebM": (matroska.patches, recordings.webm(is_live=True)),
     "MP3": (id3.patches, recordings.mp3()),

@@ -7,7 +7,7 @@ and become free space, so that nothing else in the file moves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -28,6 +28,11 @@ _TOLD: Final = frozenset((b"udta", b"meta", b"uuid", b"free", b"skip", b"wide", 
 _TIMED: Final = frozenset((b"mvhd", b"tkhd", b"mdhd"))
 _SEEN: Final = frozenset((b"vide", b"soun", b"text", b"sbtl", b"subt", b"clcp"))
 """Handlers of tracks that are seen or heard."""
+_KNOWN: Final[Mapping[bytes, Set[bytes]]] = {
+    b"": frozenset((b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"sidx", b"ssix", b"mfra", b"pdin")),
+    b"moov": frozenset((b"mvhd", b"trak", b"mvex", b"iods", b"clip", b"ctab")),
+}
+"""What a file, and a film in it, are made of. Cameras write boxes of their own beside that, with place and owner."""
 
 
 class Box(NamedTuple):
@@ -51,7 +56,7 @@ class _Walk:
 def patches(read: Read, size: int) -> list[Patch]:
     """What is to be overwritten in a file of ``size`` bytes. Raises MediaError."""
     walk = _Walk(read)
-    types = _level(walk, 0, size, 0)
+    types = _level(walk, b"", 0, size, 0)
     if b"moov" not in types:
         raise MediaError("no film is in this file")
     if walk.is_fragmented and walk.has_measurements:
@@ -59,12 +64,12 @@ def patches(read: Read, size: int) -> list[Patch]:
     return walk.patches
 
 
-def _level(walk: _Walk, start: int, end: int, depth: int) -> set[bytes]:
+def _level(walk: _Walk, inside: bytes, start: int, end: int, depth: int) -> set[bytes]:
     types = set()
     for box in _boxes(walk, start, end):
         types.add(box.type)
         if box.type in _TOLD:
-            walk.patches += (Patch(box.start + 4, 4, b"free"), Patch(box.content, box.end - box.content))
+            _free(walk, box)
         elif box.type in _TIMED:
             _blank_times(walk, box)
         elif box.type == b"hdlr":
@@ -72,13 +77,19 @@ def _level(walk: _Walk, start: int, end: int, depth: int) -> set[bytes]:
         elif box.type == b"trak" and not _is_seen(walk, box):
             walk.has_measurements = True
             _blank_samples(walk, box)
-            walk.patches += (Patch(box.start + 4, 4, b"free"), Patch(box.content, box.end - box.content))
+            _free(walk, box)
         elif box.type in _INSIDE:
             if depth == DEPTH_MAX:
                 raise MediaError("too many boxes stand in one another")
             walk.is_fragmented |= box.type == b"moof"
-            _level(walk, box.content, box.end, depth + 1)
+            _level(walk, box.type, box.content, box.end, depth + 1)
+        elif box.type not in _KNOWN.get(inside, types):
+            _free(walk, box)
     return types
+
+
+def _free(walk: _Walk, box: Box) -> None:
+    walk.patches += (Patch(box.start + 4, 4, b"free"), Patch(box.content, box.end - box.content))
 
 
 def _boxes(walk: _Walk, start: int, end: int) -> Iterator[Box]:

@@ -8,13 +8,37 @@ from outlast.rooms.carry.proto.patch import MediaError, Patch, Read
 
 PAGE_MAX: Final = 27 + 255 + 255 * 255
 HEADER_PAGES_MAX: Final = 512
+PAGES_MAX: Final = 1 << 20
+_BEGINS: Final = 2
+"""The flag of a recording's first page: others may follow the first one in a file."""
 _TABLE: Final[list[int]] = []
 
 
-def patches(read: Read, _size: int) -> list[Patch]:
-    """What is to be overwritten; raises MediaError."""
+def patches(read: Read, size: int) -> list[Patch]:
+    """What is to be overwritten in a file of ``size`` bytes, of one recording or several in turn; raises MediaError."""
+    found: list[Patch] = []
+    at = 0
+    while True:
+        comments, at = _comments(read, at)
+        found += comments
+        for _ in range(PAGES_MAX):
+            if at >= size:
+                return found
+            head = read(at, 27 + 255)
+            if head[:4] != b"OggS" or len(head) < 27:
+                # What is left over is no page; it may say anything.
+                return [*found, Patch(at, size - at)]
+            if head[5] & _BEGINS:
+                break
+            at += 27 + head[26] + sum(head[27 : 27 + head[26]])
+        else:
+            raise MediaError("too many pages are in this recording")
+
+
+def _comments(read: Read, at: int) -> tuple[list[Patch], int]:
+    """What is to be overwritten of the recording that begins there, and where its sound begins."""
     pages: list[tuple[int, bytearray, int]] = []  # where a page starts, its bytes, how long its head is
-    at, packet, found = 0, bytearray(), 0
+    packet, found = bytearray(), 0
     where: list[tuple[int, int, int]] = []  # of the packet: in which page, from where, how many bytes
     serial = b""
     while len(pages) < HEADER_PAGES_MAX:
@@ -38,7 +62,7 @@ def patches(read: Read, _size: int) -> list[Patch]:
             if length < 255:
                 found += 1
                 if found == 2:
-                    return _blank(pages, where, bytes(packet))
+                    return _blank(pages, where, bytes(packet)), at + end
                 if not packet.startswith((b"OpusHead", b"\x01vorbis")):
                     raise MediaError("what is recorded here is not known")
                 packet, where = bytearray(), []

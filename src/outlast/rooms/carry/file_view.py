@@ -87,14 +87,13 @@ _SHOWN: Final = (
 """Whether what names a file has not disappeared at that time (twice), and was not removed."""
 
 
-def files(vault: Rows, now_ms: int, *, peer: bytes | None = None, limit: int = -1) -> list[FileRow]:
-    """The newest files, of all or of one person; oldest first."""
+def files(vault: Rows, now_ms: int, *, peer: bytes | None = None) -> list[FileRow]:
+    """The files, of all or of one person or group; oldest first."""
     rows = vault.query(
-        f"SELECT {_FILE_COLUMNS} FROM {FILE} WHERE peer = ifnull(?, peer) AND {_SHOWN}"
-        " ORDER BY at_ms DESC, letter LIMIT ?",
-        (peer, now_ms, now_ms, limit),
+        f"SELECT {_FILE_COLUMNS} FROM {FILE} WHERE peer = ifnull(?, peer) AND {_SHOWN} ORDER BY at_ms, letter DESC",
+        (peer, now_ms, now_ms),
     )
-    return [_file(row) for row in reversed(rows)]
+    return [_file(row) for row in rows]
 
 
 def find(vault: Rows, letter: bytes, now_ms: int) -> FileRow | None:

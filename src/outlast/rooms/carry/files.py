@@ -30,7 +30,7 @@ from outlast.kernel import (
     read_parcels,
     strange_parcels,
 )
-from outlast.rooms.carry import file_view, groups, places, shared, speaking, view
+from outlast.rooms.carry import file_view, group_view, groups, places, shared, speaking, view
 from outlast.rooms.carry.entries import (
     FILE,
     GROUP_PREVIEW_MAX_BYTES,
@@ -213,7 +213,7 @@ def _held_public(node: Node, file: FileRow, until_ms: int) -> Held:
 
 def listing(node: Node, person: Person, *, peer: bytes | None = None, limit: int = -1) -> list[Held]:
     """The newest files that were sent and that came, of all or of one person, group or channel; oldest first."""
-    found = file_view.files(person, node.now_ms(), peer=peer, limit=limit) + shared.listing(node, person, peer)
+    found = _shown(person, file_view.files(person, node.now_ms(), peer=peer)) + shared.listing(node, person, peer)
     found.sort(key=lambda one: one.at_ms)
     return [held(node, one) for one in (found if limit < 0 else found[-limit:])]
 
@@ -225,7 +225,18 @@ def files_of(node: Node, person: Person, letters: Sequence[bytes]) -> dict[bytes
 
 
 def _find(node: Node, person: Person, letter: bytes) -> FileRow | None:
-    return file_view.find(person, letter, node.now_ms()) or shared.find(node, person, letter)
+    if (file := file_view.find(person, letter, node.now_ms())) is not None:
+        return file if _shown(person, [file]) else None
+    return shared.find(node, person, letter)
+
+
+def _shown(person: Person, found: Sequence[FileRow]) -> list[FileRow]:
+    """Those of letters, and those of groups that stand in a text which is shown there."""
+    lines = {file.letter: group_view.find(person, file.letter) for file in found if len(file.letter) == ID_BYTES}
+    if not lines:
+        return list(found)
+    is_shown = groups.showing(person)
+    return [file for file in found if file.letter not in lines or ((line := lines[file.letter]) and is_shown(line))]
 
 
 def find(node: Node, person: Person, letter: bytes) -> Held:
@@ -343,7 +354,7 @@ async def run(node: Node) -> None:
 
 async def _look(node: Node, person: Person, sound: set[bytes]) -> None:
     """``sound``: the letters whose files were looked into."""
-    for file in file_view.awaited(person):
+    for file in _shown(person, file_view.awaited(person)):
         if node.now_ms() >= _until_ms(file):
             await _settle(node, person, file, file_view.GONE)
             continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -255,13 +255,21 @@ def search(person: Person, text: str) -> list[Line]:
     words = text.split()
     if not words:
         raise UsageError("say what to look for")
-    memberships = {one.space: person.groups.membership(one.space) for one in person.groups.held(JOINED)}
+    return group_view.search(person, words, showing(person))
+
+
+def showing(person: Person) -> Callable[[Line], bool]:
+    """Tells of a line whether it is shown now: in a joined group, by somebody who may speak and is not blocked."""
+    joined = {one.space for one in person.groups.held(JOINED)}
+    memberships: dict[bytes, Membership] = {}
     blocked, now = _blocked(person), person.node.now_ms()
 
     def is_shown(line: Line) -> bool:
+        if line.space in joined and line.space not in memberships:
+            memberships[line.space] = person.groups.membership(line.space)
         return line.space in memberships and _is_shown(line, memberships[line.space], blocked, now)
 
-    return group_view.search(person, words, is_shown)
+    return is_shown
 
 
 # ---- doing ----

@@ -155,6 +155,30 @@ async def test_somebody_who_is_blocked_hides_no_news_of_a_group_by_any_number_of
             await groups.post(ben.node, ben.person, space, "what noise?", secret(3))
 
 
+async def test_a_file_of_somebody_who_is_blocked_or_was_removed_is_not_shown_and_its_bytes_are_not_asked_for(
+    tmp_path: Path,
+) -> None:
+    async with houses(tmp_path, "ann", "ben", "mal") as (ann, ben, mal):
+        space = await circle(ann, ben, mal)
+        await ben.person.block(mal.person.identity)
+        await groups.remove(ann.node, ann.person, space, mal.person.identity)
+        id = await files.send(mal.node, mal.person, space, stream(content(200_000)), name="nasty.jpg")
+        parts = files.find(mal.node, mal.person, id).file.parcels
+        said = mal.node.open_store.load([*parts, *(id for _, id in mal.node.open_store.arrived(space, 0))])
+        for one in (ann, ben):
+            await one.node.ingest(said)
+            await one.settled()
+            assert group_view.find(one.person, id) is not None
+            assert files.listing(one.node, one.person) == []
+            assert files.files_of(one.node, one.person, [id]) == {}
+            with pytest.raises(NotFoundError, match="no such file"):
+                files.find(one.node, one.person, id)
+        letter = await send(ann, ben, content(100))
+        await ann.carry_to(ben)
+        await ben.until(lambda: is_here(ben, letter))
+        assert not any(ben.person.names_parcel(part) for part in parts)
+
+
 async def test_an_admin_who_was_removed_takes_away_no_text_of_others_by_a_number_of_before(tmp_path: Path) -> None:
     async with houses(tmp_path, "ann", "ben") as (ann, ben):
         space = await circle(ann, ben)

@@ -182,6 +182,26 @@ def test_a_mounted_stick_is_found_by_itself_and_can_be_taken_out(tmp_path: Path)
         assert not place.is_mount()
 
 
+def test_a_folder_where_a_stick_was_mounted_is_none_while_it_is_not(tmp_path: Path) -> None:
+    async def come_and_go() -> None:
+        async with houses(tmp_path, "ala") as [ala]:
+            (tmp_path / "plain").mkdir()
+            await service.add_folder(ala.person, str(tmp_path / "plain"))
+            with stick(tmp_path, "ext4", 16) as place:
+                await service.add_folder(ala.person, str(place))
+                assert place in [one.folder for one in await service.found_media(ala.person)]
+            assert place.is_dir()
+            found = [one.folder for one in await service.found_media(ala.person)]
+            assert tmp_path / "plain" in found
+            assert place not in found, "what is written there would be said to be on the stick"
+            with stick(tmp_path, "ext4", 16):
+                assert place in [one.folder for one in await service.found_media(ala.person)]
+                await service.remove_folder(ala.person, str(place))
+                assert place not in [one.folder for one in await service.found_media(ala.person)]
+
+    asyncio.run(come_and_go())
+
+
 def test_a_computer_that_is_full_is_not_taken_for_a_full_stick(tmp_path: Path) -> None:
     async def take() -> None:
         with stick(tmp_path, "ext4", 48) as computer:

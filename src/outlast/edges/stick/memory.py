@@ -54,12 +54,16 @@ class KnownStick(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Memory(msgspec.Struct, array_like=True, frozen=True):
-    """Folders named by hand, files that left or came, sticks that work by themselves, for whom was written last."""
+    """Folders named by hand, files that left or came, sticks that work by themselves, for whom was written last.
+
+    ``mounted`` are those of the folders where something was mounted when they were named.
+    """
 
     folders: list[str] = []
     carried: list[Carried] = []
     known: list[KnownStick] = []
     chosen: Targets = Targets()
+    mounted: list[str] = []
 
     def met(self, digest: bytes) -> Carried | None:
         """What is known of a file, by its beginning."""
@@ -74,9 +78,11 @@ def memory(person: Person) -> Memory:
 
 async def remember(person: Person, changed: Memory) -> None:
     """Keep what is remembered of sticks; of too much the oldest goes."""
+    folders = changed.folders[-FOLDERS_MAX:]
     kept = msgspec.structs.replace(
         changed,
-        folders=changed.folders[-FOLDERS_MAX:],
+        folders=folders,
+        mounted=[one for one in changed.mounted if one in folders],
         carried=changed.carried[-CARRIED_MAX:],
         known=changed.known[-KNOWN_MAX:],
     )

@@ -80,8 +80,14 @@ async def sticks(person: Person, *, disk_of: DiskOf = disk_in_sys) -> list[Stick
 
 async def found_media(person: Person, disk_of: DiskOf = disk_in_sys) -> list[Medium]:
     """The media that are there, without a look at what they hold."""
-    folders = [Path(folder) for folder in memory(person).folders]
-    return await asyncio.to_thread(media, folders, home=person.node.home.path, disk_of=disk_of)
+    known = memory(person)
+
+    def there() -> list[Medium]:
+        # Where nothing is mounted any more the folder is this computer's own: what is written there has gone nowhere.
+        folders = [folder for one in known.folders if (folder := Path(one)).is_mount() or one not in known.mounted]
+        return media(folders, home=person.node.home.path, disk_of=disk_of)
+
+    return await asyncio.to_thread(there)
 
 
 async def _stick(person: Person, medium: Medium) -> Stick:
@@ -276,9 +282,10 @@ async def add_folder(person: Person, folder: str) -> None:
         raise UsageError("name a folder that is there, by its whole path")
     if person.node.home.path.absolute().is_relative_to(path.absolute()):
         raise UsageError("the node itself lives in that folder: name another one")
-    known = memory(person)
-    if str(path) not in known.folders:
-        await remember(person, replace(known, folders=[*known.folders, str(path)]))
+    name, known = str(path), memory(person)
+    folders = known.folders if name in known.folders else [*known.folders, name]
+    mounted = [one for one in known.mounted if one != name] + [name] * path.is_mount()
+    await remember(person, replace(known, folders=folders, mounted=mounted))
 
 
 async def remove_folder(person: Person, folder: str) -> None:

@@ -333,6 +333,22 @@ class TestBundles:
             assert late.new == 0
 
     @story
+    async def test_two_that_are_written_at_once_are_two_and_each_stands_for_itself(self, tmp_path: Path) -> None:
+        async with society(tmp_path) as nodes:
+            anna, boris = await after_a_letter(nodes)
+            await write(anna, boris, "one")
+            (first, _), (second, _) = await asyncio.gather(bundle(anna, boris), bundle(anna, boris))
+            for file in (first, second):
+                assert (await boris.read_bundle(io.BytesIO(file))).problems == ()
+            await settle(boris)
+            assert notes(boris) == ["first", "one"]
+            assert anna.query("SELECT number FROM bundle_out WHERE acked = 0 ORDER BY number") == [(1,), (2,)]
+            await carry(boris, anna)
+            assert anna.query("SELECT count(*) FROM bundle_out WHERE acked = 0") == [(0,)]
+            _, report = await bundle(anna, boris)
+            assert report.entries <= 2, "receipts alone"
+
+    @story
     async def test_what_came_from_somebody_is_not_brought_back_to_them(self, tmp_path: Path) -> None:
         async with society(tmp_path) as nodes:
             anna, boris = await after_a_letter(nodes)

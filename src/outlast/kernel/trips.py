@@ -105,19 +105,6 @@ async def write_bundle(
     holdings = [bundles.Holding(id, store.holding(id)) for id in trip.expected]
     head = writer.start() + b"".join(map(writer.add_holding, holdings))
     chosen, left_out = (None, 0) if max_bytes is None else await _choose(person, trip, to, max_bytes)
-    if trip.devices:
-
-        def reserve(tx: Transaction) -> None:
-            # Who acknowledges a file that had no room for all has what was in it, and no more.
-            reached = trip.upto if chosen is None else trip.base
-            tx.executemany(
-                "INSERT INTO bundle_out(device, number, upto_cursor, acked) VALUES (?, ?, ?, 0)",
-                [(device, trip.number, reached) for device in trip.devices],
-            )
-
-        # Before a byte of the file exists: of two files with one number, the acknowledgement of the first would
-        # stand for what only the second holds.
-        await person.node.write(lambda: person.vault.write(reserve))
     size = out.write(head)
     written: dict[bytes, int] = {}
     chunked: list[bytes] = []
@@ -138,11 +125,18 @@ async def write_bundle(
         size += out.write(piece)
     person.node.metrics.link_bytes_out[LINK] += size
     whole = {id: day for id, day in written.items() if id not in incomplete}
-    if trip.devices and chosen is not None:
+    if trip.devices:
         parts = [(device, trip.number, id, day) for device in trip.devices for id, day in whole.items()]
 
         def remember(tx: Transaction) -> None:
-            tx.executemany("INSERT INTO bundle_part(device, number, entry, expires_day) VALUES (?, ?, ?, ?)", parts)
+            # Who acknowledges a file that had no room for all has what was in it, and no more.
+            if chosen is None:
+                tx.executemany(
+                    "UPDATE bundle_out SET upto_cursor = ? WHERE device = ? AND number = ?",
+                    [(trip.upto, device, trip.number) for device in trip.devices],
+                )
+            else:
+                tx.executemany("INSERT INTO bundle_part(device, number, entry, expires_day) VALUES (?, ?, ?, ?)", parts)
 
         await person.node.write(lambda: person.vault.write(remember))
     return BundleReport(len(written), size, len(written), left_out=left_out + cut, written=tuple(whole))
@@ -184,7 +178,10 @@ async def _to_contact(person: Person, to: bytes) -> _Trip:
     if not rows or contact.blocked:
         raise UsageError("nothing can be sealed to %(name)s: add their link again, or unblock them", name=contact.name)
     devices = [bytes(device) for device, _ in rows]
-    base, number, acks, held = _bundle_state(person, devices)
+    base, acks, held = _bundle_state(person, devices)
+    # Before a byte of the file exists: of two files with one number, the acknowledgement of the first would
+    # stand for what only the second holds.
+    number = await person.node.write(lambda: person.vault.write(partial(_reserve, devices=devices, base=base)))
     writer = bundles.BundleWriter.sealed(
         [(bytes(device), bytes(prekey)) for device, prekey in rows],
         certificate=person.certificate,
@@ -293,22 +290,30 @@ async def _lacking(person: Person, trip: _Trip) -> AsyncIterator[tuple[int, list
         await asyncio.sleep(0)
 
 
-def _bundle_state(person: Person, devices: Sequence[bytes]) -> tuple[int, int, dict[bytes, list[int]], set[bytes]]:
-    """For a bundle to these devices: the cursor up to which they have all, its number, acks, and held entries."""
-    base, number, acks = None, 0, dict[bytes, list[int]]()
+def _reserve(tx: Transaction, devices: Sequence[bytes], base: int) -> int:
+    """The number of the next bundle to these devices, which no other has; as yet it brings nothing beyond ``base``."""
+    marks = ",".join("?" * len(devices))
+    rows = tx.query(f"SELECT ifnull(max(number), 0) + 1 FROM bundle_out WHERE device IN ({marks})", devices)
+    number = int(rows[0][0])
+    tx.executemany(
+        "INSERT INTO bundle_out(device, number, upto_cursor, acked) VALUES (?, ?, ?, 0)",
+        [(device, number, base) for device in devices],
+    )
+    return number
+
+
+def _bundle_state(person: Person, devices: Sequence[bytes]) -> tuple[int, dict[bytes, list[int]], set[bytes]]:
+    """For a bundle to these devices: the cursor up to which they have all, acks, and held entries."""
+    base, acks = None, dict[bytes, list[int]]()
     held: set[bytes] | None = None
     for device in devices:
-        row = person.query(
-            "SELECT ifnull(max(number), 0), ifnull(max(upto_cursor * acked), 0) FROM bundle_out WHERE device = ?",
-            (device,),
-        )[0]
-        number = max(number, row[0])
-        base = row[1] if base is None else min(base, row[1])
+        rows = person.query("SELECT ifnull(max(upto_cursor * acked), 0) FROM bundle_out WHERE device = ?", (device,))
+        base = rows[0][0] if base is None else min(base, rows[0][0])
         rows = person.query("SELECT number FROM bundle_in WHERE device = ? ORDER BY number", (device,))
         acks[device] = [n for (n,) in rows]
         mine = {bytes(e) for (e,) in person.query("SELECT entry FROM held_by WHERE device = ?", (device,))}
         held = mine if held is None else held & mine
-    return base or 0, number + 1, acks, held or set()
+    return base or 0, acks, held or set()
 
 
 PEEK_BYTES: Final = bundles.MIN_BYTES

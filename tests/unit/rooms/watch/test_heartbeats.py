@@ -166,7 +166,8 @@ def test_an_alarm_that_lasts_in_an_old_file_does_not_last_because_heartbeats_com
     now_s = BEGIN_S + DAYS * 24 * HOUR_S
     rows = [*beats(always, "BY"), *beats(always, "PL")]
     [cut], _judged = signals.look_through([old, *series_of(rows)], "BY", now_s)
-    assert cut.end_s == points[-1][0]
+    faded = view.faded(cut, cut.at_s, now_s)
+    assert (faded.end_s, faded.fades_out) == (points[-1][0], True)
 
 
 async def test_a_node_counts_the_contacts_it_hears_while_it_has_a_neighbour(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from outlast.kernel import id_text
-from outlast.rooms.carry import service
+from outlast.rooms.carry import places, service
 from outlast.rooms.carry.entries import LETTER_TEXT_MAX_BYTES
 from tests.browser.fit import speak, unreachable
 from tests.browser.phone import WAIT_MS, Album, Phone, phone
@@ -21,6 +21,7 @@ from tests.unit.edges.served import Served, served
 pytestmark = pytest.mark.serial
 
 PASSPHRASE = "heron, river, stone"
+VERAS = "lamp, winter, ferry"
 
 
 def test_a_lost_phone_s_open_page_stops_showing_anything(chromium: Any, album: Album, tmp_path: Path) -> None:
@@ -147,6 +148,38 @@ def test_a_file_that_is_sent_shows_how_much_has_left_and_then_what_came_of_it(
         page.shot("file leaving")
         page.sees("This file is no bundle")
         assert page.page.locator("progress").count() == 0
+
+
+@pytest.mark.parametrize("has_them_too", [True, False])
+def test_a_page_that_one_left_open_shows_and_says_nothing_once_another_has_unlocked_in_the_same_browser(
+    chromium: Any, album: Album, tmp_path: Path, has_them_too: bool
+) -> None:
+    with writing(chromium, album, tmp_path, js=True) as (node, page):
+        page.go("/settings")
+        page.click("Lock now")
+        page.fill("Passphrase", PASSPHRASE)
+        page.click("Unlock")
+        page.sees("Hello, Ala")
+        ala = node.person
+        vera = node.run(node.node.add_person("Vera", VERAS))
+        [boris] = ala.contacts()
+        node.run(service.send(node.node, ala, boris.identity, "only for Boris"))
+        if has_them_too:
+            node.run(vera.add_contact(link_of(tmp_path / "b", "Boris")))
+        left = page.page.context.new_page()
+        left.route("**/events*", lambda route: route.abort())  # one of many: it has no stream
+        left.goto(f"{node.url}/carry/with/{boris.id}")
+        left.get_by_label("Message").fill("typed by Ala")
+        page.go("/settings")
+        page.click("Lock now")
+        page.fill("Passphrase", VERAS)
+        page.click("Unlock")
+        page.sees("Hello, Vera")
+        with left.expect_navigation(wait_until="load"):
+            left.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        assert "only for Boris" not in left.content()
+        assert left.get_by_label("What you wrote").input_value() == "typed by Ala"
+        assert places.drafts(vera) == set()
 
 
 # ---- slow and broken connections ----

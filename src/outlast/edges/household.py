@@ -5,7 +5,6 @@ The pages are for who sits at the computer. Nobody's name is shown to anybody el
 
 from __future__ import annotations
 
-import secrets
 from datetime import datetime
 from typing import Final
 
@@ -14,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from outlast.edges.first_run import LATER, kept_file, newcomer, remember
-from outlast.edges.gate import Access, Web, route, set_session
+from outlast.edges.gate import Access, Web, let_in, route
 from outlast.edges.people import renew_link
 from outlast.errors import OutlastError, UsageError
 from outlast.kernel import BACKUP_MAX_BYTES, Node, Person
@@ -73,13 +72,8 @@ async def add(request: Request) -> Response:
     await remember(person, LATER)
     await renew_link(person)
     await web.end(request.state.session)
-    secret = secrets.token_urlsafe(32)
-    session = web.sessions.open(secret, request.state.door, person.key, "", web.now_ms())
-    if session.door != "localhost":
-        session.proved_ms = session.made_ms
-        await web.keep(session)
     answer = go("/first/words")
-    set_session(request, answer, secret)
+    await let_in(request, answer, person.key)
     return answer
 
 

@@ -1,7 +1,6 @@
 """The pages of the node itself: doorway, home, backup, settings, help. The rooms bring their own."""
 
 import gzip
-import secrets
 from datetime import datetime
 from functools import cache
 from typing import Final
@@ -15,7 +14,7 @@ from starlette.routing import Route
 from outlast.edges import first_run, hotspot, household, people, phones, sneakernet, space
 from outlast.edges.doors import same
 from outlast.edges.events import events
-from outlast.edges.gate import LAN_SETTING, Access, ForbiddenError, StrangerError, Web, route, set_session
+from outlast.edges.gate import LAN_SETTING, Access, ForbiddenError, StrangerError, Web, let_in, route
 from outlast.edges.https import pages as trust
 from outlast.edges.spread import get
 from outlast.edges.stick import service as sticks
@@ -136,13 +135,8 @@ async def enter(request: Request) -> Response:
             person = (await try_passphrase(web, form.get("passphrase", ""), f"enter {door}")).key
         except LockedError as error:
             return await doorway(request, status=error.status, wrong=error_line(request, error))
-    secret = secrets.token_urlsafe(32)
-    session = web.sessions.open(secret, door, person, "", web.now_ms())
     answer = go("/")
-    if door == "https":
-        session.proved_ms = session.made_ms
-        await web.keep(session)
-    set_session(request, answer, secret)
+    await let_in(request, answer, person)
     return answer
 
 
@@ -163,16 +157,22 @@ async def unlock(request: Request) -> Response:
     """Open a vault by its passphrase."""
     if request.state.door == "lan":
         raise ForbiddenError("This is done at the computer that runs the node, not over Wi-Fi.")
+    web: Web = request.state.web
     form = await fields(request)
     session = request.state.session
     try:
-        person = await try_passphrase(request.state.web, form.get("passphrase", ""), f"unlock {session.person}")
+        person = await try_passphrase(web, form.get("passphrase", ""), f"unlock {session.person}")
     except LockedError as error:
         return await doorway(request, status=error.status, wrong=error_line(request, error))
     if session.door == "https" and session.person != person.key:
         return await doorway(request, status=403, wrong=translator(request)("That opens another vault than yours."))
-    session.person = person.key
-    return go("/")
+    answer = go("/")
+    if session.person not in ("", person.key):  # nothing that one wrote on an old page is sent by another
+        await web.end(session)
+        await let_in(request, answer, person.key)
+    else:
+        session.person = person.key
+    return answer
 
 
 async def leave(request: Request) -> Response:

@@ -221,6 +221,25 @@ def test_locking_ones_own_vault_leaves_the_other_open_and_ends_the_own_streams(s
         assert boriss.get("/people").status_code == 200
 
 
+def test_one_who_unlocks_in_the_browser_of_another_says_nothing_by_a_page_that_the_other_left_open(
+    shared: Served,
+) -> None:
+    add_boris(shared)
+    shared.serving.web.tries = Tries(5, 15_000)
+    with shared.stranger() as browser:
+        came_in(shared, browser, BORISS)
+        page_of_boris, cookies_of_boris = browser.token(), dict(browser.cookies)
+        assert browser.submit("/settings/lock").status_code == 303
+        assert browser.post("/unlock", data={"csrf": page_of_boris, "passphrase": ANNAS}).status_code == 303
+        assert "Hello, Anna" in browser.get("/").text
+        form = {"csrf": page_of_boris, "quiet": "on"}
+        assert browser.post("/carry/notices", data=form).status_code == 403
+        assert browser.post("/carry/notices", data=form | {"csrf": browser.token()}).status_code == 303
+        with shared.stranger(cookies=cookies_of_boris) as old:
+            assert old.get("/people").status_code == 401
+    shared.run(shared.node.unlock(BORISS))
+
+
 def test_the_names_of_people_are_not_shown_to_who_was_not_let_in(shared: Served) -> None:
     add_boris(shared)
     with shared.stranger() as stranger, shared.owner() as launched:

@@ -1,9 +1,10 @@
-// Pages work without this file. With it they stay up to date: when there are news they are fetched again, and what differs
-// in elements marked data-live is exchanged. What somebody types stays.
+// Pages work without this file. With it they stay up to date: on news, what differs in elements marked data-live is
+// exchanged. What somebody types stays.
 "use strict";
 (() => {
-  const page = document, scroller = page.scrollingElement, find = (id) => page.getElementById(id);
+  const page = document, scroller = page.scrollingElement, find = (id, at = page) => at.getElementById(id);
   const headers = { "X-Fragment": page.documentElement.lang }; // whatever was chosen meanwhile
+  const who = find("tabs")?.dataset.who;
   const ask = async (url, more) => {
     const answer = await fetch(url, { headers, signal: AbortSignal.timeout?.(60000), ...more });
     return [answer, new DOMParser().parseFromString(await answer.text(), "text/html")];
@@ -24,7 +25,7 @@
 
   const show = (fresh) => {
     const low = scroller.scrollTop > 0 && scroller.scrollHeight - innerHeight - scroller.scrollTop < 90;
-    for (const old of page.querySelectorAll("[data-live][id]:not(form)")) swap(old, fresh.getElementById(old.id));
+    for (const old of page.querySelectorAll("[data-live][id]:not(form)")) swap(old, find(old.id, fresh));
     if (low) end();
   };
 
@@ -40,7 +41,7 @@
     running = true;
     try {
       const [answer, fresh] = await ask(location.href);
-      if ([401, 423].includes(answer.status) || answer.redirected) {
+      if ([401, 423].includes(answer.status) || answer.redirected || (find("tabs", fresh)?.dataset.who ?? who) !== who) {
         if (dispatchEvent(new Event("out", { cancelable: true }))) location.reload();
       } else if (answer.ok) { show(fresh); auto(fresh); }
     } catch { /* the node is away; the news come back with it */ }
@@ -59,7 +60,7 @@
     try {
       const url = submitter?.getAttribute("formaction") || form.action, body = new URLSearchParams(new FormData(form, submitter));
       const [answer, fresh] = await ask(url, { method: "POST", body });
-      const main = fresh.getElementById("main");
+      const main = find("main", fresh);
       if (answer.ok && new URL(answer.url).pathname === location.pathname) {
         if (text?.value === sent) form.reset(); // what was typed meanwhile stays
         once.value = fresh.querySelector("[name=once]").value;
@@ -69,7 +70,7 @@
       else if (main) find("main").replaceWith(main);
       else throw answer; // not ours
     } catch {
-      const line = { id: "away", className: text ? "notice bad" : "told notice bad", role: "alert", textContent: page.body.dataset.away };
+      const line = { id: "away", className: `${text ? "" : "told "}notice bad`, role: "alert", textContent: page.body.dataset.away };
       if (submitter) (text ? form : page.body).prepend(Object.assign(page.createElement("p"), line));
     }
     delete dataset.sending;

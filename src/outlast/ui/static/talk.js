@@ -3,24 +3,31 @@
 "use strict";
 (() => {
   const page = document;
-  let timer, typed;
+  let timer, typed, keeping;
   const keep = () => {
     const { csrf, text } = typed.elements, body = new URLSearchParams({ csrf: csrf.value, text: text.value });
-    fetch(typed.dataset.draft, { method: "POST", body, keepalive: true }).catch(() => {});
+    const how = { method: "POST", body, keepalive: true, signal: AbortSignal.timeout?.(5000) };
+    keeping = fetch(typed.dataset.draft, how).catch(() => {}).then(() => { keeping = null; });
     timer = 0;
   };
+  const later = () => { timer = setTimeout(() => keeping || typed.dataset.sending ? later() : keep(), 1000); };
   page.addEventListener("input", ({ target }) => {
     if (target.name !== "text" || !target.form?.dataset.draft) return;
     clearTimeout(timer);
     typed = target.form;
-    timer = setTimeout(keep, 1000);
+    later();
   });
-  page.addEventListener("submit", ({ target }) => {
-    const area = target.dataset.draft && target.elements.text;
+  page.addEventListener("submit", (event) => {
+    const { target, submitter } = event, area = target.dataset.draft && target.elements.text;
     if (!area) return;
     clearTimeout(timer);
     timer = 0;
-    const text = area.value; // when it was sent, the form is emptied, not brought back to the draft it began with
+    if (keeping) { // a draft that came after its message would bring it back
+      event.preventDefault();
+      event.stopImmediatePropagation();
+      return keeping.then(() => target.requestSubmit(submitter));
+    }
+    const text = area.value; // once sent, the form is emptied, not brought back to the draft it began with
     area.defaultValue = "";
     area.value = text;
   }, true);
@@ -37,7 +44,7 @@
     form.action = action;
   });
 
-  // Where no stream can be had, the page looks every now and then; and each time that somebody comes back to it.
+  // Where no stream can be had, the page looks every now and then, and whenever somebody comes back to it.
   const look = () => dispatchEvent(new Event("news"));
   const listen = () => {
     const news = new EventSource(page.body.dataset.events);
@@ -45,13 +52,24 @@
     news.onerror = () => { if (news.readyState === 2) { look(); setTimeout(listen, 20000); } };
   };
   if (page.body.dataset.events) {
-    page.addEventListener("visibilitychange", () => { if (!page.hidden) look(); });
+    // While somebody looks at this page, hidden ones tell of nothing.
+    let leave;
+    const hold = () => {
+      leave?.();
+      if (!page.hidden) navigator.locks?.request("outlast", { mode: "shared" }, () => new Promise((go) => { leave = go; }));
+    };
+    page.addEventListener("visibilitychange", () => { hold(); if (!page.hidden) look(); });
+    hold();
     listen();
   }
 
   const bar = () => page.getElementById("tabs")?.dataset ?? {}, told = page.getElementById("told");
   const bare = page.title.slice(bar().mark?.length);
   let count = +bar().count;
+  const notify = async (text) => {
+    if (!page.hidden || Notification.permission !== "granted") return;
+    if (!(await navigator.locks.query()).held.length) new Notification(text, { tag: "outlast" });
+  };
   const tell = () => {
     const now = +bar().count, { news: text, mark } = bar();
     if (now === count) return;
@@ -60,9 +78,7 @@
     if (now > count && text && !read) {
       told.textContent = text;
       setTimeout(() => { told.textContent = ""; }, 8000);
-      try {
-        if (page.hidden && Notification.permission === "granted") new Notification(text, { tag: "outlast" });
-      } catch { /* this browser has none, or only for pages that it keeps running */ }
+      notify(text).catch(() => { /* this browser has none, or only for pages that it keeps running */ });
     }
     count = now;
   };

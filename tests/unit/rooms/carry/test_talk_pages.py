@@ -22,7 +22,9 @@ def place(other: Served) -> str:
 
 def count(answer: httpx.Response) -> int:
     """How many things wait, as the page says it to the script."""
-    found = re.search(r'id="tabs" data-live data-count="(\d+)" data-mark="[^"]*" data-news="([^"]*)"', answer.text)
+    found = re.search(
+        r'id="tabs" data-live data-who="[^"]*" data-count="(\d+)" data-mark="[^"]*" data-news="([^"]*)"', answer.text
+    )
     assert found, answer.text
     number = int(found[1])
     assert (f"<title>({number}) " in answer.text) == bool(number)

@@ -70,7 +70,7 @@
       else if (main) find("main").replaceWith(main);
       else throw answer; // not ours
     } catch {
-      const line = { id: "away", className: `${text ? "" : "told "}notice bad`, role: "alert", textContent: page.body.dataset.away };
+      const line = { id: "away", className: text ? "notice bad" : "told notice bad", role: "alert", textContent: page.body.dataset.away };
       if (submitter) (text ? form : page.body).prepend(Object.assign(page.createElement("p"), line));
     }
     delete dataset.sending;

@@ -413,7 +413,7 @@ def test_there_is_an_end_to_distinct_prefixes(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mrt, "REMEMBERED_MAX", 4)
+    monkeypatch.setattr(mrt, "PEERS_REMEMBERED_MAX", 4)
     monkeypatch.setattr(mrt, "REMEMBERED_ALL_BYTES_MAX", 4 * mrt.REMEMBERED_EXTRA_BYTES)
     file = b"".join(
         write.bgp4mp(write.routes(V4, attributes=write.attribute(mrt.MED, pack(">I", n))), peer=str(ip_address(n)))
@@ -425,7 +425,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_remembered_of_a_file_is_bounded_by_its_size_whatever_kinds_of_records_it_has(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(mrt, "REMEMBERED_ALL_BYTES_MAX", 1 << 20, raising=False)
+    monkeypatch.setattr(mrt, "REMEMBERED_ALL_BYTES_MAX", 1 << 20)
 
     def made() -> Iterator[bytes]:
         for number in range(3_000):

@@ -29,7 +29,7 @@ from outlast.errors import ProtocolError
 
 RECORD_MAX_BYTES: Final = 1 << 24  # the longest real ones, tables of all peers for one prefix, have some 100 KiB
 PREFIXES_MAX: Final = 1 << 22  # distinct ones, some 400 MB; all of the world's tables hold 1.3 million
-REMEMBERED_MAX: Final = 1 << 14  # peers
+PEERS_REMEMBERED_MAX: Final = 1 << 14
 REMEMBERED_BYTES_MAX: Final = 512  # of one attribute, or one set of them
 # Of all attributes and sets of one file: an octet can stand for twenty in memory, and what is short for some hundred.
 REMEMBERED_ALL_BYTES_MAX: Final = 8 << 20
@@ -260,7 +260,7 @@ class Reader:
         return self._remember(octets, Peer(int.from_bytes(octets[:as_octets]), _address(octets[-width:])))
 
     def _remember(self, octets: bytes, peer: Peer) -> Peer:
-        if len(self._names) >= REMEMBERED_MAX:
+        if len(self._names) >= PEERS_REMEMBERED_MAX:
             self._names.clear()
         self._names[octets] = peer
         return peer
